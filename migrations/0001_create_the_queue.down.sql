@@ -1,0 +1,10 @@
+-- Why: takes the queue out of the database, with every message in it. A running worker gets the error
+-- that the schema is not installed.
+--
+-- The schema itself stays: it holds the history of migrations, in which this very step is noted.
+
+drop table pgqrs.archive;
+drop table pgqrs.dead_letters;
+drop table pgqrs.workers;
+drop table pgqrs.messages;
+drop table pgqrs.queues;

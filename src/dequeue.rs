@@ -1,0 +1,213 @@
+//! `dequeue()`: messages on their way out of a queue, under a lease. For consumers. What is dequeued is
+//! not gone: until it is settled, it comes back when its lease runs out.
+
+use std::{marker::PhantomData, time::Duration};
+
+use tracing::Instrument;
+
+use crate::{
+    delivery::Delivery,
+    error::{Error, Result},
+    postgres::messages,
+    queue::{IntoQueue, QueueName, Readable},
+    store::{Execute, Executor, Store},
+    telemetry,
+};
+
+/// Starts a dequeue.
+///
+/// # Shape
+/// Say where [`from`](Dequeue::from), then [`execute`](Dequeue::execute) it on a store. It gives up to
+/// [`limit`](Dequeue::limit) deliveries in queue order, and none where nothing is ready.
+///
+/// # Example
+/// ```no_run
+/// # async fn example(store: pgqrs::Store) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// let deliveries = pgqrs::dequeue()
+///     .from("tasks")
+///     .limit(10)
+///     .lease(Duration::from_secs(60))
+///     .execute(&store)
+///     .await?;
+/// for delivery in deliveries {
+///     println!("{}", delivery.payload()?);
+///     delivery.ack(&store).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub fn dequeue() -> Dequeue {
+    Dequeue {
+        source: NoSource(()),
+        limit: 1,
+        lease: DEFAULT_LEASE,
+    }
+}
+
+/// A dequeue being put together; made by [`dequeue`].
+///
+/// Without a queue, it doesn't compile:
+///
+/// ```compile_fail,E0277
+/// # async fn example(store: pgqrs::Store) {
+/// pgqrs::dequeue().limit(10).execute(&store);
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a dequeue does nothing until `.execute(&store).await`"]
+pub struct Dequeue<S = NoSource> {
+    source: S,
+    limit: u32,
+    lease: Duration,
+}
+
+const DEFAULT_LEASE: Duration = Duration::from_secs(30);
+const SHORTEST_LEASE: Duration = Duration::from_millis(1);
+const LONGEST_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+const HIGHEST_LIMIT: u32 = 10_000;
+
+impl<S> Dequeue<S> {
+    /// The queue: a name, which is read as [`serde_json::Value`], or a [`Queue`](crate::Queue), which is
+    /// read as what it carries.
+    ///
+    /// # Errors
+    /// A name that can't be a queue's is reported by [`execute`](Self::execute).
+    pub fn from<Q>(self, queue: Q) -> Dequeue<FromQueue<Q::Carries>>
+    where
+        S: SourceNotSet,
+        Q: IntoQueue,
+    {
+        Dequeue {
+            source: FromQueue {
+                queue: queue.into_name(),
+                carries: PhantomData,
+            },
+            limit: self.limit,
+            lease: self.lease,
+        }
+    }
+
+    /// The most messages to get, from 1 to 10,000; 1 unless told.
+    pub fn limit(mut self, messages: u32) -> Self {
+        self.limit = messages;
+        self
+    }
+
+    /// For how long nobody else gets the messages, from a millisecond to a day, counted by the database's
+    /// clock; 30 seconds unless told. A message that is not settled by then is delivered again.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Claims what is ready, in queue order: by priority, then by the time since when it has been ready,
+    /// then by id.
+    ///
+    /// Exists only once there is a queue. The claim is a transaction of its own, so it runs on a store and
+    /// not in the caller's transaction.
+    ///
+    /// # Errors
+    /// [`Error::LimitOutOfRange`], [`Error::LeaseOutOfRange`], [`Error::InvalidQueueName`],
+    /// [`Error::QueueNotFound`], [`Error::NotInstalled`]; and those of the connection. Where the
+    /// connection is lost, messages may have been claimed: they come back when the lease runs out.
+    ///
+    /// # Source
+    /// One `update … where ctid = any(array(select … for update skip locked))`, in
+    /// `src/postgres/messages.rs`.
+    pub fn execute<'c>(self, on: &'c Store) -> Execute<'c, Result<Vec<Delivery<PayloadOf<S>>>>>
+    where
+        S: SourceIsSet + 'c,
+        S::Carries: Readable,
+    {
+        let Self {
+            source,
+            limit,
+            lease,
+        } = self;
+        Execute::new(async move {
+            if !(1..=HIGHEST_LIMIT).contains(&limit) {
+                return Err(Error::LimitOutOfRange {
+                    limit,
+                    max: HIGHEST_LIMIT,
+                });
+            }
+            if !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&lease) {
+                return Err(Error::LeaseOutOfRange {
+                    lease,
+                    min: SHORTEST_LEASE,
+                    max: LONGEST_LEASE,
+                });
+            }
+            let queue = source.into_queue()?;
+            let span = telemetry::receive(queue.as_str());
+            let call = async {
+                let mut connection = on.acquire().await?;
+                messages::claim(&mut connection, &queue, limit, lease, rand::random()).await
+            };
+            let claimed = call
+                .instrument(span.clone())
+                .await
+                .inspect(|messages| telemetry::received(&span, messages.len()))
+                .inspect_err(|error| telemetry::failed(&span, error))?;
+            Ok(claimed.into_iter().map(Delivery::new).collect())
+        })
+    }
+}
+
+/// What a delivery from this source decodes to.
+type PayloadOf<S> = <<S as SourceIsSet>::Carries as Readable>::Payload;
+
+/// No queue yet.
+#[derive(Debug)]
+pub struct NoSource(());
+
+/// A queue that carries `C`.
+#[derive(Debug)]
+pub struct FromQueue<C> {
+    queue: Result<QueueName>,
+    carries: PhantomData<fn() -> C>,
+}
+
+mod sealed {
+    use super::{QueueName, Result};
+
+    pub trait Unset {}
+
+    pub trait Source: Send {
+        fn into_queue(self) -> Result<QueueName>;
+    }
+}
+
+/// The dequeue has its queue.
+#[diagnostic::on_unimplemented(
+    message = "this dequeue has no queue",
+    label = "call `.from(\"queue\")` before `.execute(..)`"
+)]
+pub trait SourceIsSet: sealed::Source {
+    /// What the queue carries.
+    type Carries;
+}
+
+impl<C> sealed::Source for FromQueue<C> {
+    fn into_queue(self) -> Result<QueueName> {
+        self.queue
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<C> SourceIsSet for FromQueue<C> {
+    type Carries = C;
+}
+
+/// The dequeue has no queue yet.
+#[diagnostic::on_unimplemented(
+    message = "this dequeue already has its queue",
+    label = "a second `.from(..)`",
+    note = "a dequeue reads one queue: remove one of the two calls"
+)]
+pub trait SourceNotSet: sealed::Unset {}
+
+impl sealed::Unset for NoSource {}
+#[diagnostic::do_not_recommend]
+impl SourceNotSet for NoSource {}

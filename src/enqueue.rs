@@ -1,0 +1,437 @@
+//! `enqueue()`: messages on their way to a queue. For producers. The builder's type says what it has been
+//! told so far, so an enqueue that is not finished, or that contradicts itself, doesn't compile.
+
+use std::{marker::PhantomData, time::Duration};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use tracing::Instrument;
+
+use crate::{
+    error::{Error, Result},
+    message::{Enqueued, NewMessages, Priority, Visible, encode},
+    postgres::messages,
+    queue::{Carries, IntoQueue, Queue, QueueName},
+    store::{Execute, Executor},
+    telemetry,
+};
+
+/// Starts an enqueue.
+///
+/// # Shape
+/// Say what with [`message`](Enqueue::message) or [`messages`](Enqueue::messages) and where with
+/// [`to`](Enqueue::to), in any order; then [`execute`](Enqueue::execute) it on a store, or in a
+/// transaction. It gives the ids, in the order of the messages.
+///
+/// # Example
+/// ```no_run
+/// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+/// use serde_json::json;
+///
+/// let ids = pgqrs::enqueue()
+///     .message(&json!({"task": "send_email", "to": "user@example.com"}))
+///     .to("tasks")
+///     .execute(&store)
+///     .await?;
+/// println!("Enqueued message ID: {}", ids[0]);
+/// # Ok(())
+/// # }
+/// ```
+pub fn enqueue() -> Enqueue {
+    Enqueue {
+        messages: NoMessage(()),
+        target: NoTarget(()),
+        visible: Ok(Visible::Now),
+        time: PhantomData,
+        priority: Priority::Normal,
+    }
+}
+
+/// An enqueue being put together; made by [`enqueue`].
+///
+/// `M` says whether it has its messages, `T` whether it has its target, and `W` whether it has been told
+/// when. The methods can be called in any order, and the value can be kept, moved and sent to another
+/// task: payloads are serialised when they are handed over, so nothing is borrowed.
+///
+/// What doesn't compile:
+///
+/// ```compile_fail,E0277
+/// # async fn example(store: pgqrs::Store) {
+/// pgqrs::enqueue().to("tasks").execute(&store); // no message
+/// # }
+/// ```
+/// ```compile_fail,E0277
+/// # async fn example(store: pgqrs::Store) {
+/// pgqrs::enqueue().message(&1).execute(&store); // no target
+/// # }
+/// ```
+/// ```compile_fail,E0277
+/// pgqrs::enqueue().message(&1).message(&2).to("tasks"); // two messages
+/// ```
+/// ```compile_fail,E0277
+/// pgqrs::enqueue().message(&1).to("tasks").to("emails"); // two targets
+/// ```
+/// ```compile_fail,E0277
+/// pgqrs::enqueue().delay(300).at(chrono::Utc::now()); // two times
+/// ```
+/// ```compile_fail,E0600
+/// pgqrs::enqueue().delay(-1); // a negative delay
+/// ```
+#[derive(Debug)]
+#[must_use = "an enqueue does nothing until `.execute(&store).await`"]
+pub struct Enqueue<M = NoMessage, T = NoTarget, W = AtOnce> {
+    messages: M,
+    target: T,
+    visible: Result<Visible>,
+    time: PhantomData<W>,
+    priority: Priority,
+}
+
+impl<M, T, W> Enqueue<M, T, W> {
+    /// One message.
+    ///
+    /// # Errors
+    /// A payload that can't be serialised is reported by [`execute`](Self::execute).
+    pub fn message<P>(self, payload: &P) -> Enqueue<Messages<P>, T, W>
+    where
+        M: MessageNotSet,
+        T: Takes<P>,
+        P: Serialize + ?Sized,
+    {
+        self.with_payloads(std::iter::once(payload))
+    }
+
+    /// A batch: all of them are stored, in this order, or none is.
+    ///
+    /// # Shape
+    /// `ids[i]` of what [`execute`](Self::execute) gives belongs to `payloads[i]`. An empty batch gives no
+    /// ids and sends nothing to the database.
+    ///
+    /// # Errors
+    /// A payload that can't be serialised is reported by [`execute`](Self::execute), with its index.
+    pub fn messages<P>(self, payloads: &[P]) -> Enqueue<Messages<P>, T, W>
+    where
+        M: MessageNotSet,
+        T: Takes<P>,
+        P: Serialize,
+    {
+        self.with_payloads(payloads)
+    }
+
+    fn with_payloads<'a, P>(
+        self,
+        payloads: impl IntoIterator<Item = &'a P>,
+    ) -> Enqueue<Messages<P>, T, W>
+    where
+        P: Serialize + ?Sized + 'a,
+    {
+        let json = payloads
+            .into_iter()
+            .enumerate()
+            .map(|(index, payload)| encode(index, payload))
+            .collect();
+        Enqueue {
+            messages: Messages {
+                json,
+                of: PhantomData,
+            },
+            target: self.target,
+            visible: self.visible,
+            time: PhantomData,
+            priority: self.priority,
+        }
+    }
+
+    /// The queue that the messages go to: a name, or a [`Queue`] that carries their type.
+    ///
+    /// # Errors
+    /// A name that can't be a queue's is reported by [`execute`](Self::execute).
+    pub fn to<Q>(self, queue: Q) -> Enqueue<M, ToQueue<Q::Carries>, W>
+    where
+        T: TargetNotSet,
+        Q: IntoQueue,
+        M: FitsInto<Queue<Q::Carries>>,
+    {
+        Enqueue {
+            messages: self.messages,
+            target: ToQueue {
+                queue: queue.into_name(),
+                carries: PhantomData,
+            },
+            visible: self.visible,
+            time: PhantomData,
+            priority: self.priority,
+        }
+    }
+
+    /// Nobody gets the messages before this much time has passed on the database's clock, counted from
+    /// the statement.
+    ///
+    /// # Units
+    /// A whole number is seconds; a [`Duration`] keeps its microseconds.
+    ///
+    /// # Errors
+    /// [`Error::DelayTooLong`] from [`execute`](Self::execute) for more than 200,000 years.
+    pub fn delay(self, delay: impl IntoDelay) -> Enqueue<M, T, Later>
+    where
+        W: TimeNotSet,
+    {
+        self.later(Visible::after(delay.into_duration()))
+    }
+
+    /// Nobody gets the messages before this time on the database's clock. A time in the past is now.
+    pub fn at(self, time: DateTime<Utc>) -> Enqueue<M, T, Later>
+    where
+        W: TimeNotSet,
+    {
+        self.later(Ok(Visible::At(time)))
+    }
+
+    fn later(self, visible: Result<Visible>) -> Enqueue<M, T, Later> {
+        Enqueue {
+            messages: self.messages,
+            target: self.target,
+            visible,
+            time: PhantomData,
+            priority: self.priority,
+        }
+    }
+
+    /// Which messages of the queue are delivered first; [`Priority::Normal`] unless told.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Stores the messages, and gives their ids in the order of the messages.
+    ///
+    /// Exists only once there are messages and a target. On a store, a pool or a connection, the messages
+    /// are stored when this returns; in a transaction, when the caller commits it.
+    ///
+    /// # Errors
+    /// Nothing of the batch is stored where it fails.
+    ///
+    /// - [`Error::Serialize`], [`Error::PayloadTooLarge`], [`Error::PayloadTooDeep`],
+    ///   [`Error::InvalidQueueName`], [`Error::DelayTooLong`]: before anything is sent;
+    /// - [`Error::QueueNotFound`], [`Error::NotInstalled`];
+    /// - [`Error::AcquireTimeout`], [`Error::Connect`], [`Error::Database`];
+    /// - [`Error::ConnectionLost`]: the one case where the messages may have been stored all the same.
+    ///
+    /// # Source
+    /// One `insert … select … unnest … returning id`, in `src/postgres/messages.rs`. Batches of more than
+    /// 1,000 messages are several, in one transaction.
+    ///
+    /// # Example
+    /// In the caller's own transaction:
+    ///
+    /// ```no_run
+    /// # async fn example(store: pgqrs::Store) -> Result<(), Box<dyn std::error::Error>> {
+    /// # let order = 7;
+    /// let mut tx = store.pool().begin().await?;
+    /// sqlx::query("update orders set state = 'paid' where id = $1").bind(order).execute(&mut *tx).await?;
+    /// pgqrs::enqueue().message(&order).to("receipts").execute(&mut tx).await?;
+    /// tx.commit().await?; // both, or neither
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn execute<'c, E>(self, on: E) -> Execute<'c, Result<Enqueued>>
+    where
+        M: MessageIsSet,
+        T: TargetIsSet + 'c,
+        E: Executor + 'c,
+    {
+        let Self {
+            messages,
+            target,
+            visible,
+            priority,
+            ..
+        } = self;
+        let prepared = messages.into_json().and_then(|payloads| {
+            check_sizes(&payloads, on.payload_limit())?;
+            Ok(NewMessages {
+                payloads,
+                priority,
+                visible: visible?,
+            })
+        });
+        Execute::new(async move {
+            let (messages, queue) = (prepared?, target.into_queue()?);
+            let span = telemetry::send(queue.as_str(), messages.payloads.len());
+            let outcome = send(on, &queue, &messages).instrument(span.clone()).await;
+            outcome.inspect_err(|error| telemetry::failed(&span, error))
+        })
+    }
+}
+
+async fn send(on: impl Executor, queue: &QueueName, messages: &NewMessages) -> Result<Enqueued> {
+    if messages.payloads.is_empty() {
+        return Ok(Enqueued::new(Vec::new()));
+    }
+    let mut connection = on.acquire().await?;
+    messages::insert(&mut connection, queue, messages)
+        .await
+        .map(Enqueued::new)
+}
+
+fn check_sizes(payloads: &[String], limit: usize) -> Result<()> {
+    match payloads.iter().position(|payload| payload.len() > limit) {
+        Some(index) => Err(Error::PayloadTooLarge {
+            index,
+            bytes: payloads[index].len(),
+            limit,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// No message yet.
+#[derive(Debug)]
+pub struct NoMessage(());
+
+/// One or more messages of type `P`.
+#[derive(Debug)]
+pub struct Messages<P: ?Sized> {
+    json: Result<Vec<String>>,
+    of: PhantomData<fn(&P)>,
+}
+
+/// No target yet.
+#[derive(Debug)]
+pub struct NoTarget(());
+
+/// A queue that carries `C`.
+#[derive(Debug)]
+pub struct ToQueue<C> {
+    queue: Result<QueueName>,
+    carries: PhantomData<fn() -> C>,
+}
+
+/// Not told when: at once.
+#[derive(Debug)]
+pub struct AtOnce(());
+
+/// Told when, by `.delay(..)` or `.at(..)`.
+#[derive(Debug)]
+pub struct Later(());
+
+mod sealed {
+    use super::{QueueName, Result};
+
+    pub trait Unset {}
+
+    pub trait Json {
+        fn into_json(self) -> Result<Vec<String>>;
+    }
+
+    pub trait Target: Send {
+        fn into_queue(self) -> Result<QueueName>;
+    }
+
+    pub trait Delay {
+        fn into_duration(self) -> std::time::Duration;
+    }
+}
+
+/// The enqueue has its messages.
+#[diagnostic::on_unimplemented(
+    message = "this enqueue has no message",
+    label = "call `.message(&payload)` or `.messages(&payloads)` before `.execute(..)`"
+)]
+pub trait MessageIsSet: sealed::Json {}
+
+impl<P: ?Sized> sealed::Json for Messages<P> {
+    fn into_json(self) -> Result<Vec<String>> {
+        self.json
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<P: ?Sized> MessageIsSet for Messages<P> {}
+
+/// The enqueue has no messages yet.
+#[diagnostic::on_unimplemented(
+    message = "this enqueue already has its messages",
+    label = "a second `.message(..)` or `.messages(..)`",
+    note = "to send several messages in one enqueue, pass them together: `.messages(&[a, b])`"
+)]
+pub trait MessageNotSet: sealed::Unset {}
+
+impl sealed::Unset for NoMessage {}
+#[diagnostic::do_not_recommend]
+impl MessageNotSet for NoMessage {}
+
+/// The enqueue has its target.
+#[diagnostic::on_unimplemented(
+    message = "this enqueue has no target",
+    label = "call `.to(\"queue\")` before `.execute(..)`"
+)]
+pub trait TargetIsSet: sealed::Target {}
+
+impl<C> sealed::Target for ToQueue<C> {
+    fn into_queue(self) -> Result<QueueName> {
+        self.queue
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<C> TargetIsSet for ToQueue<C> {}
+
+/// The enqueue has no target yet.
+#[diagnostic::on_unimplemented(
+    message = "this enqueue already has its target",
+    label = "a second `.to(..)`",
+    note = "an enqueue goes to one queue: remove one of the two calls"
+)]
+pub trait TargetNotSet: sealed::Unset {}
+
+impl sealed::Unset for NoTarget {}
+#[diagnostic::do_not_recommend]
+impl TargetNotSet for NoTarget {}
+
+/// The target, if there is one already, takes payloads of type `P`.
+pub trait Takes<P: ?Sized> {}
+
+impl<P: ?Sized> Takes<P> for NoTarget {}
+impl<P: ?Sized, C> Takes<P> for ToQueue<C> where Queue<C>: Carries<P> {}
+
+/// The messages, if there are any already, fit into queue `Q`.
+pub trait FitsInto<Q> {}
+
+impl<Q> FitsInto<Q> for NoMessage {}
+impl<P: ?Sized, Q: Carries<P>> FitsInto<Q> for Messages<P> {}
+
+/// The enqueue has not been told when.
+#[diagnostic::on_unimplemented(
+    message = "this enqueue already has its time",
+    label = "a second `.delay(..)` or `.at(..)`",
+    note = "a message becomes visible at one time: remove one of the two calls"
+)]
+pub trait TimeNotSet: sealed::Unset {}
+
+impl sealed::Unset for AtOnce {}
+#[diagnostic::do_not_recommend]
+impl TimeNotSet for AtOnce {}
+
+/// What `.delay(..)` takes: whole seconds, such as `300`, or a [`Duration`].
+// Exactly one integer type, so that the literal `300` has a type to be.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a delay",
+    label = "expected whole seconds, such as `300`, or a `std::time::Duration`",
+    note = "seconds in a variable are a `u64`; a fraction of one is `Duration::from_millis(250)`"
+)]
+pub trait IntoDelay: sealed::Delay {}
+
+impl sealed::Delay for u64 {
+    fn into_duration(self) -> Duration {
+        Duration::from_secs(self)
+    }
+}
+#[diagnostic::do_not_recommend]
+impl IntoDelay for u64 {}
+
+impl sealed::Delay for Duration {
+    fn into_duration(self) -> Duration {
+        self
+    }
+}
+#[diagnostic::do_not_recommend]
+impl IntoDelay for Duration {}

@@ -1,0 +1,253 @@
+//! What can go wrong, as one type. For callers who decide what to do next: every variant is something
+//! that they would act on. A mistake that the types rule out has no variant here.
+
+use std::time::Duration;
+
+use crate::{
+    message::MessageId,
+    queue::{InvalidQueueName, QueueName},
+};
+
+/// What every call of this crate returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call failed.
+///
+/// The message says what happened and what to do; [`source`](std::error::Error::source) says what was
+/// behind it. Nothing was stored where a call returns an error, except where the variant says otherwise.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The database has no pgqrs schema.
+    #[error(
+        "pgqrs is not installed in this database; call `pgqrs::admin(&store).install()`, or connect with `ConnectOptions::builder().install(true)`"
+    )]
+    NotInstalled,
+
+    /// The database's schema is older than this version of the crate.
+    #[error(
+        "the pgqrs schema of this database is older than this version of the crate; call `pgqrs::admin(&store).install()`"
+    )]
+    SchemaOutdated,
+
+    /// The database's schema is newer than this version of the crate, so [`install`](crate::Admin::install)
+    /// leaves it alone.
+    #[error(
+        "the pgqrs schema of this database is version {installed}, and this version of the crate knows up to {compiled}; upgrade the crate"
+    )]
+    SchemaNewer {
+        /// The version in the database.
+        installed: i64,
+        /// The newest version that this build of the crate knows.
+        compiled: i64,
+    },
+
+    /// A migration failed or doesn't match what was applied before.
+    #[error("the pgqrs schema could not be migrated")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+
+    /// There is no queue of that name.
+    #[error(
+        "queue `{queue}` does not exist; create it with `pgqrs::admin(&store).create_queue(\"{queue}\")`"
+    )]
+    QueueNotFound {
+        /// The name that was asked for.
+        queue: QueueName,
+    },
+
+    /// There is a queue of that name already.
+    #[error("queue `{queue}` exists already; `store.queue(\"{queue}\")` gives it back")]
+    QueueExists {
+        /// The name that is taken.
+        queue: QueueName,
+    },
+
+    /// A queue that holds messages can't be deleted.
+    #[error(
+        "queue `{queue}` still holds {messages} messages; empty it with `pgqrs::admin(&store).purge_queue(\"{queue}\")` first"
+    )]
+    QueueNotEmpty {
+        /// The queue that was to be deleted.
+        queue: QueueName,
+        /// How many messages it holds: ready, delayed and leased.
+        messages: u64,
+    },
+
+    /// A string that was given as a queue's name can't be one.
+    #[error(transparent)]
+    InvalidQueueName(#[from] InvalidQueueName),
+
+    /// A payload can't be written as JSON.
+    #[error("payload {index} can't be serialised as JSON")]
+    Serialize {
+        /// Its place in the batch, from 0.
+        index: usize,
+        /// What `serde_json` said.
+        source: serde_json::Error,
+    },
+
+    /// A payload takes more bytes as JSON than the store accepts.
+    #[error(
+        "payload {index} has {bytes} bytes, over the limit of {limit}; store it elsewhere and enqueue a reference, or raise `ConnectOptions::payload_limit`"
+    )]
+    PayloadTooLarge {
+        /// Its place in the batch, from 0.
+        index: usize,
+        /// Its size as JSON, in bytes.
+        bytes: usize,
+        /// The most that is accepted, in bytes.
+        limit: usize,
+    },
+
+    /// A payload is nested more deeply than JSON parsers, `serde_json` among them, read back.
+    #[error(
+        "payload {index} is nested more than {limit} levels deep, so that no consumer could read it; flatten it"
+    )]
+    PayloadTooDeep {
+        /// Its place in the batch, from 0.
+        index: usize,
+        /// The deepest nesting that is accepted.
+        limit: usize,
+    },
+
+    /// A payload doesn't have the shape of the type that the queue is read as.
+    #[error("the payload of message {message} doesn't decode; the delivery can still be settled")]
+    Decode {
+        /// The message.
+        message: MessageId,
+        /// What `serde_json` said.
+        source: std::sync::Arc<serde_json::Error>,
+    },
+
+    /// A delay beyond what PostgreSQL's `timestamptz` can hold.
+    #[error("a delay of {delay:?} is beyond the longest one, {limit:?}")]
+    DelayTooLong {
+        /// The delay that was asked for.
+        delay: Duration,
+        /// The longest one.
+        limit: Duration,
+    },
+
+    /// A dequeue of no messages, or of more than one statement should claim.
+    #[error("a dequeue takes 1 to {max} messages, not {limit}")]
+    LimitOutOfRange {
+        /// The limit that was asked for.
+        limit: u32,
+        /// The highest one.
+        max: u32,
+    },
+
+    /// A lease that is over at once, or that would hide a crashed consumer's messages for too long.
+    #[error(
+        "a lease lasts between {min:?} and {max:?}, not {lease:?}; extend it where the work takes longer"
+    )]
+    LeaseOutOfRange {
+        /// The lease that was asked for.
+        lease: Duration,
+        /// The shortest one.
+        min: Duration,
+        /// The longest one.
+        max: Duration,
+    },
+
+    /// The delivery no longer holds its message, so nothing was changed. Either the lease ran out and the
+    /// message was or will be delivered again, or the message is gone: settled elsewhere, or purged.
+    #[error(
+        "the lease of message {message} was lost: it ran out, or the message is gone; nothing was changed"
+    )]
+    LeaseLost {
+        /// The message.
+        message: MessageId,
+    },
+
+    /// All of the pool's connections were in use, or no new one could be opened, for as long as
+    /// [`ConnectOptions::acquire_timeout`](crate::ConnectOptions) allows.
+    #[error(
+        "no connection to PostgreSQL came free within {after:?}; raise `max_connections` or `acquire_timeout`, or see whether the server is there"
+    )]
+    AcquireTimeout {
+        /// How long the call waited.
+        after: Duration,
+    },
+
+    /// The store's pool was closed.
+    #[error("the store is closed; connect again")]
+    Closed,
+
+    /// The server was not reached, or it refused the login.
+    #[error(
+        "can't connect to PostgreSQL; check the URL, and that the server runs and accepts connections"
+    )]
+    Connect(#[source] sqlx::Error),
+
+    /// The connection broke while the call was under way. A statement whose answer was lost may or may
+    /// not have been carried out.
+    #[error("the connection to PostgreSQL broke; whether the statement took effect is not known")]
+    ConnectionLost(#[source] sqlx::Error),
+
+    /// PostgreSQL refused the statement for a reason that has no variant of its own.
+    #[error("PostgreSQL refused the statement")]
+    Database(#[source] sqlx::Error),
+}
+
+impl Error {
+    /// Whether the same call can succeed when it is made again: the reason lies in the connection, the
+    /// load or a conflict with another transaction, and not in what was asked for.
+    ///
+    /// An enqueue that failed with [`ConnectionLost`](Self::ConnectionLost) may have been stored, so
+    /// making it again may store it twice.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::AcquireTimeout { .. } | Self::ConnectionLost(_) => true,
+            Self::Connect(source) | Self::Database(source) => match source {
+                sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+                sqlx::Error::Database(refusal) => {
+                    refusal.code().is_some_and(|code| is_transient(&code))
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// The variant's name, for `error.type` in traces.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::NotInstalled => "NotInstalled",
+            Self::SchemaOutdated => "SchemaOutdated",
+            Self::SchemaNewer { .. } => "SchemaNewer",
+            Self::Migrate(_) => "Migrate",
+            Self::QueueNotFound { .. } => "QueueNotFound",
+            Self::QueueExists { .. } => "QueueExists",
+            Self::QueueNotEmpty { .. } => "QueueNotEmpty",
+            Self::InvalidQueueName(_) => "InvalidQueueName",
+            Self::Serialize { .. } => "Serialize",
+            Self::PayloadTooLarge { .. } => "PayloadTooLarge",
+            Self::PayloadTooDeep { .. } => "PayloadTooDeep",
+            Self::Decode { .. } => "Decode",
+            Self::DelayTooLong { .. } => "DelayTooLong",
+            Self::LimitOutOfRange { .. } => "LimitOutOfRange",
+            Self::LeaseOutOfRange { .. } => "LeaseOutOfRange",
+            Self::LeaseLost { .. } => "LeaseLost",
+            Self::AcquireTimeout { .. } => "AcquireTimeout",
+            Self::Closed => "Closed",
+            Self::Connect(_) => "Connect",
+            Self::ConnectionLost(_) => "ConnectionLost",
+            Self::Database(_) => "Database",
+        }
+    }
+}
+
+/// The SQLSTATEs that pass: conflicts between transactions, a server that is starting, stopping or full.
+fn is_transient(sqlstate: &str) -> bool {
+    matches!(
+        sqlstate,
+        "40001" // serialization_failure
+        | "40P01" // deadlock_detected
+        | "55P03" // lock_not_available
+        | "57014" // query_canceled, by a time-out
+        | "53300" // too_many_connections
+        | "57P03" // cannot_connect_now
+        | "25006" // read_only_sql_transaction: a standby, until it is promoted
+    )
+}

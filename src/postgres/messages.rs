@@ -1,0 +1,218 @@
+//! Statements on `pgqrs.messages`: in, out, and settled. For the verbs of the API, each of which is one
+//! statement here. All of them carry the queue, since it leads every key.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::{Connection, PgConnection};
+
+use crate::{
+    error::{Error, Result},
+    message::{Message, MessageId, NewMessages, Priority, Visible, microseconds},
+    queue::QueueName,
+};
+
+/// The most messages, and about the most bytes of payload, that one statement carries.
+const CHUNK_MESSAGES: usize = 1_000;
+const CHUNK_BYTES: usize = 64 << 20;
+
+/// Ids in the order of the payloads. One statement; or, where there is too much for one, a transaction
+/// around a few of them (a savepoint, inside the caller's own).
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    messages: &NewMessages,
+) -> Result<Vec<MessageId>> {
+    let (first, mut rest) = next_chunk(&messages.payloads);
+    if rest.is_empty() {
+        return insert_chunk(
+            connection,
+            queue,
+            first,
+            messages.priority,
+            messages.visible,
+        )
+        .await;
+    }
+    let mut transaction = connection.begin().await?;
+    // A batch becomes visible at one time, not chunk by chunk.
+    let visible = match messages.visible {
+        Visible::At(time) => Visible::At(time),
+        Visible::Now => Visible::At(now(&mut transaction, Duration::ZERO).await?),
+        Visible::In(delay) => Visible::At(now(&mut transaction, delay).await?),
+    };
+    let mut ids = insert_chunk(&mut transaction, queue, first, messages.priority, visible).await?;
+    while !rest.is_empty() {
+        let (chunk, after) = next_chunk(rest);
+        ids.extend(insert_chunk(&mut transaction, queue, chunk, messages.priority, visible).await?);
+        rest = after;
+    }
+    transaction.commit().await?;
+    Ok(ids)
+}
+
+/// What fits into one statement, and what is left. Takes at least one payload, where there is one.
+fn next_chunk(payloads: &[String]) -> (&[String], &[String]) {
+    let mut bytes = 0;
+    let fitting = payloads.iter().take(CHUNK_MESSAGES).take_while(|payload| {
+        bytes += payload.len();
+        bytes <= CHUNK_BYTES
+    });
+    payloads.split_at(fitting.count().max(1).min(payloads.len()))
+}
+
+async fn insert_chunk(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    payloads: &[String],
+    priority: Priority,
+    visible: Visible,
+) -> Result<Vec<MessageId>> {
+    let (not_before, delay) = visible.bounds();
+    let mut ids = sqlx::query_scalar!(
+        "insert into pgqrs.messages (queue_id, priority, visible_at, enqueued_at, payload)
+         select
+             q.id,
+             $2,
+             -- The statement's time and not the transaction's: the caller's own may be long open.
+             greatest($3::timestamptz, statement_timestamp() + $4::bigint * interval '1 microsecond'),
+             statement_timestamp(),
+             batch.payload::json
+         from pgqrs.queues q
+         cross join unnest($5::text[]) with ordinality as batch (payload, place)
+         where q.name = $1
+         order by batch.place
+         returning id",
+        queue.as_str(),
+        priority.rank(),
+        not_before,
+        delay,
+        payloads,
+    )
+    .fetch_all(connection)
+    .await?;
+    if ids.is_empty() {
+        return Err(Error::QueueNotFound {
+            queue: queue.clone(),
+        });
+    }
+    // Ids were drawn in the batch's order; the rows come back in whatever order they were written.
+    ids.sort_unstable();
+    Ok(ids.into_iter().map(MessageId::from).collect())
+}
+
+/// The database's time, and a delay from then on.
+async fn now(connection: &mut PgConnection, delay: Duration) -> Result<DateTime<Utc>> {
+    let time = sqlx::query_scalar!(
+        r#"select statement_timestamp() + $1::bigint * interval '1 microsecond' as "time!""#,
+        microseconds(delay),
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(time)
+}
+
+/// Takes up to `limit` ready messages under a lease, in queue order.
+///
+/// To be run outside a transaction: it turns synchronous commit off for its own, and nobody else's.
+pub(crate) async fn claim(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    limit: u32,
+    lease: Duration,
+    lease_token: i64,
+) -> Result<Vec<Message>> {
+    let rows = sqlx::query!(
+        r#"
+        -- A claim that a crash of the server undoes is only delivered again: no need to wait for the disk.
+        with setting as materialized (
+            select set_config('synchronous_commit', 'off', true)
+        ), queue as materialized (
+            select q.id from pgqrs.queues q, setting where q.name = $1
+        ), next as materialized (
+            select ready.*
+            from queue
+            cross join (values (0::smallint), (1::smallint), (2::smallint), (3::smallint)) as level (priority)
+            -- A range of the index for each priority, read only until there is enough: the levels come in
+            -- their order, and each range is sorted already.
+            cross join lateral (
+                select m.ctid as place, m.id, m.visible_at
+                from pgqrs.messages m
+                where m.queue_id = queue.id and m.priority = level.priority and m.visible_at <= now()
+                order by m.visible_at, m.id
+                limit $2
+                for update skip locked
+            ) ready
+            limit $2
+        ), claimed as (
+            update pgqrs.messages m
+            set visible_at = now() + $3::bigint * interval '1 microsecond',
+                attempt = m.attempt + 1,
+                lease_token = $4
+            -- The array is a fence: it runs once, so a plan can't claim more rows than the limit.
+            where m.ctid = any (array(select place from next))
+            returning m.id, m.priority, m.enqueued_at, m.attempt, m.visible_at, m.payload
+        )
+        -- A row without a message where the queue is there and nothing is ready; no row without a queue.
+        select
+            queue.id as "queue_id!",
+            claimed.id as "id?",
+            claimed.priority as "priority?",
+            next.visible_at as "visible_at?",
+            claimed.enqueued_at as "enqueued_at?",
+            claimed.attempt as "attempt?",
+            claimed.visible_at as "lease_expires_at?",
+            claimed.payload::text as "payload?"
+        from queue
+        left join (claimed join next on next.id = claimed.id) on true
+        "#,
+        queue.as_str(),
+        i64::from(limit),
+        microseconds(lease),
+        lease_token,
+    )
+    .fetch_all(connection)
+    .await?;
+    if rows.is_empty() {
+        return Err(Error::QueueNotFound {
+            queue: queue.clone(),
+        });
+    }
+    let mut messages: Vec<Message> = rows
+        .into_iter()
+        .filter_map(|row| {
+            Some(Message {
+                queue_id: row.queue_id,
+                id: MessageId::from(row.id?),
+                priority: Priority::from_rank(row.priority?),
+                visible_at: row.visible_at?,
+                enqueued_at: row.enqueued_at?,
+                attempt: row.attempt?,
+                lease_token,
+                lease_expires_at: row.lease_expires_at?,
+                payload: row.payload?,
+            })
+        })
+        .collect();
+    // An UPDATE returns its rows as they lie in the table.
+    messages.sort_unstable_by_key(|message| (message.priority, message.visible_at, message.id));
+    Ok(messages)
+}
+
+/// Deletes a message whose lease is still held; `false` where it was lost.
+pub(crate) async fn ack(
+    connection: &mut PgConnection,
+    queue_id: i32,
+    id: MessageId,
+    lease_token: i64,
+) -> Result<bool> {
+    let deleted = sqlx::query!(
+        "delete from pgqrs.messages where queue_id = $1 and id = $2 and lease_token = $3",
+        queue_id,
+        id.get(),
+        lease_token,
+    )
+    .execute(connection)
+    .await?;
+    Ok(deleted.rows_affected() == 1)
+}

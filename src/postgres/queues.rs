@@ -1,0 +1,197 @@
+//! Statements on `pgqrs.queues`. For the administration of queues. An enqueue reads this table and never
+//! writes to it.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use crate::{error::Result, queue::QueueName};
+
+/// A queue as the database has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueInfo {
+    /// Its name.
+    pub name: QueueName,
+    /// How often a message is delivered before it becomes a dead letter.
+    pub max_attempts: u32,
+    /// When it was created, by the database's clock.
+    pub created_at: DateTime<Utc>,
+}
+
+/// What a queue holds at one moment. Every message is counted in just one of the three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct QueueStats {
+    /// Messages that the next dequeue can get.
+    pub ready: u64,
+    /// Messages whose time has not come: delayed, scheduled, or waiting for a retry.
+    pub delayed: u64,
+    /// Messages that a consumer holds and whose lease still runs.
+    pub leased: u64,
+    /// For how long the oldest ready message has been ready; `None` where there is none.
+    pub oldest_ready: Option<Duration>,
+}
+
+impl QueueStats {
+    /// All messages of the queue.
+    pub fn total(&self) -> u64 {
+        self.ready + self.delayed + self.leased
+    }
+}
+
+/// A row of `pgqrs.queues`.
+struct Row {
+    name: String,
+    max_attempts: i32,
+    created_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for QueueInfo {
+    type Error = crate::error::Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            name: QueueName::new(row.name)?,
+            max_attempts: row.max_attempts.unsigned_abs(),
+            created_at: row.created_at,
+        })
+    }
+}
+
+/// `None` where there is a queue of that name.
+pub(crate) async fn create(
+    connection: &mut PgConnection,
+    name: &QueueName,
+) -> Result<Option<QueueInfo>> {
+    sqlx::query_as!(
+        Row,
+        "insert into pgqrs.queues (name) values ($1)
+         on conflict (name) do nothing
+         returning name, max_attempts, created_at",
+        name.as_str(),
+    )
+    .fetch_optional(connection)
+    .await?
+    .map(QueueInfo::try_from)
+    .transpose()
+}
+
+pub(crate) async fn find(
+    connection: &mut PgConnection,
+    name: &QueueName,
+) -> Result<Option<QueueInfo>> {
+    sqlx::query_as!(
+        Row,
+        "select name, max_attempts, created_at from pgqrs.queues where name = $1",
+        name.as_str(),
+    )
+    .fetch_optional(connection)
+    .await?
+    .map(QueueInfo::try_from)
+    .transpose()
+}
+
+pub(crate) async fn list(connection: &mut PgConnection) -> Result<Vec<QueueInfo>> {
+    sqlx::query_as!(
+        Row,
+        "select name, max_attempts, created_at from pgqrs.queues order by name"
+    )
+    .fetch_all(connection)
+    .await?
+    .into_iter()
+    .map(QueueInfo::try_from)
+    .collect()
+}
+
+/// Keeps everybody from adding messages until the transaction ends.
+///
+/// Enqueues take no lock on their queue's row, since that would cost each of them. So a queue can only be
+/// found empty, and then be deleted, while nobody enqueues: an enqueue that waits here looks for its queue
+/// afterwards and doesn't find it. The time-out bounds how long a transaction that has enqueued and stays
+/// open can hold up everybody else behind this lock.
+pub(crate) async fn hold_enqueues(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query!("select set_config('lock_timeout', '2s', true)")
+        .fetch_one(&mut *connection)
+        .await?;
+    sqlx::query!("lock table pgqrs.messages in share row exclusive mode")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// The number of messages in the way; 0 where the queue was deleted; `None` where there is none.
+pub(crate) async fn delete(connection: &mut PgConnection, name: &QueueName) -> Result<Option<u64>> {
+    let messages = sqlx::query_scalar!(
+        r#"
+        with held as (
+            select q.id, (select count(*) from pgqrs.messages m where m.queue_id = q.id) as messages
+            from pgqrs.queues q
+            where q.name = $1
+        ), deleted as (
+            delete from pgqrs.queues q using held where q.id = held.id and held.messages = 0
+        )
+        select messages as "messages!" from held
+        "#,
+        name.as_str(),
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(messages.map(i64::unsigned_abs))
+}
+
+/// The number of messages that were deleted; `None` where there is no such queue.
+pub(crate) async fn purge(connection: &mut PgConnection, name: &QueueName) -> Result<Option<u64>> {
+    let purged = sqlx::query_scalar!(
+        r#"
+        with queue as (
+            select id from pgqrs.queues where name = $1
+        ), purged as (
+            delete from pgqrs.messages m using queue where m.queue_id = queue.id returning m.id
+        )
+        select (select count(*) from purged) as "purged!" from queue
+        "#,
+        name.as_str(),
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(purged.map(i64::unsigned_abs))
+}
+
+/// Counts, in one snapshot, at the statement's own time. `None` where there is no such queue.
+pub(crate) async fn stats(
+    connection: &mut PgConnection,
+    name: &QueueName,
+) -> Result<Option<QueueStats>> {
+    let counted = sqlx::query!(
+        r#"
+        select
+            count(m.id) filter (where m.visible_at <= statement_timestamp()) as "ready!",
+            count(m.id) filter (
+                where m.visible_at > statement_timestamp() and m.lease_token is null
+            ) as "delayed!",
+            count(m.id) filter (
+                where m.visible_at > statement_timestamp() and m.lease_token is not null
+            ) as "leased!",
+            (extract(epoch from statement_timestamp() - min(m.visible_at) filter (
+                where m.visible_at <= statement_timestamp()
+            )) * 1000000)::bigint as oldest_ready
+        from pgqrs.queues q
+        left join pgqrs.messages m on m.queue_id = q.id
+        where q.name = $1
+        group by q.id
+        "#,
+        name.as_str(),
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(counted.map(|row| QueueStats {
+        ready: row.ready.unsigned_abs(),
+        delayed: row.delayed.unsigned_abs(),
+        leased: row.leased.unsigned_abs(),
+        oldest_ready: row
+            .oldest_ready
+            .map(|age| Duration::from_micros(age.unsigned_abs())),
+    }))
+}

@@ -1,0 +1,114 @@
+//! The schema itself: its migrations and its version. For `install` and `verify`. The history of
+//! migrations stands in `pgqrs._sqlx_migrations`, apart from the application's own `_sqlx_migrations`.
+
+use std::sync::LazyLock;
+
+use sqlx::{Connection, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
+
+use crate::error::{Error, Result};
+
+/// The migrations as data, for those who run all of their migrations in one place.
+///
+/// [`Admin::install`](crate::Admin::install) is the same with typed errors. Both are idempotent.
+///
+/// ```no_run
+/// # async fn example(pool: sqlx::PgPool) -> Result<(), sqlx::migrate::MigrateError> {
+/// pgqrs::MIGRATOR.run(&pool).await
+/// # }
+/// ```
+pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!();
+    migrator.dangerous_set_table_name("pgqrs._sqlx_migrations");
+    migrator.create_schema("pgqrs");
+    migrator
+});
+
+/// How the database's schema compares with the one that this build of the crate was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SchemaVersion {
+    /// There is none.
+    NotInstalled,
+    /// [`install`](crate::Admin::install) would upgrade it.
+    Older {
+        /// The version in the database.
+        installed: i64,
+        /// The version of this build.
+        compiled: i64,
+    },
+    /// They are the same.
+    UpToDate {
+        /// The version in the database and of this build.
+        installed: i64,
+    },
+    /// A newer version of the crate has upgraded it.
+    Newer {
+        /// The version in the database.
+        installed: i64,
+        /// The version of this build.
+        compiled: i64,
+    },
+}
+
+/// The newest migration of this build.
+fn compiled() -> i64 {
+    MIGRATOR
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or(0)
+}
+
+pub(crate) async fn version(connection: &mut PgConnection) -> Result<SchemaVersion> {
+    let applied =
+        sqlx::query_scalar!("select max(version) from pgqrs._sqlx_migrations where success")
+            .fetch_one(connection)
+            .await
+            .map_err(Error::from);
+    let compiled = compiled();
+    Ok(match applied {
+        Err(Error::NotInstalled) | Ok(None) => SchemaVersion::NotInstalled,
+        Err(error) => return Err(error),
+        Ok(Some(installed)) if installed < compiled => SchemaVersion::Older {
+            installed,
+            compiled,
+        },
+        Ok(Some(installed)) if installed > compiled => SchemaVersion::Newer {
+            installed,
+            compiled,
+        },
+        Ok(Some(installed)) => SchemaVersion::UpToDate { installed },
+    })
+}
+
+/// Runs what is missing, on a connection of its own: a run that fails keeps the migrator's lock for as
+/// long as its connection lives.
+pub(crate) async fn migrate(options: &PgConnectOptions) -> Result<()> {
+    // The wait for another installer, and for readers of a table that changes, is bounded.
+    let options = options.clone().options([("lock_timeout", "30s")]);
+    let mut connection = PgConnection::connect_with(&options)
+        .await
+        .map_err(Error::Connect)?;
+    let outcome = run(&mut connection).await;
+    // Whatever it says: the server drops the session and its lock either way.
+    let _ = connection.close().await;
+    outcome
+}
+
+async fn run(connection: &mut PgConnection) -> Result<()> {
+    match version(connection).await? {
+        // Before any DDL, so that a role which may only use the tables can call `install` too.
+        SchemaVersion::UpToDate { .. } => Ok(()),
+        SchemaVersion::Newer {
+            installed,
+            compiled,
+        } => Err(Error::SchemaNewer {
+            installed,
+            compiled,
+        }),
+        SchemaVersion::NotInstalled | SchemaVersion::Older { .. } => MIGRATOR
+            .run_direct(None, connection, false)
+            .await
+            .map_err(Error::Migrate),
+    }
+}

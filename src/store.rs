@@ -1,0 +1,362 @@
+//! The way to the database: a [`Store`] is a pool with this crate's settings, and an [`Executor`] is
+//! whatever a verb can run on. For every verb's `.execute(on)`. A `Store` is cheap to clone: all clones
+//! share one pool.
+
+use std::{
+    fmt,
+    future::Future,
+    ops::DerefMut,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use sqlx::{
+    Connection, PgConnection, PgPool, Postgres, Transaction,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use typed_builder::TypedBuilder;
+
+use crate::{
+    error::{Error, Result},
+    postgres::{queues, schema},
+    queue::{IntoQueue, Queue},
+};
+
+/// Connects to a database with the default [`ConnectOptions`].
+///
+/// # Errors
+/// [`Error::Connect`] where the server can't be reached or refuses the login. A server that isn't there
+/// is reported at once, not after the pool's time-out.
+///
+/// # Example
+/// ```no_run
+/// # async fn example() -> pgqrs::Result<()> {
+/// let store = pgqrs::connect("postgresql://localhost/mydb").await?;
+/// # Ok(())
+/// # }
+/// ```
+pub async fn connect(url: &str) -> Result<Store> {
+    connect_with(ConnectOptions::builder().url(url).build()).await
+}
+
+/// Connects to a database.
+///
+/// # Errors
+/// As [`connect`]; and with [`install(true)`](ConnectOptions), as [`Admin::install`](crate::Admin::install).
+///
+/// # Example
+/// ```no_run
+/// # async fn example() -> pgqrs::Result<()> {
+/// use pgqrs::ConnectOptions;
+///
+/// let options = ConnectOptions::builder()
+///     .url("postgresql://localhost/mydb")
+///     .max_connections(20)
+///     .install(true)
+///     .build();
+/// let store = pgqrs::connect_with(options).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
+    let to = options.to_postgres()?;
+    // The pool would wait for a server that isn't there until its time-out. One connection outside of it
+    // says at once why it can't be had.
+    let probe = tokio::time::timeout(options.acquire_timeout, PgConnection::connect_with(&to))
+        .await
+        .map_err(|_| Error::AcquireTimeout {
+            after: options.acquire_timeout,
+        })?
+        .map_err(Error::Connect)?;
+    // It has served its purpose, however it ends.
+    let _ = probe.close().await;
+    if options.install {
+        schema::migrate(&to).await?;
+    }
+    let pool = PgPoolOptions::new()
+        .max_connections(options.max_connections)
+        .acquire_timeout(options.acquire_timeout)
+        // A round trip before every statement is too dear; ping only what may have died in its sleep.
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for < TRUSTED_IDLE {
+                    return Ok(true);
+                }
+                let ping = tokio::time::timeout(PING_TIMEOUT, connection.ping()).await;
+                Ok(matches!(ping, Ok(Ok(()))))
+            })
+        })
+        .connect_lazy_with(to);
+    Ok(Store(Arc::new(Inner {
+        pool,
+        payload_limit: options.payload_limit,
+    })))
+}
+
+/// For how long a connection can lie idle before it is pinged ahead of its next use.
+const TRUSTED_IDLE: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The default of [`ConnectOptions::payload_limit`], and what holds for a connection of the caller's own.
+const PAYLOAD_LIMIT: usize = 64 << 20;
+
+/// How to connect. Only the URL is required.
+///
+/// # Example
+/// ```
+/// use std::time::Duration;
+///
+/// use pgqrs::ConnectOptions;
+///
+/// let options = ConnectOptions::builder()
+///     .url("postgresql://localhost/mydb")
+///     .max_connections(20)
+///     .acquire_timeout(Duration::from_secs(3))
+///     .application_name("billing")
+///     .build();
+/// ```
+#[derive(Clone, TypedBuilder)]
+pub struct ConnectOptions {
+    /// `postgresql://user:password@host:port/database?sslmode=…`, as libpq has it.
+    #[builder(setter(into))]
+    url: String,
+    /// The most connections that the store holds at once; 10 by default.
+    #[builder(default = 10)]
+    max_connections: u32,
+    /// How long a call waits for a connection before it fails with [`Error::AcquireTimeout`]; 10 seconds
+    /// by default.
+    #[builder(default = Duration::from_secs(10))]
+    acquire_timeout: Duration,
+    /// What `pg_stat_activity` shows for the store's connections; `pgqrs` by default.
+    #[builder(default = "pgqrs".into(), setter(into))]
+    application_name: String,
+    /// The most bytes that one payload may have as JSON; 64 MiB by default.
+    #[builder(default = PAYLOAD_LIMIT)]
+    payload_limit: usize,
+    /// Whether to create or upgrade the schema on connecting; false by default.
+    #[builder(default)]
+    install: bool,
+    /// Whether the URL leads to PgBouncer in transaction mode; false by default. Such a pooler takes no
+    /// settings with a new connection and, before version 1.21, no prepared statements.
+    #[builder(default)]
+    pgbouncer: bool,
+}
+
+impl ConnectOptions {
+    fn to_postgres(&self) -> Result<PgConnectOptions> {
+        let to: PgConnectOptions = self.url.parse().map_err(Error::Connect)?;
+        let to = to.application_name(&self.application_name);
+        Ok(if self.pgbouncer {
+            to.statement_cache_capacity(0)
+        } else {
+            // `limit $n` would be planned anew at every call, since the server hopes for a better plan.
+            to.options([("plan_cache_mode", "force_generic_plan")])
+        })
+    }
+}
+
+/// Without the URL, in which there may be a password.
+impl fmt::Debug for ConnectOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectOptions")
+            .field("max_connections", &self.max_connections)
+            .field("acquire_timeout", &self.acquire_timeout)
+            .field("application_name", &self.application_name)
+            .field("payload_limit", &self.payload_limit)
+            .field("install", &self.install)
+            .field("pgbouncer", &self.pgbouncer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connected database: what every verb runs on.
+///
+/// Cheap to clone. Made by [`connect`] or [`connect_with`], or from a pool that the application has
+/// already:
+///
+/// ```no_run
+/// # fn example(pool: sqlx::PgPool) {
+/// let store = pgqrs::Store::from(pool);
+/// # }
+/// ```
+///
+/// A pool of the application's own keeps its own settings. Those that [`connect`] makes serve claims and
+/// single enqueues best: `plan_cache_mode = force_generic_plan`, and no ping before each use.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    pool: PgPool,
+    payload_limit: usize,
+}
+
+impl Store {
+    /// The pool behind the store, for statements of the application's own.
+    pub fn pool(&self) -> &PgPool {
+        &self.0.pool
+    }
+
+    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>> {
+        Ok(Transaction::begin(self.acquire().await?, None).await?)
+    }
+
+    /// A queue, created if there is none of that name.
+    ///
+    /// # Errors
+    /// [`Error::InvalidQueueName`]; [`Error::NotInstalled`].
+    ///
+    /// # Source
+    /// `select … from pgqrs.queues`; `insert … on conflict do nothing` only where that finds nothing.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+    /// let tasks = store.queue("tasks").await?;
+    /// pgqrs::enqueue().message(&"hello").to(&tasks).execute(&store).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn queue<Q: IntoQueue>(&self, queue: Q) -> Result<Queue<Q::Carries>> {
+        let name = queue.into_name()?;
+        let mut connection = self.acquire().await?;
+        if queues::find(&mut connection, &name).await?.is_none() {
+            queues::create(&mut connection, &name).await?;
+        }
+        Ok(Queue::named(name))
+    }
+}
+
+impl From<PgPool> for Store {
+    fn from(pool: PgPool) -> Self {
+        Self(Arc::new(Inner {
+            pool,
+            payload_limit: PAYLOAD_LIMIT,
+        }))
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("connections", &self.0.pool.size())
+            .field("idle", &self.0.pool.num_idle())
+            .field("payload_limit", &self.0.payload_limit)
+            .finish_non_exhaustive()
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// Where a verb runs: on a connection of the store's, or in a transaction that the caller owns.
+///
+/// Written for `&Store`, `&PgPool`, `&mut PgConnection`, `&mut PoolConnection` and `&mut Transaction`.
+/// What is enqueued in a transaction is invisible until the caller commits, and gone if they don't.
+// No lifetime parameter: with one, `tokio::spawn` around a call fails with "not general enough".
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is nothing that a pgqrs call can run on",
+    label = "expected `&store`, `&pool`, `&mut connection` or `&mut transaction`",
+    note = "write `.execute(&store)`, or `.execute(&mut tx)` to take part in your own transaction"
+)]
+pub trait Executor: sealed::Sealed + Send {
+    #[doc(hidden)]
+    type Connection: DerefMut<Target = PgConnection> + Send;
+
+    #[doc(hidden)]
+    fn acquire(self) -> impl Future<Output = Result<Self::Connection>> + Send;
+
+    /// The most bytes that one payload may have.
+    #[doc(hidden)]
+    fn payload_limit(&self) -> usize {
+        PAYLOAD_LIMIT
+    }
+}
+
+impl sealed::Sealed for &Store {}
+#[diagnostic::do_not_recommend]
+impl Executor for &Store {
+    type Connection = PoolConnection<Postgres>;
+
+    async fn acquire(self) -> Result<Self::Connection> {
+        Executor::acquire(&self.0.pool).await
+    }
+
+    fn payload_limit(&self) -> usize {
+        self.0.payload_limit
+    }
+}
+
+impl sealed::Sealed for &PgPool {}
+#[diagnostic::do_not_recommend]
+impl Executor for &PgPool {
+    type Connection = PoolConnection<Postgres>;
+
+    async fn acquire(self) -> Result<Self::Connection> {
+        PgPool::acquire(self).await.map_err(|error| match error {
+            sqlx::Error::PoolTimedOut => Error::AcquireTimeout {
+                after: self.options().get_acquire_timeout(),
+            },
+            sqlx::Error::PoolClosed => Error::Closed,
+            error => Error::Connect(error),
+        })
+    }
+}
+
+impl sealed::Sealed for &mut PgConnection {}
+#[diagnostic::do_not_recommend]
+impl<'c> Executor for &'c mut PgConnection {
+    type Connection = &'c mut PgConnection;
+
+    async fn acquire(self) -> Result<Self::Connection> {
+        Ok(self)
+    }
+}
+
+impl sealed::Sealed for &mut PoolConnection<Postgres> {}
+#[diagnostic::do_not_recommend]
+impl<'c> Executor for &'c mut PoolConnection<Postgres> {
+    type Connection = &'c mut PgConnection;
+
+    async fn acquire(self) -> Result<Self::Connection> {
+        Ok(&mut **self)
+    }
+}
+
+impl sealed::Sealed for &mut Transaction<'_, Postgres> {}
+#[diagnostic::do_not_recommend]
+impl<'c> Executor for &'c mut Transaction<'_, Postgres> {
+    type Connection = &'c mut PgConnection;
+
+    async fn acquire(self) -> Result<Self::Connection> {
+        Ok(&mut **self)
+    }
+}
+
+/// The future of a verb's `.execute(..)`: boxed, so that it has a name, and `Send`.
+#[must_use = "nothing happens until this is awaited: add `.await`"]
+pub struct Execute<'c, T>(Pin<Box<dyn Future<Output = T> + Send + 'c>>);
+
+impl<'c, T> Execute<'c, T> {
+    pub(crate) fn new(call: impl Future<Output = T> + Send + 'c) -> Self {
+        Self(Box::pin(call))
+    }
+}
+
+impl<T> Future for Execute<'_, T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl<T> fmt::Debug for Execute<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Execute").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,62 @@
+//! The spans of this crate. For one verb each, entered where the verb is dispatched. Their names and
+//! fields follow OpenTelemetry's conventions for messaging and stand nowhere else; payloads are never
+//! recorded.
+
+use tracing::{Span, field::Empty};
+
+use crate::error::Error;
+
+/// An enqueue: `messaging.batch.message_count` is set where there is more than one message.
+pub(crate) fn send(queue: &str, messages: usize) -> Span {
+    let span = tracing::info_span!(
+        "send",
+        otel.kind = "producer",
+        messaging.system = "pgqrs",
+        messaging.operation.name = "enqueue",
+        "messaging.operation.type" = "send",
+        messaging.destination.name = queue,
+        messaging.batch.message_count = Empty,
+        "error.type" = Empty,
+    );
+    if messages != 1 {
+        span.record("messaging.batch.message_count", messages);
+    }
+    span
+}
+
+/// A dequeue.
+pub(crate) fn receive(queue: &str) -> Span {
+    tracing::info_span!(
+        "receive",
+        otel.kind = "consumer",
+        messaging.system = "pgqrs",
+        messaging.operation.name = "dequeue",
+        "messaging.operation.type" = "receive",
+        messaging.destination.name = queue,
+        messaging.batch.message_count = Empty,
+        "error.type" = Empty,
+    )
+}
+
+/// The end of a delivery; `verb` is `ack`, `nack` and so on.
+pub(crate) fn settle(verb: &'static str, message: i64) -> Span {
+    tracing::info_span!(
+        "settle",
+        otel.kind = "client",
+        messaging.system = "pgqrs",
+        messaging.operation.name = verb,
+        "messaging.operation.type" = "settle",
+        messaging.message.id = message,
+        "error.type" = Empty,
+    )
+}
+
+/// How many messages a dequeue got, once that is known.
+pub(crate) fn received(span: &Span, messages: usize) {
+    span.record("messaging.batch.message_count", messages);
+}
+
+/// Notes on the span why its call failed.
+pub(crate) fn failed(span: &Span, error: &Error) {
+    span.record("error.type", error.kind());
+}

@@ -1,0 +1,56 @@
+//! Running cargo on this workspace, from whatever folder xtask was called in.
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context, Result, ensure};
+use tokio::process::Command;
+
+/// The checkout.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the checkout")
+        .to_owned()
+}
+
+/// Where cargo puts what it builds; the one place where xtask leaves files.
+pub(crate) fn target() -> PathBuf {
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    root().join(target)
+}
+
+/// A cargo that dies with us.
+pub(crate) fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command
+        .args(arguments)
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs cargo with `DATABASE_URL` set, and shows what it prints.
+pub(crate) async fn run(arguments: &[&str], database_url: &str) -> Result<()> {
+    finish(
+        command(arguments).env("DATABASE_URL", database_url),
+        arguments,
+    )
+    .await
+}
+
+pub(crate) async fn finish(command: &mut Command, arguments: &[&str]) -> Result<()> {
+    let status = command.status().await.context("cargo doesn't start")?;
+    ensure!(
+        status.success(),
+        "`cargo {}` failed ({status})",
+        arguments.join(" ")
+    );
+    Ok(())
+}

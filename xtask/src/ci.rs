@@ -1,0 +1,76 @@
+//! Tests, and all else that must hold before a change lands.
+
+use std::{process::Stdio, time::Instant};
+
+use anyhow::Result;
+
+use crate::{cargo, prepare};
+
+pub(crate) async fn all(url: &str) -> Result<()> {
+    let started = Instant::now();
+    step("formatting");
+    cargo::run(&["fmt", "--all", "--check"], url).await?;
+    step("clippy");
+    let clippy = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    cargo::run(&clippy, url).await?;
+    step("query cache");
+    prepare::run(url, true).await?;
+    step("tests");
+    test(&[], url).await?;
+    step("documentation");
+    let doc = [
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+    ];
+    let doc_public = ["doc", "--package", "pgqrs", "--no-deps"];
+    for arguments in [&doc[..], &doc_public[..]] {
+        let mut command = cargo::command(arguments);
+        cargo::finish(command.env("RUSTDOCFLAGS", "-D warnings"), arguments).await?;
+    }
+    step(&format!(
+        "all of it holds, after {} s",
+        started.elapsed().as_secs()
+    ));
+    Ok(())
+}
+
+fn step(what: &str) {
+    eprintln!("\n== {what}");
+}
+
+pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
+    let nextest = cargo::command(&["nextest", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .await
+        .is_ok_and(|status| status.success());
+    let mut command = match nextest {
+        true => vec!["nextest", "run", "--workspace"],
+        false => vec![
+            "test",
+            "--workspace",
+            "--lib",
+            "--bins",
+            "--tests",
+            "--examples",
+        ],
+    };
+    command.extend(arguments.iter().map(String::as_str));
+    cargo::run(&command, url).await?;
+    if arguments.is_empty() {
+        // The examples in the README and in the documentation, which nextest doesn't run.
+        cargo::run(&["test", "--workspace", "--doc"], url).await?;
+    }
+    Ok(())
+}

