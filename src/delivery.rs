@@ -137,7 +137,7 @@ impl<T> fmt::Debug for Delivery<T> {
 }
 
 /// A delivery that could not be settled, and why.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("message {} could not be settled", .delivery.id())]
 pub struct Unsettled<T> {
     delivery: Box<Delivery<T>>,
@@ -154,6 +154,15 @@ impl<T> Unsettled<T> {
     /// The delivery, to try again.
     pub fn into_delivery(self) -> Delivery<T> {
         *self.delivery
+    }
+}
+
+impl<T> fmt::Debug for Unsettled<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unsettled")
+            .field("delivery", &self.delivery)
+            .field("error", &self.error)
+            .finish()
     }
 }
 

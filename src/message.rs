@@ -150,6 +150,8 @@ pub(crate) enum Visible {
     Now,
     In(Duration),
     At(DateTime<Utc>),
+    /// A time that the database has given, and that isn't to be compared with its clock again.
+    Exactly(DateTime<Utc>),
 }
 
 /// Well within what both `timestamptz` (294276 AD) and `chrono` (262142 AD) can hold.
@@ -166,13 +168,15 @@ impl Visible {
         Ok(Self::In(delay))
     }
 
-    /// For the statement: not before this time, and not before this many microseconds from now.
-    pub(crate) fn bounds(self) -> (Option<DateTime<Utc>>, i64) {
+    /// For the statement: at exactly this time; or not before this one, and not before this many
+    /// microseconds from now.
+    pub(crate) fn bounds(self) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>, i64) {
         match self {
-            Self::Now => (None, 0),
-            Self::In(delay) => (None, microseconds(delay)),
+            Self::Now => (None, None, 0),
+            Self::In(delay) => (None, None, microseconds(delay)),
             // The past is now; so it is of no interest how far back PostgreSQL's calendar goes.
-            Self::At(time) => (Some(time.max(DateTime::UNIX_EPOCH)), 0),
+            Self::At(time) => (None, Some(time.max(DateTime::UNIX_EPOCH)), 0),
+            Self::Exactly(time) => (Some(time), None, 0),
         }
     }
 }
@@ -330,7 +334,7 @@ mod tests {
     fn delays_keep_their_fraction_and_end_where_postgres_does() {
         assert_eq!(
             Visible::In(Duration::from_millis(250)).bounds(),
-            (None, 250_000)
+            (None, None, 250_000)
         );
         assert!(Visible::after(LONGEST_DELAY).is_ok());
         assert!(matches!(

@@ -140,8 +140,9 @@ pub struct ConnectOptions {
     /// Whether to create or upgrade the schema on connecting; false by default.
     #[builder(default)]
     install: bool,
-    /// Whether the URL leads to PgBouncer in transaction mode; false by default. Such a pooler takes no
-    /// settings with a new connection and, before version 1.21, no prepared statements.
+    /// Whether the URL leads to PgBouncer; false by default. It refuses connections that bring settings
+    /// along, so `plan_cache_mode` is left as it is. In transaction mode it takes PgBouncer 1.21 with
+    /// `max_prepared_statements`, as all of sqlx does.
     #[builder(default)]
     pgbouncer: bool,
 }
@@ -150,12 +151,11 @@ impl ConnectOptions {
     fn to_postgres(&self) -> Result<PgConnectOptions> {
         let to: PgConnectOptions = self.url.parse().map_err(Error::Connect)?;
         let to = to.application_name(&self.application_name);
-        Ok(if self.pgbouncer {
-            to.statement_cache_capacity(0)
-        } else {
-            // `limit $n` would be planned anew at every call, since the server hopes for a better plan.
-            to.options([("plan_cache_mode", "force_generic_plan")])
-        })
+        if self.pgbouncer {
+            return Ok(to);
+        }
+        // `limit $n` would be planned anew at every call, since the server hopes for a better plan.
+        Ok(to.options([("plan_cache_mode", "force_generic_plan")]))
     }
 }
 

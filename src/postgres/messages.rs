@@ -36,11 +36,7 @@ pub(crate) async fn insert(
     }
     let mut transaction = connection.begin().await?;
     // A batch becomes visible at one time, not chunk by chunk.
-    let visible = match messages.visible {
-        Visible::At(time) => Visible::At(time),
-        Visible::Now => Visible::At(now(&mut transaction, Duration::ZERO).await?),
-        Visible::In(delay) => Visible::At(now(&mut transaction, delay).await?),
-    };
+    let visible = Visible::Exactly(resolve(&mut transaction, messages.visible).await?);
     let mut ids = insert_chunk(&mut transaction, queue, first, messages.priority, visible).await?;
     while !rest.is_empty() {
         let (chunk, after) = next_chunk(rest);
@@ -68,23 +64,27 @@ async fn insert_chunk(
     priority: Priority,
     visible: Visible,
 ) -> Result<Vec<MessageId>> {
-    let (not_before, delay) = visible.bounds();
+    let (exactly, not_before, delay) = visible.bounds();
     let mut ids = sqlx::query_scalar!(
         "insert into pgqrs.messages (queue_id, priority, visible_at, enqueued_at, payload)
          select
              q.id,
              $2,
              -- The statement's time and not the transaction's: the caller's own may be long open.
-             greatest($3::timestamptz, statement_timestamp() + $4::bigint * interval '1 microsecond'),
+             coalesce(
+                 $3::timestamptz,
+                 greatest($4::timestamptz, statement_timestamp() + $5::bigint * interval '1 microsecond')
+             ),
              statement_timestamp(),
              batch.payload::json
          from pgqrs.queues q
-         cross join unnest($5::text[]) with ordinality as batch (payload, place)
+         cross join unnest($6::text[]) with ordinality as batch (payload, place)
          where q.name = $1
          order by batch.place
          returning id",
         queue.as_str(),
         priority.rank(),
+        exactly,
         not_before,
         delay,
         payloads,
@@ -101,11 +101,17 @@ async fn insert_chunk(
     Ok(ids.into_iter().map(MessageId::from).collect())
 }
 
-/// The database's time, and a delay from then on.
-async fn now(connection: &mut PgConnection, delay: Duration) -> Result<DateTime<Utc>> {
+/// When messages become visible that are enqueued now, by the database's clock.
+async fn resolve(connection: &mut PgConnection, visible: Visible) -> Result<DateTime<Utc>> {
+    let (_, not_before, delay) = visible.bounds();
     let time = sqlx::query_scalar!(
-        r#"select statement_timestamp() + $1::bigint * interval '1 microsecond' as "time!""#,
-        microseconds(delay),
+        r#"
+        select greatest(
+            $1::timestamptz, statement_timestamp() + $2::bigint * interval '1 microsecond'
+        ) as "time!"
+        "#,
+        not_before,
+        delay,
     )
     .fetch_one(connection)
     .await?;

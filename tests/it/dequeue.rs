@@ -1,0 +1,292 @@
+//! `dequeue()`: who gets what, in which order, and for how long.
+
+use std::{collections::HashSet, time::Duration};
+
+use chrono::{TimeDelta, Utc};
+use pgqrs::{Error, Priority, Store};
+use sqlx::{PgPool, postgres::PgPoolOptions};
+
+use crate::support::{TestResult, age, with_queues};
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn nothing_ready_is_an_empty_vector(pool: PgPool) -> TestResult {
+    let store = with_queues(pool, &["tasks"]).await?;
+    assert!(
+        pgqrs::dequeue()
+            .from("tasks")
+            .limit(10)
+            .execute(&store)
+            .await?
+            .is_empty()
+    );
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_unknown_queue_is_an_error_and_not_an_empty_vector(pool: PgPool) -> TestResult {
+    let store = with_queues(pool, &["tasks"]).await?;
+    let refused = pgqrs::dequeue().from("taks").execute(&store).await;
+    assert!(matches!(refused, Err(Error::QueueNotFound { queue }) if queue.as_str() == "taks"));
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_leased_message_is_not_delivered_again_until_its_lease_runs_out(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let ids = pgqrs::enqueue()
+        .message(&"hello")
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    let lease = Duration::from_secs(60);
+    let first = pgqrs::dequeue()
+        .from("tasks")
+        .lease(lease)
+        .execute(&store)
+        .await?;
+    assert_eq!(first.len(), 1);
+    assert_eq!((first[0].id(), first[0].attempt()), (ids[0], 1));
+    assert_eq!(first[0].payload()?, "hello");
+    assert_eq!(first[0].priority(), Priority::Normal);
+    let left = first[0].lease_expires_at() - Utc::now();
+    assert!(
+        left > TimeDelta::seconds(30) && left <= TimeDelta::seconds(61),
+        "{left}"
+    );
+    assert!(first[0].enqueued_at() <= Utc::now());
+
+    assert!(
+        pgqrs::dequeue()
+            .from("tasks")
+            .execute(&store)
+            .await?
+            .is_empty()
+    );
+    age(&pool, ids[0], lease).await?;
+    let second = pgqrs::dequeue().from("tasks").execute(&store).await?;
+    assert_eq!((second[0].id(), second[0].attempt()), (ids[0], 2));
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn the_order_is_priority_then_visible_time_then_id(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    // Sent in an order that is neither that of priorities nor that of times.
+    let mut expected = Vec::new();
+    for (priority, rank) in [
+        (Priority::Low, 3),
+        (Priority::Urgent, 0),
+        (Priority::Normal, 2),
+        (Priority::High, 1),
+    ] {
+        for delay in [30, 10, 20] {
+            let batch = pgqrs::enqueue()
+                .messages(&[0, 1])
+                .to("tasks")
+                .delay(delay)
+                .priority(priority);
+            for id in batch.execute(&store).await? {
+                age(&pool, id, Duration::from_secs(60)).await?;
+                expected.push((rank, delay, id));
+            }
+        }
+    }
+    expected.sort_unstable();
+    let mut delivered = Vec::new();
+    for limit in [1, 7, 100] {
+        let deliveries = pgqrs::dequeue()
+            .from("tasks")
+            .limit(limit)
+            .execute(&store)
+            .await?;
+        delivered.extend(deliveries.iter().map(pgqrs::Delivery::id));
+    }
+    assert_eq!(
+        delivered,
+        expected
+            .into_iter()
+            .map(|(_, _, id)| id)
+            .collect::<Vec<_>>()
+    );
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn queues_are_apart(pool: PgPool) -> TestResult {
+    let store = with_queues(pool, &["tasks", "Tasks"]).await?;
+    pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    assert!(
+        pgqrs::dequeue()
+            .from("Tasks")
+            .execute(&store)
+            .await?
+            .is_empty()
+    );
+    assert_eq!(
+        pgqrs::dequeue().from("tasks").execute(&store).await?.len(),
+        1
+    );
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn limits_and_leases_out_of_range_are_refused(pool: PgPool) -> TestResult {
+    let store = with_queues(pool, &["tasks"]).await?;
+    for limit in [0, 10_001, u32::MAX] {
+        let refused = pgqrs::dequeue()
+            .from("tasks")
+            .limit(limit)
+            .execute(&store)
+            .await;
+        assert!(
+            matches!(refused, Err(Error::LimitOutOfRange { .. })),
+            "{limit}: {refused:?}"
+        );
+    }
+    for lease in [Duration::ZERO, Duration::from_secs(86_401), Duration::MAX] {
+        let refused = pgqrs::dequeue()
+            .from("tasks")
+            .lease(lease)
+            .execute(&store)
+            .await;
+        assert!(
+            matches!(refused, Err(Error::LeaseOutOfRange { .. })),
+            "{lease:?}: {refused:?}"
+        );
+    }
+    for lease in [Duration::from_millis(1), Duration::from_secs(86_400)] {
+        pgqrs::dequeue()
+            .from("tasks")
+            .limit(10_000)
+            .lease(lease)
+            .execute(&store)
+            .await?;
+    }
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn eight_consumers_at_once_get_each_message_once(pool: PgPool) -> TestResult {
+    let store = with_queues(pool, &["tasks"]).await?;
+    let payloads: Vec<_> = (0..2_000).collect();
+    let ids = pgqrs::enqueue()
+        .messages(&payloads)
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    let consumers: Vec<_> = (0..8)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut got = Vec::new();
+                loop {
+                    let deliveries = pgqrs::dequeue()
+                        .from("tasks")
+                        .limit(7)
+                        .execute(&store)
+                        .await?;
+                    if deliveries.is_empty() {
+                        return Ok::<_, pgqrs::Error>(got);
+                    }
+                    got.extend(deliveries.iter().map(pgqrs::Delivery::id));
+                }
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for consumer in consumers {
+        all.extend(consumer.await??);
+    }
+    // A consumer may find nothing for a moment, while others hold what is left; whatever that leaves:
+    loop {
+        let rest = pgqrs::dequeue()
+            .from("tasks")
+            .limit(100)
+            .execute(&store)
+            .await?;
+        if rest.is_empty() {
+            break;
+        }
+        all.extend(rest.iter().map(pgqrs::Delivery::id));
+    }
+    assert_eq!(all.len(), 2_000);
+    assert_eq!(
+        all.into_iter().collect::<HashSet<_>>(),
+        ids.into_iter().collect()
+    );
+    Ok(())
+}
+
+/// The claim turns synchronous commit off for its own transaction, and for nobody else's.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_claim_leaves_the_session_committing_synchronously(pool: PgPool) -> TestResult {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .connect_with((*pool.connect_options()).clone())
+        .await?;
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    assert_eq!(
+        pgqrs::dequeue().from("tasks").execute(&store).await?.len(),
+        1
+    );
+    let setting: String = sqlx::query_scalar("show synchronous_commit")
+        .fetch_one(&pool)
+        .await?;
+    assert_eq!(setting, "on");
+    Ok(())
+}
+
+/// The index gives the ready head in order; anything else would slow down with the backlog.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn the_claim_reads_the_index_and_sorts_nothing(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    sqlx::query(
+        "insert into pgqrs.messages (queue_id, priority, payload)
+         select id, n % 4, '{}' from pgqrs.queues, generate_series(1, 100000) n",
+    )
+    .execute(&pool)
+    .await?;
+    sqlx::query("analyze pgqrs.messages").execute(&pool).await?;
+    // The statement as the server got it, on the one connection of this pool.
+    let options = (*pool.connect_options())
+        .clone()
+        .options([("plan_cache_mode", "force_generic_plan")]);
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .connect_with(options)
+        .await?;
+    pgqrs::dequeue()
+        .from("tasks")
+        .limit(10)
+        .execute(&Store::from(pool.clone()))
+        .await?;
+    let (name, statement): (String, String) = sqlx::query_as(
+        "select name, statement from pg_prepared_statements where statement like '%skip locked%'
+         and statement like '%update pgqrs.messages%'",
+    )
+    .fetch_one(&pool)
+    .await?;
+    let explain = format!("explain (costs off) execute {name}('tasks', 10, 30000000, 1)");
+    let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(explain))
+        .fetch_all(&pool)
+        .await?;
+    let plan = plan.join("\n");
+    assert!(
+        plan.contains("Index Scan using messages_ready"),
+        "{plan}\n{statement}"
+    );
+    assert!(!plan.contains("Sort"), "{plan}");
+    assert!(!plan.contains("Seq Scan on messages"), "{plan}");
+    Ok(())
+}

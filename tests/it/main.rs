@@ -1,0 +1,15 @@
+//! What the crate promises, against a real PostgreSQL. A file for each public verb or role; each test has
+//! a database of its own.
+//!
+//! `cargo xtask test` starts the server. To use another one, set `DATABASE_URL` to a superuser's.
+
+mod admin;
+mod delivery;
+mod dequeue;
+mod enqueue;
+mod install;
+mod payload;
+mod specification;
+mod store;
+mod support;
+mod wire;

@@ -1,0 +1,221 @@
+//! `connect` and the store's pool: who can't connect, who has to wait, and what died in its sleep.
+
+use std::{
+    error::Error as _,
+    net::TcpListener,
+    time::{Duration, Instant},
+};
+
+use pgqrs::{ConnectOptions, Error, Store};
+use sqlx::PgPool;
+
+use crate::support::{TestResult, connect, terminate, until, url, with_queues};
+
+/// All that an error and what is behind it say.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        said += ": ";
+        said += &cause.to_string();
+        source = cause.source();
+    }
+    said
+}
+
+#[tokio::test]
+async fn a_closed_port_is_told_at_once() -> TestResult {
+    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let started = Instant::now();
+    let refused = pgqrs::connect(&format!("postgresql://localhost:{port}/mydb"))
+        .await
+        .unwrap_err();
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        started.elapsed()
+    );
+    assert!(matches!(refused, Error::Connect(_)));
+    assert!(refused.is_retryable());
+    assert!(
+        chain(&refused)
+            .to_lowercase()
+            .contains("connection refused"),
+        "{}",
+        chain(&refused)
+    );
+    Ok(())
+}
+
+/// A server that accepts and never says a word.
+#[tokio::test]
+async fn a_server_that_stays_silent_is_given_up_after_the_time_out() -> TestResult {
+    let silent = TcpListener::bind(("127.0.0.1", 0))?;
+    let url = format!(
+        "postgresql://127.0.0.1:{}/mydb",
+        silent.local_addr()?.port()
+    );
+    let after = Duration::from_millis(200);
+    let options = ConnectOptions::builder()
+        .url(url)
+        .acquire_timeout(after)
+        .build();
+    let refused = pgqrs::connect_with(options).await.unwrap_err();
+    assert!(
+        matches!(refused, Error::AcquireTimeout { after: told } if told == after),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_wrong_password_is_told_and_not_retryable(pool: PgPool) -> TestResult {
+    let mut url: url::Url = url(&pool).parse()?;
+    url.set_password(Some("wrong"))
+        .map_err(|()| "a URL with a password")?;
+    let refused = pgqrs::connect(url.as_str()).await.unwrap_err();
+    assert!(matches!(refused, Error::Connect(_)), "{refused:?}");
+    assert!(!refused.is_retryable());
+    assert!(
+        chain(&refused).contains("password authentication failed"),
+        "{}",
+        chain(&refused)
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_url_that_is_none_is_told() -> TestResult {
+    let refused = pgqrs::connect("not a url").await.unwrap_err();
+    assert!(matches!(refused, Error::Connect(_)), "{refused:?}");
+    assert!(refused.source().is_some());
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_exhausted_pool_is_a_typed_time_out(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let after = Duration::from_millis(300);
+    let options = ConnectOptions::builder()
+        .url(url(&pool))
+        .max_connections(1)
+        .acquire_timeout(after)
+        .build();
+    let store = pgqrs::connect_with(options).await?;
+    let held = store.pool().acquire().await?;
+    let started = Instant::now();
+    let refused = pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .execute(&store)
+        .await
+        .unwrap_err();
+    assert!(started.elapsed() >= after);
+    assert!(
+        matches!(refused, Error::AcquireTimeout { after: told } if told == after),
+        "{refused:?}"
+    );
+    assert!(refused.is_retryable());
+    drop(held);
+    pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_closed_store_says_so(pool: PgPool) -> TestResult {
+    let store = connect(&pool).await?;
+    store.pool().close().await;
+    let refused = pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .execute(&store)
+        .await;
+    assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
+    Ok(())
+}
+
+/// The server restarted, or a firewall forgot the connection, while it lay idle.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_connection_that_died_in_its_sleep_is_not_handed_out(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = connect(&pool).await?;
+    pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    until("the connection is idle", async || {
+        store.pool().num_idle() == 1
+    })
+    .await;
+    let idle: i32 = sqlx::query_scalar(
+        "select pid from pg_stat_activity where datname = current_database() and application_name = 'pgqrs'",
+    )
+    .fetch_one(&pool)
+    .await?;
+    terminate(&pool, idle).await?;
+    // Longer than a connection is trusted without a ping. There is no condition to wait for but time.
+    let asleep = Instant::now();
+    until("six seconds have passed", async || {
+        asleep.elapsed() > Duration::from_secs(6)
+    })
+    .await;
+    pgqrs::enqueue()
+        .message(&2)
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn the_application_name_is_seen_by_the_server(pool: PgPool) -> TestResult {
+    let options = ConnectOptions::builder()
+        .url(url(&pool))
+        .application_name("billing")
+        .build();
+    let store = pgqrs::connect_with(options).await?;
+    let name: String = sqlx::query_scalar("show application_name")
+        .fetch_one(store.pool())
+        .await?;
+    assert_eq!(name, "billing");
+    Ok(())
+}
+
+/// PgBouncer refuses a connection that brings settings along.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn settings_are_brought_along_unless_a_pooler_would_refuse_them(pool: PgPool) -> TestResult {
+    for (pgbouncer, expected) in [(false, "force_generic_plan"), (true, "auto")] {
+        let options = ConnectOptions::builder()
+            .url(url(&pool))
+            .pgbouncer(pgbouncer)
+            .build();
+        let store = pgqrs::connect_with(options).await?;
+        let mode: String = sqlx::query_scalar("show plan_cache_mode")
+            .fetch_one(store.pool())
+            .await?;
+        assert_eq!(mode, expected);
+    }
+    Ok(())
+}
+
+#[test]
+fn neither_options_nor_store_show_a_password() {
+    let options = ConnectOptions::builder()
+        .url("postgresql://me:secret@localhost/mydb")
+        .build();
+    assert!(!format!("{options:?}").contains("secret"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let pool =
+            PgPool::connect_lazy("postgresql://me:secret@localhost/mydb").expect("a valid URL");
+        assert!(!format!("{:?}", Store::from(pool)).contains("secret"));
+    });
+}

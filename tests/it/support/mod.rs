@@ -1,0 +1,124 @@
+//! What tests know of the database that the public API doesn't tell: rows, other sessions, and time,
+//! which is moved by moving rows.
+
+pub(crate) mod proxy;
+
+use std::time::Duration;
+
+use pgqrs::{MessageId, Store};
+use sqlx::{ConnectOptions, PgPool};
+
+pub(crate) type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+/// A store on the test's own database, made by `connect`, as a user would.
+pub(crate) async fn connect(pool: &PgPool) -> pgqrs::Result<Store> {
+    pgqrs::connect(&url(pool)).await
+}
+
+pub(crate) fn url(pool: &PgPool) -> String {
+    pool.connect_options().to_url_lossy().to_string()
+}
+
+/// A store with the queues that a test is about.
+pub(crate) async fn with_queues(pool: PgPool, queues: &[&str]) -> pgqrs::Result<Store> {
+    let store = Store::from(pool);
+    for queue in queues {
+        store.queue(*queue).await?;
+    }
+    Ok(store)
+}
+
+/// A stored message, as text.
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct Stored {
+    pub(crate) id: i64,
+    pub(crate) queue: String,
+    pub(crate) payload: String,
+    pub(crate) priority: i16,
+    pub(crate) visible_at: chrono::DateTime<chrono::Utc>,
+    pub(crate) enqueued_at: chrono::DateTime<chrono::Utc>,
+}
+
+/// All messages, by id.
+pub(crate) async fn stored(pool: &PgPool) -> sqlx::Result<Vec<Stored>> {
+    sqlx::query_as(
+        "select m.id, q.name as queue, m.payload::text, m.priority, m.visible_at, m.enqueued_at
+         from pgqrs.messages m join pgqrs.queues q on q.id = m.queue_id order by m.id",
+    )
+    .fetch_all(pool)
+    .await
+}
+
+pub(crate) async fn count(pool: &PgPool) -> sqlx::Result<i64> {
+    sqlx::query_scalar("select count(*) from pgqrs.messages")
+        .fetch_one(pool)
+        .await
+}
+
+/// Lets this much time pass for a message: its schedule, or its lease.
+pub(crate) async fn age(pool: &PgPool, message: MessageId, by: Duration) -> TestResult {
+    let aged = sqlx::query(
+        "update pgqrs.messages set visible_at = visible_at - $2 * interval '1 second' where id = $1",
+    )
+    .bind(message.get())
+    .bind(by.as_secs_f64())
+    .execute(pool)
+    .await?;
+    assert_eq!(aged.rows_affected(), 1, "there is no message {message}");
+    Ok(())
+}
+
+/// What the server counted of a table's changes: inserts, updates, deletes. Sessions report theirs when
+/// they end a transaction, at most once a second: so those of `pool` are closed first.
+pub(crate) async fn changes(url: &str, table: &str) -> sqlx::Result<(i64, i64, i64)> {
+    let pool = PgPool::connect(url).await?;
+    let changes = sqlx::query_as(
+        "select n_tup_ins, n_tup_upd, n_tup_del from pg_stat_user_tables
+         where schemaname = 'pgqrs' and relname = $1",
+    )
+    .bind(table)
+    .fetch_one(&pool)
+    .await;
+    pool.close().await;
+    changes
+}
+
+/// Waits until a condition holds. Fails after ten seconds, saying what it waited for.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let mut tick = tokio::time::interval(Duration::from_millis(5));
+    let wait = async {
+        while !holds().await {
+            tick.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), wait)
+        .await
+        .unwrap_or_else(|_| panic!("never came: {what}"));
+}
+
+/// The backend that waits for a lock and whose statement contains `text`, once there is one.
+pub(crate) async fn blocked_backend(pool: &PgPool, text: &str) -> i32 {
+    let mut backend = None;
+    until("a session that waits for a lock", async || {
+        backend = sqlx::query_scalar(
+            "select pid from pg_stat_activity
+             where datname = current_database() and wait_event_type = 'Lock' and strpos(query, $1) > 0",
+        )
+        .bind(text)
+        .fetch_optional(pool)
+        .await
+        .expect("pg_stat_activity can be read");
+        backend.is_some()
+    })
+    .await;
+    backend.expect("just seen")
+}
+
+pub(crate) async fn terminate(pool: &PgPool, backend: i32) -> TestResult {
+    let done: bool = sqlx::query_scalar("select pg_terminate_backend($1)")
+        .bind(backend)
+        .fetch_one(pool)
+        .await?;
+    assert!(done, "no backend {backend}");
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! What the server sees of each public call: one statement, and nothing ahead of it.
+
+use pgqrs::Store;
+use serde_json::json;
+use sqlx::PgPool;
+
+use crate::support::{
+    TestResult, connect, count,
+    proxy::{Proxy, Sent},
+    until, url, with_queues,
+};
+
+/// What a warm connection sends for one statement.
+const ONE_STATEMENT: [Sent; 4] = [Sent::Bind, Sent::Execute, Sent::Close, Sent::Sync];
+
+/// A store whose traffic goes through the proxy.
+async fn through_proxy(pool: &PgPool) -> Result<(Store, Proxy), Box<dyn std::error::Error>> {
+    let options = pool.connect_options();
+    let proxy = Proxy::start(options.get_host(), options.get_port()).await?;
+    let mut url: url::Url = url(pool).parse()?;
+    url.set_host(Some("127.0.0.1"))?;
+    url.set_port(Some(proxy.port()))
+        .map_err(|()| "a URL with a port")?;
+    Ok((pgqrs::connect(url.as_str()).await?, proxy))
+}
+
+/// Calls twice: once to warm up, and once to see what was sent until the call returned.
+async fn sent_by(
+    store: &Store,
+    proxy: &Proxy,
+    mut call: impl AsyncFnMut() -> TestResult,
+) -> Result<Vec<Sent>, Box<dyn std::error::Error>> {
+    call().await?;
+    settled(store).await;
+    proxy.take();
+    call().await?;
+    let sent = proxy.take();
+    settled(store).await;
+    Ok(sent)
+}
+
+/// A connection that goes back to the pool is tested on its way, in the background.
+async fn settled(store: &Store) {
+    until("all connections are idle", async || {
+        store.pool().num_idle() as u32 == store.pool().size()
+    })
+    .await;
+}
+
+fn statements(sent: &[Sent]) -> usize {
+    sent.iter()
+        .filter(|message| matches!(message, Sent::Execute | Sent::Query))
+        .count()
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_enqueue_is_one_statement_and_no_ping_goes_ahead_of_it(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let (store, proxy) = through_proxy(&pool).await?;
+    let many: Vec<_> = (0..500).map(|n| json!({"n": n})).collect();
+
+    let single = sent_by(&store, &proxy, async || {
+        pgqrs::enqueue()
+            .message(&json!({"n": 1}))
+            .to("tasks")
+            .execute(&store)
+            .await?;
+        Ok(())
+    });
+    assert_eq!(single.await?[..4], ONE_STATEMENT, "single");
+    let batch = sent_by(&store, &proxy, async || {
+        pgqrs::enqueue()
+            .messages(&many)
+            .to("tasks")
+            .execute(&store)
+            .await?;
+        Ok(())
+    });
+    assert_eq!(batch.await?[..4], ONE_STATEMENT, "a batch of 500");
+    let delayed = sent_by(&store, &proxy, async || {
+        pgqrs::enqueue()
+            .message(&json!({"n": 1}))
+            .to("tasks")
+            .delay(300)
+            .execute(&store)
+            .await?;
+        Ok(())
+    });
+    assert_eq!(delayed.await?[..4], ONE_STATEMENT, "delayed");
+    assert_eq!(count(&pool).await?, 2 * (1 + 500 + 1));
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_enqueue_in_a_transaction_adds_one_statement_to_it(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let (store, proxy) = through_proxy(&pool).await?;
+    let mut tx = store.pool().begin().await?;
+    pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .execute(&mut tx)
+        .await?;
+    proxy.take();
+    pgqrs::enqueue()
+        .message(&2)
+        .to("tasks")
+        .execute(&mut tx)
+        .await?;
+    assert_eq!(proxy.take(), ONE_STATEMENT);
+    tx.commit().await?;
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_dequeue_and_an_ack_are_one_statement_each(pool: PgPool) -> TestResult {
+    let direct = with_queues(pool.clone(), &["tasks"]).await?;
+    let (store, proxy) = through_proxy(&pool).await?;
+    pgqrs::enqueue()
+        .messages(&[1, 2])
+        .to("tasks")
+        .execute(&direct)
+        .await?;
+    let mut deliveries = Vec::new();
+
+    let claim = sent_by(&store, &proxy, async || {
+        deliveries.extend(pgqrs::dequeue().from("tasks").execute(&store).await?);
+        Ok(())
+    });
+    assert_eq!(claim.await?[..4], ONE_STATEMENT, "dequeue");
+    assert_eq!(deliveries.len(), 2);
+    let ack = sent_by(&store, &proxy, async || {
+        let delivery = deliveries.pop().expect("one for each call");
+        Ok(delivery.ack(&store).await?)
+    });
+    assert_eq!(ack.await?[..4], ONE_STATEMENT, "ack");
+
+    let empty = sent_by(&store, &proxy, async || {
+        assert!(
+            pgqrs::dequeue()
+                .from("tasks")
+                .execute(&store)
+                .await?
+                .is_empty()
+        );
+        Ok(())
+    });
+    assert_eq!(
+        empty.await?[..4],
+        ONE_STATEMENT,
+        "a dequeue that finds nothing"
+    );
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn reading_calls_of_the_admin_are_one_statement_each(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let (store, proxy) = through_proxy(&pool).await?;
+    let admin = pgqrs::admin(&store);
+    let queue = sent_by(&store, &proxy, async || {
+        Ok(admin.queue("tasks").await.map(drop)?)
+    })
+    .await?;
+    let queues = sent_by(&store, &proxy, async || {
+        Ok(admin.queues().await.map(drop)?)
+    })
+    .await?;
+    let stats = sent_by(&store, &proxy, async || {
+        Ok(admin.queue_stats("tasks").await.map(drop)?)
+    })
+    .await?;
+    let purge = sent_by(&store, &proxy, async || {
+        Ok(admin.purge_queue("tasks").await.map(drop)?)
+    })
+    .await?;
+    let verify = sent_by(&store, &proxy, async || {
+        Ok(admin.verify().await.map(drop)?)
+    })
+    .await?;
+    let get = sent_by(&store, &proxy, async || {
+        Ok(store.queue("tasks").await.map(drop)?)
+    })
+    .await?;
+    for (call, sent) in [
+        ("queue", queue),
+        ("queues", queues),
+        ("queue_stats", stats),
+        ("purge_queue", purge),
+        ("verify", verify),
+        ("store.queue", get),
+    ] {
+        assert_eq!(sent[..4], ONE_STATEMENT, "{call}");
+        assert_eq!(statements(&sent), 1, "{call}");
+    }
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_empty_batch_sends_nothing(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let (store, proxy) = through_proxy(&pool).await?;
+    let none: [u32; 0] = [];
+    proxy.take();
+    let ids = pgqrs::enqueue()
+        .messages(&none)
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    assert!(ids.is_empty());
+    assert_eq!(proxy.take(), []);
+    Ok(())
+}
+
+/// The proxy itself can tell: a pool with sqlx's own settings pings before each use.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_ping_would_be_seen(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let (ours, proxy) = through_proxy(&pool).await?;
+    let theirs = PgPool::connect_with((*ours.pool().connect_options()).clone()).await?;
+    let store = Store::from(theirs);
+    let sent = sent_by(&store, &proxy, async || {
+        pgqrs::enqueue()
+            .message(&1)
+            .to("tasks")
+            .execute(&store)
+            .await?;
+        Ok(())
+    });
+    assert_eq!(sent.await?[0], Sent::Sync);
+    connect(&pool).await?;
+    Ok(())
+}
