@@ -1,0 +1,167 @@
+//! The crate as others get it: packaged, and compiled inside somebody else's project, whose database has
+//! nothing to do with ours.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+const MAIN: &str = r#"
+#[tokio::main]
+async fn main() -> pgqrs::Result<()> {
+    let store = pgqrs::connect("postgresql://localhost/mydb").await?;
+    pgqrs::enqueue().message(&"hello").to("tasks").execute(&store).await?;
+    for delivery in pgqrs::dequeue().from("tasks").execute(&store).await? {
+        println!("{}", delivery.payload()?);
+        delivery.ack(&store).await?;
+    }
+    Ok(())
+}
+"#;
+
+#[test]
+fn the_packaged_crate_compiles_whatever_database_the_user_has() {
+    let downstream = Downstream::new();
+    let live = env::var("DATABASE_URL").expect("`cargo xtask test` sets it");
+
+    downstream.builds("no variables", None);
+    downstream.builds(
+        "an unreachable database",
+        Some("postgres://nobody@127.0.0.1:9/nothing"),
+    );
+    downstream.builds("a live database without our tables", Some(&live));
+    downstream.builds("another kind of database", Some("sqlite:app.db"));
+    fs::write(
+        downstream.folder.join(".env"),
+        "DATABASE_URL=postgres://nobody@127.0.0.1:9/nothing\n",
+    )
+    .expect("a parent folder's .env is written");
+    downstream.builds("a .env in a parent folder", None);
+
+    // That the test can tell: without our build script, the same variable breaks the build.
+    fs::remove_file(downstream.library.join("build.rs")).expect("it is packaged");
+    let output = downstream.build(Some("postgres://nobody@127.0.0.1:9/nothing"));
+    assert!(
+        !output.status.success(),
+        "the build script makes no difference"
+    );
+}
+
+struct Downstream {
+    /// Outside of the checkout; holds the library and the application side by side.
+    folder: PathBuf,
+    library: PathBuf,
+    application: PathBuf,
+    target: PathBuf,
+}
+
+impl Downstream {
+    fn new() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .expect("xtask lies in the checkout");
+        // What the dependencies compile to is kept for the next time.
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("downstream");
+        let folder = env::temp_dir().join(format!("pgqrs-downstream-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        let application = folder.join("application");
+        fs::create_dir_all(application.join("src")).expect("a temporary folder can be written");
+
+        let packaged = cargo()
+            .args([
+                "package",
+                "--package",
+                "pgqrs",
+                "--no-verify",
+                "--allow-dirty",
+                "--quiet",
+            ])
+            .env("CARGO_TARGET_DIR", &target)
+            .current_dir(root)
+            .output()
+            .expect("cargo starts");
+        assert!(
+            packaged.status.success(),
+            "{}",
+            String::from_utf8_lossy(&packaged.stderr)
+        );
+        let package = format!("pgqrs-{}", env!("CARGO_PKG_VERSION"));
+        let unpacked = Command::new("tar")
+            .arg("-xzf")
+            .arg(target.join("package").join(format!("{package}.crate")))
+            .arg("-C")
+            .arg(&folder)
+            .status()
+            .expect("tar starts");
+        assert!(unpacked.success());
+
+        let manifest = format!(
+            "[package]\nname = \"application\"\nversion = \"1.0.0\"\nedition = \"2021\"\n\n[dependencies]\n\
+             pgqrs = {{ path = \"../{package}\" }}\n\
+             tokio = {{ version = \"1\", features = [\"macros\", \"rt-multi-thread\"] }}\n"
+        );
+        fs::write(application.join("Cargo.toml"), manifest).expect("written");
+        fs::write(application.join("src/main.rs"), MAIN).expect("written");
+        // The versions that the checkout is tested with.
+        fs::copy(root.join("Cargo.lock"), application.join("Cargo.lock")).expect("copied");
+        Self {
+            library: folder.join(package),
+            folder,
+            application,
+            target,
+        }
+    }
+
+    fn builds(&self, environment: &str, database_url: Option<&str>) {
+        let output = self.build(database_url);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "with {environment}:\n{said}");
+        assert!(
+            said.contains("Compiling pgqrs"),
+            "with {environment}, the crate was not compiled anew"
+        );
+    }
+
+    fn build(&self, database_url: Option<&str>) -> Output {
+        let in_application = || {
+            let mut cargo = cargo();
+            cargo
+                .current_dir(&self.application)
+                .env("CARGO_TARGET_DIR", &self.target);
+            cargo
+        };
+        // Only a fresh compilation expands the statements again.
+        in_application()
+            .args(["clean", "--package", "pgqrs"])
+            .output()
+            .expect("cargo starts");
+        let mut build = in_application();
+        build.arg("build").env("CARGO_PROFILE_DEV_DEBUG", "0");
+        if let Some(url) = database_url {
+            build.env("DATABASE_URL", url);
+        }
+        build.output().expect("cargo starts")
+    }
+}
+
+impl Drop for Downstream {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// With nothing of what this test itself was started with.
+fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let ours = [
+        "DATABASE_URL",
+        "PGQRS_PREPARE_URL",
+        "SQLX_OFFLINE",
+        "SQLX_OFFLINE_DIR",
+    ];
+    for variable in ours {
+        cargo.env_remove(variable);
+    }
+    cargo
+}

@@ -1,0 +1,209 @@
+//! The rules of the house, which keep the way from the public API to the SQL short. ARCHITECTURE.md says
+//! why.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A module may use those of its own layer and of lower ones.
+const LAYERS: [&[&str]; 5] = [
+    &["error", "queue", "message", "retry", "telemetry"],
+    &["postgres"],
+    &["store"],
+    &["enqueue", "dequeue", "delivery"],
+    &["worker", "producer", "consumer", "admin"],
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the checkout")
+        .to_owned()
+}
+
+/// The files below a folder, with their text.
+fn files(folder: &str, extension: &str) -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("the folder is there") {
+            let path = entry.expect("it can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|found| found == extension) {
+                let text = fs::read_to_string(&path).expect("it is text");
+                files.push((path.strip_prefix(root()).expect("below").to_owned(), text));
+            }
+        }
+    }
+    assert!(!files.is_empty(), "no .{extension} below {folder}");
+    files
+}
+
+fn without_comments(text: &str) -> String {
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// The module of the crate that a file belongs to: `postgres` for src/postgres/queues.rs.
+fn module(path: &Path) -> String {
+    let inside = path
+        .strip_prefix("src")
+        .expect("below src")
+        .to_string_lossy()
+        .into_owned();
+    inside.split(['/', '.']).next().expect("a name").to_owned()
+}
+
+fn layer(module: &str) -> usize {
+    LAYERS
+        .iter()
+        .position(|modules| modules.contains(&module))
+        .unwrap_or_else(|| {
+            panic!("module `{module}` has no layer: give it one, here and in ARCHITECTURE.md")
+        })
+}
+
+/// The modules that code names as `crate::module` or in `crate::{module, …}`.
+fn used(code: &str) -> Vec<String> {
+    let name = |text: &str| -> String {
+        text.trim_start()
+            .chars()
+            .take_while(|letter| letter.is_alphanumeric() || *letter == '_')
+            .collect()
+    };
+    let mut used = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let after = &code[at + "crate::".len()..];
+        let Some(group) = after.strip_prefix('{') else {
+            used.push(name(after));
+            continue;
+        };
+        let (mut depth, mut at_start) = (0, true);
+        for (at, letter) in group.char_indices() {
+            if at_start && letter.is_alphabetic() {
+                used.push(name(&group[at..]));
+                at_start = false;
+            }
+            match letter {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => at_start = true,
+                _ => {}
+            }
+        }
+    }
+    used
+}
+
+#[test]
+fn a_lower_layer_never_uses_a_higher_one() {
+    assert_eq!(
+        used("use crate::{a::{b, c}, d::E};\nuse crate::f::g; crate::h()"),
+        ["a", "d", "f", "h"]
+    );
+    for (path, text) in files("src", "rs") {
+        let module = module(&path);
+        if module == "lib" {
+            continue;
+        }
+        for used in used(&without_comments(&text)) {
+            assert!(
+                layer(&used) <= layer(&module),
+                "{}: `{module}` is below `{used}` and must not use it",
+                path.display(),
+            );
+        }
+    }
+}
+
+#[test]
+fn sql_stands_only_under_src_postgres_and_each_statement_is_checked() {
+    for (path, text) in files("src", "rs") {
+        let code = without_comments(&text);
+        let in_postgres = module(&path) == "postgres";
+        for macro_name in ["query!", "query_as!", "query_scalar!", "query_file"] {
+            assert!(
+                in_postgres || !code.contains(macro_name),
+                "{}: a statement",
+                path.display()
+            );
+        }
+        for unchecked in [
+            "sqlx::query(",
+            "query_as(",
+            "query_scalar(",
+            "raw_sql",
+            "AssertSqlSafe",
+            "QueryBuilder",
+        ] {
+            assert!(
+                !code.contains(unchecked),
+                "{}: `{unchecked}` is SQL that nothing checks",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn names_of_opentelemetry_stand_only_in_telemetry() {
+    for (path, text) in files("src", "rs") {
+        let spelled = without_comments(&text).contains("messaging.");
+        assert!(
+            !spelled || module(&path) == "telemetry",
+            "{}",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn every_module_says_what_it_is() {
+    for folder in ["src", "tests", "examples", "xtask"] {
+        for (path, text) in files(folder, "rs") {
+            // A misuse under tests/ui is told by its name, and its line numbers are part of what is compared.
+            if path.starts_with("tests/ui") {
+                continue;
+            }
+            let documented = text.starts_with("//!") || text.starts_with("#![doc = include_str!");
+            assert!(documented, "{} doesn't begin with //!", path.display());
+        }
+    }
+}
+
+#[test]
+fn xtask_never_depends_on_the_library() {
+    let manifest = fs::read_to_string(root().join("xtask/Cargo.toml")).expect("it is there");
+    assert!(
+        !manifest.contains("pgqrs"),
+        "xtask must run while the library doesn't compile"
+    );
+}
+
+#[test]
+fn every_migration_says_why_and_can_be_undone() {
+    let migrations = files("migrations", "sql");
+    for (path, text) in &migrations {
+        assert!(
+            text.starts_with("-- Why: "),
+            "{} doesn't begin with its reason",
+            path.display()
+        );
+        let name = path.to_string_lossy();
+        let other = match name.strip_suffix(".up.sql") {
+            Some(stem) => format!("{stem}.down.sql"),
+            None => name.replace(".down.sql", ".up.sql"),
+        };
+        assert!(
+            migrations
+                .iter()
+                .any(|(path, _)| *path == Path::new(&other)),
+            "{name} without {other}"
+        );
+    }
+}
