@@ -8,7 +8,7 @@ use crate::{
         schema::{self, SchemaVersion},
     },
     queue::{IntoQueue, QueueName},
-    store::{Executor, Store},
+    store::{Acquire, Store},
 };
 
 /// Starts an administrative call.

@@ -5,7 +5,6 @@
 use std::{fmt, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use serde::de::DeserializeOwned;
 use tracing::Instrument;
 
 use crate::{
@@ -26,11 +25,8 @@ pub struct Delivery<T> {
 }
 
 impl<T> Delivery<T> {
-    pub(crate) fn new(message: Message) -> Self
-    where
-        T: DeserializeOwned,
-    {
-        let payload = serde_json::from_str(&message.payload).map_err(Arc::new);
+    pub(crate) fn new(message: Message, decode: fn(&str) -> serde_json::Result<T>) -> Self {
+        let payload = decode(&message.payload).map_err(Arc::new);
         Self { message, payload }
     }
 

@@ -1,7 +1,7 @@
 //! `dequeue()`: messages on their way out of a queue, under a lease. For consumers. What is dequeued is
 //! not gone: until it is settled, it comes back when its lease runs out.
 
-use std::{marker::PhantomData, time::Duration};
+use std::time::Duration;
 
 use tracing::Instrument;
 
@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     postgres::messages,
     queue::{IntoQueue, QueueName, Readable},
-    store::{Execute, Executor, Store},
+    store::{Acquire, Execute, Store},
     telemetry,
 };
 
@@ -74,15 +74,16 @@ impl<S> Dequeue<S> {
     ///
     /// # Errors
     /// A name that can't be a queue's is reported by [`execute`](Self::execute).
-    pub fn from<Q>(self, queue: Q) -> Dequeue<FromQueue<Q::Carries>>
+    pub fn from<Q>(self, queue: Q) -> Dequeue<FromQueue<<Q::Carries as Readable>::Payload>>
     where
         S: SourceNotSet,
         Q: IntoQueue,
+        Q::Carries: Readable,
     {
         Dequeue {
             source: FromQueue {
                 queue: queue.into_name(),
-                carries: PhantomData,
+                decode: |json| serde_json::from_str(json),
             },
             limit: self.limit,
             lease: self.lease,
@@ -116,10 +117,10 @@ impl<S> Dequeue<S> {
     /// # Source
     /// One `update … where ctid = any(array(select … for update skip locked))`, in
     /// `src/postgres/messages.rs`.
-    pub fn execute<'c>(self, on: &'c Store) -> Execute<'c, Result<Vec<Delivery<PayloadOf<S>>>>>
+    pub fn execute<'c, P>(self, on: &'c Store) -> Execute<'c, Result<Vec<Delivery<P>>>>
     where
-        S: SourceIsSet + 'c,
-        S::Carries: Readable,
+        S: SourceIsSet<P> + 'c,
+        P: 'c,
     {
         let Self {
             source,
@@ -140,7 +141,7 @@ impl<S> Dequeue<S> {
                     max: LONGEST_LEASE,
                 });
             }
-            let queue = source.into_queue()?;
+            let (queue, decode) = source.into_parts()?;
             let span = telemetry::receive(queue.as_str());
             let call = async {
                 let mut connection = on.acquire().await?;
@@ -151,54 +152,53 @@ impl<S> Dequeue<S> {
                 .await
                 .inspect(|messages| telemetry::received(&span, messages.len()))
                 .inspect_err(|error| telemetry::failed(&span, error))?;
-            Ok(claimed.into_iter().map(Delivery::new).collect())
+            Ok(claimed
+                .into_iter()
+                .map(|message| Delivery::new(message, decode))
+                .collect())
         })
     }
 }
-
-/// What a delivery from this source decodes to.
-type PayloadOf<S> = <<S as SourceIsSet>::Carries as Readable>::Payload;
 
 /// No queue yet.
 #[derive(Debug)]
 pub struct NoSource(());
 
-/// A queue that carries `C`.
+/// A queue whose payloads are read as `P`.
 #[derive(Debug)]
-pub struct FromQueue<C> {
+pub struct FromQueue<P> {
     queue: Result<QueueName>,
-    carries: PhantomData<fn() -> C>,
+    decode: Decode<P>,
 }
 
+type Decode<P> = fn(&str) -> serde_json::Result<P>;
+
 mod sealed {
-    use super::{QueueName, Result};
+    use super::{Decode, QueueName, Result};
 
     pub trait Unset {}
 
-    pub trait Source: Send {
-        fn into_queue(self) -> Result<QueueName>;
+    pub trait Source<P>: Send {
+        fn into_parts(self) -> Result<(QueueName, Decode<P>)>;
     }
 }
 
-/// The dequeue has its queue.
+/// The dequeue has its queue, whose payloads are read as `P`.
+// A parameter and not an associated type: with that in `execute`'s signature, the compiler would say that
+// there is no such method.
 #[diagnostic::on_unimplemented(
     message = "this dequeue has no queue",
     label = "call `.from(\"queue\")` before `.execute(..)`"
 )]
-pub trait SourceIsSet: sealed::Source {
-    /// What the queue carries.
-    type Carries;
-}
+pub trait SourceIsSet<P>: sealed::Source<P> {}
 
-impl<C> sealed::Source for FromQueue<C> {
-    fn into_queue(self) -> Result<QueueName> {
-        self.queue
+impl<P> sealed::Source<P> for FromQueue<P> {
+    fn into_parts(self) -> Result<(QueueName, Decode<P>)> {
+        Ok((self.queue?, self.decode))
     }
 }
 #[diagnostic::do_not_recommend]
-impl<C> SourceIsSet for FromQueue<C> {
-    type Carries = C;
-}
+impl<P> SourceIsSet<P> for FromQueue<P> {}
 
 /// The dequeue has no queue yet.
 #[diagnostic::on_unimplemented(

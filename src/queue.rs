@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, fmt, marker::PhantomData, str::FromStr};
 
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::error::Error;
 
@@ -298,10 +298,19 @@ into_queue! {
 pub trait Carries<P: ?Sized> {}
 
 #[diagnostic::do_not_recommend]
-impl<P> Carries<P> for Queue<P> {}
+impl<P: ?Sized> Carries<P> for Queue<Untyped> {}
 
 #[diagnostic::do_not_recommend]
-impl<P: serde::Serialize + ?Sized> Carries<P> for Queue<Untyped> {}
+impl<P: Serialize> Carries<P> for Queue<P> {}
+
+// With one implementation alone, the compiler would conclude the payload's type from the queue's, and
+// then complain of "mismatched types" where the payload is another's.
+#[diagnostic::do_not_recommend]
+impl<T: Serialize> Carries<NoPayload> for Queue<T> {}
+
+/// Nothing that can be sent.
+#[derive(Debug)]
+pub struct NoPayload(());
 
 /// What a queue's payloads are read as: its own type, or [`serde_json::Value`] where it has none.
 #[diagnostic::on_unimplemented(

@@ -5,7 +5,6 @@
 use std::{
     fmt,
     future::Future,
-    ops::DerefMut,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -250,8 +249,28 @@ impl fmt::Debug for Store {
 }
 
 mod sealed {
-    pub trait Sealed {}
+    use std::{future::Future, ops::DerefMut};
+
+    use super::{PAYLOAD_LIMIT, PgConnection, Result};
+
+    #[diagnostic::on_unimplemented(
+        message = "`Executor` can't be implemented outside of pgqrs",
+        label = "a pgqrs call runs on PostgreSQL's own connections",
+        note = "pass `&store`, `&pool`, `&mut connection` or `&mut transaction` to `.execute(..)`"
+    )]
+    pub trait Acquire: Send {
+        type Connection: DerefMut<Target = PgConnection> + Send;
+
+        fn acquire(self) -> impl Future<Output = Result<Self::Connection>> + Send;
+
+        /// The most bytes that one payload may have.
+        fn payload_limit(&self) -> usize {
+            PAYLOAD_LIMIT
+        }
+    }
 }
+
+pub(crate) use sealed::Acquire;
 
 /// Where a verb runs: on a connection of the store's, or in a transaction that the caller owns.
 ///
@@ -263,27 +282,25 @@ mod sealed {
     label = "expected `&store`, `&pool`, `&mut connection` or `&mut transaction`",
     note = "write `.execute(&store)`, or `.execute(&mut tx)` to take part in your own transaction"
 )]
-pub trait Executor: sealed::Sealed + Send {
-    #[doc(hidden)]
-    type Connection: DerefMut<Target = PgConnection> + Send;
+pub trait Executor: sealed::Acquire {}
 
-    #[doc(hidden)]
-    fn acquire(self) -> impl Future<Output = Result<Self::Connection>> + Send;
-
-    /// The most bytes that one payload may have.
-    #[doc(hidden)]
-    fn payload_limit(&self) -> usize {
-        PAYLOAD_LIMIT
-    }
-}
-
-impl sealed::Sealed for &Store {}
 #[diagnostic::do_not_recommend]
-impl Executor for &Store {
+impl Executor for &Store {}
+#[diagnostic::do_not_recommend]
+impl Executor for &PgPool {}
+#[diagnostic::do_not_recommend]
+impl Executor for &mut PgConnection {}
+#[diagnostic::do_not_recommend]
+impl Executor for &mut PoolConnection<Postgres> {}
+#[diagnostic::do_not_recommend]
+impl Executor for &mut Transaction<'_, Postgres> {}
+
+#[diagnostic::do_not_recommend]
+impl Acquire for &Store {
     type Connection = PoolConnection<Postgres>;
 
     async fn acquire(self) -> Result<Self::Connection> {
-        Executor::acquire(&self.0.pool).await
+        Acquire::acquire(&self.0.pool).await
     }
 
     fn payload_limit(&self) -> usize {
@@ -291,9 +308,8 @@ impl Executor for &Store {
     }
 }
 
-impl sealed::Sealed for &PgPool {}
 #[diagnostic::do_not_recommend]
-impl Executor for &PgPool {
+impl Acquire for &PgPool {
     type Connection = PoolConnection<Postgres>;
 
     async fn acquire(self) -> Result<Self::Connection> {
@@ -307,9 +323,8 @@ impl Executor for &PgPool {
     }
 }
 
-impl sealed::Sealed for &mut PgConnection {}
 #[diagnostic::do_not_recommend]
-impl<'c> Executor for &'c mut PgConnection {
+impl<'c> Acquire for &'c mut PgConnection {
     type Connection = &'c mut PgConnection;
 
     async fn acquire(self) -> Result<Self::Connection> {
@@ -317,9 +332,8 @@ impl<'c> Executor for &'c mut PgConnection {
     }
 }
 
-impl sealed::Sealed for &mut PoolConnection<Postgres> {}
 #[diagnostic::do_not_recommend]
-impl<'c> Executor for &'c mut PoolConnection<Postgres> {
+impl<'c> Acquire for &'c mut PoolConnection<Postgres> {
     type Connection = &'c mut PgConnection;
 
     async fn acquire(self) -> Result<Self::Connection> {
@@ -327,9 +341,8 @@ impl<'c> Executor for &'c mut PoolConnection<Postgres> {
     }
 }
 
-impl sealed::Sealed for &mut Transaction<'_, Postgres> {}
 #[diagnostic::do_not_recommend]
-impl<'c> Executor for &'c mut Transaction<'_, Postgres> {
+impl<'c> Acquire for &'c mut Transaction<'_, Postgres> {
     type Connection = &'c mut PgConnection;
 
     async fn acquire(self) -> Result<Self::Connection> {

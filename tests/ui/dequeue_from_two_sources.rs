@@ -1,0 +1,3 @@
+fn main() {
+    let _ = pgqrs::dequeue().from("tasks").from("emails");
+}

@@ -1,0 +1,5 @@
+struct Mine;
+
+impl pgqrs::Executor for Mine {}
+
+fn main() {}

@@ -1,0 +1,3 @@
+fn main() {
+    let _ = pgqrs::enqueue().message(&1).messages(&[2, 3]).to("tasks");
+}

@@ -1,0 +1,5 @@
+struct SendEmail;
+
+fn main() {
+    let _ = pgqrs::enqueue().message(&SendEmail).to("emails");
+}

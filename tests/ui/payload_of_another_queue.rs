@@ -1,0 +1,13 @@
+use pgqrs::Queue;
+
+#[derive(serde::Serialize)]
+struct SendEmail;
+
+#[derive(serde::Serialize)]
+struct Invoice;
+
+const EMAILS: Queue<SendEmail> = Queue::new("emails");
+
+fn main() {
+    let _ = pgqrs::enqueue().message(&Invoice).to(EMAILS);
+}
