@@ -81,7 +81,7 @@ async fn main() -> ExitCode {
 async fn run() -> Result<()> {
     match Arguments::parse().command {
         Command::Quickstart => {
-            server::with(async |url| {
+            server::with_new(async |url| {
                 cargo::run(&["run", "--quiet", "--example", "quickstart"], url).await
             })
             .await

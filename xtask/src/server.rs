@@ -15,20 +15,22 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cargo;
 
-/// Runs something with a server's URL: that of `db start` where it runs, and otherwise that of a new one,
-/// which is gone afterwards whatever happens, also on Ctrl-C.
+/// Runs something with a server's URL: that of `db start` where it runs, and otherwise that of a new one.
 pub(crate) async fn with(work: impl AsyncFnOnce(&str) -> Result<()>) -> Result<()> {
+    let development = Cluster::at(home()?.join(DEVELOPMENT));
+    match development.url_if_running() {
+        Some(url) => work(&url).await,
+        None => with_new(work).await,
+    }
+}
+
+/// Runs something with the URL of a new server, which is gone afterwards whatever happens, also on Ctrl-C.
+pub(crate) async fn with_new(work: impl AsyncFnOnce(&str) -> Result<()>) -> Result<()> {
     // From here on, a signal waits until there is something to clean up.
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let home = home()?;
     sweep(&home);
-    let development = Cluster::at(home.join("development"));
-    if let Some(url) = development.url_if_running() {
-        return work(&url).await;
-    }
     let cluster = Cluster::at(home.join(format!("{TEMPORARY}{}", process::id())));
     let outcome = match cluster.start().await {
         Ok(url) => tokio::select! {
@@ -43,7 +45,7 @@ pub(crate) async fn with(work: impl AsyncFnOnce(&str) -> Result<()>) -> Result<(
 }
 
 pub(crate) async fn start_for_development() -> Result<String> {
-    let cluster = Cluster::at(home()?.join("development"));
+    let cluster = Cluster::at(home()?.join(DEVELOPMENT));
     match cluster.url_if_running() {
         Some(url) => Ok(url),
         None => cluster.start().await,
@@ -51,7 +53,7 @@ pub(crate) async fn start_for_development() -> Result<String> {
 }
 
 pub(crate) async fn stop_for_development() -> Result<()> {
-    let cluster = Cluster::at(home()?.join("development"));
+    let cluster = Cluster::at(home()?.join(DEVELOPMENT));
     ensure!(
         cluster.url_if_running().is_some(),
         "no server for development is running"
@@ -60,7 +62,7 @@ pub(crate) async fn stop_for_development() -> Result<()> {
 }
 
 pub(crate) async fn url_for_development() -> Result<String> {
-    let cluster = Cluster::at(home()?.join("development"));
+    let cluster = Cluster::at(home()?.join(DEVELOPMENT));
     cluster
         .url_if_running()
         .context("no server for development is running: `cargo xtask db start`")
@@ -68,6 +70,7 @@ pub(crate) async fn url_for_development() -> Result<String> {
 
 /// Servers that end with the command that started them are in folders of this name and its process id.
 const TEMPORARY: &str = "run-";
+const DEVELOPMENT: &str = "development";
 
 /// Ends what a killed xtask left behind.
 fn sweep(home: &Path) {
