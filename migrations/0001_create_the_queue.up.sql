@@ -50,10 +50,14 @@ create table pgqrs.workers (
     status text not null default 'ready' check (status in ('ready', 'suspended', 'stopped')),
     started_at timestamptz not null default now(),
     -- In no index, so that a heartbeat is a heap-only update.
-    heartbeat_at timestamptz not null default now()
+    heartbeat_at timestamptz not null default now(),
+    -- How long after its last heartbeat a worker counts as crashed.
+    stale_after interval not null
 ) with (fillfactor = 50);
 
-create index workers_queue on pgqrs.workers (queue_id);
+-- One live worker of an identity. What is stopped has none any more.
+create unique index workers_identity on pgqrs.workers (queue_id, kind, hostname, port)
+    where port <> 0 and status <> 'stopped';
 
 create table pgqrs.dead_letters (
     queue_id integer not null,

@@ -1,14 +1,19 @@
-//! `admin(&store)`: the schema and the queues. For set-up, operators and dashboards. What it reports it
+//! `admin(&store)`: the schema, the queues and the workers. For set-up, operators and dashboards. What it reports it
 //! reads at that moment and writes nothing for it.
+
+use std::time::Duration;
 
 use crate::{
     error::{Error, Result},
+    lifecycle::{Transition, WorkerId},
     postgres::{
         queues::{self, QueueInfo, QueueStats},
         schema::{self, SchemaVersion},
+        workers::{self, HeldMessage, WorkerFilter, WorkerInfo},
     },
     queue::{IntoQueue, QueueName},
     store::{Acquire, Store},
+    worker,
 };
 
 /// Starts an administrative call.
@@ -104,7 +109,7 @@ impl Admin {
     ///
     /// No message gets lost to it: it waits for enqueues that are under way, and holds up new ones, of
     /// all queues, while it looks. It gives up with a retryable [`Error::Database`] where a transaction
-    /// that has enqueued stays open for more than two seconds.
+    /// that has enqueued stays open for more than two seconds. The queue's workers are removed with it.
     ///
     /// # Errors
     /// [`Error::QueueNotEmpty`] with the number of messages; [`Error::QueueNotFound`].
@@ -149,6 +154,92 @@ impl Admin {
             queues::stats(&mut *self.store.acquire().await?, &queue).await?,
             queue,
         )
+    }
+
+    /// Workers, by their keys.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+    /// use pgqrs::{QueueName, WorkerFilter};
+    ///
+    /// let of_tasks = WorkerFilter::builder().queue(QueueName::new("tasks")?).build();
+    /// for worker in pgqrs::admin(&store).workers(&of_tasks).await? {
+    ///     println!("{} {}:{} {}", worker.kind, worker.hostname, worker.port, worker.status);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn workers(&self, filter: &WorkerFilter) -> Result<Vec<WorkerInfo>> {
+        workers::list(&mut *self.store.acquire().await?, filter).await
+    }
+
+    /// A worker.
+    ///
+    /// # Errors
+    /// [`Error::WorkerNotFound`].
+    pub async fn worker(&self, worker: WorkerId) -> Result<WorkerInfo> {
+        let found = workers::find(&mut *self.store.acquire().await?, worker).await?;
+        found.ok_or(Error::WorkerNotFound { worker })
+    }
+
+    /// Holds a worker back, wherever it runs: its very next enqueue or dequeue is refused.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTransition`] where it isn't ready; [`Error::WorkerNotFound`].
+    pub async fn suspend_worker(&self, worker: WorkerId) -> Result<()> {
+        self.step(worker, Transition::Suspend).await
+    }
+
+    /// Lets a worker go on.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTransition`] where it isn't suspended; [`Error::WorkerNotFound`].
+    pub async fn resume_worker(&self, worker: WorkerId) -> Result<()> {
+        self.step(worker, Transition::Resume).await
+    }
+
+    /// Ends a worker for good. One that is stopped stays so. What it holds comes back when its leases run
+    /// out.
+    ///
+    /// # Errors
+    /// [`Error::WorkerNotFound`].
+    pub async fn stop_worker(&self, worker: WorkerId) -> Result<()> {
+        self.step(worker, Transition::Shutdown).await
+    }
+
+    async fn step(&self, worker: WorkerId, transition: Transition) -> Result<()> {
+        match worker::step(&self.store, worker, transition).await {
+            Err(Error::WorkerStopped { worker }) => Err(Error::WorkerNotFound { worker }),
+            outcome => outcome,
+        }
+    }
+
+    /// Removes a worker, in whatever state it is and whatever it holds or has sent. Its handle then finds
+    /// it stopped; its messages keep its key.
+    ///
+    /// # Errors
+    /// [`Error::WorkerNotFound`].
+    pub async fn remove_worker(&self, worker: WorkerId) -> Result<()> {
+        let removed = workers::remove(&mut *self.store.acquire().await?, worker).await?;
+        removed.map(drop).ok_or(Error::WorkerNotFound { worker })
+    }
+
+    /// Removes workers that have ended and were last heard of longer ago than this: those that were
+    /// stopped, and those that crashed. Gives the number of them.
+    pub async fn remove_ended_workers(&self, older_than: Duration) -> Result<u64> {
+        workers::remove_ended(&mut *self.store.acquire().await?, older_than).await
+    }
+
+    /// The messages that a worker holds under leases that still run, by the order in which those run out.
+    ///
+    /// Reads all of the queue's messages.
+    ///
+    /// # Errors
+    /// [`Error::WorkerNotFound`].
+    pub async fn held_messages(&self, worker: WorkerId) -> Result<Vec<HeldMessage>> {
+        let held = workers::held(&mut *self.store.acquire().await?, worker).await?;
+        held.ok_or(Error::WorkerNotFound { worker })
     }
 }
 

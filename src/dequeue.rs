@@ -8,16 +8,18 @@ use tracing::Instrument;
 use crate::{
     delivery::Delivery,
     error::{Error, Result},
+    lifecycle::WorkerId,
     postgres::messages,
     queue::{IntoQueue, QueueName, Readable},
     store::{Acquire, Execute, Store},
     telemetry,
+    worker::{CanDequeue, Worker},
 };
 
 /// Starts a dequeue.
 ///
 /// # Shape
-/// Say where [`from`](Dequeue::from), then [`execute`](Dequeue::execute) it on a store. It gives up to
+/// Say where with [`from`](Dequeue::from) or [`worker`](Dequeue::worker), then [`execute`](Dequeue::execute) it on a store. It gives up to
 /// [`limit`](Dequeue::limit) deliveries in queue order, and none where nothing is ready.
 ///
 /// # Example
@@ -83,6 +85,30 @@ impl<S> Dequeue<S> {
         Dequeue {
             source: FromQueue {
                 queue: queue.into_name(),
+                worker: None,
+                decode: |json| serde_json::from_str(json),
+            },
+            limit: self.limit,
+            lease: self.lease,
+        }
+    }
+
+    /// The consumer that the messages are received through, from its queue. Nothing is claimed where it is
+    /// suspended or stopped.
+    ///
+    /// # Errors
+    /// [`Error::WorkerSuspended`], [`Error::WorkerStopped`] from [`execute`](Self::execute).
+    pub fn worker<W>(self, consumer: &W) -> Dequeue<FromQueue<<W::Carries as Readable>::Payload>>
+    where
+        S: SourceNotSet,
+        W: Worker + ?Sized,
+        W::Role: CanDequeue,
+        W::Carries: Readable,
+    {
+        Dequeue {
+            source: FromQueue {
+                queue: Ok(consumer.queue().clone()),
+                worker: Some(consumer.id()),
                 decode: |json| serde_json::from_str(json),
             },
             limit: self.limit,
@@ -111,7 +137,8 @@ impl<S> Dequeue<S> {
     ///
     /// # Errors
     /// [`Error::LimitOutOfRange`], [`Error::LeaseOutOfRange`], [`Error::InvalidQueueName`],
-    /// [`Error::QueueNotFound`], [`Error::NotInstalled`]; and those of the connection. Where the
+    /// [`Error::QueueNotFound`], [`Error::NotInstalled`]; through a consumer [`Error::WorkerSuspended`] and
+    /// [`Error::WorkerStopped`]; and those of the connection. Where the
     /// connection is lost, messages may have been claimed: they come back when the lease runs out.
     ///
     /// # Source
@@ -141,11 +168,19 @@ impl<S> Dequeue<S> {
                     max: LONGEST_LEASE,
                 });
             }
-            let (queue, decode) = source.into_parts()?;
+            let (queue, consumer, decode) = source.into_parts()?;
             let span = telemetry::receive(queue.as_str());
             let call = async {
                 let mut connection = on.acquire().await?;
-                messages::claim(&mut connection, &queue, limit, lease, rand::random()).await
+                messages::claim(
+                    &mut connection,
+                    &queue,
+                    consumer,
+                    limit,
+                    lease,
+                    rand::random(),
+                )
+                .await
             };
             let claimed = call
                 .instrument(span.clone())
@@ -168,18 +203,19 @@ pub struct NoSource(());
 #[derive(Debug)]
 pub struct FromQueue<P> {
     queue: Result<QueueName>,
+    worker: Option<WorkerId>,
     decode: Decode<P>,
 }
 
 type Decode<P> = fn(&str) -> serde_json::Result<P>;
 
 mod sealed {
-    use super::{Decode, QueueName, Result};
+    use super::{Decode, QueueName, Result, WorkerId};
 
     pub trait Unset {}
 
     pub trait Source<P>: Send {
-        fn into_parts(self) -> Result<(QueueName, Decode<P>)>;
+        fn into_parts(self) -> Result<(QueueName, Option<WorkerId>, Decode<P>)>;
     }
 }
 
@@ -188,13 +224,13 @@ mod sealed {
 // there is no such method.
 #[diagnostic::on_unimplemented(
     message = "this dequeue has no queue",
-    label = "call `.from(\"queue\")` before `.execute(..)`"
+    label = "call `.from(\"queue\")` or `.worker(&consumer)` before `.execute(..)`"
 )]
 pub trait SourceIsSet<P>: sealed::Source<P> {}
 
 impl<P> sealed::Source<P> for FromQueue<P> {
-    fn into_parts(self) -> Result<(QueueName, Decode<P>)> {
-        Ok((self.queue?, self.decode))
+    fn into_parts(self) -> Result<(QueueName, Option<WorkerId>, Decode<P>)> {
+        Ok((self.queue?, self.worker, self.decode))
     }
 }
 #[diagnostic::do_not_recommend]
@@ -203,7 +239,7 @@ impl<P> SourceIsSet<P> for FromQueue<P> {}
 /// The dequeue has no queue yet.
 #[diagnostic::on_unimplemented(
     message = "this dequeue already has its queue",
-    label = "a second `.from(..)`",
+    label = "a second `.from(..)` or `.worker(..)`",
     note = "a dequeue reads one queue: remove one of the two calls"
 )]
 pub trait SourceNotSet: sealed::Unset {}

@@ -9,18 +9,20 @@ use tracing::Instrument;
 
 use crate::{
     error::{Error, Result},
-    message::{Enqueued, NewMessages, Priority, Visible, encode},
+    lifecycle::WorkerId,
+    message::{Enqueued, Envelope, Priority, Visible, encode},
     postgres::messages,
     queue::{Carries, IntoQueue, Queue, QueueName},
     store::{Execute, Executor},
     telemetry,
+    worker::{CanEnqueue, Worker},
 };
 
 /// Starts an enqueue.
 ///
 /// # Shape
 /// Say what with [`message`](Enqueue::message) or [`messages`](Enqueue::messages) and where with
-/// [`to`](Enqueue::to), in any order; then [`execute`](Enqueue::execute) it on a store, or in a
+/// [`to`](Enqueue::to) or [`worker`](Enqueue::worker), in any order; then [`execute`](Enqueue::execute) it on a store, or in a
 /// transaction. It gives the ids, in the order of the messages.
 ///
 /// # Example
@@ -164,6 +166,31 @@ impl<M, T, W> Enqueue<M, T, W> {
         }
     }
 
+    /// The producer that the messages are sent through, to its queue. They carry its key, and nothing is
+    /// stored where it is suspended or stopped.
+    ///
+    /// # Errors
+    /// [`Error::WorkerSuspended`], [`Error::WorkerStopped`] from [`execute`](Self::execute).
+    pub fn worker<P>(self, producer: &P) -> Enqueue<M, ByWorker<P::Carries>, W>
+    where
+        T: TargetNotSet,
+        P: Worker + ?Sized,
+        P::Role: CanEnqueue,
+        M: FitsInto<Queue<P::Carries>>,
+    {
+        Enqueue {
+            messages: self.messages,
+            target: ByWorker {
+                queue: producer.queue().clone(),
+                worker: producer.id(),
+                carries: PhantomData,
+            },
+            visible: self.visible,
+            time: PhantomData,
+            priority: self.priority,
+        }
+    }
+
     /// Nobody gets the messages before this much time has passed on the database's clock, counted from
     /// the statement.
     ///
@@ -214,6 +241,7 @@ impl<M, T, W> Enqueue<M, T, W> {
     /// - [`Error::Serialize`], [`Error::PayloadTooLarge`], [`Error::PayloadTooDeep`],
     ///   [`Error::InvalidQueueName`], [`Error::DelayTooLong`]: before anything is sent;
     /// - [`Error::QueueNotFound`], [`Error::NotInstalled`];
+    /// - [`Error::WorkerSuspended`], [`Error::WorkerStopped`], for an enqueue through a producer;
     /// - [`Error::AcquireTimeout`], [`Error::Connect`], [`Error::Database`];
     /// - [`Error::ConnectionLost`]: the one case where the messages may have been stored all the same.
     ///
@@ -247,41 +275,44 @@ impl<M, T, W> Enqueue<M, T, W> {
             priority,
             ..
         } = self;
-        let prepared = messages.into_json().and_then(|payloads| {
-            check_sizes(&payloads, on.payload_limit())?;
-            Ok(NewMessages {
-                payloads,
+        let payloads = messages.into_json();
+        let payloads = payloads.and_then(|payloads| check_sizes(payloads, on.payload_limit()));
+        Execute::new(async move {
+            let payloads = payloads?;
+            let (queue, producer) = target.into_parts()?;
+            let envelope = Envelope {
+                queue,
+                producer,
                 priority,
                 visible: visible?,
-            })
-        });
-        Execute::new(async move {
-            let (messages, queue) = (prepared?, target.into_queue()?);
-            let span = telemetry::send(queue.as_str(), messages.payloads.len());
-            let outcome = send(on, &queue, &messages).instrument(span.clone()).await;
+            };
+            let span = telemetry::send(envelope.queue.as_str(), payloads.len());
+            let outcome = send(on, &envelope, &payloads)
+                .instrument(span.clone())
+                .await;
             outcome.inspect_err(|error| telemetry::failed(&span, error))
         })
     }
 }
 
-async fn send(on: impl Executor, queue: &QueueName, messages: &NewMessages) -> Result<Enqueued> {
-    if messages.payloads.is_empty() {
+async fn send(on: impl Executor, envelope: &Envelope, payloads: &[String]) -> Result<Enqueued> {
+    if payloads.is_empty() {
         return Ok(Enqueued::new(Vec::new()));
     }
     let mut connection = on.acquire().await?;
-    messages::insert(&mut connection, queue, messages)
+    messages::insert(&mut connection, envelope, payloads)
         .await
         .map(Enqueued::new)
 }
 
-fn check_sizes(payloads: &[String], limit: usize) -> Result<()> {
+fn check_sizes(payloads: Vec<String>, limit: usize) -> Result<Vec<String>> {
     match payloads.iter().position(|payload| payload.len() > limit) {
         Some(index) => Err(Error::PayloadTooLarge {
             index,
             bytes: payloads[index].len(),
             limit,
         }),
-        None => Ok(()),
+        None => Ok(payloads),
     }
 }
 
@@ -307,6 +338,14 @@ pub struct ToQueue<C> {
     carries: PhantomData<fn() -> C>,
 }
 
+/// A worker, and its queue, which carries `C`.
+#[derive(Debug)]
+pub struct ByWorker<C> {
+    queue: QueueName,
+    worker: WorkerId,
+    carries: PhantomData<fn() -> C>,
+}
+
 /// Not told when: at once.
 #[derive(Debug)]
 pub struct AtOnce(());
@@ -316,7 +355,7 @@ pub struct AtOnce(());
 pub struct Later(());
 
 mod sealed {
-    use super::{QueueName, Result};
+    use super::{QueueName, Result, WorkerId};
 
     pub trait Unset {}
 
@@ -325,7 +364,7 @@ mod sealed {
     }
 
     pub trait Target: Send {
-        fn into_queue(self) -> Result<QueueName>;
+        fn into_parts(self) -> Result<(QueueName, Option<WorkerId>)>;
     }
 
     pub trait Delay {
@@ -363,23 +402,31 @@ impl MessageNotSet for NoMessage {}
 /// The enqueue has its target.
 #[diagnostic::on_unimplemented(
     message = "this enqueue has no target",
-    label = "call `.to(\"queue\")` before `.execute(..)`"
+    label = "call `.to(\"queue\")` or `.worker(&producer)` before `.execute(..)`"
 )]
 pub trait TargetIsSet: sealed::Target {}
 
 impl<C> sealed::Target for ToQueue<C> {
-    fn into_queue(self) -> Result<QueueName> {
-        self.queue
+    fn into_parts(self) -> Result<(QueueName, Option<WorkerId>)> {
+        Ok((self.queue?, None))
     }
 }
 #[diagnostic::do_not_recommend]
 impl<C> TargetIsSet for ToQueue<C> {}
 
+impl<C> sealed::Target for ByWorker<C> {
+    fn into_parts(self) -> Result<(QueueName, Option<WorkerId>)> {
+        Ok((self.queue, Some(self.worker)))
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<C> TargetIsSet for ByWorker<C> {}
+
 /// The enqueue has no target yet.
 #[diagnostic::on_unimplemented(
     message = "this enqueue already has its target",
-    label = "a second `.to(..)`",
-    note = "an enqueue goes to one queue: remove one of the two calls"
+    label = "a second `.to(..)` or `.worker(..)`",
+    note = "an enqueue goes to one queue, or through one producer: remove one of the two calls"
 )]
 pub trait TargetNotSet: sealed::Unset {}
 
@@ -392,6 +439,7 @@ pub trait Takes<P: ?Sized> {}
 
 impl<P: ?Sized> Takes<P> for NoTarget {}
 impl<P: ?Sized, C> Takes<P> for ToQueue<C> where Queue<C>: Carries<P> {}
+impl<P: ?Sized, C> Takes<P> for ByWorker<C> where Queue<C>: Carries<P> {}
 
 /// The messages, if there are any already, fit into queue `Q`.
 pub trait FitsInto<Q> {}

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::{
+    lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     message::MessageId,
     queue::{InvalidQueueName, QueueName},
 };
@@ -71,6 +72,64 @@ pub enum Error {
         queue: QueueName,
         /// How many messages it holds: ready, delayed and leased.
         messages: u64,
+    },
+
+    /// A worker of this kind, host, port and queue lives.
+    #[error(
+        "a {kind} `{hostname}:{port}` for queue `{queue}` is registered already and lives; choose another port, or 0 to be anonymous"
+    )]
+    WorkerExists {
+        /// What it does.
+        kind: WorkerKind,
+        /// Its host.
+        hostname: String,
+        /// Its port.
+        port: u16,
+        /// Its queue.
+        queue: QueueName,
+    },
+
+    /// There is no such worker.
+    #[error("there is no worker {worker}")]
+    WorkerNotFound {
+        /// The key that was asked for.
+        worker: WorkerId,
+    },
+
+    /// The worker is suspended, so nothing goes through it.
+    #[error(
+        "worker {worker} is suspended; resume it with `.resume()` or `pgqrs::admin(&store).resume_worker({worker})`"
+    )]
+    WorkerSuspended {
+        /// The worker.
+        worker: WorkerId,
+    },
+
+    /// The worker was stopped, removed, or taken over by another after it had missed its heartbeats.
+    #[error("worker {worker} has stopped, or another has taken its place; register a new one")]
+    WorkerStopped {
+        /// The worker.
+        worker: WorkerId,
+    },
+
+    /// The worker can't make this step from the state that it is in.
+    #[error("worker {worker} is {from} and can't become {to}")]
+    InvalidTransition {
+        /// The worker.
+        worker: WorkerId,
+        /// The state that it is in.
+        from: WorkerStatus,
+        /// The state that was asked for.
+        to: WorkerStatus,
+    },
+
+    /// A string that was given as a worker's host can't be one.
+    #[error(
+        "{hostname:?} can't be a worker's host: it has 1 to 255 bytes and no control characters"
+    )]
+    InvalidHostname {
+        /// The string that was refused.
+        hostname: String,
     },
 
     /// A string that was given as a queue's name can't be one.
@@ -220,6 +279,12 @@ impl Error {
             Self::QueueNotFound { .. } => "QueueNotFound",
             Self::QueueExists { .. } => "QueueExists",
             Self::QueueNotEmpty { .. } => "QueueNotEmpty",
+            Self::WorkerExists { .. } => "WorkerExists",
+            Self::WorkerNotFound { .. } => "WorkerNotFound",
+            Self::WorkerSuspended { .. } => "WorkerSuspended",
+            Self::WorkerStopped { .. } => "WorkerStopped",
+            Self::InvalidTransition { .. } => "InvalidTransition",
+            Self::InvalidHostname { .. } => "InvalidHostname",
             Self::InvalidQueueName(_) => "InvalidQueueName",
             Self::Serialize { .. } => "Serialize",
             Self::PayloadTooLarge { .. } => "PayloadTooLarge",

@@ -8,7 +8,11 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::ser::Formatter;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    lifecycle::WorkerId,
+    queue::QueueName,
+};
 
 /// The key of a message: positive, and growing with the order of enqueueing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -120,10 +124,11 @@ impl<'a> IntoIterator for &'a Enqueued {
     }
 }
 
-/// What goes in: payloads that share everything else.
+/// What goes in with payloads, and is the same for all of a batch.
 #[derive(Debug)]
-pub(crate) struct NewMessages {
-    pub(crate) payloads: Vec<String>,
+pub(crate) struct Envelope {
+    pub(crate) queue: QueueName,
+    pub(crate) producer: Option<WorkerId>,
     pub(crate) priority: Priority,
     pub(crate) visible: Visible,
 }

@@ -20,6 +20,7 @@ use typed_builder::TypedBuilder;
 
 use crate::{
     error::{Error, Result},
+    heartbeat::Heartbeats,
     postgres::{queues, schema},
     queue::{IntoQueue, Queue},
 };
@@ -93,6 +94,7 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
     Ok(Store(Arc::new(Inner {
         pool,
         payload_limit: options.payload_limit,
+        heartbeats: Heartbeats::default(),
     })))
 }
 
@@ -191,12 +193,17 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     pool: PgPool,
     payload_limit: usize,
+    heartbeats: Heartbeats,
 }
 
 impl Store {
     /// The pool behind the store, for statements of the application's own.
     pub fn pool(&self) -> &PgPool {
         &self.0.pool
+    }
+
+    pub(crate) fn heartbeats(&self) -> &Heartbeats {
+        &self.0.heartbeats
     }
 
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>> {
@@ -234,6 +241,7 @@ impl From<PgPool> for Store {
         Self(Arc::new(Inner {
             pool,
             payload_limit: PAYLOAD_LIMIT,
+            heartbeats: Heartbeats::default(),
         }))
     }
 }

@@ -4,7 +4,11 @@
 
 use tracing::{Span, field::Empty};
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    lifecycle::{WorkerId, WorkerKind, WorkerStatus},
+    queue::QueueName,
+};
 
 /// An enqueue: `messaging.batch.message_count` is set where there is more than one message.
 pub(crate) fn send(queue: &str, messages: usize) -> Span {
@@ -59,4 +63,29 @@ pub(crate) fn received(span: &Span, messages: usize) {
 /// Notes on the span why its call failed.
 pub(crate) fn failed(span: &Span, error: &Error) {
     span.record("error.type", error.kind());
+}
+
+/// A worker was registered.
+pub(crate) fn registered(worker: WorkerId, kind: WorkerKind, queue: &QueueName) {
+    tracing::info!(
+        worker.id = worker.get(),
+        worker.kind = kind.as_str(),
+        messaging.destination.name = queue.as_str(),
+        "worker registered",
+    );
+}
+
+/// A worker made a step.
+pub(crate) fn transition(worker: WorkerId, from: WorkerStatus, to: WorkerStatus) {
+    tracing::info!(
+        worker.id = worker.get(),
+        worker.status.from = from.as_str(),
+        worker.status.to = to.as_str(),
+        "worker changed its state",
+    );
+}
+
+/// Heartbeats could not be sent, and will be tried again.
+pub(crate) fn heartbeat_failed(reason: &str) {
+    tracing::warn!(reason, "heartbeats failed, trying again");
 }

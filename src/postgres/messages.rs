@@ -7,8 +7,10 @@ use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection};
 
 use crate::{
-    error::{Error, Result},
-    message::{Message, MessageId, NewMessages, Priority, Visible, microseconds},
+    error::Result,
+    lifecycle::WorkerId,
+    message::{Envelope, Message, MessageId, Priority, Visible, microseconds},
+    postgres::workers,
     queue::QueueName,
 };
 
@@ -20,27 +22,20 @@ const CHUNK_BYTES: usize = 64 << 20;
 /// around a few of them (a savepoint, inside the caller's own).
 pub(crate) async fn insert(
     connection: &mut PgConnection,
-    queue: &QueueName,
-    messages: &NewMessages,
+    envelope: &Envelope,
+    payloads: &[String],
 ) -> Result<Vec<MessageId>> {
-    let (first, mut rest) = next_chunk(&messages.payloads);
+    let (first, mut rest) = next_chunk(payloads);
     if rest.is_empty() {
-        return insert_chunk(
-            connection,
-            queue,
-            first,
-            messages.priority,
-            messages.visible,
-        )
-        .await;
+        return insert_chunk(connection, envelope, envelope.visible, first).await;
     }
     let mut transaction = connection.begin().await?;
     // A batch becomes visible at one time, not chunk by chunk.
-    let visible = Visible::Exactly(resolve(&mut transaction, messages.visible).await?);
-    let mut ids = insert_chunk(&mut transaction, queue, first, messages.priority, visible).await?;
+    let visible = Visible::Exactly(resolve(&mut transaction, envelope.visible).await?);
+    let mut ids = insert_chunk(&mut transaction, envelope, visible, first).await?;
     while !rest.is_empty() {
         let (chunk, after) = next_chunk(rest);
-        ids.extend(insert_chunk(&mut transaction, queue, chunk, messages.priority, visible).await?);
+        ids.extend(insert_chunk(&mut transaction, envelope, visible, chunk).await?);
         rest = after;
     }
     transaction.commit().await?;
@@ -59,14 +54,19 @@ fn next_chunk(payloads: &[String]) -> (&[String], &[String]) {
 
 async fn insert_chunk(
     connection: &mut PgConnection,
-    queue: &QueueName,
-    payloads: &[String],
-    priority: Priority,
+    envelope: &Envelope,
     visible: Visible,
+    payloads: &[String],
 ) -> Result<Vec<MessageId>> {
+    let Envelope {
+        queue,
+        producer,
+        priority,
+        ..
+    } = envelope;
     let (exactly, not_before, delay) = visible.bounds();
     let mut ids = sqlx::query_scalar!(
-        "insert into pgqrs.messages (queue_id, priority, visible_at, enqueued_at, payload)
+        "insert into pgqrs.messages (queue_id, priority, visible_at, enqueued_at, producer_id, payload)
          select
              q.id,
              $2,
@@ -76,10 +76,15 @@ async fn insert_chunk(
                  greatest($4::timestamptz, statement_timestamp() + $5::bigint * interval '1 microsecond')
              ),
              statement_timestamp(),
+             $6::bigint,
              batch.payload::json
          from pgqrs.queues q
-         cross join unnest($6::text[]) with ordinality as batch (payload, place)
+         cross join unnest($7::text[]) with ordinality as batch (payload, place)
          where q.name = $1
+             -- A suspended or stopped producer finds no queue.
+             and ($6::bigint is null or exists (
+                 select from pgqrs.workers w where w.id = $6 and w.queue_id = q.id and w.status = 'ready'
+             ))
          order by batch.place
          returning id",
         queue.as_str(),
@@ -87,14 +92,13 @@ async fn insert_chunk(
         exactly,
         not_before,
         delay,
+        producer.map(WorkerId::get),
         payloads,
     )
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
     if ids.is_empty() {
-        return Err(Error::QueueNotFound {
-            queue: queue.clone(),
-        });
+        return Err(workers::refusal(connection, queue, *producer).await?);
     }
     // Ids were drawn in the batch's order; the rows come back in whatever order they were written.
     ids.sort_unstable();
@@ -124,6 +128,7 @@ async fn resolve(connection: &mut PgConnection, visible: Visible) -> Result<Date
 pub(crate) async fn claim(
     connection: &mut PgConnection,
     queue: &QueueName,
+    consumer: Option<WorkerId>,
     limit: u32,
     lease: Duration,
     lease_token: i64,
@@ -134,7 +139,13 @@ pub(crate) async fn claim(
         with setting as materialized (
             select set_config('synchronous_commit', 'off', true)
         ), queue as materialized (
-            select q.id from pgqrs.queues q, setting where q.name = $1
+            select q.id
+            from pgqrs.queues q, setting
+            where q.name = $1
+                -- A suspended or stopped consumer finds no queue.
+                and ($5::bigint is null or exists (
+                    select from pgqrs.workers w where w.id = $5 and w.queue_id = q.id and w.status = 'ready'
+                ))
         ), next as materialized (
             select ready.*
             from queue
@@ -154,7 +165,8 @@ pub(crate) async fn claim(
             update pgqrs.messages m
             set visible_at = now() + $3::bigint * interval '1 microsecond',
                 attempt = m.attempt + 1,
-                lease_token = $4
+                lease_token = $4,
+                consumer_id = $5
             -- The array is a fence: it runs once, so a plan can't claim more rows than the limit.
             where m.ctid = any (array(select place from next))
             returning m.id, m.priority, m.enqueued_at, m.attempt, m.visible_at, m.payload
@@ -176,13 +188,12 @@ pub(crate) async fn claim(
         i64::from(limit),
         microseconds(lease),
         lease_token,
+        consumer.map(WorkerId::get),
     )
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
     if rows.is_empty() {
-        return Err(Error::QueueNotFound {
-            queue: queue.clone(),
-        });
+        return Err(workers::refusal(connection, queue, consumer).await?);
     }
     let mut messages: Vec<Message> = rows
         .into_iter()

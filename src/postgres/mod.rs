@@ -5,6 +5,7 @@
 pub(crate) mod messages;
 pub(crate) mod queues;
 pub(crate) mod schema;
+pub(crate) mod workers;
 
 use crate::error::Error;
 

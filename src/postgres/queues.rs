@@ -131,6 +131,9 @@ pub(crate) async fn delete(connection: &mut PgConnection, name: &QueueName) -> R
             where q.name = $1
         ), deleted as (
             delete from pgqrs.queues q using held where q.id = held.id and held.messages = 0
+        ), orphaned as (
+            -- Its workers have nothing to work for any more; their handles find them stopped.
+            delete from pgqrs.workers w using held where w.queue_id = held.id and held.messages = 0
         )
         select messages as "messages!" from held
         "#,

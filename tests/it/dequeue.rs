@@ -277,7 +277,7 @@ async fn the_claim_reads_the_index_and_sorts_nothing(pool: PgPool) -> TestResult
     )
     .fetch_one(&pool)
     .await?;
-    let explain = format!("explain (costs off) execute {name}('tasks', 10, 30000000, 1)");
+    let explain = format!("explain (costs off) execute {name}('tasks', 10, 30000000, 1, null)");
     let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(explain))
         .fetch_all(&pool)
         .await?;

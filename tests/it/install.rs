@@ -1,12 +1,15 @@
 //! `install` and `verify`: the schema, by whomever and however often.
 
-use std::{env, path::PathBuf, process::Stdio};
+use std::process::Stdio;
 
 use pgqrs::{ConnectOptions, Error, SchemaVersion, Store};
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::process::Command;
 
-use crate::support::{TestResult, url};
+use crate::{
+    examples::compiled,
+    support::{TestResult, url},
+};
 
 const TABLES: [&str; 6] = [
     "_sqlx_migrations",
@@ -67,18 +70,11 @@ async fn connect_installs_where_it_is_told_to(pool: PgPool) -> TestResult {
     Ok(())
 }
 
-/// The example for a deployment's own step; cargo builds examples with the tests.
-fn install_example() -> PathBuf {
-    let test = env::current_exe().expect("the test knows where it is");
-    let profile = test.ancestors().nth(2).expect("…/deps/it");
-    profile.join("examples").join("install")
-}
-
 #[sqlx::test(migrations = false)]
 async fn eight_processes_at_once_install_it_once(pool: PgPool) -> TestResult {
     let processes: Vec<_> = (0..8)
         .map(|_| {
-            Command::new(install_example())
+            Command::new(compiled("install"))
                 .env("DATABASE_URL", url(&pool))
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())

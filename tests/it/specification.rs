@@ -74,6 +74,35 @@ async fn delayed_messages(pool: PgPool) -> TestResult {
     Ok(())
 }
 
+/// The trait is not imported here, as it isn't in the specification.
+#[rustfmt::skip]
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn managed_producers_and_their_life_cycle(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+
+    // Create a managed producer worker
+    let producer = pgqrs::producer("my-service", 3000, "tasks")
+        .create(&store)
+        .await?;
+
+    // Enqueue using the managed worker
+    let ids = pgqrs::enqueue()
+        .message(&json!({"task": "process_order"}))
+        .worker(&*producer)
+        .execute(&store)
+        .await?;
+
+    // Lifecycle operations
+    producer.heartbeat().await?;
+    producer.suspend().await?;
+    producer.resume().await?;
+    producer.shutdown().await?;
+
+    assert_eq!(stored(&pool).await?[0].id, ids[0].get());
+    assert_eq!(producer.status().await?, pgqrs::WorkerStatus::Stopped);
+    Ok(())
+}
+
 /// What the specification's functions return where it leaves that out.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn question_marks_work_in_a_function_that_returns_any_error(

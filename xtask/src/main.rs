@@ -81,10 +81,8 @@ async fn main() -> ExitCode {
 async fn run() -> Result<()> {
     match Arguments::parse().command {
         Command::Quickstart => {
-            server::with_new(async |url| {
-                cargo::run(&["run", "--quiet", "--example", "quickstart"], url).await
-            })
-            .await
+            server::with_new(async |url| cargo::run(&["run", "--example", "quickstart"], url).await)
+                .await
         }
         Command::Test { arguments } => {
             server::with(async |url| ci::test(&arguments, url).await).await

@@ -8,11 +8,18 @@ use std::{
 
 /// A module may use those of its own layer and of lower ones.
 const LAYERS: [&[&str]; 5] = [
-    &["error", "queue", "message", "retry", "telemetry"],
+    &[
+        "error",
+        "lifecycle",
+        "message",
+        "queue",
+        "retry",
+        "telemetry",
+    ],
     &["postgres"],
-    &["store"],
-    &["enqueue", "dequeue", "delivery"],
-    &["worker", "producer", "consumer", "admin"],
+    &["store", "heartbeat"],
+    &["worker", "enqueue", "dequeue", "delivery"],
+    &["producer", "consumer", "admin"],
 ];
 
 fn root() -> PathBuf {

@@ -1,0 +1,363 @@
+//! Statements on `pgqrs.workers`. For handles and their heartbeats, and for administration. A heartbeat
+//! writes one column, which is in no index; an enqueue or a claim through a worker only reads its state.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use typed_builder::TypedBuilder;
+
+use crate::{
+    error::{Error, Result},
+    lifecycle::{Transition, WorkerId, WorkerKind, WorkerStatus},
+    message::{MessageId, microseconds},
+    queue::QueueName,
+};
+
+/// A worker as the database has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerInfo {
+    /// Its key.
+    pub id: WorkerId,
+    /// What it does.
+    pub kind: WorkerKind,
+    /// The queue that it is for.
+    pub queue: QueueName,
+    /// The host, by its own account.
+    pub hostname: String,
+    /// The port, by its own account; 0 is anonymous.
+    pub port: u16,
+    /// Its state.
+    pub status: WorkerStatus,
+    /// When it was registered, by the database's clock.
+    pub started_at: DateTime<Utc>,
+    /// When it was last heard of, by the database's clock.
+    pub heartbeat_at: DateTime<Utc>,
+    /// Whether it was not heard of for so long that it counts as crashed.
+    pub stale: bool,
+}
+
+/// Which workers to list: all of them, unless told.
+///
+/// ```
+/// use pgqrs::{WorkerFilter, WorkerKind, WorkerStatus};
+///
+/// let suspended = WorkerFilter::builder()
+///     .kind(WorkerKind::Producer)
+///     .status(WorkerStatus::Suspended)
+///     .build();
+/// ```
+#[derive(Debug, Clone, Default, TypedBuilder)]
+#[builder(field_defaults(default, setter(strip_option)))]
+pub struct WorkerFilter {
+    /// Only those of this queue.
+    queue: Option<QueueName>,
+    /// Only those in this state.
+    status: Option<WorkerStatus>,
+    /// Only those that do this.
+    kind: Option<WorkerKind>,
+}
+
+/// A message that a consumer holds under a lease that still runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeldMessage {
+    /// The message.
+    pub id: MessageId,
+    /// Which delivery of it this is: 1 the first time.
+    pub attempt: u32,
+    /// When the lease runs out, by the database's clock.
+    pub lease_expires_at: DateTime<Utc>,
+}
+
+/// Who registers.
+#[derive(Debug)]
+pub(crate) struct Identity<'a> {
+    pub(crate) kind: WorkerKind,
+    pub(crate) hostname: &'a str,
+    pub(crate) port: u16,
+    pub(crate) queue: &'a QueueName,
+}
+
+/// Registers a worker, in the place of a crashed one of the same identity.
+pub(crate) async fn register(
+    connection: &mut PgConnection,
+    identity: &Identity<'_>,
+    stale_after: Duration,
+) -> Result<WorkerId> {
+    let outcome = sqlx::query!(
+        r#"
+        with queue as (
+            select id from pgqrs.queues where name = $1
+        ), crashed as (
+            -- Gone, and not only stopped: its old handle then finds nothing to act on.
+            delete from pgqrs.workers w
+            using queue
+            where w.queue_id = queue.id and w.kind = $2 and w.hostname = $3 and w.port = $4
+                and w.port <> 0 and w.status <> 'stopped'
+                and w.heartbeat_at < statement_timestamp() - w.stale_after
+            returning w.id
+        ), registered as (
+            insert into pgqrs.workers (kind, hostname, port, queue_id, stale_after)
+            select $2, $3, $4, queue.id, $5::bigint * interval '1 microsecond'
+            -- Counted so that the crashed one is out of the way first.
+            from queue, (select count(*) from crashed) as cleared
+            on conflict (queue_id, kind, hostname, port) where port <> 0 and status <> 'stopped' do nothing
+            returning id
+        )
+        select registered.id as "id?" from queue left join registered on true
+        "#,
+        identity.queue.as_str(),
+        identity.kind.as_str(),
+        identity.hostname,
+        i32::from(identity.port),
+        microseconds(stale_after),
+    )
+    .fetch_optional(connection)
+    .await?;
+    match outcome {
+        None => Err(Error::QueueNotFound {
+            queue: identity.queue.clone(),
+        }),
+        Some(row) => row
+            .id
+            .map(WorkerId::from)
+            .ok_or_else(|| Error::WorkerExists {
+                kind: identity.kind,
+                hostname: identity.hostname.to_owned(),
+                port: identity.port,
+                queue: identity.queue.clone(),
+            }),
+    }
+}
+
+/// Those of the workers that live: the others are stopped or gone.
+pub(crate) async fn heartbeat(connection: &mut PgConnection, workers: &[i64]) -> Result<Vec<i64>> {
+    let alive = sqlx::query_scalar!(
+        "update pgqrs.workers set heartbeat_at = statement_timestamp()
+         where id = any ($1) and status <> 'stopped'
+         returning id",
+        workers,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(alive)
+}
+
+/// The state before, and whether the step was made; `None` where there is no such worker.
+pub(crate) async fn step(
+    connection: &mut PgConnection,
+    worker: WorkerId,
+    transition: Transition,
+) -> Result<Option<(WorkerStatus, bool)>> {
+    let from: Vec<String> = transition
+        .from()
+        .iter()
+        .map(|status| (*status).to_owned())
+        .collect();
+    let outcome = sqlx::query!(
+        r#"
+        -- Locked, so that what is decided by it is still true when it is acted on.
+        with before as (
+            select id, status from pgqrs.workers where id = $1 for update
+        ), changed as (
+            update pgqrs.workers w set status = $2
+            from before
+            where w.id = before.id and before.status = any ($3)
+            returning w.id
+        )
+        select before.status, exists (select from changed) as "changed!" from before
+        "#,
+        worker.get(),
+        transition.to().as_str(),
+        &from,
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(outcome.map(|row| (WorkerStatus::parse(&row.status), row.changed)))
+}
+
+/// Its state, and whether it was heard of within this time; `None` where there is no such worker.
+pub(crate) async fn state(
+    connection: &mut PgConnection,
+    worker: WorkerId,
+    max_age: Duration,
+) -> Result<Option<(WorkerStatus, bool)>> {
+    let state = sqlx::query!(
+        r#"
+        select status,
+            statement_timestamp() - heartbeat_at < $2::bigint * interval '1 microsecond' as "recent!"
+        from pgqrs.workers where id = $1
+        "#,
+        worker.get(),
+        microseconds(max_age),
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(state.map(|row| (WorkerStatus::parse(&row.status), row.recent)))
+}
+
+/// Why nothing could be done on a queue, through a worker if there is one.
+pub(crate) async fn refusal(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    worker: Option<WorkerId>,
+) -> Result<Error> {
+    let queue_not_found = || Error::QueueNotFound {
+        queue: queue.clone(),
+    };
+    let Some(worker) = worker else {
+        return Ok(queue_not_found());
+    };
+    let found = sqlx::query!(
+        r#"
+        select w.status, q.id is not null as "with_queue!"
+        from pgqrs.workers w
+        left join pgqrs.queues q on q.id = w.queue_id and q.name = $2
+        where w.id = $1
+        "#,
+        worker.get(),
+        queue.as_str(),
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(
+        match found.map(|row| (WorkerStatus::parse(&row.status), row.with_queue)) {
+            None | Some((WorkerStatus::Stopped, _)) => Error::WorkerStopped { worker },
+            Some((_, false)) => queue_not_found(),
+            // Ready again by now; when it mattered, it was not.
+            Some((WorkerStatus::Suspended | WorkerStatus::Ready, true)) => {
+                Error::WorkerSuspended { worker }
+            }
+        },
+    )
+}
+
+pub(crate) async fn list(
+    connection: &mut PgConnection,
+    filter: &WorkerFilter,
+) -> Result<Vec<WorkerInfo>> {
+    select(
+        connection,
+        None,
+        filter.queue.as_ref().map(QueueName::as_str),
+        filter.status.map(WorkerStatus::as_str),
+        filter.kind.map(WorkerKind::as_str),
+    )
+    .await
+}
+
+pub(crate) async fn find(
+    connection: &mut PgConnection,
+    worker: WorkerId,
+) -> Result<Option<WorkerInfo>> {
+    Ok(select(connection, Some(worker), None, None, None)
+        .await?
+        .pop())
+}
+
+async fn select(
+    connection: &mut PgConnection,
+    worker: Option<WorkerId>,
+    queue: Option<&str>,
+    status: Option<&str>,
+    kind: Option<&str>,
+) -> Result<Vec<WorkerInfo>> {
+    let rows = sqlx::query!(
+        r#"
+        select w.id, w.kind, q.name as queue, w.hostname, w.port, w.status, w.started_at, w.heartbeat_at,
+            w.heartbeat_at < statement_timestamp() - w.stale_after as "stale!"
+        from pgqrs.workers w
+        join pgqrs.queues q on q.id = w.queue_id
+        where ($1::bigint is null or w.id = $1)
+            and ($2::text is null or q.name = $2)
+            and ($3::text is null or w.status = $3)
+            and ($4::text is null or w.kind = $4)
+        order by w.id
+        "#,
+        worker.map(WorkerId::get),
+        queue,
+        status,
+        kind,
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(WorkerInfo {
+                id: WorkerId::from(row.id),
+                kind: WorkerKind::parse(&row.kind),
+                queue: QueueName::new(row.queue)?,
+                hostname: row.hostname,
+                port: u16::try_from(row.port).unwrap_or(0),
+                status: WorkerStatus::parse(&row.status),
+                started_at: row.started_at,
+                heartbeat_at: row.heartbeat_at,
+                stale: row.stale,
+            })
+        })
+        .collect()
+}
+
+/// The state that it was in; `None` where there is no such worker.
+pub(crate) async fn remove(
+    connection: &mut PgConnection,
+    worker: WorkerId,
+) -> Result<Option<WorkerStatus>> {
+    let removed = sqlx::query_scalar!(
+        "delete from pgqrs.workers where id = $1 returning status",
+        worker.get()
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(removed.map(|status| WorkerStatus::parse(&status)))
+}
+
+/// Removes what ended: stopped, or crashed; and that this long ago.
+pub(crate) async fn remove_ended(
+    connection: &mut PgConnection,
+    older_than: Duration,
+) -> Result<u64> {
+    let removed = sqlx::query!(
+        "delete from pgqrs.workers
+         where heartbeat_at < statement_timestamp() - $1::bigint * interval '1 microsecond'
+             and (status = 'stopped' or heartbeat_at < statement_timestamp() - stale_after)",
+        microseconds(older_than),
+    )
+    .execute(connection)
+    .await?;
+    Ok(removed.rows_affected())
+}
+
+/// What a worker holds, by the order in which the leases run out; `None` where there is no such worker.
+pub(crate) async fn held(
+    connection: &mut PgConnection,
+    worker: WorkerId,
+) -> Result<Option<Vec<HeldMessage>>> {
+    let rows = sqlx::query!(
+        r#"
+        select m.id as "id?", m.attempt as "attempt?", m.visible_at as "lease_expires_at?"
+        from pgqrs.workers w
+        left join pgqrs.messages m
+            on m.queue_id = w.queue_id and m.consumer_id = w.id
+            and m.lease_token is not null and m.visible_at > statement_timestamp()
+        where w.id = $1
+        order by m.visible_at, m.id
+        "#,
+        worker.get(),
+    )
+    .fetch_all(connection)
+    .await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let held = rows.into_iter().filter_map(|row| {
+        Some(HeldMessage {
+            id: MessageId::from(row.id?),
+            attempt: row.attempt?.unsigned_abs(),
+            lease_expires_at: row.lease_expires_at?,
+        })
+    });
+    Ok(Some(held.collect()))
+}

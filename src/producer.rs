@@ -1,0 +1,140 @@
+//! `producer()`: a registered sender to one queue. For long-running services, whose messages then say who
+//! sent them, and which others can watch, suspend and stop. Sending a message needs none of it.
+
+use std::{marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
+
+use crate::{
+    enqueue::{ByWorker, Enqueue, NoMessage, enqueue},
+    error::Result,
+    lifecycle::WorkerKind,
+    queue::{IntoQueue, Untyped},
+    store::{Execute, Store},
+    worker::{Applicant, Registration, Sends, Worker, sealed::Registered},
+};
+
+/// Starts the registration of a producer.
+///
+/// # Shape
+/// The host and the port are what others will know it by; with port 0 it is anonymous. The queue is a
+/// name, or a [`Queue`](crate::Queue) with a type.
+///
+/// # Example
+/// ```no_run
+/// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+/// use serde_json::json;
+///
+/// let producer = pgqrs::producer("my-service", 3000, "tasks").create(&store).await?;
+/// let ids = producer.enqueue().message(&json!({"task": "process_order"})).execute(&store).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn producer<Q: IntoQueue>(
+    hostname: impl Into<String>,
+    port: u16,
+    queue: Q,
+) -> ProducerBuilder<Q::Carries> {
+    ProducerBuilder {
+        applicant: Applicant::new(WorkerKind::Producer, hostname.into(), port, queue),
+        carries: PhantomData,
+    }
+}
+
+/// A producer about to be registered; made by [`producer`].
+#[derive(Debug)]
+#[must_use = "a producer is registered by `.create(&store).await`"]
+pub struct ProducerBuilder<C = Untyped> {
+    applicant: Applicant,
+    carries: PhantomData<fn() -> C>,
+}
+
+impl<C> ProducerBuilder<C> {
+    /// How often it says that it lives, from 10 ms to a day; 15 seconds unless told. When four in a row
+    /// are missing, it counts as crashed, and another can take over its identity.
+    pub fn heartbeat_interval(self, interval: Duration) -> Self {
+        Self {
+            applicant: self.applicant.heartbeat_interval(interval),
+            ..self
+        }
+    }
+
+    /// Registers it.
+    ///
+    /// Where a producer of the same host, port and queue has crashed, this one takes its place, with a key
+    /// of its own.
+    ///
+    /// # Errors
+    /// [`Error::WorkerExists`](crate::Error::WorkerExists) where one of the same host, port and queue
+    /// lives; [`Error::InvalidHostname`](crate::Error::InvalidHostname) for an empty host, one of more
+    /// than 255 bytes, or one with control characters;
+    /// [`Error::QueueNotFound`](crate::Error::QueueNotFound),
+    /// [`Error::InvalidQueueName`](crate::Error::InvalidQueueName),
+    /// [`Error::NotInstalled`](crate::Error::NotInstalled). No row is left behind.
+    ///
+    /// # Source
+    /// One `insert into pgqrs.workers … on conflict do nothing`, held by a unique index.
+    pub fn create(self, store: &Store) -> Execute<'_, Result<Producer<C>>>
+    where
+        C: 'static,
+    {
+        Execute::new(async move {
+            let registration = self.applicant.register(store).await?;
+            Ok(Producer {
+                registration,
+                carries: PhantomData,
+            })
+        })
+    }
+}
+
+/// A registered producer. Cheap to clone: all clones are one worker.
+///
+/// It is a [`Worker`], and has that trait's methods whether or not it is imported. Dropping all clones
+/// stops its heartbeat; call [`shutdown`](Worker::shutdown) to free its identity at once.
+#[derive(Debug)]
+pub struct Producer<C = Untyped> {
+    registration: Arc<Registration>,
+    carries: PhantomData<fn() -> C>,
+}
+
+impl<C: 'static> Producer<C> {
+    /// Starts an enqueue through this producer, so that its target is set.
+    ///
+    /// ```compile_fail,E0277
+    /// # async fn example(producer: pgqrs::Producer) {
+    /// producer.enqueue().message(&1).to("emails"); // it has its target
+    /// # }
+    /// ```
+    pub fn enqueue(&self) -> Enqueue<NoMessage, ByWorker<C>> {
+        enqueue().worker(self)
+    }
+}
+
+impl<C> Clone for Producer<C> {
+    fn clone(&self) -> Self {
+        Self {
+            registration: Arc::clone(&self.registration),
+            carries: PhantomData,
+        }
+    }
+}
+
+impl<C> Registered for Producer<C> {
+    fn registration(&self) -> &Registration {
+        &self.registration
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<C> Worker for Producer<C> {
+    type Carries = C;
+    type Role = Sends;
+}
+
+// A trait object has its trait's methods without an import: so `producer.heartbeat()` needs none.
+impl<C: 'static> Deref for Producer<C> {
+    type Target = dyn Worker<Carries = C, Role = Sends>;
+
+    fn deref(&self) -> &Self::Target {
+        self
+    }
+}

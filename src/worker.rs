@@ -1,0 +1,326 @@
+//! Managed workers: registered in the database, seen by others, and kept alive by a heartbeat. For
+//! producers and consumers, which differ in what they do and not in how they live. A handle's state is the
+//! database's: another process can suspend or stop the worker at any time.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{
+    error::{Error, Result},
+    heartbeat::Beating,
+    lifecycle::{Transition, WorkerId, WorkerKind, WorkerStatus},
+    postgres::workers::{self, Identity},
+    queue::{IntoQueue, QueueName},
+    store::{Acquire, Execute, Store},
+    telemetry,
+};
+
+/// A registered producer or consumer.
+///
+/// ```text
+/// ready ⇄ suspended
+///     ↘    ↙
+///    stopped
+/// ```
+///
+/// [`Producer`](crate::Producer) and [`Consumer`](crate::Consumer) have these methods whether or not the
+/// trait is imported. It can't be implemented outside of this crate.
+///
+/// # Errors
+/// Besides those of each method: [`Error::AcquireTimeout`], [`Error::Connect`], [`Error::ConnectionLost`],
+/// [`Error::Database`]. Where the connection broke in the middle of a step, the worker is in the old state
+/// or in the new one.
+///
+/// # Example
+/// ```no_run
+/// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+/// let producer = pgqrs::producer("my-service", 3000, "tasks").create(&store).await?;
+/// producer.heartbeat().await?;
+/// producer.suspend().await?;
+/// producer.resume().await?;
+/// producer.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a worker",
+    label = "expected a `&Producer` or a `&Consumer`",
+    note = "register one: `pgqrs::producer(\"my-service\", 3000, \"tasks\").create(&store).await?`"
+)]
+pub trait Worker: sealed::Registered {
+    /// What its queue carries: a payload type, or [`Untyped`](crate::Untyped).
+    type Carries;
+
+    /// What it does with it: [`Sends`] or [`Receives`].
+    type Role;
+
+    /// Its key, which its messages carry.
+    fn id(&self) -> WorkerId {
+        self.registration().id
+    }
+
+    /// What it does.
+    fn kind(&self) -> WorkerKind {
+        self.registration().kind
+    }
+
+    /// The queue that it is for.
+    fn queue(&self) -> &QueueName {
+        &self.registration().queue
+    }
+
+    /// The host that it was registered with.
+    fn hostname(&self) -> &str {
+        &self.registration().hostname
+    }
+
+    /// The port that it was registered with; 0 is anonymous.
+    fn port(&self) -> u16 {
+        self.registration().port
+    }
+
+    /// Its state, as the database has it now. A worker that was removed is stopped.
+    fn status(&self) -> Execute<'_, Result<WorkerStatus>> {
+        let registration = self.registration();
+        Execute::new(async move {
+            let state = registration.state(Duration::ZERO).await?;
+            Ok(state.map_or(WorkerStatus::Stopped, |(status, _)| status))
+        })
+    }
+
+    /// Whether it lives and was heard of within this time.
+    ///
+    /// # Units
+    /// `max_age` is compared by the database's clock, in microseconds.
+    fn is_healthy(&self, max_age: Duration) -> Execute<'_, Result<bool>> {
+        let registration = self.registration();
+        Execute::new(async move {
+            let state = registration.state(max_age).await?;
+            Ok(state.is_some_and(|(status, recent)| status != WorkerStatus::Stopped && recent))
+        })
+    }
+
+    /// Says that it lives. This happens by itself too, at the interval that it was created with.
+    ///
+    /// # Errors
+    /// [`Error::WorkerStopped`] where it was stopped, removed, or taken over.
+    fn heartbeat(&self) -> Execute<'_, Result<()>> {
+        let registration = self.registration();
+        Execute::new(async move {
+            let worker = registration.id;
+            let mut connection = registration.store.acquire().await?;
+            match workers::heartbeat(&mut connection, &[worker.get()])
+                .await?
+                .is_empty()
+            {
+                true => Err(Error::WorkerStopped { worker }),
+                false => Ok(()),
+            }
+        })
+    }
+
+    /// Holds it back: until it is resumed, nothing goes through it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTransition`] where it isn't ready; [`Error::WorkerStopped`] where it is gone.
+    fn suspend(&self) -> Execute<'_, Result<()>> {
+        let registration = self.registration();
+        Execute::new(step(
+            &registration.store,
+            registration.id,
+            Transition::Suspend,
+        ))
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTransition`] where it isn't suspended; [`Error::WorkerStopped`] where it is gone.
+    fn resume(&self) -> Execute<'_, Result<()>> {
+        let registration = self.registration();
+        Execute::new(step(
+            &registration.store,
+            registration.id,
+            Transition::Resume,
+        ))
+    }
+
+    /// Ends it, for good, and frees its identity. On a worker that has ended, nothing happens.
+    fn shutdown(&self) -> Execute<'_, Result<()>> {
+        let registration = self.registration();
+        Execute::new(async move {
+            match step(&registration.store, registration.id, Transition::Shutdown).await {
+                Ok(()) | Err(Error::WorkerStopped { .. }) => {
+                    registration.beating.stop();
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            }
+        })
+    }
+}
+
+/// One step, by whomever. Shutting down what is stopped is no step, and no error.
+pub(crate) async fn step(store: &Store, worker: WorkerId, transition: Transition) -> Result<()> {
+    let outcome = workers::step(&mut *store.acquire().await?, worker, transition).await?;
+    let to = transition.to();
+    match outcome {
+        None => Err(Error::WorkerStopped { worker }),
+        Some((from, true)) => {
+            telemetry::transition(worker, from, to);
+            Ok(())
+        }
+        Some((WorkerStatus::Stopped, false)) if to == WorkerStatus::Stopped => Ok(()),
+        Some((from, false)) => Err(Error::InvalidTransition { worker, from, to }),
+    }
+}
+
+/// The role of a producer.
+#[derive(Debug)]
+pub struct Sends(());
+
+/// The role of a consumer.
+#[derive(Debug)]
+pub struct Receives(());
+
+/// A role in which a worker can enqueue.
+#[diagnostic::on_unimplemented(
+    message = "a consumer can't enqueue",
+    label = "this worker receives",
+    note = "enqueue through a producer, or without a worker: `.to(\"queue\")`"
+)]
+pub trait CanEnqueue {}
+
+#[diagnostic::do_not_recommend]
+impl CanEnqueue for Sends {}
+
+/// A role in which a worker can dequeue.
+#[diagnostic::on_unimplemented(
+    message = "a producer can't dequeue",
+    label = "this worker sends",
+    note = "dequeue through a consumer, or without a worker: `.from(\"queue\")`"
+)]
+pub trait CanDequeue {}
+
+#[diagnostic::do_not_recommend]
+impl CanDequeue for Receives {}
+
+pub(crate) mod sealed {
+    use super::Registration;
+
+    #[diagnostic::on_unimplemented(
+        message = "`Worker` can't be implemented outside of pgqrs",
+        label = "a worker is a row in the database, which `create` makes",
+        note = "register one: `pgqrs::producer(\"my-service\", 3000, \"tasks\").create(&store).await?`"
+    )]
+    pub trait Registered: Send + Sync {
+        fn registration(&self) -> &Registration;
+    }
+}
+
+/// What every handle of a worker shares. When the last one is dropped, its heart stops; its identity is
+/// free again when it counts as crashed. `shutdown` frees it at once.
+pub struct Registration {
+    id: WorkerId,
+    kind: WorkerKind,
+    queue: QueueName,
+    hostname: String,
+    port: u16,
+    store: Store,
+    beating: Beating,
+}
+
+impl Registration {
+    async fn state(&self, max_age: Duration) -> Result<Option<(WorkerStatus, bool)>> {
+        workers::state(&mut *self.store.acquire().await?, self.id, max_age).await
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registration")
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .field("queue", &self.queue)
+            .field("hostname", &self.hostname)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who wants to register, before the database was asked.
+#[derive(Debug)]
+pub(crate) struct Applicant {
+    kind: WorkerKind,
+    queue: Result<QueueName>,
+    hostname: String,
+    port: u16,
+    heartbeat_interval: Duration,
+}
+
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
+/// A worker that misses this many heartbeats counts as crashed.
+const MISSED_HEARTBEATS: u32 = 4;
+const LONGEST_HOSTNAME: usize = 255;
+
+impl Applicant {
+    pub(crate) fn new(
+        kind: WorkerKind,
+        hostname: String,
+        port: u16,
+        queue: impl IntoQueue,
+    ) -> Self {
+        Self {
+            kind,
+            queue: queue.into_name(),
+            hostname,
+            port,
+            heartbeat_interval: HEARTBEAT_INTERVAL,
+        }
+    }
+
+    pub(crate) fn heartbeat_interval(self, interval: Duration) -> Self {
+        Self {
+            heartbeat_interval: interval,
+            ..self
+        }
+    }
+
+    pub(crate) async fn register(self, store: &Store) -> Result<Arc<Registration>> {
+        let Self {
+            kind,
+            queue,
+            hostname,
+            port,
+            heartbeat_interval,
+        } = self;
+        let queue = queue?;
+        let fits = (1..=LONGEST_HOSTNAME).contains(&hostname.len());
+        if !fits || hostname.contains(char::is_control) {
+            return Err(Error::InvalidHostname { hostname });
+        }
+        let interval = heartbeat_interval.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
+        let identity = Identity {
+            kind,
+            hostname: &hostname,
+            port,
+            queue: &queue,
+        };
+        let stale_after = interval * MISSED_HEARTBEATS;
+        let id = workers::register(&mut *store.acquire().await?, &identity, stale_after).await?;
+        telemetry::registered(id, kind, &queue);
+        let beating = store.heartbeats().join(store.pool(), id, interval);
+        Ok(Arc::new(Registration {
+            id,
+            kind,
+            queue,
+            hostname,
+            port,
+            store: store.clone(),
+            beating,
+        }))
+    }
+}
+
+/// Beyond these an interval makes no sense, and arithmetic with it could overflow.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);

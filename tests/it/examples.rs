@@ -1,0 +1,49 @@
+//! The examples run, and print what they say they print.
+
+use std::{env, path::PathBuf, process::Stdio};
+
+use sqlx::PgPool;
+use tokio::process::Command;
+
+use crate::support::{TestResult, url};
+
+/// A compiled example; cargo builds them with the tests.
+pub(crate) fn compiled(example: &str) -> PathBuf {
+    let test = env::current_exe().expect("the test knows where it is");
+    let profile = test.ancestors().nth(2).expect("…/deps/it");
+    profile.join("examples").join(example)
+}
+
+async fn prints_its_output(pool: &PgPool, example: &str, source: &str) -> TestResult {
+    let run = Command::new(compiled(example))
+        .env("DATABASE_URL", url(pool))
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await?;
+    assert!(
+        run.status.success(),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    let (_, promised) = source
+        .split_once("// Output:\n")
+        .expect("the example says what it prints");
+    let promised: Vec<_> = promised
+        .lines()
+        .map(|line| line.trim_start_matches("// "))
+        .collect();
+    let printed = String::from_utf8_lossy(&run.stdout);
+    assert_eq!(printed.lines().collect::<Vec<_>>(), promised);
+    Ok(())
+}
+
+#[sqlx::test(migrations = false)]
+async fn managed_producer(pool: PgPool) -> TestResult {
+    prints_its_output(
+        &pool,
+        "managed_producer",
+        include_str!("../../examples/managed_producer.rs"),
+    )
+    .await
+}

@@ -1,0 +1,5 @@
+fn example(producer: pgqrs::Producer) {
+    let _ = pgqrs::dequeue().worker(&producer);
+}
+
+fn main() {}

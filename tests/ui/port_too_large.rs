@@ -1,0 +1,3 @@
+fn main() {
+    let _ = pgqrs::producer("my-service", 70000, "tasks");
+}

@@ -1,0 +1,3 @@
+fn main() {
+    let _ = pgqrs::enqueue().message(&1).worker(&"my-service:3000");
+}
