@@ -27,6 +27,8 @@ create table pgqrs.messages (
     producer_id bigint,
     consumer_id bigint,
     headers json,
+    -- Why the last attempt failed, where it said so.
+    last_error text,
     -- `json` and not `jsonb`: inserts faster, and keeps text, digits and `\u0000` as they were sent.
     payload json not null,
     primary key (queue_id, id)
@@ -70,6 +72,7 @@ create table pgqrs.dead_letters (
     headers json,
     payload json not null,
     reason text not null,
+    last_error text,
     died_at timestamptz not null default now(),
     primary key (queue_id, id)
 );

@@ -1,13 +1,19 @@
-//! `admin(&store)`: the schema, the queues and the workers. For set-up, operators and dashboards. What it reports it
+//! `admin(&store)`: the schema, queues and workers, and what became of messages. For set-up, operators and dashboards. What it reports it
 //! reads at that moment and writes nothing for it.
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 use crate::{
     error::{Error, Result},
     lifecycle::{Transition, WorkerId},
+    message::{MessageId, Page, Visible},
     postgres::{
-        queues::{self, QueueInfo, QueueStats},
+        archive::{self, ArchivedMessage},
+        dead_letters::{self, DeadLetter},
+        messages::{self, QueuedMessage},
+        queues::{self, QueueInfo, QueueOptions, QueueStats},
         schema::{self, SchemaVersion},
         workers::{self, HeldMessage, WorkerFilter, WorkerInfo},
     },
@@ -109,7 +115,8 @@ impl Admin {
     ///
     /// No message gets lost to it: it waits for enqueues that are under way, and holds up new ones, of
     /// all queues, while it looks. It gives up with a retryable [`Error::Database`] where a transaction
-    /// that has enqueued stays open for more than two seconds. The queue's workers are removed with it.
+    /// that has enqueued stays open for more than two seconds. The queue's workers, dead
+    /// letters and archive are removed with it.
     ///
     /// # Errors
     /// [`Error::QueueNotEmpty`] with the number of messages; [`Error::QueueNotFound`].
@@ -152,6 +159,165 @@ impl Admin {
         let queue = queue.into_name()?;
         found(
             queues::stats(&mut *self.store.acquire().await?, &queue).await?,
+            queue,
+        )
+    }
+
+    /// Sets what a queue's options say.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    pub async fn configure_queue(
+        &self,
+        queue: impl IntoQueue,
+        options: QueueOptions,
+    ) -> Result<QueueInfo> {
+        let queue = queue.into_name()?;
+        found(
+            queues::configure(&mut *self.store.acquire().await?, &queue, options).await?,
+            queue,
+        )
+    }
+
+    /// Messages of a queue, by their keys: ready, delayed and leased ones.
+    ///
+    /// A queue that doesn't exist has none.
+    pub async fn messages(&self, queue: impl IntoQueue, page: Page) -> Result<Vec<QueuedMessage>> {
+        messages::list(
+            &mut *self.store.acquire().await?,
+            &queue.into_name()?,
+            &page,
+        )
+        .await
+    }
+
+    /// Deletes a message that nobody holds. Gives `false` where there is none of that key, or a consumer
+    /// holds it: then it may be handled already.
+    pub async fn cancel(&self, queue: impl IntoQueue, message: MessageId) -> Result<bool> {
+        messages::cancel(
+            &mut *self.store.acquire().await?,
+            &queue.into_name()?,
+            message,
+        )
+        .await
+    }
+
+    /// Moves a message that nobody holds to another time; the past is now. Gives `false` where there is
+    /// none of that key, or a consumer holds it.
+    pub async fn reschedule(
+        &self,
+        queue: impl IntoQueue,
+        message: MessageId,
+        time: DateTime<Utc>,
+    ) -> Result<bool> {
+        let mut connection = self.store.acquire().await?;
+        messages::reschedule(
+            &mut connection,
+            &queue.into_name()?,
+            message,
+            Visible::At(time),
+        )
+        .await
+    }
+
+    /// Dead letters of a queue, by their keys.
+    ///
+    /// A queue that doesn't exist has none.
+    pub async fn dead_letters(&self, queue: impl IntoQueue, page: Page) -> Result<Vec<DeadLetter>> {
+        dead_letters::list(
+            &mut *self.store.acquire().await?,
+            &queue.into_name()?,
+            &page,
+        )
+        .await
+    }
+
+    /// How many dead letters a queue has.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    pub async fn dead_letter_count(&self, queue: impl IntoQueue) -> Result<u64> {
+        let queue = queue.into_name()?;
+        found(
+            dead_letters::count(&mut *self.store.acquire().await?, &queue).await?,
+            queue,
+        )
+    }
+
+    /// Puts a dead letter back into its queue: ready, under its key, with all attempts before it. Gives
+    /// `false` where there is no dead letter of that key; what was handled can't be requeued.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    pub async fn requeue(&self, queue: impl IntoQueue, message: MessageId) -> Result<bool> {
+        Ok(self
+            .revive(queue.into_name()?, Some(message), Duration::ZERO)
+            .await?
+            == 1)
+    }
+
+    /// Puts all dead letters back that died at least this long ago; all of them for `Duration::ZERO`.
+    /// Gives the number of them.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    pub async fn requeue_all(&self, queue: impl IntoQueue, older_than: Duration) -> Result<u64> {
+        self.revive(queue.into_name()?, None, older_than).await
+    }
+
+    async fn revive(
+        &self,
+        queue: QueueName,
+        message: Option<MessageId>,
+        age: Duration,
+    ) -> Result<u64> {
+        let mut connection = self.store.acquire().await?;
+        let requeued = dead_letters::requeue(&mut connection, &queue, message, age).await?;
+        drop(connection);
+        self.store.wakes().enqueued(self.store.pool(), &queue);
+        found(requeued, queue)
+    }
+
+    /// Deletes dead letters that died at least this long ago. Gives the number of them.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    pub async fn purge_dead_letters(
+        &self,
+        queue: impl IntoQueue,
+        older_than: Duration,
+    ) -> Result<u64> {
+        let queue = queue.into_name()?;
+        found(
+            dead_letters::purge(&mut *self.store.acquire().await?, &queue, older_than).await?,
+            queue,
+        )
+    }
+
+    /// Archived messages of a queue, by their keys.
+    ///
+    /// A queue that doesn't exist has none.
+    pub async fn archived(
+        &self,
+        queue: impl IntoQueue,
+        page: Page,
+    ) -> Result<Vec<ArchivedMessage>> {
+        archive::list(
+            &mut *self.store.acquire().await?,
+            &queue.into_name()?,
+            &page,
+        )
+        .await
+    }
+
+    /// Deletes messages that were archived at least this long ago. Gives the number of them.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    pub async fn purge_archive(&self, queue: impl IntoQueue, older_than: Duration) -> Result<u64> {
+        let queue = queue.into_name()?;
+        found(
+            archive::purge(&mut *self.store.acquire().await?, &queue, older_than).await?,
             queue,
         )
     }
@@ -240,6 +406,18 @@ impl Admin {
     pub async fn held_messages(&self, worker: WorkerId) -> Result<Vec<HeldMessage>> {
         let held = workers::held(&mut *self.store.acquire().await?, worker).await?;
         held.ok_or(Error::WorkerNotFound { worker })
+    }
+
+    /// Makes all messages that a worker holds ready again, without waiting for their leases to run out.
+    /// Gives the number of them. For a worker that is known to be dead: a live one finds its leases lost.
+    ///
+    /// Reads all of the queue's messages.
+    ///
+    /// # Errors
+    /// [`Error::WorkerNotFound`].
+    pub async fn release(&self, worker: WorkerId) -> Result<u64> {
+        let released = messages::release_of(&mut *self.store.acquire().await?, worker).await?;
+        released.ok_or(Error::WorkerNotFound { worker })
     }
 }
 

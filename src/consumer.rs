@@ -1,13 +1,18 @@
 //! `consumer()`: a registered receiver of one queue. For long-running services, which others can watch,
-//! suspend and stop. Receiving a message needs none of it.
+//! suspend and stop. Receiving a message needs none of it; [`run`](Consumer::run) does all the rest.
 
-use std::{marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
+use std::{fmt, future::Future, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
+
+use tokio::sync::watch;
 
 use crate::{
-    dequeue::{Dequeue, FromQueue, dequeue},
-    error::Result,
+    delivery::Delivery,
+    dequeue::{Dequeue, FromQueue, LONGEST_LEASE, SHORTEST_LEASE, dequeue},
+    error::{Error, Result},
     lifecycle::WorkerKind,
     queue::{IntoQueue, Readable, Untyped},
+    retry::RetryPolicy,
+    run::{IntoOutcome, Run},
     store::{Execute, Store},
     worker::{Applicant, Receives, Registration, Worker, sealed::Registered},
 };
@@ -21,10 +26,18 @@ use crate::{
 /// # Example
 /// ```no_run
 /// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
-/// let consumer = pgqrs::consumer("my-service", 3001, "tasks").create(&store).await?;
-/// for delivery in consumer.dequeue().limit(10).execute(&store).await? {
-///     delivery.ack(&store).await?;
-/// }
+/// use pgqrs::{Delivery, Outcome};
+/// use serde_json::Value;
+///
+/// let consumer = pgqrs::consumer("my-service", 3001, "tasks").concurrency(8).create(&store).await?;
+/// let report = consumer
+///     .run(|delivery: Delivery<Value>| async move {
+///         println!("{}", delivery.payload()?);
+///         Ok::<_, pgqrs::Error>(())
+///     })
+///     .with_graceful_shutdown(async { tokio::signal::ctrl_c().await.unwrap_or(()) })
+///     .await?;
+/// println!("{report:?}");
 /// # Ok(())
 /// # }
 /// ```
@@ -35,7 +48,34 @@ pub fn consumer<Q: IntoQueue>(
 ) -> ConsumerBuilder<Q::Carries> {
     ConsumerBuilder {
         applicant: Applicant::new(WorkerKind::Consumer, hostname.into(), port, queue),
+        options: Options::default(),
         carries: PhantomData,
+    }
+}
+
+/// How a consumer runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    pub(crate) concurrency: usize,
+    pub(crate) prefetch: usize,
+    pub(crate) lease: Duration,
+    pub(crate) poll_interval: Duration,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) handler_timeout: Option<Duration>,
+    pub(crate) listen: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            concurrency: 8,
+            prefetch: 256,
+            lease: Duration::from_secs(30),
+            poll_interval: Duration::from_millis(250),
+            retry: RetryPolicy::default(),
+            handler_timeout: None,
+            listen: true,
+        }
     }
 }
 
@@ -44,10 +84,59 @@ pub fn consumer<Q: IntoQueue>(
 #[must_use = "a consumer is registered by `.create(&store).await`"]
 pub struct ConsumerBuilder<C = Untyped> {
     applicant: Applicant,
+    options: Options,
     carries: PhantomData<fn() -> C>,
 }
 
 impl<C> ConsumerBuilder<C> {
+    /// How many handlers run at once; 8 unless told, and at least 1.
+    pub fn concurrency(mut self, handlers: usize) -> Self {
+        self.options.concurrency = handlers.max(1);
+        self
+    }
+
+    /// The most messages to hold ready beyond those being handled; 256 unless told. Fewer are fetched where
+    /// handlers take their time, so that other consumers get their share: about as many as are handled in a
+    /// twentieth of a second.
+    pub fn prefetch(mut self, messages: usize) -> Self {
+        self.options.prefetch = messages.min(5_000);
+        self
+    }
+
+    /// How long a message stays away from others if this consumer crashes, from a millisecond to a day; 30
+    /// seconds unless told. While its handler runs, the lease is extended every third of this.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.options.lease = lease;
+        self
+    }
+
+    /// How soon a message is found that nothing hints at: a delayed one, or one enqueued in a transaction;
+    /// 250 milliseconds unless told, and at least one.
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.options.poll_interval = interval.clamp(Duration::from_millis(1), LONGEST_LEASE);
+        self
+    }
+
+    /// How long a message waits after a failed attempt.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.retry = policy;
+        self
+    }
+
+    /// Cuts a handler off after this time, and counts that as a failed attempt. Without it, a handler may
+    /// run for ever.
+    pub fn handler_timeout(mut self, timeout: Duration) -> Self {
+        self.options.handler_timeout = Some(timeout);
+        self
+    }
+
+    /// Whether to be woken by other processes through LISTEN, on a connection of its own that all of a
+    /// store's consumers share; true unless told. Otherwise they are found by polling.
+    pub fn listen(mut self, listen: bool) -> Self {
+        self.options.listen = listen;
+        self
+    }
+
     /// How often it says that it lives, from 10 ms to a day; 15 seconds unless told. When four in a row
     /// are missing, it counts as crashed, and another can take over its identity.
     pub fn heartbeat_interval(self, interval: Duration) -> Self {
@@ -63,12 +152,10 @@ impl<C> ConsumerBuilder<C> {
     /// of its own.
     ///
     /// # Errors
-    /// [`Error::WorkerExists`](crate::Error::WorkerExists) where one of the same host, port and queue
-    /// lives; [`Error::InvalidHostname`](crate::Error::InvalidHostname) for an empty host, one of more
-    /// than 255 bytes, or one with control characters;
-    /// [`Error::QueueNotFound`](crate::Error::QueueNotFound),
-    /// [`Error::InvalidQueueName`](crate::Error::InvalidQueueName),
-    /// [`Error::NotInstalled`](crate::Error::NotInstalled). No row is left behind.
+    /// [`Error::LeaseOutOfRange`]; [`Error::WorkerExists`] where one of the same host, port and queue
+    /// lives; [`Error::InvalidHostname`] for an empty host, one of more than 255 bytes, or one with control
+    /// characters; [`Error::QueueNotFound`], [`Error::InvalidQueueName`], [`Error::NotInstalled`]. No row
+    /// is left behind.
     ///
     /// # Source
     /// One `insert into pgqrs.workers … on conflict do nothing`, held by a unique index.
@@ -77,23 +164,38 @@ impl<C> ConsumerBuilder<C> {
         C: 'static,
     {
         Execute::new(async move {
-            let registration = self.applicant.register(store).await?;
-            Ok(Consumer {
+            let Self {
+                applicant, options, ..
+            } = self;
+            if !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&options.lease) {
+                let (lease, min, max) = (options.lease, SHORTEST_LEASE, LONGEST_LEASE);
+                return Err(Error::LeaseOutOfRange { lease, min, max });
+            }
+            let registration = applicant.register(store).await?;
+            let stop = watch::Sender::new(false);
+            let handle = ConsumerHandle {
                 registration,
+                stop,
                 carries: PhantomData,
+            };
+            Ok(Consumer {
+                handle,
+                store: store.clone(),
+                options,
             })
         })
     }
 }
 
-/// A registered consumer. Cheap to clone: all clones are one worker.
+/// A registered consumer.
 ///
-/// It is a [`Worker`], and has that trait's methods whether or not it is imported. Dropping all clones
-/// stops its heartbeat; call [`shutdown`](Worker::shutdown) to free its identity at once.
-#[derive(Debug)]
+/// It is a [`Worker`], and has that trait's methods whether or not it is imported. Dropping it and all of
+/// its [`handle`](Self::handle)s stops its heartbeat; call [`shutdown`](Worker::shutdown) to free its
+/// identity at once.
 pub struct Consumer<C = Untyped> {
-    registration: Arc<Registration>,
-    carries: PhantomData<fn() -> C>,
+    handle: ConsumerHandle<C>,
+    store: Store,
+    options: Options,
 }
 
 impl<C: 'static> Consumer<C> {
@@ -108,22 +210,97 @@ impl<C: 'static> Consumer<C> {
     where
         C: Readable,
     {
-        dequeue().worker(self)
+        dequeue().lease(self.options.lease).worker(self)
+    }
+
+    /// Another handle of the same worker, for whoever watches or stops it while it runs.
+    pub fn handle(&self) -> ConsumerHandle<C> {
+        self.handle.clone()
+    }
+
+    /// Receives messages and hands each to the handler, until it is told to stop. Nothing happens until
+    /// this is awaited.
+    ///
+    /// # Shape
+    /// The handler takes the delivery, and gives `Result<(), E>`, an [`Outcome`](crate::Outcome), or a
+    /// `Result` of that. `Ok(())` acknowledges the message; an error, like a panic, is a failed attempt,
+    /// after which the message waits by the retry policy, or becomes a dead letter where its attempts are
+    /// used up. A handler that has settled the delivery by itself, in its own transaction, returns `Ok(())`
+    /// too.
+    ///
+    /// While a handler runs, its message's lease is extended. Messages whose payload doesn't decode become
+    /// dead letters and never reach the handler. When the database is away, the loop waits, longer each
+    /// time up to five seconds, and goes on.
+    ///
+    /// Acknowledgements travel in batches, and with the next claim where there is one. Like a claim, they
+    /// are then not waited for until they are on the disk: a crash of the server can undo the last fraction
+    /// of a second of them, and those messages are delivered again.
+    ///
+    /// Dropping the future, instead of stopping it gracefully, aborts the handlers; their messages come
+    /// back when the leases run out.
+    ///
+    /// # Errors
+    /// [`Error::NotInstalled`], [`Error::SchemaOutdated`], [`Error::QueueNotFound`], [`Error::Closed`]:
+    /// what waiting doesn't mend. A worker that others have stopped ends with a report.
+    ///
+    /// # Example
+    /// See [`consumer`], and `examples/worker.rs`, `examples/transactional_handler.rs`.
+    pub fn run<F, R>(self, handler: F) -> Run<C, F>
+    where
+        C: Readable,
+        F: Fn(Delivery<C::Payload>) -> R + Send + Sync + 'static,
+        R: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        Run::new(self.handle, self.store, self.options, handler)
     }
 }
 
-impl<C> Clone for Consumer<C> {
+/// A handle of a consumer that is, or will be, running. Cheap to clone.
+///
+/// It is a [`Worker`] too: the same one.
+pub struct ConsumerHandle<C = Untyped> {
+    registration: Arc<Registration>,
+    stop: watch::Sender<bool>,
+    carries: PhantomData<fn() -> C>,
+}
+
+impl<C> ConsumerHandle<C> {
+    /// Lets [`run`](Consumer::run) come to its end: no more claims; handlers finish, up to the deadline;
+    /// what is left goes back to the queue. Returns at once; the report is what `run` gives.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    pub(crate) fn stopped(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+}
+
+impl<C> Clone for ConsumerHandle<C> {
     fn clone(&self) -> Self {
         Self {
             registration: Arc::clone(&self.registration),
+            stop: self.stop.clone(),
             carries: PhantomData,
         }
     }
 }
 
-impl<C> Registered for Consumer<C> {
+impl<C> Registered for ConsumerHandle<C> {
     fn registration(&self) -> &Registration {
         &self.registration
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<C> Worker for ConsumerHandle<C> {
+    type Carries = C;
+    type Role = Receives;
+}
+
+impl<C> Registered for Consumer<C> {
+    fn registration(&self) -> &Registration {
+        &self.handle.registration
     }
 }
 
@@ -139,5 +316,29 @@ impl<C: 'static> Deref for Consumer<C> {
 
     fn deref(&self) -> &Self::Target {
         self
+    }
+}
+
+impl<C: 'static> Deref for ConsumerHandle<C> {
+    type Target = dyn Worker<Carries = C, Role = Receives>;
+
+    fn deref(&self) -> &Self::Target {
+        self
+    }
+}
+
+impl<C> fmt::Debug for Consumer<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Consumer")
+            .field(self.registration())
+            .finish()
+    }
+}
+
+impl<C> fmt::Debug for ConsumerHandle<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ConsumerHandle")
+            .field(self.registration())
+            .finish()
     }
 }

@@ -2,32 +2,103 @@
 //! delivery by value, so nothing can be settled twice; and it can still fail, since the lease may have
 //! run out.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+use sqlx::PgConnection;
 use tracing::Instrument;
 
 use crate::{
+    dequeue::{LONGEST_LEASE, SHORTEST_LEASE},
     error::{Error, Result},
-    message::{Message, MessageId, Priority},
-    postgres::messages,
-    store::{Execute, Executor},
+    message::{Message, MessageId, Priority, Visible},
+    postgres::messages::{self, Failure, Leased},
+    retry::RetryPolicy,
+    store::{Acquire, Execute, Executor, Store},
     telemetry,
 };
 
 /// A leased message, with its payload decoded as `T`.
 ///
-/// Dropping it settles nothing: the message is delivered again when its lease runs out.
+/// It is settled by one of [`ack`](Self::ack), [`archive`](Self::archive), [`nack`](Self::nack),
+/// [`retry_in`](Self::retry_in) and [`dead_letter`](Self::dead_letter), on a store or in a transaction of
+/// the caller's, with which it then commits. Dropping it settles nothing: the message is delivered again
+/// when its lease runs out.
+///
+/// # Errors
+/// Each of them fails with [`Unsettled`], which hands the delivery back: with [`Error::LeaseLost`] where
+/// the lease ran out and the message went to somebody else, or the message is gone, and then nothing was
+/// changed; with one of the connection's errors where trying again can help. `?` turns it into an
+/// [`Error`].
 #[must_use = "a delivery that is not settled comes back when its lease runs out: call `.ack(&store)`"]
 pub struct Delivery<T> {
     message: Message,
     payload: Result<T, Arc<serde_json::Error>>,
+    lease: Arc<Lease>,
+    store: Store,
+    retry: RetryPolicy,
+}
+
+/// What a delivery and the loop that keeps it alive share.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) leased: Leased,
+    /// In microseconds since 1970, by the database's clock.
+    expires_at: AtomicI64,
+    settled: AtomicBool,
+}
+
+impl Lease {
+    pub(crate) fn extended(&self, until: DateTime<Utc>) {
+        self.expires_at
+            .store(until.timestamp_micros(), Ordering::Relaxed);
+    }
+
+    /// Whether a handler has settled it by itself; in a transaction that may still be rolled back.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
+    }
 }
 
 impl<T> Delivery<T> {
-    pub(crate) fn new(message: Message, decode: fn(&str) -> serde_json::Result<T>) -> Self {
+    pub(crate) fn new(
+        message: Message,
+        decode: fn(&str) -> serde_json::Result<T>,
+        store: Store,
+        retry: RetryPolicy,
+    ) -> Self {
         let payload = decode(&message.payload).map_err(Arc::new);
-        Self { message, payload }
+        let Message {
+            queue_id,
+            id,
+            lease_token: token,
+            lease_expires_at,
+            ..
+        } = message;
+        let lease = Lease {
+            leased: Leased {
+                queue_id,
+                id,
+                token,
+            },
+            expires_at: AtomicI64::new(lease_expires_at.timestamp_micros()),
+            settled: AtomicBool::new(false),
+        };
+        Self {
+            message,
+            payload,
+            lease: Arc::new(lease),
+            store,
+            retry,
+        }
     }
 
     /// The message's key.
@@ -52,6 +123,14 @@ impl<T> Delivery<T> {
         &self.message.payload
     }
 
+    /// What was sent along with the payload, if anything was.
+    pub fn headers(&self) -> Option<&RawValue> {
+        self.message
+            .headers
+            .as_deref()
+            .and_then(|headers| serde_json::from_str(headers).ok())
+    }
+
     /// The message's priority.
     pub fn priority(&self) -> Priority {
         self.message.priority
@@ -67,9 +146,45 @@ impl<T> Delivery<T> {
         self.message.enqueued_at
     }
 
-    /// When the lease runs out, by the database's clock.
+    /// When the lease runs out, by the database's clock. It moves when the lease is extended, which
+    /// [`Consumer::run`](crate::Consumer::run) does by itself.
     pub fn lease_expires_at(&self) -> DateTime<Utc> {
-        self.message.lease_expires_at
+        let micros = self.lease.expires_at.load(Ordering::Relaxed);
+        DateTime::from_timestamp_micros(micros).unwrap_or(self.message.lease_expires_at)
+    }
+
+    /// Lets the lease run this long from now on. The work takes longer than was thought.
+    ///
+    /// # Units
+    /// From a millisecond to a day, by the database's clock.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`]; [`Error::LeaseOutOfRange`]; those of the connection.
+    ///
+    /// # Source
+    /// `update pgqrs.messages set visible_at = … where … lease_token = …`
+    pub fn extend(&self, lease: Duration) -> Execute<'_, Result<()>> {
+        let (held, store) = (Arc::clone(&self.lease), self.store.clone());
+        Execute::new(async move {
+            if !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&lease) {
+                return Err(Error::LeaseOutOfRange {
+                    lease,
+                    min: SHORTEST_LEASE,
+                    max: LONGEST_LEASE,
+                });
+            }
+            let mut connection = store.acquire().await?;
+            let extended = messages::extend(&mut connection, &[held.leased], lease).await?;
+            match extended.first() {
+                Some((_, until)) => {
+                    held.extended(*until);
+                    Ok(())
+                }
+                None => Err(Error::LeaseLost {
+                    message: held.leased.id,
+                }),
+            }
+        })
     }
 
     /// Says that the message is done: deletes it.
@@ -83,41 +198,208 @@ impl<T> Delivery<T> {
     /// # }
     /// ```
     ///
-    /// # Errors
-    /// [`Unsettled`], which hands the delivery back: with [`Error::LeaseLost`] where the lease ran out or
-    /// the message is gone, and then nothing was changed; with one of the connection's errors where
-    /// trying again can help. `?` turns it into an [`Error`].
-    ///
     /// # Source
-    /// `delete from pgqrs.messages where queue_id = … and id = … and lease_token = …`
+    /// `delete from pgqrs.messages where … lease_token = …`
     pub fn ack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T>>>
     where
         T: Send + 'c,
     {
+        self.settle(Ok(Settlement::Ack), on)
+    }
+
+    /// Says that the message is done, and keeps it in `pgqrs.archive`.
+    ///
+    /// # Source
+    /// `delete from pgqrs.messages …` and `insert into pgqrs.archive …` in one statement.
+    pub fn archive<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T>>>
+    where
+        T: Send + 'c,
+    {
+        self.settle(Ok(Settlement::Archive), on)
+    }
+
+    /// Says that this attempt failed. The message is delivered again after the retry policy's wait, or
+    /// becomes a dead letter where its attempts are used up.
+    ///
+    /// The policy is the consumer's, or [`RetryPolicy::default`] for what was dequeued without one.
+    ///
+    /// # Source
+    /// `update pgqrs.messages set visible_at = …`, or `delete …` and `insert into pgqrs.dead_letters …`, in
+    /// one statement.
+    pub fn nack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T>>>
+    where
+        T: Send + 'c,
+    {
+        let wait = self.retry.jittered(self.attempt(), rand::random());
+        self.settle(Ok(Settlement::Retry(wait)), on)
+    }
+
+    /// As [`nack`](Self::nack), with a wait of the caller's.
+    ///
+    /// # Errors
+    /// Also [`Error::DelayTooLong`].
+    pub fn retry_in<'c>(
+        self,
+        wait: Duration,
+        on: impl Executor + 'c,
+    ) -> Execute<'c, Result<(), Unsettled<T>>>
+    where
+        T: Send + 'c,
+    {
+        self.settle(Visible::after(wait).map(|_| Settlement::Retry(wait)), on)
+    }
+
+    /// Says that the message can't be handled: moves it to the dead letters, whatever attempts are left.
+    ///
+    /// # Source
+    /// `delete from pgqrs.messages …` and `insert into pgqrs.dead_letters …` in one statement.
+    pub fn dead_letter<'c>(
+        self,
+        reason: impl Into<String>,
+        on: impl Executor + 'c,
+    ) -> Execute<'c, Result<(), Unsettled<T>>>
+    where
+        T: Send + 'c,
+    {
+        self.settle(Ok(Settlement::DeadLetter(reason.into())), on)
+    }
+
+    fn settle<'c>(
+        self,
+        settlement: Result<Settlement>,
+        on: impl Executor + 'c,
+    ) -> Execute<'c, Result<(), Unsettled<T>>>
+    where
+        T: Send + 'c,
+    {
         Execute::new(async move {
-            let span = telemetry::settle("ack", self.message.id.get());
+            let id = self.message.id;
+            let verb = settlement.as_ref().map_or("nack", Settlement::verb);
+            let span = telemetry::settle(verb, Some(id.get()));
             let call = async {
+                let settlement = settlement?;
                 let mut connection = on.acquire().await?;
-                let Message {
-                    queue_id,
-                    id,
-                    lease_token,
-                    ..
-                } = self.message;
-                match messages::ack(&mut connection, queue_id, id, lease_token).await? {
+                match settlement
+                    .carry_out(&mut connection, self.lease.leased)
+                    .await?
+                {
                     true => Ok(()),
                     false => Err(Error::LeaseLost { message: id }),
                 }
             };
-            call.instrument(span.clone()).await.map_err(|error| {
-                telemetry::failed(&span, &error);
-                Unsettled {
-                    delivery: Box::new(self),
-                    error,
+            match call.instrument(span.clone()).await {
+                Ok(()) => {
+                    self.lease.settled.store(true, Ordering::Release);
+                    Ok(())
                 }
-            })
+                Err(error) => {
+                    telemetry::failed(&span, &error);
+                    Err(Unsettled {
+                        delivery: Box::new(self),
+                        error,
+                    })
+                }
+            }
         })
     }
+
+    pub(crate) fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+}
+
+enum Settlement {
+    Ack,
+    Archive,
+    Retry(Duration),
+    DeadLetter(String),
+}
+
+impl Settlement {
+    fn verb(&self) -> &'static str {
+        match self {
+            Self::Ack => "ack",
+            Self::Archive => "archive",
+            Self::Retry(_) => "nack",
+            Self::DeadLetter(_) => "dead_letter",
+        }
+    }
+
+    /// `false` where the lease was lost.
+    async fn carry_out(self, connection: &mut PgConnection, leased: Leased) -> Result<bool> {
+        let (delay, dead) = match self {
+            Self::Ack => return Ok(!messages::ack(connection, &[leased]).await?.is_empty()),
+            Self::Archive => {
+                return Ok(!messages::archive(connection, &[leased]).await?.is_empty());
+            }
+            Self::Retry(wait) => (wait, None),
+            Self::DeadLetter(reason) => (Duration::ZERO, Some(reason)),
+        };
+        let failure = Failure {
+            leased,
+            delay,
+            error: None,
+            dead,
+        };
+        Ok(!messages::fail(connection, &[failure]).await?.is_empty())
+    }
+}
+
+/// Acknowledges many deliveries, of one queue or of several, in one statement.
+///
+/// # Shape
+/// Gives the keys of those whose lease was lost; all the others are done.
+///
+/// # Errors
+/// [`UnsettledBatch`], which hands all of them back.
+///
+/// # Source
+/// `delete from pgqrs.messages using unnest(…) where … lease_token = …`
+///
+/// # Example
+/// ```no_run
+/// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+/// let deliveries = pgqrs::dequeue().from("tasks").limit(100).execute(&store).await?;
+/// let lost = pgqrs::ack_all(deliveries, &store).await?;
+/// assert!(lost.is_empty());
+/// # Ok(())
+/// # }
+/// ```
+pub fn ack_all<'c, T: Send + 'c>(
+    deliveries: Vec<Delivery<T>>,
+    on: impl Executor + 'c,
+) -> Execute<'c, Result<Vec<MessageId>, UnsettledBatch<T>>> {
+    Execute::new(async move {
+        if deliveries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let span = telemetry::settle("ack", None);
+        telemetry::batch(&span, deliveries.len());
+        let leased: Vec<_> = deliveries
+            .iter()
+            .map(|delivery| delivery.lease.leased)
+            .collect();
+        let call = async {
+            let mut connection = on.acquire().await?;
+            messages::ack(&mut connection, &leased).await
+        };
+        match call.instrument(span.clone()).await {
+            Ok(mut acked) => {
+                acked.sort_unstable();
+                let is_acked =
+                    |delivery: &&Delivery<T>| acked.binary_search(&delivery.id()).is_ok();
+                for delivery in deliveries.iter().filter(is_acked) {
+                    delivery.lease.settled.store(true, Ordering::Release);
+                }
+                let lost = deliveries.iter().filter(|delivery| !is_acked(delivery));
+                Ok(lost.map(Delivery::id).collect())
+            }
+            Err(error) => {
+                telemetry::failed(&span, &error);
+                Err(UnsettledBatch { deliveries, error })
+            }
+        }
+    })
 }
 
 /// Without the payload, which has no place in a log.
@@ -127,7 +409,7 @@ impl<T> fmt::Debug for Delivery<T> {
             .field("id", &self.message.id)
             .field("attempt", &self.message.attempt)
             .field("enqueued_at", &self.message.enqueued_at)
-            .field("lease_expires_at", &self.message.lease_expires_at)
+            .field("lease_expires_at", &self.lease_expires_at())
             .finish_non_exhaustive()
     }
 }
@@ -165,6 +447,43 @@ impl<T> fmt::Debug for Unsettled<T> {
 /// For `?` in a function that returns an [`Error`] and has no use for the delivery.
 impl<T> From<Unsettled<T>> for Error {
     fn from(unsettled: Unsettled<T>) -> Self {
+        unsettled.error
+    }
+}
+
+/// Deliveries that could not be settled, and why.
+#[derive(thiserror::Error)]
+#[error("{} messages could not be settled", .deliveries.len())]
+pub struct UnsettledBatch<T> {
+    deliveries: Vec<Delivery<T>>,
+    #[source]
+    error: Error,
+}
+
+impl<T> UnsettledBatch<T> {
+    /// Why.
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// The deliveries, to try again.
+    pub fn into_deliveries(self) -> Vec<Delivery<T>> {
+        self.deliveries
+    }
+}
+
+impl<T> fmt::Debug for UnsettledBatch<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnsettledBatch")
+            .field("deliveries", &self.deliveries)
+            .field("error", &self.error)
+            .finish()
+    }
+}
+
+/// For `?` in a function that returns an [`Error`] and has no use for the deliveries.
+impl<T> From<UnsettledBatch<T>> for Error {
+    fn from(unsettled: UnsettledBatch<T>) -> Self {
         unsettled.error
     }
 }

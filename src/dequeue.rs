@@ -9,8 +9,9 @@ use crate::{
     delivery::Delivery,
     error::{Error, Result},
     lifecycle::WorkerId,
-    postgres::messages,
+    postgres::messages::{self, Claim},
     queue::{IntoQueue, QueueName, Readable},
+    retry::RetryPolicy,
     store::{Acquire, Execute, Store},
     telemetry,
     worker::{CanDequeue, Worker},
@@ -66,8 +67,8 @@ pub struct Dequeue<S = NoSource> {
 }
 
 const DEFAULT_LEASE: Duration = Duration::from_secs(30);
-const SHORTEST_LEASE: Duration = Duration::from_millis(1);
-const LONGEST_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const SHORTEST_LEASE: Duration = Duration::from_millis(1);
+pub(crate) const LONGEST_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 const HIGHEST_LIMIT: u32 = 10_000;
 
 impl<S> Dequeue<S> {
@@ -170,27 +171,37 @@ impl<S> Dequeue<S> {
             }
             let (queue, consumer, decode) = source.into_parts()?;
             let span = telemetry::receive(queue.as_str());
+            let reading = on.hints().begin(&queue);
+            let claim = Claim {
+                queue: &queue,
+                consumer,
+                limit,
+                lease,
+                from: reading.from,
+            };
             let call = async {
                 let mut connection = on.acquire().await?;
-                messages::claim(
-                    &mut connection,
-                    &queue,
-                    consumer,
-                    limit,
-                    lease,
-                    rand::random(),
-                )
-                .await
+                let claimed = messages::claim(&mut connection, &claim, &[]).await?;
+                match claimed.refusal {
+                    Some(refusal) => Err(refusal),
+                    None => Ok(claimed),
+                }
             };
             let claimed = call
                 .instrument(span.clone())
                 .await
-                .inspect(|messages| telemetry::received(&span, messages.len()))
                 .inspect_err(|error| telemetry::failed(&span, error))?;
-            Ok(claimed
-                .into_iter()
-                .map(|message| Delivery::new(message, decode))
-                .collect())
+            on.hints().end(
+                &queue,
+                &reading,
+                claimed.now,
+                &claimed.messages,
+                claimed.full,
+            );
+            telemetry::batch(&span, claimed.messages.len());
+            let retry = RetryPolicy::default();
+            let deliver = |message| Delivery::new(message, decode, on.clone(), retry);
+            Ok(claimed.messages.into_iter().map(deliver).collect())
         })
     }
 }

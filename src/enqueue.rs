@@ -299,10 +299,14 @@ async fn send(on: impl Executor, envelope: &Envelope, payloads: &[String]) -> Re
     if payloads.is_empty() {
         return Ok(Enqueued::new(Vec::new()));
     }
+    let store = on.store();
     let mut connection = on.acquire().await?;
-    messages::insert(&mut connection, envelope, payloads)
-        .await
-        .map(Enqueued::new)
+    let ids = messages::insert(&mut connection, envelope, payloads).await?;
+    drop(connection);
+    if let (Some(store), Visible::Now) = (store, envelope.visible) {
+        store.wakes().enqueued(store.pool(), &envelope.queue);
+    }
+    Ok(Enqueued::new(ids))
 }
 
 fn check_sizes(payloads: Vec<String>, limit: usize) -> Result<Vec<String>> {

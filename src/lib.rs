@@ -12,8 +12,12 @@ mod message;
 mod postgres;
 mod producer;
 mod queue;
+mod retry;
+mod run;
 mod store;
 mod telemetry;
+mod wake;
+mod watermark;
 mod worker;
 
 /// The states of the builders, for the documentation: they can't be built outside this crate.
@@ -30,20 +34,25 @@ pub mod state {
 
 pub use crate::{
     admin::{Admin, admin},
-    consumer::{Consumer, ConsumerBuilder, consumer},
-    delivery::{Delivery, Unsettled},
+    consumer::{Consumer, ConsumerBuilder, ConsumerHandle, consumer},
+    delivery::{Delivery, Unsettled, UnsettledBatch, ack_all},
     dequeue::{Dequeue, dequeue},
     enqueue::{Enqueue, IntoDelay, enqueue},
     error::{Error, Result},
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
-    message::{Enqueued, MessageId, Priority},
+    message::{Enqueued, MessageId, Page, Priority},
     postgres::{
-        queues::{QueueInfo, QueueStats},
+        archive::ArchivedMessage,
+        dead_letters::DeadLetter,
+        messages::QueuedMessage,
+        queues::{QueueInfo, QueueOptions, QueueStats},
         schema::{MIGRATOR, SchemaVersion},
         workers::{HeldMessage, WorkerFilter, WorkerInfo},
     },
     producer::{Producer, ProducerBuilder, producer},
     queue::{Carries, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped},
+    retry::RetryPolicy,
+    run::{IntoOutcome, Outcome, Report, Run},
     store::{ConnectOptions, Execute, Executor, Store, connect, connect_with},
     worker::Worker,
 };

@@ -7,6 +7,7 @@ use std::{fmt, io, ops::Deref, slice, time::Duration, vec};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::ser::Formatter;
+use typed_builder::TypedBuilder;
 
 use crate::{
     error::{Error, Result},
@@ -65,6 +66,9 @@ pub enum Priority {
 }
 
 impl Priority {
+    /// In the order of delivery.
+    pub(crate) const ALL: [Self; 4] = [Self::Urgent, Self::High, Self::Normal, Self::Low];
+
     /// As the database has it: the smaller, the sooner.
     pub(crate) const fn rank(self) -> i16 {
         match self {
@@ -124,6 +128,48 @@ impl<'a> IntoIterator for &'a Enqueued {
     }
 }
 
+/// Which part of a list to read: by keys, from the first on.
+///
+/// # Example
+/// ```
+/// use pgqrs::Page;
+///
+/// let first = Page::default();
+/// let with_payloads = Page::builder().limit(10).payload(true).build();
+/// ```
+#[derive(Debug, Clone, Copy, TypedBuilder)]
+pub struct Page {
+    /// Only what comes after this key: the last one of the page before.
+    #[builder(default, setter(strip_option))]
+    after: Option<MessageId>,
+    /// The most to read; 100 by default.
+    #[builder(default = 100)]
+    limit: u32,
+    /// Whether to read payloads too; false by default.
+    #[builder(default)]
+    payload: bool,
+}
+
+impl Page {
+    pub(crate) fn after(&self) -> i64 {
+        self.after.map_or(i64::MIN, MessageId::get)
+    }
+
+    pub(crate) fn limit(&self) -> i64 {
+        i64::from(self.limit)
+    }
+
+    pub(crate) fn with_payload(&self) -> bool {
+        self.payload
+    }
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self::builder().build()
+    }
+}
+
 /// What goes in with payloads, and is the same for all of a batch.
 #[derive(Debug)]
 pub(crate) struct Envelope {
@@ -145,6 +191,7 @@ pub(crate) struct Message {
     pub(crate) attempt: i32,
     pub(crate) lease_token: i64,
     pub(crate) lease_expires_at: DateTime<Utc>,
+    pub(crate) headers: Option<String>,
     pub(crate) payload: String,
 }
 

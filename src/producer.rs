@@ -1,7 +1,7 @@
 //! `producer()`: a registered sender to one queue. For long-running services, whose messages then say who
 //! sent them, and which others can watch, suspend and stop. Sending a message needs none of it.
 
-use std::{marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
+use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
 
 use crate::{
     enqueue::{ByWorker, Enqueue, NoMessage, enqueue},
@@ -90,7 +90,6 @@ impl<C> ProducerBuilder<C> {
 ///
 /// It is a [`Worker`], and has that trait's methods whether or not it is imported. Dropping all clones
 /// stops its heartbeat; call [`shutdown`](Worker::shutdown) to free its identity at once.
-#[derive(Debug)]
 pub struct Producer<C = Untyped> {
     registration: Arc<Registration>,
     carries: PhantomData<fn() -> C>,
@@ -136,5 +135,13 @@ impl<C: 'static> Deref for Producer<C> {
 
     fn deref(&self) -> &Self::Target {
         self
+    }
+}
+
+impl<C> fmt::Debug for Producer<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Producer")
+            .field(self.registration())
+            .finish()
     }
 }

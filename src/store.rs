@@ -23,6 +23,8 @@ use crate::{
     heartbeat::Heartbeats,
     postgres::{queues, schema},
     queue::{IntoQueue, Queue},
+    wake::Wakes,
+    watermark::Hints,
 };
 
 /// Connects to a database with the default [`ConnectOptions`].
@@ -94,7 +96,10 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
     Ok(Store(Arc::new(Inner {
         pool,
         payload_limit: options.payload_limit,
+        can_listen: !options.pgbouncer,
         heartbeats: Heartbeats::default(),
+        hints: Hints::default(),
+        wakes: Wakes::default(),
     })))
 }
 
@@ -142,7 +147,8 @@ pub struct ConnectOptions {
     #[builder(default)]
     install: bool,
     /// Whether the URL leads to PgBouncer; false by default. It refuses connections that bring settings
-    /// along, so `plan_cache_mode` is left as it is. In transaction mode it takes PgBouncer 1.21 with
+    /// along, so `plan_cache_mode` is left as it is; and there is no LISTEN through it, so consumers poll.
+    /// In transaction mode it takes PgBouncer 1.21 with
     /// `max_prepared_statements`, as all of sqlx does.
     #[builder(default)]
     pgbouncer: bool,
@@ -193,13 +199,29 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     pool: PgPool,
     payload_limit: usize,
+    /// Whether LISTEN reaches the server that NOTIFY is sent by.
+    can_listen: bool,
     heartbeats: Heartbeats,
+    hints: Hints,
+    wakes: Wakes,
 }
 
 impl Store {
     /// The pool behind the store, for statements of the application's own.
     pub fn pool(&self) -> &PgPool {
         &self.0.pool
+    }
+
+    pub(crate) fn can_listen(&self) -> bool {
+        self.0.can_listen
+    }
+
+    pub(crate) fn hints(&self) -> &Hints {
+        &self.0.hints
+    }
+
+    pub(crate) fn wakes(&self) -> &Wakes {
+        &self.0.wakes
     }
 
     pub(crate) fn heartbeats(&self) -> &Heartbeats {
@@ -241,7 +263,10 @@ impl From<PgPool> for Store {
         Self(Arc::new(Inner {
             pool,
             payload_limit: PAYLOAD_LIMIT,
+            can_listen: true,
             heartbeats: Heartbeats::default(),
+            hints: Hints::default(),
+            wakes: Wakes::default(),
         }))
     }
 }
@@ -259,7 +284,7 @@ impl fmt::Debug for Store {
 mod sealed {
     use std::{future::Future, ops::DerefMut};
 
-    use super::{PAYLOAD_LIMIT, PgConnection, Result};
+    use super::{PAYLOAD_LIMIT, PgConnection, Result, Store};
 
     #[diagnostic::on_unimplemented(
         message = "`Executor` can't be implemented outside of pgqrs",
@@ -274,6 +299,11 @@ mod sealed {
         /// The most bytes that one payload may have.
         fn payload_limit(&self) -> usize {
             PAYLOAD_LIMIT
+        }
+
+        /// The store, where what is done is durable once it is done, and its consumers can be woken.
+        fn store(&self) -> Option<Store> {
+            None
         }
     }
 }
@@ -313,6 +343,10 @@ impl Acquire for &Store {
 
     fn payload_limit(&self) -> usize {
         self.0.payload_limit
+    }
+
+    fn store(&self) -> Option<Store> {
+        Some((*self).clone())
     }
 }
 

@@ -42,8 +42,23 @@ pub(crate) fn receive(queue: &str) -> Span {
     )
 }
 
-/// The end of a delivery; `verb` is `ack`, `nack` and so on.
-pub(crate) fn settle(verb: &'static str, message: i64) -> Span {
+/// A handler at work on a delivery.
+pub(crate) fn process(queue: &str, message: i64, attempt: u32) -> Span {
+    tracing::info_span!(
+        "process",
+        otel.kind = "consumer",
+        messaging.system = "pgqrs",
+        messaging.operation.name = "process",
+        "messaging.operation.type" = "process",
+        messaging.destination.name = queue,
+        messaging.message.id = message,
+        attempt,
+        "error.type" = Empty,
+    )
+}
+
+/// The end of deliveries; `verb` is `ack`, `nack` and so on.
+pub(crate) fn settle(verb: &'static str, message: Option<i64>) -> Span {
     tracing::info_span!(
         "settle",
         otel.kind = "client",
@@ -51,12 +66,13 @@ pub(crate) fn settle(verb: &'static str, message: i64) -> Span {
         messaging.operation.name = verb,
         "messaging.operation.type" = "settle",
         messaging.message.id = message,
+        messaging.batch.message_count = Empty,
         "error.type" = Empty,
     )
 }
 
-/// How many messages a dequeue got, once that is known.
-pub(crate) fn received(span: &Span, messages: usize) {
+/// How many messages a call was about, where that is more or less than one.
+pub(crate) fn batch(span: &Span, messages: usize) {
     span.record("messaging.batch.message_count", messages);
 }
 
@@ -88,4 +104,19 @@ pub(crate) fn transition(worker: WorkerId, from: WorkerStatus, to: WorkerStatus)
 /// Heartbeats could not be sent, and will be tried again.
 pub(crate) fn heartbeat_failed(reason: &str) {
     tracing::warn!(reason, "heartbeats failed, trying again");
+}
+
+/// A hint could not be sent or heard. Polling goes on.
+pub(crate) fn hint_failed(reason: &str) {
+    tracing::debug!(reason, "a hint could not be passed on");
+}
+
+/// A call of a consumer's loop failed, and will be made again.
+pub(crate) fn loop_failed(what: &'static str, error: &Error) {
+    tracing::warn!(what, error = %error, "error.type" = error.kind(), "a consumer's loop goes on after a failure");
+}
+
+/// A handler failed, on the span that it ran in.
+pub(crate) fn handler_failed(span: &Span, kind: &'static str) {
+    span.record("error.type", kind);
 }

@@ -7,11 +7,12 @@ use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection};
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     lifecycle::WorkerId,
-    message::{Envelope, Message, MessageId, Priority, Visible, microseconds},
+    message::{Envelope, Message, MessageId, Page, Priority, Visible, microseconds},
     postgres::workers,
     queue::QueueName,
+    watermark::Watermarks,
 };
 
 /// The most messages, and about the most bytes of payload, that one statement carries.
@@ -122,24 +123,64 @@ async fn resolve(connection: &mut PgConnection, visible: Visible) -> Result<Date
     Ok(time)
 }
 
-/// Takes up to `limit` ready messages under a lease, in queue order.
+/// What to claim.
+#[derive(Debug)]
+pub(crate) struct Claim<'a> {
+    pub(crate) queue: &'a QueueName,
+    pub(crate) consumer: Option<WorkerId>,
+    pub(crate) limit: u32,
+    pub(crate) lease: Duration,
+    pub(crate) from: Watermarks,
+}
+
+/// What was claimed.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    /// In queue order.
+    pub(crate) messages: Vec<Message>,
+    /// The database's time.
+    pub(crate) now: DateTime<Utc>,
+    /// Whether there may be more that is ready.
+    pub(crate) full: bool,
+    /// How many acknowledgements found their message still leased.
+    pub(crate) acked: usize,
+    /// Why nothing could be claimed. What was done before is acknowledged all the same.
+    pub(crate) refusal: Option<Error>,
+}
+
+/// A message that was delivered, and the lease that it was delivered under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Leased {
+    pub(crate) queue_id: i32,
+    pub(crate) id: MessageId,
+    pub(crate) token: i64,
+}
+
+/// Takes ready messages under a lease, in queue order, and deletes what was done before: one statement
+/// for both is half as fast again as two.
 ///
 /// To be run outside a transaction: it turns synchronous commit off for its own, and nobody else's.
+/// Messages whose attempts are used up become dead letters instead: their consumers crashed without a word.
 pub(crate) async fn claim(
     connection: &mut PgConnection,
-    queue: &QueueName,
-    consumer: Option<WorkerId>,
-    limit: u32,
-    lease: Duration,
-    lease_token: i64,
-) -> Result<Vec<Message>> {
+    claim: &Claim<'_>,
+    done: &[Leased],
+) -> Result<Claimed> {
+    let (queue_id, ids, tokens) = columns(done);
+    let ranks = Priority::ALL.map(Priority::rank);
+    let lease_token: i64 = rand::random();
     let rows = sqlx::query!(
         r#"
         -- A claim that a crash of the server undoes is only delivered again: no need to wait for the disk.
         with setting as materialized (
             select set_config('synchronous_commit', 'off', true)
+        ), acked as (
+            delete from pgqrs.messages m
+            using unnest($7::bigint[], $8::bigint[]) as done (id, token)
+            where m.queue_id = $9 and m.id = done.id and m.lease_token = done.token
+            returning m.id
         ), queue as materialized (
-            select q.id
+            select q.id, q.max_attempts
             from pgqrs.queues q, setting
             where q.name = $1
                 -- A suspended or stopped consumer finds no queue.
@@ -149,13 +190,14 @@ pub(crate) async fn claim(
         ), next as materialized (
             select ready.*
             from queue
-            cross join (values (0::smallint), (1::smallint), (2::smallint), (3::smallint)) as level (priority)
+            cross join unnest($6::smallint[], $10::timestamptz[]) as level (priority, watermark)
             -- A range of the index for each priority, read only until there is enough: the levels come in
             -- their order, and each range is sorted already.
             cross join lateral (
-                select m.ctid as place, m.id, m.visible_at
+                select m.ctid as place, m.id, m.visible_at, m.attempt >= queue.max_attempts as used_up
                 from pgqrs.messages m
-                where m.queue_id = queue.id and m.priority = level.priority and m.visible_at <= now()
+                where m.queue_id = queue.id and m.priority = level.priority
+                    and m.visible_at >= level.watermark and m.visible_at <= now()
                 order by m.visible_at, m.id
                 limit $2
                 for update skip locked
@@ -168,38 +210,65 @@ pub(crate) async fn claim(
                 lease_token = $4,
                 consumer_id = $5
             -- The array is a fence: it runs once, so a plan can't claim more rows than the limit.
-            where m.ctid = any (array(select place from next))
-            returning m.id, m.priority, m.enqueued_at, m.attempt, m.visible_at, m.payload
+            where m.ctid = any (array(select place from next where not used_up))
+            returning m.id, m.priority, m.enqueued_at, m.attempt, m.visible_at, m.headers, m.payload
+        ), dead as (
+            delete from pgqrs.messages m
+            where m.ctid = any (array(select place from next where used_up))
+            returning m.*
+        ), buried as (
+            insert into pgqrs.dead_letters (
+                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
+                reason, last_error
+            )
+            select queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
+                'attempts used up', coalesce(last_error, 'its consumer crashed, or its lease ran out')
+            from dead
         )
-        -- A row without a message where the queue is there and nothing is ready; no row without a queue.
+        -- A row without a message where nothing is ready, and without a queue where there is none.
         select
-            queue.id as "queue_id!",
+            now() as "now!",
+            (select count(*) from acked) as "acked!",
+            (select count(*) from next) as "next!",
+            queue.id as "queue_id?",
             claimed.id as "id?",
             claimed.priority as "priority?",
             next.visible_at as "visible_at?",
             claimed.enqueued_at as "enqueued_at?",
             claimed.attempt as "attempt?",
             claimed.visible_at as "lease_expires_at?",
+            claimed.headers::text as "headers?",
             claimed.payload::text as "payload?"
-        from queue
+        from (select) as always
+        left join queue on true
         left join (claimed join next on next.id = claimed.id) on true
         "#,
-        queue.as_str(),
-        i64::from(limit),
-        microseconds(lease),
+        claim.queue.as_str(),
+        i64::from(claim.limit),
+        microseconds(claim.lease),
         lease_token,
-        consumer.map(WorkerId::get),
+        claim.consumer.map(WorkerId::get),
+        &ranks,
+        &ids,
+        &tokens,
+        queue_id,
+        &claim.from,
     )
     .fetch_all(&mut *connection)
     .await?;
-    if rows.is_empty() {
-        return Err(workers::refusal(connection, queue, consumer).await?);
-    }
+    let Some(first) = rows.first() else {
+        return Err(Error::Database(sqlx::Error::RowNotFound));
+    };
+    let refusal = match first.queue_id {
+        Some(_) => None,
+        None => Some(workers::refusal(connection, claim.queue, claim.consumer).await?),
+    };
+    let (now, acked, next) = (first.now, first.acked, first.next);
     let mut messages: Vec<Message> = rows
         .into_iter()
         .filter_map(|row| {
             Some(Message {
-                queue_id: row.queue_id,
+                queue_id: row.queue_id?,
                 id: MessageId::from(row.id?),
                 priority: Priority::from_rank(row.priority?),
                 visible_at: row.visible_at?,
@@ -207,29 +276,382 @@ pub(crate) async fn claim(
                 attempt: row.attempt?,
                 lease_token,
                 lease_expires_at: row.lease_expires_at?,
+                headers: row.headers,
                 payload: row.payload?,
             })
         })
         .collect();
     // An UPDATE returns its rows as they lie in the table.
     messages.sort_unstable_by_key(|message| (message.priority, message.visible_at, message.id));
-    Ok(messages)
+    Ok(Claimed {
+        messages,
+        now,
+        full: next >= i64::from(claim.limit),
+        acked: usize::try_from(acked).unwrap_or(0),
+        refusal,
+    })
 }
 
-/// Deletes a message whose lease is still held; `false` where it was lost.
+/// The queue, ids and tokens of messages of one queue.
+fn columns(leased: &[Leased]) -> (Option<i32>, Vec<i64>, Vec<i64>) {
+    let queue_id = leased.first().map(|leased| leased.queue_id);
+    let ids = leased.iter().map(|leased| leased.id.get()).collect();
+    (
+        queue_id,
+        ids,
+        leased.iter().map(|leased| leased.token).collect(),
+    )
+}
+
+fn ids(rows: Vec<i64>) -> Vec<MessageId> {
+    rows.into_iter().map(MessageId::from).collect()
+}
+
+/// Deletes messages whose leases are still held. Gives those.
 pub(crate) async fn ack(
     connection: &mut PgConnection,
-    queue_id: i32,
-    id: MessageId,
-    lease_token: i64,
-) -> Result<bool> {
-    let deleted = sqlx::query!(
-        "delete from pgqrs.messages where queue_id = $1 and id = $2 and lease_token = $3",
+    leased: &[Leased],
+) -> Result<Vec<MessageId>> {
+    let (_, of, tokens) = columns(leased);
+    let queues: Vec<_> = leased.iter().map(|leased| leased.queue_id).collect();
+    let deleted = sqlx::query_scalar!(
+        "delete from pgqrs.messages m
+         using unnest($1::integer[], $2::bigint[], $3::bigint[]) as done (queue_id, id, token)
+         where m.queue_id = done.queue_id and m.id = done.id and m.lease_token = done.token
+         returning m.id",
+        &queues,
+        &of,
+        &tokens,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(ids(deleted))
+}
+
+/// Moves messages of one queue whose leases are still held to the archive. Gives those.
+pub(crate) async fn archive(
+    connection: &mut PgConnection,
+    leased: &[Leased],
+) -> Result<Vec<MessageId>> {
+    let (queue_id, of, tokens) = columns(leased);
+    let archived = sqlx::query_scalar!(
+        "with done as (
+             delete from pgqrs.messages m
+             using unnest($2::bigint[], $3::bigint[]) as done (id, token)
+             where m.queue_id = $1 and m.id = done.id and m.lease_token = done.token
+             returning m.*
+         )
+         insert into pgqrs.archive (
+             queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload
+         )
+         select queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload
+         from done
+         returning id",
         queue_id,
-        id.get(),
-        lease_token,
+        &of,
+        &tokens,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(ids(archived))
+}
+
+/// A failed attempt.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) leased: Leased,
+    /// How long to wait, where there is another attempt.
+    pub(crate) delay: Duration,
+    pub(crate) error: Option<String>,
+    /// Why there is to be no other attempt, where that is decided already.
+    pub(crate) dead: Option<String>,
+}
+
+/// Puts messages of one queue whose leases are still held back for later, or among the dead letters where
+/// their attempts are used up. Gives those, and whether they are dead.
+pub(crate) async fn fail(
+    connection: &mut PgConnection,
+    failures: &[Failure],
+) -> Result<Vec<(MessageId, bool)>> {
+    let leased: Vec<_> = failures.iter().map(|failure| failure.leased).collect();
+    let (queue_id, of, tokens) = columns(&leased);
+    let delays: Vec<_> = failures
+        .iter()
+        .map(|failure| microseconds(failure.delay))
+        .collect();
+    // PostgreSQL's text holds every character but one.
+    let text = |text: &Option<String>| text.as_ref().map(|text| text.replace('\0', "\u{fffd}"));
+    let errors: Vec<_> = failures
+        .iter()
+        .map(|failure| text(&failure.error))
+        .collect();
+    let reasons: Vec<_> = failures.iter().map(|failure| text(&failure.dead)).collect();
+    let rows = sqlx::query!(
+        r#"
+        with held as materialized (
+            select m.id, failed.delay, failed.error,
+                coalesce(
+                    failed.reason,
+                    case when m.attempt >= q.max_attempts then 'attempts used up' end
+                ) as reason
+            from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[])
+                as failed (id, token, delay, error, reason)
+            join pgqrs.messages m
+                on m.queue_id = $1 and m.id = failed.id and m.lease_token = failed.token
+            join pgqrs.queues q on q.id = m.queue_id
+            for update of m
+        ), retried as (
+            update pgqrs.messages m
+            set visible_at = statement_timestamp() + held.delay * interval '1 microsecond',
+                lease_token = null,
+                consumer_id = null,
+                last_error = coalesce(held.error, m.last_error)
+            from held
+            where m.queue_id = $1 and m.id = held.id and held.reason is null
+            returning m.id
+        ), dead as (
+            delete from pgqrs.messages m
+            using held
+            where m.queue_id = $1 and m.id = held.id and held.reason is not null
+            returning m.*, held.reason, held.error
+        ), buried as (
+            insert into pgqrs.dead_letters (
+                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
+                reason, last_error
+            )
+            select queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
+                reason, coalesce(error, last_error)
+            from dead
+            returning id
+        )
+        select id as "id!", false as "dead!" from retried
+        union all
+        select id, true from buried
+        "#,
+        queue_id,
+        &of,
+        &tokens,
+        &delays,
+        &errors as &[Option<String>],
+        &reasons as &[Option<String>],
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (MessageId::from(row.id), row.dead))
+        .collect())
+}
+
+/// Lets leases of messages of one queue run from now on. Gives those that are still held, with the time
+/// when they run out.
+pub(crate) async fn extend(
+    connection: &mut PgConnection,
+    leased: &[Leased],
+    lease: Duration,
+) -> Result<Vec<(MessageId, DateTime<Utc>)>> {
+    let (queue_id, of, tokens) = columns(leased);
+    let rows = sqlx::query!(
+        r#"
+        update pgqrs.messages m
+        set visible_at = statement_timestamp() + $4::bigint * interval '1 microsecond'
+        where m.ctid = any (array(
+            select m.ctid
+            from unnest($2::bigint[], $3::bigint[]) as held (id, token)
+            join pgqrs.messages m on m.queue_id = $1 and m.id = held.id and m.lease_token = held.token
+            -- One that its handler is settling, in a transaction that takes its time, must not hold up
+            -- the others; and needs no lease any more.
+            for update of m skip locked
+        ))
+        returning m.id, m.visible_at
+        "#,
+        queue_id,
+        &of,
+        &tokens,
+        microseconds(lease),
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (MessageId::from(row.id), row.visible_at))
+        .collect())
+}
+
+/// Makes messages of one queue ready again at once. `untouched` ones were never handed to a handler, so
+/// that this delivery doesn't count.
+pub(crate) async fn release(
+    connection: &mut PgConnection,
+    leased: &[Leased],
+    untouched: bool,
+) -> Result<u64> {
+    let (queue_id, of, tokens) = columns(leased);
+    let released = sqlx::query!(
+        "update pgqrs.messages m
+         set visible_at = statement_timestamp(),
+             lease_token = null,
+             consumer_id = null,
+             attempt = m.attempt - $4::integer
+         from unnest($2::bigint[], $3::bigint[]) as held (id, token)
+         where m.queue_id = $1 and m.id = held.id and m.lease_token = held.token",
+        queue_id,
+        &of,
+        &tokens,
+        i32::from(untouched),
     )
     .execute(connection)
     .await?;
-    Ok(deleted.rows_affected() == 1)
+    Ok(released.rows_affected())
+}
+
+/// A message of a queue, as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueuedMessage {
+    /// The message.
+    pub id: MessageId,
+    /// Its priority.
+    pub priority: Priority,
+    /// When it can be delivered; while it is leased, when the lease runs out.
+    pub visible_at: DateTime<Utc>,
+    /// When it was enqueued, by the database's clock.
+    pub enqueued_at: DateTime<Utc>,
+    /// How often it was delivered.
+    pub attempt: u32,
+    /// Whether somebody holds it under a lease that still runs.
+    pub leased: bool,
+    /// The producer that it was sent through, if any.
+    pub producer: Option<WorkerId>,
+    /// The consumer that it was last delivered to, if any.
+    pub consumer: Option<WorkerId>,
+    /// What the last attempt failed with, where that is known.
+    pub last_error: Option<String>,
+    /// The payload as it was sent, where the page asked for payloads.
+    pub payload: Option<String>,
+}
+
+pub(crate) async fn list(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    page: &Page,
+) -> Result<Vec<QueuedMessage>> {
+    let rows = sqlx::query!(
+        r#"
+        select m.id, m.priority, m.visible_at, m.enqueued_at, m.attempt, m.producer_id, m.consumer_id,
+            m.lease_token is not null and m.visible_at > statement_timestamp() as "leased!",
+            m.last_error,
+            case when $4 then m.payload::text end as payload
+        from pgqrs.queues q
+        join pgqrs.messages m on m.queue_id = q.id
+        where q.name = $1 and m.id > $2
+        order by m.id
+        limit $3
+        "#,
+        queue.as_str(),
+        page.after(),
+        page.limit(),
+        page.with_payload(),
+    )
+    .fetch_all(connection)
+    .await?;
+    let messages = rows.into_iter().map(|row| QueuedMessage {
+        id: MessageId::from(row.id),
+        priority: Priority::from_rank(row.priority),
+        visible_at: row.visible_at,
+        enqueued_at: row.enqueued_at,
+        attempt: row.attempt.unsigned_abs(),
+        leased: row.leased,
+        producer: row.producer_id.map(WorkerId::from),
+        consumer: row.consumer_id.map(WorkerId::from),
+        last_error: row.last_error,
+        payload: row.payload,
+    });
+    Ok(messages.collect())
+}
+
+/// Deletes a message that nobody holds; `false` where there is none.
+pub(crate) async fn cancel(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    message: MessageId,
+) -> Result<bool> {
+    let cancelled = sqlx::query!(
+        "delete from pgqrs.messages m
+         using pgqrs.queues q
+         where q.name = $1 and m.queue_id = q.id and m.id = $2
+             and (m.lease_token is null or m.visible_at <= statement_timestamp())",
+        queue.as_str(),
+        message.get(),
+    )
+    .execute(connection)
+    .await?;
+    Ok(cancelled.rows_affected() == 1)
+}
+
+/// Moves a message that nobody holds to another time; `false` where there is none.
+pub(crate) async fn reschedule(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    message: MessageId,
+    visible: Visible,
+) -> Result<bool> {
+    let (_, not_before, delay) = visible.bounds();
+    let moved = sqlx::query!(
+        "update pgqrs.messages m
+         set visible_at =
+                 greatest($3::timestamptz, statement_timestamp() + $4::bigint * interval '1 microsecond'),
+             lease_token = null
+         from pgqrs.queues q
+         where q.name = $1 and m.queue_id = q.id and m.id = $2
+             and (m.lease_token is null or m.visible_at <= statement_timestamp())",
+        queue.as_str(),
+        message.get(),
+        not_before,
+        delay,
+    )
+    .execute(connection)
+    .await?;
+    Ok(moved.rows_affected() == 1)
+}
+
+/// Makes all that a worker holds ready again; `None` where there is no such worker.
+pub(crate) async fn release_of(
+    connection: &mut PgConnection,
+    worker: WorkerId,
+) -> Result<Option<u64>> {
+    let released = sqlx::query_scalar!(
+        r#"
+        with worker as (
+            select id, queue_id from pgqrs.workers where id = $1
+        ), released as (
+            update pgqrs.messages m
+            set visible_at = statement_timestamp(), lease_token = null, consumer_id = null
+            from worker
+            where m.queue_id = worker.queue_id and m.consumer_id = worker.id
+                and m.lease_token is not null and m.visible_at > statement_timestamp()
+            returning m.id
+        )
+        select (select count(*) from released) as "count!" from worker
+        "#,
+        worker.get(),
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(released.map(i64::unsigned_abs))
+}
+
+/// Tells others that there is something in these queues.
+pub(crate) async fn notify(
+    connection: &mut PgConnection,
+    channel: &str,
+    queues: &[String],
+) -> Result<()> {
+    sqlx::query!(
+        r#"select pg_notify($1, queue) as "told: ()" from unnest($2::text[]) as queue"#,
+        channel,
+        queues,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(())
 }

@@ -2,6 +2,8 @@
 //! name what they want and never see SQL. Each statement is a `query!`, held against `.sqlx` when the
 //! crate is compiled: after a change here, run `cargo xtask prepare`.
 
+pub(crate) mod archive;
+pub(crate) mod dead_letters;
 pub(crate) mod messages;
 pub(crate) mod queues;
 pub(crate) mod schema;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
+use typed_builder::TypedBuilder;
 
 use crate::{error::Result, queue::QueueName};
 
@@ -39,6 +40,25 @@ impl QueueStats {
     pub fn total(&self) -> u64 {
         self.ready + self.delayed + self.leased
     }
+}
+
+/// What can be set of a queue. What isn't stays as it is.
+///
+/// # Example
+/// ```no_run
+/// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+/// use pgqrs::QueueOptions;
+///
+/// let options = QueueOptions::builder().max_attempts(5).build();
+/// pgqrs::admin(&store).configure_queue("tasks", options).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, Default, TypedBuilder)]
+pub struct QueueOptions {
+    /// How often a message is delivered before it becomes a dead letter: at least once; 20 for a new queue.
+    #[builder(default, setter(strip_option))]
+    max_attempts: Option<u32>,
 }
 
 /// A row of `pgqrs.queues`.
@@ -93,6 +113,28 @@ pub(crate) async fn find(
     .transpose()
 }
 
+/// `None` where there is no queue of that name.
+pub(crate) async fn configure(
+    connection: &mut PgConnection,
+    name: &QueueName,
+    options: QueueOptions,
+) -> Result<Option<QueueInfo>> {
+    let max_attempts = options
+        .max_attempts
+        .map(|attempts| i32::try_from(attempts.max(1)).unwrap_or(i32::MAX));
+    sqlx::query_as!(
+        Row,
+        "update pgqrs.queues set max_attempts = coalesce($2, max_attempts) where name = $1
+         returning name, max_attempts, created_at",
+        name.as_str(),
+        max_attempts,
+    )
+    .fetch_optional(connection)
+    .await?
+    .map(QueueInfo::try_from)
+    .transpose()
+}
+
 pub(crate) async fn list(connection: &mut PgConnection) -> Result<Vec<QueueInfo>> {
     sqlx::query_as!(
         Row,
@@ -131,6 +173,10 @@ pub(crate) async fn delete(connection: &mut PgConnection, name: &QueueName) -> R
             where q.name = $1
         ), deleted as (
             delete from pgqrs.queues q using held where q.id = held.id and held.messages = 0
+        ), forgotten as (
+            delete from pgqrs.dead_letters d using held where d.queue_id = held.id and held.messages = 0
+        ), archived as (
+            delete from pgqrs.archive a using held where a.queue_id = held.id and held.messages = 0
         ), orphaned as (
             -- Its workers have nothing to work for any more; their handles find them stopped.
             delete from pgqrs.workers w using held where w.queue_id = held.id and held.messages = 0

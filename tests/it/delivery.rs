@@ -1,12 +1,10 @@
 //! `Delivery`: settled once, or not at all.
 
-use std::time::Duration;
-
 use pgqrs::{Delivery, Error, Queue};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{TestResult, age, blocked_backend, connect, count, terminate, with_queues};
+use crate::support::{TestResult, blocked_backend, connect, count, expire, terminate, with_queues};
 
 async fn one(store: &pgqrs::Store) -> pgqrs::Result<Delivery<Value>> {
     let mut deliveries = pgqrs::dequeue().from("tasks").execute(store).await?;
@@ -39,7 +37,7 @@ async fn ack_in_a_transaction_commits_with_the_work(pool: PgPool) -> TestResult 
     tx.rollback().await?;
     assert_eq!(count(&pool).await?, 1);
 
-    age(&pool, ids[0], Duration::from_secs(60)).await?;
+    expire(&pool, ids[0]).await?;
     let mut tx = pool.begin().await?;
     one(&store).await?.ack(&mut tx).await?;
     tx.commit().await?;
@@ -58,7 +56,7 @@ async fn ack_after_the_message_went_to_another_is_lease_lost_and_changes_nothing
         .execute(&store)
         .await?;
     let late = one(&store).await?;
-    age(&pool, ids[0], Duration::from_secs(60)).await?;
+    expire(&pool, ids[0]).await?;
     let holder = one(&store).await?;
 
     let unsettled = late.ack(&store).await.unwrap_err();

@@ -6,7 +6,7 @@ use chrono::{TimeDelta, Utc};
 use pgqrs::{Error, Priority, Store};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
-use crate::support::{TestResult, age, with_queues};
+use crate::support::{TestResult, age, expire, with_queues};
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn nothing_ready_is_an_empty_vector(pool: PgPool) -> TestResult {
@@ -64,7 +64,7 @@ async fn a_leased_message_is_not_delivered_again_until_its_lease_runs_out(
             .await?
             .is_empty()
     );
-    age(&pool, ids[0], lease).await?;
+    expire(&pool, ids[0]).await?;
     let second = pgqrs::dequeue().from("tasks").execute(&store).await?;
     assert_eq!((second[0].id(), second[0].attempt()), (ids[0], 2));
     Ok(())
@@ -277,7 +277,9 @@ async fn the_claim_reads_the_index_and_sorts_nothing(pool: PgPool) -> TestResult
     )
     .fetch_one(&pool)
     .await?;
-    let explain = format!("explain (costs off) execute {name}('tasks', 10, 30000000, 1, null)");
+    let explain = format!(
+        "explain (costs off) execute {name}('tasks', 10, 30000000, 1, null, '{{0,1,2,3}}', '{{}}', '{{}}', null, '{{1970-01-01,1970-01-01,1970-01-01,1970-01-01}}')"
+    );
     let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(explain))
         .fetch_all(&pool)
         .await?;

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::support::{
-    TestResult, age, blocked_backend, changes, connect, count, stored, terminate, url, with_queues,
+    TestResult, blocked_backend, changes, connect, count, expire, stored, terminate, url,
+    with_queues,
 };
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
@@ -728,7 +729,7 @@ async fn a_delayed_message_is_delivered_after_its_time_and_not_before(pool: PgPo
             .await?
             .is_empty()
     );
-    age(&pool, ids[0], Duration::from_secs(3_600)).await?;
+    expire(&pool, ids[0]).await?;
     let deliveries = pgqrs::dequeue()
         .from("tasks")
         .limit(10)

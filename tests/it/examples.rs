@@ -47,3 +47,14 @@ async fn managed_producer(pool: PgPool) -> TestResult {
     )
     .await
 }
+
+#[sqlx::test(migrations = false)]
+async fn worker(pool: PgPool) -> TestResult {
+    prints_its_output(&pool, "worker", include_str!("../../examples/worker.rs")).await
+}
+
+#[sqlx::test(migrations = false)]
+async fn transactional_handler(pool: PgPool) -> TestResult {
+    let source = include_str!("../../examples/transactional_handler.rs");
+    prints_its_output(&pool, "transactional_handler", source).await
+}

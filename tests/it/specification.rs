@@ -70,6 +70,7 @@ async fn delayed_messages(pool: PgPool) -> TestResult {
     support::age(&pool, ids[0], std::time::Duration::from_secs(299)).await?;
     assert!(pgqrs::dequeue().from("tasks").execute(&store).await?.is_empty());
     support::age(&pool, ids[0], std::time::Duration::from_secs(1)).await?;
+    let store = support::newcomer(&pool);
     assert_eq!(pgqrs::dequeue().from("tasks").execute(&store).await?.len(), 1);
     Ok(())
 }

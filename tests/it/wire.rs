@@ -1,6 +1,6 @@
 //! What the server sees of each public call: one statement, and nothing ahead of it.
 
-use pgqrs::Store;
+use pgqrs::{ConnectOptions, Store};
 use serde_json::json;
 use sqlx::PgPool;
 
@@ -21,7 +21,12 @@ async fn through_proxy(pool: &PgPool) -> Result<(Store, Proxy), Box<dyn std::err
     url.set_host(Some("127.0.0.1"))?;
     url.set_port(Some(proxy.port()))
         .map_err(|()| "a URL with a port")?;
-    Ok((pgqrs::connect(url.as_str()).await?, proxy))
+    // One connection: once it is warm, every call finds it so.
+    let options = ConnectOptions::builder()
+        .url(url.as_str())
+        .max_connections(1)
+        .build();
+    Ok((pgqrs::connect_with(options).await?, proxy))
 }
 
 /// Calls twice: once to warm up, and once to see what was sent until the call returned.
@@ -31,18 +36,26 @@ async fn sent_by(
     mut call: impl AsyncFnMut() -> TestResult,
 ) -> Result<Vec<Sent>, Box<dyn std::error::Error>> {
     call().await?;
-    settled(store).await;
+    settled(store, proxy).await;
     proxy.take();
     call().await?;
     let sent = proxy.take();
-    settled(store).await;
+    settled(store, proxy).await;
     Ok(sent)
 }
 
-/// A connection that goes back to the pool is tested on its way, in the background.
-async fn settled(store: &Store) {
-    until("all connections are idle", async || {
-        store.pool().num_idle() as u32 == store.pool().size()
+/// A connection that goes back to the pool is tested on its way, and a hint may follow an enqueue, both in
+/// the background: waits until all connections are idle and nothing was sent for some ticks.
+async fn settled(store: &Store, proxy: &Proxy) {
+    let mut quiet = 0;
+    until("nothing is sent any more", async || {
+        let idle = store.pool().num_idle() as u32 == store.pool().size();
+        quiet = if idle && proxy.take().is_empty() {
+            quiet + 1
+        } else {
+            0
+        };
+        quiet == 6
     })
     .await;
 }

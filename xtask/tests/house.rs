@@ -15,11 +15,12 @@ const LAYERS: [&[&str]; 5] = [
         "queue",
         "retry",
         "telemetry",
+        "watermark",
     ],
     &["postgres"],
-    &["store", "heartbeat"],
+    &["store", "heartbeat", "wake"],
     &["worker", "enqueue", "dequeue", "delivery"],
-    &["producer", "consumer", "admin"],
+    &["producer", "consumer", "run", "admin"],
 ];
 
 fn root() -> PathBuf {

@@ -2,6 +2,7 @@
 //! which is moved by moving rows.
 
 pub(crate) mod proxy;
+pub(crate) mod server;
 
 use std::time::Duration;
 
@@ -55,7 +56,8 @@ pub(crate) async fn count(pool: &PgPool) -> sqlx::Result<i64> {
         .await
 }
 
-/// Lets this much time pass for a message: its schedule, or its lease.
+/// Lets this much time pass for a message: its schedule, or its lease. A store that has read the queue
+/// before may look past it for a moment: see [`newcomer`].
 pub(crate) async fn age(pool: &PgPool, message: MessageId, by: Duration) -> TestResult {
     let aged = sqlx::query(
         "update pgqrs.messages set visible_at = visible_at - $2 * interval '1 second' where id = $1",
@@ -66,6 +68,21 @@ pub(crate) async fn age(pool: &PgPool, message: MessageId, by: Duration) -> Test
     .await?;
     assert_eq!(aged.rows_affected(), 1, "there is no message {message}");
     Ok(())
+}
+
+/// Lets a message's lease, or its schedule, end now.
+pub(crate) async fn expire(pool: &PgPool, message: MessageId) -> TestResult {
+    let expired = sqlx::query("update pgqrs.messages set visible_at = now() where id = $1")
+        .bind(message.get())
+        .execute(pool)
+        .await?;
+    assert_eq!(expired.rows_affected(), 1, "there is no message {message}");
+    Ok(())
+}
+
+/// A store that has not read any queue yet, and so looks at all of it.
+pub(crate) fn newcomer(pool: &PgPool) -> Store {
+    Store::from(pool.clone())
 }
 
 /// What the server counted of a table's changes: inserts, updates, deletes. Sessions report theirs when

@@ -1,0 +1,91 @@
+//! Work and acknowledgement in one commit: a handler that writes to the same database acknowledges in its
+//! own transaction. Then the work is done exactly as often as it is acknowledged, however often the
+//! message is delivered.
+//!
+//! `DATABASE_URL=postgresql://… cargo run --example transactional_handler`
+
+use std::{env, time::Duration};
+
+use pgqrs::{ConnectOptions, Delivery, Queue, RetryPolicy};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Payment {
+    account: i32,
+    cents: i64,
+}
+
+const PAYMENTS: Queue<Payment> = Queue::new("payments");
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let url = env::var("DATABASE_URL").unwrap_or_else(|_| "postgresql://localhost/mydb".into());
+    let store =
+        pgqrs::connect_with(ConnectOptions::builder().url(url).install(true).build()).await?;
+    store.queue(PAYMENTS).await?;
+    sqlx::raw_sql(
+        "drop table if exists accounts; create table accounts (id int primary key, cents bigint)",
+    )
+    .execute(store.pool())
+    .await?;
+    sqlx::query("insert into accounts values (1, 0)")
+        .execute(store.pool())
+        .await?;
+    let payments = [100, 20, 3].map(|cents| Payment { account: 1, cents });
+    pgqrs::enqueue()
+        .messages(&payments)
+        .to(PAYMENTS)
+        .execute(&store)
+        .await?;
+
+    let consumer = pgqrs::consumer("my-service", 3001, PAYMENTS)
+        .retry(RetryPolicy::fixed(Duration::ZERO))
+        .create(&store)
+        .await?;
+    let handle = consumer.handle();
+    let pool = store.pool().clone();
+    let running = tokio::spawn(
+        consumer
+            .run(move |delivery: Delivery<Payment>| {
+                let pool = pool.clone();
+                async move {
+                    let first_time = delivery.attempt() == 1;
+                    let mut tx = pool.begin().await?;
+                    let payment = delivery.payload()?;
+                    sqlx::query("update accounts set cents = cents + $2 where id = $1")
+                        .bind(payment.account)
+                        .bind(payment.cents)
+                        .execute(&mut *tx)
+                        .await?;
+                    delivery.ack(&mut tx).await?;
+                    if first_time {
+                        // The first time, something goes wrong before the commit.
+                        return Err("the power fails".into());
+                    }
+                    tx.commit().await?;
+                    Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+                }
+            })
+            .into_future(),
+    );
+
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    while pgqrs::admin(&store).queue_stats(PAYMENTS).await?.total() > 0 {
+        tick.tick().await;
+    }
+    handle.stop();
+    let report = running.await??;
+    let cents: i64 = sqlx::query_scalar("select cents from accounts")
+        .fetch_one(store.pool())
+        .await?;
+    println!("done: {}, retried: {}", report.done, report.retried);
+    println!("balance: {cents}");
+    sqlx::query("drop table accounts")
+        .execute(store.pool())
+        .await?;
+    Ok(())
+}
+
+// Output:
+// done: 3, retried: 3
+// balance: 123

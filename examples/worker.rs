@@ -1,0 +1,88 @@
+//! A worker with a graceful shutdown: on Ctrl-C it takes no more messages, lets its handlers finish, and
+//! gives back what it has not begun.
+//!
+//! `DATABASE_URL=postgresql://… cargo run --example worker`. To end by itself, this one stops when the
+//! last of its five messages was handled.
+
+use std::{env, sync::Arc, time::Duration};
+
+use pgqrs::{ConnectOptions, Delivery, Outcome, Queue, RetryPolicy};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SendEmail {
+    to: String,
+}
+
+const EMAILS: Queue<SendEmail> = Queue::new("emails");
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let url = env::var("DATABASE_URL").unwrap_or_else(|_| "postgresql://localhost/mydb".into());
+    let store =
+        pgqrs::connect_with(ConnectOptions::builder().url(url).install(true).build()).await?;
+    store.queue(EMAILS).await?;
+    let emails = ["ada", "bob", "eve", "zoe", "last"].map(|to| SendEmail { to: to.into() });
+    pgqrs::enqueue()
+        .messages(&emails)
+        .to(EMAILS)
+        .execute(&store)
+        .await?;
+
+    let consumer = pgqrs::consumer("my-service", 3001, EMAILS)
+        .concurrency(1)
+        .retry(RetryPolicy::fixed(Duration::ZERO))
+        .create(&store)
+        .await?;
+
+    let last = Arc::new(Notify::new());
+    let handler = {
+        let last = Arc::clone(&last);
+        move |delivery: Delivery<SendEmail>| {
+            let last = Arc::clone(&last);
+            async move {
+                let email = delivery.payload()?;
+                match email.to.as_str() {
+                    "bob" => return Ok(Outcome::DeadLetter("has no address".into())),
+                    "eve" if delivery.attempt() == 1 => {
+                        return Err("the mail server is away".into());
+                    }
+                    "last" => last.notify_one(),
+                    _ => {}
+                }
+                println!("to {}, attempt {}", email.to, delivery.attempt());
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Outcome::Done)
+            }
+        }
+    };
+    let shutdown = async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            () = last.notified() => {}
+        }
+    };
+    let report = consumer
+        .run(handler)
+        .with_graceful_shutdown(shutdown)
+        .await?;
+    println!(
+        "done: {}, retried: {}, dead: {}",
+        report.done, report.retried, report.dead
+    );
+
+    let admin = pgqrs::admin(&store);
+    for dead in admin.dead_letters(EMAILS, pgqrs::Page::default()).await? {
+        println!("dead: {}", dead.reason);
+    }
+    admin.purge_queue(EMAILS).await?;
+    admin.purge_dead_letters(EMAILS, Duration::ZERO).await?;
+    Ok(())
+}
+
+// Output:
+// to ada, attempt 1
+// to zoe, attempt 1
+// to last, attempt 1
+// done: 3, retried: 1, dead: 1
+// dead: has no address

@@ -1,0 +1,91 @@
+//! Statements on `pgqrs.archive`. For administration: a message gets here by being archived, which is a
+//! statement on `pgqrs.messages`.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use crate::{
+    error::Result,
+    message::{MessageId, Page, Priority, microseconds},
+    queue::QueueName,
+};
+
+/// A message that was handled and kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ArchivedMessage {
+    /// The message.
+    pub id: MessageId,
+    /// Its priority.
+    pub priority: Priority,
+    /// When it was enqueued, by the database's clock.
+    pub enqueued_at: DateTime<Utc>,
+    /// How often it was delivered.
+    pub attempt: u32,
+    /// When it was archived, by the database's clock.
+    pub archived_at: DateTime<Utc>,
+    /// The payload as it was sent, where the page asked for payloads.
+    pub payload: Option<String>,
+}
+
+pub(crate) async fn list(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    page: &Page,
+) -> Result<Vec<ArchivedMessage>> {
+    let rows = sqlx::query!(
+        r#"
+        select a.id, a.priority, a.enqueued_at, a.attempt, a.archived_at,
+            case when $4 then a.payload::text end as payload
+        from pgqrs.queues q
+        join pgqrs.archive a on a.queue_id = q.id
+        where q.name = $1 and a.id > $2
+        order by a.id
+        limit $3
+        "#,
+        queue.as_str(),
+        page.after(),
+        page.limit(),
+        page.with_payload(),
+    )
+    .fetch_all(connection)
+    .await?;
+    let archived = rows.into_iter().map(|row| ArchivedMessage {
+        id: MessageId::from(row.id),
+        priority: Priority::from_rank(row.priority),
+        enqueued_at: row.enqueued_at,
+        attempt: row.attempt.unsigned_abs(),
+        archived_at: row.archived_at,
+        payload: row.payload,
+    });
+    Ok(archived.collect())
+}
+
+/// The number of those that were deleted; `None` where there is no such queue.
+pub(crate) async fn purge(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    older_than: Duration,
+) -> Result<Option<u64>> {
+    let purged = sqlx::query_scalar!(
+        r#"
+        with queue as (
+            select id from pgqrs.queues where name = $1
+        ), purged as (
+            delete from pgqrs.archive a
+            using queue
+            where a.queue_id = queue.id
+                and a.archived_at <= statement_timestamp() - $2::bigint * interval '1 microsecond'
+            returning a.id
+        )
+        select (select count(*) from purged) as "count!" from queue
+        "#,
+        queue.as_str(),
+        microseconds(older_than),
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(purged.map(i64::unsigned_abs))
+}

@@ -1,0 +1,152 @@
+//! Statements on `pgqrs.dead_letters`. For administration: a message gets here by a claim that finds its
+//! attempts used up, or by being failed, both of which are statements on `pgqrs.messages`.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use crate::{
+    error::Result,
+    message::{MessageId, Page, Priority, microseconds},
+    queue::QueueName,
+};
+
+/// A message that is not delivered any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// The message.
+    pub id: MessageId,
+    /// Its priority.
+    pub priority: Priority,
+    /// When it was enqueued, by the database's clock.
+    pub enqueued_at: DateTime<Utc>,
+    /// How often it was delivered.
+    pub attempt: u32,
+    /// Why it is here: `attempts used up`, or what a handler said.
+    pub reason: String,
+    /// What the last attempt failed with, where that is known.
+    pub last_error: Option<String>,
+    /// When it came here, by the database's clock.
+    pub died_at: DateTime<Utc>,
+    /// The payload as it was sent, where the page asked for payloads.
+    pub payload: Option<String>,
+}
+
+pub(crate) async fn list(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    page: &Page,
+) -> Result<Vec<DeadLetter>> {
+    let rows = sqlx::query!(
+        r#"
+        select d.id, d.priority, d.enqueued_at, d.attempt, d.reason, d.last_error, d.died_at,
+            case when $4 then d.payload::text end as payload
+        from pgqrs.queues q
+        join pgqrs.dead_letters d on d.queue_id = q.id
+        where q.name = $1 and d.id > $2
+        order by d.id
+        limit $3
+        "#,
+        queue.as_str(),
+        page.after(),
+        page.limit(),
+        page.with_payload(),
+    )
+    .fetch_all(connection)
+    .await?;
+    let letters = rows.into_iter().map(|row| DeadLetter {
+        id: MessageId::from(row.id),
+        priority: Priority::from_rank(row.priority),
+        enqueued_at: row.enqueued_at,
+        attempt: row.attempt.unsigned_abs(),
+        reason: row.reason,
+        last_error: row.last_error,
+        died_at: row.died_at,
+        payload: row.payload,
+    });
+    Ok(letters.collect())
+}
+
+pub(crate) async fn count(connection: &mut PgConnection, queue: &QueueName) -> Result<Option<u64>> {
+    let count = sqlx::query_scalar!(
+        r#"
+        select (select count(*) from pgqrs.dead_letters d where d.queue_id = q.id) as "count!"
+        from pgqrs.queues q
+        where q.name = $1
+        "#,
+        queue.as_str(),
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(count.map(i64::unsigned_abs))
+}
+
+/// Puts dead letters back, ready and with all attempts before them: one, or all that died before an age.
+/// Gives the number of them; `None` where there is no such queue.
+pub(crate) async fn requeue(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    message: Option<MessageId>,
+    older_than: Duration,
+) -> Result<Option<u64>> {
+    let requeued = sqlx::query_scalar!(
+        r#"
+        with queue as (
+            select id from pgqrs.queues where name = $1
+        ), revived as (
+            delete from pgqrs.dead_letters d
+            using queue
+            where d.queue_id = queue.id
+                and ($2::bigint is null or d.id = $2)
+                and d.died_at <= statement_timestamp() - $3::bigint * interval '1 microsecond'
+            returning d.*
+        ), requeued as (
+            insert into pgqrs.messages (
+                queue_id, id, priority, visible_at, enqueued_at, producer_id, headers, last_error, payload
+            )
+            overriding system value
+            select queue_id, id, priority, statement_timestamp(), enqueued_at, producer_id, headers,
+                last_error, payload
+            from revived
+            order by id
+            returning id
+        )
+        select (select count(*) from requeued) as "count!" from queue
+        "#,
+        queue.as_str(),
+        message.map(MessageId::get),
+        microseconds(older_than),
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(requeued.map(i64::unsigned_abs))
+}
+
+/// The number of those that were deleted; `None` where there is no such queue.
+pub(crate) async fn purge(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    older_than: Duration,
+) -> Result<Option<u64>> {
+    let purged = sqlx::query_scalar!(
+        r#"
+        with queue as (
+            select id from pgqrs.queues where name = $1
+        ), purged as (
+            delete from pgqrs.dead_letters d
+            using queue
+            where d.queue_id = queue.id
+                and d.died_at <= statement_timestamp() - $2::bigint * interval '1 microsecond'
+            returning d.id
+        )
+        select (select count(*) from purged) as "count!" from queue
+        "#,
+        queue.as_str(),
+        microseconds(older_than),
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(purged.map(i64::unsigned_abs))
+}

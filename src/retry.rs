@@ -1,0 +1,129 @@
+//! How long a message waits after a failed attempt. For consumers and for `nack`. Pure arithmetic: who
+//! rolls the dice for the jitter is the caller.
+
+use std::time::Duration;
+
+use typed_builder::TypedBuilder;
+
+/// How long a message waits after a failed attempt: longer each time, up to a cap, and a little apart from
+/// others that failed at the same time.
+///
+/// # Units
+/// The wait after attempt `n` is `first * factor^(n - 1)`, at most `cap`, and then shortened at random by
+/// up to the fraction `jitter` of itself.
+///
+/// # Example
+/// ```
+/// use std::time::Duration;
+///
+/// use pgqrs::RetryPolicy;
+///
+/// let policy = RetryPolicy::builder().first(Duration::from_secs(2)).factor(3.0).build();
+/// assert_eq!(policy.delay(1), Duration::from_secs(2));
+/// assert_eq!(policy.delay(3), Duration::from_secs(18));
+///
+/// assert_eq!(RetryPolicy::fixed(Duration::from_secs(5)).delay(7), Duration::from_secs(5));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, TypedBuilder)]
+pub struct RetryPolicy {
+    /// The wait after the first attempt; a second by default.
+    #[builder(default = Duration::from_secs(1))]
+    first: Duration,
+    /// What each further wait is multiplied by; 2 by default. Below 1 counts as 1.
+    #[builder(default = 2.0)]
+    factor: f64,
+    /// The longest wait; an hour by default, and a year at most.
+    #[builder(default = Duration::from_secs(60 * 60))]
+    cap: Duration,
+    /// By how much a wait can be shortened at random, as a fraction from 0 to 1; 0.25 by default.
+    #[builder(default = 0.25)]
+    jitter: f64,
+}
+
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+impl RetryPolicy {
+    /// The same wait after each attempt, without jitter.
+    pub fn fixed(wait: Duration) -> Self {
+        Self {
+            first: wait,
+            factor: 1.0,
+            cap: wait,
+            jitter: 0.0,
+        }
+    }
+
+    /// The wait after an attempt, counted from 1, before jitter.
+    pub fn delay(&self, attempt: u32) -> Duration {
+        let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
+        // Infinity where it overflows, and then the cap.
+        let seconds = self.first.as_secs_f64() * self.factor.max(1.0).powi(exponent);
+        let cap = self.cap.min(LONGEST);
+        Duration::try_from_secs_f64(seconds).map_or(cap, |wait| wait.min(cap))
+    }
+
+    /// The wait with jitter, by a random number from 0 to 1.
+    pub(crate) fn jittered(&self, attempt: u32, random: f64) -> Duration {
+        let jitter = if self.jitter.is_finite() {
+            self.jitter.clamp(0.0, 1.0)
+        } else {
+            0.0
+        };
+        self.delay(attempt)
+            .mul_f64(1.0 - jitter * random.clamp(0.0, 1.0))
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self::builder().build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_up_to_the_cap_and_never_overflow() {
+        let policy = RetryPolicy::default();
+        let seconds: Vec<_> = (1..=5)
+            .map(|attempt| policy.delay(attempt).as_secs())
+            .collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16]);
+        for attempt in [13, 100, u32::MAX] {
+            assert_eq!(policy.delay(attempt), Duration::from_secs(3_600));
+        }
+        assert_eq!(policy.delay(0), policy.delay(1));
+        let endless = RetryPolicy::builder()
+            .first(Duration::MAX)
+            .cap(Duration::MAX)
+            .build();
+        assert_eq!(endless.delay(u32::MAX), LONGEST);
+    }
+
+    #[test]
+    fn nonsense_in_a_factor_or_a_jitter_still_gives_a_wait() {
+        for nonsense in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, 0.0] {
+            let policy = RetryPolicy::builder()
+                .factor(nonsense)
+                .jitter(nonsense)
+                .build();
+            for attempt in [1, 2, 1_000] {
+                let wait = policy.jittered(attempt, 0.5);
+                assert!(
+                    wait <= Duration::from_secs(3_600),
+                    "{nonsense} {attempt}: {wait:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn jitter_only_shortens() {
+        let policy = RetryPolicy::builder().jitter(0.5).build();
+        assert_eq!(policy.jittered(1, 0.0), Duration::from_secs(1));
+        assert_eq!(policy.jittered(1, 1.0), Duration::from_millis(500));
+        assert_eq!(policy.jittered(1, 7.0), Duration::from_millis(500));
+    }
+}

@@ -1,0 +1,886 @@
+//! The loop of a consumer: claims ahead, runs handlers, keeps their leases alive, settles in batches, and
+//! goes on whatever breaks. For [`Consumer::run`](crate::Consumer::run). It holds all of its state in one
+//! task; handlers and statements are tasks of their own, which report back to it.
+
+use std::{
+    any::Any,
+    collections::{HashMap, HashSet, VecDeque},
+    fmt::{self, Display},
+    future::{Future, IntoFuture, pending},
+    mem,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
+use tokio::{
+    sync::Notify,
+    task::{Id, JoinError, JoinSet},
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::Instrument;
+
+use crate::{
+    consumer::{ConsumerHandle, Options},
+    delivery::{Delivery, Lease},
+    error::{Error, Result},
+    lifecycle::WorkerId,
+    message::MessageId,
+    postgres::messages::{self, Claim, Claimed, Failure, Leased},
+    queue::{QueueName, Readable},
+    store::{Acquire, Execute, Store},
+    telemetry,
+    watermark::Reading,
+    worker::Worker,
+};
+
+/// What a handler says of its message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done: acknowledge it.
+    Done,
+    /// It is done: keep it in the archive.
+    Archive,
+    /// This attempt failed: again after the retry policy's wait.
+    Retry,
+    /// This attempt failed: again after this wait.
+    RetryIn(Duration),
+    /// It can't be handled, for this reason: to the dead letters, whatever attempts are left.
+    DeadLetter(String),
+}
+
+/// What a handler may return: `Result<(), E>`, [`Outcome`], or `Result<Outcome, E>`. The error is kept
+/// with the message, as text.
+#[diagnostic::on_unimplemented(
+    message = "a handler can't return `{Self}`",
+    label = "expected `Result<(), E>`, an `Outcome`, or a `Result<Outcome, E>`, where `E` can be printed",
+    note = "end the handler with `Ok(())`, or with an `Outcome` such as `Outcome::Done`"
+)]
+pub trait IntoOutcome: sealed::IntoVerdict {}
+
+mod sealed {
+    use super::Outcome;
+
+    pub trait IntoVerdict {
+        fn into_verdict(self) -> Result<Outcome, String>;
+    }
+}
+
+impl sealed::IntoVerdict for Outcome {
+    fn into_verdict(self) -> Result<Outcome, String> {
+        Ok(self)
+    }
+}
+#[diagnostic::do_not_recommend]
+impl IntoOutcome for Outcome {}
+
+impl<E: Display> sealed::IntoVerdict for Result<(), E> {
+    fn into_verdict(self) -> Result<Outcome, String> {
+        self.map(|()| Outcome::Done)
+            .map_err(|error| error.to_string())
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<E: Display> IntoOutcome for Result<(), E> {}
+
+impl<E: Display> sealed::IntoVerdict for Result<Outcome, E> {
+    fn into_verdict(self) -> Result<Outcome, String> {
+        self.map_err(|error| error.to_string())
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<E: Display> IntoOutcome for Result<Outcome, E> {}
+
+/// What a consumer has done from its start to its end. Counted in deliveries: a message that was retried
+/// counts each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// Handled and acknowledged, by the loop or by the handler itself.
+    pub done: u64,
+    /// Handled and archived.
+    pub archived: u64,
+    /// Failed, and put back for another attempt.
+    pub retried: u64,
+    /// Put among the dead letters.
+    pub dead: u64,
+    /// Given back at the end: not begun, or not finished by the deadline.
+    pub released: u64,
+    /// Whose lease was lost before they could be settled: they were, or will be, delivered again.
+    pub lost: u64,
+}
+
+/// A consumer that runs as soon as this is awaited; made by [`Consumer::run`](crate::Consumer::run).
+#[must_use = "a consumer does nothing until this is awaited: add `.await`"]
+pub struct Run<C, F> {
+    handle: ConsumerHandle<C>,
+    store: Store,
+    options: Options,
+    handler: F,
+    shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
+    deadline: Duration,
+}
+
+impl<C, F> Run<C, F> {
+    pub(crate) fn new(
+        handle: ConsumerHandle<C>,
+        store: Store,
+        options: Options,
+        handler: F,
+    ) -> Self {
+        let (shutdown, deadline) = (Box::pin(pending()), Duration::from_secs(30));
+        Self {
+            handle,
+            store,
+            options,
+            handler,
+            shutdown,
+            deadline,
+        }
+    }
+
+    /// Stops when this future is ready, as [`ConsumerHandle::stop`] does.
+    pub fn with_graceful_shutdown(self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self {
+            shutdown: Box::pin(signal),
+            ..self
+        }
+    }
+
+    /// How long handlers may go on after the loop was told to stop; 30 seconds unless told. Those that
+    /// haven't finished by then are aborted, and their messages given back.
+    pub fn shutdown_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+}
+
+impl<C, F> fmt::Debug for Run<C, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run")
+            .field("handle", &self.handle)
+            .field("options", &self.options)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C, F, R> IntoFuture for Run<C, F>
+where
+    C: Readable + 'static,
+    F: Fn(Delivery<C::Payload>) -> R + Send + Sync + 'static,
+    R: Future<Output: IntoOutcome> + Send + 'static,
+{
+    type Output = Result<Report>;
+    type IntoFuture = Execute<'static, Result<Report>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self {
+            handle,
+            store,
+            options,
+            handler,
+            shutdown,
+            deadline,
+        } = self;
+        Execute::new(async move {
+            let listen = options.listen && store.can_listen();
+            let sleeper = store.wakes().sleeper(store.pool(), handle.queue(), listen);
+            let mut stop = handle.stopped();
+            let signal = async move {
+                tokio::select! {
+                    () = shutdown => {}
+                    _ = stop.wait_for(|stop| *stop) => {}
+                }
+            };
+            let outcome = Loop {
+                queue: handle.queue().clone(),
+                worker: handle.id(),
+                store,
+                options,
+                deadline,
+                handler: Arc::new(handler),
+                sleeper,
+                ready: VecDeque::new(),
+                running: JoinSet::new(),
+                at_work: HashMap::new(),
+                statements: JoinSet::new(),
+                claiming: false,
+                settling: false,
+                extending: false,
+                unsettled: Unsettled::default(),
+                claim_at: Instant::now(),
+                settle_at: Instant::now(),
+                extend_at: Instant::now() + options.lease / 3,
+                backoff: FIRST_BACKOFF,
+                pace: Pace::new(),
+                ending: None,
+                fatal: None,
+                report: Report::default(),
+            }
+            .run(signal)
+            .await;
+            // The identity is free again. Where the database is away, that takes until it counts as crashed.
+            let _ = timeout(LAST_WORDS, handle.shutdown()).await;
+            outcome
+        })
+    }
+}
+
+/// For a statement whose server has vanished.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+/// After the deadline, for what is still to be told to the database.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// As many messages are held ready as are handled in this time.
+const AHEAD: Duration = Duration::from_millis(50);
+
+struct Loop<P, F> {
+    queue: QueueName,
+    worker: WorkerId,
+    store: Store,
+    options: Options,
+    deadline: Duration,
+    handler: Arc<F>,
+    sleeper: Arc<Notify>,
+    /// Leased, and not begun.
+    ready: VecDeque<Held<P>>,
+    running: JoinSet<Result<Outcome, String>>,
+    at_work: HashMap<Id, AtWork>,
+    statements: JoinSet<Statement>,
+    claiming: bool,
+    settling: bool,
+    extending: bool,
+    unsettled: Unsettled,
+    /// When to claim next, unless woken before.
+    claim_at: Instant,
+    settle_at: Instant,
+    extend_at: Instant,
+    backoff: Duration,
+    pace: Pace,
+    ending: Option<Ending>,
+    fatal: Option<Error>,
+    report: Report,
+}
+
+/// A delivery, and until when it is safe to begin with it: counted from before the claim was sent, on this
+/// process's own steady clock.
+struct Held<P> {
+    delivery: Delivery<P>,
+    until: Instant,
+}
+
+struct AtWork {
+    lease: Arc<Lease>,
+    attempt: u32,
+}
+
+struct Ending {
+    deadline: Instant,
+    aborted: bool,
+}
+
+/// What is to be told to the database.
+#[derive(Default)]
+struct Unsettled {
+    done: Vec<Leased>,
+    archive: Vec<Leased>,
+    failed: Vec<Failure>,
+    untouched: Vec<Leased>,
+    unfinished: Vec<Leased>,
+}
+
+impl Unsettled {
+    fn is_empty(&self) -> bool {
+        self.done.is_empty()
+            && self.archive.is_empty()
+            && self.failed.is_empty()
+            && self.untouched.is_empty()
+            && self.unfinished.is_empty()
+    }
+
+    fn append(&mut self, mut other: Self) {
+        self.done.append(&mut other.done);
+        self.archive.append(&mut other.archive);
+        self.failed.append(&mut other.failed);
+        self.untouched.append(&mut other.untouched);
+        self.unfinished.append(&mut other.unfinished);
+    }
+}
+
+/// A statement that has come to its end.
+enum Statement {
+    Claimed {
+        result: Result<Claimed>,
+        done: Vec<Leased>,
+        reading: Reading,
+        sent: Instant,
+        limit: usize,
+    },
+    Settled {
+        rest: Unsettled,
+        report: Report,
+        error: Option<Error>,
+    },
+    Extended {
+        result: Result<Vec<(MessageId, DateTime<Utc>)>>,
+        of: Vec<Arc<Lease>>,
+        sent: Instant,
+    },
+}
+
+impl<P, F, R> Loop<P, F>
+where
+    P: Send + Sync + DeserializeOwned + 'static,
+    F: Fn(Delivery<P>) -> R + Send + Sync + 'static,
+    R: Future<Output: IntoOutcome> + Send + 'static,
+{
+    async fn run(mut self, signal: impl Future<Output = ()> + Send) -> Result<Report> {
+        let mut signal = pin!(signal);
+        while !self.is_over() {
+            self.start_handlers();
+            self.start_statements();
+            let next = self.next_deadline();
+            let ending = self.ending.is_some();
+            tokio::select! {
+                Some(finished) = self.running.join_next_with_id() => self.finished(finished),
+                Some(statement) = self.statements.join_next() => self.ended(statement),
+                () = self.sleeper.notified(), if !ending => self.claim_at = Instant::now(),
+                () = &mut signal, if !ending => self.end(),
+                () = sleep_until(next) => {}
+            }
+            // Whatever else has finished meanwhile, before anything is started again.
+            while let Some(finished) = self.running.try_join_next_with_id() {
+                self.finished(finished);
+            }
+        }
+        match self.fatal {
+            Some(error) => Err(error),
+            None => Ok(self.report),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let Some(ending) = &self.ending else {
+            return false;
+        };
+        let nothing_left =
+            self.running.is_empty() && self.statements.is_empty() && self.unsettled.is_empty();
+        nothing_left || Instant::now() >= ending.deadline + LAST_WORDS
+    }
+
+    fn end(&mut self) {
+        if self.ending.is_none() {
+            self.ending = Some(Ending {
+                deadline: Instant::now() + self.deadline,
+                aborted: false,
+            });
+        }
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.fatal = Some(error);
+        self.end();
+    }
+
+    fn start_handlers(&mut self) {
+        if self.ending.is_some() {
+            let untouched = self
+                .ready
+                .drain(..)
+                .map(|held| held.delivery.lease().leased);
+            self.unsettled.untouched.extend(untouched);
+            return;
+        }
+        while self.running.len() < self.options.concurrency {
+            let Some(held) = self.ready.pop_front() else {
+                return;
+            };
+            if held.until <= Instant::now() {
+                // The database was away for so long that somebody else may have it by now.
+                self.report.lost += 1;
+                continue;
+            }
+            self.start_handler(held.delivery);
+        }
+    }
+
+    fn start_handler(&mut self, delivery: Delivery<P>) {
+        let (lease, attempt) = (Arc::clone(delivery.lease()), delivery.attempt());
+        if let Err(error) = delivery.payload() {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            self.unsettled.failed.push(Failure {
+                leased: lease.leased,
+                delay: Duration::ZERO,
+                error: cause,
+                dead: Some("its payload doesn't decode".to_owned()),
+            });
+            return;
+        }
+        let span = telemetry::process(self.queue.as_str(), delivery.id().get(), attempt);
+        let (handler, limit, inside) = (
+            Arc::clone(&self.handler),
+            self.options.handler_timeout,
+            span.clone(),
+        );
+        let work = async move {
+            let handling = async { sealed::IntoVerdict::into_verdict(handler(delivery).await) };
+            let verdict = match limit {
+                None => handling.await,
+                Some(limit) => timeout(limit, handling)
+                    .await
+                    .unwrap_or_else(|_| Err(format!("the handler was cut off after {limit:?}"))),
+            };
+            if verdict.is_err() {
+                telemetry::handler_failed(&inside, "handler");
+            }
+            verdict
+        };
+        let task = self.running.spawn(work.instrument(span));
+        self.at_work.insert(task.id(), AtWork { lease, attempt });
+    }
+
+    fn finished(&mut self, finished: Result<(Id, Result<Outcome, String>), JoinError>) {
+        self.pace.handled();
+        let (id, verdict) = match finished {
+            Ok((id, verdict)) => (id, verdict),
+            Err(error) if error.is_cancelled() => {
+                if let Some(work) = self.at_work.remove(&error.id()) {
+                    self.unsettled.unfinished.push(work.lease.leased);
+                }
+                return;
+            }
+            Err(error) => (
+                error.id(),
+                Err(format!("the handler panicked: {}", panic_text(error))),
+            ),
+        };
+        let Some(AtWork { lease, attempt }) = self.at_work.remove(&id) else {
+            return;
+        };
+        let leased = lease.leased;
+        let retry = |delay, error, dead| Failure {
+            leased,
+            delay,
+            error,
+            dead,
+        };
+        let wait = || self.options.retry.jittered(attempt, rand::random());
+        let failure = match verdict {
+            // The handler has settled it, in a transaction that it has committed: it says so itself.
+            Ok(Outcome::Done | Outcome::Archive) if lease.is_settled() => {
+                self.report.done += 1;
+                return;
+            }
+            Ok(Outcome::Done) => return self.unsettled.done.push(leased),
+            Ok(Outcome::Archive) => return self.unsettled.archive.push(leased),
+            Ok(Outcome::Retry) => retry(wait(), None, None),
+            Ok(Outcome::RetryIn(wait)) => retry(wait, None, None),
+            Ok(Outcome::DeadLetter(reason)) => retry(Duration::ZERO, None, Some(reason)),
+            Err(error) => retry(wait(), Some(error), None),
+        };
+        self.unsettled.failed.push(failure);
+    }
+
+    fn start_statements(&mut self) {
+        let now = Instant::now();
+        let abort = self
+            .ending
+            .as_ref()
+            .is_some_and(|ending| !ending.aborted && ending.deadline <= now);
+        if abort {
+            self.running.abort_all();
+            if let Some(ending) = &mut self.ending {
+                ending.aborted = true;
+            }
+        }
+        let wanted = self.wanted();
+        if self.ending.is_none() && !self.claiming && self.claim_at <= now && wanted > 0 {
+            self.start_claim(wanted);
+        }
+        // Acknowledgements go with the next claim, if there is going to be one at once.
+        let only_done = self.unsettled.archive.is_empty()
+            && self.unsettled.failed.is_empty()
+            && self.unsettled.untouched.is_empty()
+            && self.unsettled.unfinished.is_empty();
+        let can_wait = only_done && self.claiming;
+        if !self.settling && !self.unsettled.is_empty() && !can_wait && self.settle_at <= now {
+            self.start_settling();
+        }
+        if !self.extending && self.extend_at <= now {
+            self.start_extending();
+        }
+    }
+
+    /// How many more messages there is room for; none while there is still enough.
+    fn wanted(&self) -> usize {
+        let ahead = self.pace.ahead(AHEAD).min(self.options.prefetch);
+        let capacity = self.options.concurrency + ahead;
+        let held = self.running.len() + self.ready.len();
+        // Not one by one, where many are handled in the time that a claim takes.
+        if held * 2 > capacity && held > self.options.concurrency.saturating_sub(1) {
+            0
+        } else {
+            capacity - held
+        }
+    }
+
+    fn start_claim(&mut self, wanted: usize) {
+        self.claiming = true;
+        let reading = self.store.hints().begin(&self.queue);
+        let done = mem::take(&mut self.unsettled.done);
+        let (store, queue, worker) = (self.store.clone(), self.queue.clone(), self.worker);
+        let lease = self.options.lease;
+        self.statements.spawn(async move {
+            let sent = Instant::now();
+            let claim = Claim {
+                queue: &queue,
+                consumer: Some(worker),
+                limit: u32::try_from(wanted).unwrap_or(u32::MAX),
+                lease,
+                from: reading.from,
+            };
+            let span = telemetry::receive(queue.as_str());
+            let result = bounded(async {
+                let mut connection = store.acquire().await?;
+                messages::claim(&mut connection, &claim, &done).await
+            });
+            let result = result.instrument(span.clone()).await;
+            match &result {
+                Ok(claimed) => telemetry::batch(&span, claimed.messages.len()),
+                Err(error) => telemetry::failed(&span, error),
+            }
+            Statement::Claimed {
+                result,
+                done,
+                reading,
+                sent,
+                limit: wanted,
+            }
+        });
+    }
+
+    fn start_settling(&mut self) {
+        self.settling = true;
+        let unsettled = mem::take(&mut self.unsettled);
+        let store = self.store.clone();
+        self.statements.spawn(async move {
+            let span = telemetry::settle("settle", None);
+            let (rest, report, error) = settle(&store, unsettled).instrument(span.clone()).await;
+            if let Some(error) = &error {
+                telemetry::failed(&span, error);
+            }
+            Statement::Settled {
+                rest,
+                report,
+                error,
+            }
+        });
+    }
+
+    fn start_extending(&mut self) {
+        let ready = self.ready.iter().map(|held| held.delivery.lease());
+        let at_work = self.at_work.values().map(|work| &work.lease);
+        let of: Vec<_> = ready
+            .chain(at_work)
+            .filter(|lease| !lease.is_settled())
+            .cloned()
+            .collect();
+        if of.is_empty() {
+            self.extend_at = Instant::now() + self.options.lease / 3;
+            return;
+        }
+        self.extending = true;
+        let (store, lease) = (self.store.clone(), self.options.lease);
+        self.statements.spawn(async move {
+            let sent = Instant::now();
+            let leased: Vec<_> = of.iter().map(|lease| lease.leased).collect();
+            let result = bounded(async {
+                let mut connection = store.acquire().await?;
+                messages::extend(&mut connection, &leased, lease).await
+            });
+            Statement::Extended {
+                result: result.await,
+                of,
+                sent,
+            }
+        });
+    }
+
+    fn ended(&mut self, statement: Result<Statement, JoinError>) {
+        match statement {
+            Ok(Statement::Claimed {
+                result,
+                done,
+                reading,
+                sent,
+                limit,
+            }) => {
+                self.claiming = false;
+                self.claimed(result, done, &reading, sent, limit);
+            }
+            Ok(Statement::Settled {
+                rest,
+                report,
+                error,
+            }) => {
+                self.settling = false;
+                self.report.add(report);
+                self.unsettled.append(rest);
+                match error {
+                    Some(error) => {
+                        telemetry::loop_failed("settle", &error);
+                        self.settle_at = self.back_off();
+                    }
+                    None => self.backoff = FIRST_BACKOFF,
+                }
+            }
+            Ok(Statement::Extended { result, of, sent }) => {
+                self.extending = false;
+                self.extended(result, &of, sent);
+            }
+            // A statement's task neither panics nor is aborted; and if it did, its leases run out.
+            Err(_) => (self.claiming, self.settling, self.extending) = (false, false, false),
+        }
+    }
+
+    fn claimed(
+        &mut self,
+        result: Result<Claimed>,
+        done: Vec<Leased>,
+        reading: &Reading,
+        sent: Instant,
+        limit: usize,
+    ) {
+        let claimed = match result {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                // It may have been carried out. Then they are found gone, and counted as lost.
+                self.unsettled.done.extend(done);
+                return self.claim_failed(error);
+            }
+        };
+        self.backoff = FIRST_BACKOFF;
+        self.report.done += claimed.acked as u64;
+        self.report.lost += done.len().saturating_sub(claimed.acked) as u64;
+        if let Some(refusal) = claimed.refusal {
+            return self.claim_failed(refusal);
+        }
+        self.store.hints().end(
+            &self.queue,
+            reading,
+            claimed.now,
+            &claimed.messages,
+            claimed.full,
+        );
+        // A claim that found less than there was room for has found all.
+        let all = !claimed.full && claimed.messages.len() < limit;
+        // Unless something was hinted at meanwhile.
+        if all && self.claim_at <= sent {
+            self.claim_at = Instant::now() + self.options.poll_interval;
+        }
+        let until = sent + self.options.lease;
+        let (store, retry) = (&self.store, self.options.retry);
+        let deliver = |message| Held {
+            delivery: Delivery::new(
+                message,
+                |json| serde_json::from_str(json),
+                store.clone(),
+                retry,
+            ),
+            until,
+        };
+        self.ready.extend(claimed.messages.into_iter().map(deliver));
+    }
+
+    fn claim_failed(&mut self, error: Error) {
+        match error {
+            // Others have stopped it.
+            Error::WorkerStopped { .. } => self.end(),
+            // Others hold it back, until they let it go on.
+            Error::WorkerSuspended { .. } => {
+                self.claim_at = Instant::now() + self.options.poll_interval
+            }
+            Error::NotInstalled
+            | Error::SchemaOutdated
+            | Error::QueueNotFound { .. }
+            | Error::Closed => self.fail(error),
+            error => {
+                telemetry::loop_failed("claim", &error);
+                self.claim_at = self.back_off();
+            }
+        }
+    }
+
+    fn extended(
+        &mut self,
+        result: Result<Vec<(MessageId, DateTime<Utc>)>>,
+        of: &[Arc<Lease>],
+        sent: Instant,
+    ) {
+        let extended: HashMap<_, _> = match result {
+            Ok(extended) => extended.into_iter().collect(),
+            Err(error) => {
+                telemetry::loop_failed("extend", &error);
+                // Soon again, while there is still something to extend.
+                self.extend_at =
+                    Instant::now() + (self.options.lease / 10).min(Duration::from_secs(1));
+                return;
+            }
+        };
+        self.extend_at = sent + self.options.lease / 3;
+        for lease in of {
+            if let Some(until) = extended.get(&lease.leased.id) {
+                lease.extended(*until);
+            }
+        }
+        let until = sent + self.options.lease;
+        let asked: HashSet<_> = of.iter().map(|lease| lease.leased.id).collect();
+        self.ready.retain_mut(|held| {
+            let id = held.delivery.id();
+            if extended.contains_key(&id) {
+                held.until = until;
+            }
+            // What was asked for and not extended is somebody else's.
+            extended.contains_key(&id) || !asked.contains(&id)
+        });
+    }
+
+    /// When to try again. Apart from others who failed at the same time.
+    fn back_off(&mut self) -> Instant {
+        let wait = self.backoff.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+        self.backoff = (self.backoff * 2).min(LONGEST_BACKOFF);
+        Instant::now() + wait
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let mut next = self.extend_at;
+        if self.extending {
+            next = Instant::now() + STATEMENT_TIMEOUT;
+        }
+        if let Some(ending) = &self.ending {
+            next = next.min(if ending.aborted {
+                ending.deadline + LAST_WORDS
+            } else {
+                ending.deadline
+            });
+        } else if !self.claiming && self.wanted() > 0 {
+            next = next.min(self.claim_at);
+        }
+        if !self.settling && !self.unsettled.is_empty() && !self.claiming {
+            next = next.min(self.settle_at);
+        }
+        next
+    }
+}
+
+impl Report {
+    fn add(&mut self, other: Self) {
+        self.done += other.done;
+        self.archived += other.archived;
+        self.retried += other.retried;
+        self.dead += other.dead;
+        self.released += other.released;
+        self.lost += other.lost;
+    }
+}
+
+/// What is left when it fails, what was done, and why it failed.
+async fn settle(store: &Store, mut rest: Unsettled) -> (Unsettled, Report, Option<Error>) {
+    let mut report = Report::default();
+    let error = bounded(settle_all(store, &mut rest, &mut report))
+        .await
+        .err();
+    (rest, report, error)
+}
+
+async fn settle_all(store: &Store, rest: &mut Unsettled, report: &mut Report) -> Result<()> {
+    let mut connection = store.acquire().await?;
+    let connection = &mut *connection;
+    if !rest.done.is_empty() {
+        let done = messages::ack(connection, &rest.done).await?.len();
+        report.done += done as u64;
+        report.lost += (rest.done.len() - done) as u64;
+        rest.done.clear();
+    }
+    if !rest.archive.is_empty() {
+        let archived = messages::archive(connection, &rest.archive).await?.len();
+        report.archived += archived as u64;
+        report.lost += (rest.archive.len() - archived) as u64;
+        rest.archive.clear();
+    }
+    if !rest.failed.is_empty() {
+        let failed = messages::fail(connection, &rest.failed).await?;
+        let dead = failed.iter().filter(|(_, dead)| *dead).count();
+        report.dead += dead as u64;
+        report.retried += (failed.len() - dead) as u64;
+        report.lost += (rest.failed.len() - failed.len()) as u64;
+        rest.failed.clear();
+    }
+    for (leased, untouched) in [(&mut rest.untouched, true), (&mut rest.unfinished, false)] {
+        if !leased.is_empty() {
+            let released = messages::release(connection, leased, untouched).await?;
+            report.released += released;
+            report.lost += leased.len() as u64 - released;
+            leased.clear();
+        }
+    }
+    Ok(())
+}
+
+/// A statement that the server doesn't answer fails, after a while, as a broken connection.
+async fn bounded<T>(statement: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(STATEMENT_TIMEOUT, statement)
+        .await
+        .unwrap_or_else(|_| {
+            let silence =
+                std::io::Error::new(std::io::ErrorKind::TimedOut, "the server did not answer");
+            Err(Error::ConnectionLost(sqlx::Error::Io(silence)))
+        })
+}
+
+fn panic_text(error: JoinError) -> String {
+    let Ok(panic) = error.try_into_panic() else {
+        return "it was cancelled".to_owned();
+    };
+    let panic: &(dyn Any + Send) = &*panic;
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (_, Some(text)) => text.clone(),
+        (None, None) => "with something that is not text".to_owned(),
+    }
+}
+
+/// How fast messages are handled, of late.
+struct Pace {
+    since: Instant,
+    handled: u32,
+    per_second: f64,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            handled: 0,
+            per_second: 0.0,
+        }
+    }
+
+    fn handled(&mut self) {
+        self.handled += 1;
+        let elapsed = self.since.elapsed();
+        if elapsed >= Duration::from_millis(5) {
+            let now = f64::from(self.handled) / elapsed.as_secs_f64();
+            self.per_second = (self.per_second + now) / 2.0;
+            (self.since, self.handled) = (Instant::now(), 0);
+        }
+    }
+
+    /// How many are handled in this time.
+    fn ahead(&self, time: Duration) -> usize {
+        (self.per_second * time.as_secs_f64()) as usize
+    }
+}

@@ -1,0 +1,190 @@
+//! Waking consumers when something was enqueued. For idle consumers, who would otherwise find it only at
+//! their next poll. It is a hint: it may be late, lost or for nothing, and polling is what is relied on.
+//!
+//! A consumer of the same store is woken directly, those in other processes by NOTIFY: after the commit,
+//! since inside the transaction it would make all commits wait for each other.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use sqlx::{
+    PgPool,
+    postgres::{PgListener, PgPoolOptions},
+};
+use tokio::{
+    sync::Notify,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use crate::{error::Result, postgres::messages, queue::QueueName, telemetry};
+
+/// The channel of NOTIFY; its payload is a queue's name.
+const CHANNEL: &str = "pgqrs";
+/// After one NOTIFY the next waits this long, and then stands for all that came in between.
+const PAUSE: Duration = Duration::from_millis(5);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a listener looks whether it is still needed.
+const HEARING: Duration = Duration::from_secs(30);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+
+/// Shared by all clones of a store.
+#[derive(Debug, Default)]
+pub(crate) struct Wakes {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Never held across an await.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sleepers: HashMap<QueueName, Vec<Weak<Notify>>>,
+    /// To be told to other processes.
+    untold: HashSet<QueueName>,
+    teller: Option<JoinHandle<()>>,
+    listener: Option<JoinHandle<()>>,
+}
+
+/// Whether a task has to be started: there is none, or it ended with its runtime.
+fn is_gone(task: &Option<JoinHandle<()>>) -> bool {
+    task.as_ref().is_none_or(JoinHandle::is_finished)
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self, queue: &str) {
+        let state = self.lock();
+        // By string: what comes from the server need not be a queue's name.
+        for (name, sleepers) in &state.sleepers {
+            if name.as_str() == queue {
+                sleepers
+                    .iter()
+                    .filter_map(Weak::upgrade)
+                    .for_each(|sleeper| sleeper.notify_one());
+            }
+        }
+    }
+
+    /// What is to be told. Where there is nothing, the task is told to end, under the same lock by which the
+    /// next enqueue looks for it: so none falls between.
+    fn untold(&self) -> Option<Vec<String>> {
+        let mut state = self.lock();
+        if state.untold.is_empty() {
+            state.teller = None;
+            return None;
+        }
+        Some(
+            state
+                .untold
+                .drain()
+                .map(|queue| queue.as_str().to_owned())
+                .collect(),
+        )
+    }
+
+    /// Whether there is anybody to listen for. Where there is nobody, the task is told to end.
+    fn has_sleepers(&self) -> bool {
+        let mut state = self.lock();
+        state.sleepers.retain(|_, sleepers| {
+            sleepers.retain(|sleeper| sleeper.strong_count() > 0);
+            !sleepers.is_empty()
+        });
+        if state.sleepers.is_empty() {
+            state.listener = None;
+        }
+        !state.sleepers.is_empty()
+    }
+
+    fn wake_all(&self) {
+        let state = self.lock();
+        for sleeper in state.sleepers.values().flatten().filter_map(Weak::upgrade) {
+            sleeper.notify_one();
+        }
+    }
+}
+
+impl Wakes {
+    /// Something was enqueued and is ready.
+    pub(crate) fn enqueued(&self, pool: &PgPool, queue: &QueueName) {
+        self.shared.wake(queue.as_str());
+        let mut state = self.shared.lock();
+        if !state.untold.contains(queue) {
+            state.untold.insert(queue.clone());
+        }
+        if is_gone(&state.teller) {
+            state.teller = Some(tokio::spawn(tell(Arc::clone(&self.shared), pool.clone())));
+        }
+    }
+
+    /// To be woken for a queue, until the sleeper is dropped; `listen` to other processes too.
+    pub(crate) fn sleeper(&self, pool: &PgPool, queue: &QueueName, listen: bool) -> Arc<Notify> {
+        let sleeper = Arc::new(Notify::new());
+        let mut state = self.shared.lock();
+        let sleepers = state.sleepers.entry(queue.clone()).or_default();
+        sleepers.push(Arc::downgrade(&sleeper));
+        if listen && is_gone(&state.listener) {
+            state.listener = Some(tokio::spawn(hear(Arc::clone(&self.shared), pool.clone())));
+        }
+        sleeper
+    }
+}
+
+async fn tell(shared: Arc<Shared>, pool: PgPool) {
+    while let Some(queues) = shared.untold() {
+        let told = timeout(STATEMENT_TIMEOUT, async {
+            messages::notify(&mut *pool.acquire().await?, CHANNEL, &queues).await
+        });
+        match told.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => telemetry::hint_failed(&error.to_string()),
+            Err(_) => telemetry::hint_failed("the server did not answer"),
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn hear(shared: Arc<Shared>, pool: PgPool) {
+    let mut backoff = PAUSE;
+    while shared.has_sleepers() {
+        match listen(&pool).await {
+            Ok(mut listener) => {
+                backoff = PAUSE;
+                // Whatever was told before somebody listened.
+                shared.wake_all();
+                loop {
+                    match timeout(HEARING, listener.try_recv()).await {
+                        Ok(Ok(Some(notification))) => shared.wake(notification.payload()),
+                        // The connection is gone.
+                        Ok(Ok(None) | Err(_)) => break,
+                        Err(_) if shared.has_sleepers() => {}
+                        Err(_) => return,
+                    }
+                }
+            }
+            Err(error) => telemetry::hint_failed(&error.to_string()),
+        }
+        sleep(backoff).await;
+        backoff = (backoff * 2).min(LONGEST_BACKOFF);
+    }
+}
+
+/// On a connection of its own: the store's are there for statements.
+async fn listen(pool: &PgPool) -> Result<PgListener> {
+    let alone = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(STATEMENT_TIMEOUT)
+        .connect_lazy_with((*pool.connect_options()).clone());
+    let mut listener = PgListener::connect_with(&alone).await?;
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
+}

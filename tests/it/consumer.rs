@@ -1,0 +1,998 @@
+//! `consumer().run(..)`: what the loop does with what handlers do, and with what breaks.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    process::Stdio,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use pgqrs::{
+    Consumer, ConsumerBuilder, ConsumerHandle, Delivery, Error, Outcome, Page, Queue, QueueOptions,
+    Report, RetryPolicy, Store, Worker, WorkerStatus,
+};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    sync::{Notify, Semaphore},
+    task::JoinHandle,
+};
+
+use crate::{
+    examples::compiled,
+    support::{TestResult, connect, count, expire, server::Server, until, url, with_queues},
+};
+
+/// At once again: tests don't wait for what they don't test.
+fn at_once() -> RetryPolicy {
+    RetryPolicy::fixed(Duration::ZERO)
+}
+
+fn consumer() -> ConsumerBuilder {
+    pgqrs::consumer("my-service", 3001, "tasks")
+        .retry(at_once())
+        .poll_interval(Duration::from_millis(20))
+}
+
+type Running = JoinHandle<pgqrs::Result<Report>>;
+
+/// Runs a consumer beside the test.
+fn start<F, R>(consumer: Consumer, handler: F) -> (ConsumerHandle, Running)
+where
+    F: Fn(Delivery<Value>) -> R + Send + Sync + 'static,
+    R: Future<Output: pgqrs::IntoOutcome> + Send + 'static,
+{
+    let handle = consumer.handle();
+    (
+        handle,
+        tokio::spawn(async move { consumer.run(handler).await }),
+    )
+}
+
+async fn drained(pool: &PgPool) {
+    until("the queue is empty", async || {
+        count(pool).await.expect("counted") == 0
+    })
+    .await;
+}
+
+async fn stop(
+    (handle, running): (ConsumerHandle, Running),
+) -> Result<Report, Box<dyn std::error::Error>> {
+    handle.stop();
+    Ok(running.await??)
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn every_message_is_handled_and_acknowledged(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let payloads: Vec<u64> = (0..1_000).collect();
+    pgqrs::enqueue()
+        .messages(&payloads)
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let running = start(consumer().create(&store).await?, {
+        let seen = Arc::clone(&seen);
+        move |delivery: Delivery<Value>| {
+            let seen = Arc::clone(&seen);
+            async move {
+                seen.lock()
+                    .expect("not poisoned")
+                    .push(delivery.payload()?.as_u64());
+                assert_eq!(delivery.attempt(), 1);
+                Ok::<_, Error>(())
+            }
+        }
+    });
+    drained(&pool).await;
+    let report = stop(running).await?;
+    assert_eq!(report.done, 1_000);
+    assert_eq!((report.retried, report.dead, report.lost), (0, 0, 0));
+    let mut seen = seen.lock().expect("not poisoned").clone();
+    seen.sort_unstable();
+    assert_eq!(seen, payloads.into_iter().map(Some).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn each_outcome_does_what_it_says(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let words = [
+        "done",
+        "archive",
+        "retry",
+        "retry in",
+        "dead letter",
+        "error",
+    ];
+    pgqrs::enqueue()
+        .messages(&words)
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    let running = start(
+        consumer().create(&store).await?,
+        async |delivery: Delivery<Value>| {
+            let again = delivery.attempt() == 1;
+            Ok(
+                match delivery
+                    .payload()
+                    .map_err(|error| error.to_string())?
+                    .as_str()
+                    .unwrap_or_default()
+                {
+                    "archive" => Outcome::Archive,
+                    "retry" if again => Outcome::Retry,
+                    "retry in" if again => Outcome::RetryIn(Duration::from_millis(1)),
+                    "dead letter" => Outcome::DeadLetter("no such customer".into()),
+                    "error" if again => return Err("the mail server is away".to_owned()),
+                    _ => Outcome::Done,
+                },
+            )
+        },
+    );
+    drained(&pool).await;
+    let report = stop(running).await?;
+    assert_eq!(
+        (report.done, report.archived, report.retried, report.dead),
+        (4, 1, 3, 1)
+    );
+    let admin = pgqrs::admin(&store);
+    let archived = admin
+        .archived("tasks", Page::builder().payload(true).build())
+        .await?;
+    assert_eq!(archived[0].payload.as_deref(), Some(r#""archive""#));
+    let dead = admin.dead_letters("tasks", Page::default()).await?;
+    assert_eq!(
+        (dead.len(), dead[0].reason.as_str()),
+        (1, "no such customer")
+    );
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn errors_and_panics_are_failed_attempts_and_end_as_dead_letters(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let admin = pgqrs::admin(&store);
+    admin
+        .configure_queue("tasks", QueueOptions::builder().max_attempts(3).build())
+        .await?;
+    let ids = pgqrs::enqueue()
+        .messages(&["error", "panic", "fine"])
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    let running = start(
+        consumer().create(&store).await?,
+        async |delivery: Delivery<Value>| match delivery
+            .payload()
+            .map_err(|error| error.to_string())?
+            .as_str()
+        {
+            Some("error") => Err(format!("attempt {} failed", delivery.attempt())),
+            Some("panic") => panic!("what a day: {}", delivery.attempt()),
+            _ => Ok(()),
+        },
+    );
+    drained(&pool).await;
+    let report = stop(running).await?;
+    assert_eq!((report.done, report.retried, report.dead), (1, 4, 2));
+    let dead = admin
+        .dead_letters("tasks", Page::builder().payload(true).build())
+        .await?;
+    let told: Vec<_> = dead
+        .iter()
+        .map(|dead| {
+            (
+                dead.id,
+                dead.attempt,
+                dead.reason.as_str(),
+                dead.last_error.as_deref(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (ids[0], 3, "attempts used up", Some("attempt 3 failed")),
+            (
+                ids[1],
+                3,
+                "attempts used up",
+                Some("the handler panicked: what a day: 3")
+            ),
+        ]
+    );
+    assert_eq!(dead[0].payload.as_deref(), Some(r#""error""#));
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_failed_attempt_waits_by_the_policy_and_keeps_its_error(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    let policy = RetryPolicy::builder()
+        .first(Duration::from_secs(100))
+        .jitter(0.0)
+        .build();
+    let running = start(
+        consumer().retry(policy).create(&store).await?,
+        async |_: Delivery<Value>| Err::<(), _>("not today"),
+    );
+    let admin = pgqrs::admin(&store);
+    until("the message waits", async || {
+        admin.queue_stats("tasks").await.expect("counted").delayed == 1
+    })
+    .await;
+    let message = &admin.messages("tasks", Page::default()).await?[0];
+    assert_eq!(
+        (message.attempt, message.last_error.as_deref()),
+        (1, Some("not today"))
+    );
+    assert!(!message.leased && message.payload.is_none());
+    let waits = message.visible_at - chrono::Utc::now();
+    assert!((80..=100).contains(&waits.num_seconds()), "{waits}");
+    stop(running).await?;
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_does_not_decode_becomes_a_dead_letter_and_never_reaches_the_handler(
+    pool: PgPool,
+) -> TestResult {
+    const NUMBERS: Queue<u32> = Queue::new("tasks");
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    pgqrs::enqueue()
+        .messages(&[json!(1), json!("two"), json!(3)])
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    let consumer = pgqrs::consumer("my-service", 3001, NUMBERS)
+        .create(&store)
+        .await?;
+    let handle = consumer.handle();
+    let sum = Arc::new(AtomicU32::new(0));
+    let running = tokio::spawn({
+        let sum = Arc::clone(&sum);
+        consumer
+            .run(move |delivery: Delivery<u32>| {
+                let sum = Arc::clone(&sum);
+                async move {
+                    sum.fetch_add(*delivery.payload()?, Ordering::Relaxed);
+                    Ok::<_, Error>(())
+                }
+            })
+            .into_future()
+    });
+    drained(&pool).await;
+    handle.stop();
+    let report = running.await??;
+    assert_eq!(
+        (report.done, report.dead, sum.load(Ordering::Relaxed)),
+        (2, 1, 4)
+    );
+    let dead = pgqrs::admin(&store)
+        .dead_letters("tasks", Page::default())
+        .await?;
+    assert_eq!(dead[0].reason, "its payload doesn't decode");
+    assert!(
+        dead[0]
+            .last_error
+            .as_deref()
+            .is_some_and(|error| error.contains("expected u32")),
+        "{dead:?}"
+    );
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn no_more_handlers_run_at_once_than_it_was_told(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    pgqrs::enqueue()
+        .messages(&[0; 50])
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let running = start(consumer().concurrency(3).create(&store).await?, {
+        let most = Arc::clone(&most);
+        move |_: Delivery<Value>| {
+            let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+            async move {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+                now.fetch_sub(1, Ordering::SeqCst);
+                Outcome::Done
+            }
+        }
+    });
+    drained(&pool).await;
+    stop(running).await?;
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+    Ok(())
+}
+
+/// A gate that handlers wait at.
+fn gate() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(0))
+}
+
+fn wait_at(
+    gate: &Arc<Semaphore>,
+) -> impl Fn(Delivery<Value>) -> BoxedDone + Send + Sync + 'static + use<> {
+    let gate = Arc::clone(gate);
+    move |delivery| {
+        let gate = Arc::clone(&gate);
+        Box::pin(async move {
+            gate.acquire().await.expect("open").forget();
+            drop(delivery);
+            Outcome::Done
+        })
+    }
+}
+
+type BoxedDone = std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_long_handler_keeps_its_lease(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    let gate = gate();
+    let lease = Duration::from_millis(150);
+    let running = start(
+        consumer().lease(lease).create(&store).await?,
+        wait_at(&gate),
+    );
+    let lease_end = async || {
+        let row: (Option<i64>, chrono::DateTime<chrono::Utc>, i32) =
+            sqlx::query_as("select lease_token, visible_at, attempt from pgqrs.messages")
+                .fetch_one(&pool)
+                .await
+                .expect("there is one message");
+        row
+    };
+    until("it is delivered", async || lease_end().await.0.is_some()).await;
+    let first = lease_end().await.1;
+    // Five leases long, nobody else gets it.
+    let others = Store::from(pool.clone());
+    until("five leases have passed", async || {
+        assert!(
+            pgqrs::dequeue()
+                .from("tasks")
+                .execute(&others)
+                .await
+                .expect("dequeued")
+                .is_empty()
+        );
+        lease_end().await.1 > first + lease * 5
+    })
+    .await;
+    assert_eq!(lease_end().await.2, 1);
+    gate.add_permits(1);
+    drained(&pool).await;
+    assert_eq!(stop(running).await?.done, 1);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_handler_that_never_returns_is_cut_off_where_there_is_a_limit(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    let limited = consumer()
+        .handler_timeout(Duration::from_millis(50))
+        .create(&store)
+        .await?;
+    let running = start(limited, async |delivery: Delivery<Value>| {
+        if delivery.attempt() < 3 {
+            std::future::pending::<()>().await;
+        }
+        Outcome::Done
+    });
+    drained(&pool).await;
+    let report = stop(running).await?;
+    assert_eq!((report.done, report.retried), (1, 2));
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_graceful_stop_lets_handlers_finish_and_gives_the_rest_back(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    pgqrs::enqueue()
+        .messages(&[0; 10])
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    let gate = gate();
+    let consumer = consumer().concurrency(2).create(&store).await?;
+    let worker = consumer.handle();
+    let signal = Arc::new(Notify::new());
+    let run = consumer.run(wait_at(&gate)).with_graceful_shutdown({
+        let signal = Arc::clone(&signal);
+        async move { signal.notified().await }
+    });
+    let running = tokio::spawn(run.into_future());
+    let admin = pgqrs::admin(&store);
+    let leased = async || admin.queue_stats("tasks").await.expect("counted").leased;
+    until("two are at work", async || leased().await >= 2).await;
+    signal.notify_one();
+    // The others are back while the two still work.
+    until("the rest is ready", async || {
+        let stats = admin.queue_stats("tasks").await.expect("counted");
+        (stats.ready, stats.leased) == (8, 2)
+    })
+    .await;
+    assert!(!running.is_finished());
+    gate.add_permits(2);
+    let report = running.await??;
+    assert_eq!((report.done, report.lost), (2, 0));
+    assert_eq!(worker.status().await?, WorkerStatus::Stopped);
+    // For those that were fetched and not begun, it doesn't count.
+    let attempts: Vec<i32> = sqlx::query_scalar("select distinct attempt from pgqrs.messages")
+        .fetch_all(&pool)
+        .await?;
+    assert_eq!(attempts, [0]);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn after_the_deadline_handlers_are_aborted_and_their_messages_given_back(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    pgqrs::enqueue()
+        .messages(&[0; 2])
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    let consumer = consumer().create(&store).await?;
+    let handle = consumer.handle();
+    let run = consumer
+        .run(wait_at(&gate()))
+        .shutdown_deadline(Duration::from_millis(50));
+    let running = tokio::spawn(run.into_future());
+    let admin = pgqrs::admin(&store);
+    until("both are at work", async || {
+        admin.queue_stats("tasks").await.expect("counted").leased == 2
+    })
+    .await;
+    handle.stop();
+    let report = running.await??;
+    assert_eq!((report.released, report.done), (2, 0));
+    let stats = admin.queue_stats("tasks").await?;
+    assert_eq!((stats.ready, stats.leased), (2, 0));
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_handler_can_settle_in_its_own_transaction(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    sqlx::query("create table work (n bigint primary key)")
+        .execute(&pool)
+        .await?;
+    pgqrs::enqueue()
+        .messages(&[1, 2, 3])
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    let running = start(consumer().create(&store).await?, {
+        let pool = pool.clone();
+        move |delivery: Delivery<Value>| {
+            let pool = pool.clone();
+            async move {
+                let (n, attempt) = (delivery.payload()?.as_i64(), delivery.attempt());
+                let mut tx = pool.begin().await?;
+                sqlx::query("insert into work values ($1)")
+                    .bind(n)
+                    .execute(&mut *tx)
+                    .await?;
+                delivery.ack(&mut tx).await?;
+                if attempt == 1 {
+                    // Neither the work nor the acknowledgement.
+                    tx.rollback().await?;
+                    return Err("rolled back".into());
+                }
+                tx.commit().await?;
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+            }
+        }
+    });
+    drained(&pool).await;
+    let report = stop(running).await?;
+    assert_eq!((report.done, report.retried, report.lost), (3, 3, 0));
+    let work: i64 = sqlx::query_scalar("select count(*) from work")
+        .fetch_one(&pool)
+        .await?;
+    assert_eq!(work, 3);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn it_goes_on_when_its_connections_are_killed_again_and_again(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = connect(&pool).await?;
+    let payloads: Vec<u64> = (0..3_000).collect();
+    pgqrs::enqueue()
+        .messages(&payloads)
+        .to("tasks")
+        .execute(&pool)
+        .await?;
+    let seen: Arc<Mutex<BTreeMap<u64, u32>>> = Arc::default();
+    let lease = Duration::from_secs(2);
+    let running = start(
+        consumer().lease(lease).prefetch(50).create(&store).await?,
+        {
+            let seen = Arc::clone(&seen);
+            move |delivery: Delivery<Value>| {
+                let seen = Arc::clone(&seen);
+                async move {
+                    let n = delivery.payload()?.as_u64().unwrap_or_default();
+                    *seen.lock().expect("not poisoned").entry(n).or_default() += 1;
+                    Ok::<_, Error>(())
+                }
+            }
+        },
+    );
+    let mut left = count(&pool).await?;
+    while left > 0 {
+        let killed = "select pg_terminate_backend(pid) from pg_stat_activity
+                      where datname = current_database() and application_name = 'pgqrs'";
+        sqlx::query(killed).execute(&pool).await?;
+        until("fewer are left", async || {
+            count(&pool).await.expect("counted") < left.max(1)
+        })
+        .await;
+        left = count(&pool).await?;
+    }
+    stop(running).await?;
+    assert_eq!(seen.lock().expect("not poisoned").len(), 3_000);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_suspended_consumer_rests_and_a_stopped_one_ends(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let consumer = consumer().create(&store).await?;
+    let admin = pgqrs::admin(&store);
+    consumer.suspend().await?;
+    let id = consumer.id();
+    let running = start(consumer, async |_: Delivery<Value>| Outcome::Done);
+    pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    // It would be handled within a poll; so several of them pass.
+    let waited = std::time::Instant::now();
+    until("ten polls have passed", async || {
+        waited.elapsed() > Duration::from_millis(200)
+    })
+    .await;
+    assert_eq!(count(&pool).await?, 1);
+    admin.resume_worker(id).await?;
+    drained(&pool).await;
+    admin.stop_worker(id).await?;
+    let report = running.1.await??;
+    assert_eq!(report.done, 1);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_waiting_does_not_mend_ends_the_loop(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let running = start(
+        consumer().create(&store).await?,
+        async |_: Delivery<Value>| Outcome::Done,
+    );
+    // Dropping tables under a running loop can end in a deadlock, in which the loop wins.
+    until("the schema is gone", async || {
+        let mut connection = pool.acquire().await.expect("connected").detach();
+        pgqrs::MIGRATOR.undo(&mut connection, 0).await.is_ok()
+    })
+    .await;
+    let failed = running.1.await?;
+    assert!(matches!(failed, Err(Error::NotInstalled)), "{failed:?}");
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_idle_consumer_is_woken_from_its_own_and_from_other_processes(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let elsewhere = connect(&pool).await?;
+    // It would not poll before the test gives up.
+    let patient = consumer()
+        .poll_interval(Duration::from_secs(3_600))
+        .create(&store)
+        .await?;
+    let running = start(patient, async |_: Delivery<Value>| Outcome::Done);
+    until("it listens", async || {
+        let listening: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity
+             where datname = current_database() and query like 'LISTEN%'",
+        )
+        .fetch_one(&pool)
+        .await
+        .expect("counted");
+        listening == 1
+    })
+    .await;
+    for sender in [&store, &elsewhere, &store, &elsewhere] {
+        for _ in 0..10 {
+            pgqrs::enqueue()
+                .message(&1)
+                .to("tasks")
+                .execute(sender)
+                .await?;
+        }
+        drained(&pool).await;
+    }
+    assert_eq!(stop(running).await?.done, 40);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn without_a_hint_it_finds_messages_by_polling(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let running = start(
+        consumer().listen(false).create(&store).await?,
+        async |_: Delivery<Value>| Outcome::Done,
+    );
+    for n in 0..5 {
+        // A transaction gives no hint.
+        let mut tx = pool.begin().await?;
+        pgqrs::enqueue()
+            .message(&n)
+            .to("tasks")
+            .execute(&mut tx)
+            .await?;
+        tx.commit().await?;
+        drained(&pool).await;
+    }
+    pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .delay(Duration::from_millis(30))
+        .execute(&store)
+        .await?;
+    drained(&pool).await;
+    assert_eq!(stop(running).await?.done, 6);
+    Ok(())
+}
+
+/// Its attempts are used up without a word: nobody ever settles it.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_message_that_kills_its_consumer_each_time_ends_as_a_dead_letter(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let admin = pgqrs::admin(&store);
+    admin
+        .configure_queue("tasks", QueueOptions::builder().max_attempts(3).build())
+        .await?;
+    let ids = pgqrs::enqueue()
+        .message(&"deadly")
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    for attempt in 1..=3 {
+        let delivery = pgqrs::dequeue()
+            .from("tasks")
+            .execute(&store)
+            .await?
+            .pop()
+            .expect("it is ready");
+        assert_eq!(delivery.attempt(), attempt);
+        // The consumer dies here.
+        drop(delivery);
+        // While it is leased, it is no dead letter.
+        assert!(
+            pgqrs::dequeue()
+                .from("tasks")
+                .execute(&store)
+                .await?
+                .is_empty()
+        );
+        assert_eq!(admin.dead_letter_count("tasks").await?, 0);
+        expire(&pool, ids[0]).await?;
+    }
+    assert!(
+        pgqrs::dequeue()
+            .from("tasks")
+            .execute(&store)
+            .await?
+            .is_empty()
+    );
+    assert_eq!(count(&pool).await?, 0);
+    let dead = admin.dead_letters("tasks", Page::default()).await?;
+    assert_eq!(
+        (dead[0].id, dead[0].attempt, dead[0].reason.as_str()),
+        (ids[0], 3, "attempts used up")
+    );
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn many_producers_and_consumers_lose_nothing(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    const EACH: u64 = 2_000;
+    let seen: Arc<Mutex<HashMap<u64, u32>>> = Arc::default();
+    let mut consumers = Vec::new();
+    for port in 1..=8 {
+        let consumer = pgqrs::consumer("my-service", port, "tasks")
+            .create(&store)
+            .await?;
+        consumers.push(start(consumer, {
+            let seen = Arc::clone(&seen);
+            move |delivery: Delivery<Value>| {
+                let seen = Arc::clone(&seen);
+                async move {
+                    let n = delivery.payload()?.as_u64().unwrap_or_default();
+                    *seen.lock().expect("not poisoned").entry(n).or_default() += 1;
+                    Ok::<_, Error>(())
+                }
+            }
+        }));
+    }
+    let producers: Vec<_> = (0..8)
+        .map(|producer| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for batch in 0..EACH / 50 {
+                    let first = producer * EACH + batch * 50;
+                    let payloads: Vec<_> = (first..first + 50).collect();
+                    pgqrs::enqueue()
+                        .messages(&payloads)
+                        .to("tasks")
+                        .execute(&store)
+                        .await?;
+                }
+                Ok::<_, Error>(())
+            })
+        })
+        .collect();
+    for producer in producers {
+        producer.await??;
+    }
+    drained(&pool).await;
+    let mut done = 0;
+    for consumer in consumers {
+        let report = stop(consumer).await?;
+        assert_eq!(report.lost, 0);
+        done += report.done;
+    }
+    assert_eq!(done, 8 * EACH);
+    let seen = seen.lock().expect("not poisoned");
+    assert_eq!(seen.len() as u64, 8 * EACH);
+    assert!(seen.values().all(|times| *times == 1));
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn bad_options_and_absent_queues_are_refused(pool: PgPool) -> TestResult {
+    let store = with_queues(pool, &["tasks"]).await?;
+    for lease in [Duration::ZERO, Duration::from_secs(86_401)] {
+        let refused = consumer().lease(lease).create(&store).await;
+        assert!(
+            matches!(refused, Err(Error::LeaseOutOfRange { .. })),
+            "{refused:?}"
+        );
+    }
+    let refused = pgqrs::consumer("my-service", 1, "missing")
+        .create(&store)
+        .await;
+    assert!(
+        matches!(refused, Err(Error::QueueNotFound { .. })),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
+/// Beside a steady flow, messages of transactions that stay open for a while: their time is long past when
+/// they commit, and others with later times were claimed before.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn late_commits_are_never_passed_over(pool: PgPool) -> TestResult {
+    let store = connect(&pool).await?;
+    store.queue("tasks").await?;
+    let stop_flow = Arc::new(AtomicU32::new(0));
+    let late: Arc<Mutex<HashMap<u64, std::time::Instant>>> = Arc::default();
+    let running = start(
+        consumer()
+            .poll_interval(Duration::from_millis(5))
+            .create(&store)
+            .await?,
+        {
+            let late = Arc::clone(&late);
+            move |delivery: Delivery<Value>| {
+                let late = Arc::clone(&late);
+                async move {
+                    if let Some(n) = delivery.payload()?.as_u64() {
+                        late.lock()
+                            .expect("not poisoned")
+                            .insert(n, std::time::Instant::now());
+                    }
+                    Ok::<_, Error>(())
+                }
+            }
+        },
+    );
+    let flow = tokio::spawn({
+        let (store, stop) = (store.clone(), Arc::clone(&stop_flow));
+        async move {
+            while stop.load(Ordering::Relaxed) == 0 {
+                pgqrs::enqueue()
+                    .message(&"flow")
+                    .to("tasks")
+                    .execute(&store)
+                    .await?;
+            }
+            Ok::<_, Error>(())
+        }
+    });
+    let senders: Vec<_> = (0..4u64)
+        .map(|sender| {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                let mut commits = Vec::new();
+                for round in 0..5 {
+                    let n = sender * 5 + round;
+                    let mut connection = pool.acquire().await?.detach();
+                    let mut tx = sqlx::Connection::begin(&mut connection).await?;
+                    pgqrs::enqueue()
+                        .message(&n)
+                        .to("tasks")
+                        .execute(&mut tx)
+                        .await?;
+                    sqlx::query("select pg_sleep(0.2)")
+                        .execute(&mut *tx)
+                        .await?;
+                    tx.commit().await?;
+                    commits.push((n, std::time::Instant::now()));
+                }
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(commits)
+            })
+        })
+        .collect();
+    let mut commits = Vec::new();
+    for sender in senders {
+        commits.extend(sender.await?.map_err(|error| error.to_string())?);
+    }
+    until("all late ones are handled", async || {
+        late.lock().expect("not poisoned").len() == 20
+    })
+    .await;
+    stop_flow.store(1, Ordering::Relaxed);
+    flow.await??;
+    drained(&pool).await;
+    stop(running).await?;
+    assert_eq!(late.lock().expect("not poisoned").len(), commits.len());
+    Ok(())
+}
+
+/// Half of the queue is handled by a process that then dies without a word, with messages in its hands.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_a_killed_process_held_is_handled_by_another(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let payloads: Vec<u64> = (0..100).collect();
+    pgqrs::enqueue()
+        .messages(&payloads)
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    let mut process = tokio::process::Command::new(compiled("consumer_process"))
+        .env("DATABASE_URL", url(&pool))
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+    let mut handled = HashSet::new();
+    let mut hanging = 0;
+    while hanging < 8 {
+        let line = tokio::time::timeout(Duration::from_secs(30), lines.next_line()).await??;
+        match line.as_deref().and_then(|line| line.split_once(' ')) {
+            Some(("done", n)) => drop(handled.insert(n.parse::<u64>()?)),
+            Some(("hangs", _)) => hanging += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    process.kill().await?;
+    assert!(pgqrs::admin(&store).queue_stats("tasks").await?.leased >= 8);
+
+    let others: Arc<Mutex<HashSet<u64>>> = Arc::default();
+    let running = start(consumer().create(&store).await?, {
+        let others = Arc::clone(&others);
+        move |delivery: Delivery<Value>| {
+            let others = Arc::clone(&others);
+            async move {
+                others
+                    .lock()
+                    .expect("not poisoned")
+                    .insert(delivery.payload()?.as_u64().unwrap_or_default());
+                Ok::<_, Error>(())
+            }
+        }
+    });
+    drained(&pool).await;
+    stop(running).await?;
+    let others = others.lock().expect("not poisoned").clone();
+    assert!(others.len() >= 8);
+    assert_eq!(handled.union(&others).count(), 100);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_loop_goes_on_through_restarts_of_the_server() -> TestResult {
+    let server = Server::start().await?;
+    let options = pgqrs::ConnectOptions::builder()
+        .url(server.url())
+        .install(true)
+        .build();
+    let store = pgqrs::connect_with(options).await?;
+    store.queue("tasks").await?;
+    let payloads: Vec<u64> = (0..10_000).collect();
+    pgqrs::enqueue()
+        .messages(&payloads)
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    let seen: Arc<Mutex<HashSet<u64>>> = Arc::default();
+    // Slow enough to be there when the server isn't.
+    let slow = consumer()
+        .lease(Duration::from_secs(2))
+        .prefetch(100)
+        .create(&store)
+        .await?;
+    let running = start(slow, {
+        let seen = Arc::clone(&seen);
+        move |delivery: Delivery<Value>| {
+            let seen = Arc::clone(&seen);
+            async move {
+                seen.lock()
+                    .expect("not poisoned")
+                    .insert(delivery.payload()?.as_u64().unwrap_or_default());
+                Ok::<_, Error>(())
+            }
+        }
+    });
+    for (handled, mode) in [(500, "fast"), (3_000, "immediate"), (6_000, "fast")] {
+        until("some are handled", async || {
+            seen.lock().expect("not poisoned").len() >= handled
+        })
+        .await;
+        server.restart(mode).await?;
+    }
+    until("all are handled", async || {
+        seen.lock().expect("not poisoned").len() == 10_000
+    })
+    .await;
+    let (handle, running) = running;
+    until("nothing is left", async || {
+        let stats = pgqrs::admin(&store).queue_stats("tasks").await;
+        stats.is_ok_and(|stats| stats.total() == 0)
+    })
+    .await;
+    handle.stop();
+    running.await??;
+    store.pool().close().await;
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! A consumer that handles half of what there is, and then hangs with all hands full, to be killed.
+
+use std::{
+    env,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use pgqrs::{Delivery, Outcome};
+use serde_json::Value;
+
+static BEGUN: AtomicUsize = AtomicUsize::new(0);
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let store = pgqrs::connect(&env::var("DATABASE_URL")?).await?;
+    let consumer = pgqrs::consumer("doomed", 1, "tasks")
+        .concurrency(8)
+        .lease(Duration::from_secs(1))
+        .create(&store);
+    let run = consumer.await?.run(async |delivery: Delivery<Value>| {
+        if BEGUN.fetch_add(1, Ordering::SeqCst) >= 50 {
+            println!("hangs {}", delivery.raw_payload());
+            std::future::pending::<()>().await;
+        }
+        println!("done {}", delivery.raw_payload());
+        Outcome::Done
+    });
+    run.await?;
+    Ok(())
+}
