@@ -13,6 +13,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::server::Purpose;
+
 /// Everything that is done to this project.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -43,6 +45,17 @@ enum Command {
         /// Change nothing; fail where the cache is stale, and print the differences
         #[arg(long)]
         check: bool,
+    },
+    /// Measure, in a release build, against a PostgreSQL of its own with fsync on
+    ///
+    /// Subjects: claim, drain, latency; all of them, unless named. What is told are ratios to the limit,
+    /// measured in the same run.
+    Bench {
+        /// Which subjects
+        subjects: Vec<String>,
+        /// Smaller and fewer: about a minute
+        #[arg(long)]
+        quick: bool,
     },
     /// A PostgreSQL for development, under target/
     #[command(subcommand)]
@@ -81,11 +94,22 @@ async fn main() -> ExitCode {
 async fn run() -> Result<()> {
     match Arguments::parse().command {
         Command::Quickstart => {
-            server::with_new(async |url| cargo::run(&["run", "--example", "quickstart"], url).await)
-                .await
+            server::with_new(Purpose::Tests, async |url| {
+                cargo::run(&["run", "--example", "quickstart"], url).await
+            })
+            .await
         }
         Command::Test { arguments } => {
             server::with(async |url| ci::test(&arguments, url).await).await
+        }
+        Command::Bench { subjects, quick } => {
+            let mut arguments = vec!["bench", "--bench", "bench", "--"];
+            arguments.extend(subjects.iter().map(String::as_str));
+            arguments.extend(quick.then_some("--quick"));
+            server::with_new(Purpose::Benchmarks, async |url| {
+                cargo::run(&arguments, url).await
+            })
+            .await
         }
         Command::Ci => server::with(async |url| ci::all(url).await).await,
         Command::Prepare { check } => {

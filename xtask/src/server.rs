@@ -20,19 +20,42 @@ pub(crate) async fn with(work: impl AsyncFnOnce(&str) -> Result<()>) -> Result<(
     let development = Cluster::at(home()?.join(DEVELOPMENT));
     match development.url_if_running() {
         Some(url) => work(&url).await,
-        None => with_new(work).await,
+        None => with_new(Purpose::Tests, work).await,
+    }
+}
+
+/// What a new server is for.
+#[derive(Clone, Copy)]
+pub(crate) enum Purpose {
+    /// Nothing in it outlives the machine.
+    Tests,
+    /// As dear as a real one.
+    Benchmarks,
+}
+
+impl Purpose {
+    fn settings(self) -> &'static str {
+        match self {
+            Self::Tests => "-c fsync=off -c max_connections=200",
+            Self::Benchmarks => {
+                "-c fsync=on -c shared_buffers=1GB -c max_wal_size=8GB -c checkpoint_timeout=1h"
+            }
+        }
     }
 }
 
 /// Runs something with the URL of a new server, which is gone afterwards whatever happens, also on Ctrl-C.
-pub(crate) async fn with_new(work: impl AsyncFnOnce(&str) -> Result<()>) -> Result<()> {
+pub(crate) async fn with_new(
+    purpose: Purpose,
+    work: impl AsyncFnOnce(&str) -> Result<()>,
+) -> Result<()> {
     // From here on, a signal waits until there is something to clean up.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let home = home()?;
     sweep(&home);
     let cluster = Cluster::at(home.join(format!("{TEMPORARY}{}", process::id())));
-    let outcome = match cluster.start().await {
+    let outcome = match cluster.start(purpose).await {
         Ok(url) => tokio::select! {
             outcome = work(&url) => outcome,
             _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
@@ -48,7 +71,7 @@ pub(crate) async fn start_for_development() -> Result<String> {
     let cluster = Cluster::at(home()?.join(DEVELOPMENT));
     match cluster.url_if_running() {
         Some(url) => Ok(url),
-        None => cluster.start().await,
+        None => cluster.start(Purpose::Tests).await,
     }
 }
 
@@ -168,7 +191,7 @@ impl Cluster {
         Some(url)
     }
 
-    async fn start(&self) -> Result<String> {
+    async fn start(&self, purpose: Purpose) -> Result<String> {
         let bin = binaries().await?;
         let owner = Owner::of_server()?;
         fs::create_dir_all(&self.folder)?;
@@ -209,9 +232,7 @@ impl Cluster {
             "-c listen_addresses=127.0.0.1".to_owned(),
             format!("-c unix_socket_directories='{}'", self.socket_folder()),
             "-c unix_socket_permissions=0700".to_owned(),
-            "-c max_connections=200".to_owned(),
-            // Nothing in it outlives the machine.
-            "-c fsync=off".to_owned(),
+            purpose.settings().to_owned(),
         ]
         .join(" ");
         let log = self.folder.join("log");

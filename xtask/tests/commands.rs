@@ -291,6 +291,7 @@ fn every_command_explains_itself() {
         &["test"],
         &["ci"],
         &["prepare"],
+        &["bench"],
         &["db"],
         &["db", "start"],
         &["db", "stop"],

@@ -1,0 +1,160 @@
+//! From before a send to the start of its handler, in another, idle process; beside the least that
+//! PostgreSQL needs: an insert with `pg_notify` in one statement, LISTEN, and a delete.
+
+use std::{
+    env,
+    process::Stdio,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use pgqrs::{Delivery, Outcome as Handled};
+use sqlx::{PgPool, postgres::PgListener};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+};
+
+use crate::{
+    Outcome,
+    figures::{Samples, milliseconds, ratio},
+    fresh,
+};
+
+const QUEUE: pgqrs::Queue<u64> = pgqrs::Queue::new("latency");
+
+fn now() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+pub(crate) async fn run(url: &str, quick: bool) -> Outcome {
+    let store = fresh(url).await?;
+    store.queue(QUEUE).await?;
+    sqlx::raw_sql(
+        "drop table if exists bare; create table bare (id bigint generated always as identity primary key,
+         sent bigint not null)",
+    )
+    .execute(store.pool())
+    .await?;
+    let messages = if quick { 200 } else { 1_500 };
+    println!(
+        "wake-up: {messages} messages each, one every 20 ms, to an idle consumer in another process"
+    );
+    let (mut ours, mut bare) = (
+        Receiver::start(url, "ours").await?,
+        Receiver::start(url, "bare").await?,
+    );
+    let mut connection = store.pool().acquire().await?;
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    let (mut of_ours, mut of_bare) = (Samples::default(), Samples::default());
+    for n in 0..messages + 20 {
+        tick.tick().await;
+        let sent = now();
+        pgqrs::enqueue()
+            .message(&sent)
+            .to(QUEUE)
+            .execute(&store)
+            .await?;
+        let one = ours.took(sent).await?;
+        tick.tick().await;
+        let sent = now();
+        sqlx::query(
+            "with sent as (insert into bare (sent) values ($1)) select pg_notify('bare', '')",
+        )
+        .bind(sent as i64)
+        .execute(&mut *connection)
+        .await?;
+        let other = bare.took(sent).await?;
+        if n >= 20 {
+            of_ours.push(one);
+            of_bare.push(other);
+        }
+    }
+    for (name, samples) in [
+        ("insert and pg_notify", &of_bare),
+        ("enqueue, consumer.run", &of_ours),
+    ] {
+        println!(
+            "  {name:<28} p50 {:>7.3} ms ({:.2} x)   p99 {:>7.3} ms ({:.2} x)",
+            milliseconds(samples.median()),
+            ratio(samples.median(), of_bare.median()),
+            milliseconds(samples.quantile(0.99)),
+            ratio(samples.quantile(0.99), of_bare.quantile(0.99)),
+        );
+    }
+    println!("  (target: p50 within 1.5 x, p99 within 2 x)");
+    Ok(())
+}
+
+/// The other process, and what it prints: when a handler started, and when its message was sent.
+struct Receiver {
+    _process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Receiver {
+    async fn start(url: &str, how: &str) -> Outcome<Self> {
+        let mut process = Command::new(env::current_exe()?)
+            .args(["receive", how])
+            .env("DATABASE_URL", url)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let lines = BufReader::new(process.stdout.take().ok_or("no output")?).lines();
+        let mut receiver = Self {
+            _process: process,
+            lines,
+        };
+        receiver.line().await?;
+        Ok(receiver)
+    }
+
+    async fn line(&mut self) -> Outcome<String> {
+        let line = tokio::time::timeout(Duration::from_secs(10), self.lines.next_line()).await??;
+        Ok(line.ok_or("the other process ended")?)
+    }
+
+    async fn took(&mut self, sent: u64) -> Outcome<Duration> {
+        let line = self.line().await?;
+        let (started, of) = line.split_once(' ').ok_or("two numbers")?;
+        if of.parse::<u64>()? != sent {
+            return Err(format!("{of} was received, and {sent} was sent").into());
+        }
+        Ok(Duration::from_nanos(
+            started.parse::<u64>()?.saturating_sub(sent),
+        ))
+    }
+}
+
+pub(crate) async fn receive(url: &str, how: &str) -> Outcome {
+    if how == "ours" {
+        let store = pgqrs::connect(url).await?;
+        let consumer = pgqrs::consumer("bench", 0, QUEUE).create(&store).await?;
+        println!("ready");
+        consumer
+            .run(|delivery: Delivery<u64>| async move {
+                let started = now();
+                println!("{started} {}", delivery.raw_payload());
+                Handled::Done
+            })
+            .await?;
+        return Ok(());
+    }
+    let pool = PgPool::connect(url).await?;
+    let mut listener = PgListener::connect_with(&pool).await?;
+    listener.listen("bare").await?;
+    let mut connection = pool.acquire().await?;
+    println!("ready");
+    loop {
+        listener.recv().await?;
+        let rows: Vec<(i64,)> = sqlx::query_as("delete from bare returning sent")
+            .fetch_all(&mut *connection)
+            .await?;
+        let started = now();
+        for (sent,) in rows {
+            println!("{started} {sent}");
+        }
+    }
+}
