@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::{
     Outcome,
-    figures::{Samples, milliseconds, ratio},
+    figures::{Samples, computed, milliseconds, ratio},
     fresh,
 };
 
@@ -27,9 +27,11 @@ pub(crate) async fn run(url: &str, quick: bool) -> Outcome {
     let (messages, rounds) = if quick { (5_000, 3) } else { (20_000, 9) };
     println!("draining {messages} messages, {rounds} rounds of each in turn");
     let (mut bare, mut ours) = (Samples::default(), Samples::default());
+    let mut client = [Duration::ZERO; 2];
     for round in 0..=rounds {
         for (samples, is_ours) in [(&mut bare, false), (&mut ours, true)] {
             fill(&store, messages).await?;
+            let before = computed().unwrap_or_default();
             let took = if is_ours {
                 run_consumer(&store, messages).await?
             } else {
@@ -38,15 +40,20 @@ pub(crate) async fn run(url: &str, quick: bool) -> Outcome {
             // The first round fills caches.
             if round > 0 {
                 samples.push(took);
+                client[usize::from(is_ours)] += computed().unwrap_or_default() - before;
             }
         }
     }
-    for (name, samples) in [("eight bare loops", &bare), ("consumer.run", &ours)] {
+    for (name, samples, client) in [
+        ("eight bare loops", &bare, client[0]),
+        ("consumer.run", &ours, client[1]),
+    ] {
         println!(
-            "  {name:<28} median {:>8.1} ms   {:>8.0}/s   {:>5.2} of the bare loops' speed",
+            "  {name:<20} median {:>8.1} ms   {:>8.0}/s   {:>5.2} of the bare loops' speed   client's CPU {:>5.1} us each",
             milliseconds(samples.median()),
             messages as f64 / samples.median().as_secs_f64(),
             ratio(bare.median(), samples.median()),
+            client.as_secs_f64() * 1e6 / (messages * rounds) as f64,
         );
     }
     println!("  (target: at least 0.5)");

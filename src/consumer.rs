@@ -69,7 +69,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             concurrency: 8,
-            prefetch: 256,
+            prefetch: 512,
             lease: Duration::from_secs(30),
             poll_interval: Duration::from_millis(250),
             retry: RetryPolicy::default(),
@@ -95,7 +95,7 @@ impl<C> ConsumerBuilder<C> {
         self
     }
 
-    /// The most messages to hold ready beyond those being handled; 256 unless told. Fewer are fetched where
+    /// The most messages to hold ready beyond those being handled; 512 unless told. Fewer are fetched where
     /// handlers take their time, so that other consumers get their share: about as many as are handled in a
     /// twentieth of a second.
     pub fn prefetch(mut self, messages: usize) -> Self {

@@ -6,10 +6,12 @@ use std::{
     any::Any,
     collections::{HashMap, HashSet, VecDeque},
     fmt::{self, Display},
-    future::{Future, IntoFuture, pending},
+    future::{Future, IntoFuture, pending, poll_fn},
     mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
     time::Duration,
 };
 
@@ -17,7 +19,7 @@ use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::Notify,
-    task::{Id, JoinError, JoinSet},
+    task::{JoinError, JoinSet},
     time::{Instant, sleep_until, timeout},
 };
 use tracing::Instrument;
@@ -202,11 +204,11 @@ where
                 deadline,
                 handler: Arc::new(handler),
                 sleeper,
-                ready: VecDeque::new(),
+                board: Arc::new(Board::new()),
                 running: JoinSet::new(),
-                at_work: HashMap::new(),
                 statements: JoinSet::new(),
-                claiming: false,
+                claims: 0,
+                asked: 0,
                 settling: false,
                 extending: false,
                 unsettled: Unsettled::default(),
@@ -234,6 +236,8 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// After the deadline, for what is still to be told to the database.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Claims that are under way at once: one more than keeps the database busy while the last is digested.
+const CLAIMS: usize = 3;
 /// As many messages are held ready as are handled in this time.
 const AHEAD: Duration = Duration::from_millis(50);
 
@@ -245,12 +249,13 @@ struct Loop<P, F> {
     deadline: Duration,
     handler: Arc<F>,
     sleeper: Arc<Notify>,
-    /// Leased, and not begun.
-    ready: VecDeque<Held<P>>,
-    running: JoinSet<Result<Outcome, String>>,
-    at_work: HashMap<Id, AtWork>,
+    board: Arc<Board<P>>,
+    /// Tasks that take deliveries from the board until it is empty: at most as many as handlers may run.
+    running: JoinSet<()>,
     statements: JoinSet<Statement>,
-    claiming: bool,
+    /// Claims under way, and for how many messages.
+    claims: usize,
+    asked: usize,
     settling: bool,
     extending: bool,
     unsettled: Unsettled,
@@ -277,9 +282,89 @@ struct AtWork {
     attempt: u32,
 }
 
+type Verdict = Result<Outcome, String>;
+
+/// What the loop and its handlers share. A handler's task takes the next delivery from it by itself: going
+/// through the loop would cost each message a change of tasks.
+struct Board<P> {
+    /// Never held across an await.
+    state: Mutex<State<P>>,
+    /// Something was handled that the loop is waiting for.
+    news: Notify,
+}
+
+struct State<P> {
+    /// Leased, and not begun.
+    ready: VecDeque<Held<P>>,
+    at_work: HashMap<MessageId, AtWork>,
+    handled: Vec<(AtWork, Verdict)>,
+    lost: u64,
+    /// The loop wants to know of what was handled when there are fewer ready than this.
+    tell_below: usize,
+}
+
+impl<P> Board<P> {
+    fn new() -> Self {
+        let (ready, at_work, handled) = (VecDeque::new(), HashMap::new(), Vec::new());
+        let state = State {
+            ready,
+            at_work,
+            handled,
+            lost: 0,
+            tell_below: usize::MAX,
+        };
+        Self {
+            state: Mutex::new(state),
+            news: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<P>> {
+        // No handler runs under it, so none can panic under it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<Delivery<P>> {
+        let mut state = self.lock();
+        loop {
+            let Held { delivery, until } = state.ready.pop_front()?;
+            if until <= Instant::now() {
+                // The database was away for so long that somebody else may have it by now.
+                state.lost += 1;
+                continue;
+            }
+            let (lease, attempt) = (Arc::clone(delivery.lease()), delivery.attempt());
+            state
+                .at_work
+                .insert(delivery.id(), AtWork { lease, attempt });
+            return Some(delivery);
+        }
+    }
+
+    fn handled(&self, message: MessageId, verdict: Verdict) {
+        let mut state = self.lock();
+        if let Some(work) = state.at_work.remove(&message) {
+            state.handled.push((work, verdict));
+        }
+        if state.ready.len() < state.tell_below {
+            self.news.notify_one();
+        }
+    }
+}
+
 struct Ending {
     deadline: Instant,
     aborted: bool,
+}
+
+impl<P> State<P> {
+    fn held(&self) -> usize {
+        self.ready.len() + self.at_work.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.held() == 0 && self.handled.is_empty()
+    }
 }
 
 /// What is to be told to the database.
@@ -340,21 +425,20 @@ where
     async fn run(mut self, signal: impl Future<Output = ()> + Send) -> Result<Report> {
         let mut signal = pin!(signal);
         while !self.is_over() {
-            self.start_handlers();
+            self.take_stock();
             self.start_statements();
+            self.start_handlers();
             let next = self.next_deadline();
             let ending = self.ending.is_some();
             tokio::select! {
-                Some(finished) = self.running.join_next_with_id() => self.finished(finished),
+                () = self.board.news.notified() => {}
+                Some(_) = self.running.join_next() => {}
                 Some(statement) = self.statements.join_next() => self.ended(statement),
                 () = self.sleeper.notified(), if !ending => self.claim_at = Instant::now(),
                 () = &mut signal, if !ending => self.end(),
                 () = sleep_until(next) => {}
             }
-            // Whatever else has finished meanwhile, before anything is started again.
-            while let Some(finished) = self.running.try_join_next_with_id() {
-                self.finished(finished);
-            }
+            while self.running.try_join_next().is_some() {}
         }
         match self.fatal {
             Some(error) => Err(error),
@@ -366,8 +450,10 @@ where
         let Some(ending) = &self.ending else {
             return false;
         };
-        let nothing_left =
-            self.running.is_empty() && self.statements.is_empty() && self.unsettled.is_empty();
+        let nothing_left = self.running.is_empty()
+            && self.statements.is_empty()
+            && self.unsettled.is_empty()
+            && self.board.lock().is_empty();
         nothing_left || Instant::now() >= ending.deadline + LAST_WORDS
     }
 
@@ -385,81 +471,57 @@ where
         self.end();
     }
 
-    fn start_handlers(&mut self) {
+    /// Takes from the board what was handled; and at the end, what won't be.
+    fn take_stock(&mut self) {
+        let mut state = self.board.lock();
+        let handled = mem::take(&mut state.handled);
+        self.report.lost += mem::take(&mut state.lost);
         if self.ending.is_some() {
-            let untouched = self
+            let untouched = state
                 .ready
                 .drain(..)
                 .map(|held| held.delivery.lease().leased);
             self.unsettled.untouched.extend(untouched);
-            return;
-        }
-        while self.running.len() < self.options.concurrency {
-            let Some(held) = self.ready.pop_front() else {
-                return;
-            };
-            if held.until <= Instant::now() {
-                // The database was away for so long that somebody else may have it by now.
-                self.report.lost += 1;
-                continue;
+            if self.running.is_empty() {
+                // Their handlers were aborted.
+                let unfinished = state.at_work.drain().map(|(_, work)| work.lease.leased);
+                self.unsettled.unfinished.extend(unfinished);
             }
-            self.start_handler(held.delivery);
+        }
+        drop(state);
+        self.pace.handled(handled.len());
+        for (work, verdict) in handled {
+            self.handled(work, verdict);
         }
     }
 
-    fn start_handler(&mut self, delivery: Delivery<P>) {
-        let (lease, attempt) = (Arc::clone(delivery.lease()), delivery.attempt());
-        if let Err(error) = delivery.payload() {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            self.unsettled.failed.push(Failure {
-                leased: lease.leased,
-                delay: Duration::ZERO,
-                error: cause,
-                dead: Some("its payload doesn't decode".to_owned()),
-            });
-            return;
-        }
-        let span = telemetry::process(self.queue.as_str(), delivery.id().get(), attempt);
-        let (handler, limit, inside) = (
-            Arc::clone(&self.handler),
-            self.options.handler_timeout,
-            span.clone(),
-        );
-        let work = async move {
-            let handling = async { sealed::IntoVerdict::into_verdict(handler(delivery).await) };
-            let verdict = match limit {
-                None => handling.await,
-                Some(limit) => timeout(limit, handling)
-                    .await
-                    .unwrap_or_else(|_| Err(format!("the handler was cut off after {limit:?}"))),
-            };
-            if verdict.is_err() {
-                telemetry::handler_failed(&inside, "handler");
-            }
-            verdict
-        };
-        let task = self.running.spawn(work.instrument(span));
-        self.at_work.insert(task.id(), AtWork { lease, attempt });
-    }
-
-    fn finished(&mut self, finished: Result<(Id, Result<Outcome, String>), JoinError>) {
-        self.pace.handled();
-        let (id, verdict) = match finished {
-            Ok((id, verdict)) => (id, verdict),
-            Err(error) if error.is_cancelled() => {
-                if let Some(work) = self.at_work.remove(&error.id()) {
-                    self.unsettled.unfinished.push(work.lease.leased);
+    fn start_handlers(&mut self) {
+        let ready = self.board.lock().ready.len();
+        let idle = self.options.concurrency.saturating_sub(self.running.len());
+        for _ in 0..ready.min(idle) {
+            let board = Arc::clone(&self.board);
+            let (handler, limit) = (Arc::clone(&self.handler), self.options.handler_timeout);
+            let queue = self.queue.clone();
+            self.running.spawn(async move {
+                while let Some(delivery) = board.take() {
+                    let (id, attempt) = (delivery.id(), delivery.attempt());
+                    let span = telemetry::process(queue.as_str(), id.get(), attempt);
+                    let verdict = handle(&*handler, delivery, limit)
+                        .instrument(span.clone())
+                        .await;
+                    if verdict.is_err() {
+                        telemetry::handler_failed(&span, "handler");
+                    }
+                    board.handled(id, verdict);
+                    // A handler that never waits must not keep its thread from all other tasks.
+                    tokio::task::coop::consume_budget().await;
                 }
-                return;
-            }
-            Err(error) => (
-                error.id(),
-                Err(format!("the handler panicked: {}", panic_text(error))),
-            ),
-        };
-        let Some(AtWork { lease, attempt }) = self.at_work.remove(&id) else {
-            return;
-        };
+            });
+        }
+    }
+
+    fn handled(&mut self, work: AtWork, verdict: Verdict) {
+        let AtWork { lease, attempt } = work;
         let leased = lease.leased;
         let retry = |delay, error, dead| Failure {
             leased,
@@ -497,7 +559,7 @@ where
             }
         }
         let wanted = self.wanted();
-        if self.ending.is_none() && !self.claiming && self.claim_at <= now && wanted > 0 {
+        if self.ending.is_none() && self.claim_at <= now && wanted > 0 {
             self.start_claim(wanted);
         }
         // Acknowledgements go with the next claim, if there is going to be one at once.
@@ -505,30 +567,44 @@ where
             && self.unsettled.failed.is_empty()
             && self.unsettled.untouched.is_empty()
             && self.unsettled.unfinished.is_empty();
-        let can_wait = only_done && self.claiming;
+        let can_wait = only_done && self.claims > 0;
         if !self.settling && !self.unsettled.is_empty() && !can_wait && self.settle_at <= now {
             self.start_settling();
         }
         if !self.extending && self.extend_at <= now {
             self.start_extending();
         }
+        self.board.lock().tell_below = match self.claims {
+            // What was handled is to be settled at once.
+            0 => usize::MAX,
+            // It goes with the next claim, and that is due when this few are left.
+            1..CLAIMS => self.capacity() / 2,
+            _ => 0,
+        };
     }
 
-    /// How many more messages there is room for; none while there is still enough.
+    fn capacity(&self) -> usize {
+        self.options.concurrency + self.pace.ahead(AHEAD).min(self.options.prefetch)
+    }
+
+    /// How many messages to claim now; none while there is enough, or on its way.
     fn wanted(&self) -> usize {
-        let ahead = self.pace.ahead(AHEAD).min(self.options.prefetch);
-        let capacity = self.options.concurrency + ahead;
-        let held = self.running.len() + self.ready.len();
-        // Not one by one, where many are handled in the time that a claim takes.
-        if held * 2 > capacity && held > self.options.concurrency.saturating_sub(1) {
-            0
+        let capacity = self.capacity();
+        let held = self.board.lock().held() + self.asked;
+        let room = capacity.saturating_sub(held);
+        // Not one by one, where many are handled in the time that a claim takes; but a handler that is
+        // idle waits for nothing.
+        let idle = held < self.options.concurrency;
+        if self.claims < CLAIMS && (idle || room > capacity / 3) {
+            room
         } else {
-            capacity - held
+            0
         }
     }
 
     fn start_claim(&mut self, wanted: usize) {
-        self.claiming = true;
+        self.claims += 1;
+        self.asked += wanted;
         let reading = self.store.hints().begin(&self.queue);
         let done = mem::take(&mut self.unsettled.done);
         let (store, queue, worker) = (self.store.clone(), self.queue.clone(), self.worker);
@@ -581,13 +657,16 @@ where
     }
 
     fn start_extending(&mut self) {
-        let ready = self.ready.iter().map(|held| held.delivery.lease());
-        let at_work = self.at_work.values().map(|work| &work.lease);
-        let of: Vec<_> = ready
-            .chain(at_work)
-            .filter(|lease| !lease.is_settled())
-            .cloned()
-            .collect();
+        let of: Vec<_> = {
+            let state = self.board.lock();
+            let ready = state.ready.iter().map(|held| held.delivery.lease());
+            let at_work = state.at_work.values().map(|work| &work.lease);
+            ready
+                .chain(at_work)
+                .filter(|lease| !lease.is_settled())
+                .cloned()
+                .collect()
+        };
         if of.is_empty() {
             self.extend_at = Instant::now() + self.options.lease / 3;
             return;
@@ -618,7 +697,8 @@ where
                 sent,
                 limit,
             }) => {
-                self.claiming = false;
+                self.claims = self.claims.saturating_sub(1);
+                self.asked = self.asked.saturating_sub(limit);
                 self.claimed(result, done, &reading, sent, limit);
             }
             Ok(Statement::Settled {
@@ -642,7 +722,10 @@ where
                 self.extended(result, &of, sent);
             }
             // A statement's task neither panics nor is aborted; and if it did, its leases run out.
-            Err(_) => (self.claiming, self.settling, self.extending) = (false, false, false),
+            Err(_) => {
+                (self.claims, self.asked) = (0, 0);
+                (self.settling, self.extending) = (false, false);
+            }
         }
     }
 
@@ -682,17 +765,20 @@ where
             self.claim_at = Instant::now() + self.options.poll_interval;
         }
         let until = sent + self.options.lease;
-        let (store, retry) = (&self.store, self.options.retry);
-        let deliver = |message| Held {
-            delivery: Delivery::new(
-                message,
-                |json| serde_json::from_str(json),
-                store.clone(),
-                retry,
-            ),
-            until,
-        };
-        self.ready.extend(claimed.messages.into_iter().map(deliver));
+        let mut state = self.board.lock();
+        for message in claimed.messages {
+            let decode = |json: &str| serde_json::from_str(json);
+            let delivery = Delivery::new(message, decode, self.store.clone(), self.options.retry);
+            match delivery.payload() {
+                Ok(_) => state.ready.push_back(Held { delivery, until }),
+                Err(error) => self.unsettled.failed.push(Failure {
+                    leased: delivery.lease().leased,
+                    delay: Duration::ZERO,
+                    error: std::error::Error::source(&error).map(ToString::to_string),
+                    dead: Some("its payload doesn't decode".to_owned()),
+                }),
+            }
+        }
     }
 
     fn claim_failed(&mut self, error: Error) {
@@ -738,7 +824,7 @@ where
         }
         let until = sent + self.options.lease;
         let asked: HashSet<_> = of.iter().map(|lease| lease.leased.id).collect();
-        self.ready.retain_mut(|held| {
+        self.board.lock().ready.retain_mut(|held| {
             let id = held.delivery.id();
             if extended.contains_key(&id) {
                 held.until = until;
@@ -766,10 +852,10 @@ where
             } else {
                 ending.deadline
             });
-        } else if !self.claiming && self.wanted() > 0 {
+        } else if self.wanted() > 0 {
             next = next.min(self.claim_at);
         }
-        if !self.settling && !self.unsettled.is_empty() && !self.claiming {
+        if !self.settling && !self.unsettled.is_empty() && self.claims == 0 {
             next = next.min(self.settle_at);
         }
         next
@@ -841,22 +927,45 @@ async fn bounded<T>(statement: impl Future<Output = Result<T>>) -> Result<T> {
         })
 }
 
-fn panic_text(error: JoinError) -> String {
-    let Ok(panic) = error.try_into_panic() else {
-        return "it was cancelled".to_owned();
-    };
-    let panic: &(dyn Any + Send) = &*panic;
+/// What the handler says; or that it panicked, or took too long.
+async fn handle<P, F, R>(handler: &F, delivery: Delivery<P>, limit: Option<Duration>) -> Verdict
+where
+    F: Fn(Delivery<P>) -> R,
+    R: Future<Output: IntoOutcome>,
+{
+    let handling = async { sealed::IntoVerdict::into_verdict(handler(delivery).await) };
+    let mut handling = pin!(handling);
+    // Nothing of what the handler has left behind is looked at again, but for what it shares with others:
+    // as with a thread that panics.
+    let caught = poll_fn(|context| {
+        match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(context))) {
+            Ok(poll) => poll,
+            Err(panic) => Poll::Ready(Err(format!(
+                "the handler panicked: {}",
+                panic_text(&*panic)
+            ))),
+        }
+    });
+    match limit {
+        None => caught.await,
+        Some(limit) => timeout(limit, caught)
+            .await
+            .unwrap_or_else(|_| Err(format!("the handler was cut off after {limit:?}"))),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (_, Some(text)) => text.clone(),
-        (None, None) => "with something that is not text".to_owned(),
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        (None, None) => "with something that is not text",
     }
 }
 
 /// How fast messages are handled, of late.
 struct Pace {
     since: Instant,
-    handled: u32,
+    handled: usize,
     per_second: f64,
 }
 
@@ -869,11 +978,11 @@ impl Pace {
         }
     }
 
-    fn handled(&mut self) {
-        self.handled += 1;
+    fn handled(&mut self, messages: usize) {
+        self.handled += messages;
         let elapsed = self.since.elapsed();
         if elapsed >= Duration::from_millis(5) {
-            let now = f64::from(self.handled) / elapsed.as_secs_f64();
+            let now = self.handled as f64 / elapsed.as_secs_f64();
             self.per_second = (self.per_second + now) / 2.0;
             (self.since, self.handled) = (Instant::now(), 0);
         }
