@@ -13,7 +13,8 @@ use serde_json::json;
 use sqlx::PgPool;
 
 use crate::support::{
-    TestResult, blocked_backend, changes, connect, count, terminate, until, url, with_queues,
+    TestResult, blocked_backend, changes, connect, count, server::Server, terminate, until, url,
+    with_queues,
 };
 
 async fn info(store: &Store, worker: WorkerId) -> pgqrs::Result<WorkerInfo> {
@@ -611,6 +612,35 @@ async fn the_heart_survives_its_connection(pool: PgPool) -> TestResult {
         })
         .await;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_heart_survives_restarts_of_the_server() -> TestResult {
+    let server = Server::start().await?;
+    let options = pgqrs::ConnectOptions::builder()
+        .url(server.url())
+        .install(true)
+        .build();
+    let store = pgqrs::connect_with(options).await?;
+    store.queue("tasks").await?;
+    let producer = pgqrs::producer("my-service", 3000, "tasks")
+        .heartbeat_interval(Duration::from_millis(100))
+        .create(&store)
+        .await?;
+    for mode in ["fast", "immediate"] {
+        server.restart(mode).await?;
+        let restarted: chrono::DateTime<chrono::Utc> = {
+            let pool = PgPool::connect(&server.url()).await?;
+            sqlx::query_scalar("select now()").fetch_one(&pool).await?
+        };
+        until("a heartbeat after the restart", async || {
+            let worker = info(&store, producer.id()).await;
+            worker.is_ok_and(|worker| worker.heartbeat_at > restarted)
+        })
+        .await;
+    }
+    store.pool().close().await;
     Ok(())
 }
 
