@@ -100,7 +100,7 @@ pub(crate) async fn changes(url: &str, table: &str) -> sqlx::Result<(i64, i64, i
     changes
 }
 
-/// Waits until a condition holds. Fails after ten seconds, saying what it waited for.
+/// Waits until a condition holds. Fails after thirty seconds, saying what it waited for.
 pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let mut tick = tokio::time::interval(Duration::from_millis(5));
     let wait = async {
@@ -108,7 +108,7 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
             tick.tick().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), wait)
+    tokio::time::timeout(Duration::from_secs(30), wait)
         .await
         .unwrap_or_else(|_| panic!("never came: {what}"));
 }
