@@ -6,7 +6,10 @@ pub(crate) mod server;
 
 use std::time::Duration;
 
-use pgqrs::{MessageId, Store};
+use chrono::{DateTime, Utc};
+use pgqrs::{Delivery, Enqueued, MessageId, Store};
+use serde::Serialize;
+use serde_json::Value;
 use sqlx::{ConnectOptions, PgPool};
 
 pub(crate) type TestResult = Result<(), Box<dyn std::error::Error>>;
@@ -29,6 +32,23 @@ pub(crate) async fn with_queues(pool: PgPool, queues: &[&str]) -> pgqrs::Result<
     Ok(store)
 }
 
+/// Sends to `tasks`, the queue that most tests are about.
+pub(crate) async fn send<M: Serialize>(store: &Store, messages: &[M]) -> pgqrs::Result<Enqueued> {
+    let batch = pgqrs::enqueue().messages(messages).to("tasks");
+    batch.execute(store).await
+}
+
+/// Up to so many messages of `tasks`, under the usual lease.
+pub(crate) async fn claim(store: &Store, limit: u32) -> pgqrs::Result<Vec<Delivery<Value>>> {
+    let dequeue = pgqrs::dequeue().from("tasks").limit(limit);
+    dequeue.execute(store).await
+}
+
+/// The next message of `tasks`, which must be there.
+pub(crate) async fn one(store: &Store) -> pgqrs::Result<Delivery<Value>> {
+    Ok(claim(store, 1).await?.pop().expect("a message is ready"))
+}
+
 /// A stored message, as text.
 #[derive(Debug, sqlx::FromRow)]
 pub(crate) struct Stored {
@@ -36,8 +56,8 @@ pub(crate) struct Stored {
     pub(crate) queue: String,
     pub(crate) payload: String,
     pub(crate) priority: i16,
-    pub(crate) visible_at: chrono::DateTime<chrono::Utc>,
-    pub(crate) enqueued_at: chrono::DateTime<chrono::Utc>,
+    pub(crate) visible_at: DateTime<Utc>,
+    pub(crate) enqueued_at: DateTime<Utc>,
 }
 
 /// All messages, by id.
@@ -52,6 +72,35 @@ pub(crate) async fn stored(pool: &PgPool) -> sqlx::Result<Vec<Stored>> {
 
 pub(crate) async fn count(pool: &PgPool) -> sqlx::Result<i64> {
     sqlx::query_scalar("select count(*) from pgqrs.messages")
+        .fetch_one(pool)
+        .await
+}
+
+/// How many messages, dead letters and archived messages there are, in one snapshot.
+pub(crate) async fn places(pool: &PgPool) -> sqlx::Result<(i64, i64, i64)> {
+    sqlx::query_as(
+        "select (select count(*) from pgqrs.messages), (select count(*) from pgqrs.dead_letters),
+             (select count(*) from pgqrs.archive)",
+    )
+    .fetch_one(pool)
+    .await
+}
+
+/// All that is stored of messages, wherever they are, with every column: to see that nothing has changed.
+pub(crate) async fn everything(pool: &PgPool) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar(
+        "select 'message ' || m::text from pgqrs.messages m
+         union all select 'dead letter ' || d::text from pgqrs.dead_letters d
+         union all select 'archived ' || a::text from pgqrs.archive a
+         order by 1",
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// What time it is for the database.
+pub(crate) async fn now(pool: &PgPool) -> sqlx::Result<DateTime<Utc>> {
+    sqlx::query_scalar("select clock_timestamp()")
         .fetch_one(pool)
         .await
 }
