@@ -1,102 +1,49 @@
 //! `consumer().run(..)`: what the loop does with what handlers do, and with what breaks.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
     process::Stdio,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use pgqrs::{
-    Consumer, ConsumerBuilder, ConsumerHandle, Delivery, Error, Outcome, Page, Queue, QueueOptions,
-    Report, RetryPolicy, Store, Worker, WorkerStatus,
+    Delivery, Error, Outcome, Page, Queue, QueueOptions, RetryPolicy, Worker, WorkerStatus,
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
     sync::{Notify, Semaphore},
-    task::JoinHandle,
 };
 
 use crate::{
     examples::compiled,
-    support::{TestResult, connect, count, expire, server::Server, until, url, with_queues},
+    support::{
+        TestResult, claim, connect,
+        consumers::{Seen, consumer, drained, gate, pass, start},
+        count, expire, newcomer, now, one, places, send,
+        server::Server,
+        until, url, with_queues,
+    },
 };
-
-/// At once again: tests don't wait for what they don't test.
-fn at_once() -> RetryPolicy {
-    RetryPolicy::fixed(Duration::ZERO)
-}
-
-fn consumer() -> ConsumerBuilder {
-    pgqrs::consumer("my-service", 3001, "tasks")
-        .retry(at_once())
-        .poll_interval(Duration::from_millis(20))
-}
-
-type Running = JoinHandle<pgqrs::Result<Report>>;
-
-/// Runs a consumer beside the test.
-fn start<F, R>(consumer: Consumer, handler: F) -> (ConsumerHandle, Running)
-where
-    F: Fn(Delivery<Value>) -> R + Send + Sync + 'static,
-    R: Future<Output: pgqrs::IntoOutcome> + Send + 'static,
-{
-    let handle = consumer.handle();
-    (
-        handle,
-        tokio::spawn(async move { consumer.run(handler).await }),
-    )
-}
-
-async fn drained(pool: &PgPool) {
-    until("the queue is empty", async || {
-        count(pool).await.expect("counted") == 0
-    })
-    .await;
-}
-
-async fn stop(
-    (handle, running): (ConsumerHandle, Running),
-) -> Result<Report, Box<dyn std::error::Error>> {
-    handle.stop();
-    Ok(running.await??)
-}
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn every_message_is_handled_and_acknowledged(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     let payloads: Vec<u64> = (0..1_000).collect();
-    pgqrs::enqueue()
-        .messages(&payloads)
-        .to("tasks")
-        .execute(&store)
-        .await?;
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let running = start(consumer().create(&store).await?, {
-        let seen = Arc::clone(&seen);
-        move |delivery: Delivery<Value>| {
-            let seen = Arc::clone(&seen);
-            async move {
-                seen.lock()
-                    .expect("not poisoned")
-                    .push(delivery.payload()?.as_u64());
-                assert_eq!(delivery.attempt(), 1);
-                Ok::<_, Error>(())
-            }
-        }
-    });
+    send(&store, &payloads).await?;
+    let seen = Seen::default();
+    let running = start(consumer().create(&store).await?, seen.handler());
     drained(&pool).await;
-    let report = stop(running).await?;
+    let report = running.stop().await?;
     assert_eq!(report.done, 1_000);
     assert_eq!((report.retried, report.dead, report.lost), (0, 0, 0));
-    let mut seen = seen.lock().expect("not poisoned").clone();
-    seen.sort_unstable();
-    assert_eq!(seen, payloads.into_iter().map(Some).collect::<Vec<_>>());
+    let once = payloads.iter().map(|n| (n.to_string(), 1));
+    assert_eq!(seen.times(), once.collect());
     Ok(())
 }
 
@@ -111,11 +58,7 @@ async fn each_outcome_does_what_it_says(pool: PgPool) -> TestResult {
         "dead letter",
         "error",
     ];
-    pgqrs::enqueue()
-        .messages(&words)
-        .to("tasks")
-        .execute(&store)
-        .await?;
+    send(&store, &words).await?;
     let running = start(
         consumer().create(&store).await?,
         async |delivery: Delivery<Value>| {
@@ -138,7 +81,7 @@ async fn each_outcome_does_what_it_says(pool: PgPool) -> TestResult {
         },
     );
     drained(&pool).await;
-    let report = stop(running).await?;
+    let report = running.stop().await?;
     assert_eq!(
         (report.done, report.archived, report.retried, report.dead),
         (4, 1, 3, 1)
@@ -163,11 +106,7 @@ async fn errors_and_panics_are_failed_attempts_and_end_as_dead_letters(pool: PgP
     admin
         .configure_queue("tasks", QueueOptions::builder().max_attempts(3).build())
         .await?;
-    let ids = pgqrs::enqueue()
-        .messages(&["error", "panic", "fine"])
-        .to("tasks")
-        .execute(&store)
-        .await?;
+    let ids = send(&store, &["error", "panic", "fine"]).await?;
     let running = start(
         consumer().create(&store).await?,
         async |delivery: Delivery<Value>| match delivery
@@ -181,7 +120,7 @@ async fn errors_and_panics_are_failed_attempts_and_end_as_dead_letters(pool: PgP
         },
     );
     drained(&pool).await;
-    let report = stop(running).await?;
+    let report = running.stop().await?;
     assert_eq!((report.done, report.retried, report.dead), (1, 4, 2));
     let dead = admin
         .dead_letters("tasks", Page::builder().payload(true).build())
@@ -216,11 +155,7 @@ async fn errors_and_panics_are_failed_attempts_and_end_as_dead_letters(pool: PgP
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_failed_attempt_waits_by_the_policy_and_keeps_its_error(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
-    pgqrs::enqueue()
-        .message(&1)
-        .to("tasks")
-        .execute(&store)
-        .await?;
+    send(&store, &[1]).await?;
     let policy = RetryPolicy::builder()
         .first(Duration::from_secs(100))
         .jitter(0.0)
@@ -242,7 +177,7 @@ async fn a_failed_attempt_waits_by_the_policy_and_keeps_its_error(pool: PgPool) 
     assert!(!message.leased && message.payload.is_none());
     let waits = message.visible_at - chrono::Utc::now();
     assert!((80..=100).contains(&waits.num_seconds()), "{waits}");
-    stop(running).await?;
+    running.stop().await?;
     Ok(())
 }
 
@@ -252,11 +187,7 @@ async fn what_does_not_decode_becomes_a_dead_letter_and_never_reaches_the_handle
 ) -> TestResult {
     const NUMBERS: Queue<u32> = Queue::new("tasks");
     let store = with_queues(pool.clone(), &["tasks"]).await?;
-    pgqrs::enqueue()
-        .messages(&[json!(1), json!("two"), json!(3)])
-        .to("tasks")
-        .execute(&store)
-        .await?;
+    send(&store, &[json!(1), json!("two"), json!(3)]).await?;
     let consumer = pgqrs::consumer("my-service", 3001, NUMBERS)
         .create(&store)
         .await?;
@@ -317,16 +248,12 @@ async fn no_more_handlers_run_at_once_than_it_was_told(pool: PgPool) -> TestResu
         }
     });
     drained(&pool).await;
-    stop(running).await?;
+    running.stop().await?;
     assert_eq!(most.load(Ordering::SeqCst), 3);
     Ok(())
 }
 
-/// A gate that handlers wait at.
-fn gate() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(0))
-}
-
+/// A handler that waits at a gate.
 fn wait_at(
     gate: &Arc<Semaphore>,
 ) -> impl Fn(Delivery<Value>) -> BoxedDone + Send + Sync + 'static + use<> {
@@ -334,7 +261,7 @@ fn wait_at(
     move |delivery| {
         let gate = Arc::clone(&gate);
         Box::pin(async move {
-            gate.acquire().await.expect("open").forget();
+            pass(&gate).await;
             drop(delivery);
             Outcome::Done
         })
@@ -346,11 +273,7 @@ type BoxedDone = std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>;
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_long_handler_keeps_its_lease(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
-    pgqrs::enqueue()
-        .message(&1)
-        .to("tasks")
-        .execute(&store)
-        .await?;
+    send(&store, &[1]).await?;
     let gate = gate();
     let lease = Duration::from_millis(150);
     let running = start(
@@ -368,23 +291,16 @@ async fn a_long_handler_keeps_its_lease(pool: PgPool) -> TestResult {
     until("it is delivered", async || lease_end().await.0.is_some()).await;
     let first = lease_end().await.1;
     // Five leases long, nobody else gets it.
-    let others = Store::from(pool.clone());
+    let others = newcomer(&pool);
     until("five leases have passed", async || {
-        assert!(
-            pgqrs::dequeue()
-                .from("tasks")
-                .execute(&others)
-                .await
-                .expect("dequeued")
-                .is_empty()
-        );
+        assert!(claim(&others, 1).await.expect("claimed").is_empty());
         lease_end().await.1 > first + lease * 5
     })
     .await;
     assert_eq!(lease_end().await.2, 1);
     gate.add_permits(1);
     drained(&pool).await;
-    assert_eq!(stop(running).await?.done, 1);
+    assert_eq!(running.stop().await?.done, 1);
     Ok(())
 }
 
@@ -393,11 +309,7 @@ async fn a_handler_that_never_returns_is_cut_off_where_there_is_a_limit(
     pool: PgPool,
 ) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
-    pgqrs::enqueue()
-        .message(&1)
-        .to("tasks")
-        .execute(&store)
-        .await?;
+    send(&store, &[1]).await?;
     let limited = consumer()
         .handler_timeout(Duration::from_millis(50))
         .create(&store)
@@ -409,8 +321,116 @@ async fn a_handler_that_never_returns_is_cut_off_where_there_is_a_limit(
         Outcome::Done
     });
     drained(&pool).await;
-    let report = stop(running).await?;
+    let report = running.stop().await?;
     assert_eq!((report.done, report.retried), (1, 2));
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_handler_that_is_cut_off_each_time_leaves_a_dead_letter_that_says_so(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let admin = pgqrs::admin(&store);
+    let twice = QueueOptions::builder().max_attempts(2).build();
+    admin.configure_queue("tasks", twice).await?;
+    send(&store, &[1]).await?;
+    let limited = consumer().handler_timeout(Duration::from_millis(20));
+    let running = start(limited.create(&store).await?, async |_: Delivery<Value>| {
+        std::future::pending::<Outcome>().await
+    });
+    drained(&pool).await;
+    let report = running.stop().await?;
+    assert_eq!((report.done, report.retried, report.dead), (0, 1, 1));
+    let dead = &admin.dead_letters("tasks", Page::default()).await?[0];
+    assert_eq!(
+        (dead.attempt, dead.last_error.as_deref()),
+        (2, Some("the handler was cut off after 20ms"))
+    );
+    Ok(())
+}
+
+/// Its lease goes on being extended, and its worker's heart goes on beating.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_handler_that_never_returns_keeps_its_message_and_its_worker_alive(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    send(&store, &[1]).await?;
+    let lease = Duration::from_millis(300);
+    let patient = consumer()
+        .lease(lease)
+        .heartbeat_interval(Duration::from_millis(50));
+    let running = start(patient.create(&store).await?, async |_: Delivery<Value>| {
+        std::future::pending::<Outcome>().await
+    });
+    let admin = pgqrs::admin(&store);
+    let since = now(&pool).await?;
+    until("many leases and heartbeats have passed", async || {
+        let worker = admin
+            .worker(running.handle.id())
+            .await
+            .expect("it is registered");
+        assert!(!worker.stale);
+        let held = admin
+            .held_messages(worker.id)
+            .await
+            .expect("it is registered");
+        let message = &admin
+            .messages("tasks", Page::default())
+            .await
+            .expect("listed")[0];
+        assert!(message.attempt <= 1);
+        let kept = held.len() == 1 && message.visible_at > since + lease * 6;
+        kept && worker.heartbeat_at > since + lease * 5
+    })
+    .await;
+    running.task.abort();
+    Ok(())
+}
+
+/// A policy of the consumer's is that of its deliveries too, when a handler settles by itself.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_nack_within_a_handler_waits_by_the_consumers_policy(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let before = now(&pool).await?;
+    send(&store, &[1]).await?;
+    let wait = Duration::from_secs(5_000);
+    let policy = RetryPolicy::fixed(wait);
+    let running = start(consumer().retry(policy).create(&store).await?, {
+        let store = store.clone();
+        move |delivery: Delivery<Value>| {
+            let store = store.clone();
+            async move { delivery.nack(&store).await }
+        }
+    });
+    let admin = pgqrs::admin(&store);
+    until("the message waits", async || {
+        admin.queue_stats("tasks").await.expect("counted").delayed == 1
+    })
+    .await;
+    let after = now(&pool).await?;
+    let message = &admin.messages("tasks", Page::default()).await?[0];
+    assert!((before + wait..=after + wait).contains(&message.visible_at));
+    running.stop().await?;
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_idle_consumer_is_woken_for_what_is_requeued(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let id = send(&store, &[1]).await?[0];
+    one(&store).await?.dead_letter("not yet", &store).await?;
+    // It would not poll before the test gives up.
+    let patient = consumer().poll_interval(Duration::from_secs(3_600));
+    let seen = Seen::default();
+    let running = start(patient.create(&store).await?, seen.handler());
+    send(&store, &[2]).await?;
+    drained(&pool).await;
+    assert!(pgqrs::admin(&store).requeue("tasks", id).await?);
+    drained(&pool).await;
+    assert_eq!(running.stop().await?.done, 2);
+    assert_eq!(places(&pool).await?, (0, 0, 0));
     Ok(())
 }
 
@@ -489,11 +509,7 @@ async fn a_handler_can_settle_in_its_own_transaction(pool: PgPool) -> TestResult
     sqlx::query("create table work (n bigint primary key)")
         .execute(&pool)
         .await?;
-    pgqrs::enqueue()
-        .messages(&[1, 2, 3])
-        .to("tasks")
-        .execute(&store)
-        .await?;
+    send(&store, &[1, 2, 3]).await?;
     let running = start(consumer().create(&store).await?, {
         let pool = pool.clone();
         move |delivery: Delivery<Value>| {
@@ -517,7 +533,7 @@ async fn a_handler_can_settle_in_its_own_transaction(pool: PgPool) -> TestResult
         }
     });
     drained(&pool).await;
-    let report = stop(running).await?;
+    let report = running.stop().await?;
     assert_eq!((report.done, report.retried, report.lost), (3, 3, 0));
     let work: i64 = sqlx::query_scalar("select count(*) from work")
         .fetch_one(&pool)
@@ -531,27 +547,16 @@ async fn it_goes_on_when_its_connections_are_killed_again_and_again(pool: PgPool
     with_queues(pool.clone(), &["tasks"]).await?;
     let store = connect(&pool).await?;
     let payloads: Vec<u64> = (0..3_000).collect();
-    pgqrs::enqueue()
-        .messages(&payloads)
-        .to("tasks")
-        .execute(&pool)
-        .await?;
-    let seen: Arc<Mutex<BTreeMap<u64, u32>>> = Arc::default();
+    send(&store, &payloads).await?;
+    let seen = Seen::default();
     let lease = Duration::from_secs(2);
-    let running = start(
-        consumer().lease(lease).prefetch(50).create(&store).await?,
-        {
-            let seen = Arc::clone(&seen);
-            move |delivery: Delivery<Value>| {
-                let seen = Arc::clone(&seen);
-                async move {
-                    let n = delivery.payload()?.as_u64().unwrap_or_default();
-                    *seen.lock().expect("not poisoned").entry(n).or_default() += 1;
-                    Ok::<_, Error>(())
-                }
-            }
-        },
-    );
+    let steady = consumer()
+        .listen(true)
+        .lease(lease)
+        .prefetch(50)
+        .create(&store)
+        .await?;
+    let running = start(steady, seen.handler());
     let mut left = count(&pool).await?;
     while left > 0 {
         let killed = "select pg_terminate_backend(pid) from pg_stat_activity
@@ -563,8 +568,8 @@ async fn it_goes_on_when_its_connections_are_killed_again_and_again(pool: PgPool
         .await;
         left = count(&pool).await?;
     }
-    stop(running).await?;
-    assert_eq!(seen.lock().expect("not poisoned").len(), 3_000);
+    running.stop().await?;
+    assert_eq!(seen.len(), 3_000);
     Ok(())
 }
 
@@ -576,11 +581,7 @@ async fn a_suspended_consumer_rests_and_a_stopped_one_ends(pool: PgPool) -> Test
     consumer.suspend().await?;
     let id = consumer.id();
     let running = start(consumer, async |_: Delivery<Value>| Outcome::Done);
-    pgqrs::enqueue()
-        .message(&1)
-        .to("tasks")
-        .execute(&store)
-        .await?;
+    send(&store, &[1]).await?;
     // It would be handled within a poll; so several of them pass.
     let waited = std::time::Instant::now();
     until("ten polls have passed", async || {
@@ -591,7 +592,7 @@ async fn a_suspended_consumer_rests_and_a_stopped_one_ends(pool: PgPool) -> Test
     admin.resume_worker(id).await?;
     drained(&pool).await;
     admin.stop_worker(id).await?;
-    let report = running.1.await??;
+    let report = running.task.await??;
     assert_eq!(report.done, 1);
     Ok(())
 }
@@ -609,7 +610,7 @@ async fn what_waiting_does_not_mend_ends_the_loop(pool: PgPool) -> TestResult {
         pgqrs::MIGRATOR.undo(&mut connection, 0).await.is_ok()
     })
     .await;
-    let failed = running.1.await?;
+    let failed = running.task.await?;
     assert!(matches!(failed, Err(Error::NotInstalled)), "{failed:?}");
     Ok(())
 }
@@ -622,6 +623,7 @@ async fn an_idle_consumer_is_woken_from_its_own_and_from_other_processes(
     let elsewhere = connect(&pool).await?;
     // It would not poll before the test gives up.
     let patient = consumer()
+        .listen(true)
         .poll_interval(Duration::from_secs(3_600))
         .create(&store)
         .await?;
@@ -647,7 +649,7 @@ async fn an_idle_consumer_is_woken_from_its_own_and_from_other_processes(
         }
         drained(&pool).await;
     }
-    assert_eq!(stop(running).await?.done, 40);
+    assert_eq!(running.stop().await?.done, 40);
     Ok(())
 }
 
@@ -676,7 +678,7 @@ async fn without_a_hint_it_finds_messages_by_polling(pool: PgPool) -> TestResult
         .execute(&store)
         .await?;
     drained(&pool).await;
-    assert_eq!(stop(running).await?.done, 6);
+    assert_eq!(running.stop().await?.done, 6);
     Ok(())
 }
 
@@ -690,101 +692,24 @@ async fn a_message_that_kills_its_consumer_each_time_ends_as_a_dead_letter(
     admin
         .configure_queue("tasks", QueueOptions::builder().max_attempts(3).build())
         .await?;
-    let ids = pgqrs::enqueue()
-        .message(&"deadly")
-        .to("tasks")
-        .execute(&store)
-        .await?;
+    let ids = send(&store, &["deadly"]).await?;
     for attempt in 1..=3 {
-        let delivery = pgqrs::dequeue()
-            .from("tasks")
-            .execute(&store)
-            .await?
-            .pop()
-            .expect("it is ready");
+        let delivery = one(&store).await?;
         assert_eq!(delivery.attempt(), attempt);
         // The consumer dies here.
         drop(delivery);
         // While it is leased, it is no dead letter.
-        assert!(
-            pgqrs::dequeue()
-                .from("tasks")
-                .execute(&store)
-                .await?
-                .is_empty()
-        );
+        assert!(claim(&store, 1).await?.is_empty());
         assert_eq!(admin.dead_letter_count("tasks").await?, 0);
         expire(&pool, ids[0]).await?;
     }
-    assert!(
-        pgqrs::dequeue()
-            .from("tasks")
-            .execute(&store)
-            .await?
-            .is_empty()
-    );
+    assert!(claim(&store, 1).await?.is_empty());
     assert_eq!(count(&pool).await?, 0);
     let dead = admin.dead_letters("tasks", Page::default()).await?;
     assert_eq!(
         (dead[0].id, dead[0].attempt, dead[0].reason.as_str()),
         (ids[0], 3, "attempts used up")
     );
-    Ok(())
-}
-
-#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn many_producers_and_consumers_lose_nothing(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
-    const EACH: u64 = 2_000;
-    let seen: Arc<Mutex<HashMap<u64, u32>>> = Arc::default();
-    let mut consumers = Vec::new();
-    for port in 1..=8 {
-        let consumer = pgqrs::consumer("my-service", port, "tasks")
-            .create(&store)
-            .await?;
-        consumers.push(start(consumer, {
-            let seen = Arc::clone(&seen);
-            move |delivery: Delivery<Value>| {
-                let seen = Arc::clone(&seen);
-                async move {
-                    let n = delivery.payload()?.as_u64().unwrap_or_default();
-                    *seen.lock().expect("not poisoned").entry(n).or_default() += 1;
-                    Ok::<_, Error>(())
-                }
-            }
-        }));
-    }
-    let producers: Vec<_> = (0..8)
-        .map(|producer| {
-            let store = store.clone();
-            tokio::spawn(async move {
-                for batch in 0..EACH / 50 {
-                    let first = producer * EACH + batch * 50;
-                    let payloads: Vec<_> = (first..first + 50).collect();
-                    pgqrs::enqueue()
-                        .messages(&payloads)
-                        .to("tasks")
-                        .execute(&store)
-                        .await?;
-                }
-                Ok::<_, Error>(())
-            })
-        })
-        .collect();
-    for producer in producers {
-        producer.await??;
-    }
-    drained(&pool).await;
-    let mut done = 0;
-    for consumer in consumers {
-        let report = stop(consumer).await?;
-        assert_eq!(report.lost, 0);
-        done += report.done;
-    }
-    assert_eq!(done, 8 * EACH);
-    let seen = seen.lock().expect("not poisoned");
-    assert_eq!(seen.len() as u64, 8 * EACH);
-    assert!(seen.values().all(|times| *times == 1));
     Ok(())
 }
 
@@ -808,140 +733,110 @@ async fn bad_options_and_absent_queues_are_refused(pool: PgPool) -> TestResult {
     Ok(())
 }
 
-/// Beside a steady flow, messages of transactions that stay open for a while: their time is long past when
-/// they commit, and others with later times were claimed before.
-#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn late_commits_are_never_passed_over(pool: PgPool) -> TestResult {
-    let store = connect(&pool).await?;
-    store.queue("tasks").await?;
-    let stop_flow = Arc::new(AtomicU32::new(0));
-    let late: Arc<Mutex<HashMap<u64, std::time::Instant>>> = Arc::default();
-    let running = start(
-        consumer()
-            .poll_interval(Duration::from_millis(5))
-            .create(&store)
-            .await?,
-        {
-            let late = Arc::clone(&late);
-            move |delivery: Delivery<Value>| {
-                let late = Arc::clone(&late);
-                async move {
-                    if let Some(n) = delivery.payload()?.as_u64() {
-                        late.lock()
-                            .expect("not poisoned")
-                            .insert(n, std::time::Instant::now());
-                    }
-                    Ok::<_, Error>(())
-                }
-            }
-        },
-    );
-    let flow = tokio::spawn({
-        let (store, stop) = (store.clone(), Arc::clone(&stop_flow));
-        async move {
-            while stop.load(Ordering::Relaxed) == 0 {
-                pgqrs::enqueue()
-                    .message(&"flow")
-                    .to("tasks")
-                    .execute(&store)
-                    .await?;
-            }
-            Ok::<_, Error>(())
-        }
-    });
-    let senders: Vec<_> = (0..4u64)
-        .map(|sender| {
-            let pool = pool.clone();
-            tokio::spawn(async move {
-                let mut commits = Vec::new();
-                for round in 0..5 {
-                    let n = sender * 5 + round;
-                    let mut connection = pool.acquire().await?.detach();
-                    let mut tx = sqlx::Connection::begin(&mut connection).await?;
-                    pgqrs::enqueue()
-                        .message(&n)
-                        .to("tasks")
-                        .execute(&mut tx)
-                        .await?;
-                    sqlx::query("select pg_sleep(0.2)")
-                        .execute(&mut *tx)
-                        .await?;
-                    tx.commit().await?;
-                    commits.push((n, std::time::Instant::now()));
-                }
-                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(commits)
-            })
-        })
-        .collect();
-    let mut commits = Vec::new();
-    for sender in senders {
-        commits.extend(sender.await?.map_err(|error| error.to_string())?);
+/// A process of `tests/process/consumer.rs`, and what it says.
+struct Process {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    fn start(pool: &PgPool) -> Result<Self, Box<dyn std::error::Error>> {
+        let mut child = Command::new(compiled("consumer_process"))
+            .env("DATABASE_URL", url(pool))
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        Ok(Self { child, lines })
     }
-    until("all late ones are handled", async || {
-        late.lock().expect("not poisoned").len() == 20
-    })
-    .await;
-    stop_flow.store(1, Ordering::Relaxed);
-    flow.await??;
-    drained(&pool).await;
-    stop(running).await?;
-    assert_eq!(late.lock().expect("not poisoned").len(), commits.len());
-    Ok(())
+
+    /// A word, and the payload that it is about; `None` at the process's end.
+    async fn said(&mut self) -> Result<Option<(String, String)>, Box<dyn std::error::Error>> {
+        let line = tokio::time::timeout(Duration::from_secs(30), self.lines.next_line()).await??;
+        let words = line
+            .as_deref()
+            .map(|line| line.split_once(' ').expect("two words"));
+        Ok(words.map(|(word, payload)| (word.to_owned(), payload.to_owned())))
+    }
 }
 
 /// Half of the queue is handled by a process that then dies without a word, with messages in its hands.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn what_a_killed_process_held_is_handled_by_another(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
-    let payloads: Vec<u64> = (0..100).collect();
-    pgqrs::enqueue()
-        .messages(&payloads)
-        .to("tasks")
-        .execute(&store)
-        .await?;
-    let mut process = tokio::process::Command::new(compiled("consumer_process"))
-        .env("DATABASE_URL", url(&pool))
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
-    let mut handled = HashSet::new();
-    let mut hanging = 0;
-    while hanging < 8 {
-        let line = tokio::time::timeout(Duration::from_secs(30), lines.next_line()).await??;
-        match line.as_deref().and_then(|line| line.split_once(' ')) {
-            Some(("done", n)) => drop(handled.insert(n.parse::<u64>()?)),
-            Some(("hangs", _)) => hanging += 1,
-            other => panic!("{other:?}"),
+    send(&store, &(0..100).collect::<Vec<u64>>()).await?;
+    let mut process = Process::start(&pool)?;
+    let (seen, mut in_hand) = (Seen::default(), Vec::new());
+    while in_hand.len() < 8 {
+        let (word, payload) = process.said().await?.expect("it runs until it is killed");
+        match word.as_str() {
+            "done" => seen.note(payload),
+            "hangs" => in_hand.push(payload),
+            other => panic!("{other}"),
         }
     }
-    process.kill().await?;
+    // SIGKILL.
+    process.child.kill().await?;
+    assert_eq!(seen.len(), 50);
     assert!(pgqrs::admin(&store).queue_stats("tasks").await?.leased >= 8);
 
-    let others: Arc<Mutex<HashSet<u64>>> = Arc::default();
-    let running = start(consumer().create(&store).await?, {
-        let others = Arc::clone(&others);
-        move |delivery: Delivery<Value>| {
-            let others = Arc::clone(&others);
-            async move {
-                others
-                    .lock()
-                    .expect("not poisoned")
-                    .insert(delivery.payload()?.as_u64().unwrap_or_default());
-                Ok::<_, Error>(())
-            }
-        }
-    });
+    let running = start(consumer().create(&store).await?, seen.handler());
     drained(&pool).await;
-    stop(running).await?;
-    let others = others.lock().expect("not poisoned").clone();
-    assert!(others.len() >= 8);
-    assert_eq!(handled.union(&others).count(), 100);
+    running.stop().await?;
+    let times = seen.times();
+    assert_eq!(times.len(), 100);
+    assert!(
+        in_hand.iter().all(|payload| times[payload] == 1),
+        "{in_hand:?}"
+    );
     Ok(())
 }
 
+/// The process dies each time that it begins with the message: nobody is left to say that it failed.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_message_that_kills_its_process_each_time_ends_as_a_dead_letter(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let admin = pgqrs::admin(&store);
+    let thrice = QueueOptions::builder().max_attempts(3).build();
+    admin.configure_queue("tasks", thrice).await?;
+    let deadly = send(&store, &["deadly"]).await?[0];
+    for _ in 0..3 {
+        let mut process = Process::start(&pool)?;
+        let last_words = process.said().await?;
+        assert_eq!(
+            last_words,
+            Some(("dies".to_owned(), r#""deadly""#.to_owned()))
+        );
+        assert!(!process.child.wait().await?.success());
+        assert_eq!(admin.dead_letter_count("tasks").await?, 0);
+        expire(&pool, deadly).await?;
+    }
+    let harmless = send(&store, &["harmless"]).await?[0];
+    let seen = Seen::default();
+    let running = start(consumer().create(&store).await?, seen.handler());
+    drained(&pool).await;
+    running.stop().await?;
+    assert_eq!(seen.times(), [(r#""harmless""#.to_owned(), 1)].into());
+    let dead = admin.dead_letters("tasks", Page::default()).await?;
+    assert_eq!(
+        (
+            dead.len(),
+            dead[0].id,
+            dead[0].attempt,
+            dead[0].reason.as_str()
+        ),
+        (1, deadly, 3, "attempts used up")
+    );
+    assert_ne!(harmless, deadly);
+    Ok(())
+}
+
+/// The server goes away while handlers are at work: they wait at a gate, so that it is really in the middle.
 #[tokio::test]
 async fn a_loop_goes_on_through_restarts_of_the_server() -> TestResult {
+    const MESSAGES: usize = 10_000;
     let server = Server::start().await?;
     let options = pgqrs::ConnectOptions::builder()
         .url(server.url())
@@ -949,50 +844,43 @@ async fn a_loop_goes_on_through_restarts_of_the_server() -> TestResult {
         .build();
     let store = pgqrs::connect_with(options).await?;
     store.queue("tasks").await?;
-    let payloads: Vec<u64> = (0..10_000).collect();
-    pgqrs::enqueue()
-        .messages(&payloads)
-        .to("tasks")
-        .execute(&store)
-        .await?;
-    let seen: Arc<Mutex<HashSet<u64>>> = Arc::default();
-    // Slow enough to be there when the server isn't.
-    let slow = consumer()
-        .lease(Duration::from_secs(2))
+    send(&store, &(0..MESSAGES).collect::<Vec<_>>()).await?;
+    let (seen, gate) = (Seen::default(), gate());
+    // Leases are long enough for a restart, and short enough not to be waited for in vain.
+    let steady = consumer()
+        .listen(true)
+        .lease(Duration::from_secs(5))
         .prefetch(100)
         .create(&store)
         .await?;
-    let running = start(slow, {
-        let seen = Arc::clone(&seen);
+    let running = start(steady, {
+        let (seen, gate) = (seen.clone(), Arc::clone(&gate));
         move |delivery: Delivery<Value>| {
-            let seen = Arc::clone(&seen);
+            let (seen, gate) = (seen.clone(), Arc::clone(&gate));
             async move {
-                seen.lock()
-                    .expect("not poisoned")
-                    .insert(delivery.payload()?.as_u64().unwrap_or_default());
-                Ok::<_, Error>(())
+                pass(&gate).await;
+                seen.note(delivery.raw_payload());
+                Outcome::Done
             }
         }
     });
-    for (handled, mode) in [(500, "fast"), (3_000, "immediate"), (6_000, "fast")] {
-        until("some are handled", async || {
-            seen.lock().expect("not poisoned").len() >= handled
+    for mode in ["fast", "immediate", "fast"] {
+        gate.add_permits(2_500);
+        until("handlers wait for more", async || {
+            gate.available_permits() == 0
         })
         .await;
         server.restart(mode).await?;
+        assert!(seen.len() < MESSAGES);
     }
-    until("all are handled", async || {
-        seen.lock().expect("not poisoned").len() == 10_000
-    })
-    .await;
-    let (handle, running) = running;
+    gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    until("all are handled", async || seen.len() == MESSAGES).await;
     until("nothing is left", async || {
         let stats = pgqrs::admin(&store).queue_stats("tasks").await;
         stats.is_ok_and(|stats| stats.total() == 0)
     })
     .await;
-    handle.stop();
-    running.await??;
+    running.stop().await?;
     store.pool().close().await;
     Ok(())
 }

@@ -9,6 +9,7 @@ mod delivery;
 mod dequeue;
 mod enqueue;
 mod examples;
+mod flow;
 mod install;
 mod payload;
 mod specification;

@@ -1,4 +1,5 @@
-//! A consumer that handles half of what there is, and then hangs with all hands full, to be killed.
+//! A consumer that handles half of what there is, and then hangs with all hands full, to be killed; or dies
+//! by itself, of a message that says `deadly`.
 
 use std::{
     env,
@@ -14,11 +15,15 @@ static BEGUN: AtomicUsize = AtomicUsize::new(0);
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = pgqrs::connect(&env::var("DATABASE_URL")?).await?;
-    let consumer = pgqrs::consumer("doomed", 1, "tasks")
+    let consumer = pgqrs::consumer("doomed", 0, "tasks")
         .concurrency(8)
         .lease(Duration::from_secs(1))
         .create(&store);
     let run = consumer.await?.run(async |delivery: Delivery<Value>| {
+        if delivery.raw_payload() == r#""deadly""# {
+            println!("dies {}", delivery.raw_payload());
+            std::process::abort();
+        }
         if BEGUN.fetch_add(1, Ordering::SeqCst) >= 50 {
             println!("hangs {}", delivery.raw_payload());
             std::future::pending::<()>().await;

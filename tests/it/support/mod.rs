@@ -1,6 +1,7 @@
 //! What tests know of the database that the public API doesn't tell: rows, other sessions, and time,
 //! which is moved by moving rows.
 
+pub(crate) mod consumers;
 pub(crate) mod proxy;
 pub(crate) mod server;
 
