@@ -1,0 +1,731 @@
+//! How a message is delivered under a lease, until it is settled.
+//!
+//! # What happens
+//!
+//! One message waits, and two consumers want it; messages share nothing, so that one is enough. A claim puts
+//! a lease on it: it moves `visible_at` to when the lease runs out, and leaves a token that only the claim
+//! knows. Under that token the holder extends the lease, acknowledges the message (which deletes it), or
+//! fails it (which makes it ready at once). A holder that says nothing more has crashed, or is cut off, and
+//! the message is ready for others when the lease runs out.
+//!
+//! The network may lose, delay and reorder what is sent, without any limit: a claim may be carried out when
+//! its consumer has long sent another, an acknowledgement when the message is leased to somebody else. Who
+//! has no answer to an acknowledgement or a failure tries again. A consumer may crash at any time. The server
+//! may crash, and then loses commits that nobody waited for: some of the last ones, in their order, since its
+//! log is cut at one place.
+//!
+//! The rules are [`Rule`], and what they are good for is told by the tests at the end.
+//!
+//! # What is promised
+//!
+//! - Of a live lease there is one holder, as far as consumers know: none works on a message in the belief
+//!   that its lease still runs while another does. The exception are claims that a crash of the server
+//!   undid, since a claim isn't waited for: the message is delivered again, beside its first delivery.
+//! - What a consumer does is done to its own delivery and never to another's, also after such a crash.
+//! - A message whose acknowledgement was answered never comes back, whatever crashes.
+//!
+//! # What is not modelled
+//!
+//! - Acknowledgements that travel with the next claim of a loop. Nobody is told of these one by one, and they
+//!   aren't waited for: a crash of the server may undo them like a claim.
+//! - Clocks that run at different speeds. A consumer needs its own only for the length of a lease.
+//! - The choice among several messages, priorities, attempts that are used up.
+//! - A fail-over to a server that lacks the last of its log: that is a crash which loses even what was waited
+//!   for, so what was acknowledged may come back.
+
+use std::collections::BTreeSet;
+
+use stateright::{Model, Property};
+
+use crate::{breaks, holds};
+
+/// A rule of the protocol, each of which can be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    /// A claim takes what is visible, and so what nobody holds.
+    ClaimWhatIsVisible,
+    /// Of two claims at the same time one gets the row's lock, and the other passes the row over.
+    RowLock,
+    /// Each claim has a token that no other ever has. (Without it: the number of the attempt.)
+    TokenOfItsOwn,
+    /// An acknowledgement or a failure is carried out under the token of the lease,
+    SettleUnderTheToken,
+    /// and so is an extension.
+    ExtendUnderTheToken,
+    /// A failure takes the token off the message.
+    FailureClearsTheToken,
+    /// An acknowledgement that finds nothing under its token is answered with "lease lost".
+    NothingFoundIsLost,
+    /// An acknowledgement has reached the disk before it is answered,
+    AcknowledgeOnDisk,
+    /// and so has an extension.
+    ExtendOnDisk,
+    /// A consumer counts its lease from when it sent the claim, not from when it heard the answer.
+    CountFromTheSending,
+}
+
+/// How long a lease runs.
+const LEASE: u8 = 2;
+/// When the model ends: a second lease has begun to run after the first one ran out.
+const END: u8 = LEASE + 1;
+/// How often a settling statement is sent, at most.
+const TRIES: u8 = 2;
+/// How many requests there are on the way at once. What got lost makes room.
+const ON_THE_WAY: usize = 2;
+
+#[derive(Debug, Clone)]
+struct Protocol {
+    without: Option<Rule>,
+    /// How many claims there are. Who has the third only works: nobody is left that it could disturb.
+    claims: u8,
+    /// Of the server; consumers crash as often as they like.
+    crashes: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct State {
+    now: u8,
+    consumers: [Consumer; 2],
+    /// On the way to the server.
+    requests: BTreeSet<Request>,
+    /// Claims that have looked at the row and not yet written it; none where the row is locked meanwhile.
+    looked: BTreeSet<Request>,
+    /// On the way to the consumers.
+    answers: BTreeSet<Answer>,
+    /// What the table held since the last commit that was waited for. A crash goes back to one of these.
+    log: Vec<Table>,
+    claims: u8,
+    /// Whether an extension was sent. One is enough.
+    extended: bool,
+    crashes: u8,
+    /// The claims that a crash undid.
+    undone: BTreeSet<u8>,
+    /// Whether a consumer heard that its acknowledgement was carried out.
+    acknowledged: bool,
+    /// Whether a statement was carried out on another's delivery.
+    meddled: bool,
+}
+
+/// The message, while it is there.
+type Table = Option<Row>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Row {
+    visible_at: u8,
+    attempt: u8,
+    lease_token: Option<u8>,
+    /// Which claim this lease is from. No column: it is what the token stands for.
+    claim: Option<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Consumer {
+    Idle,
+    Claiming {
+        claim: u8,
+        sent: u8,
+    },
+    Working {
+        lease: Lease,
+        /// When it sent an extension, while it waits for its answer.
+        extending: Option<u8>,
+    },
+    Settling {
+        lease: Lease,
+        verdict: Verb,
+        place: u8,
+    },
+}
+
+/// A lease, as its holder sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Lease {
+    claim: u8,
+    token: u8,
+    until: u8,
+    extended: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Verb {
+    Claim,
+    Extend,
+    Acknowledge,
+    Fail,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Request {
+    verb: Verb,
+    claim: u8,
+    /// Where there is a lease.
+    token: Option<u8>,
+    place: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Answer {
+    to: Request,
+    says: Says,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Says {
+    /// A message, under this token.
+    Leased { token: u8 },
+    /// Carried out.
+    Done,
+    /// There is nothing under this token.
+    LeaseLost,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Claim(usize),
+    Extend(usize),
+    Settle(usize, Verb),
+    /// Sends the same settling statement again.
+    SettleAgain(usize),
+    /// Waits no longer, or crashes and starts anew: it knows nothing any more.
+    Forget(usize),
+    Hear(Answer),
+    Lose(Request),
+    /// The server carries out a statement.
+    Execute(Request),
+    /// It writes what a claim saw; a step of its own only without the row's lock.
+    Write(Request),
+    /// The server crashes, and this many of the last commits are gone.
+    Crash(usize),
+    Tick,
+}
+
+impl Protocol {
+    fn keeps(&self, rule: Rule) -> bool {
+        self.without != Some(rule)
+    }
+
+    /// Makes one state of those that differ in nothing that matters: times that are over, and requests that
+    /// can't do anything any more and have nobody waiting for them, so that it is all the same whether they
+    /// arrive.
+    fn tidy(&self, state: &mut State) {
+        for row in state.log.iter_mut().flatten() {
+            if row.visible_at <= state.now {
+                row.visible_at = 0;
+            }
+        }
+        for consumer in &mut state.consumers {
+            let over = match consumer {
+                Consumer::Working { lease, .. } if lease.until <= state.now => lease,
+                // Whoever settles works no longer.
+                Consumer::Settling { lease, .. } => lease,
+                _ => continue,
+            };
+            (over.until, over.extended) = (0, false);
+        }
+        let guarded = [
+            Rule::TokenOfItsOwn,
+            Rule::SettleUnderTheToken,
+            Rule::ExtendUnderTheToken,
+        ];
+        if guarded.iter().all(|rule| self.keeps(*rule)) {
+            let (log, consumers) = (&state.log, &state.consumers);
+            let found = |token| log.iter().flatten().any(|row| row.lease_token == token);
+            state.requests.retain(|request| {
+                request.verb == Verb::Claim
+                    || found(request.token)
+                    || consumers.iter().any(|consumer| consumer.awaits(request))
+            });
+        }
+    }
+
+    fn execute(&self, state: &mut State, request: Request) {
+        state.requests.remove(&request);
+        match request.verb {
+            Verb::Claim => self.claim(state, request),
+            Verb::Extend => self.extend(state, request),
+            Verb::Acknowledge | Verb::Fail => self.settle(state, request),
+        }
+    }
+
+    fn claim(&self, state: &mut State, request: Request) {
+        let visible = |row: Row| row.visible_at <= state.now;
+        match state.table() {
+            Some(row) if visible(row) || !self.keeps(Rule::ClaimWhatIsVisible) => {
+                state.looked.insert(request);
+                if self.keeps(Rule::RowLock) {
+                    self.write(state, request);
+                }
+            }
+            // Nothing is ready. Its consumer might as well not hear of it.
+            _ => {}
+        }
+    }
+
+    fn write(&self, state: &mut State, request: Request) {
+        state.looked.remove(&request);
+        let Some(row) = state.table() else {
+            return;
+        };
+        let attempt = row.attempt + 1;
+        let token = match self.keeps(Rule::TokenOfItsOwn) {
+            true => request.claim,
+            false => attempt,
+        };
+        let leased = Row {
+            visible_at: state.now + LEASE,
+            // Kept only where it is looked at, since there are fewer states without it.
+            attempt: match self.keeps(Rule::TokenOfItsOwn) {
+                true => 0,
+                false => attempt,
+            },
+            lease_token: Some(token),
+            claim: Some(request.claim),
+        };
+        // Not waited for.
+        state.log.push(Some(leased));
+        state.answer(request, Says::Leased { token });
+    }
+
+    fn extend(&self, state: &mut State, request: Request) {
+        let guarded = self.keeps(Rule::ExtendUnderTheToken);
+        let Some(mut row) = state.found(request, guarded) else {
+            return state.answer(request, Says::LeaseLost);
+        };
+        row.visible_at = state.now + LEASE;
+        state.commit(Some(row), self.keeps(Rule::ExtendOnDisk));
+        state.answer(request, Says::Done);
+    }
+
+    fn settle(&self, state: &mut State, request: Request) {
+        let guarded = self.keeps(Rule::SettleUnderTheToken);
+        let Some(mut row) = state.found(request, guarded) else {
+            let says = match self.keeps(Rule::NothingFoundIsLost) {
+                true => Says::LeaseLost,
+                false => Says::Done,
+            };
+            return state.answer(request, says);
+        };
+        let on_disk = self.keeps(Rule::AcknowledgeOnDisk);
+        if request.verb == Verb::Acknowledge {
+            state.commit(None, on_disk);
+        } else {
+            row.visible_at = state.now;
+            row.claim = None;
+            if self.keeps(Rule::FailureClearsTheToken) {
+                row.lease_token = None;
+            }
+            state.commit(Some(row), true);
+        }
+        state.answer(request, Says::Done);
+    }
+
+    fn hear(&self, state: &mut State, Answer { to, says }: Answer) {
+        let now = state.now;
+        let from = |sent| match self.keeps(Rule::CountFromTheSending) {
+            true => sent,
+            false => now,
+        };
+        let Some(consumer) = state
+            .consumers
+            .iter_mut()
+            .find(|consumer| consumer.awaits(&to))
+        else {
+            return;
+        };
+        *consumer = match (*consumer, says) {
+            (Consumer::Claiming { claim, sent }, Says::Leased { token }) => Consumer::Working {
+                lease: Lease {
+                    claim,
+                    token,
+                    until: from(sent) + LEASE,
+                    extended: false,
+                },
+                extending: None,
+            },
+            (Consumer::Working { lease, extending }, Says::Done) => Consumer::Working {
+                lease: Lease {
+                    until: extending.map_or(lease.until, |sent| from(sent) + LEASE),
+                    extended: true,
+                    ..lease
+                },
+                extending: None,
+            },
+            (Consumer::Settling { verdict, .. }, Says::Done) => {
+                state.acknowledged |= verdict == Verb::Acknowledge;
+                Consumer::Idle
+            }
+            // The lease is lost.
+            _ => Consumer::Idle,
+        };
+        state.forget_answers();
+    }
+}
+
+impl Consumer {
+    /// Whether it waits for the answer to this request.
+    fn awaits(&self, request: &Request) -> bool {
+        let (verb, claim, place) = match *self {
+            Consumer::Idle => return false,
+            Consumer::Claiming { claim, .. } => (Verb::Claim, claim, 0),
+            Consumer::Working {
+                extending: None, ..
+            } => return false,
+            Consumer::Working { lease, .. } => (Verb::Extend, lease.claim, 0),
+            Consumer::Settling {
+                lease,
+                verdict,
+                place,
+            } => (verdict, lease.claim, place),
+        };
+        (request.verb, request.claim, request.place) == (verb, claim, place)
+    }
+}
+
+impl State {
+    fn table(&self) -> Table {
+        self.log.last().copied().flatten()
+    }
+
+    /// The message under the request's token, or in any case where the statement has no guard.
+    fn found(&mut self, request: Request, guarded: bool) -> Table {
+        // As in SQL, no token is equal to none.
+        let held = |row: &Row| row.lease_token.is_some() && row.lease_token == request.token;
+        let found = self.table().filter(|row| held(row) || !guarded)?;
+        self.meddled |= found.claim != Some(request.claim);
+        Some(found)
+    }
+
+    fn commit(&mut self, table: Table, on_disk: bool) {
+        // Whoever waits for a commit waits for all of the log before it.
+        if on_disk {
+            self.log.clear();
+        }
+        self.log.push(table);
+    }
+
+    fn post(&mut self, verb: Verb, lease: Lease, place: u8) {
+        self.requests.insert(Request {
+            verb,
+            claim: lease.claim,
+            token: Some(lease.token),
+            place,
+        });
+    }
+
+    fn answer(&mut self, to: Request, says: Says) {
+        self.answers.insert(Answer { to, says });
+        self.forget_answers();
+    }
+
+    /// Those that nobody waits for.
+    fn forget_answers(&mut self) {
+        let consumers = self.consumers;
+        self.answers
+            .retain(|answer| consumers.iter().any(|consumer| consumer.awaits(&answer.to)));
+    }
+
+    fn crash(&mut self, commits: usize) {
+        self.crashes += 1;
+        self.looked.clear();
+        let gone = self.log.split_off(self.log.len() - commits);
+        let claim = |table: &Table| table.and_then(|row| row.claim);
+        let kept = self.table().and_then(|row| row.claim);
+        let undone = gone.iter().filter_map(claim);
+        self.undone
+            .extend(undone.filter(|claim| Some(*claim) != kept));
+        self.log.drain(..self.log.len() - 1);
+    }
+
+    /// Those who work in the belief that their lease runs.
+    fn holders(&self) -> impl Iterator<Item = Lease> {
+        self.consumers.iter().filter_map(|consumer| match consumer {
+            Consumer::Working { lease, .. } if self.now < lease.until => Some(*lease),
+            _ => None,
+        })
+    }
+}
+
+const ONE_HOLDER: &str = "a live lease has one holder";
+const OWN_DELIVERY: &str = "nobody touches another's delivery";
+const GONE_FOR_GOOD: &str = "what was acknowledged is not delivered again";
+
+impl Model for Protocol {
+    type State = State;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<State> {
+        vec![State {
+            now: 0,
+            consumers: [Consumer::Idle; 2],
+            requests: BTreeSet::new(),
+            looked: BTreeSet::new(),
+            answers: BTreeSet::new(),
+            log: vec![Some(Row {
+                visible_at: 0,
+                attempt: 0,
+                lease_token: None,
+                claim: None,
+            })],
+            claims: 0,
+            extended: false,
+            crashes: 0,
+            undone: BTreeSet::new(),
+            acknowledged: false,
+            meddled: false,
+        }]
+    }
+
+    fn actions(&self, state: &State, steps: &mut Vec<Step>) {
+        let room = state.requests.len() < ON_THE_WAY;
+        // Idle consumers are all the same, so that it is enough if the first of them claims.
+        let idle = |consumer: &Consumer| *consumer == Consumer::Idle;
+        let gone = state.log.iter().all(Option::is_none);
+        if let Some(index) = state.consumers.iter().position(idle)
+            && state.claims < self.claims
+            && room
+            && !gone
+        {
+            steps.push(Step::Claim(index));
+        }
+        for (index, consumer) in state.consumers.iter().enumerate() {
+            match *consumer {
+                Consumer::Idle => continue,
+                Consumer::Working { lease, .. } if room && lease.claim < 3 => {
+                    if !state.extended {
+                        steps.push(Step::Extend(index));
+                    }
+                    // Also when the lease has run out: a handler may take longer than it should.
+                    steps.push(Step::Settle(index, Verb::Acknowledge));
+                    steps.push(Step::Settle(index, Verb::Fail));
+                }
+                Consumer::Settling { place, .. } if room && place + 1 < TRIES => {
+                    steps.push(Step::SettleAgain(index));
+                }
+                _ => {}
+            }
+            steps.push(Step::Forget(index));
+        }
+        if !room {
+            steps.extend(state.requests.iter().copied().map(Step::Lose));
+        }
+        steps.extend(state.requests.iter().copied().map(Step::Execute));
+        steps.extend(state.looked.iter().copied().map(Step::Write));
+        steps.extend(state.answers.iter().copied().map(Step::Hear));
+        if state.crashes < self.crashes {
+            steps.extend((0..state.log.len()).map(Step::Crash));
+        }
+        if state.now < END {
+            steps.push(Step::Tick);
+        }
+    }
+
+    fn next_state(&self, state: &State, step: Step) -> Option<State> {
+        let mut next = state.clone();
+        match step {
+            Step::Claim(index) => {
+                next.claims += 1;
+                next.consumers[index] = Consumer::Claiming {
+                    claim: next.claims,
+                    sent: next.now,
+                };
+                next.requests.insert(Request {
+                    verb: Verb::Claim,
+                    claim: next.claims,
+                    token: None,
+                    place: 0,
+                });
+            }
+            Step::Extend(index) => {
+                if let Consumer::Working { lease, extending } = &mut next.consumers[index] {
+                    next.extended = true;
+                    *extending = Some(state.now);
+                    let lease = *lease;
+                    next.post(Verb::Extend, lease, 0);
+                }
+            }
+            Step::Settle(index, verdict) => {
+                if let Consumer::Working { lease, .. } = state.consumers[index] {
+                    next.consumers[index] = Consumer::Settling {
+                        lease,
+                        verdict,
+                        place: 0,
+                    };
+                    next.post(verdict, lease, 0);
+                    next.forget_answers();
+                }
+            }
+            Step::SettleAgain(index) => {
+                if let Consumer::Settling {
+                    lease,
+                    verdict,
+                    place,
+                } = &mut next.consumers[index]
+                {
+                    *place += 1;
+                    let (lease, verdict, place) = (*lease, *verdict, *place);
+                    next.post(verdict, lease, place);
+                    next.forget_answers();
+                }
+            }
+            Step::Forget(index) => {
+                next.consumers[index] = Consumer::Idle;
+                next.forget_answers();
+            }
+            Step::Hear(answer) => self.hear(&mut next, answer),
+            Step::Lose(request) => {
+                next.requests.remove(&request);
+            }
+            Step::Execute(request) => self.execute(&mut next, request),
+            Step::Write(request) => self.write(&mut next, request),
+            Step::Crash(commits) => next.crash(commits),
+            Step::Tick => next.now += 1,
+        }
+        self.tidy(&mut next);
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        let mut properties = vec![
+            Property::always(ONE_HOLDER, |_, state: &State| {
+                let standing = |lease: &Lease| !state.undone.contains(&lease.claim);
+                state.holders().filter(standing).count() <= 1
+            }),
+            Property::always(OWN_DELIVERY, |_, state: &State| !state.meddled),
+            Property::always(GONE_FOR_GOOD, |_, state: &State| {
+                !state.acknowledged || state.table().is_none()
+            }),
+            // That the model isn't true for want of anything that happens.
+            Property::sometimes("a message is acknowledged", |_, state: &State| {
+                state.acknowledged
+            }),
+            Property::sometimes(
+                "a message is delivered again when its lease ran out",
+                |_, state: &State| {
+                    let expired = |consumer: &Consumer| matches!(consumer, Consumer::Working { lease, .. } if lease.until <= state.now);
+                    state.holders().count() == 1 && state.consumers.iter().any(expired)
+                },
+            ),
+            Property::sometimes("a lease is extended in time", |_, state: &State| {
+                state.holders().any(|lease| lease.extended)
+            }),
+            Property::sometimes("an acknowledgement comes too late", |_, state: &State| {
+                state.table().is_some()
+                    && state.answers.iter().any(|answer| {
+                        answer.to.verb == Verb::Acknowledge && answer.says == Says::LeaseLost
+                    })
+            }),
+            Property::sometimes(
+                "an acknowledgement that was carried out is lost on its second try",
+                |_, state: &State| {
+                    state.claims == 1
+                        && state.table().is_none()
+                        && state.answers.iter().any(|answer| {
+                            answer.to.verb == Verb::Acknowledge && answer.says == Says::LeaseLost
+                        })
+                },
+            ),
+            Property::sometimes(
+                "a late claim takes a lease that nobody knows of",
+                |_, state: &State| {
+                    // While its consumer has claimed anew.
+                    matches!(state.consumers, [Consumer::Claiming { claim: 2, .. }, _])
+                        && state.table().is_some_and(|row| row.claim == Some(1))
+                        && !state.requests.iter().any(|request| request.claim == 1)
+                },
+            ),
+        ];
+        if self.crashes > 0 {
+            properties.push(Property::sometimes(
+                "a claim that a crash undid is delivered a second time beside",
+                |_, state: &State| state.holders().count() == 2,
+            ));
+        }
+        properties
+    }
+}
+
+fn protocol(claims: u8, crashes: u8) -> Protocol {
+    Protocol {
+        without: None,
+        claims,
+        crashes,
+    }
+}
+
+/// Finds the way in which a promise is broken once a rule is left out.
+fn without(rule: Rule, promise: &'static str) {
+    let crashes = match rule {
+        Rule::TokenOfItsOwn | Rule::AcknowledgeOnDisk | Rule::ExtendOnDisk => 1,
+        _ => 0,
+    };
+    let model = Protocol {
+        without: Some(rule),
+        ..protocol(3 - crashes, crashes)
+    };
+    breaks(&format!("lease without {rule:?}"), model, promise);
+}
+
+#[test]
+fn a_lease_has_one_holder_until_it_is_settled() {
+    holds("lease", protocol(3, 0));
+}
+
+#[test]
+fn a_lease_has_one_holder_where_the_server_crashes() {
+    holds("lease, server crashes", protocol(2, 1));
+}
+
+#[test]
+fn a_claim_of_what_is_leased_has_two_holders() {
+    without(Rule::ClaimWhatIsVisible, ONE_HOLDER);
+}
+
+#[test]
+fn without_the_lock_two_claims_hold_the_same() {
+    without(Rule::RowLock, ONE_HOLDER);
+}
+
+#[test]
+fn a_token_that_repeats_after_a_crash_settles_anothers_delivery() {
+    without(Rule::TokenOfItsOwn, OWN_DELIVERY);
+}
+
+#[test]
+fn settling_without_the_token_takes_anothers_delivery() {
+    without(Rule::SettleUnderTheToken, OWN_DELIVERY);
+}
+
+#[test]
+fn failing_late_without_the_token_makes_two_holders() {
+    without(Rule::SettleUnderTheToken, ONE_HOLDER);
+}
+
+#[test]
+fn extending_without_the_token_keeps_anothers_delivery() {
+    without(Rule::ExtendUnderTheToken, OWN_DELIVERY);
+}
+
+#[test]
+fn a_token_left_after_a_failure_lets_a_late_extension_hold_what_nobody_has() {
+    without(Rule::FailureClearsTheToken, OWN_DELIVERY);
+}
+
+#[test]
+fn taking_nothing_found_for_done_delivers_what_is_acknowledged() {
+    without(Rule::NothingFoundIsLost, GONE_FOR_GOOD);
+}
+
+#[test]
+fn an_acknowledgement_that_a_crash_undoes_is_delivered_again() {
+    without(Rule::AcknowledgeOnDisk, GONE_FOR_GOOD);
+}
+
+#[test]
+fn an_extension_that_a_crash_undoes_makes_two_holders() {
+    without(Rule::ExtendOnDisk, ONE_HOLDER);
+}
+
+#[test]
+fn a_lease_counted_from_its_answer_outlives_itself() {
+    without(Rule::CountFromTheSending, ONE_HOLDER);
+}
