@@ -11,6 +11,7 @@ mod enqueue;
 mod examples;
 mod flow;
 mod install;
+mod model;
 mod payload;
 mod specification;
 mod store;
