@@ -1,7 +1,7 @@
 //! `consumer()`: a registered receiver of one queue. For long-running services, which others can watch,
 //! suspend and stop. Receiving a message needs none of it; [`run`](Consumer::run) does all the rest.
 
-use std::{fmt, future::Future, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
+use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
@@ -12,7 +12,7 @@ use crate::{
     lifecycle::WorkerKind,
     queue::{IntoQueue, Readable, Untyped},
     retry::RetryPolicy,
-    run::{IntoOutcome, Run},
+    run::{Handling, IntoOutcome, Run},
     store::{Execute, Store},
     worker::{Applicant, Receives, Registration, Worker, sealed::Registered},
 };
@@ -245,11 +245,12 @@ impl<C: 'static> Consumer<C> {
     ///
     /// # Example
     /// See [`consumer`], and `examples/worker.rs`, `examples/transactional_handler.rs`.
-    pub fn run<F, R>(self, handler: F) -> Run<C, F>
+    pub fn run<F, R, O>(self, handler: F) -> Run<C>
     where
         C: Readable,
         F: Fn(Delivery<C::Payload>) -> R + Send + Sync + 'static,
-        R: Future<Output: IntoOutcome> + Send + 'static,
+        R: Handling<O> + Send + 'static,
+        O: IntoOutcome,
     {
         Run::new(self.handle, self.store, self.options, handler)
     }

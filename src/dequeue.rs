@@ -223,8 +223,18 @@ type Decode<P> = fn(&str) -> serde_json::Result<P>;
 mod sealed {
     use super::{Decode, QueueName, Result, WorkerId};
 
+    #[diagnostic::on_unimplemented(
+        message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
+        label = "only the builder's own methods bring it into a state",
+        note = "call them: `pgqrs::dequeue().from(\"queue\")`"
+    )]
     pub trait Unset {}
 
+    #[diagnostic::on_unimplemented(
+        message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
+        label = "only the builder's own methods bring it into a state",
+        note = "call them: `pgqrs::dequeue().from(\"queue\")`"
+    )]
     pub trait Source<P>: Send {
         fn into_parts(self) -> Result<(QueueName, Option<WorkerId>, Decode<P>)>;
     }

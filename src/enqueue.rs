@@ -361,12 +361,27 @@ pub struct Later(());
 mod sealed {
     use super::{QueueName, Result, WorkerId};
 
+    #[diagnostic::on_unimplemented(
+        message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
+        label = "only the builder's own methods bring it into a state",
+        note = "call them: `pgqrs::enqueue().message(&payload).to(\"queue\")`"
+    )]
     pub trait Unset {}
 
+    #[diagnostic::on_unimplemented(
+        message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
+        label = "only the builder's own methods bring it into a state",
+        note = "call them: `pgqrs::enqueue().message(&payload).to(\"queue\")`"
+    )]
     pub trait Json {
         fn into_json(self) -> Result<Vec<String>>;
     }
 
+    #[diagnostic::on_unimplemented(
+        message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
+        label = "only the builder's own methods bring it into a state",
+        note = "call them: `pgqrs::enqueue().message(&payload).to(\"queue\")`"
+    )]
     pub trait Target: Send {
         fn into_parts(self) -> Result<(QueueName, Option<WorkerId>)>;
     }

@@ -52,7 +52,7 @@ pub use crate::{
     producer::{Producer, ProducerBuilder, producer},
     queue::{Carries, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped},
     retry::RetryPolicy,
-    run::{IntoOutcome, Outcome, Report, Run},
+    run::{Handling, IntoOutcome, Outcome, Report, Run},
     store::{ConnectOptions, Execute, Executor, Store, connect, connect_with},
     worker::Worker,
 };

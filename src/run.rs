@@ -95,6 +95,17 @@ impl<E: Display> sealed::IntoVerdict for Result<Outcome, E> {
 #[diagnostic::do_not_recommend]
 impl<E: Display> IntoOutcome for Result<Outcome, E> {}
 
+/// What a handler gives when it is called: a future of what it returns.
+#[diagnostic::on_unimplemented(
+    message = "this handler is not `async`: it returns `{Self}` instead of a future",
+    label = "expected a handler that can be awaited",
+    note = "write `async move {{ … }}` as the closure's body, or `async fn` for a function"
+)]
+pub trait Handling<O>: Future<Output = O> {}
+
+#[diagnostic::do_not_recommend]
+impl<O, R: Future<Output = O>> Handling<O> for R {}
+
 /// What a consumer has done from its start to its end. Counted in deliveries: a message that was retried
 /// counts each time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -116,33 +127,45 @@ pub struct Report {
 
 /// A consumer that runs as soon as this is awaited; made by [`Consumer::run`](crate::Consumer::run).
 #[must_use = "a consumer does nothing until this is awaited: add `.await`"]
-pub struct Run<C, F> {
+pub struct Run<C> {
     handle: ConsumerHandle<C>,
-    store: Store,
     options: Options,
-    handler: F,
-    shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
+    shutdown: Shutdown,
     deadline: Duration,
+    /// Knows the handler. So whoever awaits a consumer needs no bounds, and a handler that is wrong is
+    /// told of once.
+    start: Box<dyn FnOnce(Shutdown, Duration) -> Execute<'static, Result<Report>> + Send>,
 }
 
-impl<C, F> Run<C, F> {
-    pub(crate) fn new(
+type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl<C: Readable + 'static> Run<C> {
+    pub(crate) fn new<F, R, O>(
         handle: ConsumerHandle<C>,
         store: Store,
         options: Options,
         handler: F,
-    ) -> Self {
+    ) -> Self
+    where
+        F: Fn(Delivery<C::Payload>) -> R + Send + Sync + 'static,
+        R: Future<Output = O> + Send + 'static,
+        O: IntoOutcome,
+    {
         let (shutdown, deadline) = (Box::pin(pending()), Duration::from_secs(30));
+        let started = handle.clone();
         Self {
             handle,
-            store,
             options,
-            handler,
             shutdown,
             deadline,
+            start: Box::new(move |shutdown, deadline| {
+                start(started, store, options, handler, shutdown, deadline)
+            }),
         }
     }
+}
 
+impl<C> Run<C> {
     /// Stops when this future is ready, as [`ConsumerHandle::stop`] does.
     pub fn with_graceful_shutdown(self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         Self {
@@ -158,7 +181,7 @@ impl<C, F> Run<C, F> {
     }
 }
 
-impl<C, F> fmt::Debug for Run<C, F> {
+impl<C> fmt::Debug for Run<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Run")
             .field("handle", &self.handle)
@@ -168,66 +191,70 @@ impl<C, F> fmt::Debug for Run<C, F> {
     }
 }
 
-impl<C, F, R> IntoFuture for Run<C, F>
-where
-    C: Readable + 'static,
-    F: Fn(Delivery<C::Payload>) -> R + Send + Sync + 'static,
-    R: Future<Output: IntoOutcome> + Send + 'static,
-{
+impl<C> IntoFuture for Run<C> {
     type Output = Result<Report>;
     type IntoFuture = Execute<'static, Result<Report>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self {
-            handle,
+        (self.start)(self.shutdown, self.deadline)
+    }
+}
+
+fn start<C, F, R, O>(
+    handle: ConsumerHandle<C>,
+    store: Store,
+    options: Options,
+    handler: F,
+    shutdown: Shutdown,
+    deadline: Duration,
+) -> Execute<'static, Result<Report>>
+where
+    C: Readable + 'static,
+    F: Fn(Delivery<C::Payload>) -> R + Send + Sync + 'static,
+    R: Future<Output = O> + Send + 'static,
+    O: IntoOutcome,
+{
+    Execute::new(async move {
+        let listen = options.listen && store.can_listen();
+        let sleeper = store.wakes().sleeper(store.pool(), handle.queue(), listen);
+        let mut stop = handle.stopped();
+        let signal = async move {
+            tokio::select! {
+                () = shutdown => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
+        };
+        let outcome = Loop {
+            queue: handle.queue().clone(),
+            worker: handle.id(),
             store,
             options,
-            handler,
-            shutdown,
             deadline,
-        } = self;
-        Execute::new(async move {
-            let listen = options.listen && store.can_listen();
-            let sleeper = store.wakes().sleeper(store.pool(), handle.queue(), listen);
-            let mut stop = handle.stopped();
-            let signal = async move {
-                tokio::select! {
-                    () = shutdown => {}
-                    _ = stop.wait_for(|stop| *stop) => {}
-                }
-            };
-            let outcome = Loop {
-                queue: handle.queue().clone(),
-                worker: handle.id(),
-                store,
-                options,
-                deadline,
-                handler: Arc::new(handler),
-                sleeper,
-                board: Arc::new(Board::new()),
-                running: JoinSet::new(),
-                statements: JoinSet::new(),
-                claims: 0,
-                asked: 0,
-                settling: false,
-                extending: false,
-                unsettled: Unsettled::default(),
-                claim_at: Instant::now(),
-                settle_at: Instant::now(),
-                extend_at: Instant::now() + options.lease / 3,
-                backoff: FIRST_BACKOFF,
-                pace: Pace::new(),
-                ending: None,
-                fatal: None,
-                report: Report::default(),
-            }
-            .run(signal)
-            .await;
-            // The identity is free again. Where the database is away, that takes until it counts as crashed.
-            let _ = timeout(LAST_WORDS, handle.shutdown()).await;
-            outcome
-        })
-    }
+            handler: Arc::new(handler),
+            sleeper,
+            board: Arc::new(Board::new()),
+            running: JoinSet::new(),
+            statements: JoinSet::new(),
+            claims: 0,
+            asked: 0,
+            settling: false,
+            extending: false,
+            unsettled: Unsettled::default(),
+            claim_at: Instant::now(),
+            settle_at: Instant::now(),
+            extend_at: Instant::now() + options.lease / 3,
+            backoff: FIRST_BACKOFF,
+            pace: Pace::new(),
+            ending: None,
+            fatal: None,
+            report: Report::default(),
+        }
+        .run(signal)
+        .await;
+        // The identity is free again. Where the database is away, that takes until it counts as crashed.
+        let _ = timeout(LAST_WORDS, handle.shutdown()).await;
+        outcome
+    })
 }
 
 /// For a statement whose server has vanished.

@@ -318,7 +318,7 @@ pub(crate) use sealed::Acquire;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is nothing that a pgqrs call can run on",
     label = "expected `&store`, `&pool`, `&mut connection` or `&mut transaction`",
-    note = "write `.execute(&store)`, or `.execute(&mut tx)` to take part in your own transaction"
+    note = "lend the store, as `&store`; or `&mut tx`, to take part in your own transaction"
 )]
 pub trait Executor: sealed::Acquire {}
 

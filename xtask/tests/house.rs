@@ -174,10 +174,6 @@ fn names_of_opentelemetry_stand_only_in_telemetry() {
 fn every_module_says_what_it_is() {
     for folder in ["src", "tests", "examples", "xtask"] {
         for (path, text) in files(folder, "rs") {
-            // A misuse under tests/ui is told by its name, and its line numbers are part of what is compared.
-            if path.starts_with("tests/ui") {
-                continue;
-            }
             let documented = text.starts_with("//!") || text.starts_with("#![doc = include_str!");
             assert!(documented, "{} doesn't begin with //!", path.display());
         }

@@ -1,3 +1,0 @@
-fn main() {
-    let _ = pgqrs::enqueue().message(&1).to("tasks").delay(300).delay(60);
-}

@@ -1,0 +1,22 @@
+//! `delivery.ack(&tx)` without the `mut`
+//!
+//! Where a delivery is settled is what an enqueue runs on: a store, or `&mut` of a transaction.
+//!
+//! Fails with: E0277
+
+use pgqrs::Delivery;
+use sqlx::{Postgres, Transaction};
+
+async fn handle(
+    delivery: Delivery<String>,
+    mut tx: Transaction<'_, Postgres>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    // Wrong:
+    delivery.ack(&tx).await?;
+    // Right:
+    // delivery.ack(&mut tx).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+fn main() {}

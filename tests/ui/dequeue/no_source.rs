@@ -1,0 +1,16 @@
+//! A dequeue without a queue
+//!
+//! A dequeue needs to know where to look: in a queue, or through a consumer, which has one.
+//!
+//! Fails with: E0277
+
+async fn receive(store: pgqrs::Store) -> pgqrs::Result<()> {
+    // Wrong:
+    let deliveries = pgqrs::dequeue().limit(10).execute(&store).await?;
+    // Right:
+    // let deliveries = pgqrs::dequeue().from("tasks").limit(10).execute(&store).await?;
+    println!("{}", deliveries.len());
+    Ok(())
+}
+
+fn main() {}

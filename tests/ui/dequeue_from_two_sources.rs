@@ -1,3 +1,0 @@
-fn main() {
-    let _ = pgqrs::dequeue().from("tasks").from("emails");
-}

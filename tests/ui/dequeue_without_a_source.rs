@@ -1,5 +1,0 @@
-fn example(store: pgqrs::Store) {
-    let _ = pgqrs::dequeue().limit(10).execute(&store);
-}
-
-fn main() {}

@@ -1,0 +1,17 @@
+//! A delay in a variable that isn't a `u64`
+//!
+//! A plain number such as `300` is right as it is; a variable has a type already, and seconds are a
+//! `u64`.
+//!
+//! Fails with: E0277
+
+async fn send(store: pgqrs::Store, seconds: i32) -> pgqrs::Result<()> {
+    // Wrong:
+    pgqrs::enqueue().message(&"hello").to("tasks").delay(seconds).execute(&store).await?;
+    // Right:
+    // let delay = u64::try_from(seconds).unwrap_or(0);
+    // pgqrs::enqueue().message(&"hello").to("tasks").delay(delay).execute(&store).await?;
+    Ok(())
+}
+
+fn main() {}

@@ -1,0 +1,15 @@
+//! `.execute(store)` without the `&`
+//!
+//! A store is used again and again, so it is only lent.
+//!
+//! Fails with: E0277
+
+async fn send(store: pgqrs::Store) -> pgqrs::Result<()> {
+    // Wrong:
+    pgqrs::enqueue().message(&"hello").to("tasks").execute(store).await?;
+    // Right:
+    // pgqrs::enqueue().message(&"hello").to("tasks").execute(&store).await?;
+    Ok(())
+}
+
+fn main() {}

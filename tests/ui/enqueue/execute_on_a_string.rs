@@ -1,0 +1,17 @@
+//! `.execute(url)`
+//!
+//! Connect once, and hand over the store: it holds the connections.
+//!
+//! Fails with: E0277
+
+async fn send() -> pgqrs::Result<()> {
+    // Wrong:
+    let url = "postgresql://localhost/mydb";
+    pgqrs::enqueue().message(&"hello").to("tasks").execute(url).await?;
+    // Right:
+    // let store = pgqrs::connect("postgresql://localhost/mydb").await?;
+    // pgqrs::enqueue().message(&"hello").to("tasks").execute(&store).await?;
+    Ok(())
+}
+
+fn main() {}

@@ -1,0 +1,16 @@
+//! A second message in one enqueue
+//!
+//! `.message(..)` doesn't collect: several messages are handed over together, as a batch that is stored
+//! whole or not at all.
+//!
+//! Fails with: E0277
+
+async fn send(store: pgqrs::Store) -> pgqrs::Result<()> {
+    // Wrong:
+    pgqrs::enqueue().message(&"first").message(&"second").to("tasks").execute(&store).await?;
+    // Right:
+    // pgqrs::enqueue().messages(&["first", "second"]).to("tasks").execute(&store).await?;
+    Ok(())
+}
+
+fn main() {}

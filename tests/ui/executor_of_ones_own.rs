@@ -1,5 +1,0 @@
-struct Mine;
-
-impl pgqrs::Executor for Mine {}
-
-fn main() {}

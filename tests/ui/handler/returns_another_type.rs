@@ -1,0 +1,25 @@
+//! A handler that returns something else
+//!
+//! The result of a handler decides what becomes of the message: `Ok(())` acknowledges it, an error is a
+//! failed attempt, and an `Outcome` says it in full.
+//!
+//! Fails with: E0277
+
+use pgqrs::{Consumer, Delivery};
+
+// Wrong:
+async fn handle(delivery: Delivery<serde_json::Value>) -> bool {
+    delivery.payload().is_ok()
+}
+// Right:
+// async fn handle(delivery: Delivery<serde_json::Value>) -> pgqrs::Result<()> {
+//     delivery.payload()?;
+//     Ok(())
+// }
+
+async fn work(consumer: Consumer) -> pgqrs::Result<()> {
+    consumer.run(handle).await?;
+    Ok(())
+}
+
+fn main() {}

@@ -1,5 +1,0 @@
-fn example(store: pgqrs::Store) {
-    let _ = pgqrs::enqueue().to("tasks").execute(&store);
-}
-
-fn main() {}

@@ -1,5 +1,0 @@
-struct SendEmail;
-
-fn main() {
-    let _ = pgqrs::enqueue().message(&SendEmail).to("emails");
-}

@@ -1,5 +1,0 @@
-#![deny(unused_must_use)]
-
-fn main() {
-    pgqrs::producer("my-service", 3000, "tasks");
-}

@@ -1,0 +1,30 @@
+//! A queue read as something else than it carries
+//!
+//! What comes out of a `Queue<SendEmail>` is a `SendEmail`.
+//!
+//! Fails with: E0308
+//! rustc's own words: where two types are compared, the compiler words it; it names both of them.
+
+use pgqrs::{Delivery, Queue};
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct SendEmail {
+    to: String,
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Invoice {
+    number: u32,
+}
+
+const EMAILS: Queue<SendEmail> = Queue::new("emails");
+const INVOICES: Queue<Invoice> = Queue::new("invoices");
+
+async fn receive(store: pgqrs::Store) -> pgqrs::Result<Vec<Delivery<Invoice>>> {
+    // Wrong:
+    pgqrs::dequeue().from(EMAILS).execute(&store).await
+    // Right:
+    // pgqrs::dequeue().from(INVOICES).execute(&store).await
+}
+
+fn main() {}

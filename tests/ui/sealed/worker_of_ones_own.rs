@@ -1,0 +1,24 @@
+//! A `Worker` of one's own
+//!
+//! A worker is a row in the database with a heartbeat. Yours holds one of them: lend that.
+//!
+//! Fails with: E0277
+
+use pgqrs::{Producer, Untyped, state::Sends};
+
+struct Mine {
+    producer: Producer,
+}
+
+// Wrong:
+impl pgqrs::Worker for Mine {
+    type Carries = Untyped;
+    type Role = Sends;
+}
+// Right:
+// async fn send(store: pgqrs::Store, mine: Mine) -> pgqrs::Result<()> {
+//     pgqrs::enqueue().message(&"hello").worker(&mine.producer).execute(&store).await?;
+//     Ok(())
+// }
+
+fn main() {}

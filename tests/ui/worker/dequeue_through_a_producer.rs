@@ -1,0 +1,16 @@
+//! A dequeue through a producer
+//!
+//! Producers send.
+//!
+//! Fails with: E0277
+
+async fn receive(store: pgqrs::Store, producer: pgqrs::Producer) -> pgqrs::Result<()> {
+    // Wrong:
+    let deliveries = pgqrs::dequeue().worker(&producer).execute(&store).await?;
+    // Right:
+    // let deliveries = pgqrs::dequeue().from("tasks").execute(&store).await?;
+    println!("{} for {producer:?}", deliveries.len());
+    Ok(())
+}
+
+fn main() {}
