@@ -4,6 +4,7 @@
 //! `cargo xtask test` starts the server. To use another one, set `DATABASE_URL` to a superuser's.
 
 mod admin;
+mod clock;
 mod consumer;
 mod delivery;
 mod dequeue;
@@ -16,5 +17,6 @@ mod payload;
 mod specification;
 mod store;
 mod support;
+mod telemetry;
 mod wire;
 mod worker;
