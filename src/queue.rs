@@ -36,6 +36,23 @@ use crate::error::Error;
 ///
 /// Without a type, `Queue` takes whatever serialises and is read as [`serde_json::Value`], just like a
 /// plain `"emails"`.
+///
+/// # When the payload's type changes
+/// Messages wait in the queue while a service is deployed, and for a while its old and its new version run
+/// side by side. The type ties together what one version of a program sends and reads; between versions,
+/// serde's rules hold:
+///
+/// - a field that is added has a `#[serde(default)]`, for messages that were sent without it. Old consumers
+///   pass over fields that they don't know, unless the type has `deny_unknown_fields`;
+/// - a field that is removed had a default before, for consumers that still expect it;
+/// - a new kind of message is a new variant of an enum with a `#[serde(tag = "kind")]`. It is an enum from
+///   the start, or a queue of its own.
+///
+/// What an old consumer can't decode is not lost. [`payload`](crate::Delivery::payload) returns
+/// [`Error::Decode`] for that message alone, and the delivery can be given back;
+/// [`Consumer::run`](crate::Consumer::run) makes it a dead letter without calling the handler, and
+/// [`Admin::requeue`](crate::Admin::requeue) puts it back once a consumer understands it. So deploy
+/// consumers before producers. `examples/payload_evolution.rs` shows all of it.
 pub struct Queue<T = Untyped> {
     name: QueueName,
     carries: PhantomData<fn() -> T>,

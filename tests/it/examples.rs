@@ -58,3 +58,9 @@ async fn transactional_handler(pool: PgPool) -> TestResult {
     let source = include_str!("../../examples/transactional_handler.rs");
     prints_its_output(&pool, "transactional_handler", source).await
 }
+
+#[sqlx::test(migrations = false)]
+async fn payload_evolution(pool: PgPool) -> TestResult {
+    let source = include_str!("../../examples/payload_evolution.rs");
+    prints_its_output(&pool, "payload_evolution", source).await
+}
