@@ -51,6 +51,10 @@ pub fn dequeue() -> Dequeue {
 
 /// A dequeue being put together; made by [`dequeue`].
 ///
+/// Its methods can be called in any order: [`from`](Self::from) and [`worker`](Self::worker) are there until
+/// one of them was called, [`limit`](Self::limit) and [`lease`](Self::lease) always, and
+/// [`execute`](Self::execute) once there is a queue. `S` keeps account of it.
+///
 /// Without a queue, it doesn't compile:
 ///
 /// ```compile_fail,E0277
@@ -75,6 +79,8 @@ impl<S> Dequeue<S> {
     /// The queue: a name, which is read as [`serde_json::Value`], or a [`Queue`](crate::Queue), which is
     /// read as what it carries.
     ///
+    /// There until the dequeue has its queue.
+    ///
     /// # Errors
     /// A name that can't be a queue's is reported by [`execute`](Self::execute).
     pub fn from<Q>(self, queue: Q) -> Dequeue<FromQueue<<Q::Carries as Readable>::Payload>>
@@ -96,6 +102,8 @@ impl<S> Dequeue<S> {
 
     /// The consumer that the messages are received through, from its queue. Nothing is claimed where it is
     /// suspended or stopped.
+    ///
+    /// There until the dequeue has its queue.
     ///
     /// # Errors
     /// [`Error::WorkerSuspended`], [`Error::WorkerStopped`] from [`execute`](Self::execute).
@@ -133,7 +141,7 @@ impl<S> Dequeue<S> {
     /// Claims what is ready, in queue order: by priority, then by the time since when it has been ready,
     /// then by id.
     ///
-    /// Exists only once there is a queue. The claim is a transaction of its own, so it runs on a store and
+    /// There once the dequeue has its queue. The claim is a transaction of its own, so it runs on a store and
     /// not in the caller's transaction.
     ///
     /// # Errors

@@ -51,9 +51,21 @@ pub fn enqueue() -> Enqueue {
 
 /// An enqueue being put together; made by [`enqueue`].
 ///
-/// `M` says whether it has its messages, `T` whether it has its target, and `W` whether it has been told
-/// when. The methods can be called in any order, and the value can be kept, moved and sent to another
-/// task: payloads are serialised when they are handed over, so nothing is borrowed.
+/// Its methods can be called in any order, each where it makes sense:
+///
+/// | methods | are there |
+/// |---|---|
+/// | [`message`](Self::message), [`messages`](Self::messages) | until one of them was called |
+/// | [`to`](Self::to), [`worker`](Self::worker) | until one of them was called |
+/// | [`delay`](Self::delay), [`at`](Self::at) | until one of them was called |
+/// | [`priority`](Self::priority) | always |
+/// | [`execute`](Self::execute) | once there are messages and a target |
+///
+/// The type keeps account of it: `M` says whether there are messages, `T` whether there is a target, and
+/// `W` whether it was told when. The compiler says in plain words what is missing or too much, and
+/// `docs/compile-errors.md` shows each of its messages beside the code that is right. An enqueue can be
+/// kept, moved and sent to another task: payloads are serialised when they are handed over, so nothing is
+/// borrowed.
 ///
 /// What doesn't compile:
 ///
@@ -92,6 +104,9 @@ pub struct Enqueue<M = NoMessage, T = NoTarget, W = AtOnce> {
 impl<M, T, W> Enqueue<M, T, W> {
     /// One message.
     ///
+    /// There until the enqueue has its messages; for a payload that the target carries, if there is one
+    /// already.
+    ///
     /// # Errors
     /// A payload that can't be serialised is reported by [`execute`](Self::execute).
     pub fn message<P>(self, payload: &P) -> Enqueue<Messages<P>, T, W>
@@ -104,6 +119,9 @@ impl<M, T, W> Enqueue<M, T, W> {
     }
 
     /// A batch: all of them are stored, in this order, or none is.
+    ///
+    /// There until the enqueue has its messages; for payloads that the target carries, if there is one
+    /// already.
     ///
     /// # Shape
     /// `ids[i]` of what [`execute`](Self::execute) gives belongs to `payloads[i]`. An empty batch gives no
@@ -146,6 +164,8 @@ impl<M, T, W> Enqueue<M, T, W> {
 
     /// The queue that the messages go to: a name, or a [`Queue`] that carries their type.
     ///
+    /// There until the enqueue has its target.
+    ///
     /// # Errors
     /// A name that can't be a queue's is reported by [`execute`](Self::execute).
     pub fn to<Q>(self, queue: Q) -> Enqueue<M, ToQueue<Q::Carries>, W>
@@ -168,6 +188,8 @@ impl<M, T, W> Enqueue<M, T, W> {
 
     /// The producer that the messages are sent through, to its queue. They carry its key, and nothing is
     /// stored where it is suspended or stopped.
+    ///
+    /// There until the enqueue has its target; for a producer whose queue carries the messages.
     ///
     /// # Errors
     /// [`Error::WorkerSuspended`], [`Error::WorkerStopped`] from [`execute`](Self::execute).
@@ -194,6 +216,8 @@ impl<M, T, W> Enqueue<M, T, W> {
     /// Nobody gets the messages before this much time has passed on the database's clock, counted from
     /// the statement.
     ///
+    /// There until the enqueue was told when.
+    ///
     /// # Units
     /// A whole number is seconds; a [`Duration`] keeps its microseconds.
     ///
@@ -207,6 +231,8 @@ impl<M, T, W> Enqueue<M, T, W> {
     }
 
     /// Nobody gets the messages before this time on the database's clock. A time in the past is now.
+    ///
+    /// There until the enqueue was told when.
     pub fn at(self, time: DateTime<Utc>) -> Enqueue<M, T, Later>
     where
         W: TimeNotSet,
@@ -224,7 +250,7 @@ impl<M, T, W> Enqueue<M, T, W> {
         }
     }
 
-    /// Which messages of the queue are delivered first; [`Priority::Normal`] unless told.
+    /// Which messages of the queue are delivered first; [`Priority::Normal`] unless told. The last call counts.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
@@ -232,7 +258,7 @@ impl<M, T, W> Enqueue<M, T, W> {
 
     /// Stores the messages, and gives their ids in the order of the messages.
     ///
-    /// Exists only once there are messages and a target. On a store, a pool or a connection, the messages
+    /// There once the enqueue has its messages and its target. On a store, a pool or a connection, the messages
     /// are stored when this returns; in a transaction, when the caller commits it.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ pub mod state {
             AtOnce, ByWorker, FitsInto, Later, MessageIsSet, MessageNotSet, Messages, NoMessage,
             NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet, ToQueue,
         },
+        run::Handling,
         worker::{CanDequeue, CanEnqueue, Receives, Sends},
     };
 }
@@ -52,7 +53,7 @@ pub use crate::{
     producer::{Producer, ProducerBuilder, producer},
     queue::{Carries, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped},
     retry::RetryPolicy,
-    run::{Handling, IntoOutcome, Outcome, Report, Run},
+    run::{IntoOutcome, Outcome, Report, Run},
     store::{ConnectOptions, Execute, Executor, Store, connect, connect_with},
     worker::Worker,
 };

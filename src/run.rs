@@ -95,7 +95,7 @@ impl<E: Display> sealed::IntoVerdict for Result<Outcome, E> {
 #[diagnostic::do_not_recommend]
 impl<E: Display> IntoOutcome for Result<Outcome, E> {}
 
-/// What a handler gives when it is called: a future of what it returns.
+/// What a handler gives when it is called: a future of what it returns. Each future is one.
 #[diagnostic::on_unimplemented(
     message = "this handler is not `async`: it returns `{Self}` instead of a future",
     label = "expected a handler that can be awaited",
