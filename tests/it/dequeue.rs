@@ -2,23 +2,18 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use chrono::{TimeDelta, Utc};
 use pgqrs::{Error, Priority, Store};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
-use crate::support::{TestResult, age, expire, with_queues};
+use crate::support::{
+    TestResult, age, blocked_backend, claim, connect, expire, newcomer, now, send, terminate,
+    with_queues,
+};
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn nothing_ready_is_an_empty_vector(pool: PgPool) -> TestResult {
     let store = with_queues(pool, &["tasks"]).await?;
-    assert!(
-        pgqrs::dequeue()
-            .from("tasks")
-            .limit(10)
-            .execute(&store)
-            .await?
-            .is_empty()
-    );
+    assert!(claim(&store, 10).await?.is_empty());
     Ok(())
 }
 
@@ -35,12 +30,9 @@ async fn a_leased_message_is_not_delivered_again_until_its_lease_runs_out(
     pool: PgPool,
 ) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
-    let ids = pgqrs::enqueue()
-        .message(&"hello")
-        .to("tasks")
-        .execute(&store)
-        .await?;
+    let ids = send(&store, &["hello"]).await?;
     let lease = Duration::from_secs(60);
+    let before = now(&pool).await?;
     let first = pgqrs::dequeue()
         .from("tasks")
         .lease(lease)
@@ -50,22 +42,17 @@ async fn a_leased_message_is_not_delivered_again_until_its_lease_runs_out(
     assert_eq!((first[0].id(), first[0].attempt()), (ids[0], 1));
     assert_eq!(first[0].payload()?, "hello");
     assert_eq!(first[0].priority(), Priority::Normal);
-    let left = first[0].lease_expires_at() - Utc::now();
+    let after = now(&pool).await?;
+    let expires_at = first[0].lease_expires_at();
     assert!(
-        left > TimeDelta::seconds(30) && left <= TimeDelta::seconds(61),
-        "{left}"
+        (before + lease..=after + lease).contains(&expires_at),
+        "{expires_at}"
     );
-    assert!(first[0].enqueued_at() <= Utc::now());
+    assert!(first[0].enqueued_at() <= before);
 
-    assert!(
-        pgqrs::dequeue()
-            .from("tasks")
-            .execute(&store)
-            .await?
-            .is_empty()
-    );
+    assert!(claim(&store, 1).await?.is_empty());
     expire(&pool, ids[0]).await?;
-    let second = pgqrs::dequeue().from("tasks").execute(&store).await?;
+    let second = claim(&store, 1).await?;
     assert_eq!((second[0].id(), second[0].attempt()), (ids[0], 2));
     Ok(())
 }
@@ -96,11 +83,7 @@ async fn the_order_is_priority_then_visible_time_then_id(pool: PgPool) -> TestRe
     expected.sort_unstable();
     let mut delivered = Vec::new();
     for limit in [1, 7, 100] {
-        let deliveries = pgqrs::dequeue()
-            .from("tasks")
-            .limit(limit)
-            .execute(&store)
-            .await?;
+        let deliveries = claim(&store, limit).await?;
         delivered.extend(deliveries.iter().map(pgqrs::Delivery::id));
     }
     assert_eq!(
@@ -116,11 +99,7 @@ async fn the_order_is_priority_then_visible_time_then_id(pool: PgPool) -> TestRe
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn queues_are_apart(pool: PgPool) -> TestResult {
     let store = with_queues(pool, &["tasks", "Tasks"]).await?;
-    pgqrs::enqueue()
-        .message(&1)
-        .to("tasks")
-        .execute(&store)
-        .await?;
+    send(&store, &[1]).await?;
     assert!(
         pgqrs::dequeue()
             .from("Tasks")
@@ -128,10 +107,7 @@ async fn queues_are_apart(pool: PgPool) -> TestResult {
             .await?
             .is_empty()
     );
-    assert_eq!(
-        pgqrs::dequeue().from("tasks").execute(&store).await?.len(),
-        1
-    );
+    assert_eq!(claim(&store, 1).await?.len(), 1);
     Ok(())
 }
 
@@ -175,22 +151,14 @@ async fn limits_and_leases_out_of_range_are_refused(pool: PgPool) -> TestResult 
 async fn eight_consumers_at_once_get_each_message_once(pool: PgPool) -> TestResult {
     let store = with_queues(pool, &["tasks"]).await?;
     let payloads: Vec<_> = (0..2_000).collect();
-    let ids = pgqrs::enqueue()
-        .messages(&payloads)
-        .to("tasks")
-        .execute(&store)
-        .await?;
+    let ids = send(&store, &payloads).await?;
     let consumers: Vec<_> = (0..8)
         .map(|_| {
             let store = store.clone();
             tokio::spawn(async move {
                 let mut got = Vec::new();
                 loop {
-                    let deliveries = pgqrs::dequeue()
-                        .from("tasks")
-                        .limit(7)
-                        .execute(&store)
-                        .await?;
+                    let deliveries = claim(&store, 7).await?;
                     if deliveries.is_empty() {
                         return Ok::<_, pgqrs::Error>(got);
                     }
@@ -205,11 +173,7 @@ async fn eight_consumers_at_once_get_each_message_once(pool: PgPool) -> TestResu
     }
     // A consumer may find nothing for a moment, while others hold what is left; whatever that leaves:
     loop {
-        let rest = pgqrs::dequeue()
-            .from("tasks")
-            .limit(100)
-            .execute(&store)
-            .await?;
+        let rest = claim(&store, 100).await?;
         if rest.is_empty() {
             break;
         }
@@ -223,6 +187,48 @@ async fn eight_consumers_at_once_get_each_message_once(pool: PgPool) -> TestResu
     Ok(())
 }
 
+/// It dies before it commits: nobody has to wait for leases that nobody holds.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_claim_whose_connection_breaks_leaves_everything_ready(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = connect(&pool).await?;
+    let ids = send(&store, &[1, 2, 3]).await?;
+    let mut blocker = pool.begin().await?;
+    sqlx::query("lock table pgqrs.messages in share mode")
+        .execute(&mut *blocker)
+        .await?;
+    let call = tokio::spawn({
+        let store = store.clone();
+        async move { claim(&store, 3).await }
+    });
+    terminate(&pool, blocked_backend(&pool, "pgqrs.messages").await).await?;
+    let failed = call.await?.unwrap_err();
+    assert!(failed.is_retryable(), "{failed:?}");
+    blocker.rollback().await?;
+    let deliveries = claim(&store, 3).await?;
+    let delivered: Vec<_> = deliveries.iter().map(pgqrs::Delivery::id).collect();
+    assert_eq!(delivered, *ids);
+    assert!(deliveries.iter().all(|delivery| delivery.attempt() == 1));
+    Ok(())
+}
+
+/// It holds a lock on the head of the queue, as a claim does while it is under way.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_claim_steps_over_what_another_is_just_claiming(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let ids = send(&store, &[1, 2, 3]).await?;
+    let mut other = pool.begin().await?;
+    sqlx::query("select from pgqrs.messages where id = $1 for update")
+        .bind(ids[0].get())
+        .execute(&mut *other)
+        .await?;
+    assert_eq!(claim(&store, 1).await?[0].id(), ids[1]);
+    other.rollback().await?;
+    // And it is found again, although a later one has been read by then.
+    assert_eq!(claim(&newcomer(&pool), 1).await?[0].id(), ids[0]);
+    Ok(())
+}
+
 /// The claim turns synchronous commit off for its own transaction, and for nobody else's.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_claim_leaves_the_session_committing_synchronously(pool: PgPool) -> TestResult {
@@ -231,15 +237,8 @@ async fn a_claim_leaves_the_session_committing_synchronously(pool: PgPool) -> Te
         .connect_with((*pool.connect_options()).clone())
         .await?;
     let store = with_queues(pool.clone(), &["tasks"]).await?;
-    pgqrs::enqueue()
-        .message(&1)
-        .to("tasks")
-        .execute(&store)
-        .await?;
-    assert_eq!(
-        pgqrs::dequeue().from("tasks").execute(&store).await?.len(),
-        1
-    );
+    send(&store, &[1]).await?;
+    assert_eq!(claim(&store, 1).await?.len(), 1);
     let setting: String = sqlx::query_scalar("show synchronous_commit")
         .fetch_one(&pool)
         .await?;
