@@ -4,6 +4,7 @@
 
 mod cargo;
 mod ci;
+mod compile;
 mod migrate;
 mod prepare;
 mod server;
@@ -49,7 +50,7 @@ enum Command {
     /// Measure, in a release build, against a PostgreSQL of its own with fsync on
     ///
     /// Subjects: claim, drain, latency; all of them, unless named. What is told are ratios to the limit,
-    /// measured in the same run.
+    /// measured in the same run. `bench compile`, alone, measures what compiling against the crate costs.
     Bench {
         /// Which subjects
         subjects: Vec<String>,
@@ -101,6 +102,9 @@ async fn run() -> Result<()> {
         }
         Command::Test { arguments } => {
             server::with(async |url| ci::test(&arguments, url).await).await
+        }
+        Command::Bench { subjects, .. } if subjects == ["compile"] => {
+            server::with_new(Purpose::Tests, async |url| compile::run(url).await).await
         }
         Command::Bench { subjects, quick } => {
             let mut arguments = vec!["bench", "--bench", "bench", "--"];
