@@ -1,38 +1,49 @@
-//! How a send is stored exactly once though answers get lost.
+//! How a send is stored exactly once though answers get lost: ask, and forbid.
 //!
 //! # What happens
 //!
-//! A writer of the store has batches to send, one statement for each. A statement inserts the messages under
-//! ids that were reserved before, and in the same breath moves its writer's own row on to its number; where
-//! the row is there already, it does nothing. So the same statement can be sent as often as it takes: the
-//! first try to commit stores it, and all others find its number taken.
+//! A writer of the store has batches to send. Each *try* of a batch has an even number of its own, two more
+//! than the last, and is one statement: it inserts the messages and moves its writer's row on to its number,
+//! or does neither. It does so only where the row is behind that number.
 //!
-//! The network may lose, delay and reorder what is sent, up to [`LATE`] ticks; with [`Faults::repeats`] it
-//! also hands the same request over again. The server runs tries at the same time, kept apart by the lock on
-//! the writer's row; it may turn a try away, break it off, take its time, and refuse a message today that it
-//! takes tomorrow (a queue that is being created, a producer that is being resumed). It crashes; it is
-//! replaced by another that lacks the last of its log. A pruner removes the rows of old tokens. The writer
-//! waits and tries again at any moment; after [`GIVE_UP`] ticks its callers have their answer.
+//! When the answer to try `n` gets lost, the try may have been carried out, may be under way, or may come
+//! late. The writer doesn't make it again but *settles* it, with another statement: where the row is behind
+//! `n` it is moved on to `n + 1`, and its number is the answer. If that is `n`, the messages are stored. If it
+//! is `n + 1`, they are not and never will be, since the try finds its number taken whenever it comes. A try
+//! under way holds the row's lock, and is waited for. Settling may be repeated, get lost and come late, in any
+//! order: it changes nothing where the row is at `n` or beyond.
+//!
+//! Only what is settled as not stored is sent again, as a try with the next number, of what is left of the
+//! batch: some messages were refused meanwhile, some callers have gone. Where time runs out before, the
+//! callers are told that the outcome is unknown.
+//!
+//! A large batch is a transaction of several statements with consecutive numbers, two here; the last one's
+//! number tells of all.
+//!
+//! The network may lose, delay and reorder what is sent, up to [`LATE`] ticks. The server may turn a try away,
+//! break it off, take its time, and refuse a message today that it takes tomorrow (a queue that is being
+//! created, a producer that is being resumed). It crashes; it is replaced by another that lacks the last of
+//! its log. A pruner removes the rows of old tokens. The writer may lose patience at any moment; after
+//! [`GIVE_UP`] ticks its callers have their answer.
 //!
 //! The rules are [`Rule`], and what they are good for is told by the tests at the end.
 //!
-//! # An edition of a statement
+//! # Why not the same statement again
 //!
-//! When a message is refused, the rest of its batch is sent again without it. That is another statement under
-//! the same number: an *edition*. If an earlier try is still on its way, the two compete, and "the number is
-//! taken" doesn't tell which of them took it. So the row holds the edition too, and the answer brings it
-//! back: only then is it known what became of the refused message. In SQL this is still one number: each
-//! batch begins at a number of its own, its editions count on from there, and
-//! `on conflict … set sequence = $edition where w.sequence < $first_edition`.
+//! It could be sent again under its number until one of the tries is answered. But a retry that is refused
+//! proves nothing about the tries before it, so what is refused could not be told, nor the rest sent without
+//! it, before all of them are over. Here the number says by itself which of the two happened.
 //!
 //! # What is not modelled
 //!
+//! - A network that hands the same request over twice: a try that was refused could come once more. TCP
+//!   doesn't do that, nor does a pooler.
+//! - Where ids come from. Each try stores under ids of its own here.
 //! - The primary key of the messages: a consumer may have taken a message at once, and then nothing stops a
-//!   second one under the same id.
-//! - Where ids come from. That no two writers hold the same ones is taken for granted here.
+//!   second one.
 //! - Other writers: each has a token of its own, so that they share nothing.
 //! - What a fail-over loses after it was acknowledged. Whoever wants that kept has to make the server wait for
-//!   its standby. Also, a request to the old server never reaches the new one: it ends with its connection.
+//!   its standby.
 //! - A transaction of the caller's own, which is sent once and never again.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,43 +55,51 @@ use crate::{breaks, holds};
 /// A rule of the protocol, each of which can be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
-    /// A statement stores only where its writer's row is behind its number.
+    /// A try stores only where its writer's row is behind its number.
     Guard,
-    /// A try holds its writer's row until it ends, and another waits for that before it looks.
-    RowLock,
-    /// What is sent again carries the same number,
-    SameNumber,
-    /// and the same ids.
-    SameIds,
-    /// A statement stores all of its messages, or none of them.
+    /// It stores all of its messages, or none of them.
     AllOrNone,
-    /// One that stores nothing leaves its writer's row where it was.
-    FailureAdvancesNothing,
-    /// The commit has reached the disk before it is answered.
-    CommitBeforeAnswer,
-    /// The next number is taken when the fate of the last one is known.
-    OneInFlight,
-    /// A failed try says nothing while the fate of an earlier one is open.
-    DoubtOutlivesAFailure,
-    /// The answer says which edition of the statement took its number.
-    AnswerNamesTheEdition,
-    /// The writer gives up in time.
+    /// One that stores nothing leaves the row where it was.
+    RefusalAdvancesNothing,
+    /// The statements of a large batch are one transaction.
+    OneTransaction,
+    /// A try has reached the disk before it is answered.
+    TryOnDisk,
+    /// Each try has a number of its own.
+    FreshNumber,
+    /// The next try is made when the fate of the last one is known.
+    SettleFirst,
+    /// Settling waits for the row's lock, and so for a try under way.
+    SettleWaits,
+    /// It takes the number of a try that hasn't stored, instead of only looking,
+    SettleForbids,
+    /// by another number than the try would leave there.
+    NumbersApart,
+    /// It has reached the disk before it is answered.
+    SettleOnDisk,
+    /// A large batch is settled by its last number.
+    LastNumberTells,
+    /// The writer gives up in time, and believes no answer that comes later.
     GiveUpInTime,
     /// It then says that it doesn't know,
     SayUnknown,
     /// and goes on with a new token.
     NewTokenAfterwards,
-    /// A token older than [`TOKEN_AGE`] isn't used for another statement.
-    TokensRetire,
-    /// A row is pruned only when no try of its token can arrive any more.
+    /// A token older than [`TOKEN_AGE`] isn't used for another send. It is looked at before it is used: a
+    /// writer may have been idle for long.
+    RetireBeforeUse,
+    /// A row is pruned only when nothing that was sent under its token matters any more.
     PruneLate,
+    /// What was sent to a server ends with it, and doesn't reach the one that takes over.
+    EndWithTheServer,
 }
 
 /// How long a writer tries.
 const GIVE_UP: u8 = 1;
-/// How long after it was sent a try may still arrive or run. Without such a limit no row could ever be pruned.
+/// How long after it was sent a request may still arrive or run. Without such a limit no row could ever be
+/// pruned.
 const LATE: u8 = 1;
-/// How old a token may be when a statement begins to use it.
+/// How old a token may be when a send begins to use it.
 const TOKEN_AGE: u8 = 1;
 /// How old a row must be for the pruner: the sum of the other three, since the last try of a token that was
 /// used until its last moment is sent when its writer gives up, and may then be late.
@@ -92,24 +111,22 @@ type Messages = u8;
 const A: Messages = 0b001;
 const B: Messages = 0b010;
 const C: Messages = 0b100;
+const MESSAGES: usize = 3;
 /// What the server may refuse.
 const REFUSABLE: Messages = B;
-const MESSAGES: usize = 3;
+/// Whose caller has less time than the others of its batch.
+const HASTY: Messages = A;
 
 #[derive(Debug, Clone)]
 struct Protocol {
     without: Option<Rule>,
-    batches: Vec<Messages>,
-    /// How often a statement is sent, at most.
+    batches: &'static [Messages],
+    /// Whether a batch of two messages takes two statements.
+    large: bool,
+    /// How many tries a batch has, at most.
     tries: u8,
-    faults: Faults,
-}
-
-/// What may go wrong beside losses, delays and failed statements.
-#[derive(Debug, Clone, Copy, Default)]
-struct Faults {
-    /// The network hands a request over more than once. TCP doesn't, but what stands in between may.
-    repeats: bool,
+    /// How often a try is settled, at most.
+    settles: u8,
     crashes: u8,
     failovers: u8,
 }
@@ -118,15 +135,14 @@ struct Faults {
 struct State {
     now: u8,
     writer: Writer,
-    sends: Vec<Send>,
+    /// How many batches the writer has begun.
+    begun: usize,
     /// What the callers were told of each message.
     told: [Told; MESSAGES],
     /// On the way to the server.
-    requests: BTreeSet<Try>,
-    /// Begun by the server, and not committed.
-    running: BTreeSet<Try>,
-    /// On the way to the writer. Those of earlier tries went down with their connections.
-    answers: BTreeSet<Answer>,
+    requests: BTreeSet<Request>,
+    /// Tries that the server has begun, and not committed. They hold their row's lock.
+    running: BTreeSet<Running>,
     server: Database,
     /// What a crash leaves.
     disk: Database,
@@ -134,116 +150,127 @@ struct State {
     standby: Database,
     crashes: u8,
     failovers: u8,
-    /// Stored and answered, and then lost with the old server: no promise holds for these.
+    /// Acknowledged, and lost with the old server: no promise holds for these.
     excused: Messages,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Writer {
     token: u8,
     /// When the token was first used.
     since: Option<u8>,
-    /// The last one used.
+    /// Of the last try.
     number: u8,
+    task: Task,
 }
 
-/// A batch, as its writer sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Send {
-    Waiting,
-    InFlight {
-        token: u8,
-        number: u8,
-        edition: u8,
-        since: u8,
-        /// Which try this is.
-        place: u8,
-        /// Whether the try has failed, or a message of it was refused: it is over, without having stored.
-        failed: bool,
-        /// Whether an earlier try has no answer, and so may still be on its way.
-        doubt: bool,
-    },
-    Done,
+enum Task {
+    Idle,
+    /// Waits for the answer to its last try.
+    Trying(Group),
+    /// Waits for the fate of its last try, having asked so many times.
+    Settling(Group, u8),
+    /// Knows that none of the tries has stored, or will.
+    Free(Group),
+}
+
+/// What is left of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Group {
+    messages: Messages,
+    began: u8,
+    tries: u8,
+    /// The number by which the last try is settled.
+    asked: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Told {
     Nothing,
-    Stored { ids: u8 },
+    /// The number stands for the ids.
+    Stored {
+        token: u8,
+        number: u8,
+    },
+    Refused,
     NotStored,
     Unknown,
 }
 
-/// A statement on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Try {
-    batch: usize,
-    place: u8,
+struct Request {
     token: u8,
+    /// Of a large batch the last one.
     number: u8,
-    edition: u8,
-    /// Which ids it carries. A second set is used only where [`Rule::SameIds`] is left out.
-    ids: u8,
+    asks: Asks,
     sent: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Answer {
-    batch: usize,
-    place: u8,
-    ids: u8,
-    says: Says,
+enum Asks {
+    Try { place: u8, messages: Messages },
+    Settle { place: u8 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Running {
+    request: Request,
+    messages: Messages,
+    /// The first of two statements is done.
+    halfway: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Says {
-    /// The number is taken by this edition; by this try, or `already`.
-    Taken {
-        edition: u8,
-        already: bool,
-        failovers: u8,
-    },
-    /// Nothing was stored, because of a message.
-    Refused,
+    Stored,
+    /// Nothing was stored, because of these. A number that is taken already looks the same, but doesn't
+    /// happen to a try with a number of its own.
+    Refused(Messages),
     /// Nothing was stored, for a reason that passes.
     Failed,
+    /// The number of the row, when settled.
+    Number(u8),
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 struct Database {
     /// `pgqrs.writers`, by token.
     writers: BTreeMap<u8, Row>,
-    /// How often each message was stored, under each set of ids. Consumers may have taken it since.
-    stored: [[u8; 2]; MESSAGES],
+    /// Each message under the token and the number that stored it. Consumers may have taken it since.
+    stored: BTreeSet<(usize, u8, u8)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Row {
     number: u8,
-    edition: u8,
     since: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// The writer sends a batch for the first time.
-    Begin(usize),
-    /// It waits no longer for an answer, or has had one that tells too little.
-    SendAgain(usize),
-    /// It hears an answer.
-    Hear(Answer),
-    /// It ends a send that has failed, for certain, instead of trying again.
-    ReportFailure(usize),
-    GiveUp(usize),
-    /// The server begins to execute a request, or finds its number taken.
-    Execute(Try),
-    Commit(Try),
+    /// The writer makes the first try of the next batch.
+    Begin,
+    /// It waits no longer for an answer, and asks what became of its try; perhaps once more.
+    Settle,
+    /// It makes another try.
+    Again,
+    /// It tells a caller whose time is up while others of the batch have some left.
+    TellHasty,
+    /// It ends a send of which nothing is stored, for certain, instead of trying again.
+    TellNotStored,
+    GiveUp,
+    /// The server carries out a request: of a try its statement, and the commit is a step of its own.
+    Execute(Request),
+    /// It settles a try, and the answer gets lost.
+    ExecuteUnheard(Request),
+    /// It executes the second statement of a large batch.
+    Continue(Running),
+    Commit(Running),
     /// It stores nothing, since a message can't be stored now.
-    Refuse(Try),
-    /// It turns a request away: no connection left, the lock took too long.
-    TurnAway(Try),
-    /// It breaks a statement off: a time-out, an administrator.
-    BreakOff(Try),
+    Refuse(Request),
+    /// It breaks a try off: a time-out, an administrator. One that it turns away is the same to its writer.
+    BreakOff(Running),
     Crash,
     /// What was committed reaches the disk; needed only where it isn't waited for.
     Flush,
@@ -258,14 +285,6 @@ impl Protocol {
         self.without != Some(rule)
     }
 
-    /// The messages of an edition.
-    fn edition(&self, batch: usize, edition: u8) -> Messages {
-        match edition {
-            0 => self.batches[batch],
-            _ => self.batches[batch] & !REFUSABLE,
-        }
-    }
-
     fn prune_age(&self) -> u8 {
         match self.keeps(Rule::PruneLate) {
             true => PRUNE_AGE,
@@ -274,206 +293,245 @@ impl Protocol {
         }
     }
 
-    fn begin(&self, state: &mut State, batch: usize) {
-        let writer = &mut state.writer;
-        let age = writer.since.map_or(0, |since| state.now - since);
-        if age > TOKEN_AGE && self.keeps(Rule::TokensRetire) {
-            *writer = writer.successor();
+    fn is_large(&self, messages: Messages) -> bool {
+        self.large && messages.count_ones() > 1
+    }
+
+    /// The numbers of a try: one for each statement.
+    fn numbers(&self, messages: Messages) -> u8 {
+        if self.is_large(messages) { 4 } else { 2 }
+    }
+
+    /// Makes one state of those that differ in nothing that matters: forgets requests that nobody waits for
+    /// and that find their number taken whenever they arrive, since their row stands for longer.
+    fn tidy(&self, state: &mut State) {
+        if self.batches.len() == 1
+            || !self.keeps(Rule::Guard)
+            || !self.keeps(Rule::EndWithTheServer)
+        {
+            return;
         }
-        writer.since.get_or_insert(state.now);
-        writer.number += 1;
-        state.sends[batch] = Send::InFlight {
+        let before = state.clone();
+        let overtaken = |database: &Database, request: &Request| {
+            database.writers.get(&request.token).is_some_and(|row| {
+                row.number >= request.number && request.sent + LATE <= row.since + self.prune_age()
+            })
+        };
+        state.requests.retain(|request| {
+            before.awaits(request)
+                || !overtaken(&before.server, request)
+                || !overtaken(&before.disk, request)
+        });
+        if state.begun == self.batches.len() {
+            state.writer.since = None;
+        }
+    }
+
+    fn begin(&self, state: &mut State) {
+        if self.keeps(Rule::RetireBeforeUse) {
+            state.retire();
+        }
+        state.writer.since.get_or_insert(state.now);
+        let group = Group {
+            messages: self.batches[state.begun],
+            began: state.now,
+            tries: 0,
+            asked: 0,
+        };
+        state.begun += 1;
+        self.make_a_try(state, group);
+    }
+
+    fn make_a_try(&self, state: &mut State, mut group: Group) {
+        let writer = &mut state.writer;
+        if group.tries == 0 || self.keeps(Rule::FreshNumber) {
+            writer.number += self.numbers(group.messages);
+        }
+        let request = Request {
             token: writer.token,
             number: writer.number,
-            edition: 0,
-            since: state.now,
-            place: 0,
-            failed: false,
-            // Where the network repeats, even a try that was answered may arrive once more.
-            doubt: self.faults.repeats,
+            asks: Asks::Try {
+                place: group.tries,
+                messages: group.messages,
+            },
+            sent: state.now,
         };
-        self.post(state, batch);
+        group.tries += 1;
+        group.asked = match self.keeps(Rule::LastNumberTells) {
+            true => writer.number,
+            false => writer.number + 2 - self.numbers(group.messages),
+        };
+        writer.task = Task::Trying(group);
+        state.requests.insert(request);
     }
 
-    fn send_again(&self, state: &mut State, batch: usize) {
-        if let Send::InFlight {
-            number,
-            place,
-            failed,
-            doubt,
-            ..
-        } = &mut state.sends[batch]
-        {
-            *place += 1;
-            *doubt |= !*failed;
-            *failed = false;
-            if !self.keeps(Rule::SameNumber) {
-                state.writer.number += 1;
-                *number = state.writer.number;
-            }
+    fn settle(&self, state: &mut State, group: Group, place: u8) {
+        let request = Request {
+            token: state.writer.token,
+            number: group.asked,
+            asks: Asks::Settle { place },
+            sent: state.now,
+        };
+        state.writer.task = Task::Settling(group, place + 1);
+        state.requests.insert(request);
+    }
+
+    /// Answers a request, if its connection still stands. The writer hears it at once: what it hears later,
+    /// it could as well act on later; and what it never hears has happened after it lost its patience.
+    fn answer(&self, state: &mut State, to: Request, says: Says) {
+        if !state.awaits(&to) {
+            return;
         }
-        state.answers.retain(|answer| answer.batch != batch);
-        self.post(state, batch);
-    }
-
-    fn post(&self, state: &mut State, batch: usize) {
-        if let Send::InFlight {
-            token,
-            number,
-            edition,
-            place,
-            ..
-        } = state.sends[batch]
-        {
-            let ids = if self.keeps(Rule::SameIds) {
-                0
-            } else {
-                place % 2
-            };
-            state.requests.insert(Try {
-                batch,
-                place,
-                token,
-                number,
-                edition,
-                ids,
-                sent: state.now,
-            });
-        }
-    }
-
-    fn hear(&self, state: &mut State, answer: Answer) {
-        let batch = answer.batch;
-        state.answers.remove(&answer);
-        let own = self.batches[batch];
-        let Send::InFlight {
-            edition,
-            failed,
-            doubt,
-            ..
-        } = &mut state.sends[batch]
-        else {
+        let (Task::Trying(mut group) | Task::Settling(mut group, _)) = state.writer.task else {
             return;
         };
-        match answer.says {
-            Says::Taken {
-                edition: taken,
-                failovers,
-                ..
-            } => {
-                let taken = match self.keeps(Rule::AnswerNamesTheEdition) {
-                    true => taken,
-                    false => *edition,
-                };
-                let stored = self.edition(batch, taken);
-                state.tell(stored, Told::Stored { ids: answer.ids });
-                state.tell(own & !stored, Told::NotStored);
-                if failovers < state.failovers {
-                    state.excuse(stored);
-                }
-                state.end(batch);
+        let stored = match says {
+            Says::Stored => true,
+            Says::Number(number) => number == to.number,
+            Says::Failed => false,
+            Says::Refused(messages) => {
+                state.tell(messages, Told::Refused);
+                group.messages &= !messages;
+                false
             }
-            Says::Refused => {
-                *edition = 1;
-                *failed = true;
-                if !*doubt || !self.keeps(Rule::DoubtOutlivesAFailure) {
-                    let rest = self.edition(batch, 1);
-                    state.tell(own & !rest, Told::NotStored);
-                    if rest == 0 {
-                        state.end(batch);
-                    }
-                }
-            }
-            Says::Failed => *failed = true,
+        };
+        if stored {
+            let Writer { token, number, .. } = state.writer;
+            state.tell(group.messages, Told::Stored { token, number });
+            group.messages = 0;
+        }
+        match group.messages {
+            0 => self.end(state),
+            _ => state.writer.task = Task::Free(group),
         }
     }
 
-    fn give_up(&self, state: &mut State, batch: usize) {
-        let Send::InFlight { failed, doubt, .. } = state.sends[batch] else {
-            return;
-        };
-        let certain = failed && !doubt;
-        let told = match certain || !self.keeps(Rule::SayUnknown) {
-            true => Told::NotStored,
-            false => Told::Unknown,
-        };
-        state.tell(self.batches[batch], told);
-        state.end(batch);
-        if !certain {
-            match self.keeps(Rule::NewTokenAfterwards) {
-                true => state.writer = state.writer.successor(),
-                // As if nothing had been sent.
-                false => state.writer.number -= 1,
-            }
+    fn end(&self, state: &mut State) {
+        state.writer.task = Task::Idle;
+        if !self.keeps(Rule::RetireBeforeUse) {
+            state.retire();
         }
     }
 
-    fn execute(&self, state: &mut State, request: Try) {
-        self.received(state, request);
-        let row = state.server.writers.get(&request.token).copied();
-        match row.filter(|row| row.number >= request.number && self.keeps(Rule::Guard)) {
-            Some(row) => {
-                // A row further on is a mistake of the writer's; it then reads its own edition from it.
-                let edition = match row.number == request.number {
-                    true => row.edition,
-                    false => request.edition,
+    fn give_up(&self, state: &mut State, group: Group) {
+        let told = match self.keeps(Rule::SayUnknown) {
+            true => Told::Unknown,
+            false => Told::NotStored,
+        };
+        state.tell(group.messages, told);
+        self.end(state);
+        if !self.keeps(Rule::FreshNumber) {
+            // As if nothing had been sent.
+            state.writer.number -= self.numbers(group.messages);
+        } else if self.keeps(Rule::NewTokenAfterwards) {
+            state.writer = state.writer.successor();
+        }
+    }
+
+    fn execute(&self, state: &mut State, request: Request, heard: bool) {
+        state.requests.remove(&request);
+        let behind = state.server.is_behind(request.token, request.number);
+        match request.asks {
+            Asks::Settle { .. } => {
+                let forbidden = match self.keeps(Rule::NumbersApart) {
+                    true => request.number + 1,
+                    false => request.number,
                 };
-                state.answer(
+                let number = match state.server.writers.get(&request.token) {
+                    Some(row) if !behind => row.number,
+                    _ => forbidden,
+                };
+                // Who doesn't wait for the lock can't write either.
+                if behind && self.keeps(Rule::SettleForbids) && !state.locked(request.token) {
+                    state.server.advance(request.token, forbidden, state.now);
+                }
+                // Written in any case, so that the answer has reached the disk with all before it.
+                state.on_disk(self.keeps(Rule::SettleOnDisk));
+                if heard {
+                    self.answer(state, request, Says::Number(number));
+                }
+            }
+            Asks::Try { messages, .. } if behind || !self.keeps(Rule::Guard) => {
+                let halfway = self.is_large(messages);
+                state.running.insert(Running {
                     request,
-                    Says::Taken {
-                        edition,
-                        already: true,
-                        failovers: state.failovers,
-                    },
-                );
+                    messages,
+                    halfway,
+                });
+                if halfway && !self.keeps(Rule::OneTransaction) {
+                    let first = Request {
+                        number: request.number - 2,
+                        ..request
+                    };
+                    self.store(state, first, messages & A);
+                }
             }
-            None => {
-                state.running.insert(request);
-            }
+            Asks::Try { messages, .. } => self.answer(state, request, Says::Refused(messages)),
         }
     }
 
-    fn commit(&self, state: &mut State, request: Try) {
-        state.running.remove(&request);
-        state.server.advance(request, state.now);
+    fn commit(&self, state: &mut State, running: Running) {
+        state.running.remove(&running);
+        let stored_before = match self.keeps(Rule::OneTransaction) {
+            true => 0,
+            false if self.is_large(running.messages) => A,
+            false => 0,
+        };
+        let request = running.request;
+        self.store(state, request, running.messages & !stored_before);
+        self.answer(state, request, Says::Stored);
+    }
+
+    fn refuse(&self, state: &mut State, request: Request, messages: Messages) {
+        state.requests.remove(&request);
+        if !self.keeps(Rule::AllOrNone) {
+            self.store(state, request, messages & !REFUSABLE);
+        }
+        if !self.keeps(Rule::RefusalAdvancesNothing) {
+            self.store(state, request, 0);
+        }
+        self.answer(state, request, Says::Refused(messages & REFUSABLE));
+    }
+
+    fn store(&self, state: &mut State, request: Request, messages: Messages) {
         state
             .server
-            .store(self.edition(request.batch, request.edition), request.ids);
-        self.settle(state);
-        state.answer(
-            request,
-            Says::Taken {
-                edition: request.edition,
-                already: false,
-                failovers: state.failovers,
-            },
-        );
-    }
-
-    fn refuse(&self, state: &mut State, request: Try) {
-        self.received(state, request);
-        if !self.keeps(Rule::AllOrNone) {
-            state.server.advance(request, state.now);
-            state
-                .server
-                .store(self.edition(request.batch, 1), request.ids);
+            .advance(request.token, request.number, state.now);
+        for message in each(messages) {
+            let stored = (message, request.token, request.number);
+            state.server.stored.insert(stored);
         }
-        if !self.keeps(Rule::FailureAdvancesNothing) {
-            state.server.advance(request, state.now);
-        }
-        self.settle(state);
-        state.answer(request, Says::Refused);
+        state.on_disk(self.keeps(Rule::TryOnDisk));
     }
+}
 
-    fn received(&self, state: &mut State, request: Try) {
-        if !self.faults.repeats {
-            state.requests.remove(&request);
-        }
-    }
-
-    fn settle(&self, state: &mut State) {
-        if self.keeps(Rule::CommitBeforeAnswer) {
-            state.disk = state.server.clone();
+/// What a request can do when it arrives. What does nothing and is answered to nobody may be taken for lost.
+impl Protocol {
+    fn arrivals(&self, state: &State, request: Request, steps: &mut Vec<Step>) {
+        let behind = state.server.is_behind(request.token, request.number);
+        let awaited = state.awaits(&request);
+        let locked = state.locked(request.token);
+        match request.asks {
+            Asks::Settle { .. } if locked && self.keeps(Rule::SettleWaits) => {}
+            Asks::Settle { .. } => {
+                if awaited {
+                    steps.push(Step::Execute(request));
+                }
+                if behind {
+                    steps.push(Step::ExecuteUnheard(request));
+                }
+            }
+            Asks::Try { .. } if locked => {}
+            Asks::Try { messages, .. } => {
+                if awaited || behind || !self.keeps(Rule::Guard) {
+                    steps.push(Step::Execute(request));
+                }
+                let does_nothing =
+                    self.keeps(Rule::AllOrNone) && self.keeps(Rule::RefusalAdvancesNothing);
+                if messages & REFUSABLE != 0 && behind && (awaited || !does_nothing) {
+                    steps.push(Step::Refuse(request));
+                }
+            }
         }
     }
 }
@@ -484,7 +542,23 @@ impl Writer {
             token: self.token + 1,
             since: None,
             number: 0,
+            task: self.task,
         }
+    }
+
+    fn group(&self) -> Option<Group> {
+        match self.task {
+            Task::Idle => None,
+            Task::Trying(group) | Task::Settling(group, _) | Task::Free(group) => Some(group),
+        }
+    }
+}
+
+impl Running {
+    /// Whether it is what this request asks about.
+    fn is_try(&self, settling: &Request) -> bool {
+        let of = |request: &Request| (request.token, request.number);
+        of(settling) == of(&self.request)
     }
 }
 
@@ -492,33 +566,32 @@ impl State {
     /// Each message is spoken of once.
     fn tell(&mut self, messages: Messages, told: Told) {
         for message in each(messages) {
-            if self.told[message] == Told::Nothing {
-                self.told[message] = told;
+            self.told[message] = told;
+        }
+    }
+
+    fn retire(&mut self) {
+        let age = self.writer.since.map_or(0, |since| self.now - since);
+        if age > TOKEN_AGE {
+            self.writer = self.writer.successor();
+        }
+    }
+
+    /// Whether the writer waits for the answer to this.
+    fn awaits(&self, request: &Request) -> bool {
+        let waits = match (self.writer.task, request.asks) {
+            (Task::Trying(group), Asks::Try { place, .. }) => {
+                place + 1 == group.tries && request.number == self.writer.number
             }
-        }
-    }
-
-    fn end(&mut self, batch: usize) {
-        self.sends[batch] = Send::Done;
-        self.answers.retain(|answer| answer.batch != batch);
-    }
-
-    /// Answers a try, if its connection still stands.
-    fn answer(&mut self, request: Try, says: Says) {
-        if self.awaited(&request) {
-            self.answers.insert(Answer {
-                batch: request.batch,
-                place: request.place,
-                ids: request.ids,
-                says,
-            });
-        }
-    }
-
-    fn awaited(&self, request: &Try) -> bool {
-        match self.sends[request.batch] {
-            Send::InFlight { place, failed, .. } => place == request.place && !failed,
+            (Task::Settling(group, _), Asks::Settle { .. }) => request.number == group.asked,
             _ => false,
+        };
+        waits && request.token == self.writer.token
+    }
+
+    fn on_disk(&mut self, waited_for: bool) {
+        if waited_for {
+            self.disk = self.server.clone();
         }
     }
 
@@ -530,38 +603,58 @@ impl State {
         }
     }
 
+    fn fail_over(&mut self, requests_end: bool) {
+        self.failovers += 1;
+        if requests_end {
+            self.requests.clear();
+        }
+        self.running.clear();
+        self.server = self.standby.clone();
+        self.disk = self.standby.clone();
+        let acknowledged = (0..MESSAGES)
+            .filter(|message| matches!(self.told[*message], Told::Stored { .. }))
+            .fold(0, |all, message| all | 1 << message);
+        self.excuse(acknowledged);
+    }
+
     fn tick(&mut self) {
         self.now += 1;
         let now = self.now;
-        self.requests.retain(|request| request.sent + LATE >= now);
-        self.running.retain(|request| request.sent + LATE >= now);
+        let in_time = |request: &Request| request.sent + LATE >= now;
+        self.requests.retain(in_time);
+        self.running.retain(|running| in_time(&running.request));
+    }
+
+    fn settling(&self) -> impl Iterator<Item = &Request> {
+        self.requests
+            .iter()
+            .filter(|request| matches!(request.asks, Asks::Settle { .. }))
     }
 
     fn locked(&self, token: u8) -> bool {
-        self.running.iter().any(|running| running.token == token)
+        self.running
+            .iter()
+            .any(|running| running.request.token == token)
     }
 }
 
 impl Database {
-    fn advance(&mut self, request: Try, now: u8) {
-        let row = self.writers.entry(request.token).or_insert(Row {
-            number: 0,
-            edition: 0,
-            since: now,
-        });
-        row.number = request.number;
-        row.edition = request.edition;
+    fn is_behind(&self, token: u8, number: u8) -> bool {
+        self.writers
+            .get(&token)
+            .is_none_or(|row| row.number < number)
     }
 
-    fn store(&mut self, messages: Messages, ids: u8) {
-        for message in each(messages) {
-            let count = &mut self.stored[message][usize::from(ids)];
-            *count = (*count + 1).min(2);
-        }
+    fn advance(&mut self, token: u8, number: u8, now: u8) {
+        let row = Row { number, since: now };
+        self.writers.entry(token).or_insert(row).number = number;
     }
 
-    fn count(&self, message: usize) -> u8 {
-        self.stored[message].iter().sum()
+    fn count(&self, message: usize) -> usize {
+        self.stored
+            .iter()
+            .filter(|stored| stored.0 == message)
+            .count()
     }
 }
 
@@ -571,8 +664,10 @@ fn each(messages: Messages) -> impl Iterator<Item = usize> {
 
 const NONE_TWICE: &str = "no message is stored twice";
 const NONE_LOST: &str = "what is acknowledged is stored, under its id";
-const NONE_REFUSED: &str = "what is refused is not stored";
-const NONE_WAITS: &str = "each send ends in time";
+const NOT_STORED: &str = "what is said not to be stored is not stored";
+const REASONS_ARE_TRUE: &str = "only what the server doesn't take is refused";
+const ALL_END: &str = "each send ends in time";
+const NONE_QUEUES: &str = "no try waits for another";
 
 impl Model for Protocol {
     type State = State;
@@ -585,12 +680,12 @@ impl Model for Protocol {
                 token: 0,
                 since: None,
                 number: 0,
+                task: Task::Idle,
             },
-            sends: vec![Send::Waiting; self.batches.len()],
+            begun: 0,
             told: [Told::Nothing; MESSAGES],
             requests: BTreeSet::new(),
             running: BTreeSet::new(),
-            answers: BTreeSet::new(),
             server: Database::default(),
             disk: Database::default(),
             standby: Database::default(),
@@ -601,104 +696,108 @@ impl Model for Protocol {
     }
 
     fn actions(&self, state: &State, steps: &mut Vec<Step>) {
-        let mut in_flight = 0;
-        let mut overdue = false;
-        for (batch, send) in state.sends.iter().enumerate() {
-            let Send::InFlight {
-                since,
-                place,
-                failed,
-                doubt,
-                ..
-            } = *send
-            else {
-                continue;
-            };
-            in_flight += 1;
-            if state.now - since >= GIVE_UP {
-                overdue = true;
-                steps.push(Step::GiveUp(batch));
+        let group = state.writer.group();
+        let overdue = group.is_some_and(|group| state.now - group.began >= GIVE_UP);
+        let more = group.is_some_and(|group| group.tries < self.tries);
+        match state.writer.task {
+            Task::Idle if state.begun < self.batches.len() => steps.push(Step::Begin),
+            Task::Idle => {}
+            Task::Trying(_) => {
+                steps.push(Step::Settle);
+                if more && !self.keeps(Rule::SettleFirst) {
+                    steps.push(Step::Again);
+                }
             }
-            if place + 1 < self.tries {
-                steps.push(Step::SendAgain(batch));
+            Task::Settling(_, settles) => {
+                if settles < self.settles {
+                    steps.push(Step::Settle);
+                }
             }
-            if failed && (!doubt || !self.keeps(Rule::DoubtOutlivesAFailure)) {
-                steps.push(Step::ReportFailure(batch));
+            Task::Free(_) => {
+                steps.push(Step::TellNotStored);
+                if more {
+                    steps.push(Step::Again);
+                }
             }
         }
-        let next = state.sends.iter().position(|send| *send == Send::Waiting);
-        if let Some(batch) = next
-            && (in_flight == 0 || !self.keeps(Rule::OneInFlight))
-        {
-            steps.push(Step::Begin(batch));
+        match state.writer.task {
+            Task::Settling(group, _) if group.messages & HASTY != 0 && group.messages != HASTY => {
+                steps.push(Step::TellHasty);
+            }
+            _ => {}
         }
-        steps.extend(state.answers.iter().copied().map(Step::Hear));
+        if overdue && !matches!(state.writer.task, Task::Free(_)) {
+            steps.push(Step::GiveUp);
+        }
 
         for request in &state.requests {
-            // A connection does one thing at a time.
-            if state.running.contains(request) {
-                continue;
-            }
-            // Of a try that nobody waits for, this would be one more that got lost.
-            if state.awaited(request) {
-                steps.push(Step::TurnAway(*request));
-            }
-            if state.locked(request.token) && self.keeps(Rule::RowLock) {
-                continue;
-            }
-            steps.push(Step::Execute(*request));
-            let behind = state
-                .server
-                .writers
-                .get(&request.token)
-                .is_none_or(|row| row.number < request.number);
-            if self.edition(request.batch, request.edition) & REFUSABLE != 0 && behind {
-                steps.push(Step::Refuse(*request));
-            }
+            self.arrivals(state, *request, steps);
         }
         for running in &state.running {
-            steps.extend([Step::Commit(*running), Step::BreakOff(*running)]);
+            steps.push(match running.halfway {
+                true => Step::Continue(*running),
+                false => Step::Commit(*running),
+            });
+            steps.push(Step::BreakOff(*running));
         }
         for (token, row) in &state.server.writers {
             if state.now - row.since > self.prune_age() && !state.locked(*token) {
                 steps.push(Step::Prune(*token));
             }
         }
-        if state.crashes < self.faults.crashes {
+        if state.crashes < self.crashes {
             steps.push(Step::Crash);
         }
         if state.server != state.disk {
             steps.push(Step::Flush);
         }
-        if state.failovers < self.faults.failovers {
+        if state.failovers < self.failovers {
             steps.extend([Step::Replicate, Step::FailOver]);
         }
-        if state.now < END && (!overdue || !self.keeps(Rule::GiveUpInTime)) {
+        if state.begun > 0 && state.now < END && (!overdue || !self.keeps(Rule::GiveUpInTime)) {
             steps.push(Step::Tick);
         }
     }
 
     fn next_state(&self, state: &State, step: Step) -> Option<State> {
         let mut next = state.clone();
+        let group = state.writer.group();
         match step {
-            Step::Begin(batch) => self.begin(&mut next, batch),
-            Step::SendAgain(batch) => self.send_again(&mut next, batch),
-            Step::Hear(answer) => self.hear(&mut next, answer),
-            Step::ReportFailure(batch) => {
-                next.tell(self.batches[batch], Told::NotStored);
-                next.end(batch);
+            Step::Begin => self.begin(&mut next),
+            Step::Settle => match state.writer.task {
+                Task::Settling(group, place) => self.settle(&mut next, group, place),
+                _ => self.settle(&mut next, group?, 0),
+            },
+            Step::Again => self.make_a_try(&mut next, group?),
+            Step::TellHasty => {
+                if let Task::Settling(group, _) = &mut next.writer.task {
+                    group.messages &= !HASTY;
+                    next.tell(HASTY, Told::Unknown);
+                }
             }
-            Step::GiveUp(batch) => self.give_up(&mut next, batch),
-            Step::Execute(request) => self.execute(&mut next, request),
-            Step::Commit(request) => self.commit(&mut next, request),
-            Step::Refuse(request) => self.refuse(&mut next, request),
-            Step::TurnAway(request) => {
-                self.received(&mut next, request);
-                next.answer(request, Says::Failed);
+            Step::TellNotStored => {
+                next.tell(group?.messages, Told::NotStored);
+                self.end(&mut next);
             }
-            Step::BreakOff(request) => {
-                next.running.remove(&request);
-                next.answer(request, Says::Failed);
+            Step::GiveUp => self.give_up(&mut next, group?),
+            Step::Execute(request) => self.execute(&mut next, request, true),
+            Step::ExecuteUnheard(request) => self.execute(&mut next, request, false),
+            Step::Continue(running) => {
+                next.running.remove(&running);
+                next.running.insert(Running {
+                    halfway: false,
+                    ..running
+                });
+            }
+            Step::Commit(running) => self.commit(&mut next, running),
+            Step::Refuse(request) => {
+                if let Asks::Try { messages, .. } = request.asks {
+                    self.refuse(&mut next, request, messages);
+                }
+            }
+            Step::BreakOff(running) => {
+                next.running.remove(&running);
+                self.answer(&mut next, running.request, Says::Failed);
             }
             Step::Crash => {
                 next.crashes += 1;
@@ -707,23 +806,14 @@ impl Model for Protocol {
             }
             Step::Flush => next.disk = next.server.clone(),
             Step::Replicate => next.standby = next.disk.clone(),
-            Step::FailOver => {
-                next.failovers += 1;
-                next.requests.clear();
-                next.running.clear();
-                next.server = next.standby.clone();
-                next.disk = next.standby.clone();
-                let acknowledged = (0..MESSAGES)
-                    .filter(|message| matches!(next.told[*message], Told::Stored { .. }))
-                    .fold(0, |all, message| all | 1 << message);
-                next.excuse(acknowledged);
-            }
+            Step::FailOver => next.fail_over(self.keeps(Rule::EndWithTheServer)),
             Step::Prune(token) => {
                 next.server.writers.remove(&token);
-                self.settle(&mut next);
+                next.on_disk(true);
             }
             Step::Tick => next.tick(),
         }
+        self.tidy(&mut next);
         (next != *state).then_some(next)
     }
 
@@ -734,48 +824,99 @@ impl Model for Protocol {
             }),
             Property::always(NONE_LOST, |_, state: &State| {
                 (0..MESSAGES).all(|message| match state.told[message] {
-                    Told::Stored { ids } => {
-                        state.server.stored[message][usize::from(ids)] == 1
+                    Told::Stored { token, number } => {
+                        // A large batch has a number for each of its statements, and one transaction.
+                        (number - 2..=number)
+                            .any(|number| state.server.stored.contains(&(message, token, number)))
                             || state.excused & 1 << message != 0
                     }
                     _ => true,
                 })
             }),
-            Property::always(NONE_REFUSED, |_, state: &State| {
+            Property::always(NOT_STORED, |_, state: &State| {
                 (0..MESSAGES).all(|message| {
-                    state.told[message] != Told::NotStored || state.server.count(message) == 0
+                    !matches!(state.told[message], Told::Refused | Told::NotStored)
+                        || state.server.count(message) == 0
                 })
             }),
-            Property::always(NONE_WAITS, |_, state: &State| {
-                state.sends.iter().all(|send| match send {
-                    Send::InFlight { since, .. } => state.now <= since + GIVE_UP,
-                    _ => true,
+            Property::always(REASONS_ARE_TRUE, |_, state: &State| {
+                (0..MESSAGES).all(|message| {
+                    state.told[message] != Told::Refused || REFUSABLE & 1 << message != 0
                 })
             }),
-            // That the model isn't true for want of anything that happens.
-            Property::sometimes(
-                "a retry finds its number taken already",
-                |_, state: &State| {
+            Property::always(ALL_END, |_, state: &State| {
+                let group = state.writer.group();
+                group.is_none_or(|group| state.now <= group.began + GIVE_UP)
+            }),
+            Property::always(NONE_QUEUES, |_, state: &State| {
+                !state.requests.iter().any(|request| {
+                    matches!(request.asks, Asks::Try { .. })
+                        && state.awaits(request)
+                        && state.locked(request.token)
+                })
+            }),
+        ];
+        properties.extend(self.happenings());
+        properties
+    }
+}
+
+/// That the model isn't true for want of anything that happens.
+impl Protocol {
+    fn happenings(&self) -> Vec<Property<Self>> {
+        if self.batches.len() > 1 {
+            return vec![
+                Property::sometimes("a row is pruned", |_, state: &State| {
+                    state.server.writers.is_empty() && !state.server.stored.is_empty()
+                }),
+                Property::sometimes(
+                    "one token sends twice",
+                    |_, state: &State| matches!(state.told[2], Told::Stored { token: 0, number } if number > 2),
+                ),
+                Property::sometimes("a token retires", |_, state: &State| {
+                    matches!(state.told[0], Told::Stored { token: 0, .. })
+                        && matches!(state.told[2], Told::Stored { token: 1, .. })
+                }),
+            ];
+        }
+        let mut happenings = vec![
+            Property::sometimes("a try is settled before it arrives", |_, state: &State| {
+                state.requests.iter().any(|request| {
+                    let row = state.server.writers.get(&request.token);
+                    matches!(request.asks, Asks::Try { .. })
+                        && row.is_some_and(|row| row.number == request.number + 1)
+                })
+            }),
+            Property::sometimes("settling waits for a try", |_, state: &State| {
+                state.settling().any(|request| {
                     state
-                        .answers
+                        .running
                         .iter()
-                        .any(|answer| matches!(answer.says, Says::Taken { already: true, .. }))
+                        .any(|running| running.is_try(request) && !running.halfway)
+                })
+            }),
+            Property::sometimes("settling finds a try stored", |_, state: &State| {
+                state.settling().any(|request| {
+                    let row = state.server.writers.get(&request.token);
+                    state.awaits(request) && row.is_some_and(|row| row.number == request.number)
+                })
+            }),
+            Property::sometimes(
+                "a try is settled as not stored, and another stores",
+                |_, state: &State| matches!(state.told[0], Told::Stored { number, .. } if number > 2),
+            ),
+            Property::sometimes("settling is under way twice", |_, state: &State| {
+                state.settling().filter(|one| state.awaits(one)).count() == 2
+            }),
+            Property::sometimes(
+                "settling comes when its writer has moved on",
+                |_, state: &State| {
+                    state.settling().any(|request| {
+                        let row = state.server.writers.get(&request.token);
+                        row.is_some_and(|row| row.number > request.number + 1)
+                    })
                 },
             ),
-            Property::sometimes("a retry waits for the try before", |_, state: &State| {
-                state.requests.iter().any(|request| {
-                    state.running.iter().any(|running| {
-                        running.batch == request.batch && running.place < request.place
-                    })
-                })
-            }),
-            Property::sometimes("a try overtakes the one before", |_, state: &State| {
-                state.running.iter().any(|running| {
-                    state.requests.iter().any(|request| {
-                        running.batch == request.batch && running.place > request.place
-                    })
-                })
-            }),
             Property::sometimes("an unknown outcome was stored", |_, state: &State| {
                 (0..MESSAGES).any(|message| {
                     state.told[message] == Told::Unknown && state.server.count(message) == 1
@@ -789,199 +930,271 @@ impl Model for Protocol {
             }),
             Property::sometimes(
                 "a try arrives after its writer gave up",
-                |model: &Protocol, state: &State| {
+                |_, state: &State| {
                     state.running.iter().any(|running| {
-                        each(model.batches[running.batch])
-                            .any(|message| state.told[message] == Told::Unknown)
+                        each(running.messages).all(|message| state.told[message] == Told::Unknown)
                     })
                 },
             ),
-            Property::sometimes("a row is pruned", |_, state: &State| {
-                state.now == END && state.server.writers.is_empty() && state.server.count(2) == 1
-            }),
         ];
         if self.batches.contains(&(A | B)) {
-            properties.push(Property::sometimes(
+            happenings.push(Property::sometimes(
                 "a message is refused, and the rest is stored",
                 |_, state: &State| {
-                    state.told[1] == Told::NotStored && matches!(state.told[0], Told::Stored { .. })
+                    state.told[1] == Told::Refused && matches!(state.told[0], Told::Stored { .. })
+                },
+            ));
+            happenings.push(Property::sometimes(
+                "a caller has gone, and the rest is stored",
+                |_, state: &State| {
+                    state.told[0] == Told::Unknown && matches!(state.told[1], Told::Stored { .. })
                 },
             ));
         }
-        // An earlier try is on its way, one is refused, and a third finds out.
-        if self.batches.iter().any(|batch| batch & REFUSABLE != 0)
-            && (self.tries > 2 || self.faults.repeats)
-        {
-            properties.push(Property::sometimes(
-                "a message that was refused turns out to be stored",
+        if self.large {
+            happenings.push(Property::sometimes(
+                "settling waits for half of a batch",
                 |_, state: &State| {
-                    state.answers.iter().any(|answer| {
-                        let whole = matches!(answer.says, Says::Taken { edition: 0, .. });
-                        let sent = state.sends[answer.batch];
-                        whole && matches!(sent, Send::InFlight { edition: 1, .. })
+                    state.settling().any(|request| {
+                        state
+                            .running
+                            .iter()
+                            .any(|running| running.is_try(request) && running.halfway)
                     })
                 },
             ));
         }
-        if self.faults.failovers > 0 {
-            properties.push(Property::sometimes(
+        if self.failovers > 0 {
+            happenings.push(Property::sometimes(
                 "a fail-over takes what was acknowledged",
                 |_, state: &State| state.excused != 0,
             ));
-            properties.push(Property::sometimes(
+            happenings.push(Property::sometimes(
                 "what a fail-over took is stored again before it is acknowledged",
                 |_, state: &State| {
                     state.failovers > 0
-                        && state.standby.count(2) == 0
-                        && matches!(state.told[2], Told::Stored { .. })
-                        && state.server.count(2) == 1
+                        && state.standby.count(0) == 0
+                        && matches!(state.told[0], Told::Stored { number, .. } if number > 2)
+                        && state.server.count(0) == 1
                 },
             ));
         }
-        properties
+        happenings
     }
 }
 
-fn protocol(batches: [Messages; 2], tries: u8, faults: Faults) -> Protocol {
-    Protocol {
-        without: None,
-        batches: batches.to_vec(),
-        tries,
-        faults,
-    }
-}
+/// One batch, sent again and again.
+const ONE_SEND: Protocol = Protocol {
+    without: None,
+    batches: &[A | B],
+    large: false,
+    tries: 2,
+    settles: 2,
+    crashes: 0,
+    failovers: 0,
+};
+
+/// Two batches, the second perhaps long after the first.
+const TWO_SENDS: Protocol = Protocol {
+    batches: &[A, C],
+    settles: 1,
+    ..ONE_SEND
+};
 
 /// Finds the way in which a promise is broken once a rule is left out.
 fn without(rule: Rule, promise: &'static str) {
-    let faults = match rule {
-        Rule::CommitBeforeAnswer => Faults {
-            crashes: 1,
-            ..Faults::default()
+    let without = Some(rule);
+    let model = match rule {
+        Rule::OneTransaction | Rule::LastNumberTells => Protocol {
+            without,
+            large: true,
+            ..ONE_SEND
         },
-        _ => Faults::default(),
-    };
-    let tries = match rule {
-        Rule::AnswerNamesTheEdition => 3,
-        _ => 2,
-    };
-    let model = Protocol {
-        without: Some(rule),
-        ..protocol([A | B, C], tries, faults)
+        Rule::TryOnDisk | Rule::SettleOnDisk => Protocol {
+            without,
+            crashes: 1,
+            ..ONE_SEND
+        },
+        Rule::EndWithTheServer => Protocol {
+            without,
+            failovers: 1,
+            ..ONE_SEND
+        },
+        Rule::FreshNumber | Rule::NewTokenAfterwards | Rule::RetireBeforeUse => Protocol {
+            without,
+            ..TWO_SENDS
+        },
+        // The first try of the second send fails, the second is late, and the third stores.
+        Rule::PruneLate => Protocol {
+            without,
+            tries: 3,
+            ..TWO_SENDS
+        },
+        _ => Protocol {
+            without,
+            ..ONE_SEND
+        },
     };
     breaks(&format!("writer without {rule:?}"), model, promise);
 }
 
 #[test]
-fn sends_are_stored_exactly_once() {
-    holds("writer", protocol([A | B, C], 3, Faults::default()));
-}
-
-#[test]
-fn sends_are_stored_exactly_once_where_nothing_is_left_after_a_refusal() {
-    holds(
-        "writer, refused whole",
-        protocol([B, C], 2, Faults::default()),
-    );
-}
-
-#[test]
-fn sends_are_stored_exactly_once_where_the_network_repeats() {
-    let faults = Faults {
-        repeats: true,
-        ..Faults::default()
+fn a_send_is_stored_exactly_once() {
+    let model = Protocol {
+        tries: 3,
+        ..ONE_SEND
     };
-    holds("writer, network repeats", protocol([A | B, C], 2, faults));
+    holds("writer", model);
 }
 
 #[test]
-fn sends_are_stored_exactly_once_where_the_server_crashes() {
-    let faults = Faults {
+fn one_send_after_another_is_stored_exactly_once() {
+    let model = Protocol {
+        tries: 3,
+        ..TWO_SENDS
+    };
+    holds("writer, two sends", model);
+}
+
+#[test]
+fn a_large_batch_is_stored_exactly_once() {
+    let model = Protocol {
+        large: true,
+        ..ONE_SEND
+    };
+    holds("writer, large batch", model);
+}
+
+#[test]
+fn a_large_batch_is_stored_exactly_once_where_the_server_crashes() {
+    let model = Protocol {
+        large: true,
         crashes: 1,
-        ..Faults::default()
+        ..ONE_SEND
     };
-    holds("writer, server crashes", protocol([A, C], 2, faults));
+    holds("writer, large batch, server crashes", model);
 }
 
 #[test]
-fn sends_are_stored_exactly_once_where_another_server_takes_over() {
-    let faults = Faults {
+fn a_send_is_stored_exactly_once_where_the_server_crashes() {
+    let model = Protocol {
+        batches: &[A],
+        crashes: 1,
+        ..ONE_SEND
+    };
+    holds("writer, server crashes", model);
+}
+
+#[test]
+fn a_send_is_stored_exactly_once_where_another_server_takes_over() {
+    let model = Protocol {
         failovers: 1,
-        ..Faults::default()
+        ..ONE_SEND
     };
-    holds("writer, fail-over", protocol([A, C], 2, faults));
+    holds("writer, fail-over", model);
 }
 
 #[test]
-fn without_the_guard_a_retry_stores_again() {
+fn without_the_guard_a_late_try_stores_again() {
     without(Rule::Guard, NONE_TWICE);
 }
 
 #[test]
-fn without_the_lock_two_tries_both_store() {
-    without(Rule::RowLock, NONE_TWICE);
-}
-
-#[test]
-fn a_retry_under_a_new_number_stores_again() {
-    without(Rule::SameNumber, NONE_TWICE);
-}
-
-#[test]
-fn a_retry_with_new_ids_reports_ids_that_are_not_there() {
-    without(Rule::SameIds, NONE_LOST);
-}
-
-#[test]
-fn a_statement_that_stores_a_part_acknowledges_what_it_left_out() {
+fn a_statement_that_stores_a_part_is_settled_as_stored_and_lacks_the_rest() {
     without(Rule::AllOrNone, NONE_LOST);
 }
 
 #[test]
-fn a_failure_that_takes_its_number_acknowledges_what_is_lost() {
-    without(Rule::FailureAdvancesNothing, NONE_LOST);
+fn a_refusal_that_takes_its_number_is_settled_as_stored_and_lost() {
+    without(Rule::RefusalAdvancesNothing, NONE_LOST);
 }
 
 #[test]
-fn an_answer_before_the_commit_is_on_disk_acknowledges_what_a_crash_loses() {
-    without(Rule::CommitBeforeAnswer, NONE_LOST);
+fn half_a_large_batch_that_is_committed_alone_is_stored_again() {
+    without(Rule::OneTransaction, NONE_TWICE);
 }
 
 #[test]
-fn a_number_overtaken_by_the_next_is_acknowledged_and_lost() {
-    without(Rule::OneInFlight, NONE_LOST);
+fn a_try_answered_before_it_is_on_disk_acknowledges_what_a_crash_loses() {
+    without(Rule::TryOnDisk, NONE_LOST);
 }
 
 #[test]
-fn a_failed_retry_taken_for_the_last_word_refuses_what_the_first_try_stores() {
-    without(Rule::DoubtOutlivesAFailure, NONE_REFUSED);
-}
-
-#[test]
-fn not_knowing_the_edition_refuses_what_an_earlier_try_stored() {
-    without(Rule::AnswerNamesTheEdition, NONE_REFUSED);
-}
-
-#[test]
-fn a_writer_that_never_gives_up_leaves_its_callers_waiting() {
-    without(Rule::GiveUpInTime, NONE_WAITS);
-}
-
-#[test]
-fn giving_up_with_a_failure_refuses_what_a_late_try_stores() {
-    without(Rule::SayUnknown, NONE_REFUSED);
+fn a_number_used_for_a_second_try_is_refused_for_no_reason() {
+    without(Rule::FreshNumber, REASONS_ARE_TRUE);
 }
 
 #[test]
 fn a_number_used_again_after_giving_up_is_acknowledged_and_lost() {
-    without(Rule::NewTokenAfterwards, NONE_LOST);
+    without(Rule::FreshNumber, NONE_LOST);
 }
 
 #[test]
-fn a_token_used_until_its_row_is_pruned_lets_a_late_try_store_again() {
-    without(Rule::TokensRetire, NONE_TWICE);
+fn a_next_try_before_the_last_is_settled_stores_again() {
+    without(Rule::SettleFirst, NONE_TWICE);
+}
+
+#[test]
+fn a_refusal_told_before_the_last_try_is_settled_is_stored_all_the_same() {
+    without(Rule::SettleFirst, NOT_STORED);
+}
+
+#[test]
+fn settling_without_the_lock_overlooks_a_try_that_is_under_way() {
+    without(Rule::SettleWaits, NONE_TWICE);
+}
+
+#[test]
+fn settling_by_only_looking_lets_a_late_try_store_again() {
+    without(Rule::SettleForbids, NONE_TWICE);
+}
+
+#[test]
+fn forbidding_with_the_number_of_the_try_acknowledges_what_is_not_stored() {
+    without(Rule::NumbersApart, NONE_LOST);
+}
+
+#[test]
+fn settling_that_a_crash_undoes_lets_a_late_try_store_again() {
+    without(Rule::SettleOnDisk, NONE_TWICE);
+}
+
+#[test]
+fn a_large_batch_settled_by_its_first_number_is_stored_again() {
+    without(Rule::LastNumberTells, NONE_TWICE);
+}
+
+#[test]
+fn a_writer_that_never_gives_up_leaves_its_callers_waiting() {
+    without(Rule::GiveUpInTime, ALL_END);
+}
+
+#[test]
+fn settling_believed_after_its_row_was_pruned_stores_again() {
+    without(Rule::GiveUpInTime, NONE_TWICE);
+}
+
+#[test]
+fn giving_up_with_a_failure_denies_what_a_late_try_stores() {
+    without(Rule::SayUnknown, NOT_STORED);
+}
+
+#[test]
+fn a_token_kept_after_giving_up_makes_the_next_send_wait_for_the_stuck_one() {
+    without(Rule::NewTokenAfterwards, NONE_QUEUES);
+}
+
+#[test]
+fn a_token_used_after_long_idleness_loses_its_row_before_it_is_settled() {
+    without(Rule::RetireBeforeUse, NONE_TWICE);
 }
 
 #[test]
 fn a_row_pruned_too_early_lets_a_late_try_store_again() {
     without(Rule::PruneLate, NONE_TWICE);
+}
+
+#[test]
+fn a_try_that_outlives_its_server_stores_again_on_the_next() {
+    without(Rule::EndWithTheServer, NONE_TWICE);
 }
