@@ -3,6 +3,7 @@
 
 mod claim;
 mod drain;
+mod enqueue;
 mod figures;
 mod latency;
 
@@ -29,6 +30,9 @@ async fn main() -> Outcome {
     }
     let all = subjects.is_empty();
     let wanted = |subject| all || subjects.contains(&subject);
+    if wanted("enqueue") {
+        enqueue::run(&url, quick).await?;
+    }
     if wanted("claim") {
         claim::run(&url, quick).await?;
     }

@@ -4,6 +4,7 @@
 -- The schema itself stays: it holds the history of migrations, in which this very step is noted.
 
 drop table pgqrs.archive;
+drop table pgqrs.writers;
 drop table pgqrs.dead_letters;
 drop table pgqrs.workers;
 drop table pgqrs.messages;

@@ -61,6 +61,17 @@ create table pgqrs.workers (
 create unique index workers_identity on pgqrs.workers (queue_id, kind, hostname, port)
     where port <> 0 and status <> 'stopped';
 
+-- How far each writer of sends has come. A statement that stores messages advances its writer's number in
+-- the same transaction, so that the number tells, after an answer got lost, whether they are stored.
+create table pgqrs.writers (
+    token bigint primary key,
+    sequence bigint not null,
+    -- A token is used for an hour at most, and its row deleted after a day.
+    created_at timestamptz not null default now()
+) with (fillfactor = 20);
+
+create index writers_age on pgqrs.writers (created_at);
+
 create table pgqrs.dead_letters (
     queue_id integer not null,
     id bigint not null,

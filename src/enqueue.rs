@@ -16,6 +16,7 @@ use crate::{
     store::{Execute, Executor},
     telemetry,
     worker::{CanEnqueue, Worker},
+    writer,
 };
 
 /// Starts an enqueue.
@@ -313,25 +314,23 @@ impl<M, T, W> Enqueue<M, T, W> {
                 visible: visible?,
             };
             let span = telemetry::send(envelope.queue.as_str(), payloads.len());
-            let outcome = send(on, &envelope, &payloads)
-                .instrument(span.clone())
-                .await;
+            let outcome = send(on, envelope, payloads).instrument(span.clone()).await;
             outcome.inspect_err(|error| telemetry::failed(&span, error))
         })
     }
 }
 
-async fn send(on: impl Executor, envelope: &Envelope, payloads: &[String]) -> Result<Enqueued> {
+async fn send(on: impl Executor, envelope: Envelope, payloads: Vec<String>) -> Result<Enqueued> {
     if payloads.is_empty() {
         return Ok(Enqueued::new(Vec::new()));
     }
-    let store = on.store();
-    let mut connection = on.acquire().await?;
-    let ids = messages::insert(&mut connection, envelope, payloads).await?;
-    drop(connection);
-    if let (Some(store), Visible::Now) = (store, envelope.visible) {
-        store.wakes().enqueued(store.pool(), &envelope.queue);
-    }
+    let ids = match on.store() {
+        Some(store) => writer::send(&store, envelope, payloads).await?,
+        None => {
+            let mut connection = on.acquire().await?;
+            messages::insert(&mut connection, &envelope, &payloads).await?
+        }
+    };
     Ok(Enqueued::new(ids))
 }
 

@@ -1,7 +1,7 @@
 //! What can go wrong, as one type. For callers who decide what to do next: every variant is something
 //! that they would act on. A mistake that the types rule out has no variant here.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
@@ -16,7 +16,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// The message says what happened and what to do; [`source`](std::error::Error::source) says what was
 /// behind it. Nothing was stored where a call returns an error, except where the variant says otherwise.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The database has no pgqrs schema.
@@ -45,7 +45,7 @@ pub enum Error {
 
     /// A migration failed or doesn't match what was applied before.
     #[error("the pgqrs schema could not be migrated")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
+    Migrate(#[source] Arc<sqlx::migrate::MigrateError>),
 
     /// There is no queue of that name.
     #[error(
@@ -142,7 +142,7 @@ pub enum Error {
         /// Its place in the batch, from 0.
         index: usize,
         /// What `serde_json` said.
-        source: serde_json::Error,
+        source: Arc<serde_json::Error>,
     },
 
     /// A payload takes more bytes as JSON than the store accepts.
@@ -175,7 +175,7 @@ pub enum Error {
         /// The message.
         message: MessageId,
         /// What `serde_json` said.
-        source: std::sync::Arc<serde_json::Error>,
+        source: Arc<serde_json::Error>,
     },
 
     /// A delay beyond what PostgreSQL's `timestamptz` can hold.
@@ -237,16 +237,29 @@ pub enum Error {
     #[error(
         "can't connect to PostgreSQL; check the URL, and that the server runs and accepts connections"
     )]
-    Connect(#[source] sqlx::Error),
+    Connect(#[source] Arc<sqlx::Error>),
 
     /// The connection broke while the call was under way. A statement whose answer was lost may or may
     /// not have been carried out.
     #[error("the connection to PostgreSQL broke; whether the statement took effect is not known")]
-    ConnectionLost(#[source] sqlx::Error),
+    ConnectionLost(#[source] Arc<sqlx::Error>),
+
+    /// The time for a send ran out while the server's last word on it was outstanding: the messages are
+    /// stored, each once, or they are not, and will not be.
+    #[error(
+        "whether {} messages were stored is not known: the server could not be asked in time; look for their ids, or raise `ConnectOptions::retry_for`",
+        ids.len()
+    )]
+    OutcomeUnknown {
+        /// The ids that the messages have if they are stored, in their order.
+        ids: Vec<MessageId>,
+        /// Why the server could not be asked.
+        source: Box<Error>,
+    },
 
     /// PostgreSQL refused the statement for a reason that has no variant of its own.
     #[error("PostgreSQL refused the statement")]
-    Database(#[source] sqlx::Error),
+    Database(#[source] Arc<sqlx::Error>),
 }
 
 impl Error {
@@ -258,7 +271,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::AcquireTimeout { .. } | Self::ConnectionLost(_) => true,
-            Self::Connect(source) | Self::Database(source) => match source {
+            Self::Connect(source) | Self::Database(source) => match &**source {
                 sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
                 sqlx::Error::Database(refusal) => {
                     refusal.code().is_some_and(|code| is_transient(&code))
@@ -298,6 +311,7 @@ impl Error {
             Self::Closed => "Closed",
             Self::Connect(_) => "Connect",
             Self::ConnectionLost(_) => "ConnectionLost",
+            Self::OutcomeUnknown { .. } => "OutcomeUnknown",
             Self::Database(_) => "Database",
         }
     }

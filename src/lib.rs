@@ -19,6 +19,7 @@ mod telemetry;
 mod wake;
 mod watermark;
 mod worker;
+mod writer;
 
 /// The states of the builders, for the documentation: they can't be built outside this crate.
 pub mod state {

@@ -2,7 +2,7 @@
 //! payload as JSON. For the statements and the builders alike. A payload is JSON *text* here: it is
 //! written once, where the caller hands it over, and never parsed again on its way to the database.
 
-use std::{fmt, io, ops::Deref, slice, time::Duration, vec};
+use std::{fmt, io, ops::Deref, slice, sync::Arc, time::Duration, vec};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -171,7 +171,7 @@ impl Default for Page {
 }
 
 /// What goes in with payloads, and is the same for all of a batch.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Envelope {
     pub(crate) queue: QueueName,
     pub(crate) producer: Option<WorkerId>,
@@ -196,7 +196,7 @@ pub(crate) struct Message {
 }
 
 /// When a message can first be delivered, by the database's clock.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) enum Visible {
     #[default]
     Now,
@@ -253,7 +253,10 @@ pub(crate) fn encode<P: Serialize + ?Sized>(index: usize, payload: &P) -> Result
             index,
             limit: DEEPEST,
         }),
-        Err(source) => Err(Error::Serialize { index, source }),
+        Err(error) => Err(Error::Serialize {
+            index,
+            source: Arc::new(error),
+        }),
     }
 }
 

@@ -950,7 +950,7 @@ async fn bounded<T>(statement: impl Future<Output = Result<T>>) -> Result<T> {
         .unwrap_or_else(|_| {
             let silence =
                 std::io::Error::new(std::io::ErrorKind::TimedOut, "the server did not answer");
-            Err(Error::ConnectionLost(sqlx::Error::Io(silence)))
+            Err(Error::ConnectionLost(Arc::new(sqlx::Error::Io(silence))))
         })
 }
 

@@ -5,8 +5,12 @@
 use std::{
     fmt,
     future::Future,
+    io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,15 +20,17 @@ use sqlx::{
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::time::timeout;
 use typed_builder::TypedBuilder;
 
 use crate::{
     error::{Error, Result},
     heartbeat::Heartbeats,
-    postgres::{queues, schema},
+    postgres::{queues, schema, writers},
     queue::{IntoQueue, Queue},
     wake::Wakes,
     watermark::Hints,
+    writer::{BLOCK, Sending, Writers},
 };
 
 /// Connects to a database with the default [`ConnectOptions`].
@@ -67,17 +73,22 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
     let to = options.to_postgres()?;
     // The pool would wait for a server that isn't there until its time-out. One connection outside of it
     // says at once why it can't be had.
-    let probe = tokio::time::timeout(options.acquire_timeout, PgConnection::connect_with(&to))
+    let mut probe = timeout(options.acquire_timeout, PgConnection::connect_with(&to))
         .await
         .map_err(|_| Error::AcquireTimeout {
             after: options.acquire_timeout,
         })?
-        .map_err(Error::Connect)?;
-    // It has served its purpose, however it ends.
-    let _ = probe.close().await;
+        .map_err(|error| Error::Connect(Arc::new(error)))?;
     if options.install {
         schema::migrate(&to).await?;
     }
+    // So that the first send is one statement. Where the schema isn't there yet, its writer draws them.
+    let ids = timeout(options.acquire_timeout, writers::reserve(&mut probe, BLOCK));
+    let ids = ids.await.unwrap_or(Ok(Vec::new())).unwrap_or_default();
+    // It has served its purpose, however it ends.
+    let _ = timeout(PING_TIMEOUT, probe.close()).await;
+    let opened = Arc::new(AtomicU64::new(0));
+    let opening = Arc::clone(&opened);
     let pool = PgPoolOptions::new()
         .max_connections(options.max_connections)
         .acquire_timeout(options.acquire_timeout)
@@ -88,13 +99,23 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
                 if meta.idle_for < TRUSTED_IDLE {
                     return Ok(true);
                 }
-                let ping = tokio::time::timeout(PING_TIMEOUT, connection.ping()).await;
+                let ping = timeout(PING_TIMEOUT, connection.ping()).await;
                 Ok(matches!(ping, Ok(Ok(()))))
             })
         })
+        .after_connect(move |_, _| {
+            opening.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Ok(()) })
+        })
         .connect_lazy_with(to);
+    let sending = Sending {
+        retry_for: options.retry_for.min(LONGEST_RETRY),
+        coalesce: options.coalesce,
+        connections: options.max_connections as usize,
+    };
     Ok(Store(Arc::new(Inner {
         pool,
+        writers: Writers::new(sending, opened, ids),
         payload_limit: options.payload_limit,
         can_listen: !options.pgbouncer,
         heartbeats: Heartbeats::default(),
@@ -106,6 +127,9 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
 /// For how long a connection can lie idle before it is pinged ahead of its next use.
 const TRUSTED_IDLE: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// The default of [`ConnectOptions::retry_for`]; and far less than what a writer's row is kept for.
+const RETRY_FOR: Duration = Duration::from_secs(30);
+const LONGEST_RETRY: Duration = Duration::from_secs(60 * 60);
 
 /// The default of [`ConnectOptions::payload_limit`], and what holds for a connection of the caller's own.
 const PAYLOAD_LIMIT: usize = 64 << 20;
@@ -143,6 +167,13 @@ pub struct ConnectOptions {
     /// The most bytes that one payload may have as JSON; 64 MiB by default.
     #[builder(default = PAYLOAD_LIMIT)]
     payload_limit: usize,
+    /// For how long a send through the store is tried again where the connection breaks, the server is away
+    /// or restarts, or fails over to another; 30 seconds by default, an hour at most. Zero is one try.
+    #[builder(default = RETRY_FOR)]
+    retry_for: Duration,
+    /// Whether sends that wait at the same time share a statement and its commit; true by default.
+    #[builder(default = true)]
+    coalesce: bool,
     /// Whether to create or upgrade the schema on connecting; false by default.
     #[builder(default)]
     install: bool,
@@ -156,7 +187,10 @@ pub struct ConnectOptions {
 
 impl ConnectOptions {
     fn to_postgres(&self) -> Result<PgConnectOptions> {
-        let to: PgConnectOptions = self.url.parse().map_err(Error::Connect)?;
+        let to: PgConnectOptions = self
+            .url
+            .parse()
+            .map_err(|error| Error::Connect(Arc::new(error)))?;
         let to = to.application_name(&self.application_name);
         if self.pgbouncer {
             return Ok(to);
@@ -174,6 +208,8 @@ impl fmt::Debug for ConnectOptions {
             .field("acquire_timeout", &self.acquire_timeout)
             .field("application_name", &self.application_name)
             .field("payload_limit", &self.payload_limit)
+            .field("retry_for", &self.retry_for)
+            .field("coalesce", &self.coalesce)
             .field("install", &self.install)
             .field("pgbouncer", &self.pgbouncer)
             .finish_non_exhaustive()
@@ -201,6 +237,7 @@ struct Inner {
     payload_limit: usize,
     /// Whether LISTEN reaches the server that NOTIFY is sent by.
     can_listen: bool,
+    writers: Writers,
     heartbeats: Heartbeats,
     hints: Hints,
     wakes: Wakes,
@@ -222,6 +259,19 @@ impl Store {
 
     pub(crate) fn wakes(&self) -> &Wakes {
         &self.0.wakes
+    }
+
+    pub(crate) fn writers(&self) -> &Writers {
+        &self.0.writers
+    }
+
+    pub(crate) fn acquire_timeout(&self) -> Duration {
+        self.0.pool.options().get_acquire_timeout()
+    }
+
+    /// A connection for statements that are bounded in time.
+    pub(crate) async fn lend(&self) -> Result<Lent> {
+        Ok(Lent(Some(self.acquire().await?)))
     }
 
     pub(crate) fn heartbeats(&self) -> &Heartbeats {
@@ -260,8 +310,14 @@ impl Store {
 
 impl From<PgPool> for Store {
     fn from(pool: PgPool) -> Self {
+        let sending = Sending {
+            retry_for: RETRY_FOR,
+            coalesce: true,
+            connections: pool.options().get_max_connections() as usize,
+        };
         Self(Arc::new(Inner {
             pool,
+            writers: Writers::new(sending, Arc::default(), Vec::new()),
             payload_limit: PAYLOAD_LIMIT,
             can_listen: true,
             heartbeats: Heartbeats::default(),
@@ -278,6 +334,46 @@ impl fmt::Debug for Store {
             .field("idle", &self.0.pool.num_idle())
             .field("payload_limit", &self.0.payload_limit)
             .finish_non_exhaustive()
+    }
+}
+
+/// A connection of the store's. Given up in the middle of a statement, it is closed: it may never answer, and
+/// would keep its place in the pool for as long.
+pub(crate) struct Lent(Option<PoolConnection<Postgres>>);
+
+impl Lent {
+    /// Runs a statement, which fails as on a broken connection where the server doesn't answer in time.
+    pub(crate) async fn within<T>(
+        &mut self,
+        limit: Duration,
+        statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
+    ) -> Result<T> {
+        let silence = |what| {
+            let silence = io::Error::new(io::ErrorKind::TimedOut, what);
+            Error::ConnectionLost(Arc::new(sqlx::Error::Io(silence)))
+        };
+        let Some(connection) = self.0.take() else {
+            return Err(silence("the connection was given up"));
+        };
+        let mut given_up = GivenUp(Some(connection));
+        let Some(connection) = &mut given_up.0 else {
+            return Err(silence("the connection was given up"));
+        };
+        let outcome = timeout(limit, statement(connection))
+            .await
+            .map_err(|_| silence("the server did not answer"))?;
+        self.0 = given_up.0.take();
+        outcome
+    }
+}
+
+struct GivenUp(Option<PoolConnection<Postgres>>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
     }
 }
 
@@ -360,7 +456,7 @@ impl Acquire for &PgPool {
                 after: self.options().get_acquire_timeout(),
             },
             sqlx::Error::PoolClosed => Error::Closed,
-            error => Error::Connect(error),
+            error => Error::Connect(Arc::new(error)),
         })
     }
 }

@@ -116,6 +116,16 @@ pub(crate) fn loop_failed(what: &'static str, error: &Error) {
     tracing::warn!(what, error = %error, "error.type" = error.kind(), "a consumer's loop goes on after a failure");
 }
 
+/// A send failed, and is made again or looked into.
+pub(crate) fn send_failed(error: &Error) {
+    tracing::warn!(error = %error, "error.type" = error.kind(), "a send is tried again after a failure");
+}
+
+/// Rows of writers that are long gone could not be deleted. The next writer tries again.
+pub(crate) fn prune_failed(error: &Error) {
+    tracing::debug!(error = %error, "rows of old writers could not be deleted");
+}
+
 /// A handler failed, on the span that it ran in.
 pub(crate) fn handler_failed(span: &Span, kind: &'static str) {
     span.record("error.type", kind);

@@ -16,8 +16,8 @@ use crate::{
 };
 
 /// The most messages, and about the most bytes of payload, that one statement carries.
-const CHUNK_MESSAGES: usize = 1_000;
-const CHUNK_BYTES: usize = 64 << 20;
+pub(crate) const CHUNK_MESSAGES: usize = 1_000;
+pub(crate) const CHUNK_BYTES: usize = 64 << 20;
 
 /// Ids in the order of the payloads. One statement; or, where there is too much for one, a transaction
 /// around a few of them (a savepoint, inside the caller's own).
@@ -44,7 +44,7 @@ pub(crate) async fn insert(
 }
 
 /// What fits into one statement, and what is left. Takes at least one payload, where there is one.
-fn next_chunk(payloads: &[String]) -> (&[String], &[String]) {
+pub(crate) fn next_chunk(payloads: &[String]) -> (&[String], &[String]) {
     let mut bytes = 0;
     let fitting = payloads.iter().take(CHUNK_MESSAGES).take_while(|payload| {
         bytes += payload.len();
@@ -107,7 +107,10 @@ async fn insert_chunk(
 }
 
 /// When messages become visible that are enqueued now, by the database's clock.
-async fn resolve(connection: &mut PgConnection, visible: Visible) -> Result<DateTime<Utc>> {
+pub(crate) async fn resolve(
+    connection: &mut PgConnection,
+    visible: Visible,
+) -> Result<DateTime<Utc>> {
     let (_, not_before, delay) = visible.bounds();
     let time = sqlx::query_scalar!(
         r#"
@@ -257,7 +260,7 @@ pub(crate) async fn claim(
     .fetch_all(&mut *connection)
     .await?;
     let Some(first) = rows.first() else {
-        return Err(Error::Database(sqlx::Error::RowNotFound));
+        return Err(sqlx::Error::RowNotFound.into());
     };
     let refusal = match first.queue_id {
         Some(_) => None,

@@ -8,6 +8,11 @@ pub(crate) mod messages;
 pub(crate) mod queues;
 pub(crate) mod schema;
 pub(crate) mod workers;
+pub(crate) mod writers;
+
+use std::sync::Arc;
+
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::error::Error;
 
@@ -20,16 +25,23 @@ impl From<sqlx::Error> for Error {
                 Some("42P01" | "3F000") => Self::NotInstalled,
                 // undefined_column, undefined_function
                 Some("42703" | "42883") => Self::SchemaOutdated,
-                // admin_shutdown, crash_shutdown, idle_session_timeout; connection_exception and its kin
-                Some("57P01" | "57P02" | "57P05") => Self::ConnectionLost(error),
-                Some(code) if code.starts_with("08") => Self::ConnectionLost(error),
-                _ => Self::Database(error),
+                // The server has ended the session, perhaps after the commit and before its answer.
+                _ if ends_session(refusal.as_ref()) => Self::ConnectionLost(Arc::new(error)),
+                // connection_exception and its kin
+                Some(code) if code.starts_with("08") => Self::ConnectionLost(Arc::new(error)),
+                _ => Self::Database(Arc::new(error)),
             },
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => {
-                Self::ConnectionLost(error)
+                Self::ConnectionLost(Arc::new(error))
             }
             sqlx::Error::PoolClosed => Self::Closed,
-            _ => Self::Database(error),
+            _ => Self::Database(Arc::new(error)),
         }
     }
+}
+
+fn ends_session(refusal: &dyn sqlx::error::DatabaseError) -> bool {
+    refusal
+        .try_downcast_ref::<PgDatabaseError>()
+        .is_some_and(|refusal| matches!(refusal.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }

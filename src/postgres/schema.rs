@@ -1,7 +1,7 @@
 //! The schema itself: its migrations and its version. For `install` and `verify`. The history of
 //! migrations stands in `pgqrs._sqlx_migrations`, apart from the application's own `_sqlx_migrations`.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use sqlx::{Connection, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
 
@@ -88,7 +88,7 @@ pub(crate) async fn migrate(options: &PgConnectOptions) -> Result<()> {
     let options = options.clone().options([("lock_timeout", "30s")]);
     let mut connection = PgConnection::connect_with(&options)
         .await
-        .map_err(Error::Connect)?;
+        .map_err(|error| Error::Connect(Arc::new(error)))?;
     let outcome = run(&mut connection).await;
     // Whatever it says: the server drops the session and its lock either way.
     let _ = connection.close().await;
@@ -109,6 +109,6 @@ async fn run(connection: &mut PgConnection) -> Result<()> {
         SchemaVersion::NotInstalled | SchemaVersion::Older { .. } => MIGRATOR
             .run_direct(None, connection, false)
             .await
-            .map_err(Error::Migrate),
+            .map_err(|error| Error::Migrate(Arc::new(error))),
     }
 }

@@ -677,22 +677,22 @@ async fn a_thousand_enqueues_touch_no_table_but_messages(pool: PgPool) -> TestRe
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_connection_killed_in_the_middle_is_retryable_and_the_next_call_works(
+async fn on_a_pool_a_connection_killed_in_the_middle_is_retryable_and_the_next_call_works(
     pool: PgPool,
 ) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;
-    let store = connect(&pool).await?;
+    let theirs = PgPool::connect(&url(&pool)).await?;
     let mut blocker = pool.begin().await?;
     sqlx::query("lock table pgqrs.messages")
         .execute(&mut *blocker)
         .await?;
     let call = tokio::spawn({
-        let store = store.clone();
+        let theirs = theirs.clone();
         async move {
             pgqrs::enqueue()
                 .message(&1)
                 .to("tasks")
-                .execute(&store)
+                .execute(&theirs)
                 .await
         }
     });
@@ -706,7 +706,7 @@ async fn a_connection_killed_in_the_middle_is_retryable_and_the_next_call_works(
     let ids = pgqrs::enqueue()
         .message(&2)
         .to("tasks")
-        .execute(&store)
+        .execute(&theirs)
         .await?;
     assert_eq!(ids.len(), 1);
     assert_eq!(count(&pool).await?, 1);

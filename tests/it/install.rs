@@ -18,6 +18,7 @@ const TABLES: [&str; 6] = [
     "messages",
     "queues",
     "workers",
+    "writers",
 ];
 
 async fn tables(pool: &PgPool) -> sqlx::Result<Vec<String>> {
@@ -228,7 +229,8 @@ async fn a_role_that_may_create_nothing_can_call_install_and_work(pool: PgPool) 
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
         "create role {role} login password 'service';
          grant usage on schema pgqrs to {role};
-         grant select, insert, update, delete on all tables in schema pgqrs to {role}"
+         grant select, insert, update, delete on all tables in schema pgqrs to {role};
+         grant usage on all sequences in schema pgqrs to {role}"
     )))
     .execute(&pool)
     .await?;

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 5] = [
         "watermark",
     ],
     &["postgres"],
-    &["store", "heartbeat", "wake"],
+    &["store", "heartbeat", "wake", "writer"],
     &["worker", "enqueue", "dequeue", "delivery"],
     &["producer", "consumer", "run", "admin"],
 ];

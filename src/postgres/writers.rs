@@ -1,0 +1,192 @@
+//! Statements on `pgqrs.writers`: the numbers by which a send is stored once. For the writers of a store.
+//! A number is used for one try: whoever asks about a try afterwards also forbids it to come late.
+
+use sqlx::PgConnection;
+
+use crate::{
+    error::{Error, Result},
+    lifecycle::WorkerId,
+    message::Envelope,
+};
+
+/// The number of one try of one writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Try {
+    /// The writer.
+    pub(crate) token: i64,
+    /// Even; the odd number after it says that the try was forbidden.
+    pub(crate) sequence: i64,
+}
+
+/// Messages for one statement: of any queues, priorities and times.
+#[derive(Debug)]
+pub(crate) struct Batch<'a> {
+    pub(crate) envelopes: Vec<&'a Envelope>,
+    pub(crate) ids: Vec<i64>,
+    /// For each message the place of its envelope, from 1.
+    pub(crate) envelope: Vec<i32>,
+    pub(crate) payloads: Vec<&'a str>,
+}
+
+/// What a statement did that came to its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// All of the batch is stored. These ids were drawn for the next one.
+    Stored(Vec<i64>),
+    /// Nothing is stored, and the number is unused: at these places stand envelopes whose queue doesn't
+    /// exist, or whose producer may not send.
+    Refused(Vec<usize>),
+    /// Nothing was stored by this statement: its number was used before.
+    Taken,
+}
+
+/// Draws ids for messages, ascending.
+pub(crate) async fn reserve(connection: &mut PgConnection, ids: usize) -> Result<Vec<i64>> {
+    let mut reserved = sqlx::query_scalar!(
+        r#"
+        select array(
+            select nextval('pgqrs.messages_id_seq') from generate_series(1, $1::bigint)
+        ) as "ids!"
+        "#,
+        i64::try_from(ids).unwrap_or(i64::MAX),
+    )
+    .fetch_all(connection)
+    .await?;
+    reserved
+        .pop()
+        .ok_or_else(|| Error::from(sqlx::Error::RowNotFound))
+}
+
+/// Stores all of a batch and advances the writer, or does neither. Draws so many ids on the way.
+pub(crate) async fn write(
+    connection: &mut PgConnection,
+    this: Try,
+    batch: &Batch<'_>,
+    draw: usize,
+) -> Result<Written> {
+    let of = |envelope: &&Envelope| envelope.visible.bounds();
+    let envelopes = &batch.envelopes;
+    let queues: Vec<_> = envelopes.iter().map(|e| e.queue.as_str()).collect();
+    let exactly: Vec<_> = envelopes.iter().map(|e| of(e).0).collect();
+    let not_before: Vec<_> = envelopes.iter().map(|e| of(e).1).collect();
+    let delays: Vec<_> = envelopes.iter().map(|e| of(e).2).collect();
+    let producers: Vec<_> = envelopes
+        .iter()
+        .map(|e| e.producer.map(WorkerId::get))
+        .collect();
+    let priorities: Vec<_> = envelopes.iter().map(|e| e.priority.rank()).collect();
+    let mut rows = sqlx::query!(
+        r#"
+        -- One row, with an array a column: what is common to many messages travels once.
+        with envelopes as materialized (
+            select
+                array_agg(q.id order by e.place) as queue_ids,
+                array_agg(
+                    coalesce(
+                        e.exactly,
+                        greatest(e.not_before, statement_timestamp() + e.delay * interval '1 microsecond')
+                    )
+                    order by e.place
+                ) as visible_at,
+                bool_and(q.id is not null) as known
+            from unnest($3::text[], $4::timestamptz[], $5::timestamptz[], $6::bigint[], $7::bigint[])
+                with ordinality as e (queue, exactly, not_before, delay, producer, place)
+            left join pgqrs.queues q
+                on q.name = e.queue
+                -- A suspended or stopped producer finds no queue.
+                and (e.producer is null or exists (
+                    select from pgqrs.workers w
+                    where w.id = e.producer and w.queue_id = q.id and w.status = 'ready'
+                ))
+        ), advanced as (
+            -- An earlier try that is still under way holds the row's lock, and is waited for.
+            insert into pgqrs.writers as w (token, sequence)
+            select $1, $2 from envelopes where envelopes.known
+            on conflict (token) do update set sequence = excluded.sequence
+                where w.sequence < excluded.sequence
+            returning sequence
+        ), stored as (
+            insert into pgqrs.messages (
+                queue_id, id, priority, visible_at, enqueued_at, producer_id, payload
+            )
+            overriding system value
+            select
+                envelopes.queue_ids[m.envelope],
+                m.id,
+                ($8::smallint[])[m.envelope],
+                envelopes.visible_at[m.envelope],
+                statement_timestamp(),
+                ($7::bigint[])[m.envelope],
+                m.payload::json
+            from advanced
+            cross join envelopes
+            cross join unnest($9::bigint[], $10::integer[], $11::text[]) as m (id, envelope, payload)
+        )
+        select
+            exists (select from advanced) as "stored!",
+            envelopes.queue_ids as "queue_ids!: Vec<Option<i32>>",
+            array(select nextval('pgqrs.messages_id_seq') from generate_series(1, $12::bigint)) as "ids!"
+        from envelopes
+        "#,
+        this.token,
+        this.sequence,
+        &queues as &[&str],
+        &exactly as &[Option<chrono::DateTime<chrono::Utc>>],
+        &not_before as &[Option<chrono::DateTime<chrono::Utc>>],
+        &delays,
+        &producers as &[Option<i64>],
+        &priorities,
+        &batch.ids,
+        &batch.envelope,
+        &batch.payloads as &[&str],
+        i64::try_from(draw).unwrap_or(i64::MAX),
+    )
+    // All of the answer, down to the end of the transaction: only then are the messages stored.
+    .fetch_all(connection)
+    .await?;
+    let row = rows.pop().ok_or(sqlx::Error::RowNotFound)?;
+    if row.stored {
+        return Ok(Written::Stored(row.ids));
+    }
+    let unknown = row.queue_ids.iter().enumerate();
+    let refused: Vec<_> = unknown
+        .filter_map(|(place, queue_id)| queue_id.is_none().then_some(place))
+        .collect();
+    Ok(match refused.is_empty() {
+        true => Written::Taken,
+        false => Written::Refused(refused),
+    })
+}
+
+/// Whether a try stored its messages, once it can't be under way any more: where it has not, it never will.
+pub(crate) async fn settle(connection: &mut PgConnection, this: Try) -> Result<bool> {
+    let rows = sqlx::query_scalar!(
+        "insert into pgqrs.writers as w (token, sequence) values ($1, $2::bigint + 1)
+         on conflict (token) do update
+             set sequence = case when w.sequence < $2 then $2 + 1 else w.sequence end
+         returning sequence",
+        this.token,
+        this.sequence,
+    )
+    .fetch_all(connection)
+    .await?;
+    let sequence = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    Ok(*sequence == this.sequence)
+}
+
+/// Deletes rows of writers that are long gone.
+pub(crate) async fn prune(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query!(
+        "delete from pgqrs.writers
+         where token = any (array(
+             select token from pgqrs.writers
+             where created_at < now() - interval '1 day'
+             order by created_at
+             limit 1000
+             for update skip locked
+         ))",
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
