@@ -18,7 +18,7 @@ use crate::{
         workers::{self, HeldMessage, WorkerFilter, WorkerInfo},
     },
     queue::{IntoQueue, QueueName},
-    store::{Acquire, Store},
+    store::Store,
     worker,
 };
 
@@ -80,7 +80,9 @@ impl Admin {
     /// # }
     /// ```
     pub async fn verify(&self) -> Result<SchemaVersion> {
-        schema::version(&mut *self.store.acquire().await?).await
+        self.store
+            .run(async |connection| schema::version(connection).await)
+            .await
     }
 
     /// Creates a queue.
@@ -90,7 +92,10 @@ impl Admin {
     /// [`Store::queue`](crate::Store::queue).
     pub async fn create_queue(&self, queue: impl IntoQueue) -> Result<QueueInfo> {
         let queue = queue.into_name()?;
-        let created = queues::create(&mut *self.store.acquire().await?, &queue).await?;
+        let created = self
+            .store
+            .run(async |connection| queues::create(connection, &queue).await)
+            .await?;
         created.ok_or(Error::QueueExists { queue })
     }
 
@@ -101,14 +106,18 @@ impl Admin {
     pub async fn queue(&self, queue: impl IntoQueue) -> Result<QueueInfo> {
         let queue = queue.into_name()?;
         found(
-            queues::find(&mut *self.store.acquire().await?, &queue).await?,
+            self.store
+                .run(async |connection| queues::find(connection, &queue).await)
+                .await?,
             queue,
         )
     }
 
     /// All queues, by name.
     pub async fn queues(&self) -> Result<Vec<QueueInfo>> {
-        queues::list(&mut *self.store.acquire().await?).await
+        self.store
+            .run(async |connection| queues::list(connection).await)
+            .await
     }
 
     /// Deletes an empty queue.
@@ -144,7 +153,9 @@ impl Admin {
     pub async fn purge_queue(&self, queue: impl IntoQueue) -> Result<u64> {
         let queue = queue.into_name()?;
         found(
-            queues::purge(&mut *self.store.acquire().await?, &queue).await?,
+            self.store
+                .run_long(async |connection| queues::purge(connection, &queue).await)
+                .await?,
             queue,
         )
     }
@@ -158,7 +169,9 @@ impl Admin {
     pub async fn queue_stats(&self, queue: impl IntoQueue) -> Result<QueueStats> {
         let queue = queue.into_name()?;
         found(
-            queues::stats(&mut *self.store.acquire().await?, &queue).await?,
+            self.store
+                .run_long(async |connection| queues::stats(connection, &queue).await)
+                .await?,
             queue,
         )
     }
@@ -174,7 +187,9 @@ impl Admin {
     ) -> Result<QueueInfo> {
         let queue = queue.into_name()?;
         found(
-            queues::configure(&mut *self.store.acquire().await?, &queue, options).await?,
+            self.store
+                .run(async |connection| queues::configure(connection, &queue, options).await)
+                .await?,
             queue,
         )
     }
@@ -183,23 +198,19 @@ impl Admin {
     ///
     /// A queue that doesn't exist has none.
     pub async fn messages(&self, queue: impl IntoQueue, page: Page) -> Result<Vec<QueuedMessage>> {
-        messages::list(
-            &mut *self.store.acquire().await?,
-            &queue.into_name()?,
-            &page,
-        )
-        .await
+        self.store
+            .run(async |connection| messages::list(connection, &queue.into_name()?, &page).await)
+            .await
     }
 
     /// Deletes a message that nobody holds. Gives `false` where there is none of that key, or a consumer
     /// holds it: then it may be handled already.
     pub async fn cancel(&self, queue: impl IntoQueue, message: MessageId) -> Result<bool> {
-        messages::cancel(
-            &mut *self.store.acquire().await?,
-            &queue.into_name()?,
-            message,
-        )
-        .await
+        self.store
+            .run(async |connection| {
+                messages::cancel(connection, &queue.into_name()?, message).await
+            })
+            .await
     }
 
     /// Moves a message that nobody holds to another time; the past is now. Gives `false` where there is
@@ -210,26 +221,23 @@ impl Admin {
         message: MessageId,
         time: DateTime<Utc>,
     ) -> Result<bool> {
-        let mut connection = self.store.acquire().await?;
-        messages::reschedule(
-            &mut connection,
-            &queue.into_name()?,
-            message,
-            Visible::At(time),
-        )
-        .await
+        let (queue, visible) = (queue.into_name()?, Visible::At(time));
+        self.store
+            .run(async |connection| {
+                messages::reschedule(connection, &queue, message, visible).await
+            })
+            .await
     }
 
     /// Dead letters of a queue, by their keys.
     ///
     /// A queue that doesn't exist has none.
     pub async fn dead_letters(&self, queue: impl IntoQueue, page: Page) -> Result<Vec<DeadLetter>> {
-        dead_letters::list(
-            &mut *self.store.acquire().await?,
-            &queue.into_name()?,
-            &page,
-        )
-        .await
+        self.store
+            .run(async |connection| {
+                dead_letters::list(connection, &queue.into_name()?, &page).await
+            })
+            .await
     }
 
     /// How many dead letters a queue has.
@@ -239,7 +247,9 @@ impl Admin {
     pub async fn dead_letter_count(&self, queue: impl IntoQueue) -> Result<u64> {
         let queue = queue.into_name()?;
         found(
-            dead_letters::count(&mut *self.store.acquire().await?, &queue).await?,
+            self.store
+                .run_long(async |connection| dead_letters::count(connection, &queue).await)
+                .await?,
             queue,
         )
     }
@@ -271,9 +281,12 @@ impl Admin {
         message: Option<MessageId>,
         age: Duration,
     ) -> Result<u64> {
-        let mut connection = self.store.acquire().await?;
-        let requeued = dead_letters::requeue(&mut connection, &queue, message, age).await?;
-        drop(connection);
+        let requeued = self
+            .store
+            .run_long(async |connection| {
+                dead_letters::requeue(connection, &queue, message, age).await
+            })
+            .await?;
         self.store.wakes().enqueued(self.store.pool(), &queue);
         found(requeued, queue)
     }
@@ -289,7 +302,11 @@ impl Admin {
     ) -> Result<u64> {
         let queue = queue.into_name()?;
         found(
-            dead_letters::purge(&mut *self.store.acquire().await?, &queue, older_than).await?,
+            self.store
+                .run_long(async |connection| {
+                    dead_letters::purge(connection, &queue, older_than).await
+                })
+                .await?,
             queue,
         )
     }
@@ -302,12 +319,9 @@ impl Admin {
         queue: impl IntoQueue,
         page: Page,
     ) -> Result<Vec<ArchivedMessage>> {
-        archive::list(
-            &mut *self.store.acquire().await?,
-            &queue.into_name()?,
-            &page,
-        )
-        .await
+        self.store
+            .run(async |connection| archive::list(connection, &queue.into_name()?, &page).await)
+            .await
     }
 
     /// Deletes messages that were archived at least this long ago. Gives the number of them.
@@ -317,7 +331,9 @@ impl Admin {
     pub async fn purge_archive(&self, queue: impl IntoQueue, older_than: Duration) -> Result<u64> {
         let queue = queue.into_name()?;
         found(
-            archive::purge(&mut *self.store.acquire().await?, &queue, older_than).await?,
+            self.store
+                .run_long(async |connection| archive::purge(connection, &queue, older_than).await)
+                .await?,
             queue,
         )
     }
@@ -337,7 +353,9 @@ impl Admin {
     /// # }
     /// ```
     pub async fn workers(&self, filter: &WorkerFilter) -> Result<Vec<WorkerInfo>> {
-        workers::list(&mut *self.store.acquire().await?, filter).await
+        self.store
+            .run(async |connection| workers::list(connection, filter).await)
+            .await
     }
 
     /// A worker.
@@ -345,7 +363,10 @@ impl Admin {
     /// # Errors
     /// [`Error::WorkerNotFound`].
     pub async fn worker(&self, worker: WorkerId) -> Result<WorkerInfo> {
-        let found = workers::find(&mut *self.store.acquire().await?, worker).await?;
+        let found = self
+            .store
+            .run(async |connection| workers::find(connection, worker).await)
+            .await?;
         found.ok_or(Error::WorkerNotFound { worker })
     }
 
@@ -387,14 +408,19 @@ impl Admin {
     /// # Errors
     /// [`Error::WorkerNotFound`].
     pub async fn remove_worker(&self, worker: WorkerId) -> Result<()> {
-        let removed = workers::remove(&mut *self.store.acquire().await?, worker).await?;
+        let removed = self
+            .store
+            .run(async |connection| workers::remove(connection, worker).await)
+            .await?;
         removed.map(drop).ok_or(Error::WorkerNotFound { worker })
     }
 
     /// Removes workers that have ended and were last heard of longer ago than this: those that were
     /// stopped, and those that crashed. Gives the number of them.
     pub async fn remove_ended_workers(&self, older_than: Duration) -> Result<u64> {
-        workers::remove_ended(&mut *self.store.acquire().await?, older_than).await
+        self.store
+            .run_long(async |connection| workers::remove_ended(connection, older_than).await)
+            .await
     }
 
     /// The messages that a worker holds under leases that still run, by the order in which those run out.
@@ -404,7 +430,10 @@ impl Admin {
     /// # Errors
     /// [`Error::WorkerNotFound`].
     pub async fn held_messages(&self, worker: WorkerId) -> Result<Vec<HeldMessage>> {
-        let held = workers::held(&mut *self.store.acquire().await?, worker).await?;
+        let held = self
+            .store
+            .run(async |connection| workers::held(connection, worker).await)
+            .await?;
         held.ok_or(Error::WorkerNotFound { worker })
     }
 
@@ -416,7 +445,10 @@ impl Admin {
     /// # Errors
     /// [`Error::WorkerNotFound`].
     pub async fn release(&self, worker: WorkerId) -> Result<u64> {
-        let released = messages::release_of(&mut *self.store.acquire().await?, worker).await?;
+        let released = self
+            .store
+            .run_long(async |connection| messages::release_of(connection, worker).await)
+            .await?;
         released.ok_or(Error::WorkerNotFound { worker })
     }
 }

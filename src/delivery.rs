@@ -22,7 +22,7 @@ use crate::{
     message::{Message, MessageId, Priority, Visible},
     postgres::messages::{self, Failure, Leased},
     retry::RetryPolicy,
-    store::{Acquire, Execute, Executor, Store},
+    store::{self, Execute, Executor, Store},
     telemetry,
 };
 
@@ -173,8 +173,9 @@ impl<T> Delivery<T> {
                     max: LONGEST_LEASE,
                 });
             }
-            let mut connection = store.acquire().await?;
-            let extended = messages::extend(&mut connection, &[held.leased], lease).await?;
+            let extended = store
+                .run(async |connection| messages::extend(connection, &[held.leased], lease).await)
+                .await?;
             match extended.first() {
                 Some((_, until)) => {
                     held.extended(*until);
@@ -278,11 +279,11 @@ impl<T> Delivery<T> {
             let span = telemetry::settle(verb, Some(id.get()));
             let call = async {
                 let settlement = settlement?;
-                let mut connection = on.acquire().await?;
-                match settlement
-                    .carry_out(&mut connection, self.lease.leased)
-                    .await?
-                {
+                let leased = self.lease.leased;
+                let held = store::run(on, async |connection| {
+                    settlement.carry_out(connection, leased).await
+                });
+                match held.await? {
                     true => Ok(()),
                     false => Err(Error::LeaseLost { message: id }),
                 }
@@ -379,10 +380,9 @@ pub fn ack_all<'c, T: Send + 'c>(
             .iter()
             .map(|delivery| delivery.lease.leased)
             .collect();
-        let call = async {
-            let mut connection = on.acquire().await?;
-            messages::ack(&mut connection, &leased).await
-        };
+        let call = store::run(on, async |connection| {
+            messages::ack(connection, &leased).await
+        });
         match call.instrument(span.clone()).await {
             Ok(mut acked) => {
                 acked.sort_unstable();

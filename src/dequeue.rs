@@ -12,7 +12,7 @@ use crate::{
     postgres::messages::{self, Claim},
     queue::{IntoQueue, QueueName, Readable},
     retry::RetryPolicy,
-    store::{Acquire, Execute, Store},
+    store::{Execute, Store},
     telemetry,
     worker::{CanDequeue, Worker},
 };
@@ -188,8 +188,9 @@ impl<S> Dequeue<S> {
                 from: reading.from,
             };
             let call = async {
-                let mut connection = on.acquire().await?;
-                let claimed = messages::claim(&mut connection, &claim, &[]).await?;
+                let claimed = on
+                    .run(async |connection| messages::claim(connection, &claim, &[]).await)
+                    .await?;
                 match claimed.refusal {
                     Some(refusal) => Err(refusal),
                     None => Ok(claimed),

@@ -13,10 +13,10 @@ use sqlx::PgPool;
 use tokio::{
     sync::Notify,
     task::JoinHandle,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
-use crate::{error::Result, lifecycle::WorkerId, postgres::workers, telemetry};
+use crate::{error::Result, lifecycle::WorkerId, postgres::workers, store::Lent, telemetry};
 
 /// After a failure the next try comes soon, so that a restart of the database costs no worker its life.
 const RETRY: Duration = Duration::from_secs(1);
@@ -149,14 +149,10 @@ async fn beat(shared: Arc<Shared>, pool: PgPool) {
             () = shared.changed.notified() => continue,
         }
         let due = shared.due();
-        match timeout(STATEMENT_TIMEOUT, once(&pool, &due)).await {
-            Ok(Ok(alive)) => shared.beaten(&due, &alive),
-            Ok(Err(error)) => {
+        match once(&pool, &due).await {
+            Ok(alive) => shared.beaten(&due, &alive),
+            Err(error) => {
                 telemetry::heartbeat_failed(&error.to_string());
-                shared.failed(&due);
-            }
-            Err(_) => {
-                telemetry::heartbeat_failed("the server did not answer");
                 shared.failed(&due);
             }
         }
@@ -164,5 +160,9 @@ async fn beat(shared: Arc<Shared>, pool: PgPool) {
 }
 
 async fn once(pool: &PgPool, due: &[i64]) -> Result<Vec<i64>> {
-    workers::heartbeat(&mut *pool.acquire().await?, due).await
+    let mut lent = Lent::of(pool).await?;
+    lent.within(STATEMENT_TIMEOUT, async |connection| {
+        workers::heartbeat(connection, due).await
+    })
+    .await
 }

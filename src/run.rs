@@ -17,6 +17,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
+use sqlx::PgConnection;
 use tokio::{
     sync::Notify,
     task::{JoinError, JoinSet},
@@ -32,7 +33,7 @@ use crate::{
     message::MessageId,
     postgres::messages::{self, Claim, Claimed, Failure, Leased},
     queue::{QueueName, Readable},
-    store::{Acquire, Execute, Store},
+    store::{Execute, PATIENCE, Store},
     telemetry,
     watermark::Reading,
     worker::Worker,
@@ -257,8 +258,6 @@ where
     })
 }
 
-/// For a statement whose server has vanished.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// After the deadline, for what is still to be told to the database.
@@ -610,6 +609,11 @@ where
         };
     }
 
+    /// How long a statement waits for its answer: so that there is time for another before the lease is over.
+    fn patience(&self) -> Duration {
+        (self.options.lease / 3).clamp(Duration::from_secs(1), PATIENCE)
+    }
+
     fn capacity(&self) -> usize {
         self.options.concurrency + self.pace.ahead(AHEAD).min(self.options.prefetch)
     }
@@ -635,7 +639,7 @@ where
         let reading = self.store.hints().begin(&self.queue);
         let done = mem::take(&mut self.unsettled.done);
         let (store, queue, worker) = (self.store.clone(), self.queue.clone(), self.worker);
-        let lease = self.options.lease;
+        let (lease, patience) = (self.options.lease, self.patience());
         self.statements.spawn(async move {
             let sent = Instant::now();
             let claim = Claim {
@@ -646,10 +650,13 @@ where
                 from: reading.from,
             };
             let span = telemetry::receive(queue.as_str());
-            let result = bounded(async {
-                let mut connection = store.acquire().await?;
-                messages::claim(&mut connection, &claim, &done).await
-            });
+            let result = async {
+                let mut lent = store.lend().await?;
+                lent.within(patience, async |connection| {
+                    messages::claim(connection, &claim, &done).await
+                })
+                .await
+            };
             let result = result.instrument(span.clone()).await;
             match &result {
                 Ok(claimed) => telemetry::batch(&span, claimed.messages.len()),
@@ -668,10 +675,11 @@ where
     fn start_settling(&mut self) {
         self.settling = true;
         let unsettled = mem::take(&mut self.unsettled);
-        let store = self.store.clone();
+        let (store, patience) = (self.store.clone(), self.patience());
         self.statements.spawn(async move {
             let span = telemetry::settle("settle", None);
-            let (rest, report, error) = settle(&store, unsettled).instrument(span.clone()).await;
+            let settling = settle(&store, unsettled, patience);
+            let (rest, report, error) = settling.instrument(span.clone()).await;
             if let Some(error) = &error {
                 telemetry::failed(&span, error);
             }
@@ -700,13 +708,17 @@ where
         }
         self.extending = true;
         let (store, lease) = (self.store.clone(), self.options.lease);
+        let patience = self.patience();
         self.statements.spawn(async move {
             let sent = Instant::now();
             let leased: Vec<_> = of.iter().map(|lease| lease.leased).collect();
-            let result = bounded(async {
-                let mut connection = store.acquire().await?;
-                messages::extend(&mut connection, &leased, lease).await
-            });
+            let result = async {
+                let mut lent = store.lend().await?;
+                lent.within(patience, async |connection| {
+                    messages::extend(connection, &leased, lease).await
+                })
+                .await
+            };
             Statement::Extended {
                 result: result.await,
                 of,
@@ -871,7 +883,7 @@ where
     fn next_deadline(&self) -> Instant {
         let mut next = self.extend_at;
         if self.extending {
-            next = Instant::now() + STATEMENT_TIMEOUT;
+            next = Instant::now() + PATIENCE;
         }
         if let Some(ending) = &self.ending {
             next = next.min(if ending.aborted {
@@ -901,17 +913,28 @@ impl Report {
 }
 
 /// What is left when it fails, what was done, and why it failed.
-async fn settle(store: &Store, mut rest: Unsettled) -> (Unsettled, Report, Option<Error>) {
+async fn settle(
+    store: &Store,
+    mut rest: Unsettled,
+    patience: Duration,
+) -> (Unsettled, Report, Option<Error>) {
     let mut report = Report::default();
-    let error = bounded(settle_all(store, &mut rest, &mut report))
+    let settled = async {
+        let mut lent = store.lend().await?;
+        lent.within(patience, async |connection| {
+            settle_all(connection, &mut rest, &mut report).await
+        })
         .await
-        .err();
+    };
+    let error = settled.await.err();
     (rest, report, error)
 }
 
-async fn settle_all(store: &Store, rest: &mut Unsettled, report: &mut Report) -> Result<()> {
-    let mut connection = store.acquire().await?;
-    let connection = &mut *connection;
+async fn settle_all(
+    connection: &mut PgConnection,
+    rest: &mut Unsettled,
+    report: &mut Report,
+) -> Result<()> {
     if !rest.done.is_empty() {
         let done = messages::ack(connection, &rest.done).await?.len();
         report.done += done as u64;
@@ -941,17 +964,6 @@ async fn settle_all(store: &Store, rest: &mut Unsettled, report: &mut Report) ->
         }
     }
     Ok(())
-}
-
-/// A statement that the server doesn't answer fails, after a while, as a broken connection.
-async fn bounded<T>(statement: impl Future<Output = Result<T>>) -> Result<T> {
-    timeout(STATEMENT_TIMEOUT, statement)
-        .await
-        .unwrap_or_else(|_| {
-            let silence =
-                std::io::Error::new(std::io::ErrorKind::TimedOut, "the server did not answer");
-            Err(Error::ConnectionLost(Arc::new(sqlx::Error::Io(silence))))
-        })
 }
 
 /// What the handler says; or that it panicked, or took too long.

@@ -127,6 +127,8 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
 /// For how long a connection can lie idle before it is pinged ahead of its next use.
 const TRUSTED_IDLE: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the store waits for the answer to a statement: for a server that has vanished without a word.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// The default of [`ConnectOptions::retry_for`]; and far less than what a writer's row is kept for.
 const RETRY_FOR: Duration = Duration::from_secs(30);
 const LONGEST_RETRY: Duration = Duration::from_secs(60 * 60);
@@ -269,9 +271,25 @@ impl Store {
         self.0.pool.options().get_acquire_timeout()
     }
 
+    /// Runs one statement of the store's own.
+    pub(crate) async fn run<T>(
+        &self,
+        statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
+    ) -> Result<T> {
+        self.lend().await?.within(PATIENCE, statement).await
+    }
+
+    /// Runs one statement that may be about very many rows.
+    pub(crate) async fn run_long<T>(
+        &self,
+        statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
+    ) -> Result<T> {
+        self.lend().await?.within(PATIENCE * 60, statement).await
+    }
+
     /// A connection for statements that are bounded in time.
     pub(crate) async fn lend(&self) -> Result<Lent> {
-        Ok(Lent(Some(self.acquire().await?)))
+        Lent::of(&self.0.pool).await
     }
 
     pub(crate) fn heartbeats(&self) -> &Heartbeats {
@@ -300,10 +318,13 @@ impl Store {
     /// ```
     pub async fn queue<Q: IntoQueue>(&self, queue: Q) -> Result<Queue<Q::Carries>> {
         let name = queue.into_name()?;
-        let mut connection = self.acquire().await?;
-        if queues::find(&mut connection, &name).await?.is_none() {
-            queues::create(&mut connection, &name).await?;
-        }
+        self.run(async |connection| {
+            if queues::find(connection, &name).await?.is_none() {
+                queues::create(connection, &name).await?;
+            }
+            Ok(())
+        })
+        .await?;
         Ok(Queue::named(name))
     }
 }
@@ -333,45 +354,64 @@ impl fmt::Debug for Store {
             .field("connections", &self.0.pool.size())
             .field("idle", &self.0.pool.num_idle())
             .field("payload_limit", &self.0.payload_limit)
+            .field("writers", &self.0.writers)
             .finish_non_exhaustive()
+    }
+}
+
+/// Runs one statement on whatever it is.
+pub(crate) async fn run<T>(
+    on: impl Executor,
+    statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
+) -> Result<T> {
+    match on.store() {
+        Some(store) => store.run(statement).await,
+        // The caller's own connection, and the caller's own patience.
+        None => statement(&mut *on.acquire().await?).await,
     }
 }
 
 /// A connection of the store's. Given up in the middle of a statement, it is closed: it may never answer, and
 /// would keep its place in the pool for as long.
-pub(crate) struct Lent(Option<PoolConnection<Postgres>>);
+pub(crate) struct Lent {
+    connection: Option<PoolConnection<Postgres>>,
+    answered: bool,
+}
 
 impl Lent {
+    pub(crate) async fn of(pool: &PgPool) -> Result<Self> {
+        let connection = Some(Acquire::acquire(pool).await?);
+        let answered = true;
+        Ok(Self {
+            connection,
+            answered,
+        })
+    }
+
     /// Runs a statement, which fails as on a broken connection where the server doesn't answer in time.
     pub(crate) async fn within<T>(
         &mut self,
         limit: Duration,
         statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
     ) -> Result<T> {
-        let silence = |what| {
-            let silence = io::Error::new(io::ErrorKind::TimedOut, what);
+        let silence = || {
+            let silence = io::Error::new(io::ErrorKind::TimedOut, "the server did not answer");
             Error::ConnectionLost(Arc::new(sqlx::Error::Io(silence)))
         };
-        let Some(connection) = self.0.take() else {
-            return Err(silence("the connection was given up"));
+        let Some(connection) = &mut self.connection else {
+            return Err(silence());
         };
-        let mut given_up = GivenUp(Some(connection));
-        let Some(connection) = &mut given_up.0 else {
-            return Err(silence("the connection was given up"));
-        };
-        let outcome = timeout(limit, statement(connection))
-            .await
-            .map_err(|_| silence("the server did not answer"))?;
-        self.0 = given_up.0.take();
+        self.answered = false;
+        let outcome = timeout(limit, statement(connection)).await;
+        let outcome = outcome.map_err(|_| silence())?;
+        self.answered = true;
         outcome
     }
 }
 
-struct GivenUp(Option<PoolConnection<Postgres>>);
-
-impl Drop for GivenUp {
+impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
+        if let (false, Some(connection)) = (self.answered, self.connection.take()) {
             drop(connection.detach());
         }
     }

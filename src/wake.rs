@@ -20,7 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{error::Result, postgres::messages, queue::QueueName, telemetry};
+use crate::{error::Result, postgres::messages, queue::QueueName, store::Lent, telemetry};
 
 /// The channel of NOTIFY; its payload is a queue's name.
 const CHANNEL: &str = "pgqrs";
@@ -141,13 +141,15 @@ impl Wakes {
 
 async fn tell(shared: Arc<Shared>, pool: PgPool) {
     while let Some(queues) = shared.untold() {
-        let told = timeout(STATEMENT_TIMEOUT, async {
-            messages::notify(&mut *pool.acquire().await?, CHANNEL, &queues).await
-        });
-        match told.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => telemetry::hint_failed(&error.to_string()),
-            Err(_) => telemetry::hint_failed("the server did not answer"),
+        let told = async {
+            let mut lent = Lent::of(&pool).await?;
+            lent.within(STATEMENT_TIMEOUT, async |connection| {
+                messages::notify(connection, CHANNEL, &queues).await
+            })
+            .await
+        };
+        if let Err(error) = told.await {
+            telemetry::hint_failed(&error.to_string());
         }
         sleep(PAUSE).await;
     }
@@ -166,8 +168,14 @@ async fn hear(shared: Arc<Shared>, pool: PgPool) {
                         Ok(Ok(Some(notification))) => shared.wake(notification.payload()),
                         // The connection is gone.
                         Ok(Ok(None) | Err(_)) => break,
-                        Err(_) if shared.has_sleepers() => {}
-                        Err(_) => return,
+                        Err(_) if !shared.has_sleepers() => return,
+                        // Silence is as it should be, or the server has vanished: a question tells.
+                        Err(_) => {
+                            match timeout(STATEMENT_TIMEOUT, listener.listen(CHANNEL)).await {
+                                Ok(Ok(())) => {}
+                                Ok(Err(_)) | Err(_) => break,
+                            }
+                        }
                     }
                 }
             }

@@ -10,7 +10,7 @@ use crate::{
     lifecycle::{Transition, WorkerId, WorkerKind, WorkerStatus},
     postgres::workers::{self, Identity},
     queue::{IntoQueue, QueueName},
-    store::{Acquire, Execute, Store},
+    store::{Execute, Store},
     telemetry,
 };
 
@@ -107,11 +107,10 @@ pub trait Worker: sealed::Registered {
         let registration = self.registration();
         Execute::new(async move {
             let worker = registration.id;
-            let mut connection = registration.store.acquire().await?;
-            match workers::heartbeat(&mut connection, &[worker.get()])
-                .await?
-                .is_empty()
-            {
+            let beat = registration
+                .store
+                .run(async |connection| workers::heartbeat(connection, &[worker.get()]).await);
+            match beat.await?.is_empty() {
                 true => Err(Error::WorkerStopped { worker }),
                 false => Ok(()),
             }
@@ -161,7 +160,9 @@ pub trait Worker: sealed::Registered {
 
 /// One step, by whomever. Shutting down what is stopped is no step, and no error.
 pub(crate) async fn step(store: &Store, worker: WorkerId, transition: Transition) -> Result<()> {
-    let outcome = workers::step(&mut *store.acquire().await?, worker, transition).await?;
+    let outcome = store
+        .run(async |connection| workers::step(connection, worker, transition).await)
+        .await?;
     let to = transition.to();
     match outcome {
         None => Err(Error::WorkerStopped { worker }),
@@ -231,7 +232,9 @@ pub struct Registration {
 
 impl Registration {
     async fn state(&self, max_age: Duration) -> Result<Option<(WorkerStatus, bool)>> {
-        workers::state(&mut *self.store.acquire().await?, self.id, max_age).await
+        self.store
+            .run(async |connection| workers::state(connection, self.id, max_age).await)
+            .await
     }
 }
 
@@ -306,7 +309,9 @@ impl Applicant {
             queue: &queue,
         };
         let stale_after = interval * MISSED_HEARTBEATS;
-        let id = workers::register(&mut *store.acquire().await?, &identity, stale_after).await?;
+        let id = store
+            .run(async |connection| workers::register(connection, &identity, stale_after).await)
+            .await?;
         telemetry::registered(id, kind, &queue);
         let beating = store.heartbeats().join(store.pool(), id, interval);
         Ok(Arc::new(Registration {
