@@ -20,7 +20,7 @@ use sqlx::{
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::timeout;
+use tokio::{runtime::Handle, time::timeout};
 use typed_builder::TypedBuilder;
 
 use crate::{
@@ -411,8 +411,15 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let (false, Some(connection)) = (self.answered, self.connection.take()) {
-            drop(connection.detach());
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        match Handle::try_current() {
+            // The pool tests what comes back, and would wait for a vanished server until TCP gives up.
+            Ok(runtime) if self.answered => {
+                runtime.spawn(timeout(PING_TIMEOUT, connection.return_to_pool()));
+            }
+            _ => drop(connection.detach()),
         }
     }
 }

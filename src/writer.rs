@@ -147,6 +147,8 @@ impl Writers {
     /// What the next statement carries; or none, and then the writer is idle: under the same lock by which
     /// the next send looks for one, so that none falls between.
     fn next(&self, writer: &mut Option<Writer>) -> Option<Vec<Parcel>> {
+        // Given back after the lock is.
+        let _lent;
         let mut state = self.lock();
         let (mut group, mut messages, mut bytes) = (Vec::new(), 0, 0);
         while let Some(parcel) = state.waiting.front() {
@@ -167,7 +169,9 @@ impl Writers {
         }
         if group.is_empty() {
             state.running -= 1;
-            state.idle.extend(writer.take());
+            let mut writer = writer.take()?;
+            _lent = writer.lent.take();
+            state.idle.push(writer);
             return None;
         }
         Some(group)
@@ -271,6 +275,8 @@ struct Writer {
     sequence: i64,
     since: Option<Instant>,
     ids: Ids,
+    /// Kept from one statement to the next, while there is one.
+    lent: Option<Lent>,
 }
 
 /// Ids that were drawn ahead.
@@ -317,6 +323,7 @@ impl Default for Writer {
             sequence: 0,
             since: None,
             ids: Ids::default(),
+            lent: None,
         }
     }
 }
@@ -412,23 +419,23 @@ impl Writer {
         if self.sequence >= 2 * STATEMENTS || since.elapsed() > LIFETIME {
             self.renew();
         }
-        if is_new {
-            let prune = async {
-                let mut lent = store.lend().await?;
-                lent.within(store.writers().sending.patience(), writers::prune)
-                    .await
-            };
-            if let Err(error) = prune.await {
+        if let (true, Some(lent)) = (is_new, &mut self.lent) {
+            let patience = store.writers().sending.patience();
+            if let Err(error) = lent.within(patience, writers::prune).await {
                 telemetry::prune_failed(&error);
+                self.lent = None;
             }
         }
     }
 
     async fn attempt(&mut self, store: &Store, group: &mut [Parcel]) -> Tried {
         let patience = store.writers().sending.patience();
-        let mut lent = match store.lend().await {
-            Ok(lent) => lent,
-            Err(error) => return Tried::NotSent(error),
+        let mut lent = match self.lent.take() {
+            Some(lent) => lent,
+            None => match store.lend().await {
+                Ok(lent) => lent,
+                Err(error) => return Tried::NotSent(error),
+            },
         };
         let opened = store.writers().opened.load(Ordering::Relaxed);
         if self.ids.at != opened {
@@ -486,6 +493,8 @@ impl Writer {
                 let commit = started.elapsed().saturating_sub(rows);
                 let mut state = store.writers().lock();
                 state.commit = (state.commit * 7 + commit) / 8;
+                drop(state);
+                self.lent = Some(lent);
                 Tried::Stored
             }
             Ok(Written::Refused(places)) => {
