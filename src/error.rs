@@ -244,6 +244,18 @@ pub enum Error {
     #[error("the connection to PostgreSQL broke; whether the statement took effect is not known")]
     ConnectionLost(#[source] Arc<sqlx::Error>),
 
+    /// A send could not be made for as long as [`ConnectOptions::retry_for`](crate::ConnectOptions) allows.
+    /// Nothing was stored, and nothing will be.
+    #[error(
+        "nothing was stored: each try failed, for {after:?}; see whether the server is there, and raise `ConnectOptions::retry_for` where it takes longer to come back"
+    )]
+    NotStored {
+        /// How long it was tried.
+        after: Duration,
+        /// Why the last try failed.
+        source: Box<Error>,
+    },
+
     /// The time for a send ran out while the server's last word on it was outstanding: the messages are
     /// stored, each once, or they are not, and will not be.
     #[error(
@@ -270,7 +282,7 @@ impl Error {
     /// making it again may store it twice.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::AcquireTimeout { .. } | Self::ConnectionLost(_) => true,
+            Self::AcquireTimeout { .. } | Self::NotStored { .. } | Self::ConnectionLost(_) => true,
             Self::Connect(source) | Self::Database(source) => match &**source {
                 sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
                 sqlx::Error::Database(refusal) => {
@@ -311,6 +323,7 @@ impl Error {
             Self::Closed => "Closed",
             Self::Connect(_) => "Connect",
             Self::ConnectionLost(_) => "ConnectionLost",
+            Self::NotStored { .. } => "NotStored",
             Self::OutcomeUnknown { .. } => "OutcomeUnknown",
             Self::Database(_) => "Database",
         }

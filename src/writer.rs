@@ -95,6 +95,7 @@ struct Parcel {
     bytes: usize,
     /// Drawn ahead of the first try.
     ids: Vec<i64>,
+    started: Instant,
     deadline: Instant,
     sender: oneshot::Sender<Result<Vec<MessageId>>>,
     _room: OwnedSemaphorePermit,
@@ -105,6 +106,11 @@ impl Parcel {
         let ids = outcome.map(|()| self.ids.into_iter().map(MessageId::from).collect());
         // Nobody may be waiting any more.
         let _ = self.sender.send(ids);
+    }
+
+    fn tell_not_stored(self, why: &Error) {
+        let (after, source) = (self.started.elapsed(), Box::new(why.clone()));
+        self.tell(Err(Error::NotStored { after, source }));
     }
 
     fn tell_unknown(self, why: &Error) {
@@ -211,6 +217,7 @@ pub(crate) async fn send(
         payloads,
         bytes,
         ids: Vec::new(),
+        started,
         deadline: started + writers.sending.retry_for,
         sender,
         _room: room,
@@ -354,8 +361,7 @@ impl Writer {
                     }
                     Tried::NotSent(error) | Tried::Failed(error) => {
                         telemetry::send_failed(&error);
-                        let expired = take_expired(&mut group);
-                        expired.for_each(|parcel| parcel.tell(Err(error.clone())));
+                        take_expired(&mut group).for_each(|parcel| parcel.tell_not_stored(&error));
                         wait(&mut backoff, &group).await;
                     }
                     Tried::Unknown(error) => self.find_out(store, &mut group, error).await,

@@ -10,6 +10,7 @@ mod delivery;
 mod dequeue;
 mod enqueue;
 mod examples;
+mod faults;
 mod flow;
 mod install;
 mod model;

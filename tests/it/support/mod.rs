@@ -2,6 +2,7 @@
 //! which is moved by moving rows.
 
 pub(crate) mod consumers;
+pub(crate) mod faults;
 pub(crate) mod proxy;
 pub(crate) mod server;
 

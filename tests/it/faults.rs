@@ -1,0 +1,401 @@
+//! Whatever breaks between clients and server, and whoever is killed: what was acknowledged is stored once,
+//! what was refused is not, and what was stored is handled. Faults are drawn from a seed, which is printed;
+//! `PGQRS_SEED` makes the same draws again, and `PGQRS_FAULTS` asks for more of them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    env,
+    process::Stdio,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use pgqrs::{ConnectOptions, Delivery, Error, Outcome, Store};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::{
+    examples::compiled,
+    support::{TestResult, count, faults::Faults, server::Server},
+};
+
+type Outcomes<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// What became of one call: its payloads, and what it was told.
+struct Call {
+    payloads: Vec<String>,
+    told: Told,
+}
+
+enum Told {
+    Stored(Vec<i64>),
+    Refused(String),
+    /// The ids, where it was told them.
+    Unknown(Option<Vec<i64>>),
+}
+
+#[derive(Default)]
+struct Ledger {
+    calls: Mutex<Vec<Call>>,
+    handled: Mutex<Vec<(i64, String)>>,
+    over: AtomicBool,
+    sent: AtomicUsize,
+}
+
+impl Ledger {
+    fn note(&self, payloads: Vec<String>, told: Told) {
+        self.sent.fetch_add(payloads.len(), Ordering::Relaxed);
+        let mut calls = self.calls.lock().expect("no panic while it is held");
+        calls.push(Call { payloads, told });
+    }
+
+    fn handle(&self, id: i64, payload: &str) {
+        let mut handled = self.handled.lock().expect("no panic while it is held");
+        handled.push((id, payload.to_owned()));
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+}
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    let given = env::var(variable).ok();
+    given.and_then(|n| n.parse().ok()).unwrap_or(otherwise)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_breaks_what_is_acknowledged_is_stored_once_and_handled() -> TestResult {
+    let seed = number("PGQRS_SEED", rand::random::<u32>().into());
+    let wanted = usize::try_from(number("PGQRS_FAULTS", 500))?;
+    eprintln!("{wanted} faults; the same draws again: PGQRS_SEED={seed}");
+    let server = Server::start().await?;
+    let direct = direct(&server).await?;
+    let proxy = Faults::start("127.0.0.1", server.port(), seed).await?;
+    let url = format!("postgres://postgres@127.0.0.1:{}/postgres", proxy.port());
+    let ledger = Arc::new(Ledger::default());
+
+    let mut senders = JoinSet::new();
+    let mut consumers = JoinSet::new();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    for n in 0..2_u64 {
+        let store = connect(&url).await?;
+        for task in 0..4 {
+            let random = StdRng::seed_from_u64(seed ^ (n * 4 + task + 1));
+            senders.spawn(send(
+                store.clone(),
+                n * 4 + task,
+                Arc::clone(&ledger),
+                random,
+            ));
+        }
+        let store = connect(&url).await?;
+        consumers.spawn(consume(store, Arc::clone(&ledger), stopped.clone()));
+    }
+    proxy.arm(true);
+
+    // What an operator does, or what befalls one.
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut processes = 0;
+    let mut others = 0;
+    let mut told = Instant::now();
+    while proxy.done() + others < wanted {
+        match random.random_range(0..100) {
+            0..75 => terminate_one(&direct).await,
+            75..85 => {
+                processes += 1;
+                let program = ["producer_process", "handler_process"][processes % 2];
+                kill_a_process(program, &server.url(), processes, &ledger, &mut random).await?;
+            }
+            _ => {
+                let mode = ["fast", "immediate"][random.random_range(0..2)];
+                restart(&server, mode).await?;
+            }
+        }
+        others += 1;
+        // Between them there is time for the proxy's own, and for calls that succeed.
+        let so_far = proxy.done();
+        let pause = timeout(Duration::from_millis(400), async {
+            while proxy.done() < so_far + 10 {
+                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let _ = pause.await;
+        if told.elapsed() > Duration::from_secs(5) {
+            told = Instant::now();
+            let faults = proxy.done() + others;
+            let sent = ledger.sent.load(Ordering::Relaxed);
+            eprintln!("{faults} of {wanted} faults, {sent} messages sent");
+        }
+    }
+    ledger.over.store(true, Ordering::Relaxed);
+    let faults = proxy.done() + others;
+
+    // Every call comes to its end while things go on breaking; what is left is handled in peace.
+    let calls = async { while senders.join_next().await.is_some() {} };
+    timeout(Duration::from_secs(60), calls)
+        .await
+        .map_err(|_| format!("a send hangs; seed {seed}"))?;
+    proxy.arm(false);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while count(&direct).await? > 0 {
+        assert!(Instant::now() < deadline, "messages are left; seed {seed}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    stop.send(true)?;
+    let ends = async {
+        while let Some(ended) = consumers.join_next().await {
+            ended??;
+        }
+        Outcomes::Ok(())
+    };
+    timeout(Duration::from_secs(60), ends)
+        .await
+        .map_err(|_| format!("a consumer hangs; seed {seed}"))?
+        .map_err(|error| format!("a consumer ended: {error}; seed {seed}"))?;
+
+    let summary = check(&ledger, &direct)
+        .await
+        .map_err(|why| format!("{why}; seed {seed}"))?;
+    eprintln!("{faults} faults: {summary}");
+    Ok(())
+}
+
+/// Past the proxy: the schema, and a log of all that is ever stored.
+async fn direct(server: &Server) -> Result<PgPool, Box<dyn std::error::Error>> {
+    let options = ConnectOptions::builder()
+        .url(server.url())
+        .install(true)
+        .build();
+    let store = pgqrs::connect_with(options).await?;
+    store.queue("tasks").await?;
+    // None becomes a dead letter: each delivery that a fault undoes counts as an attempt.
+    sqlx::raw_sql(
+        "update pgqrs.queues set max_attempts = 1000000;
+         create table public.log (id bigint not null, payload text not null);
+         create function public.log() returns trigger language plpgsql as
+             $$ begin insert into public.log values (new.id, new.payload::text); return new; end $$;
+         create trigger log after insert on pgqrs.messages for each row execute function public.log()",
+    )
+    .execute(store.pool())
+    .await?;
+    // With pings: each restart breaks its connections.
+    Ok(PgPool::connect(&server.url()).await?)
+}
+
+async fn connect(url: &str) -> pgqrs::Result<Store> {
+    let options = ConnectOptions::builder()
+        .url(url)
+        .max_connections(4)
+        .acquire_timeout(Duration::from_secs(2))
+        .retry_for(Duration::from_secs(3))
+        .build();
+    pgqrs::connect_with(options).await
+}
+
+/// One message, a few, or more than fit into one statement.
+async fn send(store: Store, sender: u64, ledger: Arc<Ledger>, mut random: StdRng) {
+    let mut n = 0;
+    while !ledger.is_over() {
+        let messages = match random.random_range(0..200) {
+            0 => 1_500,
+            1..40 => random.random_range(2..40),
+            _ => 1,
+        };
+        let payloads: Vec<Value> = (0..messages)
+            .map(|_| {
+                n += 1;
+                json!({"sender": sender, "n": n})
+            })
+            .collect();
+        let sent = pgqrs::enqueue()
+            .messages(&payloads)
+            .to("tasks")
+            .execute(&store)
+            .await;
+        let told = match sent {
+            Ok(ids) => Told::Stored(ids.iter().map(|id| id.get()).collect()),
+            Err(Error::OutcomeUnknown { ids, .. }) => {
+                Told::Unknown(Some(ids.iter().map(|id| id.get()).collect()))
+            }
+            Err(error) => Told::Refused(error.to_string()),
+        };
+        ledger.note(payloads.iter().map(Value::to_string).collect(), told);
+    }
+}
+
+/// Until it is told to stop; it must not end by itself.
+async fn consume(
+    store: Store,
+    ledger: Arc<Ledger>,
+    mut stopped: tokio::sync::watch::Receiver<bool>,
+) -> Outcomes<()> {
+    let consumer = loop {
+        let consumer = pgqrs::consumer("worker", 0, "tasks")
+            .concurrency(8)
+            .lease(Duration::from_secs(3))
+            .poll_interval(Duration::from_millis(200));
+        match consumer.create(&store).await {
+            Ok(consumer) => break consumer,
+            Err(error) if error.is_retryable() => {}
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let told = stopped.clone();
+    let run = consumer.run(move |delivery: Delivery<Value>| {
+        ledger.handle(delivery.id().get(), delivery.raw_payload());
+        async { Outcome::Done }
+    });
+    run.with_graceful_shutdown(async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    })
+    .await?;
+    match *told.borrow() {
+        true => Ok(()),
+        false => Err("a consumer stopped by itself".into()),
+    }
+}
+
+async fn terminate_one(direct: &PgPool) {
+    // The server may be away, or have nobody to terminate.
+    let _ = sqlx::query(
+        "select pg_terminate_backend(pid) from pg_stat_activity
+         where application_name = 'pgqrs' and backend_type = 'client backend' order by random() limit 1",
+    )
+    .execute(direct)
+    .await;
+}
+
+async fn restart(server: &Server, mode: &'static str) -> TestResult {
+    tokio::task::block_in_place(|| {
+        server.down(mode)?;
+        server.up()
+    })
+}
+
+/// A process that sends, or that consumes, is killed in the middle of it.
+async fn kill_a_process(
+    program: &str,
+    url: &str,
+    n: usize,
+    ledger: &Arc<Ledger>,
+    random: &mut StdRng,
+) -> TestResult {
+    let mut child: Child = Command::new(compiled(program))
+        .arg(n.to_string())
+        .env("DATABASE_URL", url)
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
+    let mut left = random.random_range(1..200);
+    while let Ok(Ok(Some(line))) = timeout(Duration::from_millis(500), lines.next_line()).await {
+        note_line(&line, ledger);
+        left -= 1;
+        if left == 0 {
+            break;
+        }
+    }
+    child.start_kill()?;
+    child.wait().await?;
+    // What it said before it died still stands.
+    while let Ok(Some(line)) = lines.next_line().await {
+        note_line(&line, ledger);
+    }
+    Ok(())
+}
+
+fn note_line(line: &str, ledger: &Ledger) {
+    let mut words = line.splitn(3, ' ');
+    let (what, id, payload) = (words.next(), words.next(), words.next());
+    let (Some(what), Some(Ok(id)), Some(payload)) = (what, id.map(str::parse), payload) else {
+        return;
+    };
+    match what {
+        "sent" => ledger.note(vec![payload.to_owned()], Told::Stored(vec![id])),
+        "done" => ledger.handle(id, payload),
+        _ => {}
+    }
+}
+
+async fn check(ledger: &Ledger, direct: &PgPool) -> Result<String, Box<dyn std::error::Error>> {
+    let log: Vec<(i64, String)> = sqlx::query_as("select id, payload from public.log")
+        .fetch_all(direct)
+        .await?;
+    let mut stored: HashMap<&str, i64> = HashMap::new();
+    let mut ids = HashSet::new();
+    for (id, payload) in &log {
+        if let Some(other) = stored.insert(payload, *id) {
+            return Err(format!("{payload} is stored twice: {other} and {id}").into());
+        }
+        if !ids.insert(id) {
+            return Err(format!("id {id} is that of two messages").into());
+        }
+    }
+    let (mut acknowledged, mut refused, mut unknown, mut unknown_stored) = (0, 0, 0, 0);
+    let mut errors: HashMap<String, usize> = HashMap::new();
+    for Call { payloads, told } in ledger
+        .calls
+        .lock()
+        .expect("no panic while it is held")
+        .iter()
+    {
+        let found = payloads
+            .iter()
+            .filter_map(|payload| stored.get(&**payload).copied());
+        let found: Vec<_> = found.collect();
+        match told {
+            Told::Stored(ids) => {
+                acknowledged += payloads.len();
+                if found != *ids {
+                    return Err(format!("{payloads:?} should be {ids:?}, and are {found:?}").into());
+                }
+            }
+            Told::Refused(error) => {
+                refused += payloads.len();
+                *errors.entry(error.clone()).or_default() += 1;
+                if !found.is_empty() {
+                    return Err(format!("refused with {error:?}, and stored: {payloads:?}").into());
+                }
+            }
+            Told::Unknown(ids) => {
+                unknown += payloads.len();
+                unknown_stored += found.len();
+                if !found.is_empty() && ids.as_ref().is_some_and(|ids| *ids != found) {
+                    return Err(format!("{payloads:?} may be {ids:?}, and are {found:?}").into());
+                }
+            }
+        }
+    }
+    let handled = ledger.handled.lock().expect("no panic while it is held");
+    let at_least_once: HashSet<_> = handled
+        .iter()
+        .map(|(id, payload)| (*id, &**payload))
+        .collect();
+    for (id, payload) in &log {
+        // One that a killed process had handled, and not yet said so, is gone with it.
+        if !at_least_once.contains(&(*id, &**payload)) {
+            return Err(format!("{id}, {payload}, was never handled").into());
+        }
+    }
+    if acknowledged == 0 {
+        return Err("nothing was acknowledged".into());
+    }
+    Ok(format!(
+        "{acknowledged} messages acknowledged, {refused} refused ({errors:?}), {unknown} of unknown outcome, \
+         {unknown_stored} of them stored; {} handlings of {} messages",
+        handled.len(),
+        log.len(),
+    ))
+}

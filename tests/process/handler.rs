@@ -1,0 +1,21 @@
+//! A consumer that handles one message after another, and says so before it acknowledges, to be killed.
+
+use std::{env, time::Duration};
+
+use pgqrs::{Delivery, Outcome};
+use serde_json::Value;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let store = pgqrs::connect(&env::var("DATABASE_URL")?).await?;
+    let consumer = pgqrs::consumer("doomed", 0, "tasks")
+        .concurrency(4)
+        .lease(Duration::from_secs(3))
+        .create(&store);
+    let run = consumer.await?.run(async |delivery: Delivery<Value>| {
+        println!("done {} {}", delivery.id(), delivery.raw_payload());
+        Outcome::Done
+    });
+    run.await?;
+    Ok(())
+}
