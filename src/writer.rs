@@ -44,8 +44,9 @@ const A_ROW: Duration = Duration::from_micros(8);
 /// so long, since rows are pruned a day after they were made.
 const STATEMENTS: i64 = 1_000;
 const LIFETIME: Duration = Duration::from_secs(60 * 60);
-/// Ids are drawn ahead, so many at least.
-pub(crate) const BLOCK: usize = 16;
+/// Ids are drawn ahead: for a few statements, but so many at least.
+pub(crate) const BLOCK: usize = 64;
+const LARGEST_BLOCK: usize = 4_000;
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 
@@ -450,7 +451,8 @@ impl Writer {
         let without = group.iter().filter(|parcel| parcel.ids.is_empty());
         let needed: usize = without.map(|parcel| parcel.payloads.len()).sum();
         if self.ids.drawn.len() < needed {
-            let missing = (needed - self.ids.drawn.len()).max(BLOCK);
+            // For this statement, and for a few like it.
+            let missing = (needed * 4).clamp(BLOCK, LARGEST_BLOCK).max(needed);
             let drawn = lent.within(patience, async |connection| {
                 writers::reserve(connection, missing).await
             });
@@ -460,11 +462,6 @@ impl Writer {
             }
         }
         self.ids.deal(group);
-        // As many as this statement took, for the next: on the way, so that they cost no round trip.
-        let draw = match self.ids.drawn.len() < needed {
-            true => needed.clamp(BLOCK, messages::CHUNK_MESSAGES),
-            false => 0,
-        };
         // So many numbers: one for each statement. The last one's tells of all.
         let statements = match &*group {
             [one] => chunks(&one.payloads).count(),
@@ -486,14 +483,13 @@ impl Writer {
                 let this = self.last();
                 let batch = lay_out(group);
                 lent.within(patience, async |connection| {
-                    writers::write(connection, this, &batch, draw).await
+                    writers::write(connection, this, &batch).await
                 })
                 .await
             }
         };
         match written {
-            Ok(Written::Stored(drawn)) => {
-                self.ids.put(drawn, opened);
+            Ok(Written::Stored) => {
                 let rows = group.iter().map(|one| one.payloads.len()).sum::<usize>();
                 let rows = A_ROW * u32::try_from(rows).unwrap_or(u32::MAX);
                 let commit = started.elapsed().saturating_sub(rows);
@@ -661,12 +657,12 @@ async fn write_large(
             envelope: vec![1; chunk.len()],
             payloads: chunk.iter().map(String::as_str).collect(),
         };
-        match writers::write(&mut transaction, Try { token, sequence }, &batch, 0).await? {
-            Written::Stored(_) => {}
+        match writers::write(&mut transaction, Try { token, sequence }, &batch).await? {
+            Written::Stored => {}
             written => return Ok(written),
         }
         (ids, sequence) = (rest, sequence + 2);
     }
     transaction.commit().await?;
-    Ok(Written::Stored(Vec::new()))
+    Ok(Written::Stored)
 }
