@@ -84,7 +84,7 @@ create table pgqrs.dead_letters (
     payload json not null,
     reason text not null,
     last_error text,
-    died_at timestamptz not null default now(),
+    died_at timestamptz not null default statement_timestamp(),
     primary key (queue_id, id)
 );
 
@@ -98,7 +98,7 @@ create table pgqrs.archive (
     consumer_id bigint,
     headers json,
     payload json not null,
-    archived_at timestamptz not null default now(),
+    archived_at timestamptz not null default statement_timestamp(),
     primary key (queue_id, id)
 );
 

@@ -171,7 +171,7 @@ impl<C> ConsumerBuilder<C> {
                 let (lease, min, max) = (options.lease, SHORTEST_LEASE, LONGEST_LEASE);
                 return Err(Error::LeaseOutOfRange { lease, min, max });
             }
-            let registration = applicant.register(store).await?;
+            let registration = applicant.retry(options.retry).register(store).await?;
             let stop = watch::Sender::new(false);
             let handle = ConsumerHandle {
                 registration,

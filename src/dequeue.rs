@@ -9,7 +9,7 @@ use crate::{
     delivery::Delivery,
     error::{Error, Result},
     lifecycle::WorkerId,
-    postgres::messages::{self, Claim},
+    postgres::messages::{self, Claim, Claimed},
     queue::{IntoQueue, QueueName, Readable},
     retry::RetryPolicy,
     store::{Execute, Store},
@@ -46,6 +46,7 @@ pub fn dequeue() -> Dequeue {
         source: NoSource(()),
         limit: 1,
         lease: DEFAULT_LEASE,
+        retry: RetryPolicy::default(),
     }
 }
 
@@ -68,6 +69,7 @@ pub struct Dequeue<S = NoSource> {
     source: S,
     limit: u32,
     lease: Duration,
+    retry: RetryPolicy,
 }
 
 const DEFAULT_LEASE: Duration = Duration::from_secs(30);
@@ -97,6 +99,7 @@ impl<S> Dequeue<S> {
             },
             limit: self.limit,
             lease: self.lease,
+            retry: self.retry,
         }
     }
 
@@ -122,6 +125,7 @@ impl<S> Dequeue<S> {
             },
             limit: self.limit,
             lease: self.lease,
+            retry: consumer.registration().retry(),
         }
     }
 
@@ -162,6 +166,7 @@ impl<S> Dequeue<S> {
             source,
             limit,
             lease,
+            retry,
         } = self;
         Execute::new(async move {
             if !(1..=HIGHEST_LIMIT).contains(&limit) {
@@ -179,36 +184,41 @@ impl<S> Dequeue<S> {
             }
             let (queue, consumer, decode) = source.into_parts()?;
             let span = telemetry::receive(queue.as_str());
-            let reading = on.hints().begin(&queue);
-            let claim = Claim {
-                queue: &queue,
-                consumer,
-                limit,
-                lease,
-                from: reading.from,
-            };
-            let call = async {
-                let claimed = on
-                    .run(async |connection| messages::claim(connection, &claim, &[]).await)
-                    .await?;
-                match claimed.refusal {
-                    Some(refusal) => Err(refusal),
-                    None => Ok(claimed),
+            let claimed = loop {
+                let reading = on.hints().begin(&queue);
+                let claim = Claim {
+                    queue: &queue,
+                    consumer,
+                    limit,
+                    lease,
+                    from: reading.from,
+                };
+                let call = on.run(async |connection| {
+                    let claimed = messages::claim(connection, &claim, &[]).await?;
+                    match claimed.refusal {
+                        Some(refusal) => Err(refusal),
+                        None => Ok(claimed),
+                    }
+                });
+                let claimed = call
+                    .instrument(span.clone())
+                    .await
+                    .inspect_err(|error| telemetry::failed(&span, error))?;
+                let Claimed {
+                    now,
+                    took,
+                    messages,
+                    full,
+                    ..
+                } = &claimed;
+                on.hints()
+                    .end(&queue, &reading, *now, *took, messages, *full);
+                // All that it took had their attempts used up, and are buried: there may be others.
+                if !(claimed.full && claimed.messages.is_empty()) {
+                    break claimed;
                 }
             };
-            let claimed = call
-                .instrument(span.clone())
-                .await
-                .inspect_err(|error| telemetry::failed(&span, error))?;
-            on.hints().end(
-                &queue,
-                &reading,
-                claimed.now,
-                &claimed.messages,
-                claimed.full,
-            );
             telemetry::batch(&span, claimed.messages.len());
-            let retry = RetryPolicy::default();
             let deliver = |message| Delivery::new(message, decode, on.clone(), retry);
             Ok(claimed.messages.into_iter().map(deliver).collect())
         })

@@ -238,6 +238,11 @@ pub(crate) fn microseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// As PostgreSQL counts time, for an age: beyond a thousand years there is nothing, and `timestamptz` ends.
+pub(crate) fn age(duration: Duration) -> i64 {
+    microseconds(duration.min(Duration::from_secs(1_000 * 365 * 24 * 60 * 60)))
+}
+
 /// The deepest nesting that goes in. It is what `serde_json` reads back into a type or a `Value`, so
 /// nothing is stored that a consumer then can't read.
 const DEEPEST: usize = 127;

@@ -35,6 +35,7 @@ use crate::{
     queue::{QueueName, Readable},
     store::{Execute, PATIENCE, Store},
     telemetry,
+    wake::Sleeper,
     watermark::Reading,
     worker::Worker,
 };
@@ -274,7 +275,7 @@ struct Loop<P, F> {
     options: Options,
     deadline: Duration,
     handler: Arc<F>,
-    sleeper: Arc<Notify>,
+    sleeper: Sleeper,
     board: Arc<Board<P>>,
     /// Tasks that take deliveries from the board until it is empty: at most as many as handlers may run.
     running: JoinSet<()>,
@@ -794,6 +795,7 @@ where
             &self.queue,
             reading,
             claimed.now,
+            claimed.took,
             &claimed.messages,
             claimed.full,
         );

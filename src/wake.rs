@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -27,7 +27,7 @@ const CHANNEL: &str = "pgqrs";
 /// After one NOTIFY the next waits this long, and then stands for all that came in between.
 const PAUSE: Duration = Duration::from_millis(5);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a listener looks whether it is still needed.
+/// After this much silence a listener asks whether the server is still there.
 const HEARING: Duration = Duration::from_secs(30);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -41,11 +41,35 @@ pub(crate) struct Wakes {
 struct Shared {
     /// Never held across an await.
     state: Mutex<State>,
+    /// A sleeper has left.
+    left: Notify,
+}
+
+/// Is woken for a queue, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Sleeper {
+    woken: Arc<Notify>,
+    shared: Arc<Shared>,
+}
+
+impl Sleeper {
+    pub(crate) async fn notified(&self) {
+        self.woken.notified().await;
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        for sleepers in self.shared.lock().sleepers.values_mut() {
+            sleepers.retain(|sleeper| !Arc::ptr_eq(sleeper, &self.woken));
+        }
+        self.shared.left.notify_one();
+    }
 }
 
 #[derive(Debug, Default)]
 struct State {
-    sleepers: HashMap<QueueName, Vec<Weak<Notify>>>,
+    sleepers: HashMap<QueueName, Vec<Arc<Notify>>>,
     /// To be told to other processes.
     untold: HashSet<QueueName>,
     teller: Option<JoinHandle<()>>,
@@ -67,10 +91,7 @@ impl Shared {
         // By string: what comes from the server need not be a queue's name.
         for (name, sleepers) in &state.sleepers {
             if name.as_str() == queue {
-                sleepers
-                    .iter()
-                    .filter_map(Weak::upgrade)
-                    .for_each(|sleeper| sleeper.notify_one());
+                sleepers.iter().for_each(|sleeper| sleeper.notify_one());
             }
         }
     }
@@ -95,10 +116,7 @@ impl Shared {
     /// Whether there is anybody to listen for. Where there is nobody, the task is told to end.
     fn has_sleepers(&self) -> bool {
         let mut state = self.lock();
-        state.sleepers.retain(|_, sleepers| {
-            sleepers.retain(|sleeper| sleeper.strong_count() > 0);
-            !sleepers.is_empty()
-        });
+        state.sleepers.retain(|_, sleepers| !sleepers.is_empty());
         if state.sleepers.is_empty() {
             state.listener = None;
         }
@@ -107,7 +125,7 @@ impl Shared {
 
     fn wake_all(&self) {
         let state = self.lock();
-        for sleeper in state.sleepers.values().flatten().filter_map(Weak::upgrade) {
+        for sleeper in state.sleepers.values().flatten() {
             sleeper.notify_one();
         }
     }
@@ -126,16 +144,19 @@ impl Wakes {
         }
     }
 
-    /// To be woken for a queue, until the sleeper is dropped; `listen` to other processes too.
-    pub(crate) fn sleeper(&self, pool: &PgPool, queue: &QueueName, listen: bool) -> Arc<Notify> {
-        let sleeper = Arc::new(Notify::new());
+    /// To be woken for a queue, by this process, and by others where it is to `listen`.
+    pub(crate) fn sleeper(&self, pool: &PgPool, queue: &QueueName, listen: bool) -> Sleeper {
+        let woken = Arc::new(Notify::new());
         let mut state = self.shared.lock();
         let sleepers = state.sleepers.entry(queue.clone()).or_default();
-        sleepers.push(Arc::downgrade(&sleeper));
+        sleepers.push(Arc::clone(&woken));
         if listen && is_gone(&state.listener) {
             state.listener = Some(tokio::spawn(hear(Arc::clone(&self.shared), pool.clone())));
         }
-        sleeper
+        Sleeper {
+            woken,
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 
@@ -164,11 +185,19 @@ async fn hear(shared: Arc<Shared>, pool: PgPool) {
                 // Whatever was told before somebody listened.
                 shared.wake_all();
                 loop {
-                    match timeout(HEARING, listener.try_recv()).await {
+                    let heard = tokio::select! {
+                        heard = timeout(HEARING, listener.try_recv()) => heard,
+                        () = shared.left.notified() => {
+                            if shared.has_sleepers() {
+                                continue;
+                            }
+                            return;
+                        }
+                    };
+                    match heard {
                         Ok(Ok(Some(notification))) => shared.wake(notification.payload()),
                         // The connection is gone.
                         Ok(Ok(None) | Err(_)) => break,
-                        Err(_) if !shared.has_sleepers() => return,
                         // Silence is as it should be, or the server has vanished: a question tells.
                         Err(_) => {
                             match timeout(STATEMENT_TIMEOUT, listener.listen(CHANNEL)).await {

@@ -20,8 +20,10 @@ use crate::{
 /// Transactions commit a little later than they take their time. Measured: a whole second of slack costs
 /// four fifths of the speed under an old snapshot, this much a twenty-fifth.
 const SLACK: TimeDelta = TimeDelta::milliseconds(50);
-/// Reading from the beginning may take a twentieth of the time.
+/// Reading from the beginning may take a twentieth of the time, but follows after this at the latest: one
+/// that was held up must not blind us for twenty times as long.
 const REST: u32 = 20;
+const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// A time for each priority, from which on there may be something.
 pub(crate) type Watermarks = [DateTime<Utc>; Priority::ALL.len()];
@@ -46,24 +48,22 @@ struct Hint {
 pub(crate) struct Reading {
     pub(crate) from: Watermarks,
     rescan: bool,
-    started: Instant,
 }
 
 impl Hints {
     pub(crate) fn begin(&self, queue: &QueueName) -> Reading {
-        let started = Instant::now();
+        let now = Instant::now();
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let rescan = match queues.get_mut(queue) {
-            Some(hint) if hint.rescan_at > started => {
+            Some(hint) if hint.rescan_at > now => {
                 return Reading {
                     from: hint.watermarks,
                     rescan: false,
-                    started,
                 };
             }
             Some(hint) => {
                 // Nobody else needs to, meanwhile.
-                hint.rescan_at = started + Duration::from_secs(1);
+                hint.rescan_at = now + LONGEST_REST;
                 true
             }
             None => true,
@@ -71,16 +71,17 @@ impl Hints {
         Reading {
             from: BEGINNING,
             rescan,
-            started,
         }
     }
 
-    /// Notes what a claim has found, by the database's time. `full` says that it stopped at its limit.
+    /// Notes what a claim has found, by the database's time, and how long that `took`. `full` says that it
+    /// stopped at its limit.
     pub(crate) fn end(
         &self,
         queue: &QueueName,
         reading: &Reading,
         now: DateTime<Utc>,
+        took: Duration,
         found: &[Message],
         full: bool,
     ) {
@@ -100,22 +101,19 @@ impl Hints {
         };
         let last_read = match full {
             // It read no further than the priority at which it had enough.
-            true => found
-                .iter()
-                .map(|message| message.priority)
-                .max()
-                .unwrap_or(Priority::Urgent),
-            false => Priority::Low,
+            true => found.iter().map(|message| message.priority).max(),
+            false => Some(Priority::Low),
         };
         for (priority, watermark) in Priority::ALL.into_iter().zip(&mut hint.watermarks) {
-            if priority <= last_read {
+            // Where it had enough of messages that it buried, there may be others behind them.
+            if last_read.is_some_and(|last| priority <= last) {
                 let of_this = found.iter().filter(|message| message.priority == priority);
                 let first = of_this.map(|message| message.visible_at).min();
                 *watermark = first.unwrap_or(now).min(now - SLACK);
             }
         }
         if reading.rescan {
-            hint.rescan_at = ended + (ended - reading.started) * REST;
+            hint.rescan_at = ended + (took * REST).min(LONGEST_REST);
         }
     }
 }

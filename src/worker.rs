@@ -10,6 +10,7 @@ use crate::{
     lifecycle::{Transition, WorkerId, WorkerKind, WorkerStatus},
     postgres::workers::{self, Identity},
     queue::{IntoQueue, QueueName},
+    retry::RetryPolicy,
     store::{Execute, Store},
     telemetry,
 };
@@ -228,9 +229,15 @@ pub struct Registration {
     port: u16,
     store: Store,
     beating: Beating,
+    /// For what is received through it.
+    retry: RetryPolicy,
 }
 
 impl Registration {
+    pub(crate) fn retry(&self) -> RetryPolicy {
+        self.retry
+    }
+
     async fn state(&self, max_age: Duration) -> Result<Option<(WorkerStatus, bool)>> {
         self.store
             .run(async |connection| workers::state(connection, self.id, max_age).await)
@@ -258,6 +265,7 @@ pub(crate) struct Applicant {
     hostname: String,
     port: u16,
     heartbeat_interval: Duration,
+    retry: RetryPolicy,
 }
 
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
@@ -278,6 +286,7 @@ impl Applicant {
             hostname,
             port,
             heartbeat_interval: HEARTBEAT_INTERVAL,
+            retry: RetryPolicy::default(),
         }
     }
 
@@ -288,6 +297,10 @@ impl Applicant {
         }
     }
 
+    pub(crate) fn retry(self, retry: RetryPolicy) -> Self {
+        Self { retry, ..self }
+    }
+
     pub(crate) async fn register(self, store: &Store) -> Result<Arc<Registration>> {
         let Self {
             kind,
@@ -295,6 +308,7 @@ impl Applicant {
             hostname,
             port,
             heartbeat_interval,
+            retry,
         } = self;
         let queue = queue?;
         let fits = (1..=LONGEST_HOSTNAME).contains(&hostname.len());
@@ -322,6 +336,7 @@ impl Applicant {
             port,
             store: store.clone(),
             beating,
+            retry,
         }))
     }
 }

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 
 use crate::{
     error::Result,
-    message::{MessageId, Page, Priority, microseconds},
+    message::{MessageId, Page, Priority, age},
     queue::QueueName,
 };
 
@@ -117,7 +117,7 @@ pub(crate) async fn requeue(
         "#,
         queue.as_str(),
         message.map(MessageId::get),
-        microseconds(older_than),
+        age(older_than),
     )
     .fetch_optional(connection)
     .await?;
@@ -144,7 +144,7 @@ pub(crate) async fn purge(
         select (select count(*) from purged) as "count!" from queue
         "#,
         queue.as_str(),
-        microseconds(older_than),
+        age(older_than),
     )
     .fetch_optional(connection)
     .await?;

@@ -143,7 +143,9 @@ pub(crate) struct Claimed {
     pub(crate) messages: Vec<Message>,
     /// The database's time.
     pub(crate) now: DateTime<Utc>,
-    /// Whether there may be more that is ready.
+    /// How long the database took.
+    pub(crate) took: Duration,
+    /// Whether it stopped at its limit, so that there may be more that is ready.
     pub(crate) full: bool,
     /// How many acknowledgements found their message still leased.
     pub(crate) acked: usize,
@@ -231,6 +233,7 @@ pub(crate) async fn claim(
         -- A row without a message where nothing is ready, and without a queue where there is none.
         select
             now() as "now!",
+            clock_timestamp() - statement_timestamp() as "took!",
             (select count(*) from acked) as "acked!",
             (select count(*) from next) as "next!",
             queue.id as "queue_id?",
@@ -267,6 +270,7 @@ pub(crate) async fn claim(
         None => Some(workers::refusal(connection, claim.queue, claim.consumer).await?),
     };
     let (now, acked, next) = (first.now, first.acked, first.next);
+    let took = Duration::from_micros(first.took.microseconds.unsigned_abs());
     let mut messages: Vec<Message> = rows
         .into_iter()
         .filter_map(|row| {
@@ -289,6 +293,7 @@ pub(crate) async fn claim(
     Ok(Claimed {
         messages,
         now,
+        took,
         full: next >= i64::from(claim.limit),
         acked: usize::try_from(acked).unwrap_or(0),
         refusal,

@@ -10,7 +10,7 @@ use typed_builder::TypedBuilder;
 use crate::{
     error::{Error, Result},
     lifecycle::{Transition, WorkerId, WorkerKind, WorkerStatus},
-    message::{MessageId, microseconds},
+    message::{MessageId, age, microseconds},
     queue::QueueName,
 };
 
@@ -191,7 +191,7 @@ pub(crate) async fn state(
         from pgqrs.workers where id = $1
         "#,
         worker.get(),
-        microseconds(max_age),
+        age(max_age),
     )
     .fetch_optional(connection)
     .await?;
@@ -323,7 +323,7 @@ pub(crate) async fn remove_ended(
         "delete from pgqrs.workers
          where heartbeat_at < statement_timestamp() - $1::bigint * interval '1 microsecond'
              and (status = 'stopped' or heartbeat_at < statement_timestamp() - stale_after)",
-        microseconds(older_than),
+        age(older_than),
     )
     .execute(connection)
     .await?;

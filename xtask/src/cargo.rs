@@ -33,6 +33,14 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
         .current_dir(root())
         .stdin(Stdio::null())
         .kill_on_drop(true);
+    // What cargo tells of the package that it runs, which is xtask: some build scripts would run again for
+    // it, and with them half of the dependencies be built again.
+    for (name, _) in env::vars_os() {
+        let told = name.to_string_lossy();
+        if told.starts_with("CARGO_PKG_") || told.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 

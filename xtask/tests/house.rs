@@ -170,6 +170,17 @@ fn names_of_opentelemetry_stand_only_in_telemetry() {
     }
 }
 
+/// Only the database tells time: a client's clock may be an hour off.
+#[test]
+fn the_library_never_asks_its_own_clock() {
+    for (path, text) in files("src", "rs") {
+        let text = without_comments(&text);
+        for clock in ["Utc::now", "Local::now", "SystemTime"] {
+            assert!(!text.contains(clock), "{}: {clock}", path.display());
+        }
+    }
+}
+
 #[test]
 fn every_module_says_what_it_is() {
     for folder in ["src", "tests", "examples", "xtask"] {
