@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let consumer = pgqrs::consumer("my-service", 3001, EMAILS)
         .concurrency(1)
-        .retry(RetryPolicy::fixed(Duration::ZERO))
+        .retry(RetryPolicy::fixed(Duration::from_secs(60)))
         .create(&store)
         .await?;
 

@@ -339,6 +339,8 @@ fn is_transient(sqlstate: &str) -> bool {
         | "55P03" // lock_not_available
         | "57014" // query_canceled, by a time-out
         | "53300" // too_many_connections
+        | "57P01" // admin_shutdown, while a connection is being made
+        | "57P02" // crash_shutdown, likewise
         | "57P03" // cannot_connect_now
         | "25006" // read_only_sql_transaction: a standby, until it is promoted
     )

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -83,12 +83,16 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
         schema::migrate(&to).await?;
     }
     // So that the first send is one statement. Where the schema isn't there yet, its writer draws them.
-    let ids = timeout(options.acquire_timeout, writers::reserve(&mut probe, BLOCK));
-    let ids = ids.await.unwrap_or(Ok(Vec::new())).unwrap_or_default();
+    let first = async {
+        let server = schema::started_at(&mut probe).await?;
+        Ok::<_, Error>((server, writers::reserve(&mut probe, BLOCK).await?))
+    };
+    let first = timeout(options.acquire_timeout, first).await;
     // It has served its purpose, however it ends.
     let _ = timeout(PING_TIMEOUT, probe.close()).await;
-    let opened = Arc::new(AtomicU64::new(0));
-    let opening = Arc::clone(&opened);
+    let (server, ids) = first.ok().and_then(Result::ok).unwrap_or_default();
+    let server = Arc::new(AtomicI64::new(server));
+    let connected = Arc::clone(&server);
     let pool = PgPoolOptions::new()
         .max_connections(options.max_connections)
         .acquire_timeout(options.acquire_timeout)
@@ -103,19 +107,26 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
                 Ok(matches!(ping, Ok(Ok(()))))
             })
         })
-        .after_connect(move |_, _| {
-            opening.fetch_add(1, Ordering::Relaxed);
-            Box::pin(async { Ok(()) })
+        .after_connect(move |connection, _| {
+            let connected = Arc::clone(&connected);
+            Box::pin(async move {
+                // Not worth a connection: without it, ids that were drawn ahead are drawn anew.
+                let now = schema::started_at(connection).await.unwrap_or_default();
+                connected.store(now, Ordering::Relaxed);
+                Ok(())
+            })
         })
         .connect_lazy_with(to);
     let sending = Sending {
+        // One connection to PgBouncer leads to whatever server there is.
+        draw_ahead: !options.pgbouncer,
         retry_for: options.retry_for.min(LONGEST_RETRY),
         coalesce: options.coalesce,
         connections: options.max_connections as usize,
     };
     Ok(Store(Arc::new(Inner {
         pool,
-        writers: Writers::new(sending, opened, ids),
+        writers: Writers::new(sending, server, ids),
         payload_limit: options.payload_limit,
         can_listen: !options.pgbouncer,
         heartbeats: Heartbeats::default(),
@@ -332,6 +343,7 @@ impl Store {
 impl From<PgPool> for Store {
     fn from(pool: PgPool) -> Self {
         let sending = Sending {
+            draw_ahead: true,
             retry_for: RETRY_FOR,
             coalesce: true,
             connections: pool.options().get_max_connections() as usize,
@@ -404,7 +416,8 @@ impl Lent {
         self.answered = false;
         let outcome = timeout(limit, statement(connection)).await;
         let outcome = outcome.map_err(|_| silence())?;
-        self.answered = true;
+        // A server that only reads is a standby by now: another connection may lead to its successor.
+        self.answered = !matches!(&outcome, Err(error) if is_read_only(error));
         outcome
     }
 }
@@ -421,6 +434,15 @@ impl Drop for Lent {
             }
             _ => drop(connection.detach()),
         }
+    }
+}
+
+fn is_read_only(error: &Error) -> bool {
+    match error {
+        Error::Database(source) => source
+            .as_database_error()
+            .is_some_and(|refusal| refusal.code().as_deref() == Some("25006")),
+        _ => false,
     }
 }
 

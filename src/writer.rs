@@ -7,7 +7,7 @@ use std::{
     fmt, mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -55,6 +55,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 pub(crate) struct Sending {
     pub(crate) retry_for: Duration,
     pub(crate) coalesce: bool,
+    /// Whether ids that one statement doesn't need are kept for the next.
+    pub(crate) draw_ahead: bool,
     /// The connections of the pool.
     pub(crate) connections: usize,
 }
@@ -75,9 +77,10 @@ pub(crate) struct Writers {
     /// Never held across an await.
     state: Mutex<State>,
     room: Arc<Semaphore>,
-    /// How many connections the pool has opened: ids that were drawn on another server, before a
-    /// fail-over, may be drawn again on this one.
-    opened: Arc<AtomicU64>,
+    /// When the server was started that the last connection was made to: ids that were drawn on another, before
+    /// a fail-over, may be drawn again on this one.
+    server: Arc<AtomicI64>,
+    prune_due: AtomicBool,
 }
 
 #[derive(Default)]
@@ -98,42 +101,69 @@ struct Parcel {
     ids: Vec<i64>,
     started: Instant,
     deadline: Instant,
-    sender: oneshot::Sender<Result<Vec<MessageId>>>,
+    /// None once its caller has been told.
+    sender: Option<oneshot::Sender<Result<Vec<MessageId>>>>,
     _room: OwnedSemaphorePermit,
 }
 
 impl Parcel {
-    fn tell(self, outcome: Result<()>) {
-        let ids = outcome.map(|()| self.ids.into_iter().map(MessageId::from).collect());
-        // Nobody may be waiting any more.
-        let _ = self.sender.send(ids);
+    fn tell(mut self, outcome: Result<()>) {
+        self.answer(outcome);
     }
 
-    fn tell_not_stored(self, why: &Error) {
+    fn tell_not_stored(mut self, why: &Error) {
         let (after, source) = (self.started.elapsed(), Box::new(why.clone()));
-        self.tell(Err(Error::NotStored { after, source }));
+        self.answer(Err(Error::NotStored { after, source }));
     }
 
-    fn tell_unknown(self, why: &Error) {
-        let ids = self.ids.iter().copied().map(MessageId::from).collect();
+    fn tell_unknown(mut self, why: &Error) {
+        self.answer_unknown(why);
+    }
+
+    fn answer(&mut self, outcome: Result<()>) {
+        let ids = outcome.map(|()| self.message_ids());
+        if let Some(sender) = self.sender.take() {
+            // Nobody may be waiting any more.
+            let _ = sender.send(ids);
+        }
+    }
+
+    fn answer_unknown(&mut self, why: &Error) {
+        let ids = self.message_ids();
         let source = Box::new(why.clone());
-        self.tell(Err(Error::OutcomeUnknown { ids, source }));
+        self.answer(Err(Error::OutcomeUnknown { ids, source }));
+    }
+
+    fn message_ids(&self) -> Vec<MessageId> {
+        self.ids.iter().copied().map(MessageId::from).collect()
+    }
+
+    /// Its caller has left.
+    fn is_unwanted(&self) -> bool {
+        self.sender.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+}
+
+/// A runtime that ends takes its writers along, in the middle of whatever they do.
+impl Drop for Parcel {
+    fn drop(&mut self) {
+        self.answer_unknown(&Error::Closed);
     }
 }
 
 impl Writers {
     /// `first` are ids that were drawn already.
-    pub(crate) fn new(sending: Sending, opened: Arc<AtomicU64>, first: Vec<i64>) -> Self {
+    pub(crate) fn new(sending: Sending, server: Arc<AtomicI64>, first: Vec<i64>) -> Self {
         let mut writer = Writer::default();
-        // The pool's first connection goes where they were drawn.
-        writer.ids.put(first, 1);
+        writer.ids.put(first, server.load(Ordering::Relaxed));
         let mut state = State::default();
         state.idle.push(writer);
         Self {
             sending,
             state: Mutex::new(state),
             room: Arc::new(Semaphore::new(ROOM as usize)),
-            opened,
+            server,
+            prune_due: AtomicBool::new(false),
         }
     }
 
@@ -153,9 +183,7 @@ impl Writers {
 
     /// What the next statement carries; or none, and then the writer is idle: under the same lock by which
     /// the next send looks for one, so that none falls between.
-    fn next(&self, writer: &mut Option<Writer>) -> Option<Vec<Parcel>> {
-        // Given back after the lock is.
-        let _lent;
+    fn next(&self, writer: &mut Option<Writer>) -> Next {
         let mut state = self.lock();
         let (mut group, mut messages, mut bytes) = (Vec::new(), 0, 0);
         while let Some(parcel) = state.waiting.front() {
@@ -165,8 +193,10 @@ impl Writers {
             if !(group.is_empty() || fits && self.sending.coalesce) {
                 break;
             }
-            let parcel = state.waiting.pop_front()?;
-            if parcel.sender.is_closed() {
+            let Some(parcel) = state.waiting.pop_front() else {
+                break;
+            };
+            if parcel.is_unwanted() {
                 // Its caller has left before it was taken: it isn't sent.
                 messages -= parcel.payloads.len();
                 bytes -= parcel.bytes;
@@ -176,20 +206,52 @@ impl Writers {
         }
         if group.is_empty() {
             state.running -= 1;
-            let mut writer = writer.take()?;
-            _lent = writer.lent.take();
-            state.idle.push(writer);
-            return None;
+            let lent = writer.take().and_then(|mut writer| {
+                let lent = writer.lent.take();
+                state.idle.push(writer);
+                lent
+            });
+            return Next::Idle(lent);
         }
-        Some(group)
+        Next::Group(group)
     }
+
+    /// Whether rows of old writers are to be looked for: once for each new token.
+    fn is_prune_due(&self) -> bool {
+        self.prune_due.swap(false, Ordering::Relaxed)
+    }
+
+    /// The server can't be reached, so those who wait behind a try needn't have one of their own, once their
+    /// time is over. They were not sent.
+    fn expire(&self, why: &Error) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let (expired, waiting) = mem::take(&mut state.waiting)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|parcel| parcel.deadline <= now);
+        state.waiting = waiting;
+        drop(state);
+        expired
+            .into_iter()
+            .for_each(|parcel| parcel.tell_not_stored(why));
+    }
+}
+
+/// What a writer does next.
+enum Next {
+    /// A statement for these.
+    Group(Vec<Parcel>),
+    /// Nothing: it is idle, and this is the connection that it had.
+    Idle(Option<Lent>),
 }
 
 impl fmt::Debug for Writers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
+        let bytes: usize = state.waiting.iter().map(|parcel| parcel.bytes).sum();
         f.debug_struct("Writers")
             .field("waiting", &state.waiting.len())
+            .field("waiting_bytes", &bytes)
             .field("running", &state.running)
             .finish_non_exhaustive()
     }
@@ -220,28 +282,25 @@ pub(crate) async fn send(
         ids: Vec::new(),
         started,
         deadline: started + writers.sending.retry_for,
-        sender,
+        sender: Some(sender),
         _room: room,
     };
-    {
+    let writer = {
         let mut state = writers.lock();
         state.waiting.push_back(parcel);
-        if state.running < writers.limit(&state) {
+        (state.running < writers.limit(&state)).then(|| {
             state.running += 1;
-            let writer = state.idle.pop().unwrap_or_default();
-            tokio::spawn(work(AtWork {
-                store: store.clone(),
-                writer: Some(writer),
-            }));
-        }
-    }
-    // A writer that ends without a word has ended with its runtime.
-    answer.await.unwrap_or_else(|_| {
-        Err(Error::OutcomeUnknown {
-            ids: Vec::new(),
-            source: Box::new(Error::Closed),
+            state.idle.pop().unwrap_or_default()
         })
-    })
+    };
+    if let Some(writer) = writer {
+        let store = store.clone();
+        let writer = Some(writer);
+        // Without the lock: a runtime that is ending drops the task here, and that takes the lock.
+        tokio::spawn(work(AtWork { store, writer }));
+    }
+    // Each parcel is told, if only as it is dropped.
+    answer.await.unwrap_or(Err(Error::Closed))
 }
 
 /// A writer, for as long as its task runs.
@@ -269,10 +328,29 @@ impl Drop for AtWork {
 
 async fn work(mut at_work: AtWork) {
     let store = at_work.store.clone();
-    while let Some(group) = store.writers().next(&mut at_work.writer) {
-        if let Some(writer) = &mut at_work.writer {
-            writer.deliver(&store, group).await;
+    let mut stored = Vec::new();
+    loop {
+        let next = store.writers().next(&mut at_work.writer);
+        // Only now: whoever sends again at once finds this writer idle, and needs no other.
+        tell_all(&store, &mut stored);
+        match (next, &mut at_work.writer) {
+            (Next::Group(group), Some(writer)) => stored = writer.deliver(&store, group).await,
+            (Next::Idle(Some(mut lent)), _) => {
+                if store.writers().is_prune_due() {
+                    prune(&store, &mut lent).await;
+                }
+                return;
+            }
+            _ => return,
         }
+    }
+}
+
+/// An end to rows of writers that are long gone.
+async fn prune(store: &Store, lent: &mut Lent) {
+    let patience = store.writers().sending.patience();
+    if let Err(error) = lent.within(patience, writers::prune).await {
+        telemetry::prune_failed(&error);
     }
 }
 
@@ -291,17 +369,14 @@ struct Writer {
 #[derive(Default)]
 struct Ids {
     drawn: VecDeque<i64>,
-    /// When they were, counted in connections.
-    at: u64,
+    /// By the server that was started then.
+    by: i64,
 }
 
 impl Ids {
-    fn put(&mut self, drawn: Vec<i64>, at: u64) {
-        if self.at != at {
-            self.drawn.clear();
-        }
+    fn put(&mut self, drawn: Vec<i64>, by: i64) {
         self.drawn.extend(drawn);
-        self.at = at;
+        self.by = by;
     }
 
     /// For those parcels that have none yet, where there are enough.
@@ -337,22 +412,22 @@ impl Default for Writer {
 }
 
 impl Writer {
-    /// Until each of the parcels has its answer.
-    async fn deliver(&mut self, store: &Store, group: Vec<Parcel>) {
+    /// Until it is known what becomes of each parcel. Gives those of the last statement, if it has stored
+    /// them; all others have been told.
+    async fn deliver(&mut self, store: &Store, group: Vec<Parcel>) -> Vec<Parcel> {
         // Ordered as they came: the next is the last.
         let mut groups = vec![group];
         while let Some(mut group) = groups.pop() {
             let mut backoff = FIRST_BACKOFF;
             while !group.is_empty() {
                 match self.attempt(store, &mut group).await {
+                    Tried::Stored if groups.is_empty() => return group,
                     Tried::Stored => tell_all(store, &mut group),
                     Tried::Refused(reasons) => group = refuse(group, &reasons),
                     Tried::NotSent(error) if !error.is_retryable() => {
-                        for parcel in group.drain(..) {
-                            parcel.tell(Err(error.clone()));
-                        }
+                        group.drain(..).for_each(|one| one.tell(Err(error.clone())));
                     }
-                    Tried::Failed(error) if !error.is_retryable() => {
+                    Tried::Failed(error) if !error.is_retryable() && !is_id_taken(&error) => {
                         if group.len() == 1 {
                             group.drain(..).for_each(|one| one.tell(Err(error.clone())));
                         } else {
@@ -363,18 +438,25 @@ impl Writer {
                     Tried::NotSent(error) | Tried::Failed(error) => {
                         telemetry::send_failed(&error);
                         take_expired(&mut group).for_each(|parcel| parcel.tell_not_stored(&error));
+                        store.writers().expire(&error);
+                        // Perhaps it is another server next time, which draws the same ids for others.
+                        self.forget_ids(&mut group);
                         wait(&mut backoff, &group).await;
                     }
-                    Tried::Unknown(error) => self.find_out(store, &mut group, error).await,
+                    Tried::Unknown(error) => {
+                        if self.find_out(store, &mut group, error).await {
+                            tell_all(store, &mut group);
+                        }
+                    }
                 }
             }
         }
-        self.grow_old(store).await;
+        Vec::new()
     }
 
     /// Asks whether the last try stored its messages, until there is an answer. If it has not, what is left
     /// of the group is to be sent again.
-    async fn find_out(&mut self, store: &Store, group: &mut Vec<Parcel>, mut why: Error) {
+    async fn find_out(&mut self, store: &Store, group: &mut Vec<Parcel>, mut why: Error) -> bool {
         let this = self.last();
         let mut backoff = FIRST_BACKOFF;
         loop {
@@ -382,7 +464,8 @@ impl Writer {
             take_expired(group).for_each(|parcel| parcel.tell_unknown(&why));
             if group.is_empty() {
                 // The number's fate stays open, so it is never used again, nor any after it.
-                return self.renew();
+                self.renew();
+                return false;
             }
             let patience = store.writers().sending.patience();
             let asked = async {
@@ -393,16 +476,20 @@ impl Writer {
                 .await
             };
             match asked.await {
-                Ok(true) => return tell_all(store, group),
+                Ok(true) => return true,
                 Ok(false) => {
                     // Perhaps it is another server by now, which draws the same ids for others.
-                    for parcel in group.iter_mut() {
-                        parcel.ids.clear();
-                    }
-                    self.ids.drawn.clear();
-                    return;
+                    self.forget_ids(group);
+                    return false;
                 }
-                Err(error) => why = error,
+                // Neither this server nor this login will ever tell.
+                Err(error) if !error.is_retryable() => {
+                    group.drain(..).for_each(|one| one.tell_unknown(&error));
+                }
+                Err(error) => {
+                    store.writers().expire(&error);
+                    why = error;
+                }
             }
             wait(&mut backoff, group).await;
         }
@@ -419,24 +506,32 @@ impl Writer {
         (self.token, self.sequence, self.since) = (rand::random(), 0, None);
     }
 
-    /// A new token in good time, and an end to rows of writers that are long gone.
+    /// A new token in good time: ahead of a try, since the writer may have been idle for days.
     async fn grow_old(&mut self, store: &Store) {
-        let since = *self.since.get_or_insert_with(Instant::now);
-        let is_new = self.sequence == 2;
-        if self.sequence >= 2 * STATEMENTS || since.elapsed() > LIFETIME {
+        let is_old = self.since.is_some_and(|since| since.elapsed() > LIFETIME);
+        if self.sequence >= 2 * STATEMENTS || is_old {
             self.renew();
-        }
-        if let (true, Some(lent)) = (is_new, &mut self.lent) {
-            let patience = store.writers().sending.patience();
-            if let Err(error) = lent.within(patience, writers::prune).await {
-                telemetry::prune_failed(&error);
-                self.lent = None;
+            // Who has never been idle has not pruned yet.
+            if let Some(lent) = &mut self.lent
+                && store.writers().is_prune_due()
+            {
+                prune(store, lent).await;
             }
         }
+        if self.since.is_none() {
+            self.since = Some(Instant::now());
+            store.writers().prune_due.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn forget_ids(&mut self, group: &mut [Parcel]) {
+        group.iter_mut().for_each(|parcel| parcel.ids.clear());
+        self.ids.drawn.clear();
     }
 
     async fn attempt(&mut self, store: &Store, group: &mut [Parcel]) -> Tried {
         let patience = store.writers().sending.patience();
+        self.grow_old(store).await;
         let mut lent = match self.lent.take() {
             Some(lent) => lent,
             None => match store.lend().await {
@@ -444,8 +539,8 @@ impl Writer {
                 Err(error) => return Tried::NotSent(error),
             },
         };
-        let opened = store.writers().opened.load(Ordering::Relaxed);
-        if self.ids.at != opened {
+        let server = store.writers().server.load(Ordering::Relaxed);
+        if self.ids.by != server || !store.writers().sending.draw_ahead {
             self.ids.drawn.clear();
         }
         let without = group.iter().filter(|parcel| parcel.ids.is_empty());
@@ -457,7 +552,7 @@ impl Writer {
                 writers::reserve(connection, missing).await
             });
             match drawn.await {
-                Ok(drawn) => self.ids.put(drawn, opened),
+                Ok(drawn) => self.ids.put(drawn, server),
                 Err(error) => return Tried::NotSent(error),
             }
         }
@@ -542,19 +637,37 @@ async fn wait(backoff: &mut Duration, group: &[Parcel]) {
     }
 }
 
-/// A data error or a broken constraint may be one message's; whatever else it is, all messages share it.
+/// After a fail-over the server may draw ids again that it has drawn before. Others will do.
+fn is_id_taken(error: &Error) -> bool {
+    match error {
+        Error::Database(source) => source
+            .as_database_error()
+            .is_some_and(|refusal| refusal.constraint() == Some("messages_pkey")),
+        _ => false,
+    }
+}
+
+/// What a trigger or a constraint says, in whichever code, may be about one message only.
 fn refused_by_server(error: Error) -> Tried {
-    let of_a_message = match &error {
+    let is_common = match &error {
         Error::Database(source) => source
             .as_database_error()
             .and_then(|refusal| refusal.code())
-            // data exceptions, integrity, limits, what a trigger raises
-            .is_some_and(|code| matches!(&code[..2], "22" | "23" | "54" | "P0")),
-        _ => false,
+            // connections, transactions, logins, names and rights, resources, the operator, the server itself
+            .is_some_and(|code| {
+                let class = code.get(..2);
+                class.is_some_and(|class| {
+                    matches!(
+                        class,
+                        "08" | "25" | "28" | "3D" | "3F" | "42" | "53" | "57" | "58" | "F0" | "XX"
+                    )
+                })
+            }),
+        _ => true,
     };
-    match of_a_message || error.is_retryable() {
-        true => Tried::Failed(error),
-        false => Tried::NotSent(error),
+    match is_common && !error.is_retryable() {
+        true => Tried::NotSent(error),
+        false => Tried::Failed(error),
     }
 }
 

@@ -81,6 +81,14 @@ pub(crate) async fn version(connection: &mut PgConnection) -> Result<SchemaVersi
     })
 }
 
+/// When the server was started, in microseconds: after a restart or a fail-over it is another time.
+pub(crate) async fn started_at(connection: &mut PgConnection) -> Result<i64> {
+    let started = sqlx::query_scalar!(r#"select pg_postmaster_start_time() as "started!""#)
+        .fetch_one(connection)
+        .await?;
+    Ok(started.timestamp_micros())
+}
+
 /// Runs what is missing, on a connection of its own: a run that fails keeps the migrator's lock for as
 /// long as its connection lives.
 pub(crate) async fn migrate(options: &PgConnectOptions) -> Result<()> {

@@ -868,3 +868,22 @@ async fn reschedule_moves_what_nobody_holds(pool: PgPool) -> TestResult {
     assert_eq!(one(&store).await?.attempt(), 2);
     Ok(())
 }
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_age_beyond_the_calendar_is_more_than_any_message_has(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let admin = pgqrs::admin(&store);
+    send(&store, &[1, 2]).await?;
+    one(&store).await?.archive(&store).await?;
+    one(&store).await?.dead_letter("broken", &store).await?;
+    let producer = pgqrs::producer("host", 1, "tasks").create(&store).await?;
+    assert!(producer.is_healthy(Duration::MAX).await?);
+    producer.shutdown().await?;
+    let before = everything(&pool).await?;
+    assert_eq!(admin.purge_archive("tasks", Duration::MAX).await?, 0);
+    assert_eq!(admin.purge_dead_letters("tasks", Duration::MAX).await?, 0);
+    assert_eq!(admin.requeue_all("tasks", Duration::MAX).await?, 0);
+    assert_eq!(admin.remove_ended_workers(Duration::MAX).await?, 0);
+    assert_eq!(everything(&pool).await?, before);
+    Ok(())
+}

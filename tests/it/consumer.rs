@@ -550,12 +550,7 @@ async fn it_goes_on_when_its_connections_are_killed_again_and_again(pool: PgPool
     send(&store, &payloads).await?;
     let seen = Seen::default();
     let lease = Duration::from_secs(2);
-    let steady = consumer()
-        .listen(true)
-        .lease(lease)
-        .prefetch(50)
-        .create(&store)
-        .await?;
+    let steady = consumer().lease(lease).prefetch(50).create(&store).await?;
     let running = start(steady, seen.handler());
     let mut left = count(&pool).await?;
     while left > 0 {
@@ -623,12 +618,11 @@ async fn an_idle_consumer_is_woken_from_its_own_and_from_other_processes(
     let elsewhere = connect(&pool).await?;
     // It would not poll before the test gives up.
     let patient = consumer()
-        .listen(true)
         .poll_interval(Duration::from_secs(3_600))
         .create(&store)
         .await?;
     let running = start(patient, async |_: Delivery<Value>| Outcome::Done);
-    until("it listens", async || {
+    let listeners = async || {
         let listening: i64 = sqlx::query_scalar(
             "select count(*) from pg_stat_activity
              where datname = current_database() and query like 'LISTEN%'",
@@ -636,9 +630,9 @@ async fn an_idle_consumer_is_woken_from_its_own_and_from_other_processes(
         .fetch_one(&pool)
         .await
         .expect("counted");
-        listening == 1
-    })
-    .await;
+        listening
+    };
+    until("it listens", async || listeners().await == 1).await;
     for sender in [&store, &elsewhere, &store, &elsewhere] {
         for _ in 0..10 {
             pgqrs::enqueue()
@@ -650,6 +644,9 @@ async fn an_idle_consumer_is_woken_from_its_own_and_from_other_processes(
         drained(&pool).await;
     }
     assert_eq!(running.stop().await?.done, 40);
+    // Long before it would look by itself whether it is still needed.
+    let ends = until("nobody listens any more", async || listeners().await == 0);
+    tokio::time::timeout(Duration::from_secs(15), ends).await?;
     Ok(())
 }
 
@@ -848,7 +845,6 @@ async fn a_loop_goes_on_through_restarts_of_the_server() -> TestResult {
     let (seen, gate) = (Seen::default(), gate());
     // Leases are long enough for a restart, and short enough not to be waited for in vain.
     let steady = consumer()
-        .listen(true)
         .lease(Duration::from_secs(5))
         .prefetch(100)
         .create(&store)

@@ -2,12 +2,12 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use pgqrs::{Error, Priority, Store};
+use pgqrs::{Error, Priority, RetryPolicy, Store};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::support::{
-    TestResult, age, blocked_backend, claim, connect, expire, newcomer, now, send, terminate,
-    with_queues,
+    TestResult, age, blocked_backend, claim, connect, expire, newcomer, now, send, stored,
+    terminate, with_queues,
 };
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
@@ -289,5 +289,55 @@ async fn the_claim_reads_the_index_and_sorts_nothing(pool: PgPool) -> TestResult
     );
     assert!(!plan.contains("Sort"), "{plan}");
     assert!(!plan.contains("Seq Scan on messages"), "{plan}");
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_waits_behind_messages_that_are_used_up_is_delivered_at_once(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    pgqrs::enqueue()
+        .messages(&(0..40).collect::<Vec<_>>())
+        .to("tasks")
+        .priority(Priority::Urgent)
+        .execute(&store)
+        .await?;
+    // Their consumers have crashed with them, again and again.
+    sqlx::query(
+        "update pgqrs.messages set attempt = 20
+         where id in (select id from pgqrs.messages order by visible_at, id limit 30)",
+    )
+    .execute(&pool)
+    .await?;
+    assert_eq!(claim(&store, 10).await?.len(), 10);
+    assert_eq!(pgqrs::admin(&store).dead_letter_count("tasks").await?, 30);
+    assert_eq!(claim(&store, 10).await?.len(), 0);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_is_received_through_a_consumer_is_retried_by_its_policy(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let day = Duration::from_secs(24 * 60 * 60);
+    let consumer = pgqrs::consumer("host", 1, "tasks")
+        .retry(RetryPolicy::fixed(day))
+        .create(&store)
+        .await?;
+    let handle = consumer.handle();
+    let of_consumer = async || consumer.dequeue().execute(&store).await;
+    let by_worker = async || pgqrs::dequeue().worker(&handle).execute(&store).await;
+    for by_hand in [false, true] {
+        send(&store, &[1]).await?;
+        let mut deliveries = match by_hand {
+            false => of_consumer().await?,
+            true => by_worker().await?,
+        };
+        let delivery = deliveries.pop().expect("a message is ready");
+        let before = now(&pool).await?;
+        delivery.nack(&store).await?;
+        let visible_at = stored(&pool).await?.pop().expect("one").visible_at;
+        assert!(visible_at >= before + day, "{visible_at}");
+    }
     Ok(())
 }

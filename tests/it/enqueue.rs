@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::support::{
-    TestResult, blocked_backend, changes, connect, count, expire, stored, terminate, url,
-    with_queues,
+    TestResult, blocked_backend, changes, count, expire, stored, terminate, url, with_queues,
 };
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]

@@ -11,7 +11,7 @@ use crate::{
     support::{TestResult, url},
 };
 
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "_sqlx_migrations",
     "archive",
     "dead_letters",

@@ -100,19 +100,21 @@ async fn an_exhausted_pool_is_a_typed_time_out(pool: PgPool) -> TestResult {
         .url(url(&pool))
         .max_connections(1)
         .acquire_timeout(after)
+        .retry_for(after)
         .build();
     let store = pgqrs::connect_with(options).await?;
     let held = store.pool().acquire().await?;
     let started = Instant::now();
-    let refused = pgqrs::enqueue()
-        .message(&1)
-        .to("tasks")
-        .execute(&store)
-        .await
-        .unwrap_err();
+    let timed_out =
+        |error: &Error| matches!(error, Error::AcquireTimeout { after: told } if *told == after);
+    let refused = pgqrs::admin(&store).queues().await.unwrap_err();
+    assert!(timed_out(&refused) && refused.is_retryable(), "{refused:?}");
     assert!(started.elapsed() >= after);
+    // A send is tried again, for as long as it is told.
+    let sent = pgqrs::enqueue().message(&1).to("tasks").execute(&store);
+    let refused = sent.await.unwrap_err();
     assert!(
-        matches!(refused, Error::AcquireTimeout { after: told } if told == after),
+        matches!(&refused, Error::NotStored { source, .. } if timed_out(source)),
         "{refused:?}"
     );
     assert!(refused.is_retryable());

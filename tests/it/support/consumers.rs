@@ -21,9 +21,6 @@ pub(crate) fn consumer() -> ConsumerBuilder {
     pgqrs::consumer("my-service", 3001, "tasks")
         .retry(RetryPolicy::fixed(Duration::ZERO))
         .poll_interval(Duration::from_millis(20))
-        // A listener stays for a while after the last consumer is gone, and holds up the removal of the test's
-        // database.
-        .listen(false)
 }
 
 /// A consumer that runs beside the test.
