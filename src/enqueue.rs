@@ -262,19 +262,30 @@ impl<M, T, W> Enqueue<M, T, W> {
     /// There once the enqueue has its messages and its target. On a store, a pool or a connection, the messages
     /// are stored when this returns; in a transaction, when the caller commits it.
     ///
+    /// | on | tries | `Ok` | an error |
+    /// |---|---|---|---|
+    /// | `&store` | until it is known what became of it, or [`retry_for`](crate::ConnectOptions) is over | stored, durable, once | nothing was stored; only [`Error::OutcomeUnknown`] says that it may have been |
+    /// | `&pool`, `&mut connection` | one | stored, durable | nothing was stored; only [`Error::ConnectionLost`] says that it may have been |
+    /// | `&mut transaction` | one | part of the caller's transaction | nothing was stored, and the transaction has failed |
+    ///
+    /// Sends through a store that wait at the same time share a statement and its commit, and each gets its
+    /// own ids or its own error. Dropped before a statement took it, a send is not made; afterwards it may be.
+    ///
     /// # Errors
-    /// Nothing of the batch is stored where it fails.
+    /// Nothing of the batch is stored where it fails, but for the cases in the table.
     ///
     /// - [`Error::Serialize`], [`Error::PayloadTooLarge`], [`Error::PayloadTooDeep`],
     ///   [`Error::InvalidQueueName`], [`Error::DelayTooLong`]: before anything is sent;
     /// - [`Error::QueueNotFound`], [`Error::NotInstalled`];
     /// - [`Error::WorkerSuspended`], [`Error::WorkerStopped`], for an enqueue through a producer;
-    /// - [`Error::AcquireTimeout`], [`Error::Connect`], [`Error::Database`];
-    /// - [`Error::ConnectionLost`]: the one case where the messages may have been stored all the same.
+    /// - [`Error::Database`] where the server refuses the messages; [`Error::Connect`] where it refuses the login;
+    /// - on a store [`Error::NotStored`] where the server was away for too long, and [`Error::OutcomeUnknown`];
+    /// - elsewhere [`Error::AcquireTimeout`], [`Error::Connect`], [`Error::ConnectionLost`].
     ///
     /// # Source
-    /// One `insert … select … unnest … returning id`, in `src/postgres/messages.rs`. Batches of more than
-    /// 1,000 messages are several, in one transaction.
+    /// One `insert … select … unnest`, in `src/postgres/`; on a store one that advances its writer's row in
+    /// `pgqrs.writers` too, with ids that were drawn ahead: one more statement in a while. Batches of more
+    /// than 1,000 messages are several, in one transaction.
     ///
     /// # Example
     /// In the caller's own transaction:

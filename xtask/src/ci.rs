@@ -74,3 +74,36 @@ pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
     }
     Ok(())
 }
+
+/// The test of faults alone, with what it prints.
+pub(crate) async fn soak(faults: u64, seed: Option<u64>, url: &str) -> Result<()> {
+    let test = "faults::whatever_breaks_what_is_acknowledged_is_stored_once_and_handled";
+    // Its processes are examples, which cargo builds with all tests of a package only.
+    let build = [
+        "test",
+        "--package",
+        "pgqrs",
+        "--tests",
+        "--examples",
+        "--no-run",
+    ];
+    cargo::run(&build, url).await?;
+    let arguments = [
+        "test",
+        "--package",
+        "pgqrs",
+        "--test",
+        "it",
+        test,
+        "--",
+        "--nocapture",
+    ];
+    let mut command = cargo::command(&arguments);
+    command
+        .env("DATABASE_URL", url)
+        .env("PGQRS_FAULTS", faults.to_string());
+    if let Some(seed) = seed {
+        command.env("PGQRS_SEED", seed.to_string());
+    }
+    cargo::finish(&mut command, &arguments).await
+}

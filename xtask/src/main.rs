@@ -49,7 +49,7 @@ enum Command {
     },
     /// Measure, in a release build, against a PostgreSQL of its own with fsync on
     ///
-    /// Subjects: claim, drain, latency; all of them, unless named. What is told are ratios to the limit,
+    /// Subjects: enqueue, claim, drain, latency; all of them, unless named. What is told are ratios to the limit,
     /// measured in the same run. `bench compile`, alone, measures what compiling against the crate costs.
     Bench {
         /// Which subjects
@@ -57,6 +57,17 @@ enum Command {
         /// Smaller and fewer: about a minute
         #[arg(long)]
         quick: bool,
+    },
+    /// Break connections, servers and processes while messages are sent and handled, and look at the ledger
+    ///
+    /// The test of faults, for as many as are asked for. About twenty faults a second.
+    Soak {
+        /// How many
+        #[arg(long, default_value_t = 10_000)]
+        faults: u64,
+        /// Draw the same faults again, as a run before has printed it
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// A PostgreSQL for development, under target/
     #[command(subcommand)]
@@ -114,6 +125,9 @@ async fn run() -> Result<()> {
                 cargo::run(&arguments, url).await
             })
             .await
+        }
+        Command::Soak { faults, seed } => {
+            server::with(async |url| ci::soak(faults, seed, url).await).await
         }
         Command::Ci => server::with(async |url| ci::all(url).await).await,
         Command::Prepare { check } => {
