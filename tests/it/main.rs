@@ -15,6 +15,7 @@ mod flow;
 mod install;
 mod model;
 mod payload;
+mod sends;
 mod specification;
 mod store;
 mod support;

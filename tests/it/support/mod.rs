@@ -5,6 +5,7 @@ pub(crate) mod consumers;
 pub(crate) mod faults;
 pub(crate) mod proxy;
 pub(crate) mod server;
+pub(crate) mod stall;
 
 use std::time::Duration;
 
