@@ -324,25 +324,49 @@ impl<M, T, W> Enqueue<M, T, W> {
                 priority,
                 visible: visible?,
             };
-            let span = telemetry::send(envelope.queue.as_str(), payloads.len());
-            let outcome = send(on, envelope, payloads).instrument(span.clone()).await;
-            outcome.inspect_err(|error| telemetry::failed(&span, error))
+            send(on, envelope, payloads).await
         })
     }
 }
 
-async fn send(on: impl Executor, envelope: Envelope, payloads: Vec<String>) -> Result<Enqueued> {
-    if payloads.is_empty() {
-        return Ok(Enqueued::new(Vec::new()));
+impl<T, W> Enqueue<NoMessage, T, W> {
+    pub(crate) fn into_envelope(self) -> Result<Envelope>
+    where
+        T: TargetIsSet,
+    {
+        let (queue, producer) = self.target.into_parts()?;
+        let (priority, visible) = (self.priority, self.visible?);
+        Ok(Envelope {
+            queue,
+            producer,
+            priority,
+            visible,
+        })
     }
-    let ids = match on.store() {
-        Some(store) => writer::send(&store, envelope, payloads).await?,
-        None => {
-            let mut connection = on.acquire().await?;
-            messages::insert(&mut connection, &envelope, &payloads).await?
+}
+
+pub(crate) async fn send(
+    on: impl Executor,
+    envelope: Envelope,
+    payloads: Vec<String>,
+) -> Result<Enqueued> {
+    let span = telemetry::send(envelope.queue.as_str(), payloads.len());
+    let stored = async {
+        if payloads.is_empty() {
+            return Ok(Vec::new());
+        }
+        match on.store() {
+            Some(store) => writer::send(&store, envelope, payloads).await,
+            None => {
+                let mut connection = on.acquire().await?;
+                messages::insert(&mut connection, &envelope, &payloads).await
+            }
         }
     };
-    Ok(Enqueued::new(ids))
+    let stored = stored.instrument(span.clone()).await;
+    stored
+        .map(Enqueued::new)
+        .inspect_err(|error| telemetry::failed(&span, error))
 }
 
 fn check_sizes(payloads: Vec<String>, limit: usize) -> Result<Vec<String>> {

@@ -7,6 +7,7 @@ mod dequeue;
 mod enqueue;
 mod error;
 mod heartbeat;
+mod import;
 mod lifecycle;
 mod message;
 mod postgres;
@@ -41,6 +42,7 @@ pub use crate::{
     dequeue::{Dequeue, dequeue},
     enqueue::{Enqueue, IntoDelay, enqueue},
     error::{Error, Result},
+    import::Import,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     message::{Enqueued, MessageId, Page, Priority},
     postgres::{

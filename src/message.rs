@@ -171,7 +171,7 @@ impl Default for Page {
 }
 
 /// What goes in with payloads, and is the same for all of a batch.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Envelope {
     pub(crate) queue: QueueName,
     pub(crate) producer: Option<WorkerId>,

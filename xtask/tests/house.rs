@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 5] = [
     ],
     &["postgres"],
     &["store", "heartbeat", "wake", "writer"],
-    &["worker", "enqueue", "dequeue", "delivery"],
+    &["worker", "enqueue", "import", "dequeue", "delivery"],
     &["producer", "consumer", "run", "admin"],
 ];
 

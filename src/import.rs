@@ -1,0 +1,158 @@
+//! `enqueue().to(..).import(..)`: more messages than one would hold in memory, a chunk at a time. For large
+//! imports. The caller's loop drives it, so progress is the caller's to see, and the executor says whether
+//! each chunk is committed by itself or all of them in one transaction.
+
+use std::{fmt, iter::Fuse, marker::PhantomData};
+
+use serde::Serialize;
+
+use crate::{
+    enqueue::{Enqueue, NoMessage, Takes, TargetIsSet, send},
+    error::{Error, Result},
+    message::{Enqueued, Envelope, encode},
+    postgres::messages::{CHUNK_BYTES, CHUNK_MESSAGES},
+    store::{Execute, Executor},
+};
+
+impl<T, W> Enqueue<NoMessage, T, W> {
+    /// Very many messages, from an iterator, sent by [`Import::next`] a chunk at a time.
+    ///
+    /// There once there is a target, and as long as there is no message. For messages from a stream, collect
+    /// as many as are to be sent at once and use [`messages`](Self::messages).
+    ///
+    /// # Example
+    /// ```no_run
+    /// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+    /// let rows = (0..1_000_000).map(|row| serde_json::json!({"row": row}));
+    /// let mut import = pgqrs::enqueue().to("tasks").import(rows);
+    /// while import.next(&store).await?.is_some() {
+    ///     println!("{} are stored", import.sent());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn import<I>(self, payloads: I) -> Import<I::IntoIter>
+    where
+        I: IntoIterator<Item: Serialize>,
+        T: TargetIsSet + Takes<I::Item>,
+    {
+        Import {
+            payloads: payloads.into_iter().fuse(),
+            envelope: self.into_envelope(),
+            chunk: Vec::new(),
+            bytes: 0,
+            refused: None,
+            taken: 0,
+            sent: 0,
+            of: PhantomData,
+        }
+    }
+}
+
+/// A large import under way; made by [`Enqueue::import`].
+#[must_use = "an import does nothing until `.next(&store).await`"]
+pub struct Import<I: Iterator> {
+    payloads: Fuse<I>,
+    envelope: Result<Envelope>,
+    /// Taken from the iterator, and not yet stored.
+    chunk: Vec<String>,
+    bytes: usize,
+    /// What could not be encoded ends the import once all before it is sent.
+    refused: Option<Error>,
+    taken: usize,
+    sent: usize,
+    of: PhantomData<fn(I::Item)>,
+}
+
+impl<I: Iterator<Item: Serialize>> Import<I> {
+    /// Stores the next chunk: up to 1,000 messages, or about 64 MiB. Gives its ids in the order of the
+    /// messages, and `None` where there are no more.
+    ///
+    /// On a store each chunk is stored for itself, exactly once; in a transaction, all of them are when the
+    /// caller commits. No more than a chunk is in memory.
+    ///
+    /// # Errors
+    /// As [`execute`](Enqueue::execute). The chunk is kept: calling it again sends the same chunk again, so
+    /// an error doesn't end the import, and no message is left out. After
+    /// [`Error::OutcomeUnknown`] or [`Error::ConnectionLost`] it may so be stored twice. A payload that
+    /// can't be encoded is reported by its place in the import, after all before it are stored, and skipped
+    /// by the next call.
+    ///
+    /// # Example
+    /// All in one transaction:
+    ///
+    /// ```no_run
+    /// # async fn example(store: pgqrs::Store, rows: Vec<u64>) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut tx = store.pool().begin().await?;
+    /// let mut import = pgqrs::enqueue().to("tasks").import(rows);
+    /// while import.next(&mut tx).await?.is_some() {}
+    /// tx.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn next<'c, E>(&'c mut self, on: E) -> Execute<'c, Result<Option<Enqueued>>>
+    where
+        E: Executor + 'c,
+        I: Send,
+    {
+        let limit = on.payload_limit();
+        self.fill(limit);
+        Execute::new(async move {
+            if self.chunk.is_empty() {
+                return match self.refused.take() {
+                    Some(refused) => Err(refused),
+                    None => Ok(None),
+                };
+            }
+            let envelope = self.envelope.as_ref().map_err(Clone::clone)?;
+            let ids = send(on, envelope.clone(), self.chunk.clone()).await?;
+            self.sent += self.chunk.len();
+            self.chunk.clear();
+            self.bytes = 0;
+            Ok(Some(ids))
+        })
+    }
+
+    /// How many messages are stored so far, or are in the caller's transaction.
+    pub fn sent(&self) -> usize {
+        self.sent
+    }
+
+    fn fill(&mut self, limit: usize) {
+        while self.refused.is_none()
+            && self.chunk.len() < CHUNK_MESSAGES
+            && self.bytes < CHUNK_BYTES
+        {
+            let Some(payload) = self.payloads.next() else {
+                return;
+            };
+            let index = self.taken;
+            self.taken += 1;
+            match encode(index, &payload) {
+                Ok(json) if json.len() > limit => {
+                    let bytes = json.len();
+                    self.refused = Some(Error::PayloadTooLarge {
+                        index,
+                        bytes,
+                        limit,
+                    });
+                }
+                Ok(json) => {
+                    self.bytes += json.len();
+                    self.chunk.push(json);
+                }
+                Err(error) => self.refused = Some(error),
+            }
+        }
+    }
+}
+
+/// Without payloads.
+impl<I: Iterator> fmt::Debug for Import<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Import")
+            .field("envelope", &self.envelope)
+            .field("sent", &self.sent)
+            .finish_non_exhaustive()
+    }
+}
