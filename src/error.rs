@@ -284,7 +284,11 @@ impl Error {
         match self {
             Self::AcquireTimeout { .. } | Self::NotStored { .. } | Self::ConnectionLost(_) => true,
             Self::Connect(source) | Self::Database(source) => match &**source {
-                sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+                // A connection that breaks in the middle of the login is a breach of the protocol.
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::PoolTimedOut => true,
                 sqlx::Error::Database(refusal) => {
                     refusal.code().is_some_and(|code| is_transient(&code))
                 }

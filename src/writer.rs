@@ -478,6 +478,9 @@ impl Writer {
             match asked.await {
                 Ok(true) => return true,
                 Ok(false) => {
+                    // An answer that came after their time, however late, must not make them be sent again: the
+                    // row that forbade the last try may be pruned by then.
+                    take_expired(group).for_each(|parcel| parcel.tell_unknown(&why));
                     // Perhaps it is another server by now, which draws the same ids for others.
                     self.forget_ids(group);
                     return false;

@@ -239,8 +239,12 @@ pub(crate) async fn settle(connection: &mut PgConnection, this: Try) -> Result<b
     )
     .fetch_all(connection)
     .await?;
-    let sequence = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-    Ok(*sequence == this.sequence)
+    match rows.first() {
+        Some(sequence) if *sequence == this.sequence => Ok(true),
+        Some(sequence) if *sequence == this.sequence + 1 => Ok(false),
+        // No writer goes on before its last try is settled, so there is no such row.
+        _ => Err(sqlx::Error::RowNotFound.into()),
+    }
 }
 
 /// Deletes rows of writers that are long gone.

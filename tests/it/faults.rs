@@ -229,7 +229,8 @@ async fn send(store: Store, sender: u64, ledger: Arc<Ledger>, mut random: StdRng
             Err(Error::OutcomeUnknown { ids, .. }) => {
                 Told::Unknown(Some(ids.iter().map(|id| id.get()).collect()))
             }
-            Err(error) => Told::Refused(error.to_string()),
+            Err(Error::NotStored { .. }) => Told::Refused("time ran out".to_owned()),
+            Err(error) => Told::Refused(format!("{error:?}")),
         };
         ledger.note(payloads.iter().map(Value::to_string).collect(), told);
     }
