@@ -20,8 +20,12 @@ use tokio::{
 };
 
 use crate::support::{
-    TestResult, blocked_backend, claim, connect, count, now, server::Server, stall::Stall, stored,
-    terminate, until, url, with_queues,
+    TestResult, blocked_backend, claim, connect,
+    consumers::{Seen, consumer, drained, start},
+    count, now,
+    server::Server,
+    stall::Stall,
+    stored, terminate, until, url, with_queues,
 };
 
 type Sending = JoinHandle<pgqrs::Result<MessageId>>;
@@ -553,5 +557,400 @@ async fn restarts_of_the_server_lose_nothing_and_store_nothing_twice() -> TestRe
     log.sort();
     assert!(sent.len() > 100);
     assert_eq!(log, sent);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_answer_that_is_lost_for_ever_is_an_unknown_outcome_with_the_ids(
+    pool: PgPool,
+) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let (proxy, url) = Stall::before(&pool).await?;
+    let options = ConnectOptions::builder()
+        .url(url)
+        .acquire_timeout(Duration::from_millis(300))
+        .retry_for(Duration::from_millis(1_200));
+    let store = pgqrs::connect_with(options.build()).await?;
+    single(&store, &json!("warm")).await?;
+    until("the connection is back", async || {
+        store.pool().num_idle() == 1
+    })
+    .await;
+    proxy.swallow();
+    let started = Instant::now();
+    let batch = pgqrs::enqueue().messages(&["a", "b"]).to("tasks");
+    let unknown = batch.execute(&store).await.unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(6));
+    let Error::OutcomeUnknown { ids, .. } = &unknown else {
+        panic!("{unknown:?}");
+    };
+    let stored = stored(&pool).await?;
+    let stored: Vec<_> = stored[1..].iter().map(|m| (m.id, &*m.payload)).collect();
+    let ids: Vec<_> = ids.iter().map(|id| id.get()).collect();
+    assert_eq!(stored, [(ids[0], "\"a\""), (ids[1], "\"b\"")]);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn without_time_to_retry_there_is_one_try(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    alter(&pool, "create sequence tries").await?;
+    let raise = "perform nextval(''tries''); raise using errcode = ''40001''".replace("''", "'");
+    poison(&pool, "13", &raise).await?;
+    let tries = async || -> sqlx::Result<i64> {
+        sqlx::query_scalar("select last_value from tries")
+            .fetch_one(&pool)
+            .await
+    };
+    for (retry_for, expected) in [(0, 1..=1), (300, 3..=50)] {
+        let retry_for = Duration::from_millis(retry_for);
+        let options = ConnectOptions::builder()
+            .url(url(&pool))
+            .retry_for(retry_for);
+        let store = pgqrs::connect_with(options.build()).await?;
+        alter(&pool, "alter sequence tries restart").await?;
+        let failed = single(&store, &json!(13)).await.unwrap_err();
+        assert!(matches!(failed, Error::NotStored { .. }), "{failed:?}");
+        assert!(matches!(source(&failed), Error::Database(_)), "{failed:?}");
+        let tries = tries().await?;
+        assert!(expected.contains(&tries), "{tries} tries");
+    }
+    assert_eq!(count(&pool).await?, 0);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn rows_of_writers_long_gone_are_pruned_by_the_next_new_one(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let gone = connect(&pool).await?;
+    single(&gone, &json!(1)).await?;
+    alter(
+        &pool,
+        "insert into pgqrs.writers (token, sequence) select n, 2 from generate_series(1, 999) n;
+         update pgqrs.writers set created_at = created_at - interval '25 hours';
+         insert into pgqrs.writers (token, sequence) values (0, 2);",
+    )
+    .await?;
+    let next = connect(&pool).await?;
+    single(&next, &json!(2)).await?;
+    until("only what is of today is left", async || {
+        let left: i64 = sqlx::query_scalar("select count(*) from pgqrs.writers")
+            .fetch_one(&pool)
+            .await
+            .expect("counted");
+        left == 2
+    })
+    .await;
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn ids_that_are_taken_are_drawn_anew(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let before = connect(&pool).await?;
+    let ids: Vec<i64> = {
+        let batch = pgqrs::enqueue().messages(&[0; 100]).to("tasks");
+        let ids = batch.execute(&before).await?;
+        ids.iter().map(|id| id.get()).collect()
+    };
+    // As on a server that lost the tail of what another one had.
+    alter(&pool, "alter sequence pgqrs.messages_id_seq restart").await?;
+    let store = connect(&pool).await?;
+    let calls: Vec<_> = (0..20).map(|n| sending(&store, json!(n))).collect();
+    for call in calls {
+        assert!(!ids.contains(&call.await??.get()));
+    }
+    assert_eq!(count(&pool).await?, 120);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn sends_and_consumers_work_at_every_default_isolation_level(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    for level in ["serializable", "repeatable read"] {
+        set(
+            &pool,
+            &format!("set default_transaction_isolation = '{level}'"),
+        )
+        .await?;
+        let store = connect(&pool).await?;
+        let seen = Seen::default();
+        let consumers = [consumer().create(&store).await?, {
+            let other = pgqrs::consumer("my-service", 3002, "tasks");
+            other.create(&connect(&pool).await?).await?
+        }];
+        let running = consumers.map(|consumer| start(consumer, seen.handler()));
+        let calls: Vec<_> = (0..64).map(|n| sending(&store, json!(n))).collect();
+        for call in calls {
+            timeout(BOUND, call).await???;
+        }
+        drained(&pool).await;
+        for consumer in running {
+            consumer.stop().await?;
+        }
+        assert_eq!(seen.len(), 64);
+        assert_eq!(count(&pool).await?, 0, "{level}");
+    }
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_send_waits_while_the_server_only_reads(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    // This session can still write.
+    let writable = pool.acquire().await?;
+    let options = ConnectOptions::builder().url(url(&pool));
+    let options = options.acquire_timeout(Duration::from_millis(500)).build();
+    let store = pgqrs::connect_with(options).await?;
+    single(&store, &json!("before")).await?;
+    set(&pool, "set default_transaction_read_only = on").await?;
+    end_sessions(&pool).await?;
+    let mut call = sending(&store, json!("during"));
+    let early = timeout(Duration::from_millis(500), &mut call).await;
+    assert!(early.is_err(), "{early:?}");
+    drop(writable);
+    set(&pool, "reset default_transaction_read_only").await?;
+    timeout(BOUND, call).await???;
+    assert_eq!(count(&pool).await?, 2);
+    Ok(())
+}
+
+/// A user of the test's own, whom the limits hold for, and who may do what a store does.
+async fn user(pool: &PgPool) -> Result<(String, String), Box<dyn std::error::Error>> {
+    let user = format!("user_{}", rand::random::<u32>());
+    let create = format!(
+        "create role {user} login password 'secret';
+         grant usage on schema pgqrs to {user};
+         grant all on all tables in schema pgqrs to {user};
+         grant all on all sequences in schema pgqrs to {user};"
+    );
+    alter(pool, &create).await?;
+    let mut to: url::Url = url(pool).parse()?;
+    to.set_username(&user).map_err(|()| "a URL with a user")?;
+    to.set_password(Some("secret"))
+        .map_err(|()| "a URL with a password")?;
+    Ok((user, to.into()))
+}
+
+async fn forget(pool: &PgPool, user: &str) -> TestResult {
+    Ok(alter(pool, &format!("drop owned by {user}; drop role {user}")).await?)
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_server_without_a_connection_to_spare_is_waited_for(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let (user, to) = user(&pool).await?;
+    let options = |retry_for| {
+        ConnectOptions::builder()
+            .url(to.clone())
+            .acquire_timeout(Duration::from_millis(300))
+            .retry_for(retry_for)
+            .build()
+    };
+    let hasty = pgqrs::connect_with(options(Duration::from_secs(1))).await?;
+    let patient = pgqrs::connect_with(options(Duration::from_secs(30))).await?;
+    single(&hasty, &json!(1)).await?;
+    alter(&pool, &format!("alter role {user} connection limit 0")).await?;
+    end_sessions(&pool).await?;
+    let waits = sending(&patient, json!(2));
+    let started = Instant::now();
+    let calls: Vec<_> = (0..20).map(|n| sending(&hasty, json!(n))).collect();
+    for call in calls {
+        let failed = call.await?.unwrap_err();
+        let why = source(&failed);
+        assert!(
+            failed.is_retryable()
+                && matches!(why, Error::AcquireTimeout { .. } | Error::Connect(_)),
+            "{failed:?}"
+        );
+    }
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(!waits.is_finished());
+    alter(&pool, &format!("alter role {user} connection limit -1")).await?;
+    timeout(BOUND, waits).await???;
+    assert_eq!(count(&pool).await?, 2);
+    hasty.pool().close().await;
+    patient.pool().close().await;
+    forget(&pool, &user).await
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_refused_login_is_told_at_once(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let (user, to) = user(&pool).await?;
+    let fresh = pgqrs::connect(&to).await?;
+    let warm = pgqrs::connect(&to).await?;
+    single(&warm, &json!(1)).await?;
+    alter(&pool, &format!("alter role {user} nologin")).await?;
+    end_sessions(&pool).await?;
+    let started = Instant::now();
+    let refused = single(&fresh, &json!(2)).await.unwrap_err();
+    assert!(matches!(refused, Error::Connect(_)), "{refused:?}");
+    // Its connection broke under the send, and nobody is let in to ask.
+    let refused = single(&warm, &json!(3)).await.unwrap_err();
+    assert!(matches!(source(&refused), Error::Connect(_)), "{refused:?}");
+    assert!(started.elapsed() < Duration::from_secs(8));
+    assert_eq!(count(&pool).await?, 1);
+    forget(&pool, &user).await
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_dropped_database_is_told_at_once(pool: PgPool) -> TestResult {
+    let other = format!("other_{}", rand::random::<u32>());
+    alter(&pool, &format!("create database {other}")).await?;
+    let mut to: url::Url = url(&pool).parse()?;
+    to.set_path(&other);
+    let options = ConnectOptions::builder().url(to.as_str()).install(true);
+    let store = pgqrs::connect_with(options.build()).await?;
+    store.queue("tasks").await?;
+    single(&store, &json!(1)).await?;
+    alter(&pool, &format!("drop database {other} with (force)")).await?;
+    let started = Instant::now();
+    for n in 0..3 {
+        let refused = single(&store, &json!(n)).await.unwrap_err();
+        assert!(matches!(source(&refused), Error::Connect(_)), "{refused:?}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(8));
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_fails_in_the_middle_of_a_large_batch_leaves_nothing_of_it(
+    pool: PgPool,
+) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    poison(&pool, "4321", "raise 'poisoned'").await?;
+    let store = connect(&pool).await?;
+    let payloads: Vec<_> = (0..5_000).collect();
+    let batch = async |store: &Store| {
+        let batch = pgqrs::enqueue().messages(&payloads).to("tasks");
+        batch.execute(store).await
+    };
+    let failed = batch(&store).await.unwrap_err();
+    assert!(matches!(failed, Error::Database(_)), "{failed:?}");
+    assert_eq!(count(&pool).await?, 0);
+
+    alter(
+        &pool,
+        "drop trigger poison on pgqrs.messages; drop function poison",
+    )
+    .await?;
+    poison(&pool, "4321", "perform pg_sleep(60)").await?;
+    set(&pool, "set statement_timeout = '300ms'").await?;
+    let options = ConnectOptions::builder().url(url(&pool));
+    let options = options.retry_for(Duration::from_millis(500)).build();
+    let failed = batch(&pgqrs::connect_with(options).await?)
+        .await
+        .unwrap_err();
+    assert!(matches!(failed, Error::NotStored { .. }), "{failed:?}");
+    assert!(matches!(source(&failed), Error::Database(_)), "{failed:?}");
+    assert_eq!(count(&pool).await?, 0);
+
+    alter(
+        &pool,
+        "drop trigger poison on pgqrs.messages; drop function poison",
+    )
+    .await?;
+    assert_eq!(batch(&store).await?.len(), 5_000);
+    assert_eq!(count(&pool).await?, 5_000);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn on_what_is_the_callers_own_there_is_one_try(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let own = PgPool::connect(&url(&pool)).await?;
+    let to = |queue: &'static str| pgqrs::enqueue().message(&1).to(queue);
+
+    // Refused: nothing is stored, and it says so.
+    let mut connection = own.acquire().await?;
+    let refused = to("nowhere").execute(&own).await;
+    assert!(matches!(refused, Err(Error::QueueNotFound { .. })));
+    let refused = to("nowhere").execute(&mut connection).await;
+    assert!(matches!(refused, Err(Error::QueueNotFound { .. })));
+    assert_eq!(count(&pool).await?, 0);
+
+    // Lost: it may be stored, and it says so.
+    let holder = hold_up(&pool).await?;
+    let by_pool = tokio::spawn({
+        let own = own.clone();
+        async move { pgqrs::enqueue().message(&1).to("tasks").execute(&own).await }
+    });
+    terminate(&pool, blocked_backend(&pool, "insert into pgqrs").await).await?;
+    let lost = by_pool.await?.unwrap_err();
+    assert!(matches!(lost, Error::ConnectionLost(_)), "{lost:?}");
+    let by_connection = tokio::spawn(async move {
+        let enqueue = pgqrs::enqueue().message(&1).to("tasks");
+        enqueue.execute(&mut connection).await
+    });
+    terminate(&pool, blocked_backend(&pool, "insert into pgqrs").await).await?;
+    let lost = by_connection.await?.unwrap_err();
+    assert!(matches!(lost, Error::ConnectionLost(_)), "{lost:?}");
+    holder.rollback().await?;
+    assert_eq!(count(&pool).await?, 0);
+
+    // In a transaction it is the caller who decides.
+    let mut tx = own.begin().await?;
+    to("tasks").execute(&mut tx).await?;
+    tx.rollback().await?;
+    assert_eq!(count(&pool).await?, 0);
+    let mut tx = own.begin().await?;
+    to("tasks").execute(&mut tx).await?;
+    assert_eq!(count(&pool).await?, 0);
+    tx.commit().await?;
+    assert_eq!(count(&pool).await?, 1);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_send_outlives_a_silent_server_again_and_again(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let (proxy, url) = Stall::before(&pool).await?;
+    let options = ConnectOptions::builder()
+        .url(url)
+        .max_connections(2)
+        .retry_for(Duration::from_secs(10))
+        .acquire_timeout(Duration::from_secs(2));
+    let store = pgqrs::connect_with(options.build()).await?;
+    let mut ids = Vec::new();
+    for n in 0..4 {
+        ids.push(single(&store, &json!(n)).await?.get());
+        proxy.stall();
+        let started = Instant::now();
+        ids.push(single(&store, &json!(n)).await?.get());
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+    let stored: Vec<_> = stored(&pool).await?.iter().map(|m| m.id).collect();
+    ids.sort_unstable();
+    assert_eq!(stored, ids);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn calls_end_on_a_silent_server_and_the_pool_recovers(pool: PgPool) -> TestResult {
+    let direct = with_queues(pool.clone(), &["tasks"]).await?;
+    single(&direct, &json!(1)).await?;
+    let (proxy, url) = Stall::before(&pool).await?;
+    let options = ConnectOptions::builder().url(url).max_connections(2);
+    let store = pgqrs::connect_with(options.build()).await?;
+    let delivery = claim(&store, 1).await?.pop().expect("a message is ready");
+    // Two connections, both warm.
+    let pool = store.pool();
+    drop(tokio::try_join!(pool.acquire(), pool.acquire())?);
+    until("both are back", async || pool.num_idle() == 2).await;
+    proxy.stall();
+    let bound = Duration::from_secs(45);
+    let calls = async { tokio::join!(claim(&store, 1), delivery.ack(&store)) };
+    let (claimed, acked) = timeout(bound, calls).await?;
+    assert!(
+        matches!(claimed, Err(Error::ConnectionLost(_))),
+        "{claimed:?}"
+    );
+    let acked = acked.map_err(Error::from);
+    assert!(matches!(acked, Err(Error::ConnectionLost(_))), "{acked:?}");
+    for n in 0..10 {
+        timeout(BOUND, single(&store, &json!(n))).await??;
+        timeout(BOUND, claim(&store, 1)).await??;
+    }
     Ok(())
 }

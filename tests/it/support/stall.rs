@@ -21,8 +21,7 @@ use tokio::{
 
 use super::url;
 
-const PASS: u8 = 0;
-/// What the server says is lost.
+/// What the server says is lost. (0 is that all passes.)
 const SWALLOW: u8 = 1;
 /// Nothing goes either way any more.
 const STALL: u8 = 2;
