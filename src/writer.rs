@@ -573,7 +573,7 @@ impl Writer {
             [one] if statements > 1 => {
                 let patience = patience + Duration::from_secs(statements as u64);
                 lent.within(patience, async |connection| {
-                    write_large(connection, token, first, one).await
+                    write_large(connection, token, first, one, patience).await
                 })
                 .await
             }
@@ -755,8 +755,10 @@ async fn write_large(
     token: i64,
     first: i64,
     parcel: &Parcel,
+    patience: Duration,
 ) -> Result<Written> {
     let mut transaction = connection.begin().await?;
+    writers::limit_silence(&mut transaction, patience).await?;
     // A batch becomes visible at one time, not chunk by chunk.
     let visible = messages::resolve(&mut transaction, parcel.envelope.visible).await?;
     let envelope = Envelope {

@@ -1,6 +1,8 @@
 //! Statements on `pgqrs.writers`: the numbers by which a send is stored once. For the writers of a store.
 //! A number is used for one try: whoever asks about a try afterwards also forbids it to come late.
 
+use std::time::Duration;
+
 use sqlx::PgConnection;
 
 use crate::{
@@ -225,6 +227,20 @@ async fn write_mixed(
         true => Written::Taken,
         false => Written::Refused(refused),
     })
+}
+
+/// For a transaction of several statements: where its client vanishes between them, the server ends it.
+/// Otherwise it would hold the writer's row, and nobody could learn what became of the try, until TCP gives
+/// up after hours.
+pub(crate) async fn limit_silence(connection: &mut PgConnection, limit: Duration) -> Result<()> {
+    let milliseconds = limit.as_millis().to_string();
+    sqlx::query!(
+        "select set_config('idle_in_transaction_session_timeout', $1, true)",
+        milliseconds,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(())
 }
 
 /// Whether a try stored its messages, once it can't be under way any more: where it has not, it never will.

@@ -954,3 +954,38 @@ async fn calls_end_on_a_silent_server_and_the_pool_recovers(pool: PgPool) -> Tes
     }
     Ok(())
 }
+
+/// Its transaction would hold the writer's row, so that nobody could learn whether it is stored.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_large_batch_outlives_silence_in_the_middle_of_its_transaction(
+    pool: PgPool,
+) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    poison(&pool, "1500", "perform pg_sleep(0.3)").await?;
+    let (proxy, url) = Stall::before(&pool).await?;
+    let options = ConnectOptions::builder()
+        .url(url)
+        .retry_for(Duration::from_secs(20));
+    let store = pgqrs::connect_with(options.build()).await?;
+    let batch = tokio::spawn(async move {
+        let batch = pgqrs::enqueue().messages(&(0..2_500).collect::<Vec<_>>());
+        batch.to("tasks").execute(&store).await
+    });
+    until("its second statement is under way", async || {
+        let sleeping: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity
+             where datname = current_database() and wait_event = 'PgSleep'",
+        )
+        .fetch_one(&pool)
+        .await
+        .expect("counted");
+        sleeping == 1
+    })
+    .await;
+    proxy.stall();
+    let ids = timeout(Duration::from_secs(30), batch).await???;
+    let stored: Vec<_> = stored(&pool).await?.iter().map(|m| m.id).collect();
+    let ids: Vec<_> = ids.iter().map(|id| id.get()).collect();
+    assert_eq!(stored, ids);
+    Ok(())
+}
