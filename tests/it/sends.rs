@@ -698,7 +698,7 @@ async fn sends_and_consumers_work_at_every_default_isolation_level(pool: PgPool)
 async fn a_send_waits_while_the_server_only_reads(pool: PgPool) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;
     // This session can still write.
-    let writable = pool.acquire().await?;
+    let mut writable = pool.acquire().await?;
     let options = ConnectOptions::builder().url(url(&pool));
     let options = options.acquire_timeout(Duration::from_millis(500)).build();
     let store = pgqrs::connect_with(options).await?;
@@ -708,8 +708,13 @@ async fn a_send_waits_while_the_server_only_reads(pool: PgPool) -> TestResult {
     let mut call = sending(&store, json!("during"));
     let early = timeout(Duration::from_millis(500), &mut call).await;
     assert!(early.is_err(), "{early:?}");
-    drop(writable);
-    set(&pool, "reset default_transaction_read_only").await?;
+    let (database,): (String,) = sqlx::query_as("select quote_ident(current_database())")
+        .fetch_one(&mut *writable)
+        .await?;
+    let reset = format!("alter database {database} reset default_transaction_read_only");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(reset))
+        .execute(&mut *writable)
+        .await?;
     timeout(BOUND, call).await???;
     assert_eq!(count(&pool).await?, 2);
     Ok(())
