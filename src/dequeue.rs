@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tokio::time::sleep;
 use tracing::Instrument;
 
 use crate::{
@@ -75,6 +76,8 @@ pub struct Dequeue<S = NoSource> {
 const DEFAULT_LEASE: Duration = Duration::from_secs(30);
 pub(crate) const SHORTEST_LEASE: Duration = Duration::from_millis(1);
 pub(crate) const LONGEST_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+/// A claim that meets others is made again so often, a little later each time.
+const CONFLICTS: u32 = 8;
 const HIGHEST_LIMIT: u32 = 10_000;
 
 impl<S> Dequeue<S> {
@@ -184,6 +187,7 @@ impl<S> Dequeue<S> {
             }
             let (queue, consumer, decode) = source.into_parts()?;
             let span = telemetry::receive(queue.as_str());
+            let mut conflicts = 0;
             let claimed = loop {
                 let reading = on.hints().begin(&queue);
                 let claim = Claim {
@@ -200,10 +204,20 @@ impl<S> Dequeue<S> {
                         None => Ok(claimed),
                     }
                 });
-                let claimed = call
-                    .instrument(span.clone())
-                    .await
-                    .inspect_err(|error| telemetry::failed(&span, error))?;
+                let claimed = match call.instrument(span.clone()).await {
+                    Ok(claimed) => claimed,
+                    // It has done nothing, since others were there first: usual where the database's default is
+                    // a stricter isolation than the one that a claim is written for.
+                    Err(error) if error.is_conflict() && conflicts < CONFLICTS => {
+                        sleep(Duration::from_millis(1 << conflicts).mul_f64(rand::random())).await;
+                        conflicts += 1;
+                        continue;
+                    }
+                    Err(error) => {
+                        telemetry::failed(&span, &error);
+                        return Err(error);
+                    }
+                };
                 let Claimed {
                     now,
                     took,

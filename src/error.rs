@@ -298,6 +298,18 @@ impl Error {
         }
     }
 
+    /// Whether the statement was undone because of another transaction, so that it can be made again at once.
+    pub(crate) fn is_conflict(&self) -> bool {
+        match self {
+            Self::Database(source) => source
+                .as_database_error()
+                .and_then(|refusal| refusal.code())
+                // serialization_failure, deadlock_detected
+                .is_some_and(|code| code == "40001" || code == "40P01"),
+            _ => false,
+        }
+    }
+
     /// The variant's name, for `error.type` in traces.
     pub(crate) fn kind(&self) -> &'static str {
         match self {

@@ -467,7 +467,7 @@ impl Writer {
                 self.renew();
                 return false;
             }
-            let patience = store.writers().sending.patience();
+            let (patience, asked_at) = (store.writers().sending.patience(), Instant::now());
             let asked = async {
                 let mut lent = store.lend().await?;
                 lent.within(patience, async |connection| {
@@ -478,9 +478,13 @@ impl Writer {
             match asked.await {
                 Ok(true) => return true,
                 Ok(false) => {
-                    // An answer that came after their time, however late, must not make them be sent again: the
-                    // row that forbade the last try may be pruned by then.
-                    take_expired(group).for_each(|parcel| parcel.tell_unknown(&why));
+                    // After their time they are not sent again, however late the answer came: the row that
+                    // forbids the last try may be pruned by then.
+                    let in_time = asked_at.elapsed() < LIFETIME;
+                    take_expired(group).for_each(|parcel| match in_time {
+                        true => parcel.tell_not_stored(&why),
+                        false => parcel.tell_unknown(&why),
+                    });
                     // Perhaps it is another server by now, which draws the same ids for others.
                     self.forget_ids(group);
                     return false;

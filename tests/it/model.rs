@@ -154,11 +154,15 @@ impl Model {
             .collect();
         ready.sort_unstable();
         let mut claimed = Vec::new();
-        for (_, _, id) in ready.into_iter().take(limit as usize) {
+        for (taken, (_, _, id)) in ready.into_iter().enumerate() {
+            // What it buries counts for its limit; but it goes on where it would have nothing to give.
+            if taken % limit as usize == 0 && !claimed.is_empty() {
+                break;
+            }
             let Some(entry) = self.messages.get_mut(&id) else {
                 continue;
             };
-            // Its consumers crashed without a word: a claim buries it, and goes no further for that.
+            // Its consumers crashed without a word: a claim buries it.
             if entry.attempt >= MAX_ATTEMPTS {
                 self.bury(id, "attempts used up");
                 self.happened("buried by a claim", 1);

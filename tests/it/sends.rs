@@ -690,6 +690,20 @@ async fn sends_and_consumers_work_at_every_default_isolation_level(pool: PgPool)
         }
         assert_eq!(seen.len(), 64);
         assert_eq!(count(&pool).await?, 0, "{level}");
+        // Claims beside each other, by hand.
+        crate::support::send(&store, &[1; 40]).await?;
+        let claims: Vec<_> = (0..8)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move { claim(&store, 5).await })
+            })
+            .collect();
+        let mut ids = HashSet::new();
+        for each in claims {
+            ids.extend(each.await??.iter().map(pgqrs::Delivery::id));
+        }
+        assert_eq!(ids.len(), 40, "{level}");
+        pgqrs::admin(&store).purge_queue("tasks").await?;
     }
     Ok(())
 }
