@@ -140,9 +140,11 @@ async fn late_commits(
             None
         }
     };
+    let mut flow = JoinSet::new();
+    let dry = Arc::new(AtomicBool::new(false));
     for _ in 0..2 {
-        let (store, stop) = (store.clone(), Arc::clone(&stop));
-        tasks.spawn(async move {
+        let (store, stop) = (store.clone(), Arc::clone(&dry));
+        flow.spawn(async move {
             // Steady, and not as fast as the machine can.
             let mut beat = tokio::time::interval(Duration::from_millis(5));
             while !stop.load(Ordering::Relaxed) {
@@ -179,9 +181,12 @@ async fn late_commits(
         delivered.lock().expect("not poisoned").len() as u64 == LATE
     })
     .await;
-    stop.store(true, Ordering::Relaxed);
-    while let Some(task) = tasks.join_next().await {
-        task??;
+    // The receivers go on until there is nothing any more.
+    for (end, tasks) in [(dry, &mut flow), (stop, &mut tasks)] {
+        end.store(true, Ordering::Relaxed);
+        while let Some(task) = tasks.join_next().await {
+            task??;
+        }
     }
     if let Some(running) = running {
         drained(pool).await;
