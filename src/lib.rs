@@ -22,19 +22,8 @@ mod watermark;
 mod worker;
 mod writer;
 
-/// The states of the builders, for the documentation: they can't be built outside this crate.
-pub mod state {
-    pub use crate::{
-        dequeue::{FromQueue, NoSource, SourceIsSet, SourceNotSet},
-        enqueue::{
-            AtOnce, ByWorker, FitsInto, Later, MessageIsSet, MessageNotSet, Messages, NoMessage,
-            NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet, ToQueue,
-        },
-        run::Handling,
-        worker::{CanDequeue, CanEnqueue, Receives, Sends},
-    };
-}
-
+// The states of the builders are public and not named here: they can be held, and neither built nor
+// implemented by anybody else.
 pub use crate::{
     admin::{Admin, admin},
     consumer::{Consumer, ConsumerBuilder, ConsumerHandle, consumer},

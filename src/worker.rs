@@ -51,7 +51,7 @@ pub trait Worker: sealed::Registered {
     /// What its queue carries: a payload type, or [`Untyped`](crate::Untyped).
     type Carries;
 
-    /// What it does with it: [`Sends`] or [`Receives`].
+    /// What it does with it: sends, or receives.
     type Role;
 
     /// Its key, which its messages carry.

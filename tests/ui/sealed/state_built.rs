@@ -1,18 +1,16 @@
 //! A builder's state built by hand
 //!
-//! The types in `pgqrs::state` are what the compiler keeps its account with. They are named in the
-//! documentation, and made by the builders' methods alone.
+//! The types that the compiler keeps its account with are made by the builders' methods alone. They have no
+//! public name, so nobody can build one, and nothing but a message counts as a message.
 //!
-//! Fails with: E0423
+//! Fails with: E0603
 //! rustc's own words: what is private is for the compiler to say.
 
-use pgqrs::state::NoMessage;
-
-fn nothing() {
-    // Wrong:
-    let _ = NoMessage(());
-    // Right:
-    // let _ = pgqrs::enqueue();
-}
+// Wrong:
+use pgqrs::enqueue::NoMessage;
+// Right:
+// fn nothing() -> pgqrs::Enqueue {
+//     pgqrs::enqueue()
+// }
 
 fn main() {}

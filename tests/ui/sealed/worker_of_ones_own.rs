@@ -4,16 +4,16 @@
 //!
 //! Fails with: E0277
 
-use pgqrs::{Producer, Untyped, state::Sends};
+use pgqrs::{Producer, Untyped, Worker};
 
 struct Mine {
     producer: Producer,
 }
 
 // Wrong:
-impl pgqrs::Worker for Mine {
+impl Worker for Mine {
     type Carries = Untyped;
-    type Role = Sends;
+    type Role = <Producer as Worker>::Role;
 }
 // Right:
 // async fn send(store: pgqrs::Store, mine: Mine) -> pgqrs::Result<()> {
