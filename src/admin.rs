@@ -53,6 +53,9 @@ impl Admin {
     /// Creates the schema `pgqrs` with its tables, or upgrades it. Where it is up to date, nothing
     /// happens; where several processes do this at once, one does it and the others wait.
     ///
+    /// A role that only sends and receives needs `usage` on schema `pgqrs` and on its sequences, and `select`,
+    /// `insert`, `update`, `delete` on its tables.
+    ///
     /// # Errors
     /// [`Error::SchemaNewer`] where a newer version of the crate has been here: it is left as it is.
     /// [`Error::Migrate`] where the role may not create a schema, or a migration fails; then nothing of
