@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     examples::compiled,
-    support::{TestResult, count, faults::Faults, server::Server},
+    support::{TestResult, count, faults::Faults, server::Server, until_within},
 };
 
 type Outcomes<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -125,13 +125,10 @@ async fn whatever_breaks_what_is_acknowledged_is_stored_once_and_handled() -> Te
         others += 1;
         // Between them there is time for the proxy's own, and for calls that succeed.
         let so_far = proxy.done();
-        let pause = timeout(Duration::from_millis(400), async {
-            while proxy.done() < so_far + 10 {
-                tokio::task::yield_now().await;
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        });
-        let _ = pause.await;
+        until_within(Duration::from_millis(400), async || {
+            proxy.done() >= so_far + 10
+        })
+        .await;
         if told.elapsed() > Duration::from_secs(5) {
             told = Instant::now();
             let faults = proxy.done() + others;
@@ -148,11 +145,10 @@ async fn whatever_breaks_what_is_acknowledged_is_stored_once_and_handled() -> Te
         .await
         .map_err(|_| format!("a send hangs; seed {seed}"))?;
     proxy.arm(false);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while count(&direct).await? > 0 {
-        assert!(Instant::now() < deadline, "messages are left; seed {seed}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let drained = until_within(Duration::from_secs(60), async || {
+        count(&direct).await.is_ok_and(|left| left == 0)
+    });
+    assert!(drained.await, "messages are left; seed {seed}");
     stop.send(true)?;
     let ends = async {
         while let Some(ended) = consumers.join_next().await {

@@ -153,16 +153,20 @@ pub(crate) async fn changes(url: &str, table: &str) -> sqlx::Result<(i64, i64, i
 }
 
 /// Waits until a condition holds. Fails after thirty seconds, saying what it waited for.
-pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
+    let held = until_within(Duration::from_secs(30), holds).await;
+    assert!(held, "never came: {what}");
+}
+
+/// Waits until a condition holds, for so long at most. Whether it does.
+pub(crate) async fn until_within(limit: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
     let mut tick = tokio::time::interval(Duration::from_millis(5));
     let wait = async {
         while !holds().await {
             tick.tick().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), wait)
-        .await
-        .unwrap_or_else(|_| panic!("never came: {what}"));
+    tokio::time::timeout(limit, wait).await.is_ok()
 }
 
 /// The backend that waits for a lock and whose statement contains `text`, once there is one.
