@@ -323,7 +323,9 @@ struct Board<P> {
 struct State<P> {
     /// Leased, and not begun.
     ready: VecDeque<Held<P>>,
-    at_work: HashMap<MessageId, AtWork>,
+    /// By lease, and not by message: one whose lease was lost can come again while its first handler is still
+    /// at it, and what that one says must not be taken for what the second says.
+    at_work: HashMap<Leased, AtWork>,
     handled: Vec<(AtWork, Verdict)>,
     lost: u64,
     /// The loop wants to know of what was handled when there are fewer ready than this.
@@ -361,16 +363,15 @@ impl<P> Board<P> {
                 continue;
             }
             let (lease, attempt) = (Arc::clone(delivery.lease()), delivery.attempt());
-            state
-                .at_work
-                .insert(delivery.id(), AtWork { lease, attempt });
+            let work = AtWork { lease, attempt };
+            state.at_work.insert(work.lease.leased, work);
             return Some(delivery);
         }
     }
 
-    fn handled(&self, message: MessageId, verdict: Verdict) {
+    fn handled(&self, leased: Leased, verdict: Verdict) {
         let mut state = self.lock();
-        if let Some(work) = state.at_work.remove(&message) {
+        if let Some(work) = state.at_work.remove(&leased) {
             state.handled.push((work, verdict));
         }
         if state.ready.len() < state.tell_below {
@@ -531,15 +532,15 @@ where
             let queue = self.queue.clone();
             self.running.spawn(async move {
                 while let Some(delivery) = board.take() {
-                    let (id, attempt) = (delivery.id(), delivery.attempt());
-                    let span = telemetry::process(queue.as_str(), id.get(), attempt);
+                    let (leased, attempt) = (delivery.lease().leased, delivery.attempt());
+                    let span = telemetry::process(queue.as_str(), leased.id.get(), attempt);
                     let verdict = handle(&*handler, delivery, limit)
                         .instrument(span.clone())
                         .await;
                     if verdict.is_err() {
                         telemetry::handler_failed(&span, "handler");
                     }
-                    board.handled(id, verdict);
+                    board.handled(leased, verdict);
                     // A handler that never waits must not keep its thread from all other tasks.
                     tokio::task::coop::consume_budget().await;
                 }

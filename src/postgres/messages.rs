@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{Connection, PgConnection};
+use sqlx::{
+    Connection, Execute, PgConnection, Postgres, SqlStr, postgres::PgArguments, query::QueryScalar,
+};
 
 use crate::{
     error::{Error, Result},
@@ -59,6 +61,27 @@ async fn insert_chunk(
     visible: Visible,
     payloads: &[String],
 ) -> Result<Vec<MessageId>> {
+    let mut ids = insertion(envelope, visible, payloads)
+        .fetch_all(&mut *connection)
+        .await?;
+    if ids.is_empty() {
+        return Err(workers::refusal(connection, &envelope.queue, envelope.producer).await?);
+    }
+    // Ids were drawn in the batch's order; the rows come back in whatever order they were written.
+    ids.sort_unstable();
+    Ok(ids.into_iter().map(MessageId::from).collect())
+}
+
+/// The statement of an enqueue, for whoever runs it on a connection of their own.
+pub(crate) fn insertion_sql(envelope: &Envelope) -> SqlStr {
+    insertion(envelope, Visible::Now, &[]).sql()
+}
+
+fn insertion<'q>(
+    envelope: &Envelope,
+    visible: Visible,
+    payloads: &[String],
+) -> QueryScalar<'q, Postgres, i64, PgArguments> {
     let Envelope {
         queue,
         producer,
@@ -66,7 +89,7 @@ async fn insert_chunk(
         ..
     } = envelope;
     let (exactly, not_before, delay) = visible.bounds();
-    let mut ids = sqlx::query_scalar!(
+    sqlx::query_scalar!(
         "insert into pgqrs.messages (queue_id, priority, visible_at, enqueued_at, producer_id, payload)
          select
              q.id,
@@ -96,14 +119,6 @@ async fn insert_chunk(
         producer.map(WorkerId::get),
         payloads,
     )
-    .fetch_all(&mut *connection)
-    .await?;
-    if ids.is_empty() {
-        return Err(workers::refusal(connection, queue, *producer).await?);
-    }
-    // Ids were drawn in the batch's order; the rows come back in whatever order they were written.
-    ids.sort_unstable();
-    Ok(ids.into_iter().map(MessageId::from).collect())
 }
 
 /// When messages become visible that are enqueued now, by the database's clock.
@@ -154,7 +169,7 @@ pub(crate) struct Claimed {
 }
 
 /// A message that was delivered, and the lease that it was delivered under.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Leased {
     pub(crate) queue_id: i32,
     pub(crate) id: MessageId,

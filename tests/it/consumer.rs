@@ -304,6 +304,63 @@ async fn a_long_handler_keeps_its_lease(pool: PgPool) -> TestResult {
     Ok(())
 }
 
+/// Its first handler is still at it when the message comes again, to the same consumer.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_a_handler_says_after_its_lease_was_lost_counts_for_nothing(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let message = send(&store, &[1]).await?[0];
+    let gates = [gate(), gate()];
+    let (first, second) = (Arc::clone(&gates[0]), Arc::clone(&gates[1]));
+    let (begun, ended) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (on_begin, on_end) = (Arc::clone(&begun), Arc::clone(&ended));
+    let running = start(
+        consumer().create(&store).await?,
+        move |delivery: Delivery<Value>| {
+            let gates = [Arc::clone(&first), Arc::clone(&second)];
+            let (begun, ended) = (Arc::clone(&on_begin), Arc::clone(&on_end));
+            async move {
+                begun.fetch_add(1, Ordering::SeqCst);
+                let attempt = delivery.attempt();
+                pass(&gates[usize::from(attempt > 1)]).await;
+                ended.fetch_add(1, Ordering::SeqCst);
+                match attempt {
+                    1 => Outcome::DeadLetter("too late to say so".to_owned()),
+                    _ => Outcome::Done,
+                }
+            }
+        },
+    );
+    let at = async |counter: &AtomicU32, what, times| {
+        until(what, async || counter.load(Ordering::SeqCst) == times).await;
+    };
+    at(&begun, "the first handler has begun", 1).await;
+    expire(&pool, message).await?;
+    at(&begun, "the second handler has begun", 2).await;
+    gates[0].add_permits(1);
+    at(&ended, "the first handler has ended", 1).await;
+    // What it has said is settled by now: this one's was said later.
+    let other = send(&store, &[2]).await?[0];
+    gates[0].add_permits(1);
+    until("the other one is a dead letter", async || {
+        let admin = pgqrs::admin(&store);
+        let dead = admin.dead_letters("tasks", Page::default()).await;
+        dead.expect("listed").iter().any(|dead| dead.id == other)
+    })
+    .await;
+    assert_eq!(
+        places(&pool).await?,
+        (1, 1, 0),
+        "the message stays with its second handler"
+    );
+    gates[1].add_permits(1);
+    drained(&pool).await;
+    let report = running.stop().await?;
+    assert_eq!((report.done, report.dead, report.lost), (1, 1, 1));
+    Ok(())
+}
+
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_handler_that_never_returns_is_cut_off_where_there_is_a_limit(
     pool: PgPool,
