@@ -29,7 +29,7 @@ pub use crate::{
     consumer::{Consumer, ConsumerBuilder, ConsumerHandle, consumer},
     delivery::{Delivery, Unsettled, UnsettledBatch, ack_all},
     dequeue::{Dequeue, dequeue},
-    enqueue::{Enqueue, IntoDelay, enqueue},
+    enqueue::{Enqueue, IntoDelay, Statement, enqueue},
     error::{Error, Result},
     import::Import,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},

@@ -4,7 +4,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
+use sqlx::{
+    Execute, PgConnection, Postgres, SqlStr,
+    postgres::{PgArguments, PgRow},
+    query::Map,
+};
 use typed_builder::TypedBuilder;
 
 use crate::{
@@ -204,13 +208,32 @@ pub(crate) async fn refusal(
     queue: &QueueName,
     worker: Option<WorkerId>,
 ) -> Result<Error> {
-    let queue_not_found = || Error::QueueNotFound {
-        queue: queue.clone(),
+    let standing = match worker {
+        Some(worker) => standing(queue, worker).fetch_optional(connection).await?,
+        None => None,
     };
-    let Some(worker) = worker else {
-        return Ok(queue_not_found());
-    };
-    let found = sqlx::query!(
+    Ok(refused(queue, worker, standing))
+}
+
+/// How a worker stands, as far as that tells why nothing could be done through it.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    pub(crate) status: String,
+    /// Whether the queue is there, and the worker's.
+    pub(crate) with_queue: bool,
+}
+
+/// The statement that asks for it, for whoever runs it on a connection of their own.
+pub(crate) fn standing_sql(queue: &QueueName, worker: WorkerId) -> SqlStr {
+    standing(queue, worker).sql()
+}
+
+fn standing<'q>(
+    queue: &QueueName,
+    worker: WorkerId,
+) -> Map<'q, Postgres, impl FnMut(PgRow) -> sqlx::Result<Standing> + Send, PgArguments> {
+    sqlx::query_as!(
+        Standing,
         r#"
         select w.status, q.id is not null as "with_queue!"
         from pgqrs.workers w
@@ -220,18 +243,28 @@ pub(crate) async fn refusal(
         worker.get(),
         queue.as_str(),
     )
-    .fetch_optional(connection)
-    .await?;
-    Ok(
-        match found.map(|row| (WorkerStatus::parse(&row.status), row.with_queue)) {
-            None | Some((WorkerStatus::Stopped, _)) => Error::WorkerStopped { worker },
-            Some((_, false)) => queue_not_found(),
-            // Ready again by now; when it mattered, it was not.
-            Some((WorkerStatus::Suspended | WorkerStatus::Ready, true)) => {
-                Error::WorkerSuspended { worker }
-            }
-        },
-    )
+}
+
+/// What it comes to.
+pub(crate) fn refused(
+    queue: &QueueName,
+    worker: Option<WorkerId>,
+    standing: Option<Standing>,
+) -> Error {
+    let queue_not_found = || Error::QueueNotFound {
+        queue: queue.clone(),
+    };
+    let Some(worker) = worker else {
+        return queue_not_found();
+    };
+    match standing.map(|found| (WorkerStatus::parse(&found.status), found.with_queue)) {
+        None | Some((WorkerStatus::Stopped, _)) => Error::WorkerStopped { worker },
+        Some((_, false)) => queue_not_found(),
+        // Ready again by now; when it mattered, it was not.
+        Some((WorkerStatus::Suspended | WorkerStatus::Ready, true)) => {
+            Error::WorkerSuspended { worker }
+        }
+    }
 }
 
 pub(crate) async fn list(

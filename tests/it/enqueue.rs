@@ -5,10 +5,10 @@ use std::{
     time::Duration,
 };
 
-use chrono::{TimeDelta, Utc};
-use pgqrs::{Error, Priority, Queue, Store};
+use chrono::{DateTime, TimeDelta, Utc};
+use pgqrs::{Error, Priority, Queue, Statement, Store};
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 use crate::support::{
     TestResult, blocked_backend, changes, count, expire, stored, terminate, url, with_queues,
@@ -742,4 +742,140 @@ async fn a_delayed_message_is_delivered_after_its_time_and_not_before(pool: PgPo
         [ids[0]]
     );
     Ok(())
+}
+
+/// As somebody with another driver would, who has nothing but the text and the parameters.
+async fn run_statement(
+    statement: &Statement,
+    on: &mut PgConnection,
+) -> Result<Vec<i64>, Box<dyn std::error::Error>> {
+    let ids = sqlx::query_scalar(AssertSqlSafe(statement.sql()))
+        .bind(statement.queue().as_str())
+        .bind(statement.priority())
+        .bind(None::<DateTime<Utc>>)
+        .bind(statement.not_before())
+        .bind(statement.delay())
+        .bind(statement.producer().map(i64::from))
+        .bind(statement.payloads())
+        .fetch_all(&mut *on)
+        .await?;
+    Ok(ids)
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_statement_stores_what_execute_stores(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let batch = ["a", "b", "c"];
+    let enqueue = || pgqrs::enqueue().messages(&batch).to("tasks");
+    let by_execute = enqueue().execute(&store).await?;
+    let mut connection = pool.acquire().await?;
+    let mut by_statement = run_statement(&enqueue().statement()?, &mut connection).await?;
+    by_statement.sort_unstable();
+    let stored = stored(&pool).await?;
+    for (first, second) in by_execute.iter().zip(&by_statement) {
+        let of = |id| stored.iter().find(|row| row.id == id).expect("stored");
+        let (first, second) = (of(first.get()), of(*second));
+        assert_eq!(first.payload, second.payload);
+        assert_eq!(first.priority, second.priority);
+        assert_eq!(second.visible_at, second.enqueued_at);
+    }
+    assert_eq!(stored.len(), 6);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_statement_carries_its_time_its_priority_and_its_producer(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let producer = pgqrs::producer("host", 1, "tasks").create(&store).await?;
+    let mut connection = pool.acquire().await?;
+    let later = pgqrs::enqueue()
+        .message(&1)
+        .worker(&*producer)
+        .delay(Duration::from_millis(1_500))
+        .priority(Priority::Urgent);
+    run_statement(&later.statement()?, &mut connection).await?;
+    let time = Utc::now() + TimeDelta::days(3);
+    let at = pgqrs::enqueue().message(&2).worker(&*producer).at(time);
+    run_statement(&at.statement()?, &mut connection).await?;
+    let stored = stored(&pool).await?;
+    let waits = stored[0].visible_at - stored[0].enqueued_at;
+    assert_eq!(waits, TimeDelta::milliseconds(1_500));
+    assert_eq!(stored[0].priority, 0);
+    assert_eq!(
+        stored[1].visible_at.timestamp_micros(),
+        time.timestamp_micros()
+    );
+    let producers: Vec<i64> = sqlx::query_scalar("select producer_id from pgqrs.messages")
+        .fetch_all(&pool)
+        .await?;
+    assert_eq!(producers, [producer.id().get(); 2]);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_statement_that_stores_nothing_knows_why(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let mut connection = pool.acquire().await?;
+    let unknown = pgqrs::enqueue().message(&1).to("nowhere").statement()?;
+    assert!(
+        run_statement(&unknown, &mut connection).await?.is_empty(),
+        "stored"
+    );
+    assert_eq!(unknown.refusal_sql(), None);
+    assert!(
+        matches!(unknown.refusal(None), Error::QueueNotFound { queue } if queue.as_str() == "nowhere")
+    );
+
+    let producer = pgqrs::producer("host", 1, "tasks").create(&store).await?;
+    let by_producer = pgqrs::enqueue()
+        .message(&1)
+        .worker(&*producer)
+        .statement()?;
+    let mut refusal = async || {
+        assert!(
+            run_statement(&by_producer, &mut connection)
+                .await?
+                .is_empty(),
+            "stored"
+        );
+        let ask = by_producer.refusal_sql().expect("there is a producer");
+        let row = sqlx::query_as(AssertSqlSafe(ask))
+            .bind(producer.id().get())
+            .bind("tasks")
+            .fetch_optional(&mut *connection)
+            .await?;
+        Ok::<_, Box<dyn std::error::Error>>(by_producer.refusal(row))
+    };
+    producer.suspend().await?;
+    assert!(
+        matches!(refusal().await?, Error::WorkerSuspended { worker } if worker == producer.id())
+    );
+    producer.shutdown().await?;
+    assert!(matches!(refusal().await?, Error::WorkerStopped { worker } if worker == producer.id()));
+    Ok(())
+}
+
+#[test]
+fn a_statement_is_refused_for_what_execute_is_refused_for_before_it_sends() {
+    let nan = pgqrs::enqueue().message(&Refused).to("tasks").statement();
+    assert!(matches!(nan, Err(Error::Serialize { index: 0, .. })));
+    let name = pgqrs::enqueue().message(&1).to(" tasks").statement();
+    assert!(matches!(name, Err(Error::InvalidQueueName(_))));
+    let delay = pgqrs::enqueue().message(&1).to("tasks").delay(u64::MAX);
+    assert!(matches!(delay.statement(), Err(Error::DelayTooLong { .. })));
+    let large = "x".repeat(64 << 20);
+    let large = pgqrs::enqueue().message(&large).to("tasks").statement();
+    assert!(matches!(
+        large,
+        Err(Error::PayloadTooLarge { index: 0, .. })
+    ));
+}
+
+/// What can't be written as JSON.
+struct Refused;
+
+impl serde::Serialize for Refused {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("refused"))
+    }
 }
