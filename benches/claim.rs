@@ -1,63 +1,62 @@
 //! A claim of ten messages: whatever lies behind them, in front of them, or dead among them.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pgqrs::Store;
 
 use crate::{
-    Outcome,
-    figures::{Samples, milliseconds, ratio},
-    fresh,
+    Outcome, fresh,
+    meter::Meter,
+    report::{Rounds, Table},
 };
 
-const LIMIT: u32 = 10;
+const LIMIT: usize = 10;
+/// Claims in a round.
+const BLOCK: usize = 20;
 
-pub(crate) async fn run(url: &str, quick: bool) -> Outcome {
+pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Table>> {
     let store = fresh(url).await?;
-    let (large, delayed, rounds) = if quick {
-        (200_000, 50_000, 200)
-    } else {
-        (1_000_000, 200_000, 1_000)
+    let (backlogs, delayed, rounds): (&[usize], _, _) = match quick {
+        true => (&[1_000, 10_000, 100_000], 50_000, 8),
+        false => (&[1_000, 10_000, 100_000, 1_000_000], 200_000, 50),
     };
-    println!(
-        "claim of {LIMIT}: filling queues of 1,000, of {large}, and of 1,000 behind {delayed} delayed"
-    );
-    fill(&store, "backlog of 1k", 1_000, 0).await?;
-    fill(&store, "large backlog", large, 0).await?;
-    fill(&store, "delayed in front", 1_000, delayed).await?;
+    eprintln!("filling the queues");
+    let mut queues = Vec::new();
+    for backlog in backlogs {
+        let queue = format!("backlog of {backlog}");
+        fill(&store, &queue, *backlog, 0).await?;
+        queues.push(queue);
+    }
+    let queue = format!("1000 behind {delayed} delayed");
+    fill(&store, &queue, 1_000, delayed).await?;
+    queues.push(queue);
     sqlx::query("vacuum analyze pgqrs.messages")
         .execute(store.pool())
         .await?;
 
-    let queues = ["backlog of 1k", "large backlog", "delayed in front"];
-    let mut samples = [Samples::default(), Samples::default(), Samples::default()];
-    for round in 0..rounds {
-        for (queue, samples) in queues.iter().zip(&mut samples) {
-            let sample = claim_and_replace(&store, queue).await?;
-            // The first ones prepare statements and fill caches.
-            if round >= 20 {
-                samples.push(sample);
-            }
+    let title = format!("claims of {LIMIT}, {BLOCK} a round");
+    let mut table = Rounds::new(meter, title, rounds);
+    while table.next() {
+        for queue in &queues {
+            claim(&mut table, &store, queue).await?;
         }
     }
-    let first = samples[0].median();
-    for (queue, samples) in queues.iter().zip(&samples) {
-        row(queue, samples, first);
+    for queue in &queues[1..] {
+        table.at_most(
+            2.0,
+            queue,
+            &queues[0],
+            format!("claim, {queue}, to {}", queues[0]),
+        );
     }
-    println!("  (target: within 2 x of the first)");
-    old_snapshot(&store, if quick { 60_000 } else { 300_000 }).await
+    Ok(vec![
+        table.finish(),
+        old_snapshot(meter, &store, if quick { 60_000 } else { 1_000_000 }).await?,
+    ])
 }
 
-fn row(name: &str, samples: &Samples, reference: Duration) {
-    println!(
-        "  {name:<28} median {:>7.3} ms   p99 {:>7.3} ms   {:>5.2} x",
-        milliseconds(samples.median()),
-        milliseconds(samples.quantile(0.99)),
-        ratio(samples.median(), reference),
-    );
-}
-
-async fn fill(store: &Store, queue: &str, ready: i32, delayed: i32) -> Outcome {
+/// Messages that are there before anything is measured.
+pub(crate) async fn fill(store: &Store, queue: &str, ready: usize, delayed: usize) -> Outcome {
     store.queue(queue).await?;
     sqlx::query(
         "insert into pgqrs.messages (queue_id, priority, visible_at, payload)
@@ -66,39 +65,43 @@ async fn fill(store: &Store, queue: &str, ready: i32, delayed: i32) -> Outcome {
          from pgqrs.queues q, generate_series(1, $2 + $3) n where q.name = $1",
     )
     .bind(queue)
-    .bind(ready)
-    .bind(delayed)
+    .bind(i32::try_from(ready)?)
+    .bind(i32::try_from(delayed)?)
     .execute(store.pool())
     .await?;
     Ok(())
 }
 
-/// Only the claim is timed. What it takes is put back, so that the backlog stays what it is.
-async fn claim_and_replace(store: &Store, queue: &str) -> Outcome<Duration> {
-    let started = Instant::now();
-    let deliveries = pgqrs::dequeue()
-        .from(queue)
-        .limit(LIMIT)
-        .execute(store)
+/// Only the claims are measured. What they take is put back, so that the backlog stays what it is.
+async fn claim(table: &mut Rounds<'_>, store: &Store, queue: &str) -> Outcome {
+    let deliveries = table
+        .measure(queue, LIMIT * BLOCK, async |calls| {
+            let mut all = Vec::with_capacity(LIMIT * BLOCK);
+            for _ in 0..BLOCK {
+                let started = Instant::now();
+                let dequeue = pgqrs::dequeue().from(queue).limit(LIMIT as u32);
+                all.extend(dequeue.execute(store).await?);
+                calls.push(started.elapsed());
+            }
+            Ok(all)
+        })
         .await?;
-    let took = started.elapsed();
-    if deliveries.len() != LIMIT as usize {
-        return Err(format!("{queue}: {} messages instead of {LIMIT}", deliveries.len()).into());
+    if deliveries.len() != LIMIT * BLOCK {
+        return Err(format!("{queue}: {} messages were claimed", deliveries.len()).into());
     }
     pgqrs::ack_all(deliveries, store).await?;
     pgqrs::enqueue()
-        .messages(&vec!["x".repeat(190); LIMIT as usize])
+        .messages(&vec!["x".repeat(190); LIMIT * BLOCK])
         .to(queue)
         .execute(store)
         .await?;
-    Ok(took)
+    Ok(())
 }
 
 /// Messages flow while a transaction keeps vacuum from taking away what they leave behind.
-async fn old_snapshot(store: &Store, messages: usize) -> Outcome {
+async fn old_snapshot(meter: &Meter, store: &Store, messages: usize) -> Outcome<Table> {
     const BATCH: usize = 1_000;
     const WINDOWS: usize = 10;
-    println!("claim of 100 while {messages} messages flow under an old snapshot");
     store.queue("flow").await?;
     let mut snapshot = store.pool().begin().await?;
     sqlx::raw_sql("set transaction isolation level repeatable read")
@@ -107,37 +110,41 @@ async fn old_snapshot(store: &Store, messages: usize) -> Outcome {
     sqlx::query("select count(*) from pgqrs.queues")
         .execute(&mut *snapshot)
         .await?;
+    let title = format!("claims of 100 while {messages} messages flow under an old snapshot");
+    let batches = messages / BATCH / WINDOWS;
+    let mut table = Rounds::new(meter, title, batches).without_warm_up();
     let payloads = vec!["x".repeat(190); BATCH];
-    let mut windows = Vec::new();
-    for _ in 0..WINDOWS {
-        let mut window = Samples::default();
-        for _ in 0..messages / BATCH / WINDOWS {
+    let window = |n: usize| format!("tenth {} of {WINDOWS}", n + 1);
+    // The rows can't take turns here: each is what the time before it has left behind.
+    table.next();
+    for n in 0..WINDOWS {
+        for _ in 0..batches {
             pgqrs::enqueue()
                 .messages(&payloads)
                 .to("flow")
                 .execute(store)
                 .await?;
-            loop {
-                let started = Instant::now();
-                let deliveries = pgqrs::dequeue()
-                    .from("flow")
-                    .limit(100)
-                    .execute(store)
-                    .await?;
-                if deliveries.is_empty() {
-                    break;
-                }
-                window.push(started.elapsed());
-                pgqrs::ack_all(deliveries, store).await?;
-            }
+            let deliveries = table
+                .measure(&window(n), BATCH, async |calls| {
+                    let mut all = Vec::with_capacity(BATCH);
+                    while all.len() < BATCH {
+                        let started = Instant::now();
+                        let dequeue = pgqrs::dequeue().from("flow").limit(100);
+                        let claimed = dequeue.execute(store).await?;
+                        calls.push(started.elapsed());
+                        if claimed.is_empty() {
+                            return Err("a message was not found".into());
+                        }
+                        all.extend(claimed);
+                    }
+                    Ok(all)
+                })
+                .await?;
+            pgqrs::ack_all(deliveries, store).await?;
         }
-        windows.push(window);
     }
     snapshot.rollback().await?;
-    let first = windows[0].median();
-    for (n, window) in windows.iter().enumerate() {
-        row(&format!("window {}", n + 1), window, first);
-    }
-    println!("  (target: the last within 2 x of the first)");
-    Ok(())
+    let what = "claim under an old snapshot, last tenth to first";
+    table.at_most(2.0, &window(WINDOWS - 1), &window(0), what);
+    Ok(table.finish())
 }

@@ -1,12 +1,9 @@
 //! Draining a full queue through a handler that does nothing, beside eight bare loops of "delete a hundred,
 //! handle, commit".
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use pgqrs::{Delivery, Outcome as Handled, Store};
@@ -14,53 +11,44 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::{
-    Outcome,
-    figures::{Samples, computed, milliseconds, ratio},
-    fresh,
+    Outcome, fresh,
+    meter::Meter,
+    report::{Rounds, Table},
 };
 
 const LOOPS: usize = 8;
+const BARE: &str = "eight bare loops";
+const OURS: &str = "consumer.run";
 
-pub(crate) async fn run(url: &str, quick: bool) -> Outcome {
+pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Table>> {
     let store = fresh(url).await?;
     store.queue("drain").await?;
-    let (messages, rounds) = if quick { (5_000, 3) } else { (20_000, 9) };
-    println!("draining {messages} messages, {rounds} rounds of each in turn");
-    let (mut bare, mut ours) = (Samples::default(), Samples::default());
-    let mut client = [Duration::ZERO; 2];
-    for round in 0..=rounds {
-        for (samples, is_ours) in [(&mut bare, false), (&mut ours, true)] {
-            fill(&store, messages).await?;
-            let before = computed().unwrap_or_default();
-            let took = if is_ours {
-                run_consumer(&store, messages).await?
-            } else {
-                bare_loops(&store).await?
-            };
-            // The first round fills caches.
-            if round > 0 {
-                samples.push(took);
-                client[usize::from(is_ours)] += computed().unwrap_or_default() - before;
-            }
-        }
+    let (messages, rounds) = if quick { (5_000, 3) } else { (20_000, 15) };
+    let title =
+        format!("draining {messages} messages, handler that does nothing, concurrency {LOOPS}");
+    let mut table = Rounds::new(meter, title, rounds).compared();
+    while table.next() {
+        fill(&store, messages).await?;
+        table
+            .measure(BARE, messages, async |_| bare_loops(&store, LOOPS).await)
+            .await?;
+        fill(&store, messages).await?;
+        table
+            .measure(OURS, messages, async |_| {
+                run_consumer(&store, messages).await
+            })
+            .await?;
     }
-    for (name, samples, client) in [
-        ("eight bare loops", &bare, client[0]),
-        ("consumer.run", &ours, client[1]),
-    ] {
-        println!(
-            "  {name:<20} median {:>8.1} ms   {:>8.0}/s   {:>5.2} of the bare loops' speed   client's CPU {:>5.1} us each",
-            milliseconds(samples.median()),
-            messages as f64 / samples.median().as_secs_f64(),
-            ratio(bare.median(), samples.median()),
-            client.as_secs_f64() * 1e6 / (messages * rounds) as f64,
-        );
-    }
-    println!("  (target: at least 0.5)");
-    Ok(())
+    table.at_least(
+        0.5,
+        OURS,
+        BARE,
+        format!("draining {messages}, to eight bare loops"),
+    );
+    Ok(vec![table.finish()])
 }
 
-async fn fill(store: &Store, messages: usize) -> Outcome {
+pub(crate) async fn fill(store: &Store, messages: usize) -> Outcome {
     sqlx::query("truncate pgqrs.messages")
         .execute(store.pool())
         .await?;
@@ -77,13 +65,12 @@ async fn fill(store: &Store, messages: usize) -> Outcome {
     Ok(())
 }
 
-async fn run_consumer(store: &Store, messages: usize) -> Outcome<Duration> {
+async fn run_consumer(store: &Store, messages: usize) -> Outcome {
     let consumer = pgqrs::consumer("bench", 0, "drain")
         .concurrency(LOOPS)
         .create(store)
         .await?;
     let (handled, all) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-    let started = Instant::now();
     let run = consumer.run({
         let all = Arc::clone(&all);
         move |delivery: Delivery<Value>| {
@@ -100,16 +87,14 @@ async fn run_consumer(store: &Store, messages: usize) -> Outcome<Duration> {
     let report = run
         .with_graceful_shutdown(async move { all.notified().await })
         .await?;
-    let took = started.elapsed();
     if report.done != messages as u64 {
         return Err(format!("{report:?}").into());
     }
-    Ok(took)
+    Ok(())
 }
 
-async fn bare_loops(store: &Store) -> Outcome<Duration> {
-    let started = Instant::now();
-    let loops: Vec<_> = (0..LOOPS)
+async fn bare_loops(store: &Store, loops: usize) -> Outcome {
+    let loops: Vec<_> = (0..loops)
         .map(|_| {
             let pool = store.pool().clone();
             tokio::spawn(async move {
@@ -135,5 +120,5 @@ async fn bare_loops(store: &Store) -> Outcome<Duration> {
     for each in loops {
         each.await??;
     }
-    Ok(started.elapsed())
+    Ok(())
 }

@@ -5,44 +5,45 @@
 use std::time::{Duration, Instant};
 
 use pgqrs::Store;
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::{
-    Outcome,
-    figures::{Samples, ratio},
+    Outcome, clear,
+    figures::Samples,
     fresh,
+    meter::Meter,
+    queue_id,
+    report::{Rounds, Table, many},
 };
 
 const BYTES: usize = 200;
+/// Single sends in a round.
+const BLOCK: usize = 50;
 
-pub(crate) async fn run(url: &str, quick: bool) -> Outcome {
+pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Table>> {
     let store = fresh(url).await?;
     store.queue("sends").await?;
-    let bare = sqlx::postgres::PgPoolOptions::new()
-        .max_connections(8)
-        .test_before_acquire(false)
-        .connect(url)
-        .await?;
-    single(&store, &bare, if quick { 300 } else { 3_000 }).await?;
+    let bare = pool_of_eight(url).await?;
+    let mut tables = vec![single(meter, &store, &bare, if quick { 6 } else { 80 }).await?];
     for size in [100, 1_000] {
-        batch(&store, &bare, size, if quick { 15 } else { 100 }).await?;
+        tables.push(batch(meter, &store, &bare, size, if quick { 15 } else { 100 }).await?);
     }
     for tasks in [1, 8, 64, 512] {
-        concurrent(&store, &bare, tasks, if quick { 4 } else { 12 }).await?;
+        tables.push(concurrent(meter, &store, &bare, tasks, quick).await?);
     }
-    Ok(())
+    Ok(tables)
+}
+
+/// What an application without a queue library would use.
+pub(crate) async fn pool_of_eight(url: &str) -> Outcome<PgPool> {
+    let options = PgPoolOptions::new()
+        .max_connections(8)
+        .test_before_acquire(false);
+    Ok(options.connect(url).await?)
 }
 
 fn payload() -> String {
     "x".repeat(BYTES - 2)
-}
-
-async fn queue_id(pool: &PgPool) -> Outcome<i32> {
-    Ok(
-        sqlx::query_scalar("select id from pgqrs.queues where name = 'sends'")
-            .fetch_one(pool)
-            .await?,
-    )
 }
 
 async fn insert(pool: &PgPool, queue: i32, json: &str) -> Outcome<i64> {
@@ -56,195 +57,290 @@ async fn insert(pool: &PgPool, queue: i32, json: &str) -> Outcome<i64> {
     Ok(row[0].0)
 }
 
-/// Leaves as much behind for one as for the other.
-async fn clear(pool: &PgPool) -> Outcome {
-    sqlx::raw_sql("truncate pgqrs.messages; checkpoint")
-        .execute(pool)
+async fn insert_by_name(pool: &PgPool, queue: &str, json: &str) -> Outcome<i64> {
+    let row: Vec<(i64,)> = sqlx::query_as(
+        "insert into pgqrs.messages (queue_id, priority, payload)
+         select id, 2, $2::text::json from pgqrs.queues where name = $1 returning id",
+    )
+    .bind(queue)
+    .bind(json)
+    .fetch_all(pool)
+    .await?;
+    Ok(row[0].0)
+}
+
+async fn single(meter: &Meter, store: &Store, bare: &PgPool, rounds: usize) -> Outcome<Table> {
+    const KNOWN: &str = "bare insert, id of the queue known";
+    const NAMED: &str = "bare insert, by the queue's name";
+    const POOL: &str = "execute(&pool)";
+    const STORE: &str = "execute(&store), stored once";
+    let title = format!("one message of {BYTES} bytes after another, {BLOCK} a round");
+    let mut table = Rounds::new(meter, title, rounds);
+    let (payload, queue) = (payload(), queue_id(bare, "sends").await?);
+    while table.next() {
+        table
+            .measure(KNOWN, BLOCK, async |calls| {
+                for _ in 0..BLOCK {
+                    let started = Instant::now();
+                    insert(bare, queue, &serde_json::to_string(&payload)?).await?;
+                    calls.push(started.elapsed());
+                }
+                Ok(())
+            })
+            .await?;
+        table
+            .measure(NAMED, BLOCK, async |calls| {
+                for _ in 0..BLOCK {
+                    let started = Instant::now();
+                    insert_by_name(bare, "sends", &serde_json::to_string(&payload)?).await?;
+                    calls.push(started.elapsed());
+                }
+                Ok(())
+            })
+            .await?;
+        table
+            .measure(POOL, BLOCK, async |calls| {
+                for _ in 0..BLOCK {
+                    let started = Instant::now();
+                    let enqueue = pgqrs::enqueue().message(&payload).to("sends");
+                    enqueue.execute(bare).await?;
+                    calls.push(started.elapsed());
+                }
+                Ok(())
+            })
+            .await?;
+        table
+            .measure(STORE, BLOCK, async |calls| {
+                for _ in 0..BLOCK {
+                    let started = Instant::now();
+                    let enqueue = pgqrs::enqueue().message(&payload).to("sends");
+                    enqueue.execute(store).await?;
+                    calls.push(started.elapsed());
+                }
+                Ok(())
+            })
+            .await?;
+    }
+    table.at_least(
+        0.75,
+        POOL,
+        KNOWN,
+        "one, &pool, to a bare insert with a known id",
+    );
+    table.at_least(
+        0.75,
+        STORE,
+        KNOWN,
+        "one, &store, to a bare insert with a known id",
+    );
+    table.at_least(0.85, STORE, NAMED, "one, &store, to a bare insert by name");
+    clear(bare).await?;
+    Ok(table.finish())
+}
+
+/// The least that a batch needs where its ids are wanted.
+pub(crate) async fn unnest(pool: &PgPool, queue: i32, json: &[String]) -> Outcome<usize> {
+    let ids: Vec<(i64,)> = sqlx::query_as(
+        "insert into pgqrs.messages (queue_id, priority, payload)
+         select $1, 2, p::json from unnest($2::text[]) p returning id",
+    )
+    .bind(queue)
+    .bind(json)
+    .fetch_all(pool)
+    .await?;
+    Ok(ids.len())
+}
+
+async fn copy(pool: &PgPool, queue: i32, json: &[String]) -> Outcome {
+    let mut connection = pool.acquire().await?;
+    let mut copy = connection
+        .copy_in_raw("copy pgqrs.messages (queue_id, priority, payload) from stdin binary")
         .await?;
+    let mut buffer = Vec::with_capacity(json.len() * (BYTES + 32));
+    buffer.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
+    for json in json {
+        buffer.extend_from_slice(&3_i16.to_be_bytes());
+        buffer.extend_from_slice(&4_i32.to_be_bytes());
+        buffer.extend_from_slice(&queue.to_be_bytes());
+        buffer.extend_from_slice(&2_i32.to_be_bytes());
+        buffer.extend_from_slice(&2_i16.to_be_bytes());
+        buffer.extend_from_slice(&i32::try_from(json.len())?.to_be_bytes());
+        buffer.extend_from_slice(json.as_bytes());
+    }
+    buffer.extend_from_slice(&(-1_i16).to_be_bytes());
+    copy.send(buffer).await?;
+    copy.finish().await?;
     Ok(())
 }
 
-fn row(name: &str, samples: &Samples, messages: usize, limit: Duration) {
-    println!(
-        "  {name:<36} median {:>9.1} us a message   p99 {:>9.1}   {:>5.2} of the limit's speed",
-        samples.median().as_secs_f64() * 1e6 / messages as f64,
-        samples.quantile(0.99).as_secs_f64() * 1e6 / messages as f64,
-        ratio(limit, samples.median()),
-    );
-}
-
-async fn single(store: &Store, bare: &PgPool, rounds: usize) -> Outcome {
-    println!("one message of {BYTES} bytes after another, {rounds} rounds of each in turn");
-    let (payload, queue) = (payload(), queue_id(bare).await?);
-    let mut samples: [Samples; 3] = Default::default();
-    for n in 0..rounds + 20 {
-        let started = Instant::now();
-        insert(bare, queue, &serde_json::to_string(&payload)?).await?;
-        let limit = started.elapsed();
-        let started = Instant::now();
-        pgqrs::enqueue()
-            .message(&payload)
-            .to("sends")
-            .execute(bare)
-            .await?;
-        let pool = started.elapsed();
-        let started = Instant::now();
-        pgqrs::enqueue()
-            .message(&payload)
-            .to("sends")
-            .execute(store)
-            .await?;
-        let ours = started.elapsed();
-        // The first ones prepare statements.
-        if n >= 20 {
-            for (samples, sample) in samples.iter_mut().zip([limit, pool, ours]) {
-                samples.push(sample);
-            }
-        }
-    }
-    let limit = samples[0].median();
-    row("bare insert, id of the queue known", &samples[0], 1, limit);
-    row("execute(&pool), by the queue's name", &samples[1], 1, limit);
-    row("execute(&store), stored once", &samples[2], 1, limit);
-    println!("  (target: at least 0.75)");
-    clear(bare).await
-}
-
-async fn batch(store: &Store, bare: &PgPool, size: usize, rounds: usize) -> Outcome {
-    println!("batches of {size} messages of {BYTES} bytes, {rounds} rounds of each in turn");
-    let (payloads, queue) = (vec![payload(); size], queue_id(bare).await?);
+async fn batch(
+    meter: &Meter,
+    store: &Store,
+    bare: &PgPool,
+    size: usize,
+    rounds: usize,
+) -> Outcome<Table> {
+    const UNNEST: &str = "bare insert of unnest";
+    const COPY: &str = "COPY BINARY, gives no ids";
+    const POOL: &str = "execute(&pool)";
+    const STORE: &str = "execute(&store), stored once";
+    let title = format!("batches of {size} messages of {BYTES} bytes");
+    let mut table = Rounds::new(meter, title, rounds);
+    let (payloads, queue) = (vec![payload(); size], queue_id(bare, "sends").await?);
     let encode = || -> serde_json::Result<Vec<String>> {
         payloads.iter().map(serde_json::to_string).collect()
     };
-    let mut samples: [Samples; 4] = Default::default();
-    for n in 0..rounds + 5 {
-        let started = Instant::now();
-        let json: Vec<String> = encode()?;
-        let _: Vec<(i64,)> = sqlx::query_as(
-            "insert into pgqrs.messages (queue_id, priority, payload)
-             select $1, 2, p::json from unnest($2::text[]) p returning id",
-        )
-        .bind(queue)
-        .bind(&json)
-        .fetch_all(bare)
-        .await?;
-        let unnest = started.elapsed();
-
-        let started = Instant::now();
-        let json: Vec<String> = encode()?;
-        let mut connection = bare.acquire().await?;
-        let mut copy = connection
-            .copy_in_raw("copy pgqrs.messages (queue_id, priority, payload) from stdin binary")
+    while table.next() {
+        table
+            .measure(UNNEST, size, async |calls| {
+                let started = Instant::now();
+                unnest(bare, queue, &encode()?).await?;
+                calls.push(started.elapsed());
+                Ok(())
+            })
             .await?;
-        let mut buffer = Vec::with_capacity(size * (BYTES + 32));
-        buffer.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
-        for json in &json {
-            buffer.extend_from_slice(&3_i16.to_be_bytes());
-            buffer.extend_from_slice(&4_i32.to_be_bytes());
-            buffer.extend_from_slice(&queue.to_be_bytes());
-            buffer.extend_from_slice(&2_i32.to_be_bytes());
-            buffer.extend_from_slice(&2_i16.to_be_bytes());
-            buffer.extend_from_slice(&i32::try_from(json.len())?.to_be_bytes());
-            buffer.extend_from_slice(json.as_bytes());
+        // The last few packets of a COPY wait for each other, which says nothing of a small batch.
+        if size < 1_000 {
+            table.leave_empty(COPY);
+        } else {
+            table
+                .measure(COPY, size, async |calls| {
+                    let started = Instant::now();
+                    copy(bare, queue, &encode()?).await?;
+                    calls.push(started.elapsed());
+                    Ok(())
+                })
+                .await?;
         }
-        buffer.extend_from_slice(&(-1_i16).to_be_bytes());
-        copy.send(buffer).await?;
-        copy.finish().await?;
-        let copied = started.elapsed();
-        drop(connection);
-
-        let started = Instant::now();
-        pgqrs::enqueue()
-            .messages(&payloads)
-            .to("sends")
-            .execute(bare)
+        table
+            .measure(POOL, size, async |calls| {
+                let started = Instant::now();
+                let enqueue = pgqrs::enqueue().messages(&payloads).to("sends");
+                enqueue.execute(bare).await?;
+                calls.push(started.elapsed());
+                Ok(())
+            })
             .await?;
-        let pool = started.elapsed();
-        let started = Instant::now();
-        pgqrs::enqueue()
-            .messages(&payloads)
-            .to("sends")
-            .execute(store)
+        table
+            .measure(STORE, size, async |calls| {
+                let started = Instant::now();
+                let enqueue = pgqrs::enqueue().messages(&payloads).to("sends");
+                enqueue.execute(store).await?;
+                calls.push(started.elapsed());
+                Ok(())
+            })
             .await?;
-        let ours = started.elapsed();
-        if n >= 5 {
-            for (samples, sample) in samples.iter_mut().zip([unnest, copied, pool, ours]) {
-                samples.push(sample);
-            }
-        }
     }
-    let limit = samples[0].median();
-    row("bare insert of unnest", &samples[0], size, limit);
-    // Its last few packets wait for each other, which says nothing of a small batch.
-    if size >= 1_000 {
-        row("COPY BINARY, gives no ids", &samples[1], size, limit);
-    }
-    row("execute(&pool)", &samples[2], size, limit);
-    row("execute(&store), stored once", &samples[3], size, limit);
-    println!("  (target: at least 0.95)");
-    clear(bare).await
+    table.at_least(
+        0.95,
+        POOL,
+        UNNEST,
+        format!("batch of {size}, &pool, to unnest"),
+    );
+    table.at_least(
+        0.95,
+        STORE,
+        UNNEST,
+        format!("batch of {size}, &store, to unnest"),
+    );
+    let what = format!("batch of {size}, &store, to COPY");
+    // Where commits are dear they hide what the ids cost; on a fast disk `unnest` itself has 0.8.
+    let dear = meter.commit > Duration::from_millis(1);
+    table.at_least(if dear { 0.9 } else { 0.75 }, STORE, COPY, what);
+    clear(bare).await?;
+    Ok(table.finish())
 }
 
-/// Runs so many tasks, each of which sends its share one by one.
-async fn tasks<F>(tasks: usize, each: usize, send: impl Fn() -> F) -> Outcome<Duration>
+/// Runs so many tasks, each of which makes its calls one after another.
+pub(crate) async fn tasks<F>(
+    calls: &mut Samples,
+    tasks: usize,
+    each: usize,
+    call: impl Fn() -> F + Clone + Send + 'static,
+) -> Outcome
 where
-    F: Future<Output = Outcome> + Send + 'static,
+    F: Future<Output = Outcome> + Send,
 {
-    let started = Instant::now();
     let running: Vec<_> = (0..tasks)
         .map(|_| {
-            let sends: Vec<_> = (0..each).map(|_| send()).collect();
+            let call = call.clone();
             tokio::spawn(async move {
-                for send in sends {
-                    send.await?;
+                let mut calls = Samples::default();
+                for _ in 0..each {
+                    let started = Instant::now();
+                    call().await?;
+                    calls.push(started.elapsed());
                 }
-                Outcome::Ok(())
+                Outcome::Ok(calls)
             })
         })
         .collect();
     for task in running {
-        task.await??;
+        calls.extend(task.await??);
     }
-    Ok(started.elapsed())
+    Ok(())
 }
 
-async fn concurrent(store: &Store, bare: &PgPool, n: usize, rounds: usize) -> Outcome {
-    let each = (32_768 / n).min(512);
-    println!(
-        "{n} tasks, each {each} single sends one after another, {rounds} rounds of each in turn"
+/// How many sends each of so many tasks makes in a round, and how many rounds there are.
+pub(crate) fn sends_each(tasks: usize, quick: bool) -> (usize, usize) {
+    match quick {
+        true => ((4_096 / tasks).min(64), 3),
+        false => ((32_768 / tasks).min(512), 12),
+    }
+}
+
+async fn concurrent(
+    meter: &Meter,
+    store: &Store,
+    bare: &PgPool,
+    n: usize,
+    quick: bool,
+) -> Outcome<Table> {
+    const BARE: &str = "bare inserts, pool of 8";
+    const STORE: &str = "execute(&store), coalesced";
+    let (each, rounds) = sends_each(n, quick);
+    let title = format!(
+        "{}, each {each} single sends one after another",
+        many(n, "task")
     );
-    let queue = queue_id(bare).await?;
-    let mut samples: [Samples; 2] = Default::default();
-    for round in 0..=rounds {
-        let limit = tasks(n, each, || {
-            let bare = bare.clone();
+    let mut table = Rounds::new(meter, title, rounds);
+    let queue = queue_id(bare, "sends").await?;
+    while table.next() {
+        let pool = bare.clone();
+        let send = move || {
+            let pool = pool.clone();
             async move {
                 let json = serde_json::to_string(&payload())?;
-                insert(&bare, queue, &json).await.map(drop)
+                insert(&pool, queue, &json).await.map(drop)
             }
-        });
-        let limit = limit.await?;
-        let ours = tasks(n, each, || {
+        };
+        let work = async |calls: &mut Samples| tasks(calls, n, each, send).await;
+        table.measure(BARE, n * each, work).await?;
+        let store = store.clone();
+        let send = move || {
             let store = store.clone();
             async move {
-                pgqrs::enqueue()
-                    .message(&payload())
-                    .to("sends")
-                    .execute(&store)
-                    .await?;
+                let payload = payload();
+                let enqueue = pgqrs::enqueue().message(&payload).to("sends");
+                enqueue.execute(&store).await?;
                 Ok(())
             }
-        });
-        let ours = ours.await?;
-        if round > 0 {
-            samples[0].push(limit);
-            samples[1].push(ours);
-        }
+        };
+        let work = async |calls: &mut Samples| tasks(calls, n, each, send).await;
+        table.measure(STORE, n * each, work).await?;
         clear(bare).await?;
     }
-    let limit = samples[0].median();
-    row("bare inserts, pool of 8", &samples[0], n * each, limit);
-    row("execute(&store), coalesced", &samples[1], n * each, limit);
-    println!("  (targets: 512 tasks 15, 64 tasks 5, 8 tasks 1.1, 1 task 0.95)");
-    Ok(())
+    let goal = match n {
+        1 => 0.95,
+        8 => 1.1,
+        64 => 5.0,
+        _ => 15.0,
+    };
+    table.at_least(
+        goal,
+        STORE,
+        BARE,
+        format!("{}, coalesced, to a pool of 8", many(n, "task")),
+    );
+    Ok(table.finish())
 }

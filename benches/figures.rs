@@ -1,9 +1,11 @@
-//! Samples, and what is told of them.
+//! Samples, and what is told of them. Shared with `benches/peers`.
 
 use std::time::Duration;
 
-/// Times of one subject, as they came.
-#[derive(Default)]
+use serde::{Deserialize, Serialize};
+
+/// Times of single calls, as they came.
+#[derive(Debug, Default)]
 pub(crate) struct Samples(Vec<Duration>);
 
 impl Samples {
@@ -11,42 +13,50 @@ impl Samples {
         self.0.push(sample);
     }
 
-    pub(crate) fn median(&self) -> Duration {
-        self.quantile(0.5)
-    }
-
-    /// Zero where there are no samples.
-    pub(crate) fn quantile(&self, q: f64) -> Duration {
-        let mut sorted = self.0.clone();
-        sorted.sort_unstable();
-        let at = ((sorted.len() as f64 * q) as usize).min(sorted.len().saturating_sub(1));
-        sorted.get(at).copied().unwrap_or_default()
+    /// None where there are no samples.
+    pub(crate) fn quantile(&self, q: f64) -> Option<Duration> {
+        let seconds: Vec<f64> = self.0.iter().map(Duration::as_secs_f64).collect();
+        quantile(&seconds, q).map(Duration::from_secs_f64)
     }
 }
 
-impl FromIterator<Duration> for Samples {
-    fn from_iter<I: IntoIterator<Item = Duration>>(samples: I) -> Self {
-        Self(samples.into_iter().collect())
+impl Extend<Duration> for Samples {
+    fn extend<I: IntoIterator<Item = Duration>>(&mut self, samples: I) {
+        self.0.extend(samples);
     }
 }
 
-pub(crate) fn ratio(of: Duration, to: Duration) -> f64 {
-    of.as_secs_f64() / to.as_secs_f64()
+impl IntoIterator for Samples {
+    type Item = Duration;
+    type IntoIter = std::vec::IntoIter<Duration>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
 }
 
-pub(crate) fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
+/// The middle of several rounds, and the quartiles below and above it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Spread {
+    pub(crate) low: f64,
+    pub(crate) median: f64,
+    pub(crate) high: f64,
 }
 
-/// What this process has computed so far, of all its threads; Linux alone tells, in hundredths of a second.
-pub(crate) fn computed() -> Option<Duration> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let ticks = fields
-        .split(' ')
-        .skip(11)
-        .take(2)
-        .filter_map(|field| field.parse::<u64>().ok())
-        .sum::<u64>();
-    Some(Duration::from_millis(ticks * 10))
+impl Spread {
+    /// None where there are no values.
+    pub(crate) fn of(values: &[f64]) -> Option<Self> {
+        Some(Self {
+            low: quantile(values, 0.25)?,
+            median: quantile(values, 0.5)?,
+            high: quantile(values, 0.75)?,
+        })
+    }
+}
+
+fn quantile(values: &[f64], q: f64) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let at = ((sorted.len() as f64 * q) as usize).min(sorted.len().saturating_sub(1));
+    sorted.get(at).copied()
 }

@@ -16,8 +16,10 @@ use tokio::{
 
 use crate::{
     Outcome,
-    figures::{Samples, milliseconds, ratio},
+    figures::Samples,
     fresh,
+    meter::Meter,
+    report::{Rounds, Table},
 };
 
 const QUEUE: pgqrs::Queue<u64> = pgqrs::Queue::new("latency");
@@ -29,7 +31,12 @@ fn now() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-pub(crate) async fn run(url: &str, quick: bool) -> Outcome {
+const BARE: &str = "insert and pg_notify, LISTEN, delete";
+const OURS: &str = "enqueue, consumer.run";
+/// Messages of each in a round.
+const BLOCK: usize = 20;
+
+pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Table>> {
     let store = fresh(url).await?;
     store.queue(QUEUE).await?;
     sqlx::raw_sql(
@@ -38,54 +45,46 @@ pub(crate) async fn run(url: &str, quick: bool) -> Outcome {
     )
     .execute(store.pool())
     .await?;
-    let messages = if quick { 200 } else { 1_500 };
-    println!(
-        "wake-up: {messages} messages each, one every 20 ms, to an idle consumer in another process"
-    );
+    let rounds = if quick { 8 } else { 75 };
+    let title =
+        "from before a send to the start of its handler, in another, idle process; one each 20 ms";
+    let mut table = Rounds::new(meter, title, rounds);
     let (mut ours, mut bare) = (
         Receiver::start(url, "ours").await?,
         Receiver::start(url, "bare").await?,
     );
     let mut connection = store.pool().acquire().await?;
     let mut tick = tokio::time::interval(Duration::from_millis(20));
-    let (mut of_ours, mut of_bare) = (Samples::default(), Samples::default());
-    for n in 0..messages + 20 {
-        tick.tick().await;
-        let sent = now();
-        pgqrs::enqueue()
-            .message(&sent)
-            .to(QUEUE)
-            .execute(&store)
+    while table.next() {
+        let (mut of_ours, mut of_bare) = (Samples::default(), Samples::default());
+        for _ in 0..BLOCK {
+            tick.tick().await;
+            let sent = now();
+            pgqrs::enqueue()
+                .message(&sent)
+                .to(QUEUE)
+                .execute(&store)
+                .await?;
+            of_ours.push(ours.took(sent).await?);
+            tick.tick().await;
+            let sent = now();
+            sqlx::query(
+                "with sent as (insert into bare (sent) values ($1)) select pg_notify('bare', '')",
+            )
+            .bind(sent as i64)
+            .execute(&mut *connection)
             .await?;
-        let one = ours.took(sent).await?;
-        tick.tick().await;
-        let sent = now();
-        sqlx::query(
-            "with sent as (insert into bare (sent) values ($1)) select pg_notify('bare', '')",
-        )
-        .bind(sent as i64)
-        .execute(&mut *connection)
-        .await?;
-        let other = bare.took(sent).await?;
-        if n >= 20 {
-            of_ours.push(one);
-            of_bare.push(other);
+            of_bare.push(bare.took(sent).await?);
+        }
+        for (name, samples) in [(BARE, of_bare), (OURS, of_ours)] {
+            // A round's time is its median, as one that took long says nothing of the others.
+            let median = samples.quantile(0.5).unwrap_or_default();
+            table.add(name, 1, median, samples, None);
         }
     }
-    for (name, samples) in [
-        ("insert and pg_notify", &of_bare),
-        ("enqueue, consumer.run", &of_ours),
-    ] {
-        println!(
-            "  {name:<28} p50 {:>7.3} ms ({:.2} x)   p99 {:>7.3} ms ({:.2} x)",
-            milliseconds(samples.median()),
-            ratio(samples.median(), of_bare.median()),
-            milliseconds(samples.quantile(0.99)),
-            ratio(samples.quantile(0.99), of_bare.quantile(0.99)),
-        );
-    }
-    println!("  (target: p50 within 1.5 x, p99 within 2 x)");
-    Ok(())
+    table.quantile_at_most(1.5, 0.5, OURS, BARE, "wake-up, p50, to LISTEN and NOTIFY");
+    table.quantile_at_most(2.0, 0.99, OURS, BARE, "wake-up, p99, to LISTEN and NOTIFY");
+    Ok(vec![table.finish()])
 }
 
 /// The other process, and what it prints: when a handler started, and when its message was sent.

@@ -1,13 +1,25 @@
 //! Benchmarks, as ratios: each subject beside its limit, in one run, in turn. `cargo xtask bench` starts a
 //! PostgreSQL with fsync on, and runs them against it in a release build.
 
+mod chart;
 mod claim;
 mod drain;
 mod enqueue;
 mod figures;
+mod growth;
 mod latency;
+mod lifecycle;
+mod meter;
+mod once;
+mod payload;
+mod report;
 
-use std::env;
+use std::{env, time::Instant};
+
+use crate::{
+    meter::Meter,
+    report::{Report, SUBJECTS},
+};
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -28,19 +40,32 @@ async fn main() -> Outcome {
     if let ["receive", how] = subjects[..] {
         return latency::receive(&url, how).await;
     }
-    let all = subjects.is_empty();
-    let wanted = |subject| all || subjects.contains(&subject);
-    if wanted("enqueue") {
-        enqueue::run(&url, quick).await?;
+    if let Some(unknown) = subjects.iter().find(|subject| !SUBJECTS.contains(subject)) {
+        return Err(format!("{unknown} is none of {}", SUBJECTS.join(", ")).into());
     }
-    if wanted("claim") {
-        claim::run(&url, quick).await?;
-    }
-    if wanted("drain") {
-        drain::run(&url, quick).await?;
-    }
-    if wanted("latency") {
-        latency::run(&url, quick).await?;
+    let mut meter = Meter::new(&url).await?;
+    report::machine(&mut meter, quick).await?.write()?;
+    for subject in SUBJECTS {
+        if !subjects.is_empty() && !subjects.contains(&subject) {
+            continue;
+        }
+        let started = Instant::now();
+        let mut report = Report::new(subject, quick);
+        report.tables = match subject {
+            "enqueue" => enqueue::run(&url, &meter, quick).await?,
+            "once" => once::run(&url, &meter, quick).await?,
+            "payload" => payload::run(&url, &meter, quick).await?,
+            "claim" => claim::run(&url, &meter, quick).await?,
+            "lifecycle" => lifecycle::run(&url, &meter, quick).await?,
+            "drain" => drain::run(&url, &meter, quick).await?,
+            "latency" => latency::run(&url, &meter, quick).await?,
+            "growth" => growth::run(&url, &meter, quick).await?,
+            // The machine has been told of, and the peers are a program of their own.
+            _ => continue,
+        };
+        report.write()?;
+        let took = started.elapsed().as_secs_f64();
+        eprintln!("{subject} took {took:.0} s\n");
     }
     Ok(())
 }
@@ -58,4 +83,18 @@ async fn fresh(url: &str) -> Outcome<pgqrs::Store> {
         .install(true)
         .build();
     Ok(pgqrs::connect_with(options).await?)
+}
+
+/// The key of a queue that is there.
+async fn queue_id(pool: &sqlx::PgPool, queue: &str) -> Outcome<i32> {
+    let id = sqlx::query_scalar("select id from pgqrs.queues where name = $1");
+    Ok(id.bind(queue).fetch_one(pool).await?)
+}
+
+/// Takes away what a round left behind, so that each begins with the same.
+async fn clear(pool: &sqlx::PgPool) -> Outcome {
+    sqlx::raw_sql("truncate pgqrs.messages; checkpoint")
+        .execute(pool)
+        .await?;
+    Ok(())
 }

@@ -2,6 +2,7 @@
 //! For developers and CI, as `cargo xtask …`. It never depends on `pgqrs`, since it must run while the
 //! crate doesn't compile because its query cache is stale.
 
+mod bench;
 mod cargo;
 mod ci;
 mod compile;
@@ -49,14 +50,19 @@ enum Command {
     },
     /// Measure, in a release build, against a PostgreSQL of its own with fsync on
     ///
-    /// Subjects: enqueue, claim, drain, latency; all of them, unless named. What is told are ratios to the limit,
-    /// measured in the same run. `bench compile`, alone, measures what compiling against the crate costs.
+    /// Subjects: enqueue, once, payload, claim, lifecycle, drain, latency, growth; all of these, unless named. What
+    /// is told are ratios to the limit, measured in the same run. `peers`, which has to be named, measures other
+    /// Rust libraries beside this one; its first build takes ten minutes. Figures, table and chart are left in
+    /// target/bench. `bench compile`, alone, measures what compiling against the crate costs.
     Bench {
         /// Which subjects
         subjects: Vec<String>,
         /// Smaller and fewer: about a minute
         #[arg(long)]
         quick: bool,
+        /// Put what target/bench has into docs/performance.md, and measure nothing more than what is named
+        #[arg(long)]
+        accept: bool,
     },
     /// Break connections, servers and processes while messages are sent and handled, and look at the ledger
     ///
@@ -117,15 +123,11 @@ async fn run() -> Result<()> {
         Command::Bench { subjects, .. } if subjects == ["compile"] => {
             server::with_new(Purpose::Tests, async |url| compile::run(url).await).await
         }
-        Command::Bench { subjects, quick } => {
-            let mut arguments = vec!["bench", "--bench", "bench", "--"];
-            arguments.extend(subjects.iter().map(String::as_str));
-            arguments.extend(quick.then_some("--quick"));
-            server::with_new(Purpose::Benchmarks, async |url| {
-                cargo::run(&arguments, url).await
-            })
-            .await
-        }
+        Command::Bench {
+            subjects,
+            quick,
+            accept,
+        } => bench::run(&subjects, quick, accept).await,
         Command::Soak { faults, seed } => {
             server::with(async |url| ci::soak(faults, seed, url).await).await
         }

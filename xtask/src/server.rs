@@ -38,7 +38,8 @@ impl Purpose {
         match self {
             Self::Tests => "-c fsync=off -c max_connections=200",
             Self::Benchmarks => {
-                "-c fsync=on -c shared_buffers=1GB -c max_wal_size=8GB -c checkpoint_timeout=1h"
+                // The peers' pools take many connections; all else is what a server with some memory would have.
+                "-c fsync=on -c shared_buffers=1GB -c max_wal_size=8GB -c checkpoint_timeout=1h -c max_connections=300"
             }
         }
     }

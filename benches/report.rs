@@ -1,0 +1,557 @@
+//! Tables of measured rows, and the files that are made of them. A table's rows are measured in turn, round
+//! after round, so that a slow moment of the machine falls on all of them; a ratio is the median of the
+//! ratios of single rounds. Shared with `benches/peers`.
+
+use std::{
+    env, fs,
+    io::{IsTerminal, stderr},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use sqlx::Row as _;
+
+use crate::{
+    Outcome, chart,
+    figures::{Samples, Spread},
+    meter::{Cost, Meter},
+};
+
+/// All that is told of one subject.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) subject: String,
+    /// Of a quick run, which is noisier.
+    pub(crate) quick: bool,
+    pub(crate) tables: Vec<Table>,
+    pub(crate) facts: Vec<(String, String)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Table {
+    pub(crate) title: String,
+    pub(crate) rounds: usize,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) checks: Vec<Check>,
+    /// Whether the chart shows the speed of each row.
+    pub(crate) compared: bool,
+}
+
+/// Where something couldn't be measured or has no meaning, there is nothing.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    /// Microseconds a message.
+    pub(crate) time: Option<Spread>,
+    /// How many times as fast as the table's first row.
+    pub(crate) speed: Option<Spread>,
+    /// Milliseconds of a single call.
+    pub(crate) p50: Option<f64>,
+    pub(crate) p99: Option<f64>,
+    /// Bytes of the server's log a message.
+    pub(crate) wal: Option<f64>,
+    /// Transactions that wrote, a message.
+    pub(crate) commits: Option<f64>,
+    /// Microseconds of a processor a message.
+    pub(crate) server: Option<f64>,
+    pub(crate) client: Option<f64>,
+}
+
+/// A ratio that is aimed at.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Check {
+    pub(crate) what: String,
+    pub(crate) ratio: Spread,
+    pub(crate) goal: Goal,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum Goal {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Check {
+    pub(crate) fn is_met(&self) -> bool {
+        match self.goal {
+            Goal::AtLeast(goal) => self.ratio.median >= goal,
+            Goal::AtMost(goal) => self.ratio.median <= goal,
+        }
+    }
+}
+
+/// A table under way.
+pub(crate) struct Rounds<'m> {
+    meter: &'m Meter,
+    title: String,
+    rows: Vec<Measured>,
+    round: usize,
+    of: usize,
+    /// The first rounds prepare statements and fill caches, and don't count.
+    warm_up: usize,
+    compared: bool,
+    checks: Vec<Check>,
+}
+
+#[derive(Default)]
+struct Measured {
+    name: String,
+    /// Seconds a message, one for each round.
+    rounds: Vec<f64>,
+    calls: Samples,
+    messages: usize,
+    cost: Option<Cost>,
+}
+
+impl<'m> Rounds<'m> {
+    pub(crate) fn new(meter: &'m Meter, title: impl Into<String>, of: usize) -> Self {
+        Self {
+            meter,
+            title: title.into(),
+            rows: Vec::new(),
+            round: 0,
+            of,
+            warm_up: 1,
+            compared: false,
+            checks: Vec::new(),
+        }
+    }
+
+    /// Shows the rows' speeds in the chart.
+    pub(crate) fn compared(mut self) -> Self {
+        self.compared = true;
+        self
+    }
+
+    /// For what is warm already, or is told as it is.
+    pub(crate) fn without_warm_up(mut self) -> Self {
+        self.warm_up = 0;
+        self
+    }
+
+    /// Whether there is another round to do; and says so to whoever is waiting.
+    pub(crate) fn next(&mut self) -> bool {
+        let more = self.round < self.of + self.warm_up;
+        if stderr().is_terminal() {
+            // The line is taken away again: the table follows on standard output.
+            let (round, of) = (self.round + 1, self.of + self.warm_up);
+            match more {
+                true => eprint!("\r\x1b[K{}: round {round} of {of}", self.title),
+                false => eprint!("\r\x1b[K"),
+            }
+        }
+        self.round += usize::from(more);
+        more
+    }
+
+    fn row(&mut self, name: &str) -> &mut Measured {
+        let at = self.rows.iter().position(|row| row.name == name);
+        let at = at.unwrap_or_else(|| {
+            self.rows.push(Measured {
+                name: name.to_owned(),
+                ..Measured::default()
+            });
+            self.rows.len() - 1
+        });
+        &mut self.rows[at]
+    }
+
+    /// Does one round of one row, which is about so many messages; the work itself notes the times of its calls.
+    pub(crate) async fn measure<T>(
+        &mut self,
+        name: &str,
+        messages: usize,
+        work: impl AsyncFnOnce(&mut Samples) -> Outcome<T>,
+    ) -> Outcome<T> {
+        let mut calls = Samples::default();
+        let before = self.meter.read().await?;
+        let started = Instant::now();
+        let done = work(&mut calls).await?;
+        let took = started.elapsed();
+        let cost = before.until(&self.meter.read().await?);
+        self.add(name, messages, took, calls, Some(cost));
+        Ok(done)
+    }
+
+    /// Notes a round that was measured elsewhere.
+    pub(crate) fn add(
+        &mut self,
+        name: &str,
+        messages: usize,
+        took: Duration,
+        calls: Samples,
+        cost: Option<Cost>,
+    ) {
+        let counts = self.round > self.warm_up;
+        let row = self.row(name);
+        if !counts {
+            return;
+        }
+        row.rounds.push(took.as_secs_f64() / messages as f64);
+        row.calls.extend(calls);
+        row.messages += messages;
+        if let Some(cost) = cost {
+            *row.cost.get_or_insert_default() += cost;
+        }
+    }
+
+    /// A row for what can't do it.
+    pub(crate) fn leave_empty(&mut self, name: &str) {
+        self.row(name);
+    }
+
+    /// How many times as fast one row is as another, round by round.
+    fn speed(&self, of: &str, to: &str) -> Option<Spread> {
+        let find = |name: &str| self.rows.iter().find(|row| row.name == name);
+        let (of, to) = (find(of)?, find(to)?);
+        let ratios: Vec<f64> = to
+            .rounds
+            .iter()
+            .zip(&of.rounds)
+            .map(|(to, of)| to / of)
+            .collect();
+        Spread::of(&ratios)
+    }
+
+    /// Aims at a row being so many times as fast as another.
+    pub(crate) fn at_least(&mut self, goal: f64, of: &str, to: &str, what: impl Into<String>) {
+        if let Some(ratio) = self.speed(of, to) {
+            self.check(what, ratio, Goal::AtLeast(goal));
+        }
+    }
+
+    /// Aims at a row taking at most so many times as long as another.
+    pub(crate) fn at_most(&mut self, goal: f64, of: &str, to: &str, what: impl Into<String>) {
+        if let Some(ratio) = self.speed(to, of) {
+            self.check(what, ratio, Goal::AtMost(goal));
+        }
+    }
+
+    /// Aims at a quantile of a row's calls being at most so many times another's.
+    pub(crate) fn quantile_at_most(
+        &mut self,
+        goal: f64,
+        q: f64,
+        of: &str,
+        to: &str,
+        what: impl Into<String>,
+    ) {
+        let quantile = |name: &str| {
+            let row = self.rows.iter().find(|row| row.name == name)?;
+            row.calls.quantile(q)
+        };
+        if let (Some(of), Some(to)) = (quantile(of), quantile(to)) {
+            let ratio = of.as_secs_f64() / to.as_secs_f64();
+            let ratio = Spread {
+                low: ratio,
+                median: ratio,
+                high: ratio,
+            };
+            self.check(what, ratio, Goal::AtMost(goal));
+        }
+    }
+
+    fn check(&mut self, what: impl Into<String>, ratio: Spread, goal: Goal) {
+        let what = what.into();
+        self.checks.push(Check { what, ratio, goal });
+    }
+
+    /// Prints the table, and hands it over for the report.
+    pub(crate) fn finish(self) -> Table {
+        let first = self.rows.first().map_or("", |row| &row.name).to_owned();
+        let speeds: Vec<_> = self
+            .rows
+            .iter()
+            .map(|row| self.speed(&row.name, &first))
+            .collect();
+        let rows = self.rows.into_iter().zip(speeds);
+        let table = Table {
+            title: self.title,
+            rounds: self.of,
+            rows: rows.map(|(row, speed)| row.tell(speed)).collect(),
+            checks: self.checks,
+            compared: self.compared,
+        };
+        println!("{}", table.markdown());
+        table
+    }
+}
+
+impl Measured {
+    fn tell(self, speed: Option<Spread>) -> Row {
+        let micros: Vec<f64> = self.rounds.iter().map(|seconds| seconds * 1e6).collect();
+        let quantile = |q| self.calls.quantile(q).map(|time| time.as_secs_f64() * 1e3);
+        let each = |total: f64| total / self.messages as f64;
+        let cost = self.cost;
+        let time = |of: fn(&Cost) -> Duration| {
+            let time = of(cost.as_ref()?);
+            (time > Duration::ZERO).then(|| each(time.as_secs_f64() * 1e6))
+        };
+        Row {
+            time: Spread::of(&micros),
+            speed,
+            p50: quantile(0.5),
+            p99: quantile(0.99),
+            wal: cost.map(|cost| each(cost.wal as f64)),
+            commits: cost.map(|cost| each(cost.transactions as f64)),
+            server: time(|cost| cost.server),
+            client: time(|cost| cost.client),
+            name: self.name,
+        }
+    }
+}
+
+const HEAD: [&str; 9] = [
+    "",
+    "us a message",
+    "speed",
+    "p50 ms",
+    "p99 ms",
+    "log, bytes",
+    "commits",
+    "server us",
+    "client us",
+];
+
+impl Table {
+    /// As Markdown that can be read as it is.
+    pub(crate) fn markdown(&self) -> String {
+        let mut lines = vec![HEAD.map(str::to_owned)];
+        for row in &self.rows {
+            let number = |value: Option<f64>| value.map_or_else(String::new, figure);
+            let spread = |value: Option<Spread>| {
+                value.map_or_else(String::new, |Spread { low, median, high }| {
+                    format!("{} ({}-{})", figure(median), figure(low), figure(high))
+                })
+            };
+            lines.push([
+                row.name.clone(),
+                spread(row.time),
+                spread(row.speed),
+                number(row.p50),
+                number(row.p99),
+                row.wal
+                    .map_or_else(String::new, |bytes| format!("{bytes:.0}")),
+                number(row.commits),
+                number(row.server),
+                number(row.client),
+            ]);
+        }
+        // A column that nothing is known of is left out.
+        let kept: Vec<usize> = (0..HEAD.len())
+            .filter(|&at| at == 0 || lines[1..].iter().any(|line| !line[at].is_empty()))
+            .collect();
+        let width = |at: usize| {
+            lines
+                .iter()
+                .map(|line| line[at].chars().count())
+                .max()
+                .unwrap_or(0)
+        };
+        let mut text = format!("**{}** ({} rounds)\n\n", self.title, self.rounds);
+        for (n, line) in lines.iter().enumerate() {
+            let cells: Vec<String> = kept
+                .iter()
+                .map(|&at| match at {
+                    0 => format!("{:<width$}", line[at], width = width(at)),
+                    _ => format!("{:>width$}", line[at], width = width(at)),
+                })
+                .collect();
+            text += &format!("| {} |\n", cells.join(" | "));
+            if n == 0 {
+                let rule = kept.iter().map(|&at| match at {
+                    0 => "-".repeat(width(at).max(3)),
+                    _ => format!("{}:", "-".repeat(width(at).max(3) - 1)),
+                });
+                text += &format!("| {} |\n", rule.collect::<Vec<_>>().join(" | "));
+            }
+        }
+        if !self.checks.is_empty() {
+            text += "\n";
+        }
+        for check in &self.checks {
+            let Spread { low, median, high } = check.ratio;
+            let (word, goal) = match check.goal {
+                Goal::AtLeast(goal) => ("at least", goal),
+                Goal::AtMost(goal) => ("at most", goal),
+            };
+            let range = match low == high {
+                true => String::new(),
+                false => format!(" ({}-{})", figure(low), figure(high)),
+            };
+            let met = if check.is_met() {
+                ""
+            } else {
+                ": **not reached**"
+            };
+            text += &format!(
+                "- {}: {}{range}, {word} {goal}{met}\n",
+                check.what,
+                figure(median)
+            );
+        }
+        text
+    }
+}
+
+/// `1 task`, `2 tasks`.
+pub(crate) fn many(n: usize, of: &str) -> String {
+    let s = if n == 1 { "" } else { "s" };
+    format!("{n} {of}{s}")
+}
+
+/// Three digits that mean something.
+fn figure(value: f64) -> String {
+    match value.abs() {
+        x if x >= 100.0 => format!("{value:.0}"),
+        x if x >= 10.0 => format!("{value:.1}"),
+        x if x >= 0.1 || x == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+impl Report {
+    pub(crate) fn new(subject: &str, quick: bool) -> Self {
+        Self {
+            subject: subject.to_owned(),
+            quick,
+            tables: Vec::new(),
+            facts: Vec::new(),
+        }
+    }
+
+    /// Writes what was measured, and makes the table and the chart of all subjects anew.
+    pub(crate) fn write(&self) -> Outcome {
+        let folder = folder();
+        fs::create_dir_all(&folder)?;
+        let json = serde_json::to_string_pretty(self)?;
+        fs::write(folder.join(format!("{}.json", self.subject)), json)?;
+        let mut reports = Vec::new();
+        for subject in SUBJECTS {
+            if let Ok(json) = fs::read_to_string(folder.join(format!("{subject}.json"))) {
+                // What an older version of this program left is of no use any more.
+                reports.extend(serde_json::from_str::<Report>(&json));
+            }
+        }
+        let markdown: Vec<String> = reports.iter().map(Report::markdown).collect();
+        fs::write(folder.join("results.md"), markdown.join("\n"))?;
+        fs::write(folder.join("chart.svg"), chart::draw(&reports))?;
+        Ok(())
+    }
+
+    fn markdown(&self) -> String {
+        let quick = if self.quick { ", of a quick run" } else { "" };
+        let mut text = format!("### {}{quick}\n\n", self.subject);
+        if !self.facts.is_empty() {
+            text += "| | |\n|---|---|\n";
+        }
+        for (what, fact) in &self.facts {
+            text += &format!("| {what} | {fact} |\n");
+        }
+        let tables: Vec<String> = self.tables.iter().map(Table::markdown).collect();
+        text + &tables.join("\n")
+    }
+}
+
+/// The order in which they are told.
+pub(crate) const SUBJECTS: [&str; 10] = [
+    "machine",
+    "enqueue",
+    "once",
+    "payload",
+    "claim",
+    "lifecycle",
+    "drain",
+    "latency",
+    "growth",
+    "peers",
+];
+
+/// Where the files go: `target/bench`, as xtask says.
+fn folder() -> PathBuf {
+    env::var_os("PGQRS_BENCH_OUTPUT").map_or_else(|| PathBuf::from("target/bench"), PathBuf::from)
+}
+
+/// What the figures were measured on, and what a commit costs there.
+pub(crate) async fn machine(meter: &mut Meter, quick: bool) -> Outcome<Report> {
+    let mut report = Report::new("machine", quick);
+    let facts = &mut report.facts;
+    let mut fact = |what: &str, is: String| facts.push((what.to_owned(), is));
+    let field = |file: &str, name: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    let model =
+        field("/proc/cpuinfo", "model name").unwrap_or_else(|| env::consts::ARCH.to_owned());
+    fact(
+        "processors",
+        format!("{processors} of {model}, for the server and its clients"),
+    );
+    if let Some(memory) = field("/proc/meminfo", "MemTotal") {
+        fact("memory", memory);
+    }
+    let version = sqlx::query("select split_part(version(), ' on ', 1), current_date::text")
+        .fetch_one(meter.pool())
+        .await?;
+    fact("server", version.get(0));
+    fact("measured on", version.get(1));
+    let settings = sqlx::query(
+        "select string_agg(name || ' = ' || current_setting(name), ', ' order by place)
+         from unnest(array['fsync', 'synchronous_commit', 'wal_sync_method', 'full_page_writes',
+             'shared_buffers', 'max_wal_size', 'checkpoint_timeout']) with ordinality as s (name, place)",
+    )
+    .fetch_one(meter.pool())
+    .await?;
+    fact("settings", settings.get(0));
+    let calls = if quick { 200 } else { 2_000 };
+    let [waiting, not] = commits(meter, calls).await?;
+    let wait = waiting.quantile(0.5).unwrap_or_default();
+    meter.commit = wait.saturating_sub(not.quantile(0.5).unwrap_or_default());
+    let milliseconds = |samples: &Samples, q| {
+        let time = samples.quantile(q).unwrap_or_default();
+        figure(time.as_secs_f64() * 1e3)
+    };
+    fact(
+        "an insert of one row into a bare table",
+        format!(
+            "p50 {} ms, p99 {} ms; without waiting for the disk p50 {} ms, p99 {} ms",
+            milliseconds(&waiting, 0.5),
+            milliseconds(&waiting, 0.99),
+            milliseconds(&not, 0.5),
+            milliseconds(&not, 0.99),
+        ),
+    );
+    for (what, is) in &report.facts {
+        println!("{what}: {is}");
+    }
+    println!();
+    Ok(report)
+}
+
+async fn commits(meter: &Meter, calls: usize) -> Outcome<[Samples; 2]> {
+    let mut connection = meter.pool().acquire().await?;
+    sqlx::raw_sql("drop table if exists commits; create table commits (n int)")
+        .execute(&mut *connection)
+        .await?;
+    let mut samples: [Samples; 2] = Default::default();
+    for (samples, mode) in samples.iter_mut().zip([
+        "set synchronous_commit = on",
+        "set synchronous_commit = off",
+    ]) {
+        sqlx::query(mode).execute(&mut *connection).await?;
+        for _ in 0..calls {
+            let started = Instant::now();
+            sqlx::query("insert into commits values (1)")
+                .execute(&mut *connection)
+                .await?;
+            samples.push(started.elapsed());
+        }
+    }
+    sqlx::raw_sql("drop table commits; reset synchronous_commit")
+        .execute(&mut *connection)
+        .await?;
+    Ok(samples)
+}

@@ -1,0 +1,96 @@
+//! The benchmarks: the library's own, and those of its peers, each against a new PostgreSQL with fsync on.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    cargo,
+    server::{self, Purpose},
+};
+
+const PEERS: &str = "peers";
+
+pub(crate) async fn run(subjects: &[String], quick: bool, accept: bool) -> Result<()> {
+    let with_peers = subjects.iter().any(|subject| subject == PEERS);
+    let own: Vec<&str> = subjects
+        .iter()
+        .map(String::as_str)
+        .filter(|subject| *subject != PEERS)
+        .collect();
+    if !own.is_empty() || !(with_peers || accept) {
+        let build = ["bench", "--bench", "bench", "--no-run"];
+        let mut run = vec!["bench", "--bench", "bench", "--"];
+        run.extend(own);
+        run.extend(quick.then_some("--quick"));
+        measure(&build, &run).await?;
+    }
+    if with_peers {
+        peers(quick).await?;
+    }
+    if accept {
+        publish()?;
+    }
+    Ok(())
+}
+
+/// Where the benchmarks leave their figures.
+fn output() -> PathBuf {
+    cargo::target().join("bench")
+}
+
+async fn measure(build: &[&str], run: &[&str]) -> Result<()> {
+    // Nothing else should be running while it measures, and least of all a compiler.
+    let mut command = cargo::command(build);
+    command.env("CARGO_TARGET_DIR", cargo::target());
+    cargo::finish(&mut command, build).await?;
+    server::with_new(Purpose::Benchmarks, async |url| {
+        let mut command = cargo::command(run);
+        command
+            .env("DATABASE_URL", url)
+            .env("CARGO_TARGET_DIR", cargo::target())
+            .env("PGQRS_BENCH_OUTPUT", output());
+        cargo::finish(&mut command, run).await
+    })
+    .await
+}
+
+/// A package outside of the workspace, with a lock file of its own, built into the same target folder.
+async fn peers(quick: bool) -> Result<()> {
+    let manifest = cargo::root().join("benches/peers/Cargo.toml");
+    let manifest = manifest.to_str().context("a path that isn't UTF-8")?;
+    let common = [
+        "--manifest-path",
+        manifest,
+        "--profile",
+        "peers",
+        "--locked",
+    ];
+    let mut build = vec!["build"];
+    build.extend(common);
+    let mut run = vec!["run"];
+    run.extend(common);
+    run.push("--");
+    run.extend(quick.then_some("--quick"));
+    measure(&build, &run).await
+}
+
+/// Puts the table and the chart of the last runs where they are read.
+fn publish() -> Result<()> {
+    const BEGIN: &str = "<!-- Made by `cargo xtask bench --accept`; don't edit. -->\n";
+    const END: &str = "<!-- End of what was made. -->";
+    let output = output();
+    let results = fs::read_to_string(output.join("results.md"))
+        .context("nothing was measured yet: `cargo xtask bench`")?;
+    let page = cargo::root().join("docs/performance.md");
+    let text = fs::read_to_string(&page)?;
+    let marks = "docs/performance.md has lost its marks";
+    let (before, rest) = text.split_once(BEGIN).context(marks)?;
+    let (_, after) = rest.split_once(END).context(marks)?;
+    fs::write(&page, format!("{before}{BEGIN}\n{results}\n{END}{after}"))?;
+    fs::copy(
+        output.join("chart.svg"),
+        cargo::root().join("docs/performance.svg"),
+    )?;
+    Ok(())
+}
