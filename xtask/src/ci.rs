@@ -13,7 +13,6 @@ pub(crate) async fn all(url: &str) -> Result<()> {
     step("clippy");
     let clippy = [
         "clippy",
-        "--workspace",
         "--all-targets",
         "--all-features",
         "--",
@@ -26,12 +25,7 @@ pub(crate) async fn all(url: &str) -> Result<()> {
     step("tests");
     test(&[], url).await?;
     step("documentation");
-    let doc = [
-        "doc",
-        "--workspace",
-        "--no-deps",
-        "--document-private-items",
-    ];
+    let doc = ["doc", "--no-deps", "--document-private-items"];
     let doc_public = ["doc", "--package", "pgqrs", "--no-deps"];
     for arguments in [&doc[..], &doc_public[..]] {
         let mut command = cargo::command(arguments);
@@ -56,21 +50,15 @@ pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
         .await
         .is_ok_and(|status| status.success());
     let mut command = match nextest {
-        true => vec!["nextest", "run", "--workspace"],
-        false => vec![
-            "test",
-            "--workspace",
-            "--lib",
-            "--bins",
-            "--tests",
-            "--examples",
-        ],
+        // Without `--workspace`: the Python package is not for those who have no Python.
+        true => vec!["nextest", "run"],
+        false => vec!["test", "--lib", "--bins", "--tests", "--examples"],
     };
     command.extend(arguments.iter().map(String::as_str));
     cargo::run(&command, url).await?;
     if arguments.is_empty() {
         // The examples in the README and in the documentation, which nextest doesn't run.
-        cargo::run(&["test", "--workspace", "--doc"], url).await?;
+        cargo::run(&["test", "--doc"], url).await?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod ci;
 mod compile;
 mod migrate;
 mod prepare;
+mod python;
 mod server;
 
 use std::process::ExitCode;
@@ -38,6 +39,15 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Build the Python package into a virtual environment under target/, and test it
+    ///
+    /// Takes `python3`, or what PGQRS_PYTHON names. Arguments are passed on to pytest, such as a test's file; the
+    /// checkers of types and stubs run only without.
+    Python {
+        /// For `pytest`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Everything that must hold before a change lands
     Ci,
     /// Refresh .sqlx, the cache that every statement is checked against when the crate is compiled
@@ -53,7 +63,8 @@ enum Command {
     /// Subjects: enqueue, once, payload, claim, lifecycle, drain, latency, growth; all of these, unless named. What
     /// is told are ratios to the limit, measured in the same run. `peers`, which has to be named, measures other
     /// Rust libraries beside this one; its first build takes ten minutes. Figures, table and chart are left in
-    /// target/bench. `bench compile`, alone, measures what compiling against the crate costs.
+    /// target/bench. `bench compile`, alone, measures what compiling against the crate costs, and `bench python`,
+    /// alone, many single sends from Python.
     Bench {
         /// Which subjects
         subjects: Vec<String>,
@@ -124,10 +135,16 @@ async fn run() -> Result<()> {
             server::with_new(Purpose::Tests, async |url| compile::run(url).await).await
         }
         Command::Bench {
+            subjects, quick, ..
+        } if subjects == ["python"] => python::bench(quick).await,
+        Command::Bench {
             subjects,
             quick,
             accept,
         } => bench::run(&subjects, quick, accept).await,
+        Command::Python { arguments } => {
+            server::with(async |url| python::test(&arguments, url).await).await
+        }
         Command::Soak { faults, seed } => {
             server::with(async |url| ci::soak(faults, seed, url).await).await
         }

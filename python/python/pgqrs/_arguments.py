@@ -1,0 +1,116 @@
+"""Checks of arguments: each says which one is wrong, before anything is sent."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from pgqrs.queue import Priority, Queue
+
+
+def _wrong(name: str, expected: str, value: object) -> TypeError:
+    return TypeError(f"{name}: expected {expected}, not {type(value).__name__}")
+
+
+def text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise _wrong(name, "a str", value)
+    return str.__str__(value)
+
+
+def flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(name, "a bool", value)
+    return value
+
+
+def integer(name: str, value: object, least: int, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong(name, "an int", value)
+    if not least <= value <= most:
+        raise ValueError(f"{name}: expected {least} to {most}, not {value}")
+    return int(value)
+
+
+def optional_integer(name: str, value: object, least: int, most: int) -> int | None:
+    return None if value is None else integer(name, value, least, most)
+
+
+def number(name: str, value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise _wrong(name, "a number", value)
+    return float(value)
+
+
+def duration(name: str, value: object) -> timedelta:
+    """A number of seconds, or a timedelta; not negative."""
+    if isinstance(value, timedelta):
+        duration = value
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ValueError(f"{name}: {value} is no number of seconds")
+        try:
+            duration = timedelta(seconds=value)
+        except OverflowError:
+            raise ValueError(f"{name}: {value} seconds are more than a timedelta holds") from None
+    else:
+        raise _wrong(name, "a number of seconds or a timedelta", value)
+    if duration < timedelta(0):
+        raise ValueError(f"{name}: {value} is negative")
+    return duration
+
+
+def optional_duration(name: str, value: object) -> timedelta | None:
+    return None if value is None else duration(name, value)
+
+
+def time(name: str, value: object) -> datetime:
+    """An aware datetime, in UTC."""
+    if not isinstance(value, datetime):
+        raise _wrong(name, "a datetime with a time zone", value)
+    if value.tzinfo is None or value.utcoffset() is None:
+        raise ValueError(
+            f"{name}: {value!r} has no time zone, and so is no point in time; "
+            "give it one, as in `datetime.now(timezone.utc)`"
+        )
+    return value.astimezone(timezone.utc)
+
+
+def times(delay: object, at: object) -> tuple[timedelta | None, datetime | None]:
+    """When a message becomes visible: after a delay, or at a time; not both."""
+    if delay is not None and at is not None:
+        raise TypeError("delay, at: a message becomes visible at one time; give one of the two")
+    return optional_duration("delay", delay), None if at is None else time("at", at)
+
+
+def priority(value: object) -> str:
+    if not isinstance(value, str):
+        raise _wrong("priority", "a pgqrs.Priority", value)
+    try:
+        return Priority(value).value
+    except ValueError:
+        names = ", ".join(repr(priority.value) for priority in Priority)
+        raise ValueError(f"priority: expected one of {names}, not {value!r}") from None
+
+
+def queue(value: object) -> Queue[Any]:
+    if isinstance(value, Queue):
+        return value  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, str):
+        return Queue(value)
+    raise _wrong("queue", "a str or a pgqrs.Queue", value)
+
+
+def queue_name(value: object) -> str:
+    return queue(value).name
+
+
+def payloads(value: object) -> list[Any]:
+    """A batch: something that is run through once, and isn't a payload itself."""
+    if isinstance(value, (str, bytes, dict)):
+        raise _wrong("payloads", "an iterable of payloads, such as a list", value)
+    try:
+        return list(value)  # type: ignore[call-overload,no-any-return]  # pyright: ignore
+    except TypeError:
+        raise _wrong("payloads", "an iterable of payloads, such as a list", value) from None

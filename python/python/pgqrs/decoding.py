@@ -1,0 +1,330 @@
+"""Payloads as the types that queues carry. For consumers; what a payload is written as stands in Rust.
+
+A type is looked at once, and becomes a function: so a type that JSON has no form for is told of when the
+consumer is made, and not by each message. Numbers keep their digits as long as they can: a ``Decimal`` gets all
+of them, a ``float`` the nearest, and where nothing says otherwise, a number with a fraction is a ``float``.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import enum
+import json
+import sys
+import types
+import typing
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, TypeVar
+
+if sys.version_info >= (3, 11):
+    from typing import NotRequired, Required, is_typeddict
+else:
+    from typing_extensions import NotRequired, Required, is_typeddict
+
+T = TypeVar("T")
+
+Decode = Callable[[str], T]
+
+Build = Callable[[Any, str], Any]
+"""From what ``json.loads`` makes of a payload, and where it stands in it."""
+
+
+class Mismatch(ValueError):
+    """A payload isn't of its type."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+def decoder(carries: Any) -> Decode[Any]:
+    """From JSON text. What it makes raises :class:`Mismatch`."""
+    validator = _validator(carries)
+    if validator is not None:
+        return lambda raw: _validated(validator.validate_json, raw, "payload")
+    build = _Builders().of(carries)
+
+    def decode(raw: str) -> Any:
+        try:
+            plain = json.loads(raw, parse_float=Decimal)
+        except ValueError as error:
+            # Python reads no integers of more than 4,300 digits, unless told otherwise.
+            raise Mismatch("payload", str(error)) from None
+        return build(plain, "payload")
+
+    return decode
+
+
+def plain_class(carries: Any) -> type[Any] | None:
+    """What ``isinstance`` can tell of a payload's type, if anything."""
+    if typing.get_origin(carries) is not None or not isinstance(carries, type):
+        return None
+    if is_typeddict(carries):
+        return dict
+    return None if carries in (object, float, Decimal) else carries
+
+
+def _validator(carries: Any) -> Any:
+    """That of a class of pydantic's, which has its own ways."""
+    return getattr(carries, "__pydantic_validator__", None) if isinstance(carries, type) else None
+
+
+def _validated(validate: Callable[[Any], Any], value: Any, path: str) -> Any:
+    try:
+        return validate(value)
+    except ValueError as error:
+        raise Mismatch(path, str(error)) from error
+
+
+def _floats(value: Any) -> Any:
+    """Numbers with a fraction as floats, all the way down."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, list):
+        return [_floats(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _floats(item) for key, item in value.items()}
+    return value
+
+
+def _named(value: Any) -> str:
+    """A JSON value's kind, in JSON's words."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, str):
+        return "a string"
+    if isinstance(value, (int, Decimal)):
+        return "a number"
+    return "an array" if isinstance(value, list) else "an object"
+
+
+class _Builders:
+    """One for each type; a type that contains itself is looked up when a payload needs it."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Build] = {}
+
+    def of(self, hint: Any) -> Build:
+        try:
+            if hint in self._known:
+                return lambda value, path: self._known[hint](value, path)
+        except TypeError:
+            # Not hashable, as with a Literal of a list: then it can't contain itself either.
+            return self._made(hint)
+        self._known[hint] = _never
+        self._known[hint] = self._made(hint)
+        return self._known[hint]
+
+    def _made(self, hint: Any) -> Build:
+        if hint is None or hint is Any or hint is object or isinstance(hint, TypeVar):
+            return lambda value, path: _floats(value)
+        if hint is type(None):
+            return _exactly(type(None), "null")
+        alias = getattr(hint, "__value__", None) or getattr(hint, "__supertype__", None)
+        if alias is not None:
+            return self.of(alias)
+        origin = typing.get_origin(hint)
+        if origin is not None:
+            return self._generic(hint, origin, typing.get_args(hint))
+        if not isinstance(hint, type):
+            raise TypeError(f"payload: JSON has no form for {hint!r}")
+        return self._class(hint)
+
+    def _generic(self, hint: Any, origin: Any, arguments: tuple[Any, ...]) -> Build:
+        if origin is typing.Annotated or origin in (Required, NotRequired):
+            return self.of(arguments[0])
+        if origin is typing.Union or origin is types.UnionType:
+            return self._union([self.of(_type(argument)) for argument in arguments])
+        if origin is typing.Literal:
+            return _literal(arguments)
+        if origin in (list, collections.abc.Sequence, collections.abc.Iterable):
+            return _array(self.of(_type(arguments[0])), list)
+        if origin is tuple:
+            if len(arguments) == 2 and arguments[1] is Ellipsis:
+                return _array(self.of(_type(arguments[0])), tuple)
+            return _row([self.of(_type(argument)) for argument in arguments])
+        if origin in (dict, collections.abc.Mapping):
+            if arguments[0] is not str:
+                raise TypeError(f"payload: the keys of a JSON object are text, and those of {hint!r} aren't")
+            return _object(self.of(_type(arguments[1])))
+        if isinstance(origin, type) and (dataclasses.is_dataclass(origin) or is_typeddict(origin)):
+            return self._class(origin)
+        raise TypeError(f"payload: JSON has no form for {hint!r}")
+
+    def _class(self, hint: type[Any]) -> Build:
+        validator = _validator(hint)
+        if validator is not None:
+            return lambda value, path: _validated(validator.validate_python, value, path)
+        if is_typeddict(hint):
+            return self._typed_dict(hint)
+        if dataclasses.is_dataclass(hint):
+            return self._dataclass(hint)
+        if issubclass(hint, enum.Enum):
+            return _member(hint)
+        if hint is float:
+            return _float
+        if hint is Decimal:
+            return _decimal
+        if hint is int:
+            return _int
+        if hint in (list, tuple):
+            return _array(lambda value, path: _floats(value), hint)
+        if hint is dict:
+            return _object(lambda value, path: _floats(value))
+        if hint is str:
+            return _exactly(str, "a string")
+        if hint is bool:
+            return _exactly(bool, "a boolean")
+        raise TypeError(f"payload: JSON has no form for `{hint.__qualname__}`")
+
+    def _union(self, builds: list[Build]) -> Build:
+        def build(value: Any, path: str) -> Any:
+            reasons: list[str] = []
+            for build in builds:
+                try:
+                    return build(value, path)
+                except Mismatch as mismatch:
+                    reasons.append(str(mismatch))
+            raise Mismatch(path, "none of its types fits: " + "; ".join(dict.fromkeys(reasons)))
+
+        return build
+
+    def _typed_dict(self, hint: Any) -> Build:
+        hints = typing.get_type_hints(hint, include_extras=True)
+        fields = {name: self.of(_type(kind)) for name, kind in hints.items()}
+        required: frozenset[str] = hint.__required_keys__
+
+        def build(value: Any, path: str) -> Any:
+            if not isinstance(value, dict):
+                raise Mismatch(path, f"expected an object, not {_named(value)}")
+            for name in required:
+                if name not in value:
+                    raise Mismatch(path, f"`{name}` is missing")
+            # What isn't known is passed over, as with the others.
+            return {
+                name: fields[name](item, f"{path}.{name}") for name, item in value.items() if name in fields
+            }
+
+        return build
+
+    def _dataclass(self, hint: Any) -> Build:
+        hints = typing.get_type_hints(hint, include_extras=True)
+        fields = {field.name: field for field in dataclasses.fields(hint) if field.init}
+        builds = {name: self.of(_type(hints[name])) for name in fields}
+        required = [
+            name
+            for name, field in fields.items()
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        ]
+
+        def build(value: Any, path: str) -> Any:
+            if not isinstance(value, dict):
+                raise Mismatch(path, f"expected an object, not {_named(value)}")
+            for name in required:
+                if name not in value:
+                    raise Mismatch(path, f"`{name}` is missing")
+            known = {
+                name: build(value[name], f"{path}.{name}") for name, build in builds.items() if name in value
+            }
+            try:
+                return hint(**known)
+            except (TypeError, ValueError) as error:
+                # Its own `__post_init__` has a say too.
+                raise Mismatch(path, str(error)) from error
+
+        return build
+
+
+def _type(hint: Any) -> Any:
+    return type(None) if hint is None else hint
+
+
+def _never(value: Any, path: str) -> Any:
+    raise AssertionError("a type is complete before a payload is decoded")
+
+
+def _exactly(kind: type[Any], expected: str) -> Build:
+    def build(value: Any, path: str) -> Any:
+        if type(value) is not kind:
+            raise Mismatch(path, f"expected {expected}, not {_named(value)}")
+        return value
+
+    return build
+
+
+def _int(value: Any, path: str) -> int:
+    if type(value) is not int:
+        fraction = "a number with a fraction" if isinstance(value, Decimal) else _named(value)
+        raise Mismatch(path, f"expected an integer, not {fraction}")
+    return value
+
+
+def _float(value: Any, path: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+        raise Mismatch(path, f"expected a number, not {_named(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise Mismatch(path, "a number beyond what a float holds") from None
+
+
+def _decimal(value: Any, path: str) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+        raise Mismatch(path, f"expected a number, not {_named(value)}")
+    return Decimal(value)
+
+
+def _literal(members: tuple[Any, ...]) -> Build:
+    def build(value: Any, path: str) -> Any:
+        for member in members:
+            plain = member.value if isinstance(member, enum.Enum) else member
+            if type(value) is type(plain) and value == plain:
+                return member
+        expected = ", ".join(repr(member) for member in members)
+        raise Mismatch(path, f"expected one of {expected}")
+
+    return build
+
+
+def _member(of: type[enum.Enum]) -> Build:
+    def build(value: Any, path: str) -> Any:
+        try:
+            return of(_floats(value))
+        except ValueError as error:
+            raise Mismatch(path, str(error)) from None
+
+    return build
+
+
+def _array(build: Build, kind: type[Any]) -> Build:
+    def build_all(value: Any, path: str) -> Any:
+        if not isinstance(value, list):
+            raise Mismatch(path, f"expected an array, not {_named(value)}")
+        return kind(build(item, f"{path}[{place}]") for place, item in enumerate(value))
+
+    return build_all
+
+
+def _row(builds: list[Build]) -> Build:
+    def build(value: Any, path: str) -> Any:
+        if not isinstance(value, list) or len(value) != len(builds):
+            raise Mismatch(path, f"expected an array of {len(builds)}")
+        return tuple(
+            build(item, f"{path}[{place}]") for place, (build, item) in enumerate(zip(builds, value))
+        )
+
+    return build
+
+
+def _object(build: Build) -> Build:
+    def build_all(value: Any, path: str) -> Any:
+        if not isinstance(value, dict):
+            raise Mismatch(path, f"expected an object, not {_named(value)}")
+        return {key: build(item, f"{path}.{key}") for key, item in value.items()}
+
+    return build_all

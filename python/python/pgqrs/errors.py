@@ -1,0 +1,372 @@
+"""What can go wrong: one class for each variant of the Rust crate's ``Error``, named after it.
+
+All of them are :class:`Error`, and are in :mod:`pgqrs` too. Their fields are attributes. Nothing was stored
+where a call raises one of them, except where the class says otherwise. A mistake in a call itself, such as a
+text where a number belongs, is a ``TypeError`` or a ``ValueError`` that names the argument.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+__all__ = [
+    "AcquireTimeoutError",
+    "AlreadySettledError",
+    "ClosedError",
+    "ConnectError",
+    "ConnectionLostError",
+    "DatabaseError",
+    "DecodeError",
+    "DelayTooLongError",
+    "Error",
+    "ForkedError",
+    "InvalidHostnameError",
+    "InvalidQueueNameError",
+    "InvalidTransitionError",
+    "LeaseLostError",
+    "LeaseOutOfRangeError",
+    "LimitOutOfRangeError",
+    "MigrateError",
+    "NotInstalledError",
+    "NotSettledError",
+    "NotStoredError",
+    "OutcomeUnknownError",
+    "PayloadTooDeepError",
+    "PayloadTooLargeError",
+    "QueueExistsError",
+    "QueueNotEmptyError",
+    "QueueNotFoundError",
+    "SchemaNewerError",
+    "SchemaOutdatedError",
+    "SerializeError",
+    "WorkerExistsError",
+    "WorkerNotFoundError",
+    "WorkerStoppedError",
+    "WorkerSuspendedError",
+]
+
+
+class Error(Exception):
+    """Why a call failed."""
+
+    retryable: bool
+    """Whether the same call can succeed when it is made again: the reason lies in the connection, the load or
+    a conflict with another transaction, and not in what was asked for."""
+
+    _message: ClassVar[str | None] = None
+    """In Python's words, where the Rust crate's name Rust's calls."""
+
+    def __init__(self, text: str = "", *, retryable: bool = False, **fields: Any) -> None:
+        self.retryable = retryable
+        self._fields = fields
+        for name, value in fields.items():
+            setattr(self, name, value)
+        if self._message is not None:
+            text = self._message.format(**fields)
+        super().__init__(text)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As exceptions are passed between processes, with all of their fields.
+        return _again, (type(self), str(self), self.retryable, self._fields)
+
+
+def _again(kind: type[Error], text: str, retryable: bool, fields: dict[str, Any]) -> Error:
+    return kind(text, retryable=retryable, **fields)
+
+
+def _made(kind: str, text: str, retryable: bool, fields: dict[str, Any]) -> Error:
+    """Called by the extension."""
+    made: type[Error] = globals().get(f"{kind}Error", Error)
+    return made(text, retryable=retryable, **fields)
+
+
+class NotInstalledError(Error):
+    """The database has no pgqrs schema."""
+
+    _message = "pgqrs is not installed in this database; call `store.admin().install()`, or connect with `install=True`"
+
+
+class SchemaOutdatedError(Error):
+    """The database's schema is older than this version of the package."""
+
+    _message = (
+        "the pgqrs schema of this database is older than this version of the package; "
+        "call `store.admin().install()`"
+    )
+
+
+class SchemaNewerError(Error):
+    """The database's schema is newer than this version of the package, so ``install`` leaves it alone."""
+
+    installed: int
+    """The version in the database."""
+    compiled: int
+    """The newest version that this build knows."""
+
+    _message = (
+        "the pgqrs schema of this database is version {installed}, and this version of the package knows up to "
+        "{compiled}; upgrade the package"
+    )
+
+
+class MigrateError(Error):
+    """A migration failed, or doesn't match what was applied before."""
+
+
+class QueueNotFoundError(Error):
+    """There is no queue of that name."""
+
+    queue: str
+    """The name that was asked for."""
+
+    _message = 'queue `{queue}` does not exist; create it with `store.queue("{queue}")`'
+
+
+class QueueExistsError(Error):
+    """There is a queue of that name already."""
+
+    queue: str
+    """The name that is taken."""
+
+    _message = 'queue `{queue}` exists already; `store.queue("{queue}")` gives it back'
+
+
+class QueueNotEmptyError(Error):
+    """A queue that holds messages can't be deleted."""
+
+    queue: str
+    """The queue that was to be deleted."""
+    messages: int
+    """How many messages it holds: ready, delayed and leased."""
+
+    _message = 'queue `{queue}` still holds {messages} messages; empty it with `store.admin().purge_queue("{queue}")` first'
+
+
+class WorkerExistsError(Error):
+    """A worker of this kind, host, port and queue lives."""
+
+    kind: str
+    """What it does: ``producer`` or ``consumer``."""
+    hostname: str
+    """Its host."""
+    port: int
+    """Its port."""
+    queue: str
+    """Its queue."""
+
+
+class WorkerNotFoundError(Error):
+    """There is no such worker."""
+
+    worker: int
+    """The key that was asked for."""
+
+
+class WorkerSuspendedError(Error):
+    """The worker is suspended, so nothing goes through it."""
+
+    worker: int
+    """The worker."""
+
+    _message = (
+        "worker {worker} is suspended; resume it with `.resume()` or `store.admin().resume_worker({worker})`"
+    )
+
+
+class WorkerStoppedError(Error):
+    """The worker was stopped, removed, or taken over by another after it had missed its heartbeats."""
+
+    worker: int
+    """The worker."""
+
+
+class InvalidTransitionError(Error):
+    """The worker can't make this step from the state that it is in."""
+
+    worker: int
+    """The worker."""
+    current: str
+    """The state that it is in."""
+    wanted: str
+    """The state that was asked for."""
+
+
+class InvalidHostnameError(Error):
+    """A text that was given as a worker's host can't be one."""
+
+    hostname: str
+    """The text that was refused."""
+
+
+class InvalidQueueNameError(Error):
+    """A text that was given as a queue's name can't be one."""
+
+    name: str
+    """The text that was refused."""
+
+
+class SerializeError(Error):
+    """A payload has no form in JSON. Nothing was sent."""
+
+    index: int
+    """Its place in the batch, from 0."""
+    path: str
+    """Where in the payload it is, as in ``payload.items[3].price``."""
+    reason: str
+    """What is wrong with it."""
+
+    _message = "{path}: {reason}"
+
+
+class PayloadTooLargeError(Error):
+    """A payload takes more bytes as JSON than the store accepts."""
+
+    index: int
+    """Its place in the batch, from 0."""
+    size: int
+    """Its size as JSON, in bytes."""
+    limit: int
+    """The most that is accepted, in bytes."""
+
+    _message = (
+        "payload {index} has {size} bytes, over the limit of {limit}; store it elsewhere and enqueue a reference, "
+        "or connect with a higher `payload_limit`"
+    )
+
+
+class PayloadTooDeepError(Error):
+    """A payload is nested more deeply than JSON parsers read back, or contains itself."""
+
+    index: int
+    """Its place in the batch, from 0."""
+    limit: int
+    """The deepest nesting that is accepted."""
+
+    _message = "payload {index} is nested more than {limit} levels deep, or contains itself; flatten it"
+
+
+class DecodeError(Error):
+    """A payload doesn't have the shape of the type that its queue carries."""
+
+    message: int
+    """The message."""
+    path: str
+    """Where in the payload it is."""
+    reason: str
+    """What is wrong there."""
+
+    _message = "message {message}: {path}: {reason}"
+
+
+class DelayTooLongError(Error):
+    """A delay beyond what PostgreSQL's ``timestamptz`` can hold."""
+
+    delay: float
+    """The delay that was asked for, in seconds."""
+    limit: float
+    """The longest one, in seconds."""
+
+
+class LimitOutOfRangeError(Error):
+    """More messages were asked for than one statement should read, or none."""
+
+    limit: int
+    """The limit that was asked for."""
+    highest: int
+    """The highest one."""
+
+
+class LeaseOutOfRangeError(Error):
+    """A lease that is over at once, or that would hide a crashed consumer's messages for too long."""
+
+    lease: float
+    """The lease that was asked for, in seconds."""
+    shortest: float
+    """The shortest one, in seconds."""
+    longest: float
+    """The longest one, in seconds."""
+
+
+class LeaseLostError(Error):
+    """The delivery no longer holds its message, so nothing was changed. Either the lease ran out and the
+    message was or will be delivered again, or the message is gone: settled elsewhere, or purged."""
+
+    message: int
+    """The message."""
+
+
+class AcquireTimeoutError(Error):
+    """All connections were in use, or no new one could be opened, for as long as ``acquire_timeout`` allows."""
+
+    after: float
+    """How long the call waited, in seconds."""
+
+
+class ClosedError(Error):
+    """The store was closed."""
+
+
+class ConnectError(Error):
+    """The server was not reached, or it refused the login."""
+
+    sqlstate: str | None
+    """What PostgreSQL said, if it was that."""
+
+
+class ConnectionLostError(Error):
+    """The connection broke while the call was under way. A statement whose answer was lost may or may not have
+    been carried out."""
+
+
+class NotStoredError(Error):
+    """A send could not be made for as long as ``retry_for`` allows. Nothing was stored, and nothing will be."""
+
+    after: float
+    """For how long it was tried, in seconds."""
+
+
+class OutcomeUnknownError(Error):
+    """The time for a send ran out while the server's last word on it was outstanding: the messages are stored,
+    each once, or they are not, and will not be."""
+
+    ids: list[int]
+    """The ids that the messages have if they are stored, in their order."""
+
+
+class DatabaseError(Error):
+    """PostgreSQL refused the statement for a reason that has no class of its own."""
+
+    sqlstate: str | None
+    """PostgreSQL's code for the reason."""
+
+
+class ForkedError(Error):
+    """The store was connected before ``fork``, and is used in the child. Only the parent can use it."""
+
+    connected_in: int
+    """The process that connected."""
+
+    _message = (
+        "this store was connected in process {connected_in}, before a fork; connect again in this process"
+    )
+
+
+class AlreadySettledError(Error):
+    """The delivery was settled before, or is being settled."""
+
+    message: int
+    """The message."""
+
+    _message = "message {message} is settled already, or is being settled"
+
+
+class NotSettledError(Error):
+    """The next delivery was asked for while the last one is held, and only one is given out at a time."""
+
+    message: int
+    """The message that waits."""
+
+    _message = (
+        "message {message} is not settled, and this consumer gives out one at a time; call `delivery.ack()` or "
+        "another of its verbs, or give the consumer a higher `concurrency`"
+    )

@@ -1,0 +1,94 @@
+"""What handlers say, and how long messages wait after a failure. For consumers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pgqrs import _arguments
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a handler says of its message, by what it returns. ``None`` is ``Outcome.done()``."""
+
+    kind: str
+    """``done``, ``archive``, ``retry`` or ``dead_letter``."""
+    delay: timedelta | None = None
+    """For ``retry``: for how long, if not as the consumer's ``retry`` says."""
+    reason: str | None = None
+    """For ``dead_letter``: why."""
+
+    @staticmethod
+    def done() -> Outcome:
+        """It is done: acknowledge it."""
+        return Outcome("done")
+
+    @staticmethod
+    def archive() -> Outcome:
+        """It is done: keep it in the archive."""
+        return Outcome("archive")
+
+    @staticmethod
+    def retry(delay: float | timedelta | None = None) -> Outcome:
+        """This attempt failed: again after this many seconds, or as the consumer's ``retry`` says."""
+        return Outcome("retry", delay=_arguments.optional_duration("delay", delay))
+
+    @staticmethod
+    def dead_letter(reason: str) -> Outcome:
+        """It can't be handled, for this reason: to the dead letters, whatever attempts are left."""
+        return Outcome("dead_letter", reason=_arguments.text("reason", reason))
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long a message waits after a failed attempt: longer each time, up to a cap, and a little apart from
+    others that failed at the same time.
+
+    The wait after attempt ``n`` is ``first * factor ** (n - 1)``, at most ``cap``, and then shortened at random by
+    up to the fraction ``jitter`` of itself. Times are in seconds, or a ``timedelta``.
+    """
+
+    first: float | timedelta = 1
+    """The wait after the first attempt."""
+    factor: float = 2
+    """What each further wait is multiplied by."""
+    cap: float | timedelta = 3_600
+    """The longest wait."""
+    jitter: float = 0.25
+    """By how much a wait can be shortened at random, from 0 to 1."""
+
+    def __post_init__(self) -> None:
+        self._parts()
+
+    @staticmethod
+    def fixed(wait: float | timedelta) -> RetryPolicy:
+        """The same wait after each attempt, without jitter."""
+        return RetryPolicy(first=wait, factor=1, cap=wait, jitter=0)
+
+    def _parts(self) -> tuple[timedelta, float, timedelta, float]:
+        return (
+            _arguments.duration("first", self.first),
+            _arguments.number("factor", self.factor),
+            _arguments.duration("cap", self.cap),
+            _arguments.number("jitter", self.jitter),
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a consumer has done from its start to its end. Counted in deliveries: a message that was retried
+    counts each time."""
+
+    done: int = 0
+    """Handled and acknowledged, by the loop, or settled by the handler itself."""
+    archived: int = 0
+    """Handled and archived."""
+    retried: int = 0
+    """Failed, and put back for another attempt."""
+    dead: int = 0
+    """Put among the dead letters."""
+    released: int = 0
+    """Given back at the end: not begun, or not finished by the deadline."""
+    lost: int = 0
+    """Whose lease was lost before they could be settled: they were, or will be, delivered again."""

@@ -1,0 +1,109 @@
+# Made by generate_sync.py of pgqrs/delivery.py.
+"""A message that this process holds under a lease."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+from pgqrs import _arguments, _pgqrs, decoding
+from pgqrs.errors import DecodeError
+from pgqrs.queue import Priority, Queue
+
+T = TypeVar("T")
+
+
+class Delivery(Generic[T]):
+    """A leased message, with its payload; what a consumer gives.
+
+    It is settled by one of :meth:`ack`, :meth:`archive`, :meth:`nack` and :meth:`dead_letter`, once. Until then
+    its lease is kept alive. One that is let go of without being settled counts as a failed attempt.
+
+    Each of these raises :class:`pgqrs.LeaseLostError` where the message is gone or went to somebody else, and
+    then nothing was changed; :class:`pgqrs.AlreadySettledError` the second time; and errors of the connection,
+    after which it can be tried again.
+    """
+
+    __slots__ = ("__weakref__", "_native", "payload")
+
+    payload: T
+    """What was enqueued, as the queue's type."""
+
+    def __init__(self, native: _pgqrs.Delivery, queue: Queue[T]) -> None:
+        self._native = native
+        try:
+            self.payload = queue._decoder()(native.raw_payload)
+        except decoding.Mismatch as mismatch:
+            raise DecodeError(message=native.id, path=mismatch.path, reason=mismatch.reason) from mismatch
+
+    @property
+    def id(self) -> int:
+        """The message's key."""
+        return self._native.id
+
+    @property
+    def raw_payload(self) -> str:
+        """The payload as it was sent, as JSON text with all its digits."""
+        return self._native.raw_payload
+
+    @property
+    def headers(self) -> Any:
+        """What was sent along with the payload, if anything was."""
+        headers = self._native.headers
+        return None if headers is None else json.loads(headers)
+
+    @property
+    def priority(self) -> Priority:
+        """The message's priority."""
+        return Priority(self._native.priority)
+
+    @property
+    def attempt(self) -> int:
+        """Which delivery of the message this is: 1 the first time."""
+        return self._native.attempt
+
+    @property
+    def enqueued_at(self) -> datetime:
+        """When the message was enqueued, by the database's clock."""
+        return self._native.enqueued_at
+
+    @property
+    def lease_expires_at(self) -> datetime | None:
+        """When the lease runs out unless it is kept alive, by the database's clock; ``None`` once it is
+        settled."""
+        return self._native.lease_expires_at
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it was settled, or is being settled."""
+        return self._native.is_settled
+
+    def ack(self) -> None:
+        """Says that the message is done: deletes it. That is durable when this returns."""
+        self._native.ack()
+
+    def archive(self) -> None:
+        """Says that the message is done, and keeps it in ``pgqrs.archive``."""
+        self._native.archive()
+
+    def nack(self, *, delay: float | timedelta | None = None) -> None:
+        """Says that this attempt failed. The message is delivered again after this many seconds, or after the
+        consumer's ``retry`` says, or becomes a dead letter where its attempts are used up."""
+        self._native.nack(_arguments.optional_duration("delay", delay))
+
+    def dead_letter(self, reason: str) -> None:
+        """Says that the message can't be handled: moves it to the dead letters, whatever attempts are left."""
+        self._native.dead_letter(_arguments.text("reason", reason))
+
+    def extend(self, lease: float | timedelta) -> None:
+        """Lets the lease run this long from now on, in seconds or as a ``timedelta``. As long as the consumer
+        lives it is kept alive anyway; this is for what has to be safe from the consumer's crash for longer.
+
+        Raises :class:`pgqrs.LeaseOutOfRangeError` beyond a millisecond to a day.
+        """
+        self._native.extend(_arguments.duration("lease", lease))
+
+    def __repr__(self) -> str:
+        # Without the payload, which has no place in a log.
+        return f"<Delivery {self.id} attempt {self.attempt}>"

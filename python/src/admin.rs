@@ -1,0 +1,468 @@
+//! What an operator does: schema, queues, workers, dead letters, archive. For Python's `Admin`. Rows come as
+//! tuples, in the order of the fields of Python's classes.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use pgqrs::{
+    ArchivedMessage, DeadLetter, HeldMessage, MessageId, Page, QueueInfo, QueueName, QueueOptions,
+    QueuedMessage, SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
+};
+use pyo3::prelude::*;
+
+use crate::{answer::Mode, consumer::priority_name, store::Store};
+
+/// What an operator does.
+#[pyclass(frozen, module = "pgqrs._pgqrs")]
+pub(crate) struct Admin {
+    store: Py<Store>,
+}
+
+#[pymethods]
+impl Admin {
+    #[new]
+    fn new(store: Py<Store>) -> Self {
+        Self { store }
+    }
+
+    /// Creates or upgrades the schema.
+    fn install<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.install().await })
+    }
+
+    /// Which version the schema is of: what it is, in the database, and known here.
+    fn verify<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { Ok(version(admin.verify().await?)) })
+    }
+
+    /// Creates a queue.
+    fn create_queue<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            Ok(queue_row(admin.create_queue(queue).await?))
+        })
+    }
+
+    /// A queue.
+    fn queue<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { Ok(queue_row(admin.queue(queue).await?)) })
+    }
+
+    /// All queues.
+    fn queues<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(
+            py,
+            async move { Ok(rows(admin.queues().await?, queue_row)) },
+        )
+    }
+
+    /// Deletes an empty queue.
+    fn delete_queue<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.delete_queue(queue).await })
+    }
+
+    /// Deletes all messages of a queue.
+    fn purge_queue<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.purge_queue(queue).await })
+    }
+
+    /// How many messages are ready, delayed and leased.
+    fn queue_stats<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            {
+                let stats = admin.queue_stats(queue).await?;
+                Ok((stats.ready, stats.delayed, stats.leased, stats.oldest_ready))
+            }
+        })
+    }
+
+    /// Changes a queue's settings.
+    #[pyo3(signature = (queue, max_attempts))]
+    fn configure_queue<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        max_attempts: Option<u32>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        let options = match max_attempts {
+            Some(attempts) => QueueOptions::builder().max_attempts(attempts).build(),
+            None => QueueOptions::default(),
+        };
+        mode.answer(py, async move {
+            Ok(queue_row(admin.configure_queue(queue, options).await?))
+        })
+    }
+
+    /// Messages of a queue.
+    #[pyo3(signature = (queue, after, limit, payload))]
+    fn messages<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        after: Option<i64>,
+        limit: u32,
+        payload: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        let page = page(after, limit, payload);
+        mode.answer(py, async move {
+            Ok(rows(admin.messages(queue, page).await?, message_row))
+        })
+    }
+
+    /// Takes a message out.
+    fn cancel<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        message: i64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.cancel(queue, message.into()).await })
+    }
+
+    /// Delivers a message at another time.
+    fn reschedule<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        message: i64,
+        time: DateTime<Utc>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            admin.reschedule(queue, message.into(), time).await
+        })
+    }
+
+    /// Dead letters of a queue.
+    #[pyo3(signature = (queue, after, limit, payload))]
+    fn dead_letters<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        after: Option<i64>,
+        limit: u32,
+        payload: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        let page = page(after, limit, payload);
+        mode.answer(py, async move {
+            Ok(rows(admin.dead_letters(queue, page).await?, dead_row))
+        })
+    }
+
+    /// How many there are.
+    fn dead_letter_count<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.dead_letter_count(queue).await })
+    }
+
+    /// Puts a dead letter back.
+    fn requeue<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        message: i64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(
+            py,
+            async move { admin.requeue(queue, message.into()).await },
+        )
+    }
+
+    /// Puts all of this age back.
+    fn requeue_all<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        older_than: Duration,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(
+            py,
+            async move { admin.requeue_all(queue, older_than).await },
+        )
+    }
+
+    /// Deletes dead letters of this age.
+    fn purge_dead_letters<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        older_than: Duration,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            admin.purge_dead_letters(queue, older_than).await
+        })
+    }
+
+    /// Archived messages of a queue.
+    #[pyo3(signature = (queue, after, limit, payload))]
+    fn archived<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        after: Option<i64>,
+        limit: u32,
+        payload: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        let page = page(after, limit, payload);
+        mode.answer(py, async move {
+            Ok(rows(admin.archived(queue, page).await?, archived_row))
+        })
+    }
+
+    /// Deletes archived messages of this age.
+    fn purge_archive<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        older_than: Duration,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(
+            py,
+            async move { admin.purge_archive(queue, older_than).await },
+        )
+    }
+
+    /// Workers, of a queue where that is told.
+    #[pyo3(signature = (queue))]
+    fn workers<'py>(&self, py: Python<'py>, queue: Option<String>) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            Ok(rows(admin.workers(&filter(queue)?).await?, worker_row))
+        })
+    }
+
+    /// A worker.
+    fn worker<'py>(&self, py: Python<'py>, worker: i64) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            Ok(worker_row(admin.worker(worker.into()).await?))
+        })
+    }
+
+    /// Holds a worker back.
+    fn suspend_worker<'py>(&self, py: Python<'py>, worker: i64) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.suspend_worker(worker.into()).await })
+    }
+
+    /// Lets a worker go on.
+    fn resume_worker<'py>(&self, py: Python<'py>, worker: i64) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.resume_worker(worker.into()).await })
+    }
+
+    /// Ends a worker.
+    fn stop_worker<'py>(&self, py: Python<'py>, worker: i64) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.stop_worker(worker.into()).await })
+    }
+
+    /// Removes a worker that has ended.
+    fn remove_worker<'py>(&self, py: Python<'py>, worker: i64) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.remove_worker(worker.into()).await })
+    }
+
+    /// Removes those that ended this long ago.
+    fn remove_ended_workers<'py>(
+        &self,
+        py: Python<'py>,
+        older_than: Duration,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(
+            py,
+            async move { admin.remove_ended_workers(older_than).await },
+        )
+    }
+
+    /// What a worker holds.
+    fn held_messages<'py>(&self, py: Python<'py>, worker: i64) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            Ok(rows(admin.held_messages(worker.into()).await?, held_row))
+        })
+    }
+
+    /// Gives back what a worker holds.
+    fn release<'py>(&self, py: Python<'py>, worker: i64) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.release(worker.into()).await })
+    }
+}
+
+impl Admin {
+    fn get(&self, py: Python<'_>) -> PyResult<(Mode, pgqrs::Admin)> {
+        let store = self.store.get();
+        Ok((store.mode(), pgqrs::admin(&store.get(py)?)))
+    }
+}
+
+fn rows<T, R>(found: Vec<T>, row: fn(T) -> R) -> Vec<R> {
+    found.into_iter().map(row).collect()
+}
+
+fn version(version: SchemaVersion) -> (&'static str, Option<i64>, Option<i64>) {
+    match version {
+        SchemaVersion::NotInstalled => ("not_installed", None, None),
+        SchemaVersion::UpToDate { installed } => ("up_to_date", Some(installed), Some(installed)),
+        SchemaVersion::Older {
+            installed,
+            compiled,
+        } => ("older", Some(installed), Some(compiled)),
+        SchemaVersion::Newer {
+            installed,
+            compiled,
+        } => ("newer", Some(installed), Some(compiled)),
+        _ => ("unknown", None, None),
+    }
+}
+
+type QueueRow = (String, u32, DateTime<Utc>);
+
+fn queue_row(queue: QueueInfo) -> QueueRow {
+    (
+        queue.name.as_str().to_owned(),
+        queue.max_attempts,
+        queue.created_at,
+    )
+}
+
+type MessageRow = (
+    i64,
+    &'static str,
+    DateTime<Utc>,
+    DateTime<Utc>,
+    u32,
+    bool,
+    Option<i64>,
+    Option<i64>,
+    Option<String>,
+    Option<String>,
+);
+
+fn message_row(message: QueuedMessage) -> MessageRow {
+    (
+        message.id.get(),
+        priority_name(message.priority),
+        message.visible_at,
+        message.enqueued_at,
+        message.attempt,
+        message.leased,
+        message.producer.map(WorkerId::get),
+        message.consumer.map(WorkerId::get),
+        message.last_error,
+        message.payload,
+    )
+}
+
+type DeadRow = (
+    i64,
+    &'static str,
+    DateTime<Utc>,
+    u32,
+    String,
+    Option<String>,
+    DateTime<Utc>,
+    Option<String>,
+);
+
+fn dead_row(letter: DeadLetter) -> DeadRow {
+    (
+        letter.id.get(),
+        priority_name(letter.priority),
+        letter.enqueued_at,
+        letter.attempt,
+        letter.reason,
+        letter.last_error,
+        letter.died_at,
+        letter.payload,
+    )
+}
+
+type ArchivedRow = (
+    i64,
+    &'static str,
+    DateTime<Utc>,
+    u32,
+    DateTime<Utc>,
+    Option<String>,
+);
+
+fn archived_row(message: ArchivedMessage) -> ArchivedRow {
+    (
+        message.id.get(),
+        priority_name(message.priority),
+        message.enqueued_at,
+        message.attempt,
+        message.archived_at,
+        message.payload,
+    )
+}
+
+type WorkerRow = (
+    i64,
+    &'static str,
+    String,
+    String,
+    u16,
+    &'static str,
+    DateTime<Utc>,
+    DateTime<Utc>,
+    bool,
+);
+
+fn worker_row(worker: WorkerInfo) -> WorkerRow {
+    (
+        worker.id.get(),
+        worker.kind.as_str(),
+        worker.queue.as_str().to_owned(),
+        worker.hostname,
+        worker.port,
+        worker.status.as_str(),
+        worker.started_at,
+        worker.heartbeat_at,
+        worker.stale,
+    )
+}
+
+fn held_row(message: HeldMessage) -> (i64, u32, DateTime<Utc>) {
+    (message.id.get(), message.attempt, message.lease_expires_at)
+}
+
+fn page(after: Option<i64>, limit: u32, payload: bool) -> Page {
+    let page = Page::builder().limit(limit).payload(payload);
+    match after {
+        Some(after) => page.after(MessageId::from(after)).build(),
+        None => page.build(),
+    }
+}
+
+fn filter(queue: Option<String>) -> pgqrs::Result<WorkerFilter> {
+    Ok(match queue {
+        Some(queue) => WorkerFilter::builder()
+            .queue(QueueName::new(queue)?)
+            .build(),
+        None => WorkerFilter::default(),
+    })
+}

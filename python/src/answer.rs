@@ -1,0 +1,222 @@
+//! How Python gets the outcome of a call: as an awaitable, or by waiting. For every verb. Nobody holds the
+//! GIL while the database works.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use pyo3::{IntoPyObjectExt, intern, prelude::*};
+use pyo3_async_runtimes::{generic, get_running_loop};
+use tokio::{runtime::Handle, task::AbortHandle, time::timeout};
+
+use crate::{
+    engine::{self, Engine},
+    errors,
+};
+
+/// Whether calls return awaitables, or wait.
+#[derive(Clone, Copy)]
+pub(crate) enum Mode {
+    Awaitable,
+    Blocking,
+}
+
+impl Mode {
+    pub(crate) fn new(blocking: bool) -> Self {
+        match blocking {
+            true => Self::Blocking,
+            false => Self::Awaitable,
+        }
+    }
+
+    /// Makes a call.
+    pub(crate) fn answer<'py, T>(
+        self,
+        py: Python<'py>,
+        call: impl Future<Output = pgqrs::Result<T>> + Send + 'static,
+    ) -> PyResult<Bound<'py, PyAny>>
+    where
+        T: for<'a> IntoPyObject<'a> + Send + 'static,
+    {
+        let runtime = engine::handle(py)?;
+        match self {
+            Self::Awaitable => {
+                generic::future_into_py::<Engine, _, _>(py, async move { Ok(Answer(call.await)) })
+            }
+            Self::Blocking => wait(py, &runtime, call)?.into_bound_py_any(py),
+        }
+    }
+
+    /// Makes a call of which many come to their end at once.
+    pub(crate) fn answer_among_many<'py, T>(
+        self,
+        py: Python<'py>,
+        call: impl Future<Output = pgqrs::Result<T>> + Send + 'static,
+    ) -> PyResult<Bound<'py, PyAny>>
+    where
+        T: for<'a> IntoPyObject<'a> + Send + 'static,
+        Answer<T>: Into<Ended>,
+    {
+        let runtime = engine::handle(py)?;
+        match self {
+            Self::Awaitable => Completions::of_running_loop(py)?
+                .add(py, &runtime, async move { Answer(call.await).into() }),
+            Self::Blocking => wait(py, &runtime, call)?.into_bound_py_any(py),
+        }
+    }
+}
+
+/// What a call came to. Turned into an object, an error is raised.
+pub(crate) struct Answer<T>(pub(crate) pgqrs::Result<T>);
+
+impl<'py, T> IntoPyObject<'py> for Answer<T>
+where
+    T: IntoPyObject<'py>,
+{
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match self.0 {
+            Ok(value) => value.into_bound_py_any(py),
+            Err(error) => Err(errors::raised(py, &error)),
+        }
+    }
+}
+
+/// How long Ctrl-C takes at most to be seen.
+const TICK: Duration = Duration::from_millis(50);
+
+fn wait<T: Send>(
+    py: Python<'_>,
+    runtime: &Handle,
+    call: impl Future<Output = pgqrs::Result<T>> + Send,
+) -> PyResult<Answer<T>> {
+    let mut call = std::pin::pin!(call);
+    loop {
+        let waited = py.detach(|| runtime.block_on(async { timeout(TICK, call.as_mut()).await }));
+        match waited {
+            Ok(outcome) => return Ok(Answer(outcome)),
+            // Dropping the call is what a cancelled one is.
+            Err(_) => py.check_signals()?,
+        }
+    }
+}
+
+/// The outcome of one of many calls.
+pub(crate) type Ended = Answer<i64>;
+
+/// Calls from one event loop that are under way, and those that have ended and wait to be told.
+///
+/// Sends that share a statement end at the same time. Telling the loop of each by itself would mean to attach
+/// to Python, and to wake the loop, hundreds of times; here it is once for all that have ended until the
+/// loop comes to look. So much so that it is measured: `cargo xtask bench python`.
+pub(crate) struct Completions {
+    event_loop: Py<PyAny>,
+    create_future: Py<PyAny>,
+    ended: Mutex<Vec<(Py<PyAny>, Ended)>>,
+}
+
+thread_local! {
+    /// Of the loop that last ran in this thread, as long as a call is under way.
+    static RUNNING: RefCell<Weak<Completions>> = const { RefCell::new(Weak::new()) };
+}
+
+impl Completions {
+    fn of_running_loop(py: Python<'_>) -> PyResult<Arc<Self>> {
+        let event_loop = get_running_loop(py)?;
+        let known = RUNNING.with_borrow(Weak::upgrade);
+        if let Some(known) = known.filter(|known| known.event_loop.is(&event_loop)) {
+            return Ok(known);
+        }
+        let new = Arc::new(Self {
+            create_future: event_loop.getattr(intern!(py, "create_future"))?.unbind(),
+            event_loop: event_loop.unbind(),
+            ended: Mutex::default(),
+        });
+        RUNNING.set(Arc::downgrade(&new));
+        Ok(new)
+    }
+
+    fn add<'py>(
+        self: Arc<Self>,
+        py: Python<'py>,
+        runtime: &Handle,
+        call: impl Future<Output = Ended> + Send + 'static,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let future = self.create_future.bind(py).call0()?;
+        let waiting = future.clone().unbind();
+        let task = runtime.spawn(async move {
+            let ended = call.await;
+            self.end(waiting, ended);
+        });
+        let cancel = Cancel(task.abort_handle());
+        future.call_method1(intern!(py, "add_done_callback"), (cancel,))?;
+        Ok(future)
+    }
+
+    fn end(self: Arc<Self>, future: Py<PyAny>, ended: Ended) {
+        let is_first = {
+            let mut all = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            all.push((future, ended));
+            all.len() == 1
+        };
+        if is_first {
+            // To attach can take a while, which no other task should have to wait for.
+            Handle::current().spawn_blocking(move || {
+                // Nobody waits any more where the interpreter or the loop has come to its end.
+                Python::try_attach(|py| {
+                    let event_loop = self.event_loop.clone_ref(py);
+                    let tell = Tell(self);
+                    event_loop
+                        .call_method1(py, intern!(py, "call_soon_threadsafe"), (tell,))
+                        .is_ok()
+                })
+            });
+        }
+    }
+}
+
+/// Called by the loop itself.
+#[pyclass(frozen, module = "pgqrs._pgqrs")]
+struct Tell(Arc<Completions>);
+
+#[pymethods]
+impl Tell {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        let ended =
+            std::mem::take(&mut *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner));
+        for (future, ended) in ended {
+            let future = future.bind(py);
+            if future.call_method0(intern!(py, "done"))?.is_truthy()? {
+                continue;
+            }
+            match ended.into_pyobject(py) {
+                Ok(value) => future.call_method1(intern!(py, "set_result"), (value,))?,
+                Err(error) => future.call_method1(intern!(py, "set_exception"), (error,))?,
+            };
+        }
+        Ok(())
+    }
+}
+
+/// Called when a future is done. Where that is because it was cancelled, so is the call.
+#[pyclass(frozen, module = "pgqrs._pgqrs")]
+struct Cancel(AbortHandle);
+
+#[pymethods]
+impl Cancel {
+    fn __call__(&self, future: &Bound<'_, PyAny>) -> PyResult<()> {
+        if future
+            .call_method0(intern!(future.py(), "cancelled"))?
+            .is_truthy()?
+        {
+            self.0.abort();
+        }
+        Ok(())
+    }
+}

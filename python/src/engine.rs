@@ -1,0 +1,121 @@
+//! The one tokio runtime of a process. For everything that waits. It is not `pyo3_async_runtimes::tokio`'s,
+//! since that one is there for ever: in a child made by `fork` its threads are missing, and whoever connects
+//! there would wait for them without end.
+
+use std::{
+    future::Future,
+    mem,
+    pin::Pin,
+    process,
+    sync::{Mutex, PoisonError},
+};
+
+use pyo3::{exceptions::PyRuntimeError, prelude::*};
+use pyo3_async_runtimes::{TaskLocals, generic};
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    task::{self, JoinHandle},
+};
+
+/// The runtime, and the process that it runs in. Locked only by threads that are attached to Python, as the one
+/// that forks is: so it is never locked while a process forks.
+static RUNTIME: Mutex<Option<(u32, Runtime)>> = Mutex::new(None);
+
+/// Where statements wait for a thread of Python's, not many at once can go on anyway.
+const BLOCKING_THREADS: usize = 8;
+
+/// The runtime of this process, started if there is none.
+pub(crate) fn handle(_attached: Python<'_>) -> PyResult<Handle> {
+    let mut runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((process, running)) = &*runtime
+        && *process == process::id()
+    {
+        return Ok(running.handle().clone());
+    }
+    let started = Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("pgqrs")
+        .enable_all()
+        .build()
+        .map_err(|error| PyRuntimeError::new_err(format!("no runtime can be started: {error}")))?;
+    let handle = started.handle().clone();
+    // Dropping the parent's would wait for threads that are not there.
+    mem::forget(runtime.replace((process::id(), started)));
+    Ok(handle)
+}
+
+/// What `pyo3-async-runtimes` runs futures on.
+pub(crate) struct Engine;
+
+/// How a task of the runtime failed, as `pyo3-async-runtimes` wants to be told.
+pub(crate) struct Failed(task::JoinError);
+
+impl generic::JoinError for Failed {
+    fn is_panic(&self) -> bool {
+        self.0.is_panic()
+    }
+
+    fn into_panic(self) -> Box<dyn std::any::Any + Send + 'static> {
+        self.0.into_panic()
+    }
+}
+
+/// A task of the runtime.
+pub(crate) struct Joined(JoinHandle<()>);
+
+impl Future for Joined {
+    type Output = Result<(), Failed>;
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
+        Pin::new(&mut self.0)
+            .poll(context)
+            .map(|ended| ended.map_err(Failed))
+    }
+}
+
+/// Inside of the runtime, that one: no lock is taken there.
+fn current() -> Handle {
+    Handle::try_current().unwrap_or_else(|_| {
+        Python::attach(handle).expect("`answer` has started it before it spawns the first task")
+    })
+}
+
+impl generic::Runtime for Engine {
+    type JoinError = Failed;
+    type JoinHandle = Joined;
+
+    fn spawn<F>(task: F) -> Joined
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Joined(current().spawn(task))
+    }
+
+    fn spawn_blocking<F>(work: F) -> Joined
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        Joined(current().spawn_blocking(work))
+    }
+}
+
+tokio::task_local! {
+    static LOCALS: TaskLocals;
+}
+
+impl generic::ContextExt for Engine {
+    fn scope<F, R>(locals: TaskLocals, future: F) -> Pin<Box<dyn Future<Output = R> + Send>>
+    where
+        F: Future<Output = R> + Send + 'static,
+    {
+        Box::pin(LOCALS.scope(locals, future))
+    }
+
+    fn get_task_locals() -> Option<TaskLocals> {
+        LOCALS.try_with(Clone::clone).ok()
+    }
+}

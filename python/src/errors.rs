@@ -1,0 +1,246 @@
+//! pgqrs's errors as Python's exceptions. The classes stand in `pgqrs/errors.py`, one for each variant and
+//! named after it; here their fields are taken out.
+
+use std::error::Error as _;
+
+use pgqrs::Error;
+use pyo3::{IntoPyObject, intern, prelude::*, types::PyDict};
+
+/// What Python raises for an error of pgqrs's.
+pub(crate) fn raised(py: Python<'_>, error: &Error) -> PyErr {
+    exception(py, error).unwrap_or_else(|failure| failure)
+}
+
+/// For a value that another process has made.
+pub(crate) fn forked(py: Python<'_>, made_in: u32) -> PyErr {
+    made(py, "Forked", String::new(), false, |fields| {
+        fields.set_item("connected_in", made_in)
+    })
+}
+
+/// For a payload that has no form in JSON.
+pub(crate) fn not_json(py: Python<'_>, index: usize, path: &str, reason: &str) -> PyErr {
+    made(py, "Serialize", String::new(), false, |fields| {
+        fields.set_item("index", index)?;
+        fields.set_item("path", path)?;
+        fields.set_item("reason", reason)
+    })
+}
+
+/// For a payload that is nested too deeply, or without end.
+pub(crate) fn too_deep(py: Python<'_>, index: usize, limit: usize) -> PyErr {
+    let error = Error::PayloadTooDeep { index, limit };
+    raised(py, &error)
+}
+
+/// For a delivery that was settled, or is about to be.
+pub(crate) fn already_settled(py: Python<'_>, message: i64) -> PyErr {
+    made(py, "AlreadySettled", String::new(), false, |fields| {
+        fields.set_item("message", message)
+    })
+}
+
+fn made(
+    py: Python<'_>,
+    kind: &str,
+    text: String,
+    retryable: bool,
+    fill: impl FnOnce(&Bound<'_, PyDict>) -> PyResult<()>,
+) -> PyErr {
+    let exception = || {
+        let fields = PyDict::new(py);
+        fill(&fields)?;
+        let module = py.import(intern!(py, "pgqrs.errors"))?;
+        module
+            .getattr(intern!(py, "_made"))?
+            .call1((kind, text, retryable, fields))
+    };
+    match exception() {
+        Ok(exception) => PyErr::from_value(exception),
+        Err(failure) => failure,
+    }
+}
+
+fn exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
+    let fields = PyDict::new(py);
+    let kind = describe(error, &fields)?;
+    let fill = |into: &Bound<'_, PyDict>| into.update(fields.as_mapping());
+    Ok(made(py, kind, text(error), error.is_retryable(), fill))
+}
+
+/// The error, and what was behind it.
+fn text(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// The variant's name, with its fields.
+fn describe(error: &Error, fields: &Bound<'_, PyDict>) -> PyResult<&'static str> {
+    let set = |name: &str, value: &dyn Field| value.set(fields, name);
+    let kind = match error {
+        Error::NotInstalled => "NotInstalled",
+        Error::SchemaOutdated => "SchemaOutdated",
+        Error::SchemaNewer {
+            installed,
+            compiled,
+        } => {
+            set("installed", installed)?;
+            set("compiled", compiled)?;
+            "SchemaNewer"
+        }
+        Error::Migrate(_) => "Migrate",
+        Error::QueueNotFound { queue } => {
+            set("queue", &queue.as_str())?;
+            "QueueNotFound"
+        }
+        Error::QueueExists { queue } => {
+            set("queue", &queue.as_str())?;
+            "QueueExists"
+        }
+        Error::QueueNotEmpty { queue, messages } => {
+            set("queue", &queue.as_str())?;
+            set("messages", messages)?;
+            "QueueNotEmpty"
+        }
+        Error::WorkerExists {
+            kind,
+            hostname,
+            port,
+            queue,
+        } => {
+            set("kind", &kind.as_str())?;
+            set("hostname", hostname)?;
+            set("port", port)?;
+            set("queue", &queue.as_str())?;
+            "WorkerExists"
+        }
+        Error::WorkerNotFound { worker } => {
+            set("worker", &worker.get())?;
+            "WorkerNotFound"
+        }
+        Error::WorkerSuspended { worker } => {
+            set("worker", &worker.get())?;
+            "WorkerSuspended"
+        }
+        Error::WorkerStopped { worker } => {
+            set("worker", &worker.get())?;
+            "WorkerStopped"
+        }
+        Error::InvalidTransition { worker, from, to } => {
+            set("worker", &worker.get())?;
+            set("current", &from.as_str())?;
+            set("wanted", &to.as_str())?;
+            "InvalidTransition"
+        }
+        Error::InvalidHostname { hostname } => {
+            set("hostname", hostname)?;
+            "InvalidHostname"
+        }
+        Error::InvalidQueueName(invalid) => {
+            set("name", &invalid.name())?;
+            "InvalidQueueName"
+        }
+        Error::Serialize { index, source } => {
+            set("index", index)?;
+            set("path", &format!("payloads[{index}]"))?;
+            set("reason", &source.to_string())?;
+            "Serialize"
+        }
+        Error::PayloadTooLarge {
+            index,
+            bytes,
+            limit,
+        } => {
+            set("index", index)?;
+            set("size", bytes)?;
+            set("limit", limit)?;
+            "PayloadTooLarge"
+        }
+        Error::PayloadTooDeep { index, limit } => {
+            set("index", index)?;
+            set("limit", limit)?;
+            "PayloadTooDeep"
+        }
+        Error::Decode { message, source } => {
+            set("message", &message.get())?;
+            set("path", &"payload")?;
+            set("reason", &source.to_string())?;
+            "Decode"
+        }
+        Error::DelayTooLong { delay, limit } => {
+            set("delay", &delay.as_secs_f64())?;
+            set("limit", &limit.as_secs_f64())?;
+            "DelayTooLong"
+        }
+        Error::LimitOutOfRange { limit, max } => {
+            set("limit", limit)?;
+            set("highest", max)?;
+            "LimitOutOfRange"
+        }
+        Error::LeaseOutOfRange { lease, min, max } => {
+            set("lease", &lease.as_secs_f64())?;
+            set("shortest", &min.as_secs_f64())?;
+            set("longest", &max.as_secs_f64())?;
+            "LeaseOutOfRange"
+        }
+        Error::LeaseLost { message } => {
+            set("message", &message.get())?;
+            "LeaseLost"
+        }
+        Error::AcquireTimeout { after } => {
+            set("after", &after.as_secs_f64())?;
+            "AcquireTimeout"
+        }
+        Error::Closed => "Closed",
+        Error::Connect(source) => {
+            of_server(source, fields)?;
+            "Connect"
+        }
+        Error::ConnectionLost(_) => "ConnectionLost",
+        Error::NotStored { after, .. } => {
+            set("after", &after.as_secs_f64())?;
+            "NotStored"
+        }
+        Error::OutcomeUnknown { ids, .. } => {
+            let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
+            fields.set_item("ids", ids)?;
+            "OutcomeUnknown"
+        }
+        Error::Database(source) => {
+            of_server(source, fields)?;
+            "Database"
+        }
+        // A variant of a version that this file doesn't know is still an error of pgqrs's.
+        _ => "",
+    };
+    Ok(kind)
+}
+
+/// What PostgreSQL itself has said.
+fn of_server(source: &sqlx::Error, fields: &Bound<'_, PyDict>) -> PyResult<()> {
+    let refusal = source.as_database_error();
+    let sqlstate = refusal.and_then(|refusal| refusal.code()).map(String::from);
+    fields.set_item("sqlstate", sqlstate)
+}
+
+/// A value of a field, whatever its type.
+trait Field {
+    fn set(&self, fields: &Bound<'_, PyDict>, name: &str) -> PyResult<()>;
+}
+
+impl<T> Field for T
+where
+    for<'a, 'py> &'a T: IntoPyObject<'py>,
+{
+    fn set(&self, fields: &Bound<'_, PyDict>, name: &str) -> PyResult<()> {
+        fields.set_item(name, self)
+    }
+}

@@ -1,0 +1,32 @@
+//! The part of the Python package that is written in Rust: pgqrs's public API, as classes that Python can
+//! hold. For `python/pgqrs/`, which makes a Python API of them. Nothing in here is meant for users: names,
+//! defaults and checks of arguments are Python's.
+
+mod admin;
+mod answer;
+mod consumer;
+mod encode;
+mod engine;
+mod errors;
+mod process;
+mod producer;
+mod statement;
+mod store;
+
+use pyo3::prelude::*;
+
+#[pymodule(name = "_pgqrs", gil_used = true)]
+fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<store::Store>()?;
+    module.add_class::<producer::Producer>()?;
+    module.add_class::<consumer::Consumer>()?;
+    module.add_class::<consumer::Delivery>()?;
+    module.add_class::<admin::Admin>()?;
+    module.add_class::<statement::Statement>()?;
+    module.add_function(wrap_pyfunction!(store::connect, module)?)?;
+    module.add_function(wrap_pyfunction!(statement::statement, module)?)?;
+    module.add_function(wrap_pyfunction!(statement::check_queue_name, module)?)?;
+    module.add_function(wrap_pyfunction!(encode::encode, module)?)?;
+    Ok(())
+}

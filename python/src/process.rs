@@ -1,0 +1,41 @@
+//! What belongs to one process. For every class that Python holds. After a fork the child has a copy of the
+//! parent's memory, but neither its threads nor a connection that it could use without disturbing the
+//! parent: so what was made before is neither used there, nor even dropped.
+
+use std::{mem, process};
+
+use pyo3::prelude::*;
+
+use crate::errors;
+
+/// A value that only the process that made it can use.
+pub(crate) struct Here<T> {
+    process: u32,
+    /// Always there, but while it is dropped.
+    value: Option<T>,
+}
+
+impl<T> Here<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self {
+            process: process::id(),
+            value: Some(value),
+        }
+    }
+
+    pub(crate) fn get(&self, py: Python<'_>) -> PyResult<&T> {
+        match &self.value {
+            Some(value) if self.process == process::id() => Ok(value),
+            _ => Err(errors::forked(py, self.process)),
+        }
+    }
+}
+
+impl<T> Drop for Here<T> {
+    fn drop(&mut self) {
+        // A lock in it may have been held by one of the parent's threads, which will never let go of it.
+        if self.process != process::id() {
+            mem::forget(self.value.take());
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! A registered producer. For Python's `Producer`.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use pgqrs::{Enqueued, Priority, Worker};
+use pyo3::{exceptions::PyValueError, prelude::*, types::PyList};
+
+use crate::{
+    answer::Mode,
+    encode::{encode_all, encode_raw},
+    process::Here,
+};
+
+/// A registered producer.
+#[pyclass(frozen, module = "pgqrs._pgqrs")]
+pub(crate) struct Producer {
+    held: Here<(pgqrs::Producer, pgqrs::Store)>,
+    mode: Mode,
+}
+
+#[pymethods]
+impl Producer {
+    /// Stores a message, and gives its id.
+    #[pyo3(signature = (payload, delay, at, priority))]
+    fn enqueue<'py>(
+        &self,
+        py: Python<'py>,
+        payload: &Bound<'py, PyAny>,
+        delay: Option<Duration>,
+        at: Option<DateTime<Utc>>,
+        priority: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (producer, store) = self.held.get(py)?;
+        let priority = to_priority(priority)?;
+        let payload = encode_raw(payload, 0, false)?;
+        let enqueue = pgqrs::enqueue()
+            .message(&payload)
+            .worker(&**producer)
+            .priority(priority);
+        let store = store.clone();
+        self.mode.answer_among_many(py, async move {
+            let enqueued = match (delay, at) {
+                (Some(delay), _) => enqueue.delay(delay).execute(&store).await?,
+                (None, Some(at)) => enqueue.at(at).execute(&store).await?,
+                (None, None) => enqueue.execute(&store).await?,
+            };
+            Ok(enqueued[0].get())
+        })
+    }
+
+    /// Stores messages, all or none, and gives their ids.
+    #[pyo3(signature = (payloads, delay, at, priority))]
+    fn enqueue_batch<'py>(
+        &self,
+        py: Python<'py>,
+        payloads: &Bound<'py, PyList>,
+        delay: Option<Duration>,
+        at: Option<DateTime<Utc>>,
+        priority: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (producer, store) = self.held.get(py)?;
+        let priority = to_priority(priority)?;
+        let payloads = encode_all(payloads)?;
+        let enqueue = pgqrs::enqueue()
+            .messages(&payloads)
+            .worker(&**producer)
+            .priority(priority);
+        let store = store.clone();
+        self.mode.answer(py, async move {
+            let enqueued = match (delay, at) {
+                (Some(delay), _) => enqueue.delay(delay).execute(&store).await?,
+                (None, Some(at)) => enqueue.at(at).execute(&store).await?,
+                (None, None) => enqueue.execute(&store).await?,
+            };
+            Ok(numbers(&enqueued))
+        })
+    }
+
+    /// Its key.
+    #[getter]
+    fn id(&self, py: Python<'_>) -> PyResult<i64> {
+        Ok(self.held.get(py)?.0.id().get())
+    }
+
+    /// Says that it lives.
+    fn heartbeat<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let producer = self.held.get(py)?.0.clone();
+        self.mode
+            .answer(py, async move { producer.heartbeat().await })
+    }
+
+    /// Holds it back.
+    fn suspend<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let producer = self.held.get(py)?.0.clone();
+        self.mode
+            .answer(py, async move { producer.suspend().await })
+    }
+
+    /// Lets it go on.
+    fn resume<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let producer = self.held.get(py)?.0.clone();
+        self.mode.answer(py, async move { producer.resume().await })
+    }
+
+    /// Ends it.
+    fn shutdown<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let producer = self.held.get(py)?.0.clone();
+        self.mode
+            .answer(py, async move { producer.shutdown().await })
+    }
+
+    /// Its state.
+    fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let producer = self.held.get(py)?.0.clone();
+        self.mode
+            .answer(py, async move { Ok(producer.status().await?.as_str()) })
+    }
+
+    /// Whether it was heard of within this time.
+    fn is_healthy<'py>(&self, py: Python<'py>, max_age: Duration) -> PyResult<Bound<'py, PyAny>> {
+        let producer = self.held.get(py)?.0.clone();
+        self.mode
+            .answer(py, async move { producer.is_healthy(max_age).await })
+    }
+}
+
+impl Producer {
+    pub(crate) fn new(producer: pgqrs::Producer, store: pgqrs::Store, mode: Mode) -> Self {
+        Self {
+            held: Here::new((producer, store)),
+            mode,
+        }
+    }
+
+    pub(crate) fn registered(&self, py: Python<'_>) -> PyResult<&pgqrs::Producer> {
+        Ok(&self.held.get(py)?.0)
+    }
+}
+
+fn numbers(enqueued: &Enqueued) -> Vec<i64> {
+    enqueued.iter().map(|id| id.get()).collect()
+}
+
+pub(crate) fn to_priority(priority: &str) -> PyResult<Priority> {
+    match priority {
+        "urgent" => Ok(Priority::Urgent),
+        "high" => Ok(Priority::High),
+        "normal" => Ok(Priority::Normal),
+        "low" => Ok(Priority::Low),
+        other => Err(PyValueError::new_err(format!(
+            "priority: {other:?} is none"
+        ))),
+    }
+}

@@ -1,0 +1,124 @@
+//! An enqueue as SQL, for connections of Python's own drivers. For `enqueue_in`.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use pgqrs::QueueName;
+use pyo3::{prelude::*, types::PyList};
+
+use crate::{
+    encode::encode_raw,
+    errors,
+    producer::{Producer, to_priority},
+};
+
+/// The statement, and what belongs to its places.
+#[pyclass(frozen, module = "pgqrs._pgqrs")]
+pub(crate) struct Statement(pgqrs::Statement);
+
+/// What `$1` to `$7` stand for.
+type Parameters<'a> = (
+    &'a str,
+    i16,
+    Option<DateTime<Utc>>,
+    Option<DateTime<Utc>>,
+    i64,
+    Option<i64>,
+    &'a [String],
+);
+
+/// The statement of an enqueue, to a queue or through a producer.
+#[pyfunction]
+#[pyo3(signature = (queue, producer, payloads, in_batch, delay, at, priority))]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is named where it is called"
+)]
+pub(crate) fn statement(
+    py: Python<'_>,
+    queue: String,
+    producer: Option<&Producer>,
+    payloads: &Bound<'_, PyList>,
+    in_batch: bool,
+    delay: Option<Duration>,
+    at: Option<DateTime<Utc>>,
+    priority: &str,
+) -> PyResult<Statement> {
+    let priority = to_priority(priority)?;
+    let payloads = payloads
+        .iter()
+        .enumerate()
+        .map(|(index, payload)| encode_raw(&payload, index, in_batch))
+        .collect::<PyResult<Vec<_>>>()?;
+    let enqueue = pgqrs::enqueue().messages(&payloads).priority(priority);
+    // Each of these is of another type.
+    let statement = match (producer, delay, at) {
+        (None, Some(delay), _) => enqueue.to(queue).delay(delay).statement(),
+        (None, None, Some(at)) => enqueue.to(queue).at(at).statement(),
+        (None, None, None) => enqueue.to(queue).statement(),
+        (Some(producer), delay, at) => {
+            let enqueue = enqueue.worker(&**producer.registered(py)?);
+            match (delay, at) {
+                (Some(delay), _) => enqueue.delay(delay).statement(),
+                (None, Some(at)) => enqueue.at(at).statement(),
+                (None, None) => enqueue.statement(),
+            }
+        }
+    };
+    statement
+        .map(Statement)
+        .map_err(|error| errors::raised(py, &error))
+}
+
+#[pymethods]
+impl Statement {
+    /// With `$1` to `$7`.
+    #[getter]
+    fn sql(&self) -> &str {
+        self.0.sql()
+    }
+
+    /// What they stand for.
+    #[getter]
+    fn parameters(&self) -> Parameters<'_> {
+        (
+            self.0.queue().as_str(),
+            self.0.priority(),
+            None,
+            self.0.not_before(),
+            self.0.delay(),
+            self.0.producer().map(|producer| producer.get()),
+            self.0.payloads(),
+        )
+    }
+
+    /// Asks why nothing was stored, by `$1` and `$2`; none where there is nothing to ask.
+    #[getter]
+    fn refusal_sql(&self) -> Option<String> {
+        self.0.refusal_sql()
+    }
+
+    /// What these stand for.
+    #[getter]
+    fn refusal_parameters(&self) -> (Option<i64>, &str) {
+        let producer = self.0.producer().map(|producer| producer.get());
+        (producer, self.0.queue().as_str())
+    }
+
+    /// The error that says why nothing was stored.
+    #[pyo3(signature = (row))]
+    fn refusal(&self, py: Python<'_>, row: Option<(String, bool)>) -> Py<PyAny> {
+        errors::raised(py, &self.0.refusal(row))
+            .into_value(py)
+            .into_any()
+    }
+}
+
+/// Raises where a text can't be a queue's name.
+#[pyfunction]
+pub(crate) fn check_queue_name(py: Python<'_>, name: String) -> PyResult<()> {
+    match QueueName::new(name) {
+        Ok(_) => Ok(()),
+        Err(invalid) => Err(errors::raised(py, &invalid.into())),
+    }
+}

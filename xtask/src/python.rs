@@ -1,0 +1,239 @@
+//! The Python package: built into a virtual environment under `target/`, and tested there. For developers and
+//! CI; whoever works on the crate alone needs no Python.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::process::Command;
+
+use crate::{
+    cargo,
+    server::{self, Purpose},
+};
+
+/// Builds the package, runs its tests, and holds its types and its stubs against the checkers.
+pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
+    let venv = Venv::ready().await?;
+    // As quick to build as the crate's own tests, with which it shares what is compiled.
+    venv.install(&["--profile", "dev", "--strip"]).await?;
+    let mut pytest = venv.command("pytest");
+    pytest.args(arguments).env("PGQRS_TEST_URL", url);
+    step("pytest");
+    finish(&mut pytest).await?;
+    if arguments.is_empty() {
+        check(&venv).await?;
+    }
+    Ok(())
+}
+
+/// All that needs no database.
+async fn check(venv: &Venv) -> Result<()> {
+    step("blocking twins");
+    finish(venv.command("python").args(["generate_sync.py", "--check"])).await?;
+    step("ruff");
+    finish(venv.command("ruff").args(["check", "--quiet", "."])).await?;
+    finish(
+        venv.command("ruff")
+            .args(["format", "--quiet", "--check", "."]),
+    )
+    .await?;
+    step("mypy");
+    finish(venv.command("mypy").args(CHECKED)).await?;
+    step("stubtest");
+    finish(venv.command("stubtest").arg("pgqrs")).await?;
+    step("pyright");
+    finish(venv.command("pyright").args(CHECKED)).await
+}
+
+/// What the checkers of types read beside the tests' own files about types.
+const CHECKED: [&str; 3] = ["python/pgqrs", "tests", "examples"];
+
+/// Many single sends, beside asyncpg: in a release build, against a server as dear as a real one.
+pub(crate) async fn bench(quick: bool) -> Result<()> {
+    let venv = Venv::ready().await?;
+    venv.install(&["--release"]).await?;
+    server::with_new(Purpose::Benchmarks, async |url| {
+        let mut bench = venv.command("python");
+        bench
+            .arg("benches/enqueue.py")
+            .args(quick.then_some("--quick"))
+            .env("PGQRS_TEST_URL", url);
+        finish(&mut bench).await
+    })
+    .await
+}
+
+/// What a Python is needed for.
+const OLDEST: (u32, u32) = (3, 10);
+
+fn folder() -> PathBuf {
+    cargo::root().join("python")
+}
+
+/// A virtual environment with the package's test dependencies.
+struct Venv(PathBuf);
+
+impl Venv {
+    async fn ready() -> Result<Self> {
+        let python = interpreter().await?;
+        let venv = Self(cargo::target().join("python").join("venv"));
+        let manifest = fs::read_to_string(folder().join("pyproject.toml"))?;
+        // Whatever it depends on is in there. Installing it anew takes a minute.
+        let wanted = format!("{}\n{manifest}", python.version);
+        let stamp = venv.0.join("installed");
+        if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+            return Ok(venv);
+        }
+        step("virtual environment");
+        let _ = fs::remove_dir_all(&venv.0);
+        finish(command(&python.program).args(["-m", "venv"]).arg(&venv.0)).await?;
+        let dependencies = test_dependencies(&manifest)?;
+        finish(
+            venv.command("python")
+                .args(["-m", "pip", "install", "--quiet"])
+                .args(dependencies),
+        )
+        .await?;
+        fs::write(stamp, wanted)?;
+        Ok(venv)
+    }
+
+    /// Builds a wheel, and puts it in place of the last one.
+    async fn install(&self, how: &[&str]) -> Result<()> {
+        step("wheel");
+        let wheels = cargo::target().join("python").join("wheels");
+        let _ = fs::remove_dir_all(&wheels);
+        let mut build = self.command("maturin");
+        build
+            .args(["build", "--quiet", "--locked", "--out"])
+            .arg(&wheels)
+            .arg("--interpreter")
+            .arg(self.0.join("bin/python"))
+            .args(how)
+            .env("CARGO_TARGET_DIR", cargo::target());
+        finish(&mut build).await?;
+        let wheel = fs::read_dir(&wheels)?
+            .next()
+            .context("maturin has left no wheel")??
+            .path();
+        finish(
+            self.command("python")
+                .args([
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--no-deps",
+                    "--force-reinstall",
+                ])
+                .arg(wheel),
+        )
+        .await
+    }
+
+    /// A program of the environment, in the package's folder.
+    fn command(&self, program: &str) -> Command {
+        let bin = self.0.join("bin");
+        let mut command = command(bin.join(program));
+        let path = env::var_os("PATH").unwrap_or_default();
+        let path = env::join_paths([bin].into_iter().chain(env::split_paths(&path)));
+        command
+            .current_dir(folder())
+            .env("VIRTUAL_ENV", &self.0)
+            .env("PATH", path.unwrap_or_default())
+            // Nothing of it in the checkout.
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
+}
+
+struct Interpreter {
+    program: String,
+    version: String,
+}
+
+/// The one that `PGQRS_PYTHON` names, or else `python3`.
+async fn interpreter() -> Result<Interpreter> {
+    let program = env::var("PGQRS_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let ask = "import sys; print(*sys.version_info[:3], sep='.')";
+    let output = command(&program).args(["-c", ask]).output().await;
+    let version = match output {
+        Ok(output) if output.status.success() => {
+            String::from_utf8(output.stdout)?.trim().to_owned()
+        }
+        _ => bail!(
+            "there is no `{program}`: install Python {}.{} or later with its `venv`, or name one in PGQRS_PYTHON",
+            OLDEST.0,
+            OLDEST.1
+        ),
+    };
+    let mut numbers = version.split('.').map_while(|number| number.parse().ok());
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    ensure!(
+        found >= OLDEST,
+        "`{program}` is Python {version}, and the package needs {}.{} or later; name another in PGQRS_PYTHON",
+        OLDEST.0,
+        OLDEST.1
+    );
+    Ok(Interpreter { program, version })
+}
+
+/// The requirements of the extra `test`: the package itself is installed as a wheel.
+fn test_dependencies(manifest: &str) -> Result<Vec<&str>> {
+    let (_, list) = manifest
+        .split_once("\ntest = [")
+        .context("pyproject.toml has no extra `test`")?;
+    let (list, _) = list
+        .split_once("\n]")
+        .context("the extra `test` has no end")?;
+    Ok(list
+        .lines()
+        .filter_map(|line| {
+            line.trim()
+                .trim_end_matches(',')
+                .strip_prefix('"')?
+                .strip_suffix('"')
+        })
+        .collect())
+}
+
+fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    // What cargo tells of the package that it runs, which is xtask: build scripts would run again for it.
+    for (name, _) in env::vars_os() {
+        let told = name.to_string_lossy();
+        if told.starts_with("CARGO_PKG_") || told.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
+async fn finish(command: &mut Command) -> Result<()> {
+    let started = Instant::now();
+    let program = command.as_std().get_program().to_owned();
+    let program = Path::new(&program)
+        .file_name()
+        .unwrap_or(&program)
+        .to_string_lossy()
+        .into_owned();
+    let status = command
+        .status()
+        .await
+        .with_context(|| format!("`{program}` doesn't start"))?;
+    ensure!(status.success(), "`{program}` failed ({status})");
+    eprintln!("   {program}: {} s", started.elapsed().as_secs());
+    Ok(())
+}
+
+fn step(what: &str) {
+    eprintln!("\n== python: {what}");
+}
