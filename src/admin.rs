@@ -18,7 +18,7 @@ use crate::{
         workers::{self, HeldMessage, WorkerFilter, WorkerInfo},
     },
     queue::{IntoQueue, QueueName},
-    store::Store,
+    store::{self, PATIENCE, Store},
     worker,
 };
 
@@ -65,7 +65,8 @@ impl Admin {
     /// [`MIGRATOR`](crate::MIGRATOR): `migrations/`, with their history in `pgqrs._sqlx_migrations`. On a
     /// connection of its own, beside the store's pool.
     pub async fn install(&self) -> Result<()> {
-        schema::migrate(&self.store.pool().connect_options()).await
+        let to = self.store.pool().connect_options();
+        store::migrate(&to, self.store.acquire_timeout()).await
     }
 
     /// Compares the database's schema with the one that this build was made for. Changes nothing.
@@ -137,10 +138,10 @@ impl Admin {
     /// `lock table pgqrs.messages in share row exclusive mode`, then a guarded `delete`.
     pub async fn delete_queue(&self, queue: impl IntoQueue) -> Result<()> {
         let queue = queue.into_name()?;
-        let mut transaction = self.store.begin().await?;
-        queues::hold_enqueues(&mut transaction).await?;
-        let messages = queues::delete(&mut transaction, &queue).await?;
-        transaction.commit().await?;
+        let messages = self
+            .store
+            .run_long(async |connection| queues::delete(connection, &queue, PATIENCE).await)
+            .await?;
         match messages {
             Some(0) => Ok(()),
             Some(messages) => Err(Error::QueueNotEmpty { queue, messages }),

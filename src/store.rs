@@ -80,7 +80,7 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
         })?
         .map_err(|error| Error::Connect(Arc::new(error)))?;
     if options.install {
-        schema::migrate(&to).await?;
+        migrate(&to, options.acquire_timeout).await?;
     }
     // So that the first send is one statement. Where the schema isn't there yet, its writer draws them.
     let first = async {
@@ -135,14 +135,37 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
     })))
 }
 
+/// Brings the schema up to date, on a connection of its own.
+pub(crate) async fn migrate(to: &PgConnectOptions, connect_within: Duration) -> Result<()> {
+    let migrating = schema::migrate(to, connect_within);
+    timeout(LONG_PATIENCE, migrating)
+        .await
+        .map_err(|_| silence())?
+}
+
 /// For how long a connection can lie idle before it is pinged ahead of its next use.
 const TRUSTED_IDLE: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the store waits for the answer to a statement: for a server that has vanished without a word.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// The same, for what may be about very many rows.
+const LONG_PATIENCE: Duration = Duration::from_secs(30 * 60);
 /// The default of [`ConnectOptions::retry_for`]; and far less than what a writer's row is kept for.
 const RETRY_FOR: Duration = Duration::from_secs(30);
 const LONGEST_RETRY: Duration = Duration::from_secs(60 * 60);
+
+/// What the store's connections bring along.
+const SETTINGS: [(&str, &str); 5] = [
+    // `limit $n` would be planned anew at every call, since the server hopes for a better plan.
+    ("plan_cache_mode", "force_generic_plan"),
+    // Where our machine vanishes without a word, the server would keep its session for two hours; and in the
+    // middle of an answer, the locks of what it claims for a quarter of an hour. Our own side needs no such
+    // settings, which sqlx doesn't have: each statement has its time.
+    ("tcp_keepalives_idle", "60"),
+    ("tcp_keepalives_interval", "10"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "30000"),
+];
 
 /// The default of [`ConnectOptions::payload_limit`], and what holds for a connection of the caller's own.
 const PAYLOAD_LIMIT: usize = 64 << 20;
@@ -191,7 +214,7 @@ pub struct ConnectOptions {
     #[builder(default)]
     install: bool,
     /// Whether the URL leads to PgBouncer; false by default. It refuses connections that bring settings
-    /// along, so `plan_cache_mode` is left as it is; and there is no LISTEN through it, so consumers poll.
+    /// along, so `plan_cache_mode` and TCP's time-outs are left as they are; and there is no LISTEN through it, so consumers poll.
     /// In transaction mode it takes PgBouncer 1.21 with
     /// `max_prepared_statements`, as all of sqlx does.
     #[builder(default)]
@@ -208,8 +231,10 @@ impl ConnectOptions {
         if self.pgbouncer {
             return Ok(to);
         }
-        // `limit $n` would be planned anew at every call, since the server hopes for a better plan.
-        Ok(to.options([("plan_cache_mode", "force_generic_plan")]))
+        // What the URL says of them holds.
+        let brought = to.get_options().unwrap_or_default().to_owned();
+        let own = SETTINGS.into_iter();
+        Ok(to.options(own.filter(|(name, _)| !brought.contains(name))))
     }
 }
 
@@ -241,7 +266,9 @@ impl fmt::Debug for ConnectOptions {
 /// ```
 ///
 /// A pool of the application's own keeps its own settings. Those that [`connect`] makes serve claims and
-/// single enqueues best: `plan_cache_mode = force_generic_plan`, and no ping before each use.
+/// single enqueues best: `plan_cache_mode = force_generic_plan`, and no ping before each use. They also let
+/// the server find out within a minute or so where this machine has vanished: `tcp_keepalives_*` and
+/// `tcp_user_timeout`, unless the URL's `options` set them.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
@@ -295,7 +322,7 @@ impl Store {
         &self,
         statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
     ) -> Result<T> {
-        self.lend().await?.within(PATIENCE * 60, statement).await
+        self.lend().await?.within(LONG_PATIENCE, statement).await
     }
 
     /// A connection for statements that are bounded in time.
@@ -305,10 +332,6 @@ impl Store {
 
     pub(crate) fn heartbeats(&self) -> &Heartbeats {
         &self.0.heartbeats
-    }
-
-    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>> {
-        Ok(Transaction::begin(self.acquire().await?, None).await?)
     }
 
     /// A queue, created if there is none of that name.
@@ -406,10 +429,6 @@ impl Lent {
         limit: Duration,
         statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
     ) -> Result<T> {
-        let silence = || {
-            let silence = io::Error::new(io::ErrorKind::TimedOut, "the server did not answer");
-            Error::ConnectionLost(Arc::new(sqlx::Error::Io(silence)))
-        };
         let Some(connection) = &mut self.connection else {
             return Err(silence());
         };
@@ -435,6 +454,11 @@ impl Drop for Lent {
             _ => drop(connection.detach()),
         }
     }
+}
+
+fn silence() -> Error {
+    let silence = io::Error::new(io::ErrorKind::TimedOut, "the server did not answer");
+    Error::ConnectionLost(Arc::new(sqlx::Error::Io(silence)))
 }
 
 fn is_read_only(error: &Error) -> bool {

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use typed_builder::TypedBuilder;
 
-use crate::{error::Result, queue::QueueName};
+use crate::{error::Result, postgres::writers, queue::QueueName};
 
 /// A queue as the database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,13 +147,29 @@ pub(crate) async fn list(connection: &mut PgConnection) -> Result<Vec<QueueInfo>
     .collect()
 }
 
+/// Deletes an empty queue, and all that belongs to it. Gives the number of messages in the way; 0 where the
+/// queue was deleted; `None` where there is none. A client that vanishes meanwhile keeps others waiting for
+/// so long at most.
+pub(crate) async fn delete(
+    connection: &mut PgConnection,
+    name: &QueueName,
+    patience: Duration,
+) -> Result<Option<u64>> {
+    let mut transaction = connection.begin().await?;
+    writers::limit_silence(&mut transaction, patience).await?;
+    hold_enqueues(&mut transaction).await?;
+    let messages = delete_if_empty(&mut transaction, name).await?;
+    transaction.commit().await?;
+    Ok(messages)
+}
+
 /// Keeps everybody from adding messages until the transaction ends.
 ///
 /// Enqueues take no lock on their queue's row, since that would cost each of them. So a queue can only be
 /// found empty, and then be deleted, while nobody enqueues: an enqueue that waits here looks for its queue
 /// afterwards and doesn't find it. The time-out bounds how long a transaction that has enqueued and stays
 /// open can hold up everybody else behind this lock.
-pub(crate) async fn hold_enqueues(connection: &mut PgConnection) -> Result<()> {
+async fn hold_enqueues(connection: &mut PgConnection) -> Result<()> {
     sqlx::query!("select set_config('lock_timeout', '2s', true)")
         .fetch_one(&mut *connection)
         .await?;
@@ -163,8 +179,7 @@ pub(crate) async fn hold_enqueues(connection: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// The number of messages in the way; 0 where the queue was deleted; `None` where there is none.
-pub(crate) async fn delete(connection: &mut PgConnection, name: &QueueName) -> Result<Option<u64>> {
+async fn delete_if_empty(connection: &mut PgConnection, name: &QueueName) -> Result<Option<u64>> {
     let messages = sqlx::query_scalar!(
         r#"
         with held as (

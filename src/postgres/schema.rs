@@ -1,9 +1,13 @@
 //! The schema itself: its migrations and its version. For `install` and `verify`. The history of
 //! migrations stands in `pgqrs._sqlx_migrations`, apart from the application's own `_sqlx_migrations`.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use sqlx::{Connection, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
+use tokio::time::timeout;
 
 use crate::error::{Error, Result};
 
@@ -91,11 +95,14 @@ pub(crate) async fn started_at(connection: &mut PgConnection) -> Result<i64> {
 
 /// Runs what is missing, on a connection of its own: a run that fails keeps the migrator's lock for as
 /// long as its connection lives.
-pub(crate) async fn migrate(options: &PgConnectOptions) -> Result<()> {
+pub(crate) async fn migrate(options: &PgConnectOptions, connect_within: Duration) -> Result<()> {
     // The wait for another installer, and for readers of a table that changes, is bounded.
     let options = options.clone().options([("lock_timeout", "30s")]);
-    let mut connection = PgConnection::connect_with(&options)
+    let mut connection = timeout(connect_within, PgConnection::connect_with(&options))
         .await
+        .map_err(|_| Error::AcquireTimeout {
+            after: connect_within,
+        })?
         .map_err(|error| Error::Connect(Arc::new(error)))?;
     let outcome = run(&mut connection).await;
     // Whatever it says: the server drops the session and its lock either way.

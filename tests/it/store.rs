@@ -191,16 +191,30 @@ async fn the_application_name_is_seen_by_the_server(pool: PgPool) -> TestResult 
 /// PgBouncer refuses a connection that brings settings along.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn settings_are_brought_along_unless_a_pooler_would_refuse_them(pool: PgPool) -> TestResult {
-    for (pgbouncer, expected) in [(false, "force_generic_plan"), (true, "auto")] {
+    let plain = url(&pool);
+    let mut own: url::Url = plain.parse()?;
+    let options = "-c tcp_user_timeout=7000";
+    own.query_pairs_mut().append_pair("options", options);
+    let own = own.to_string();
+    for (url, pgbouncer, mode, user_timeout) in [
+        (&plain, false, "force_generic_plan", "30000"),
+        (&own, false, "force_generic_plan", "7000"),
+        (&plain, true, "auto", "0"),
+    ] {
         let options = ConnectOptions::builder()
-            .url(url(&pool))
+            .url(url)
             .pgbouncer(pgbouncer)
             .build();
         let store = pgqrs::connect_with(options).await?;
-        let mode: String = sqlx::query_scalar("show plan_cache_mode")
-            .fetch_one(store.pool())
-            .await?;
-        assert_eq!(mode, expected);
+        let settings: (String, String, String) = sqlx::query_as(
+            "select current_setting('plan_cache_mode'), current_setting('tcp_keepalives_idle'),
+                 current_setting('tcp_user_timeout')",
+        )
+        .fetch_one(store.pool())
+        .await?;
+        assert_eq!(settings.0, mode);
+        assert_eq!(settings.1 == "60", !pgbouncer);
+        assert_eq!(settings.2, user_timeout);
     }
     Ok(())
 }
