@@ -11,7 +11,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use pgqrs::{ConnectOptions, Error, MessageId, Priority, Store};
+use pgqrs::{ConnectOptions, Error, MessageId, Page, Priority, QueueOptions, Store, WorkerFilter};
 use serde_json::{Value, json};
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::{
@@ -535,14 +535,7 @@ async fn restarts_of_the_server_lose_nothing_and_store_nothing_twice() -> TestRe
     }
     for mode in ["fast", "immediate"] {
         flows(&stored).await;
-        let server = Arc::clone(&server);
-        tokio::task::spawn_blocking(move || {
-            server
-                .down(mode)
-                .and_then(|()| server.up())
-                .map_err(|error| error.to_string())
-        })
-        .await??;
+        server.restart_beside(mode).await?;
     }
     flows(&stored).await;
     over.store(true, Ordering::Relaxed);
@@ -944,32 +937,151 @@ async fn a_send_outlives_a_silent_server_again_and_again(pool: PgPool) -> TestRe
     Ok(())
 }
 
+/// Time stands still meanwhile, but for the jump to whatever is due next.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn calls_end_on_a_silent_server_and_the_pool_recovers(pool: PgPool) -> TestResult {
-    let direct = with_queues(pool.clone(), &["tasks"]).await?;
-    single(&direct, &json!(1)).await?;
+async fn every_call_ends_on_a_silent_server_and_the_pool_recovers(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks", "emails"]).await?;
     let (proxy, url) = Stall::before(&pool).await?;
     let options = ConnectOptions::builder().url(url).max_connections(2);
     let store = pgqrs::connect_with(options.build()).await?;
-    let delivery = claim(&store, 1).await?.pop().expect("a message is ready");
-    // Two connections, both warm.
-    let pool = store.pool();
-    drop(tokio::try_join!(pool.acquire(), pool.acquire())?);
-    until("both are back", async || pool.num_idle() == 2).await;
-    proxy.stall();
-    let bound = Duration::from_secs(45);
-    let calls = async { tokio::join!(claim(&store, 1), delivery.ack(&store)) };
-    let (claimed, acked) = timeout(bound, calls).await?;
-    assert!(
-        matches!(claimed, Err(Error::ConnectionLost(_))),
-        "{claimed:?}"
-    );
-    let acked = acked.map_err(Error::from);
-    assert!(matches!(acked, Err(Error::ConnectionLost(_))), "{acked:?}");
+    let admin = pgqrs::admin(&store);
+    let numbers: Vec<_> = (0..20).collect();
+    crate::support::send(&store, &numbers).await?;
+    let mut deliveries = claim(&store, 10).await?;
+    let mut delivery = || deliveries.pop().expect("there are enough");
+    let (message, age) = (delivery().id(), Duration::ZERO);
+    let producer = pgqrs::producer("host", 1, "tasks").create(&store).await?;
+    let consumer = pgqrs::consumer("host", 1, "tasks").create(&store).await?;
+    let worker = producer.id();
+    let (page, all) = (Page::default(), WorkerFilter::default());
+
+    // As long as any call may take.
+    const LONGEST: Duration = Duration::from_secs(31 * 60);
+    macro_rules! each_ends {
+        ($($call:expr;)+) => {$(
+            // Its connection is there, and warm.
+            drop(store.pool().acquire().await?);
+            until("it is back", async || store.pool().num_idle() > 0).await;
+            proxy.stall();
+            let call = $call;
+            tokio::time::pause();
+            let ended = timeout(LONGEST, call).await;
+            tokio::time::resume();
+            let error = match ended {
+                Ok(told) => Error::from(told.err().ok_or(stringify!($call))?),
+                Err(_) => panic!("it hangs: {}", stringify!($call)),
+            };
+            let lost = matches!(error, Error::ConnectionLost(_));
+            assert!(lost, "{}: {error:?}", stringify!($call));
+        )+};
+    }
+    each_ends! {
+        claim(&store, 1);
+        consumer.dequeue().execute(&store);
+        delivery().ack(&store);
+        delivery().archive(&store);
+        delivery().nack(&store);
+        delivery().retry_in(age, &store);
+        delivery().dead_letter("a reason", &store);
+        pgqrs::ack_all(vec![delivery(), delivery()], &store);
+        store.queue("tasks");
+        admin.verify();
+        admin.create_queue("reports");
+        admin.queue("tasks");
+        admin.queues();
+        admin.delete_queue("emails");
+        admin.purge_queue("emails");
+        admin.queue_stats("tasks");
+        admin.configure_queue("tasks", QueueOptions::default());
+        admin.messages("tasks", page);
+        admin.cancel("tasks", message);
+        admin.reschedule("tasks", message, Utc::now());
+        admin.dead_letters("tasks", page);
+        admin.dead_letter_count("tasks");
+        admin.requeue("tasks", message);
+        admin.requeue_all("tasks", age);
+        admin.purge_dead_letters("tasks", age);
+        admin.archived("tasks", page);
+        admin.purge_archive("tasks", age);
+        admin.workers(&all);
+        admin.worker(worker);
+        admin.suspend_worker(worker);
+        admin.resume_worker(worker);
+        admin.stop_worker(worker);
+        admin.remove_worker(worker);
+        admin.remove_ended_workers(age);
+        admin.held_messages(worker);
+        admin.release(worker);
+        producer.status();
+        producer.is_healthy(age);
+        producer.heartbeat();
+        producer.suspend();
+        producer.resume();
+        producer.shutdown();
+        pgqrs::producer("host", 2, "tasks").create(&store);
+        pgqrs::consumer("host", 2, "tasks").create(&store);
+    }
+    let last = delivery();
+    each_ends! {
+        last.extend(Duration::from_secs(60));
+    }
+
     for n in 0..10 {
         timeout(BOUND, single(&store, &json!(n))).await??;
         timeout(BOUND, claim(&store, 1)).await??;
     }
+    // These connect by themselves.
+    proxy.swallow();
+    tokio::time::pause();
+    let installed = timeout(LONGEST, admin.install()).await;
+    tokio::time::resume();
+    let installed = installed.expect("it ends");
+    assert!(
+        matches!(installed, Err(Error::AcquireTimeout { .. })),
+        "{installed:?}"
+    );
+    Ok(())
+}
+
+/// In the middle of an answer: its transaction holds the messages that it claims, and isn't over.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_a_vanished_client_was_about_to_claim_is_free_soon(pool: PgPool) -> TestResult {
+    let direct = with_queues(pool.clone(), &["tasks"]).await?;
+    let (proxy, url) = Stall::before(&pool).await?;
+    let mut url: url::Url = url.parse()?;
+    let hasty = "-c tcp_user_timeout=1500";
+    url.query_pairs_mut().append_pair("options", hasty);
+    let options = ConnectOptions::builder().url(url.as_str());
+    let store = pgqrs::connect_with(options.build()).await?;
+    // Its connection knows the statement.
+    assert!(claim(&store, 1).await?.is_empty());
+    until("it is back", async || store.pool().num_idle() == 1).await;
+    // More than fits into what lies between a server and its client.
+    let payloads = vec!["x".repeat(200_000); 200];
+    crate::support::send(&direct, &payloads).await?;
+    proxy.hold();
+    let vanished = tokio::spawn(async move { claim(&store, 200).await });
+    until("the server can't say any more", async || {
+        let stuck: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity
+             where datname = current_database() and wait_event = 'ClientWrite'",
+        )
+        .fetch_one(&pool)
+        .await
+        .expect("counted");
+        stuck == 1
+    })
+    .await;
+    assert!(claim(&direct, 200).await?.is_empty());
+    let mut free = Vec::new();
+    until("they are free", async || {
+        free = claim(&direct, 200).await.expect("claimed");
+        !free.is_empty()
+    })
+    .await;
+    assert_eq!(free.len(), 200);
+    assert!(free.iter().all(|delivery| delivery.attempt() == 1));
+    vanished.abort();
     Ok(())
 }
 

@@ -5,8 +5,12 @@ use std::{
     env, fs,
     net::TcpListener,
     os::unix::{fs::MetadataExt, process::CommandExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use sqlx::PgPool;
@@ -19,7 +23,11 @@ pub(crate) struct Server {
     port: u16,
     /// Whose process it is, where we are another user.
     owner: (u32, u32),
+    /// How large a file may grow, in blocks of half a KiB. Beyond it, the disk is full.
+    largest_file: AtomicU64,
 }
+
+const NO_LIMIT: u64 = u64::MAX;
 
 impl Server {
     pub(crate) async fn start() -> Result<Self, Box<dyn std::error::Error>> {
@@ -31,18 +39,9 @@ impl Server {
         .await?;
         shared.close().await;
         let owner = fs::metadata(data)?;
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let folder = env::temp_dir().join(format!("pgqrs-test-{}-{port}", std::process::id()));
-        fs::create_dir_all(&folder)?;
-        std::os::unix::fs::chown(&folder, Some(owner.uid()), Some(owner.gid()))?;
-        let server = Self {
-            bin: bin.into(),
-            folder,
-            port,
-            owner: (owner.uid(), owner.gid()),
-        };
+        let server = Self::without_data(bin.into(), (owner.uid(), owner.gid()))?;
         let data = server.data();
-        server.run(
+        server.run_own(
             "initdb",
             &[
                 "-D",
@@ -54,10 +53,48 @@ impl Server {
                 "--no-sync",
                 "-E",
                 "UTF8",
+                // So that a limit to the size of files can be lower than the usual 16 MiB.
+                "--wal-segsize=1",
             ],
         )?;
         server.up()?;
         Ok(server)
+    }
+
+    fn without_data(bin: PathBuf, owner: (u32, u32)) -> Result<Self, Box<dyn std::error::Error>> {
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let folder = env::temp_dir().join(format!("pgqrs-test-{}-{port}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        std::os::unix::fs::chown(&folder, Some(owner.0), Some(owner.1))?;
+        let largest_file = AtomicU64::new(NO_LIMIT);
+        Ok(Self {
+            bin,
+            folder,
+            port,
+            owner,
+            largest_file,
+        })
+    }
+
+    /// A standby with all that this server has, which must be down. It isn't up yet, and will learn of nothing
+    /// that this one does from now on.
+    pub(crate) fn standby(&self) -> Result<Self, Box<dyn std::error::Error>> {
+        let standby = Self::without_data(self.bin.clone(), self.owner)?;
+        standby.run("cp".as_ref(), &["-R", &self.data(), &standby.data()])?;
+        let signal = format!("{}/standby.signal", standby.data());
+        standby.run("touch".as_ref(), &[&signal])?;
+        Ok(standby)
+    }
+
+    /// From now on it can write.
+    pub(crate) fn promote(&self) -> TestResult {
+        self.run_own("pg_ctl", &["promote", "-D", &self.data(), "-w", "-s"])
+    }
+
+    /// From the next start on: as a disk that is full, or that has room again.
+    pub(crate) fn limit_files(&self, largest: Option<u64>) {
+        let blocks = largest.map_or(NO_LIMIT, |bytes| bytes / 512);
+        self.largest_file.store(blocks, Ordering::Relaxed);
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -74,11 +111,13 @@ impl Server {
 
     pub(crate) fn up(&self) -> TestResult {
         let options = format!(
-            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c shared_buffers=32MB",
+            // What is written outlives the server's process without fsync too.
+            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c shared_buffers=32MB \
+             -c fsync=off",
             self.port
         );
         let log = self.folder.join("log").to_string_lossy().into_owned();
-        self.run(
+        self.run_own(
             "pg_ctl",
             &[
                 "start",
@@ -96,7 +135,7 @@ impl Server {
 
     /// `fast` as an operator stops it, `immediate` as a crash does.
     pub(crate) fn down(&self, mode: &str) -> TestResult {
-        self.run(
+        self.run_own(
             "pg_ctl",
             &["stop", "-D", &self.data(), "-w", "-s", "-m", mode],
         )
@@ -107,8 +146,32 @@ impl Server {
         self.up()
     }
 
-    fn run(&self, tool: &str, arguments: &[&str]) -> TestResult {
-        let mut command = Command::new(self.bin.join(tool));
+    /// While other tasks go on.
+    pub(crate) async fn restart_beside(self: &Arc<Self>, mode: &'static str) -> TestResult {
+        let server = Arc::clone(self);
+        let restarting = move || {
+            let restarted = server.down(mode).and_then(|()| server.up());
+            restarted.map_err(|error| error.to_string())
+        };
+        Ok(tokio::task::spawn_blocking(restarting).await??)
+    }
+
+    fn run_own(&self, tool: &str, arguments: &[&str]) -> TestResult {
+        self.run(&self.bin.join(tool), arguments)
+    }
+
+    fn run(&self, tool: &Path, arguments: &[&str]) -> TestResult {
+        let limit = self.largest_file.load(Ordering::Relaxed);
+        let mut command = match limit {
+            NO_LIMIT => Command::new(tool),
+            _ => {
+                let mut limited = Command::new("sh");
+                // The server ignores the signal that goes with it, and is told of a short write.
+                let script = format!("ulimit -f {limit} && exec \"$@\"");
+                limited.args(["-c", &script, "sh"]).arg(tool);
+                limited
+            }
+        };
         command.args(arguments).current_dir("/");
         if fs::metadata("/proc/self").map_or(true, |me| me.uid() != self.owner.0) {
             command.uid(self.owner.0).gid(self.owner.1);
@@ -116,7 +179,7 @@ impl Server {
         let output = command.output()?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(format!("{tool} failed: {said}").into());
+            return Err(format!("{} failed: {said}", tool.display()).into());
         }
         Ok(())
     }

@@ -1,11 +1,11 @@
 //! A TCP proxy in front of PostgreSQL that falls silent when it is told to: nobody learns of it, as where a
-//! network drops packets.
+//! network drops packets. Or that leads to another server from now on, as an address does after a fail-over.
 
 use std::{
     io,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU16, Ordering},
     },
 };
 
@@ -25,6 +25,8 @@ use super::url;
 const SWALLOW: u8 = 1;
 /// Nothing goes either way any more.
 const STALL: u8 = 2;
+/// What the server says isn't fetched any more.
+const HOLD: u8 = 3;
 
 pub(crate) struct Stall {
     port: u16,
@@ -36,6 +38,8 @@ pub(crate) struct Stall {
 struct Shared {
     /// Of connections that are still to come.
     next: AtomicU8,
+    /// Where they lead.
+    server: AtomicU16,
     live: Mutex<Vec<(Arc<AtomicU8>, [AbortHandle; 2])>>,
 }
 
@@ -44,9 +48,11 @@ impl Stall {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let own = listener.local_addr()?.port();
         let shared = Arc::<Shared>::default();
+        shared.server.store(port, Ordering::SeqCst);
         let (of_proxy, host) = (Arc::clone(&shared), host.to_owned());
         let listening = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                let port = of_proxy.server.load(Ordering::SeqCst);
                 let Ok(server) = TcpStream::connect((host.as_str(), port)).await else {
                     continue;
                 };
@@ -83,6 +89,20 @@ impl Stall {
         Ok((proxy, url.into()))
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Connections that are there break; new ones lead to another server, and pass.
+    pub(crate) fn fail_over(&self, port: u16) {
+        self.shared.server.store(port, Ordering::SeqCst);
+        self.shared.next.store(0, Ordering::SeqCst);
+        let mut live = self.shared.live.lock().expect("no panic while it is held");
+        for (_, tasks) in live.drain(..) {
+            tasks.iter().for_each(AbortHandle::abort);
+        }
+    }
+
     fn switch_live(&self, to: u8) {
         let live = self.shared.live.lock().expect("no panic while it is held");
         live.iter()
@@ -92,6 +112,11 @@ impl Stall {
     /// Connections that are there fall silent; new ones pass.
     pub(crate) fn stall(&self) {
         self.switch_live(STALL);
+    }
+
+    /// Connections that are there don't take what the server says: soon it can't say any more.
+    pub(crate) fn hold(&self) {
+        self.switch_live(HOLD);
     }
 
     /// All connections, those to come too, lose what the server says.
@@ -125,6 +150,7 @@ async fn pass(
             // An end isn't told of either.
             STALL => std::future::pending::<()>().await,
             _ if count == 0 => return to.shutdown().await,
+            HOLD if is_answer => std::future::pending::<()>().await,
             SWALLOW if is_answer => {}
             _ => to.write_all(&bytes[..count]).await?,
         }
