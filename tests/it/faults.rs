@@ -26,7 +26,15 @@ use tokio::{
 
 use crate::{
     examples::compiled,
-    support::{TestResult, count, faults::Faults, server::Server, until_within},
+    support::{
+        self, TestResult, connect as connect_to,
+        consumers::{Seen, consumer, drained, start},
+        count,
+        faults::Faults,
+        server::Server,
+        stall::Stall,
+        stored, until, until_within, with_queues,
+    },
 };
 
 type Outcomes<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -79,7 +87,7 @@ async fn whatever_breaks_what_is_acknowledged_is_stored_once_and_handled() -> Te
     let seed = number("PGQRS_SEED", rand::random::<u32>().into());
     let wanted = usize::try_from(number("PGQRS_FAULTS", 500))?;
     eprintln!("{wanted} faults; the same draws again: PGQRS_SEED={seed}");
-    let server = Server::start().await?;
+    let server = Arc::new(Server::start().await?);
     let direct = direct(&server).await?;
     let proxy = Faults::start("127.0.0.1", server.port(), seed).await?;
     let url = format!("postgres://postgres@127.0.0.1:{}/postgres", proxy.port());
@@ -119,7 +127,7 @@ async fn whatever_breaks_what_is_acknowledged_is_stored_once_and_handled() -> Te
             }
             _ => {
                 let mode = ["fast", "immediate"][random.random_range(0..2)];
-                restart(&server, mode).await?;
+                server.restart_beside(mode).await?;
             }
         }
         others += 1;
@@ -274,13 +282,6 @@ async fn terminate_one(direct: &PgPool) {
     .await;
 }
 
-async fn restart(server: &Server, mode: &'static str) -> TestResult {
-    tokio::task::block_in_place(|| {
-        server.down(mode)?;
-        server.up()
-    })
-}
-
 /// A process that sends, or that consumes, is killed in the middle of it.
 async fn kill_a_process(
     program: &str,
@@ -395,4 +396,234 @@ async fn check(ledger: &Ledger, direct: &PgPool) -> Result<String, Box<dyn std::
         handled.len(),
         log.len(),
     ))
+}
+
+/// Past whatever is in between, and with all that a test needs.
+async fn installed(url: String) -> pgqrs::Result<Store> {
+    let options = ConnectOptions::builder()
+        .url(url)
+        .install(true)
+        .acquire_timeout(Duration::from_secs(2));
+    let store = pgqrs::connect_with(options.build()).await?;
+    store.queue("tasks").await?;
+    Ok(store)
+}
+
+/// The disk is full in the middle of a batch: no file can grow beyond four and a half blocks of a MiB.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_a_batch_whole_and_stops_nobody_for_good() -> TestResult {
+    const FULL: u64 = (4 << 20) + 4096;
+    let server = Server::start().await?;
+    let store = installed(server.url()).await?;
+    server.down("fast")?;
+    server.limit_files(Some(FULL));
+    server.up()?;
+    let direct = PgPool::connect(&server.url()).await?;
+    // Five of them fill a page.
+    let payloads = |range: std::ops::Range<usize>| -> Vec<String> {
+        range
+            .map(|n| format!("{n} {}", "x".repeat(1_500)))
+            .collect()
+    };
+    let first = support::send(&store, &payloads(0..1_000)).await?;
+    let before = count(&direct).await?;
+    assert_eq!(before, 1_000);
+    // Its first statement fits.
+    let large = payloads(1_000..3_500);
+    let started = Instant::now();
+    let refused = support::send(&store, &large).await.unwrap_err();
+    let Error::Database(why) = &refused else {
+        panic!("{refused:?}");
+    };
+    let code = why.as_database_error().and_then(|refusal| refusal.code());
+    assert_eq!(code.as_deref(), Some("53100"), "{why}");
+    assert!(started.elapsed() < Duration::from_secs(20), "it waited");
+    assert_eq!(count(&direct).await?, before, "nothing of it is stored");
+
+    // A consumer needs room as well, for its leases: it goes on as soon as there is some.
+    let seen = Seen::default();
+    let running = start(consumer().create(&store).await?, seen.handler());
+    server.down("fast")?;
+    server.limit_files(None);
+    server.up()?;
+    let second = support::send(&store, &large).await?;
+    drained(&direct).await;
+    running.stop().await?;
+    assert_eq!(seen.len(), first.len() + second.len());
+    direct.close().await;
+    Ok(())
+}
+
+/// Two servers: the new one is a copy of the old one, from before the old one's last messages. So it draws
+/// their ids again, and knows nothing of the sends whose answers are outstanding.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_fail_over_that_lost_the_tail_what_is_under_way_is_stored_once() -> TestResult {
+    let old = Server::start().await?;
+    let proxy = Stall::start("127.0.0.1", old.port()).await?;
+    let store = installed(format!(
+        "postgres://postgres@127.0.0.1:{}/postgres",
+        proxy.port()
+    ))
+    .await?;
+    let mut expected: HashMap<i64, String> = HashMap::new();
+    for id in support::send(&store, &["before"; 10]).await? {
+        expected.insert(id.get(), json!("before").to_string());
+    }
+    old.down("fast")?;
+    let new = old.standby()?;
+    old.up()?;
+    let mut tail = support::send(&store, &["the tail"; 200]).await?.to_vec();
+    // And one more, so that its connection knows the statement, and ids are drawn ahead.
+    tail.extend(&*support::send(&store, &["the tail"]).await?);
+    until("its connection is back", async || {
+        store.pool().num_idle() == 1
+    })
+    .await;
+
+    // Whatever the old one says from now on is lost.
+    proxy.swallow();
+    let calls: Vec<_> = (0..20)
+        .map(|n| {
+            let store = store.clone();
+            let call = tokio::spawn(async move { support::send(&store, &[n]).await });
+            (n, call)
+        })
+        .collect();
+    let direct = PgPool::connect(&old.url()).await?;
+    until("the old one has stored some of them", async || {
+        count(&direct).await.is_ok_and(|stored| stored > 211)
+    })
+    .await;
+    direct.close().await;
+    new.up()?;
+    proxy.fail_over(new.port());
+    old.down("immediate")?;
+
+    // The new one only reads at first.
+    let direct = PgPool::connect(&new.url()).await?;
+    until("the store has found it", async || {
+        let sessions = "select count(*) from pg_stat_activity where application_name = 'pgqrs'";
+        let sessions: Result<i64, _> = sqlx::query_scalar(sessions).fetch_one(&direct).await;
+        sessions.is_ok_and(|sessions| sessions > 0)
+    })
+    .await;
+    assert!(calls.iter().all(|(_, call)| !call.is_finished()));
+    assert_eq!(count(&direct).await?, 10);
+    new.promote()?;
+    for (n, call) in calls {
+        let ids = timeout(Duration::from_secs(30), call).await???;
+        expected.insert(ids[0].get(), n.to_string());
+    }
+    let stored = stored(&direct).await?;
+    let stored: HashMap<_, _> = stored.into_iter().map(|m| (m.id, m.payload)).collect();
+    assert_eq!(stored, expected);
+    assert!(
+        tail.iter().any(|id| stored.contains_key(&id.get())),
+        "no id was drawn twice, so this has shown less than it should"
+    );
+    direct.close().await;
+    Ok(())
+}
+
+/// A process forks in order to start another, while connections are in use.
+#[cfg(target_os = "linux")]
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_child_process_inherits_no_connection(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = connect_to(&pool).await?;
+    let mut senders = JoinSet::new();
+    for n in 0..100 {
+        let store = store.clone();
+        senders.spawn(async move { support::send(&store, &[n]).await });
+    }
+    for _ in 0..10 {
+        let child = Command::new("ls").args(["-l", "/proc/self/fd"]).output();
+        let inherited = String::from_utf8(child.await?.stdout)?;
+        assert!(inherited.contains("/proc/"), "{inherited}");
+        assert!(!inherited.contains("socket:"), "{inherited}");
+    }
+    while let Some(sent) = senders.join_next().await {
+        sent??;
+    }
+    assert_eq!(count(&pool).await?, 100);
+    Ok(())
+}
+
+async fn change_schema(pool: &PgPool, change: &'static str) -> sqlx::Result<()> {
+    sqlx::raw_sql(change).execute(pool).await.map(drop)
+}
+
+/// What a newer version's migration may do: workers of this version go on beside it.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_upgrade_that_only_adds_stops_no_running_worker(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let (store, elsewhere) = (connect_to(&pool).await?, connect_to(&pool).await?);
+    let seen = Seen::default();
+    let running = start(consumer().create(&store).await?, seen.handler());
+    let over = Arc::new(AtomicBool::new(false));
+    let sender = tokio::spawn({
+        let over = Arc::clone(&over);
+        async move {
+            let mut sent = 0;
+            while !over.load(Ordering::Relaxed) {
+                support::send(&elsewhere, &[sent]).await?;
+                sent += 1;
+            }
+            Ok::<_, Error>(sent)
+        }
+    });
+    for change in [
+        "alter table pgqrs.messages add column later text",
+        "alter table pgqrs.messages add column counted integer not null default 0",
+        "create index later on pgqrs.messages (queue_id, later)",
+        "alter table pgqrs.dead_letters add column later text",
+        "alter table pgqrs.archive add column later text",
+        "alter table pgqrs.queues add column later text",
+        "alter table pgqrs.workers add column later text",
+        "alter table pgqrs.writers add column later text",
+        "insert into pgqrs._sqlx_migrations (version, description, success, checksum, execution_time)
+         values (9999, 'of a later version', true, '', 0)",
+    ] {
+        let before = seen.len();
+        change_schema(&pool, change).await?;
+        until("messages are sent and handled", async || seen.len() > before + 20).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    let sent = sender.await??;
+    drained(&pool).await;
+    let report = running.stop().await?;
+    assert_eq!((report.done, report.lost, report.retried), (sent, 0, 0));
+    assert_eq!(seen.len() as u64, sent);
+    Ok(())
+}
+
+/// An upgrade, or a way back, that takes something away which this version needs.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_upgrade_that_takes_a_column_away_is_told_to_running_workers(
+    pool: PgPool,
+) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = connect_to(&pool).await?;
+    let seen = Seen::default();
+    let running = start(consumer().create(&store).await?, seen.handler());
+    support::send(&store, &[1]).await?;
+    until("it is handled", async || seen.len() == 1).await;
+    change_schema(
+        &pool,
+        "alter table pgqrs.messages rename column enqueued_at to sent_at",
+    )
+    .await?;
+    let ended = timeout(Duration::from_secs(20), running.task).await??;
+    assert!(matches!(ended, Err(Error::SchemaOutdated)), "{ended:?}");
+    let refused = support::send(&store, &[2]).await;
+    assert!(matches!(refused, Err(Error::SchemaOutdated)), "{refused:?}");
+    assert_eq!(count(&pool).await?, 0);
+    change_schema(
+        &pool,
+        "alter table pgqrs.messages rename column sent_at to enqueued_at",
+    )
+    .await?;
+    support::send(&store, &[3]).await?;
+    assert_eq!(count(&pool).await?, 1);
+    Ok(())
 }

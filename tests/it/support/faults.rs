@@ -1,10 +1,11 @@
 //! A TCP proxy in front of PostgreSQL that breaks what goes through it: cuts connections at any byte in
-//! either direction, swallows answers, delays, and stalls without a word. What it does is drawn from a seed.
+//! either direction, swallows answers, delays, and stalls without a word. What it does is drawn from a seed, or
+//! ordered for whoever speaks next.
 
 use std::{
     io,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -19,8 +20,8 @@ use tokio::{
 };
 
 /// What is to happen to a connection, after so many bytes.
-#[derive(Debug, Clone, Copy)]
-enum Fault {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Fault {
     /// Of what the client sends, these bytes are the last to arrive.
     CutRequest,
     /// Of what the server says, these bytes are the last to arrive.
@@ -43,6 +44,10 @@ struct Shared {
     random: Mutex<StdRng>,
     armed: AtomicBool,
     done: AtomicUsize,
+    /// Connections that are there.
+    live: AtomicUsize,
+    /// What is to happen to whoever speaks next; and how often there was peace, which ends what was ordered.
+    order: Mutex<(Option<(Fault, usize)>, u64)>,
     /// One in so many faults is a stall, which takes longest to be found.
     stalls: u32,
     ended: Notify,
@@ -57,6 +62,8 @@ impl Faults {
                 random: Mutex::new(StdRng::seed_from_u64(seed)),
                 armed: AtomicBool::new(false),
                 done: AtomicUsize::new(0),
+                live: AtomicUsize::new(0),
+                order: Mutex::default(),
                 stalls: 40,
                 ended: Notify::new(),
             }),
@@ -68,7 +75,9 @@ impl Faults {
                 tokio::spawn(async move {
                     // A server that is away refuses: so do we.
                     if let Ok(server) = TcpStream::connect((host.as_str(), port)).await {
+                        shared.live.fetch_add(1, Ordering::SeqCst);
                         pass(client, server, &shared).await;
+                        shared.live.fetch_sub(1, Ordering::SeqCst);
                     }
                 });
             }
@@ -84,6 +93,22 @@ impl Faults {
     pub(crate) fn arm(&self, armed: bool) {
         self.shared.armed.store(armed, Ordering::SeqCst);
         self.shared.ended.notify_waiters();
+    }
+
+    /// This happens to the connection whose client speaks next, after so many bytes.
+    pub(crate) fn order(&self, fault: Fault, bytes: usize) {
+        self.shared.order().0 = Some((fault, bytes));
+    }
+
+    /// What was ordered and hasn't happened won't.
+    pub(crate) fn peace(&self) {
+        let mut order = self.shared.order();
+        *order = (None, order.1 + 1);
+    }
+
+    /// How many connections there are.
+    pub(crate) fn live(&self) -> usize {
+        self.shared.live.load(Ordering::SeqCst)
     }
 
     pub(crate) fn done(&self) -> usize {
@@ -109,6 +134,10 @@ impl Shared {
         (fault, 1 << random.random_range(6..15_u32))
     }
 
+    fn order(&self) -> MutexGuard<'_, (Option<(Fault, usize)>, u64)> {
+        self.order.lock().expect("no panic while it is held")
+    }
+
     fn is_armed(&self) -> bool {
         self.armed.load(Ordering::SeqCst)
     }
@@ -122,6 +151,8 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, shared: &Shared) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (mut request, mut answer) = ([0; 4096], [0; 4096]);
     let (mut fault, mut left) = shared.draw();
+    // Since which peace there is an order for this connection.
+    let mut ordered = None;
     loop {
         let (from_client, read) = tokio::select! {
             read = client.read(&mut request) => (true, read),
@@ -130,12 +161,20 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, shared: &Shared) {
         let Ok(read @ 1..) = read else {
             return;
         };
+        let peace = {
+            let mut order = shared.order();
+            if from_client && let Some(ours) = order.0.take() {
+                ((fault, left), ordered) = (ours, Some(order.1));
+            }
+            order.1
+        };
         let counts = match fault {
             Fault::CutRequest => from_client,
             Fault::CutAnswer | Fault::SwallowAnswer => !from_client,
             Fault::Stall | Fault::Delay => true,
         };
-        let (mut until, strikes) = (read, counts && left < read && shared.is_armed());
+        let (mut until, mut strikes) = (read, counts && left < read);
+        strikes &= shared.is_armed() || ordered == Some(peace);
         if strikes {
             until = left;
         } else if counts {
@@ -184,7 +223,7 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, shared: &Shared) {
                 if rest.is_err() {
                     return;
                 }
-                (fault, left) = shared.draw();
+                ((fault, left), ordered) = (shared.draw(), None);
             }
         }
     }
