@@ -12,6 +12,7 @@ mod enqueue;
 mod examples;
 mod faults;
 mod flow;
+mod histories;
 mod import;
 mod install;
 mod model;

@@ -1,55 +1,26 @@
-//! A queue beside a model of it: whatever is done, and in whatever order, both must tell the same.
-//!
-//! The model knows neither SQL nor clocks. Its time is the number of the step, and what lies in the future
-//! stays there until a step lets it come.
+//! The queues as they ought to be, for tests to hold the real ones against. The model knows neither SQL nor
+//! clocks: its time is a number that grows with each call, and what lies in the future stays there until
+//! something lets it come. What a call is told when it is refused is the name of the error.
 
-use std::{collections::BTreeMap, env, iter, sync::Mutex, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use chrono::TimeDelta;
-use pgqrs::{Consumer, Delivery, Error, MessageId, Priority, QueueOptions, Store, Unsettled};
-use proptest::{
-    collection::vec,
-    prelude::*,
-    sample::Index,
-    test_runner::{Config, RngSeed, TestRunner},
-};
-use serde_json::Value;
-use sqlx::PgPool;
+use pgqrs::{MessageId, Priority, WorkerId, WorkerKind, WorkerStatus};
 
-use crate::support::{TestResult, expire, with_queues};
+/// A wait, or a lease, that doesn't end by itself while a test runs.
+pub(crate) const LONG: Duration = Duration::from_secs(3_600);
+pub(crate) const USED_UP: &str = "attempts used up";
 
-const MAX_ATTEMPTS: u32 = 2;
-/// A wait, or a lease, that doesn't end by itself while the test runs.
-const LONG: Duration = Duration::from_secs(3_600);
+/// What a call is told.
+pub(crate) type Told<T = ()> = Result<T, &'static str>;
 
-#[derive(Debug, Clone)]
-enum Step {
-    Send {
-        priority: Priority,
-        messages: usize,
-        delayed: bool,
-    },
-    Claim {
-        limit: u32,
-        /// Through the consumer, or by nobody in particular.
-        worker: bool,
-    },
-    /// With one of the deliveries at hand, whether or not its lease still runs.
-    Settle(Index, Settlement),
-    Extend(Index),
-    /// Whoever had the delivery is gone.
-    Crash(Index),
-    /// A message's lease, or its wait, comes to its end.
-    TimePasses(Index),
-    Release,
-    Cancel(Index),
-    Reschedule(Index, Wait),
-    Requeue(Index),
-    RequeueAll,
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Wait {
+    None,
+    Long,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Settlement {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Settlement {
     Ack,
     Archive,
     Nack,
@@ -57,69 +28,40 @@ enum Settlement {
     DeadLetter,
 }
 
+/// A step of a worker's life.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Wait {
-    None,
-    Long,
+pub(crate) enum Transition {
+    Suspend,
+    Resume,
+    Shutdown,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let priority = prop::sample::select(vec![
-        Priority::Urgent,
-        Priority::High,
-        Priority::Normal,
-        Priority::Low,
-    ]);
-    let wait = || prop::sample::select(vec![Wait::None, Wait::Long]);
-    let settlement = prop_oneof![
-        2 => Just(Settlement::Ack),
-        1 => Just(Settlement::Archive),
-        3 => Just(Settlement::Nack),
-        3 => wait().prop_map(Settlement::RetryIn),
-        4 => Just(Settlement::DeadLetter),
-    ];
-    let which = any::<Index>;
-    let step = prop_oneof![
-        6 => (priority, 1..4_usize, prop::bool::weighted(0.2)).prop_map(
-            |(priority, messages, delayed)| Step::Send { priority, messages, delayed }
-        ),
-        8 => (1..5_u32, any::<bool>()).prop_map(|(limit, worker)| Step::Claim { limit, worker }),
-        10 => (which(), settlement).prop_map(|(which, settlement)| Step::Settle(which, settlement)),
-        4 => which().prop_map(Step::Extend),
-        1 => which().prop_map(Step::Crash),
-        8 => which().prop_map(Step::TimePasses),
-        2 => Just(Step::Release),
-        1 => which().prop_map(Step::Cancel),
-        1 => (which(), wait()).prop_map(|(which, wait)| Step::Reschedule(which, wait)),
-        3 => which().prop_map(Step::Requeue),
-        2 => Just(Step::RequeueAll),
-    ];
-    let first = Step::Send {
-        priority: Priority::Normal,
-        messages: 4,
-        delayed: false,
-    };
-    vec(step, 20..40).prop_map(move |rest| iter::once(first.clone()).chain(rest).collect())
+/// Where messages are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Place {
+    Queue,
+    DeadLetters,
+    Archive,
 }
 
 /// When a message can be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Visible {
-    /// Since this step.
+pub(crate) enum Visible {
+    /// Since the call of this number.
     Since(usize),
     Later,
 }
 
 #[derive(Debug, Clone)]
-struct Entry {
-    priority: Priority,
-    payload: usize,
-    attempt: u32,
-    visible: Visible,
-    /// The step of the claim under which it was delivered.
-    lease: Option<usize>,
-    /// Whether that was through the consumer.
-    worker: bool,
+pub(crate) struct Entry {
+    pub(crate) priority: Priority,
+    pub(crate) payload: usize,
+    pub(crate) attempt: u32,
+    pub(crate) visible: Visible,
+    /// The number of the claim under which it was delivered.
+    pub(crate) lease: Option<usize>,
+    pub(crate) producer: Option<WorkerId>,
+    pub(crate) consumer: Option<WorkerId>,
 }
 
 impl Entry {
@@ -127,87 +69,47 @@ impl Entry {
         self.lease.is_some() && self.visible == Visible::Later
     }
 
+    fn state(&self) -> &'static str {
+        match (self.visible, self.lease) {
+            (Visible::Since(_), None) => "ready",
+            (Visible::Since(_), Some(_)) => "given-up",
+            (Visible::Later, Some(_)) => "leased",
+            (Visible::Later, None) => "delayed",
+        }
+    }
+
     fn put_back(&mut self, visible: Visible) {
-        (self.visible, self.lease, self.worker) = (visible, None, false);
+        (self.visible, self.lease, self.consumer) = (visible, None, None);
     }
 }
 
-/// The queue as it ought to be.
-#[derive(Debug, Default)]
-struct Model {
-    messages: BTreeMap<MessageId, Entry>,
-    dead: BTreeMap<MessageId, (Entry, &'static str)>,
-    archive: BTreeMap<MessageId, u32>,
-    sent: usize,
-    /// What has happened, and how often.
-    happened: BTreeMap<&'static str, usize>,
+#[derive(Debug, Clone)]
+pub(crate) struct Queue {
+    pub(crate) max_attempts: u32,
+    pub(crate) messages: BTreeMap<MessageId, Entry>,
+    pub(crate) dead: BTreeMap<MessageId, (Entry, &'static str)>,
+    pub(crate) archive: BTreeMap<MessageId, Entry>,
 }
 
-impl Model {
-    /// What a claim gives: the message, its attempt and its payload, in order.
-    fn claim(&mut self, step: usize, limit: u32, worker: bool) -> Vec<(MessageId, u32, usize)> {
-        let mut ready: Vec<_> = self
-            .messages
-            .iter()
-            .filter(|(_, entry)| entry.visible != Visible::Later)
+impl Queue {
+    fn new() -> Self {
+        Self {
+            // What a new queue has.
+            max_attempts: 20,
+            messages: BTreeMap::new(),
+            dead: BTreeMap::new(),
+            archive: BTreeMap::new(),
+        }
+    }
+
+    fn ready(&self) -> Vec<MessageId> {
+        let entries = self.messages.iter();
+        let ready = entries.filter(|(_, entry)| entry.visible != Visible::Later);
+        let mut ready: Vec<_> = ready
             .map(|(id, entry)| (entry.priority, entry.visible, *id))
             .collect();
         ready.sort_unstable();
-        let mut claimed = Vec::new();
-        for (taken, (_, _, id)) in ready.into_iter().enumerate() {
-            // What it buries counts for its limit; but it goes on where it would have nothing to give.
-            if taken % limit as usize == 0 && !claimed.is_empty() {
-                break;
-            }
-            let Some(entry) = self.messages.get_mut(&id) else {
-                continue;
-            };
-            // Its consumers crashed without a word: a claim buries it.
-            if entry.attempt >= MAX_ATTEMPTS {
-                self.bury(id, "attempts used up");
-                self.happened("buried by a claim", 1);
-                continue;
-            }
-            entry.attempt += 1;
-            (entry.visible, entry.lease, entry.worker) = (Visible::Later, Some(step), worker);
-            claimed.push((id, entry.attempt, entry.payload));
-        }
-        let again = claimed.iter().filter(|(_, attempt, _)| *attempt > 1);
-        self.happened("delivered again", again.count());
-        self.happened("several delivered at once", usize::from(claimed.len() > 1));
-        claimed
-    }
-
-    fn happened(&mut self, what: &'static str, times: usize) {
-        *self.happened.entry(what).or_default() += times;
-    }
-
-    /// Whether the delivery of that claim still holds its message.
-    fn holds(&self, id: MessageId, claim: usize) -> bool {
-        self.messages
-            .get(&id)
-            .is_some_and(|entry| entry.lease == Some(claim))
-    }
-
-    fn settle(&mut self, step: usize, id: MessageId, settlement: Settlement) {
-        let Some(entry) = self.messages.get_mut(&id) else {
-            return;
-        };
-        let used_up = entry.attempt >= MAX_ATTEMPTS;
-        match settlement {
-            Settlement::Ack => drop(self.messages.remove(&id)),
-            Settlement::Archive => {
-                self.archive.insert(id, entry.attempt);
-                self.messages.remove(&id);
-            }
-            Settlement::DeadLetter => self.bury(id, "a reason"),
-            Settlement::Nack | Settlement::RetryIn(_) if used_up => {
-                self.bury(id, "attempts used up");
-                self.happened("buried after a failure", 1);
-            }
-            Settlement::RetryIn(Wait::None) => entry.put_back(Visible::Since(step)),
-            Settlement::Nack | Settlement::RetryIn(Wait::Long) => entry.put_back(Visible::Later),
-        }
+        ready.into_iter().map(|(_, _, id)| id).collect()
     }
 
     fn bury(&mut self, id: MessageId, reason: &'static str) {
@@ -216,390 +118,530 @@ impl Model {
         }
     }
 
-    fn release(&mut self, step: usize) -> u64 {
-        let held = self.messages.values_mut();
-        let held = held.filter(|entry| entry.worker && entry.is_held());
-        held.map(|entry| entry.put_back(Visible::Since(step)))
-            .count() as u64
-    }
-
-    fn is_free(&self, id: MessageId) -> bool {
-        self.messages.get(&id).is_some_and(|entry| !entry.is_held())
-    }
-
-    fn requeue(&mut self, step: usize, id: MessageId) -> bool {
+    fn revive(&mut self, time: usize, id: MessageId) -> bool {
         let Some((mut entry, _)) = self.dead.remove(&id) else {
             return false;
         };
         entry.attempt = 0;
-        entry.put_back(Visible::Since(step));
+        entry.put_back(Visible::Since(time));
         self.messages.insert(id, entry);
         true
     }
-
-    /// Any message that there ever was and that is not done for good.
-    fn known(&self) -> Vec<MessageId> {
-        let known = self
-            .messages
-            .keys()
-            .chain(self.dead.keys())
-            .chain(self.archive.keys());
-        known.copied().collect()
-    }
-
-    /// As [`Queue::tables`] tells it.
-    fn tables(&self) -> Vec<Row> {
-        let messages = self.messages.iter().map(|(id, entry)| {
-            let state = match (entry.visible, entry.lease) {
-                (Visible::Since(_), _) => "ready",
-                (Visible::Later, Some(_)) => "leased",
-                (Visible::Later, None) => "delayed",
-            };
-            (
-                id.get(),
-                state.to_owned(),
-                entry.attempt as i32,
-                entry.payload.to_string(),
-            )
-        });
-        let dead = self.dead.iter().map(|(id, (entry, reason))| {
-            let state = format!("dead: {reason}");
-            (
-                id.get(),
-                state,
-                entry.attempt as i32,
-                entry.payload.to_string(),
-            )
-        });
-        let archive = self.archive.iter().map(|(id, attempt)| {
-            (
-                id.get(),
-                "archived".to_owned(),
-                *attempt as i32,
-                String::new(),
-            )
-        });
-        let mut rows: Vec<_> = messages.chain(dead).chain(archive).collect();
-        rows.sort_unstable();
-        rows
-    }
 }
 
-/// Key, where it is, attempt, payload.
-type Row = (i64, String, i32, String);
-
-/// The queue as it is, and the deliveries at hand with the steps of their claims.
-struct Queue<'a> {
-    pool: &'a PgPool,
-    store: &'a Store,
-    consumer: &'a Consumer,
-    at_hand: Vec<(usize, Delivery<Value>)>,
+#[derive(Debug, Clone)]
+pub(crate) struct Worker {
+    pub(crate) kind: WorkerKind,
+    pub(crate) queue: &'static str,
+    /// 0 is anonymous.
+    pub(crate) port: u16,
+    pub(crate) status: WorkerStatus,
 }
 
-type Checked<T = ()> = Result<T, TestCaseError>;
-
-fn failed(error: impl std::fmt::Display) -> TestCaseError {
-    TestCaseError::fail(error.to_string())
+/// What messages of one send have in common.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Envelope {
+    pub(crate) queue: &'static str,
+    pub(crate) producer: Option<WorkerId>,
+    pub(crate) priority: Priority,
+    pub(crate) delayed: bool,
 }
 
-impl Queue<'_> {
-    async fn tables(&self) -> sqlx::Result<Vec<Row>> {
-        sqlx::query_as(
-            "select id,
-                 case when visible_at <= clock_timestamp() then 'ready'
-                     when lease_token is not null then 'leased' else 'delayed' end as state,
-                 attempt, payload::text
-             from pgqrs.messages
-             union all select id, 'dead: ' || reason, attempt, payload::text from pgqrs.dead_letters
-             union all select id, 'archived', attempt, '' from pgqrs.archive
-             order by id",
-        )
-        .fetch_all(self.pool)
-        .await
+/// A message as it is delivered: its key, which attempt, and its payload.
+pub(crate) type Delivered = (MessageId, u32, usize);
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct World {
+    pub(crate) queues: BTreeMap<&'static str, Queue>,
+    pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    /// What has happened, and how often.
+    pub(crate) happened: BTreeMap<&'static str, usize>,
+}
+
+impl World {
+    pub(crate) fn happened(&mut self, what: &'static str, times: usize) {
+        *self.happened.entry(what).or_default() += times;
     }
 
-    fn take(&mut self, which: Index) -> Option<(usize, Delivery<Value>)> {
-        match self.at_hand.len() {
-            0 => None,
-            deliveries => Some(self.at_hand.swap_remove(which.index(deliveries))),
+    fn queue(&mut self, queue: &str) -> Told<&mut Queue> {
+        self.queues.get_mut(queue).ok_or("QueueNotFound")
+    }
+
+    /// Whether something may go through a worker.
+    fn through(&self, worker: WorkerId) -> Told {
+        match self.workers.get(&worker).map(|worker| worker.status) {
+            None | Some(WorkerStatus::Stopped) => Err("WorkerStopped"),
+            Some(WorkerStatus::Suspended) => Err("WorkerSuspended"),
+            Some(WorkerStatus::Ready) => Ok(()),
         }
     }
 
-    async fn settle(
-        &self,
-        delivery: Delivery<Value>,
-        settlement: Settlement,
-    ) -> Result<(), Unsettled<Value>> {
-        let id = delivery.id();
-        match settlement {
-            Settlement::Ack => delivery.ack(self.store).await,
-            Settlement::Archive => delivery.archive(self.store).await,
-            Settlement::RetryIn(Wait::None) => delivery.retry_in(Duration::ZERO, self.store).await,
-            Settlement::RetryIn(Wait::Long) => delivery.retry_in(LONG, self.store).await,
-            Settlement::DeadLetter => delivery.dead_letter("a reason", self.store).await,
-            Settlement::Nack => {
-                delivery.nack(self.store).await?;
-                // The policy's first wait could end within the test, on a slow machine.
-                sqlx::query("update pgqrs.messages set visible_at = visible_at + interval '1 hour' where id = $1")
-                    .bind(id.get())
-                    .execute(self.pool)
-                    .await
-                    .expect("the database is there");
-                Ok(())
-            }
+    pub(crate) fn send(
+        &mut self,
+        time: usize,
+        envelope: &Envelope,
+        messages: &[(MessageId, usize)],
+    ) -> Told<Vec<MessageId>> {
+        if let Some(producer) = envelope.producer {
+            self.through(producer)?;
         }
-    }
-
-    /// Does the same here and in the model, and compares what both give.
-    async fn step(&mut self, model: &mut Model, number: usize, step: Step) -> Checked {
-        let admin = pgqrs::admin(self.store);
-        let some = |which: Index| {
-            let known = model.known();
-            (!known.is_empty()).then(|| *which.get(&known))
-        };
-        match step {
-            Step::Send {
-                priority,
-                messages,
-                delayed,
-            } => {
-                let payloads: Vec<_> = (model.sent..model.sent + messages).collect();
-                let enqueue = pgqrs::enqueue()
-                    .messages(&payloads)
-                    .to("tasks")
-                    .priority(priority);
-                let ids = match delayed {
-                    true => enqueue.delay(LONG).execute(self.store).await,
-                    false => enqueue.execute(self.store).await,
-                };
-                let visible = match delayed {
+        let queue = self.queue(envelope.queue)?;
+        for (id, payload) in messages {
+            let entry = Entry {
+                priority: envelope.priority,
+                payload: *payload,
+                attempt: 0,
+                visible: match envelope.delayed {
                     true => Visible::Later,
-                    false => Visible::Since(number),
-                };
-                for (id, payload) in ids.map_err(failed)?.into_iter().zip(payloads) {
-                    let (attempt, lease, worker) = (0, None, false);
-                    let entry = Entry {
-                        priority,
-                        payload,
-                        attempt,
-                        visible,
-                        lease,
-                        worker,
-                    };
-                    model.messages.insert(id, entry);
+                    false => Visible::Since(time),
+                },
+                lease: None,
+                producer: envelope.producer,
+                consumer: None,
+            };
+            queue.messages.insert(*id, entry);
+        }
+        Ok(messages.iter().map(|(id, _)| *id).collect())
+    }
+
+    /// One statement of a claim, and whether it stopped at its limit. What it buries counts for that.
+    fn claim_once(
+        &mut self,
+        time: usize,
+        queue: &str,
+        consumer: Option<WorkerId>,
+        limit: usize,
+    ) -> Told<(Vec<Delivered>, bool)> {
+        if let Some(consumer) = consumer {
+            self.through(consumer)?;
+        }
+        let queue = self.queue(queue)?;
+        let ready: Vec<_> = queue.ready().into_iter().take(limit).collect();
+        let full = ready.len() == limit;
+        let (mut claimed, mut buried) = (Vec::new(), 0);
+        for id in ready {
+            let max_attempts = queue.max_attempts;
+            let Some(entry) = queue.messages.get_mut(&id) else {
+                continue;
+            };
+            // Its consumers crashed without a word.
+            if entry.attempt >= max_attempts {
+                queue.bury(id, USED_UP);
+                buried += 1;
+                continue;
+            }
+            entry.attempt += 1;
+            (entry.visible, entry.lease, entry.consumer) = (Visible::Later, Some(time), consumer);
+            claimed.push((id, entry.attempt, entry.payload));
+        }
+        let again = claimed.iter().filter(|(_, attempt, _)| *attempt > 1);
+        self.happened("delivered again", again.count());
+        self.happened("several delivered at once", usize::from(claimed.len() > 1));
+        self.happened("buried by a claim", buried);
+        Ok((claimed, full))
+    }
+
+    /// What a claim gives, in order; and how things are between its statements, last first: it goes on where one
+    /// has nothing to give, since all that it took had their attempts used up.
+    pub(crate) fn claim(
+        &mut self,
+        time: usize,
+        queue: &str,
+        consumer: Option<WorkerId>,
+        limit: usize,
+    ) -> (Told<Vec<Delivered>>, Vec<Self>) {
+        let mut between = Vec::new();
+        loop {
+            match self.claim_once(time, queue, consumer, limit) {
+                Ok((claimed, full)) if claimed.is_empty() && full => {
+                    between.insert(0, self.clone())
                 }
-                model.sent += messages;
-            }
-            Step::Claim { limit, worker } => {
-                let dequeue = match worker {
-                    true => pgqrs::dequeue().worker(self.consumer),
-                    false => pgqrs::dequeue().from("tasks"),
-                };
-                let claim = dequeue.limit(limit).lease(LONG).execute(self.store);
-                let claimed = claim.await.map_err(failed)?;
-                let told = claimed.iter().map(|delivery| {
-                    let payload = delivery.raw_payload().parse().unwrap_or(usize::MAX);
-                    (delivery.id(), delivery.attempt(), payload)
-                });
-                prop_assert_eq!(told.collect::<Vec<_>>(), model.claim(number, limit, worker));
-                self.at_hand
-                    .extend(claimed.into_iter().map(|delivery| (number, delivery)));
-            }
-            Step::Settle(which, settlement) => {
-                let Some((claim, delivery)) = self.take(which) else {
-                    return Ok(());
-                };
-                let id = delivery.id();
-                match self.settle(delivery, settlement).await {
-                    Ok(()) => {
-                        prop_assert!(model.holds(id, claim), "it was lost");
-                        model.settle(number, id, settlement);
-                        model.happened("settled", 1);
-                    }
-                    Err(unsettled) => {
-                        let lost = matches!(unsettled.error(), Error::LeaseLost { .. });
-                        prop_assert!(lost, "{:?}", unsettled);
-                        prop_assert!(!model.holds(id, claim), "it was held");
-                        model.happened("settled too late", 1);
-                    }
-                }
-            }
-            Step::Extend(which) => {
-                let Some((claim, delivery)) = self.take(which) else {
-                    return Ok(());
-                };
-                let extended = delivery.extend(LONG * 2).await.is_ok();
-                prop_assert_eq!(extended, model.holds(delivery.id(), claim));
-                model.happened(
-                    if extended {
-                        "extended"
-                    } else {
-                        "extended too late"
-                    },
-                    1,
-                );
-                if let Some(entry) = model.messages.get_mut(&delivery.id())
-                    && extended
-                {
-                    entry.visible = Visible::Later;
-                }
-                self.at_hand.push((claim, delivery));
-            }
-            Step::Crash(which) => drop(self.take(which)),
-            Step::TimePasses(which) => {
-                let waiting = model.messages.iter_mut();
-                let mut waiting: Vec<_> = waiting
-                    .filter(|(_, entry)| entry.visible == Visible::Later)
-                    .collect();
-                if waiting.is_empty() {
-                    return Ok(());
-                }
-                let (id, entry) = waiting.swap_remove(which.index(waiting.len()));
-                expire(self.pool, *id).await.map_err(failed)?;
-                entry.visible = Visible::Since(number);
-            }
-            Step::Release => {
-                let released = admin.release(self.consumer.id()).await.map_err(failed)?;
-                prop_assert_eq!(released, model.release(number));
-                model.happened("released", usize::from(released > 0));
-            }
-            Step::Cancel(which) => {
-                let Some(id) = some(which) else { return Ok(()) };
-                let cancelled = admin.cancel("tasks", id).await.map_err(failed)?;
-                prop_assert_eq!(cancelled, model.is_free(id));
-                model.happened(
-                    if cancelled {
-                        "cancelled"
-                    } else {
-                        "neither moved nor cancelled"
-                    },
-                    1,
-                );
-                if cancelled {
-                    model.messages.remove(&id);
-                }
-            }
-            Step::Reschedule(which, wait) => {
-                let Some(id) = some(which) else { return Ok(()) };
-                let days = if wait == Wait::Long { 1 } else { -1 };
-                let time = chrono::Utc::now() + TimeDelta::days(days);
-                let moved = admin.reschedule("tasks", id, time).await.map_err(failed)?;
-                prop_assert_eq!(moved, model.is_free(id));
-                model.happened(
-                    if moved {
-                        "moved"
-                    } else {
-                        "neither moved nor cancelled"
-                    },
-                    1,
-                );
-                if let Some(entry) = model.messages.get_mut(&id)
-                    && moved
-                {
-                    entry.put_back(match wait {
-                        Wait::None => Visible::Since(number),
-                        Wait::Long => Visible::Later,
-                    });
-                }
-            }
-            Step::Requeue(which) => {
-                // Half of the time one that can be.
-                let dead: Vec<_> = model.dead.keys().copied().collect();
-                let Some(id) = (match which.index(2) {
-                    0 if !dead.is_empty() => Some(*which.get(&dead)),
-                    _ => some(which),
-                }) else {
-                    return Ok(());
-                };
-                let requeued = admin.requeue("tasks", id).await.map_err(failed)?;
-                prop_assert_eq!(requeued, model.requeue(number, id));
-                model.happened(if requeued { "requeued" } else { "not requeued" }, 1);
-            }
-            Step::RequeueAll => {
-                let requeued = admin.requeue_all("tasks", Duration::ZERO);
-                let ids: Vec<_> = model.dead.keys().copied().collect();
-                prop_assert_eq!(requeued.await.map_err(failed)?, ids.len() as u64);
-                for id in ids {
-                    model.requeue(number, id);
-                }
+                Ok((claimed, _)) => return (Ok(claimed), between),
+                Err(refused) => return (Err(refused), between),
             }
         }
-        prop_assert_eq!(self.tables().await.map_err(failed)?, model.tables());
+    }
+
+    /// Whether the delivery of that claim still holds its message.
+    pub(crate) fn holds(&self, queue: &str, id: MessageId, claim: usize) -> bool {
+        let queue = self.queues.get(queue);
+        let entry = queue.and_then(|queue| queue.messages.get(&id));
+        entry.is_some_and(|entry| entry.lease == Some(claim))
+    }
+
+    pub(crate) fn settle(
+        &mut self,
+        time: usize,
+        (queue, id, claim): (&str, MessageId, usize),
+        settlement: Settlement,
+    ) -> Told {
+        if !self.holds(queue, id, claim) {
+            self.happened("settled too late", 1);
+            return Err("LeaseLost");
+        }
+        let queue = self.queue(queue)?;
+        let max_attempts = queue.max_attempts;
+        let Some(entry) = queue.messages.get_mut(&id) else {
+            return Err("LeaseLost");
+        };
+        let used_up = entry.attempt >= max_attempts;
+        let mut what = "settled";
+        match settlement {
+            Settlement::Ack => drop(queue.messages.remove(&id)),
+            Settlement::Archive => {
+                queue.archive.insert(id, entry.clone());
+                queue.messages.remove(&id);
+            }
+            Settlement::DeadLetter => queue.bury(id, "a reason"),
+            Settlement::Nack | Settlement::RetryIn(_) if used_up => {
+                queue.bury(id, USED_UP);
+                what = "buried after a failure";
+            }
+            Settlement::RetryIn(Wait::None) => entry.put_back(Visible::Since(time)),
+            Settlement::Nack | Settlement::RetryIn(Wait::Long) => entry.put_back(Visible::Later),
+        }
+        self.happened(what, 1);
         Ok(())
     }
-}
 
-/// Gives what has happened.
-async fn check(
-    pool: &PgPool,
-    store: &Store,
-    consumer: &Consumer,
-    steps: Vec<Step>,
-) -> Checked<BTreeMap<&'static str, usize>> {
-    sqlx::query("truncate pgqrs.messages, pgqrs.dead_letters, pgqrs.archive")
-        .execute(pool)
-        .await
-        .map_err(failed)?;
-    let (mut model, at_hand) = (Model::default(), Vec::new());
-    let mut queue = Queue {
-        pool,
-        store,
-        consumer,
-        at_hand,
-    };
-    for (number, step) in steps.into_iter().enumerate() {
-        queue.step(&mut model, number, step).await?;
+    pub(crate) fn extend(&mut self, (queue, id, claim): (&str, MessageId, usize)) -> Told {
+        if !self.holds(queue, id, claim) {
+            self.happened("extended too late", 1);
+            return Err("LeaseLost");
+        }
+        self.happened("extended", 1);
+        if let Some(entry) = self.queue(queue)?.messages.get_mut(&id) {
+            entry.visible = Visible::Later;
+        }
+        Ok(())
     }
-    // All that is left, in order.
-    let everything = Step::Claim {
-        limit: 10_000,
-        worker: false,
-    };
-    queue.step(&mut model, usize::MAX, everything).await?;
-    Ok(model.happened)
-}
 
-/// `PROPTEST_CASES` says how many, 64 unless told. To see a failure again, set `PROPTEST_RNG_SEED` to what
-/// the test has printed.
-#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn whatever_is_done_the_queue_is_as_its_model(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
-    let options = QueueOptions::builder().max_attempts(MAX_ATTEMPTS).build();
-    pgqrs::admin(&store)
-        .configure_queue("tasks", options)
-        .await?;
-    let consumer = pgqrs::consumer("my-service", 3001, "tasks")
-        .create(&store)
-        .await?;
-    let mut config = Config {
-        failure_persistence: None,
-        ..Config::default()
-    };
-    if env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = 64;
+    /// All that is ready is handled by a consumer of its own, which ends then.
+    pub(crate) fn run(
+        &mut self,
+        time: usize,
+        queue: &'static str,
+        worker: WorkerId,
+        verdict: impl Fn(usize) -> Settlement,
+    ) -> Told {
+        self.register(WorkerKind::Consumer, queue, 0, Some(worker))?;
+        let (claimed, _) = self.claim(time, queue, Some(worker), usize::MAX);
+        for (id, _, payload) in claimed? {
+            self.settle(time, (queue, id, time), verdict(payload))?;
+            self.happened("handled by a loop", 1);
+        }
+        self.step(worker, Transition::Shutdown)
     }
-    if config.rng_seed == RngSeed::Random {
-        config.rng_seed = RngSeed::Fixed(rand::random());
+
+    fn is_free(&self, queue: &str, id: MessageId) -> bool {
+        let queue = self.queues.get(queue);
+        let entry = queue.and_then(|queue| queue.messages.get(&id));
+        entry.is_some_and(|entry| !entry.is_held())
     }
-    println!("PROPTEST_RNG_SEED: {:?}", config.rng_seed);
-    let cases = config.cases;
-    // Proptest knows nothing of futures: it has a thread of its own, which waits for what runs here.
-    let runtime = tokio::runtime::Handle::current();
-    let run = tokio::task::spawn_blocking(move || {
-        let happened = Mutex::new(BTreeMap::new());
-        let outcome = TestRunner::new(config).run(&steps(), |steps| {
-            let case = runtime.block_on(check(&pool, &store, &consumer, steps))?;
-            let mut happened = happened.lock().expect("not poisoned");
-            for (what, times) in case {
-                *happened.entry(what).or_insert(0) += times;
-            }
-            Ok(())
+
+    pub(crate) fn cancel(&mut self, queue: &str, id: MessageId) -> Told<bool> {
+        let free = self.is_free(queue, id);
+        if let Some(queue) = self.queues.get_mut(queue)
+            && free
+        {
+            queue.messages.remove(&id);
+        }
+        self.happened(if free { "cancelled" } else { "not cancelled" }, 1);
+        Ok(free)
+    }
+
+    pub(crate) fn reschedule(
+        &mut self,
+        time: usize,
+        queue: &str,
+        id: MessageId,
+        wait: Wait,
+    ) -> Told<bool> {
+        let free = self.is_free(queue, id);
+        if let Some(queue) = self.queues.get_mut(queue)
+            && let Some(entry) = queue.messages.get_mut(&id)
+            && free
+        {
+            entry.put_back(match wait {
+                Wait::None => Visible::Since(time),
+                Wait::Long => Visible::Later,
+            });
+        }
+        self.happened(if free { "moved" } else { "not moved" }, 1);
+        Ok(free)
+    }
+
+    pub(crate) fn requeue(&mut self, time: usize, queue: &str, id: MessageId) -> Told<bool> {
+        let revived = self.queue(queue)?.revive(time, id);
+        self.happened(if revived { "requeued" } else { "not requeued" }, 1);
+        Ok(revived)
+    }
+
+    pub(crate) fn requeue_all(&mut self, time: usize, queue: &str) -> Told<u64> {
+        let queue = self.queue(queue)?;
+        let dead: Vec<_> = queue.dead.keys().copied().collect();
+        for id in &dead {
+            queue.revive(time, *id);
+        }
+        Ok(dead.len() as u64)
+    }
+
+    pub(crate) fn purge(&mut self, queue: &str, place: Place) -> Told<u64> {
+        let queue = self.queue(queue)?;
+        let purged = match place {
+            Place::Queue => std::mem::take(&mut queue.messages).len(),
+            Place::DeadLetters => std::mem::take(&mut queue.dead).len(),
+            Place::Archive => std::mem::take(&mut queue.archive).len(),
+        };
+        self.happened("purged", purged);
+        Ok(purged as u64)
+    }
+
+    pub(crate) fn create_queue(&mut self, queue: &'static str) -> Told {
+        if self.queues.contains_key(queue) {
+            return Err("QueueExists");
+        }
+        self.queues.insert(queue, Queue::new());
+        Ok(())
+    }
+
+    pub(crate) fn delete_queue(&mut self, queue: &str) -> Told {
+        if !self.queue(queue)?.messages.is_empty() {
+            return Err("QueueNotEmpty");
+        }
+        self.queues.remove(queue);
+        self.workers.retain(|_, worker| worker.queue != queue);
+        self.happened("a queue deleted", 1);
+        Ok(())
+    }
+
+    pub(crate) fn configure(&mut self, queue: &str, max_attempts: u32) -> Told {
+        self.queue(queue)?.max_attempts = max_attempts;
+        Ok(())
+    }
+
+    /// `id` is what the database has given, if it has.
+    pub(crate) fn register(
+        &mut self,
+        kind: WorkerKind,
+        queue: &'static str,
+        port: u16,
+        id: Option<WorkerId>,
+    ) -> Told {
+        self.queue(queue)?;
+        let is_same = |worker: &Worker| {
+            (worker.kind, worker.queue, worker.port) == (kind, queue, port)
+                && worker.status != WorkerStatus::Stopped
+        };
+        if port != 0 && self.workers.values().any(is_same) {
+            return Err("WorkerExists");
+        }
+        if let Some(id) = id {
+            let status = WorkerStatus::Ready;
+            let worker = Worker {
+                kind,
+                queue,
+                port,
+                status,
+            };
+            self.workers.insert(id, worker);
+        }
+        Ok(())
+    }
+
+    /// As told to a worker's handle. Others are told that there is none, where it has none to stop.
+    pub(crate) fn step(&mut self, worker: WorkerId, transition: Transition) -> Told {
+        let Some(worker) = self.workers.get_mut(&worker) else {
+            return Err("WorkerStopped");
+        };
+        worker.status = match (transition, worker.status) {
+            (Transition::Suspend, WorkerStatus::Ready) => WorkerStatus::Suspended,
+            (Transition::Resume, WorkerStatus::Suspended) => WorkerStatus::Ready,
+            (Transition::Shutdown, _) => WorkerStatus::Stopped,
+            _ => return Err("InvalidTransition"),
+        };
+        self.happened("a worker's step", 1);
+        Ok(())
+    }
+
+    pub(crate) fn heartbeat(&self, worker: WorkerId) -> Told {
+        match self.status(worker) {
+            WorkerStatus::Stopped => Err("WorkerStopped"),
+            WorkerStatus::Ready | WorkerStatus::Suspended => Ok(()),
+        }
+    }
+
+    /// One that is gone is stopped.
+    pub(crate) fn status(&self, worker: WorkerId) -> WorkerStatus {
+        let worker = self.workers.get(&worker);
+        worker.map_or(WorkerStatus::Stopped, |worker| worker.status)
+    }
+
+    pub(crate) fn remove_worker(&mut self, worker: WorkerId) -> Told {
+        let removed = self.workers.remove(&worker);
+        removed.map(drop).ok_or("WorkerNotFound")
+    }
+
+    pub(crate) fn remove_ended_workers(&mut self) -> Told<u64> {
+        let before = self.workers.len();
+        self.workers
+            .retain(|_, worker| worker.status != WorkerStatus::Stopped);
+        Ok((before - self.workers.len()) as u64)
+    }
+
+    /// The messages that a worker holds, by key.
+    pub(crate) fn held(&self, worker: WorkerId) -> Told<Vec<MessageId>> {
+        let found = self.workers.get(&worker).ok_or("WorkerNotFound")?;
+        let entries = self
+            .queues
+            .get(found.queue)
+            .map(|queue| queue.messages.iter());
+        let held = entries.into_iter().flatten();
+        let held = held.filter(|(_, entry)| entry.is_held() && entry.consumer == Some(worker));
+        Ok(held.map(|(id, _)| *id).collect())
+    }
+
+    pub(crate) fn release(&mut self, time: usize, worker: WorkerId) -> Told<u64> {
+        let held = self.held(worker)?;
+        let messages = self
+            .queues
+            .values_mut()
+            .flat_map(|queue| &mut queue.messages);
+        for (_, entry) in messages.filter(|(id, _)| held.contains(id)) {
+            entry.put_back(Visible::Since(time));
+        }
+        self.happened("released", held.len());
+        Ok(held.len() as u64)
+    }
+
+    /// Any message that there ever was and that is not done for good.
+    pub(crate) fn known(&self) -> Vec<(&'static str, MessageId)> {
+        let of = |(name, queue): (&&'static str, &Queue)| {
+            let known = queue.messages.keys().chain(queue.dead.keys());
+            let known = known.chain(queue.archive.keys());
+            known.map(|id| (*name, *id)).collect::<Vec<_>>()
+        };
+        self.queues.iter().flat_map(of).collect()
+    }
+
+    pub(crate) fn dead(&self) -> Vec<(&'static str, MessageId)> {
+        let of = |(name, queue): (&&'static str, &Queue)| {
+            queue.dead.keys().map(|id| (*name, *id)).collect::<Vec<_>>()
+        };
+        self.queues.iter().flat_map(of).collect()
+    }
+
+    /// Those who wait: for their time, or for their lease to run out.
+    pub(crate) fn waiting(&self) -> Vec<(&'static str, MessageId)> {
+        let of = |(name, queue): (&&'static str, &Queue)| {
+            let entries = queue.messages.iter();
+            let waiting = entries.filter(|(_, entry)| entry.visible == Visible::Later);
+            waiting.map(|(id, _)| (*name, *id)).collect::<Vec<_>>()
+        };
+        self.queues.iter().flat_map(of).collect()
+    }
+
+    pub(crate) fn time_passes(&mut self, time: usize, queue: &str, id: MessageId) {
+        if let Some(queue) = self.queues.get_mut(queue)
+            && let Some(entry) = queue.messages.get_mut(&id)
+        {
+            entry.visible = Visible::Since(time);
+        }
+    }
+
+    /// Ready, delayed, leased; dead letters; and the attempts that there are.
+    pub(crate) fn counts(&mut self, queue: &str) -> Told<(u64, u64, u64, u64, u32)> {
+        let queue = self.queue(queue)?;
+        let count = |state| {
+            let entries = queue.messages.values();
+            entries.filter(|entry| entry.state() == state).count() as u64
+        };
+        Ok((
+            queue.ready().len() as u64,
+            count("delayed"),
+            count("leased"),
+            queue.dead.len() as u64,
+            queue.max_attempts,
+        ))
+    }
+
+    /// What administration lists of a queue. One that doesn't exist has nothing.
+    pub(crate) fn list(&self, queue: &str) -> Told<Vec<String>> {
+        let Some(queue) = self.queues.get(queue) else {
+            return Ok(Vec::new());
+        };
+        let messages = queue.messages.iter().map(|(id, entry)| {
+            let (attempt, held, payload) = (entry.attempt, entry.is_held(), entry.payload);
+            format!("message {id} {attempt} {held} {payload}")
         });
-        outcome.map(|()| happened.into_inner().expect("not poisoned"))
-    });
-    let happened = run.await?.map_err(|failure| failure.to_string())?;
-    println!("{happened:#?}");
-    // Otherwise the steps would be of no use.
-    assert!(cases < 64 || happened.values().all(|times| *times > 0));
-    Ok(())
+        let dead = queue.dead.iter().map(|(id, (entry, reason))| {
+            let (attempt, payload) = (entry.attempt, entry.payload);
+            format!("dead {id} {attempt} {payload} {reason}")
+        });
+        let archive = queue
+            .archive
+            .iter()
+            .map(|(id, entry)| format!("archived {id} {} {}", entry.attempt, entry.payload));
+        Ok(messages.chain(dead).chain(archive).collect())
+    }
+
+    /// All of it, a line each; and in which order messages come.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (name, queue) in &self.queues {
+            let ready = queue.ready().into_iter().map(|id| id.to_string());
+            let ready = ready.collect::<Vec<_>>().join(",");
+            lines.push(format!("queue {name} {} {ready}", queue.max_attempts));
+            for (id, entry) in &queue.messages {
+                let producer = entry.producer.map_or(0, WorkerId::get);
+                let consumer = entry.consumer.filter(|_| entry.is_held());
+                lines.push(format!(
+                    "message {id} {name} {} {} {} {producer} {}",
+                    entry.state(),
+                    entry.attempt,
+                    entry.payload,
+                    consumer.map_or(0, WorkerId::get),
+                ));
+            }
+            for (id, (entry, reason)) in &queue.dead {
+                let (attempt, payload) = (entry.attempt, entry.payload);
+                lines.push(format!("dead {id} {name} {attempt} {payload} {reason}"));
+            }
+            for (id, entry) in &queue.archive {
+                let (attempt, payload) = (entry.attempt, entry.payload);
+                lines.push(format!("archived {id} {name} {attempt} {payload}"));
+            }
+        }
+        for (id, worker) in &self.workers {
+            let (kind, queue, status) = (worker.kind, worker.queue, worker.status);
+            lines.push(format!("worker {id} {kind} {queue} {status}"));
+        }
+        lines.sort_unstable();
+        lines
+    }
 }
+
+/// The same, as the database has it. Messages without a queue are told of too.
+pub(crate) const LINES: &str = r#"
+    select line from (
+        select concat_ws(' ', 'queue', name, max_attempts, (
+                select coalesce(string_agg(m.id::text, ',' order by m.priority, m.visible_at, m.id), '')
+                from pgqrs.messages m where m.queue_id = q.id and m.visible_at <= clock_timestamp()
+            )) as line
+            from pgqrs.queues q
+        union all select concat_ws(' ', 'message', m.id, coalesce(q.name, 'nowhere'),
+                case when visible_at > clock_timestamp()
+                    then case when lease_token is not null then 'leased' else 'delayed' end
+                    else case when lease_token is not null then 'given-up' else 'ready' end end,
+                attempt, payload::text, coalesce(producer_id, 0),
+                case when visible_at > clock_timestamp() and lease_token is not null
+                    then coalesce(consumer_id, 0) else 0 end)
+            from pgqrs.messages m left join pgqrs.queues q on q.id = m.queue_id
+        union all select concat_ws(' ', 'dead', d.id, coalesce(q.name, 'nowhere'), attempt, payload::text, reason)
+            from pgqrs.dead_letters d left join pgqrs.queues q on q.id = d.queue_id
+        union all select concat_ws(' ', 'archived', a.id, coalesce(q.name, 'nowhere'), attempt, payload::text)
+            from pgqrs.archive a left join pgqrs.queues q on q.id = a.queue_id
+        union all select concat_ws(' ', 'worker', w.id, kind, coalesce(q.name, 'nowhere'), status)
+            from pgqrs.workers w left join pgqrs.queues q on q.id = w.queue_id
+    ) as lines
+    order by line collate "C""#;

@@ -1,0 +1,494 @@
+//! Random histories of all public calls, by several stores, beside a model: whatever is done, in whatever
+//! order, and whatever breaks meanwhile, the queues are as the model says.
+//!
+//! One call follows the other, so that the model can say what each is told. Where a fault strikes a call and
+//! leaves open what it did, the test looks: things must be as before the call, or as after it, and the model
+//! goes on with that. After a crash they may also be as before claims that had not reached the disk.
+
+mod calls;
+mod steps;
+
+use std::{
+    collections::BTreeMap,
+    env,
+    fmt::Debug,
+    mem,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use pgqrs::{ConnectOptions, Consumer, Delivery, Error, MessageId, Producer, Store};
+use proptest::{
+    prelude::*,
+    test_runner::{Config, RngSeed, TestRunner},
+};
+use serde_json::Value;
+use sqlx::PgPool;
+use tokio::task::JoinHandle;
+
+use self::steps::{Call, Step, Trouble, Way, histories};
+use crate::{
+    model::{LINES, Told, World},
+    support::{TestResult, connect, faults::Faults, server::Server, until},
+};
+
+/// The last one is not there in the beginning.
+const QUEUES: [&str; 3] = ["tasks", "emails", "reports"];
+const STORES: usize = 3;
+
+type Checked<T = ()> = Result<T, TestCaseError>;
+
+fn failed(error: impl std::fmt::Display) -> TestCaseError {
+    TestCaseError::fail(error.to_string())
+}
+
+/// An error's variant.
+fn name(error: &Error) -> String {
+    let debug = format!("{error:?}");
+    debug
+        .chars()
+        .take_while(|letter| letter.is_alphanumeric())
+        .collect()
+}
+
+/// What it takes to break things.
+#[derive(Clone)]
+struct Nemesis {
+    server: Arc<Server>,
+    proxy: Faults,
+}
+
+impl Nemesis {
+    fn url(&self) -> String {
+        let port = self.proxy.port();
+        format!("postgres://postgres@127.0.0.1:{port}/postgres")
+    }
+
+    async fn connect(&self) -> pgqrs::Result<Store> {
+        let options = ConnectOptions::builder()
+            .url(self.url())
+            .max_connections(3)
+            .acquire_timeout(Duration::from_secs(5))
+            .retry_for(Duration::from_secs(25));
+        pgqrs::connect_with(options.build()).await
+    }
+}
+
+/// How things may be.
+struct Base {
+    world: World,
+    /// Whether something is undone that a call was told of.
+    undone: bool,
+}
+
+/// A delivery at hand: its queue, the number of its claim, and itself.
+type Held = (&'static str, usize, Delivery<Value>);
+
+/// The queues as they are, and those who work with them.
+struct History {
+    /// Past the proxy.
+    direct: PgPool,
+    stores: Vec<Store>,
+    nemesis: Option<Nemesis>,
+    world: World,
+    /// How things were before each of the last changes that a crash of the server can undo.
+    undoable: Vec<World>,
+    /// Counts the calls.
+    time: usize,
+    sent: usize,
+    at_hand: Vec<Held>,
+    producers: Vec<Producer>,
+    consumers: Vec<Consumer>,
+    /// What happens beside the call.
+    beside: Option<JoinHandle<Result<(), String>>>,
+    /// Whether connections may be broken, so that calls may fail.
+    shaken: bool,
+    /// Whether the server has crashed since things were looked at.
+    crashed: bool,
+}
+
+impl History {
+    fn new(direct: PgPool, stores: Vec<Store>, nemesis: Option<Nemesis>) -> Self {
+        Self {
+            direct,
+            stores,
+            // What a case before has broken is still broken.
+            shaken: nemesis.is_some(),
+            nemesis,
+            world: World::default(),
+            undoable: Vec::new(),
+            time: 0,
+            sent: 0,
+            at_hand: Vec::new(),
+            producers: Vec::new(),
+            consumers: Vec::new(),
+            beside: None,
+            crashed: false,
+        }
+    }
+
+    /// Gives what has happened.
+    async fn check(mut self, steps: Vec<Step>) -> Checked<BTreeMap<&'static str, usize>> {
+        sqlx::query(
+            "truncate pgqrs.queues, pgqrs.messages, pgqrs.dead_letters, pgqrs.archive, pgqrs.workers",
+        )
+        .execute(&self.direct)
+        .await
+        .map_err(failed)?;
+        for step in steps {
+            self.step(step).await?;
+        }
+        // All that is left, in order; by stores that have read nothing yet.
+        for queue in QUEUES {
+            let way = Way::Queue(queue);
+            let limit = 10_000;
+            let (store, call) = (0, Call::Claim { way, limit });
+            let trouble = None;
+            self.step(Step {
+                store,
+                call,
+                trouble,
+            })
+            .await?;
+        }
+        Ok(self.world.happened)
+    }
+
+    async fn step(&mut self, step: Step) -> Checked {
+        self.time += 1;
+        let Step {
+            store,
+            call,
+            trouble,
+        } = step;
+        if let Some(trouble) = trouble {
+            // A loop goes on by itself, and nobody could say how often it has tried.
+            let beside = !matches!(call, Call::Run(_));
+            self.trouble(trouble, beside).await?;
+        }
+        let store = self.stores[store].clone();
+        self.call(&store, call).await
+    }
+
+    async fn trouble(&mut self, trouble: Trouble, may_be_beside: bool) -> Checked {
+        let Some(nemesis) = self.nemesis.clone() else {
+            return Ok(());
+        };
+        let (direct, is_beside, what) = (
+            self.direct.clone(),
+            may_be_beside,
+            match trouble {
+                Trouble::Strike(..) => "a connection struck",
+                Trouble::Terminate { .. } => "all sessions ended",
+                Trouble::Restart { mode: "fast", .. } => "the server restarted",
+                Trouble::Restart { .. } => "the server crashed",
+            },
+        );
+        self.world.happened(what, 1);
+        let (happens, beside): (JoinHandle<Result<(), String>>, bool) = match trouble {
+            Trouble::Strike(fault, bytes) => {
+                if is_beside {
+                    nemesis.proxy.order(fault, bytes);
+                }
+                return Ok(());
+            }
+            Trouble::Terminate { beside } => (
+                tokio::spawn(async move {
+                    let all = "select pg_terminate_backend(pid) from pg_stat_activity
+                               where application_name = 'pgqrs'";
+                    let ended = sqlx::query(all).execute(&direct).await;
+                    ended.map(drop).map_err(|error| error.to_string())
+                }),
+                beside,
+            ),
+            Trouble::Restart { mode, beside } => {
+                self.crashed = mode == "immediate";
+                if !self.crashed {
+                    // It writes all down before it ends.
+                    self.undoable.clear();
+                }
+                let restart = async move {
+                    let restarted = nemesis.server.restart_beside(mode).await;
+                    restarted.map_err(|error| error.to_string())
+                };
+                (tokio::spawn(restart), beside)
+            }
+        };
+        self.beside = Some(happens);
+        if !(beside && is_beside) {
+            let worlds = self.bases();
+            self.adopt(worlds, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Until all is over that the last call began and that breaks.
+    async fn calm(&mut self) -> Checked {
+        if let Some(beside) = self.beside.take() {
+            beside.await.map_err(failed)?.map_err(failed)?;
+        }
+        let (Some(nemesis), true) = (&self.nemesis, self.shaken) else {
+            return Ok(());
+        };
+        nemesis.proxy.peace();
+        // What was on its way when a connection broke may still be under way: sessions live a little longer
+        // than their clients' connections.
+        until("the server has done what it was asked", async || {
+            let sessions: Result<(i64, i64), _> = sqlx::query_as(
+                "select count(*), count(*) filter (where state is distinct from 'idle')
+                 from pg_stat_activity where application_name = 'pgqrs'",
+            )
+            .fetch_one(&self.direct)
+            .await;
+            let live = i64::try_from(nemesis.proxy.live()).unwrap_or(i64::MAX);
+            sessions.is_ok_and(|(all, busy)| all <= live && busy == 0)
+        })
+        .await;
+        Ok(())
+    }
+
+    async fn lines(&self) -> Checked<Vec<String>> {
+        sqlx::query_scalar(LINES)
+            .fetch_all(&self.direct)
+            .await
+            .map_err(failed)
+    }
+
+    /// How things may have been just before a call: as they are known to be; or, where the server has crashed
+    /// meanwhile, as before claims that had not reached the disk.
+    fn bases(&mut self) -> Vec<Base> {
+        let mut bases = vec![Base {
+            world: self.world.clone(),
+            undone: false,
+        }];
+        if self.crashed {
+            let undone = mem::take(&mut self.undoable).into_iter().rev();
+            bases.extend(undone.map(|world| Base {
+                world,
+                undone: true,
+            }));
+        }
+        bases
+    }
+
+    /// Goes on with how things are: as the first of these worlds that fits.
+    async fn adopt(&mut self, mut worlds: Vec<Base>, is_asynchronous: bool) -> Checked {
+        self.calm().await?;
+        let crashed = mem::take(&mut self.crashed);
+        let lines = self.lines().await?;
+        let fits = |base: &Base| base.world.lines() == lines;
+        let Some(place) = worlds.iter().position(fits) else {
+            let expected: Vec<_> = worlds.iter().map(|base| base.world.lines()).collect();
+            return Err(failed(format!(
+                "things are none of what they may be after call {}: {lines:#?}\n{expected:#?}",
+                self.time
+            )));
+        };
+        let Base { world, undone } = worlds.swap_remove(place);
+        let before = mem::replace(&mut self.world, world);
+        self.world.happened = before.happened.clone();
+        if undone {
+            self.world.happened("claims undone by a crash", 1);
+            // They have read past what is ready again, and would find it a little later.
+            if let Some(nemesis) = &self.nemesis {
+                for store in &mut self.stores {
+                    *store = nemesis.connect().await.map_err(failed)?;
+                }
+            }
+        } else if before.lines() != lines {
+            match is_asynchronous && !crashed {
+                true => self.undoable.push(before),
+                false => self.undoable.clear(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares what a call was told with what the model says, and what it did.
+    async fn compare<T: PartialEq + Debug>(
+        &mut self,
+        told: Result<T, Error>,
+        effect: impl Fn(&mut World) -> Told<T>,
+    ) -> Checked {
+        let effect = |world: &mut World| (effect(world), Vec::new());
+        self.compare_all(told, effect, false).await
+    }
+
+    /// `effect` gives besides how things are between its statements, last first.
+    async fn compare_all<T: PartialEq + Debug>(
+        &mut self,
+        told: Result<T, Error>,
+        effect: impl Fn(&mut World) -> (Told<T>, Vec<World>),
+        is_asynchronous: bool,
+    ) -> Checked {
+        let crashed = self.crashed;
+        let mut worlds = Vec::new();
+        let told = told.map_err(|error| (self.leaves_open(&error), name(&error), error));
+        let what = match &told {
+            Ok(_) => "told",
+            Err((true, ..)) => "left open",
+            Err(_) => "refused",
+        };
+        let (mut expectations, mut happened, mut rest) = (Vec::new(), None, Vec::new());
+        for base in self.bases() {
+            let (mut after, undone) = (base.world.clone(), base.undone);
+            let (expected, between) = effect(&mut after);
+            let as_expected = match (&told, &expected) {
+                (Err((true, ..)), _) => true,
+                (Ok(told), Ok(expected)) => told == expected,
+                (Err((_, told, _)), Err(expected)) => told == expected,
+                _ => false,
+            };
+            expectations.push(expected);
+            if !as_expected {
+                rest.push(Base {
+                    undone: true,
+                    ..base
+                });
+                continue;
+            }
+            happened.get_or_insert_with(|| after.happened.clone());
+            worlds.push(Base {
+                world: after,
+                undone,
+            });
+            // What is told is done. Only a claim that was told of can be undone.
+            if what == "left open" || crashed && is_asynchronous {
+                let between = between.into_iter().map(|world| Base { world, undone });
+                worlds.extend(between);
+                let undone = undone || what == "told";
+                worlds.push(Base { undone, ..base });
+            }
+        }
+        prop_assert!(
+            !worlds.is_empty(),
+            "call {} was told {:?}, and should have been {:?}; before it: {:#?}",
+            self.time,
+            told.map_err(|(_, _, error)| error),
+            expectations,
+            self.world.lines()
+        );
+        if what == "told" && crashed && is_asynchronous {
+            worlds.append(&mut rest);
+        }
+        if let (Some(happened), true) = (happened, what != "left open") {
+            self.world.happened = happened;
+        }
+        self.world.happened(what, 1);
+        self.adopt(worlds, is_asynchronous).await
+    }
+
+    /// Whether it says that something broke, and something may have.
+    fn leaves_open(&self, error: &Error) -> bool {
+        self.shaken && (error.is_retryable() || matches!(error, Error::OutcomeUnknown { .. }))
+    }
+
+    /// The ids of those that are stored; in order.
+    async fn stored(&mut self, payloads: &[usize]) -> Checked<Vec<MessageId>> {
+        self.calm().await?;
+        let payloads: Vec<_> = payloads.iter().map(usize::to_string).collect();
+        let ids: Vec<i64> = sqlx::query_scalar(
+            "select id from pgqrs.messages where payload::text = any ($1) order by payload::text::int",
+        )
+        .bind(payloads)
+        .fetch_all(&self.direct)
+        .await
+        .map_err(failed)?;
+        Ok(ids.into_iter().map(MessageId::from).collect())
+    }
+}
+
+/// `PROPTEST_CASES` says how many, `cases` unless told. To see a failure again, set `PROPTEST_RNG_SEED` to
+/// what the test has printed. Gives what has happened.
+async fn run_histories(
+    cases: u32,
+    direct: PgPool,
+    stores: Vec<Store>,
+    nemesis: Option<Nemesis>,
+) -> Result<BTreeMap<&'static str, usize>, Box<dyn std::error::Error>> {
+    let mut config = Config {
+        failure_persistence: None,
+        max_shrink_time: 60_000,
+        ..Config::default()
+    };
+    if env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = cases;
+    }
+    if config.rng_seed == RngSeed::Random {
+        config.rng_seed = RngSeed::Fixed(rand::random());
+    }
+    println!("PROPTEST_RNG_SEED: {:?}", config.rng_seed);
+    // Proptest knows nothing of futures: it has a thread of its own, which waits for what runs here.
+    let runtime = tokio::runtime::Handle::current();
+    let run = tokio::task::spawn_blocking(move || {
+        let happened = Mutex::new(BTreeMap::new());
+        let outcome = TestRunner::new(config).run(&histories(), |steps| {
+            let history = History::new(direct.clone(), stores.clone(), nemesis.clone());
+            let case = runtime.block_on(history.check(steps))?;
+            let mut happened = happened.lock().expect("not poisoned");
+            for (what, times) in case {
+                *happened.entry(what).or_insert(0) += times;
+            }
+            Ok(())
+        });
+        outcome.map(|()| happened.into_inner().expect("not poisoned"))
+    });
+    let happened = run.await?.map_err(|failure| failure.to_string())?;
+    println!("{happened:#?}");
+    Ok(happened)
+}
+
+/// What the histories are of no use without.
+fn assert_happened(happened: &BTreeMap<&'static str, usize>, what: &[&str]) {
+    // Fewer cases than usual may leave something out.
+    if env::var_os("PROPTEST_CASES").is_none() {
+        for what in what {
+            let times = happened.get(what).copied().unwrap_or(0);
+            assert!(times > 0, "never happened: {what}");
+        }
+    }
+}
+
+const USUAL: [&str; 10] = [
+    "told",
+    "refused",
+    "settled",
+    "settled too late",
+    "delivered again",
+    "several delivered at once",
+    "buried after a failure",
+    "handled by a loop",
+    "purged",
+    "a worker's step",
+];
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn whatever_is_done_the_queues_are_as_their_model(pool: PgPool) -> TestResult {
+    let mut stores = Vec::new();
+    for _ in 0..STORES {
+        stores.push(connect(&pool).await?);
+    }
+    let happened = run_histories(24, pool, stores, None).await?;
+    assert_happened(&happened, &USUAL);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_breaks_the_queues_are_as_their_model() -> TestResult {
+    let server = Arc::new(Server::start().await?);
+    let installed = ConnectOptions::builder().url(server.url()).install(true);
+    pgqrs::connect_with(installed.build()).await?;
+    // With pings: each restart breaks its connections.
+    let direct = PgPool::connect(&server.url()).await?;
+    let proxy = Faults::start("127.0.0.1", server.port(), 0).await?;
+    let nemesis = Nemesis { server, proxy };
+    let mut stores = Vec::new();
+    for _ in 0..STORES {
+        stores.push(nemesis.connect().await?);
+    }
+    let happened = run_histories(16, direct, stores, Some(nemesis)).await?;
+    assert_happened(&happened, &["told", "left open", "a connection struck"]);
+    let of = |what| happened.get(what).copied().unwrap_or(0);
+    assert!(of("told") > of("left open"));
+    Ok(())
+}

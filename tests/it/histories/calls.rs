@@ -1,0 +1,801 @@
+//! The calls of a history: each as it is made, beside what it does in the model.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::TimeDelta;
+use pgqrs::{
+    Delivery, Enqueued, Error, Executor, MessageId, Page, Priority, Producer, QueueOptions,
+    SchemaVersion, Store, Unsettled, Worker, WorkerFilter, WorkerId, WorkerKind, WorkerStatus,
+    ack_all,
+};
+use proptest::{prelude::*, sample::Index};
+use serde_json::Value;
+use sqlx::{Postgres, Transaction};
+
+use super::{
+    Base, Checked, Held, History, QUEUES, failed,
+    steps::{By, Call, On, Way, outcome, verdict},
+};
+use crate::{
+    model::{Envelope, LONG, Place, Settlement, Transition, Wait, World},
+    support::{expire, until_within},
+};
+
+impl History {
+    /// A send of these, with what it was told.
+    async fn compare_send(
+        &mut self,
+        envelope: Envelope,
+        payloads: Vec<usize>,
+        told: Result<Vec<MessageId>, Error>,
+        on: On,
+    ) -> Checked {
+        let time = self.time;
+        let stored = self.stored(&payloads).await?;
+        prop_assert!(
+            stored.is_empty() || stored.len() == payloads.len(),
+            "a part of it is stored: {:?}",
+            stored
+        );
+        let with_ids = |ids: &[MessageId]| -> Vec<_> {
+            ids.iter().copied().zip(payloads.iter().copied()).collect()
+        };
+        match (&told, on) {
+            (Err(Error::NotStored { .. }), _) => prop_assert!(stored.is_empty()),
+            (Err(Error::OutcomeUnknown { ids, .. }), _) if !stored.is_empty() => {
+                prop_assert_eq!(ids, &stored);
+            }
+            (Ok(ids), On::Rollback) => {
+                prop_assert!(stored.is_empty());
+                let (mut elsewhere, ids) = (self.world.clone(), ids.clone());
+                let expected = elsewhere.send(time, &envelope, &with_ids(&ids));
+                return self.compare(told, |_| expected.clone()).await;
+            }
+            // It has all the time that it takes, whatever breaks.
+            (Err(error), On::Store) => prop_assert!(!error.is_retryable(), "{:?}", error),
+            _ => {}
+        }
+        let messages = with_ids(&stored);
+        self.compare(told, |world| world.send(time, &envelope, &messages))
+            .await
+    }
+
+    fn new_payloads(&mut self, messages: usize) -> Vec<usize> {
+        self.sent += messages;
+        (self.sent - messages..self.sent).collect()
+    }
+
+    fn take(&mut self, which: Index) -> Option<Held> {
+        match self.at_hand.len() {
+            0 => None,
+            deliveries => Some(self.at_hand.swap_remove(which.index(deliveries))),
+        }
+    }
+
+    pub(super) async fn call(&mut self, store: &Store, call: Call) -> Checked {
+        match call {
+            Call::Send { .. } | Call::Import { .. } => self.call_sending(store, call).await,
+            Call::Claim { .. }
+            | Call::Settle(..)
+            | Call::AckAll(_)
+            | Call::Work { .. }
+            | Call::Extend(_)
+            | Call::Forget(_)
+            | Call::TimePasses(_)
+            | Call::Run(_) => self.call_receiving(store, call).await,
+            Call::Register(..)
+            | Call::Change(..)
+            | Call::Beat(_)
+            | Call::RemoveWorker(_)
+            | Call::RemoveEndedWorkers
+            | Call::Release(_) => self.call_about_workers(store, call).await,
+            _ => self.call_about_queues(store, call).await,
+        }
+    }
+
+    async fn call_sending(&mut self, store: &Store, call: Call) -> Checked {
+        match call {
+            Call::Send {
+                way,
+                priority,
+                messages,
+                delayed,
+                on,
+            } => {
+                let producer = match way {
+                    Way::Worker(which) if !self.producers.is_empty() => {
+                        Some(which.get(&self.producers).clone())
+                    }
+                    _ => None,
+                };
+                let queue = match (&producer, way) {
+                    (Some(producer), _) => known_name(producer.queue().as_str()),
+                    (None, Way::Queue(queue)) => queue,
+                    (None, Way::Worker(_)) => QUEUES[0],
+                };
+                let envelope = Envelope {
+                    queue,
+                    producer: producer.as_ref().map(|producer| producer.id()),
+                    priority,
+                    delayed,
+                };
+                let payloads = self.new_payloads(messages);
+                let sending = Sending {
+                    envelope,
+                    producer: producer.as_ref(),
+                    payloads: &payloads,
+                };
+                let told = match on {
+                    On::Store => sending.execute(store).await,
+                    On::Pool => sending.execute(store.pool()).await,
+                    On::Connection => match store.pool().acquire().await {
+                        Ok(mut connection) => sending.execute(&mut connection).await,
+                        Err(error) => Err(error.into()),
+                    },
+                    On::Commit | On::Rollback => {
+                        let whole = async {
+                            let mut tx = store.pool().begin().await?;
+                            let ids = sending.execute(&mut tx).await?;
+                            end(tx, on == On::Commit).await?;
+                            Ok(ids)
+                        };
+                        whole.await
+                    }
+                };
+                let told = told.map(|ids| ids.to_vec());
+                self.compare_send(envelope, payloads, told, on).await
+            }
+            Call::Import { queue, messages } => {
+                let envelope = Envelope {
+                    queue,
+                    producer: None,
+                    priority: Priority::Normal,
+                    delayed: false,
+                };
+                let payloads = self.new_payloads(messages);
+                let mut import = pgqrs::enqueue().to(queue).import(payloads.clone());
+                // Each chunk is a call of its own.
+                let mut left = &payloads[..];
+                loop {
+                    let next = import.next(store).await;
+                    let (told, chunk) = match next {
+                        Ok(None) => break,
+                        Ok(Some(ids)) => {
+                            let chunk = left.len().min(ids.len());
+                            (Ok(ids.to_vec()), chunk)
+                        }
+                        Err(error) => (Err(error), left.len().min(1_000)),
+                    };
+                    let over = told.is_err();
+                    let (chunk, rest) = left.split_at(chunk);
+                    self.compare_send(envelope, chunk.to_vec(), told, On::Store)
+                        .await?;
+                    self.time += 1;
+                    left = rest;
+                    if over {
+                        return Ok(());
+                    }
+                }
+                prop_assert!(left.is_empty());
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn call_receiving(&mut self, store: &Store, call: Call) -> Checked {
+        let time = self.time;
+        match call {
+            Call::Claim { way, limit } => {
+                let consumer = match &way {
+                    Way::Worker(which) if !self.consumers.is_empty() => {
+                        Some(which.get(&self.consumers))
+                    }
+                    _ => None,
+                };
+                let (queue, dequeue) = match (consumer, &way) {
+                    (Some(consumer), _) => (
+                        known_name(consumer.queue().as_str()),
+                        pgqrs::dequeue().worker(consumer),
+                    ),
+                    (None, Way::Queue(queue)) => (*queue, pgqrs::dequeue().from(*queue)),
+                    (None, Way::Worker(_)) => (QUEUES[0], pgqrs::dequeue().from(QUEUES[0])),
+                };
+                let consumer = consumer.map(|consumer| consumer.id());
+                let told = dequeue.limit(limit).lease(LONG).execute(store).await;
+                let told = told.map(|claimed| {
+                    let told = claimed
+                        .iter()
+                        .map(|delivery| (delivery.id(), delivery.attempt(), payload_of(delivery)));
+                    let told: Vec<_> = told.collect();
+                    let held = claimed.into_iter().map(|delivery| (queue, time, delivery));
+                    self.at_hand.extend(held);
+                    told
+                });
+                let effect = |world: &mut World| world.claim(time, queue, consumer, limit as usize);
+                self.compare_all(told, effect, true).await
+            }
+            Call::Settle(which, settlement, on) => {
+                let Some((queue, claim, delivery)) = self.take(which) else {
+                    return Ok(());
+                };
+                let id = delivery.id();
+                let mut rest = None;
+                let mut keep = |unsettled: Unsettled<Value>| {
+                    let error = unsettled.error().clone();
+                    rest = Some(unsettled.into_delivery());
+                    error
+                };
+                let told = match on {
+                    On::Store => settle(delivery, settlement, store).await.map_err(keep),
+                    On::Pool => settle(delivery, settlement, store.pool())
+                        .await
+                        .map_err(keep),
+                    On::Connection => match store.pool().acquire().await {
+                        Ok(mut connection) => settle(delivery, settlement, &mut connection)
+                            .await
+                            .map_err(keep),
+                        Err(error) => {
+                            rest = Some(delivery);
+                            Err(error.into())
+                        }
+                    },
+                    On::Commit | On::Rollback => match store.pool().begin().await {
+                        Ok(mut tx) => match settle(delivery, settlement, &mut tx).await {
+                            Ok(()) => end(tx, on == On::Commit).await,
+                            Err(unsettled) => Err(keep(unsettled)),
+                        },
+                        Err(error) => {
+                            rest = Some(delivery);
+                            Err(error.into())
+                        }
+                    },
+                };
+                let held = self.world.holds(queue, id, claim);
+                let rolled_back = on == On::Rollback && told.is_ok();
+                if settlement == Settlement::Nack && held && !rolled_back {
+                    self.calm().await?;
+                    // The policy's first wait could end within the test, on a slow machine.
+                    let later =
+                        "update pgqrs.messages set visible_at = visible_at + interval '1 hour'
+                                 where id = $1 and lease_token is null";
+                    let later = sqlx::query(later).bind(id.get());
+                    later.execute(&self.direct).await.map_err(failed)?;
+                }
+                // It was told that it isn't its own any more, or that nobody knows.
+                let lost = matches!(&told, Err(Error::LeaseLost { .. }));
+                if let (Some(delivery), false) = (rest, lost) {
+                    self.at_hand.push((queue, claim, delivery));
+                }
+                let leased = (queue, id, claim);
+                self.compare(told, |world| {
+                    let expected = world.clone().settle(time, leased, settlement);
+                    match rolled_back {
+                        true => expected,
+                        false => world.settle(time, leased, settlement),
+                    }
+                })
+                .await
+            }
+            Call::AckAll(many) => {
+                let many = self.at_hand.len().saturating_sub(many);
+                let batch = self.at_hand.split_off(many);
+                let leased: Vec<_> = batch
+                    .iter()
+                    .map(|(queue, claim, delivery)| (*queue, delivery.id(), *claim))
+                    .collect();
+                let deliveries = batch.into_iter().map(|(_, _, delivery)| delivery).collect();
+                let told = match ack_all(deliveries, store).await {
+                    Ok(lost) => Ok(lost),
+                    Err(unsettled) => {
+                        let error = unsettled.error().clone();
+                        let deliveries = unsettled.into_deliveries().into_iter();
+                        let again = deliveries.zip(&leased);
+                        self.at_hand.extend(
+                            again.map(|(delivery, (queue, _, claim))| (*queue, *claim, delivery)),
+                        );
+                        Err(error)
+                    }
+                };
+                self.compare(told, |world| {
+                    let (mut settled, mut lost) = (Vec::new(), Vec::new());
+                    for leased in leased.iter().copied() {
+                        match world.settle(time, leased, Settlement::Ack) {
+                            Ok(()) => settled.push(leased.1),
+                            Err(_) => lost.push(leased.1),
+                        }
+                    }
+                    // A message can be among them twice: as it was lost, and as it was delivered again.
+                    lost.retain(|id| !settled.contains(id));
+                    Ok(lost)
+                })
+                .await
+            }
+            Call::Work {
+                which,
+                queue,
+                commits,
+            } => {
+                let Some((from, claim, delivery)) = self.take(which) else {
+                    return Ok(());
+                };
+                let leased = (from, delivery.id(), claim);
+                let payloads = self.new_payloads(1);
+                let envelope = Envelope {
+                    queue,
+                    producer: None,
+                    priority: Priority::Normal,
+                    delayed: false,
+                };
+                let sending = Sending {
+                    envelope,
+                    producer: None,
+                    payloads: &payloads,
+                };
+                let mut ids = Vec::new();
+                let work = async {
+                    let mut tx = store.pool().begin().await?;
+                    delivery.ack(&mut tx).await?;
+                    ids = sending.execute(&mut tx).await?.to_vec();
+                    end(tx, commits).await
+                };
+                let told = work.await;
+                let stored = self.stored(&payloads).await?;
+                if commits && told.is_ok() {
+                    prop_assert_eq!(&ids, &stored);
+                }
+                self.compare(told, |world| {
+                    let mut elsewhere = world.clone();
+                    elsewhere.settle(time, leased, Settlement::Ack)?;
+                    let sent: Vec<_> = stored
+                        .iter()
+                        .copied()
+                        .zip(payloads.iter().copied())
+                        .collect();
+                    elsewhere.send(time, &envelope, &sent)?;
+                    if commits {
+                        *world = elsewhere;
+                    }
+                    Ok(())
+                })
+                .await
+            }
+            Call::Extend(which) => {
+                let Some((queue, claim, delivery)) = self.take(which) else {
+                    return Ok(());
+                };
+                let told = delivery.extend(LONG * 2).await;
+                let leased = (queue, delivery.id(), claim);
+                self.at_hand.push((queue, claim, delivery));
+                self.compare(told, |world| world.extend(leased)).await
+            }
+            Call::Forget(which) => {
+                drop(self.take(which));
+                Ok(())
+            }
+            Call::TimePasses(which) => {
+                let waiting = self.world.waiting();
+                if waiting.is_empty() {
+                    return Ok(());
+                }
+                let (queue, id) = *which.get(&waiting);
+                self.calm().await?;
+                expire(&self.direct, id).await.map_err(failed)?;
+                self.compare(Ok(()), |world| {
+                    world.time_passes(time, queue, id);
+                    Ok(())
+                })
+                .await
+            }
+            Call::Run(queue) => self.run(store, queue).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn run(&mut self, store: &Store, queue: &'static str) -> Checked {
+        let time = self.time;
+        let consumer = pgqrs::consumer("loop", 0, queue)
+            .lease(LONG)
+            .poll_interval(Duration::from_millis(5));
+        let consumer = match consumer.create(store).await {
+            Ok(consumer) => consumer,
+            Err(error) => {
+                return self
+                    .registered(WorkerKind::Consumer, queue, 0, Err(error))
+                    .await;
+            }
+        };
+        let (handle, worker) = (consumer.handle(), consumer.id());
+        let handled = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&handled);
+        let run = tokio::spawn(
+            consumer
+                .run(move |delivery: Delivery<Value>| {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                    std::future::ready(outcome(payload_of(&delivery)))
+                })
+                .into_future(),
+        );
+        let direct = &self.direct;
+        let over = until_within(Duration::from_secs(30), async || {
+            let left: Result<i64, _> = sqlx::query_scalar(
+                "select count(*) from pgqrs.messages m join pgqrs.queues q on q.id = m.queue_id
+                 where q.name = $1 and (m.visible_at <= now() or m.consumer_id = $2 and m.lease_token is not null)",
+            )
+            .bind(queue)
+            .bind(worker.get())
+            .fetch_one(direct)
+            .await;
+            left.is_ok_and(|left| left == 0)
+        });
+        prop_assert!(over.await, "a loop doesn't come to its end");
+        handle.stop();
+        let report = run.await.map_err(failed)?.map_err(failed)?;
+        prop_assert_eq!(report.lost + report.released, 0);
+        let handled = handled.load(Ordering::SeqCst);
+        // Its last word is that it has ended, which can fail as well as any other call.
+        let mut after = self.world.clone();
+        let before = after.happened.get("handled by a loop").copied();
+        let expected = after.run(time, queue, worker, verdict);
+        let now = after.happened.get("handled by a loop").copied();
+        prop_assert_eq!(handled, now.unwrap_or(0) - before.unwrap_or(0));
+        let mut still_ready = after.clone();
+        if let Some(worker) = still_ready.workers.get_mut(&worker) {
+            worker.status = WorkerStatus::Ready;
+        }
+        prop_assert_eq!(expected, Ok(()));
+        self.world.happened = after.happened.clone();
+        let worlds = [after, still_ready].into_iter();
+        let worlds = worlds.take(if self.shaken { 2 } else { 1 });
+        let worlds = worlds.map(|world| Base {
+            world,
+            undone: false,
+        });
+        self.adopt(worlds.collect(), false).await
+    }
+
+    async fn call_about_queues(&mut self, store: &Store, call: Call) -> Checked {
+        let (time, admin) = (self.time, pgqrs::admin(store));
+        let some = |which: Index, of: Vec<(&'static str, MessageId)>| {
+            (!of.is_empty()).then(|| *which.get(&of))
+        };
+        match call {
+            Call::Cancel(which) => {
+                let Some((queue, id)) = some(which, self.world.known()) else {
+                    return Ok(());
+                };
+                let told = admin.cancel(queue, id).await;
+                self.compare(told, |world| world.cancel(queue, id)).await
+            }
+            Call::Reschedule(which, wait) => {
+                let Some((queue, id)) = some(which, self.world.known()) else {
+                    return Ok(());
+                };
+                let days = if wait == Wait::Long { 1 } else { -1 };
+                let at = chrono::Utc::now() + TimeDelta::days(days);
+                let told = admin.reschedule(queue, id, at).await;
+                self.compare(told, |world| world.reschedule(time, queue, id, wait))
+                    .await
+            }
+            Call::Requeue(which) => {
+                // Half of the time one that can be.
+                let dead = self.world.dead();
+                let of = match which.index(2) {
+                    0 if !dead.is_empty() => dead,
+                    _ => self.world.known(),
+                };
+                let Some((queue, id)) = some(which, of) else {
+                    return Ok(());
+                };
+                let told = admin.requeue(queue, id).await;
+                self.compare(told, |world| world.requeue(time, queue, id))
+                    .await
+            }
+            Call::RequeueAll(queue) => {
+                let told = admin.requeue_all(queue, Duration::ZERO).await;
+                self.compare(told, |world| world.requeue_all(time, queue))
+                    .await
+            }
+            Call::Purge(queue, place) => {
+                let told = match place {
+                    Place::Queue => admin.purge_queue(queue).await,
+                    Place::DeadLetters => admin.purge_dead_letters(queue, Duration::ZERO).await,
+                    Place::Archive => admin.purge_archive(queue, Duration::ZERO).await,
+                };
+                self.compare(told, |world| world.purge(queue, place)).await
+            }
+            Call::CreateQueue(queue) => {
+                let told = admin.create_queue(queue).await;
+                self.compare(told.map(drop), |world| world.create_queue(queue))
+                    .await
+            }
+            Call::EnsureQueue(queue) => {
+                let told = store.queue(queue).await;
+                self.compare(told.map(drop), |world| {
+                    let _ = world.create_queue(queue);
+                    Ok(())
+                })
+                .await
+            }
+            Call::DeleteQueue(queue) => {
+                let told = admin.delete_queue(queue).await;
+                self.compare(told, |world| world.delete_queue(queue)).await
+            }
+            Call::Configure(queue, max_attempts) => {
+                let options = QueueOptions::builder().max_attempts(max_attempts).build();
+                let told = admin.configure_queue(queue, options).await;
+                self.compare(told.map(drop), |world| world.configure(queue, max_attempts))
+                    .await
+            }
+            Call::List(queue) => {
+                let page = Page::builder().limit(100_000).payload(true).build();
+                let told = async {
+                    let mut lines = Vec::new();
+                    let text = |payload: &Option<String>| payload.clone().unwrap_or_default();
+                    for m in admin.messages(queue, page).await? {
+                        let (attempt, held) = (m.attempt, m.leased);
+                        lines.push(format!(
+                            "message {} {attempt} {held} {}",
+                            m.id,
+                            text(&m.payload)
+                        ));
+                    }
+                    for d in admin.dead_letters(queue, page).await? {
+                        let payload = text(&d.payload);
+                        lines.push(format!(
+                            "dead {} {} {payload} {}",
+                            d.id, d.attempt, d.reason
+                        ));
+                    }
+                    for a in admin.archived(queue, page).await? {
+                        lines.push(format!(
+                            "archived {} {} {}",
+                            a.id,
+                            a.attempt,
+                            text(&a.payload)
+                        ));
+                    }
+                    Ok(lines)
+                };
+                let told = told.await;
+                self.compare(told, |world| world.list(queue)).await?;
+                let told = async {
+                    let stats = admin.queue_stats(queue).await?;
+                    let dead = admin.dead_letter_count(queue).await?;
+                    let attempts = admin.queue(queue).await?.max_attempts;
+                    Ok((stats.ready, stats.delayed, stats.leased, dead, attempts))
+                };
+                let told = told.await;
+                self.compare(told, |world| world.counts(queue)).await
+            }
+            Call::LookAround => {
+                let told = async {
+                    let queues = admin.queues().await?.into_iter();
+                    let queues: Vec<_> = queues.map(|queue| queue.name.to_string()).collect();
+                    let mut workers = Vec::new();
+                    for worker in admin.workers(&WorkerFilter::default()).await? {
+                        let held = admin.held_messages(worker.id).await?.into_iter();
+                        let mut held: Vec<_> = held.map(|held| held.id).collect();
+                        held.sort_unstable();
+                        workers.push((worker.id, worker.status, held));
+                    }
+                    Ok((queues, workers))
+                };
+                let told = told.await;
+                self.compare(told, |world| {
+                    let queues = world.queues.keys().map(|queue| (*queue).to_owned());
+                    let workers = world.workers.iter().map(|(id, worker)| {
+                        (*id, worker.status, world.held(*id).unwrap_or_default())
+                    });
+                    Ok((queues.collect(), workers.collect()))
+                })
+                .await?;
+                let told = admin.verify().await;
+                let told = told.map(|version| matches!(version, SchemaVersion::UpToDate { .. }));
+                self.compare(told, |_| Ok(true)).await?;
+                let told = admin.install().await;
+                self.compare(told, |_| Ok(())).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn registered(
+        &mut self,
+        kind: WorkerKind,
+        queue: &'static str,
+        port: u16,
+        told: Result<WorkerId, Error>,
+    ) -> Checked {
+        self.calm().await?;
+        // Where the answer got lost, it is there, and nobody knows.
+        let ids: Vec<i64> = sqlx::query_scalar("select id from pgqrs.workers order by id")
+            .fetch_all(&self.direct)
+            .await
+            .map_err(failed)?;
+        let mut ids = ids.into_iter().map(WorkerId::from);
+        let id = ids.rfind(|id| !self.world.workers.contains_key(id));
+        if let Ok(told) = &told {
+            prop_assert_eq!(Some(*told), id);
+        }
+        self.compare(told.map(drop), |world| {
+            world.register(kind, queue, port, id)
+        })
+        .await
+    }
+
+    async fn call_about_workers(&mut self, store: &Store, call: Call) -> Checked {
+        let (time, admin) = (self.time, pgqrs::admin(store));
+        let workers: Vec<_> = self.world.workers.keys().copied().collect();
+        let handles = self.producers.len() + self.consumers.len();
+        match call {
+            Call::Register(kind, queue, port) => {
+                let told = match kind {
+                    WorkerKind::Producer => {
+                        let producer = pgqrs::producer("host", port, queue).create(store).await;
+                        producer.map(|producer| {
+                            let id = producer.id();
+                            self.producers.push(producer);
+                            id
+                        })
+                    }
+                    WorkerKind::Consumer => {
+                        let consumer = pgqrs::consumer("host", port, queue).create(store).await;
+                        consumer.map(|consumer| {
+                            let id = consumer.id();
+                            self.consumers.push(consumer);
+                            id
+                        })
+                    }
+                };
+                self.registered(kind, queue, port, told).await
+            }
+            Call::Change(which, transition, By::Admin) if !workers.is_empty() => {
+                let worker = *which.get(&workers);
+                let told = match transition {
+                    Transition::Suspend => admin.suspend_worker(worker).await,
+                    Transition::Resume => admin.resume_worker(worker).await,
+                    Transition::Shutdown => admin.stop_worker(worker).await,
+                };
+                self.compare(told, |world| world.step(worker, transition))
+                    .await
+            }
+            Call::Change(which, transition, By::Handle) if handles > 0 => {
+                let which = which.index(handles);
+                let (worker, told) = match self.producers.get(which) {
+                    Some(producer) => (producer.id(), change(producer, transition).await),
+                    None => {
+                        let consumer = &self.consumers[which - self.producers.len()];
+                        (consumer.id(), change(consumer, transition).await)
+                    }
+                };
+                self.compare(told, |world| match world.step(worker, transition) {
+                    // It is what was wanted.
+                    Err("WorkerStopped") if transition == Transition::Shutdown => Ok(()),
+                    told => told,
+                })
+                .await
+            }
+            Call::Beat(which) if handles > 0 => {
+                let which = which.index(handles);
+                let (worker, told) = match self.producers.get(which) {
+                    Some(producer) => (producer.id(), beat(producer).await),
+                    None => {
+                        let consumer = &self.consumers[which - self.producers.len()];
+                        (consumer.id(), beat(consumer).await)
+                    }
+                };
+                self.compare(told, |world| {
+                    let status = world.status(worker);
+                    world.heartbeat(worker)?;
+                    Ok((status, status != WorkerStatus::Stopped))
+                })
+                .await
+            }
+            Call::RemoveWorker(which) if !workers.is_empty() => {
+                let worker = *which.get(&workers);
+                let told = admin.remove_worker(worker).await;
+                self.compare(told, |world| world.remove_worker(worker))
+                    .await?;
+                // A second time, unless it isn't known whether there was a first.
+                if self.world.workers.contains_key(&worker) {
+                    return Ok(());
+                }
+                let told = admin.worker(worker).await;
+                self.compare(told.map(drop), |_| Err("WorkerNotFound"))
+                    .await
+            }
+            Call::RemoveEndedWorkers => {
+                let told = admin.remove_ended_workers(Duration::ZERO).await;
+                self.compare(told, |world| world.remove_ended_workers())
+                    .await
+            }
+            Call::Release(which) if !workers.is_empty() => {
+                let worker = *which.get(&workers);
+                let told = admin.release(worker).await;
+                self.compare(told, |world| world.release(time, worker))
+                    .await
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn payload_of(delivery: &Delivery<Value>) -> usize {
+    delivery.raw_payload().parse().unwrap_or(usize::MAX)
+}
+
+/// The static name of a queue that the test knows.
+fn known_name(queue: &str) -> &'static str {
+    let mut names = QUEUES.into_iter();
+    names
+        .find(|name| *name == queue)
+        .expect("the test's own queues")
+}
+
+/// Messages to be sent, on whatever it is.
+struct Sending<'a> {
+    envelope: Envelope,
+    producer: Option<&'a Producer>,
+    payloads: &'a [usize],
+}
+
+impl Sending<'_> {
+    async fn execute<E: Executor>(&self, on: E) -> pgqrs::Result<Enqueued> {
+        let Envelope {
+            queue,
+            priority,
+            delayed,
+            ..
+        } = self.envelope;
+        let enqueue = pgqrs::enqueue().messages(self.payloads).priority(priority);
+        match (self.producer, delayed) {
+            (Some(producer), true) => enqueue.worker(producer).delay(LONG).execute(on).await,
+            (Some(producer), false) => enqueue.worker(producer).execute(on).await,
+            (None, true) => enqueue.to(queue).delay(LONG).execute(on).await,
+            (None, false) => enqueue.to(queue).execute(on).await,
+        }
+    }
+}
+
+async fn settle<E: Executor>(
+    delivery: Delivery<Value>,
+    settlement: Settlement,
+    on: E,
+) -> Result<(), Unsettled<Value>> {
+    match settlement {
+        Settlement::Ack => delivery.ack(on).await,
+        Settlement::Archive => delivery.archive(on).await,
+        Settlement::Nack => delivery.nack(on).await,
+        Settlement::RetryIn(Wait::None) => delivery.retry_in(Duration::ZERO, on).await,
+        Settlement::RetryIn(Wait::Long) => delivery.retry_in(LONG, on).await,
+        Settlement::DeadLetter => delivery.dead_letter("a reason", on).await,
+    }
+}
+
+async fn end(tx: Transaction<'static, Postgres>, commits: bool) -> pgqrs::Result<()> {
+    match commits {
+        true => tx.commit().await?,
+        false => tx.rollback().await?,
+    }
+    Ok(())
+}
+
+async fn change(worker: &impl Worker, transition: Transition) -> pgqrs::Result<()> {
+    match transition {
+        Transition::Suspend => worker.suspend().await,
+        Transition::Resume => worker.resume().await,
+        Transition::Shutdown => worker.shutdown().await,
+    }
+}
+
+async fn beat(worker: &impl Worker) -> pgqrs::Result<(WorkerStatus, bool)> {
+    worker.heartbeat().await?;
+    Ok((worker.status().await?, worker.is_healthy(LONG).await?))
+}

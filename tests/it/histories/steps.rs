@@ -1,0 +1,244 @@
+//! What a history is made of: calls, and what befalls them. Drawn at random.
+
+use pgqrs::{Outcome, Priority, WorkerKind};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::{Index, select},
+};
+
+use super::{QUEUES, STORES};
+use crate::{
+    model::{LONG, Place, Settlement, Transition, Wait},
+    support::faults::Fault,
+};
+
+#[derive(Debug, Clone)]
+pub(super) struct Step {
+    /// Whose call it is.
+    pub(super) store: usize,
+    pub(super) call: Call,
+    pub(super) trouble: Option<Trouble>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Call {
+    Send {
+        way: Way,
+        priority: Priority,
+        messages: usize,
+        delayed: bool,
+        on: On,
+    },
+    Import {
+        queue: &'static str,
+        messages: usize,
+    },
+    Claim {
+        way: Way,
+        limit: u32,
+    },
+    /// With one of the deliveries at hand, whether or not its lease still runs.
+    Settle(Index, Settlement, On),
+    AckAll(usize),
+    /// Acknowledges, and sends on, in one transaction.
+    Work {
+        which: Index,
+        queue: &'static str,
+        commits: bool,
+    },
+    Extend(Index),
+    /// Whoever had the delivery is gone.
+    Forget(Index),
+    /// A message's lease, or its wait, comes to its end.
+    TimePasses(Index),
+    /// A consumer's loop, until there is nothing ready any more.
+    Run(&'static str),
+    Cancel(Index),
+    Reschedule(Index, Wait),
+    Requeue(Index),
+    RequeueAll(&'static str),
+    Purge(&'static str, Place),
+    CreateQueue(&'static str),
+    EnsureQueue(&'static str),
+    DeleteQueue(&'static str),
+    Configure(&'static str, u32),
+    List(&'static str),
+    LookAround,
+    Register(WorkerKind, &'static str, u16),
+    Change(Index, Transition, By),
+    Beat(Index),
+    RemoveWorker(Index),
+    RemoveEndedWorkers,
+    Release(Index),
+}
+
+/// By a queue's name, or through one of the workers at hand.
+#[derive(Debug, Clone)]
+pub(super) enum Way {
+    Queue(&'static str),
+    Worker(Index),
+}
+
+/// What a call runs on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum On {
+    Store,
+    Pool,
+    Connection,
+    Commit,
+    Rollback,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum By {
+    Handle,
+    Admin,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Trouble {
+    /// The connection that the call uses breaks, after so many bytes.
+    Strike(Fault, usize),
+    /// All sessions are ended, before the call or beside it.
+    Terminate { beside: bool },
+    /// The server restarts, before the call or beside it.
+    Restart { mode: &'static str, beside: bool },
+}
+
+fn calls() -> impl Strategy<Value = Call> {
+    let queue = || prop_oneof![6 => Just(QUEUES[0]), 3 => Just(QUEUES[1]), 2 => Just(QUEUES[2])];
+    let which = any::<Index>;
+    let way =
+        move || prop_oneof![2 => queue().prop_map(Way::Queue), 1 => which().prop_map(Way::Worker)];
+    let priority = select(vec![
+        Priority::Urgent,
+        Priority::High,
+        Priority::Normal,
+        Priority::Low,
+    ]);
+    let wait = || select(vec![Wait::None, Wait::Long]);
+    let on = || {
+        prop_oneof![
+            5 => Just(On::Store),
+            1 => Just(On::Pool),
+            1 => Just(On::Connection),
+            1 => Just(On::Commit),
+            1 => Just(On::Rollback),
+        ]
+    };
+    let settlement = prop_oneof![
+        2 => Just(Settlement::Ack),
+        1 => Just(Settlement::Archive),
+        3 => Just(Settlement::Nack),
+        3 => wait().prop_map(Settlement::RetryIn),
+        4 => Just(Settlement::DeadLetter),
+    ];
+    let place = select(vec![Place::Queue, Place::DeadLetters, Place::Archive]);
+    let kind = select(vec![WorkerKind::Producer, WorkerKind::Consumer]);
+    let transition = select(vec![
+        Transition::Suspend,
+        Transition::Resume,
+        Transition::Resume,
+        Transition::Shutdown,
+    ]);
+    let by = select(vec![By::Handle, By::Admin]);
+    // One statement carries a thousand.
+    let imported = prop_oneof![40 => 1..6_usize, 1 => Just(1_003)];
+    let send = (way(), priority, 1..4_usize, prop::bool::weighted(0.2), on());
+    prop_oneof![
+        12 => send.prop_map(|(way, priority, messages, delayed, on)| {
+            Call::Send { way, priority, messages, delayed, on }
+        }),
+        2 => (queue(), imported).prop_map(|(queue, messages)| Call::Import { queue, messages }),
+        16 => (way(), 1..5_u32).prop_map(|(way, limit)| Call::Claim { way, limit }),
+        18 => (which(), settlement, on()).prop_map(|(which, how, on)| Call::Settle(which, how, on)),
+        2 => (1..5_usize).prop_map(Call::AckAll),
+        3 => (which(), queue(), prop::bool::weighted(0.7))
+            .prop_map(|(which, queue, commits)| Call::Work { which, queue, commits }),
+        4 => which().prop_map(Call::Extend),
+        1 => which().prop_map(Call::Forget),
+        14 => which().prop_map(Call::TimePasses),
+        2 => queue().prop_map(Call::Run),
+        2 => which().prop_map(Call::Cancel),
+        2 => (which(), wait()).prop_map(|(which, wait)| Call::Reschedule(which, wait)),
+        4 => which().prop_map(Call::Requeue),
+        2 => queue().prop_map(Call::RequeueAll),
+        1 => (queue(), place).prop_map(|(queue, place)| Call::Purge(queue, place)),
+        1 => queue().prop_map(Call::CreateQueue),
+        2 => queue().prop_map(Call::EnsureQueue),
+        2 => queue().prop_map(Call::DeleteQueue),
+        2 => (queue(), 1..4_u32).prop_map(|(queue, attempts)| Call::Configure(queue, attempts)),
+        2 => queue().prop_map(Call::List),
+        1 => Just(Call::LookAround),
+        5 => (kind, queue(), 0..3_u16).prop_map(|(kind, queue, port)| Call::Register(kind, queue, port)),
+        4 => (which(), transition, by).prop_map(|(which, step, by)| Call::Change(which, step, by)),
+        1 => which().prop_map(Call::Beat),
+        1 => which().prop_map(Call::RemoveWorker),
+        1 => Just(Call::RemoveEndedWorkers),
+        3 => which().prop_map(Call::Release),
+    ]
+}
+
+fn troubles() -> impl Strategy<Value = Trouble> {
+    let fault = select(vec![
+        Fault::CutRequest,
+        Fault::CutAnswer,
+        Fault::SwallowAnswer,
+        Fault::SwallowAnswer,
+        Fault::Delay,
+    ]);
+    let mode = select(vec!["fast", "immediate", "immediate"]);
+    prop_oneof![
+        // Few bytes meet the answer to a statement that the connection knows, more of them a new one's.
+        40 => (fault, prop_oneof![0..8_usize, 0..64_usize, 0..600_usize]).prop_map(|(fault, bytes)| Trouble::Strike(fault, bytes)),
+        8 => any::<bool>().prop_map(|beside| Trouble::Terminate { beside }),
+        2 => (mode, any::<bool>()).prop_map(|(mode, beside)| Trouble::Restart { mode, beside }),
+    ]
+}
+
+pub(super) fn histories() -> impl Strategy<Value = Vec<Step>> {
+    let step = (0..STORES, calls(), prop::option::weighted(0.25, troubles()));
+    let step = step.prop_map(|(store, call, trouble)| Step {
+        store,
+        call,
+        trouble,
+    });
+    let first = |call| Step {
+        store: 0,
+        call,
+        trouble: None,
+    };
+    let beginning = [
+        Call::CreateQueue(QUEUES[0]),
+        Call::Configure(QUEUES[0], 2),
+        Call::CreateQueue(QUEUES[1]),
+        Call::Register(WorkerKind::Producer, QUEUES[0], 1),
+        Call::Register(WorkerKind::Consumer, QUEUES[0], 1),
+        Call::Import {
+            queue: QUEUES[0],
+            messages: 4,
+        },
+    ]
+    .map(first);
+    vec(step, 30..60).prop_map(move |rest| beginning.iter().cloned().chain(rest).collect())
+}
+
+/// What the loop's handler says of a payload.
+pub(super) fn verdict(payload: usize) -> Settlement {
+    match payload % 4 {
+        0 => Settlement::Archive,
+        1 => Settlement::RetryIn(Wait::Long),
+        2 => Settlement::DeadLetter,
+        _ => Settlement::Ack,
+    }
+}
+
+pub(super) fn outcome(payload: usize) -> Outcome {
+    match verdict(payload) {
+        Settlement::Ack => Outcome::Done,
+        Settlement::Archive => Outcome::Archive,
+        Settlement::RetryIn(_) | Settlement::Nack => Outcome::RetryIn(LONG),
+        Settlement::DeadLetter => Outcome::DeadLetter("a reason".to_owned()),
+    }
+}
