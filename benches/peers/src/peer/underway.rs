@@ -1,0 +1,77 @@
+//! underway: tasks, without the steps that its jobs put on top of them.
+
+use std::sync::Arc;
+
+use sqlx08::{PgPool, Postgres, Transaction};
+use underway::{Queue, Task, Worker, task};
+
+use crate::{
+    Outcome, Payload, handled,
+    peer::{Doing, For, HANDLERS, Peer, QUEUE, Running, pool08},
+};
+
+pub(crate) struct Underway {
+    pool: PgPool,
+    queue: Arc<Queue<Handler>>,
+}
+
+struct Handler;
+
+impl Task for Handler {
+    type Input = Payload;
+    type Output = ();
+
+    async fn execute(&self, _: Transaction<'_, Postgres>, payload: Payload) -> task::Result<()> {
+        handled::note(&payload);
+        Ok(())
+    }
+}
+
+impl Underway {
+    pub(crate) async fn connect(url: &str, install: bool) -> Outcome<Self> {
+        let pool = pool08(url).await?;
+        if install {
+            underway::run_migrations(&pool).await?;
+        }
+        let queue = Queue::builder().name(QUEUE).pool(pool.clone()).build();
+        let queue = Arc::new(queue.await?);
+        Ok(Self { pool, queue })
+    }
+}
+
+impl Peer for Underway {
+    fn name(&self) -> &'static str {
+        "underway 0.2"
+    }
+
+    fn send(&self, payload: Payload) -> Doing<'_, ()> {
+        Box::pin(async move {
+            self.queue.enqueue(&self.pool, &Handler, &payload).await?;
+            Ok(())
+        })
+    }
+
+    fn send_all(&self, payloads: Vec<Payload>) -> Doing<'_, ()> {
+        Box::pin(async move {
+            let enqueue = self.queue.enqueue_multi(&self.pool, &Handler, &payloads);
+            enqueue.await?;
+            Ok(())
+        })
+    }
+
+    fn handle(&self, _: For) -> Doing<'_, Running> {
+        Box::pin(async move {
+            let mut worker = Worker::new(Arc::clone(&self.queue), Handler);
+            worker.set_concurrency_limit(HANDLERS);
+            Ok(Running::spawn(async move |stopped| {
+                let running = tokio::spawn({
+                    let worker = worker.clone();
+                    async move { worker.run().await }
+                });
+                let _ = stopped.await;
+                worker.shutdown();
+                Ok(running.await??)
+            }))
+        })
+    }
+}
