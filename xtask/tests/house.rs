@@ -222,3 +222,55 @@ fn every_migration_says_why_and_can_be_undone() {
         );
     }
 }
+
+/// The tests that `docs/reliability.md` names: `module::test`, in backquotes.
+fn named_tests(text: &str) -> Vec<(String, String)> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    let names = quoted.filter_map(|name| name.split_once("::"));
+    let is_name = |name: &str| {
+        name.chars()
+            .all(|letter| letter.is_ascii_lowercase() || letter == '_')
+    };
+    let names = names.filter(|(module, test)| is_name(module) && is_name(test));
+    names
+        .map(|(module, test)| (module.to_owned(), test.to_owned()))
+        .collect()
+}
+
+#[test]
+fn each_promise_of_reliability_names_tests_that_exist() {
+    let path = "docs/reliability.md";
+    let text = fs::read_to_string(root().join(path)).expect("it is there");
+    let (tables, _) = text.split_once("## Housekeeping").expect("it is there");
+    let is_head = |line: &str| {
+        ["| promise |", "| what |", "|---"]
+            .iter()
+            .any(|head| line.starts_with(head))
+    };
+    let promises = tables
+        .lines()
+        .filter(|line| line.starts_with('|') && !is_head(line));
+    let mut named = 0;
+    let mut before = 0;
+    for line in promises {
+        let tests = named_tests(line);
+        let same = line.contains("| the same");
+        assert!(
+            !tests.is_empty() || same && before > 0,
+            "without a test: {line}"
+        );
+        before = tests.len();
+        for (module, test) in tests {
+            named += 1;
+            let files =
+                ["it", "models"].map(|folder| root().join(format!("tests/{folder}/{module}.rs")));
+            let declared = format!("fn {test}(");
+            let exists = files
+                .iter()
+                .filter_map(|file| fs::read_to_string(file).ok())
+                .any(|text| text.contains(&declared));
+            assert!(exists, "{path} names `{module}::{test}`, which isn't there");
+        }
+    }
+    assert!(named > 30, "only {named} tests are named");
+}
