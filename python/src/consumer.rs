@@ -123,7 +123,7 @@ impl Drop for AbortOnDrop {
 
 /// What the loop tells Python.
 enum Event {
-    Delivered(Delivery),
+    Delivered(Handed),
     /// The handler of this one was cut off: it took too long, or until the deadline of the end.
     CutOff(u64),
 }
@@ -135,8 +135,23 @@ impl<'py> IntoPyObject<'py> for Event {
 
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self {
-            Self::Delivered(delivery) => Ok(Bound::new(py, delivery)?.into_any()),
+            Self::Delivered(mut handed) => match handed.0.take() {
+                Some(delivery) => Ok(Bound::new(py, delivery)?.into_any()),
+                None => Ok(py.None().into_bound(py)),
+            },
             Self::CutOff(ticket) => Ok(ticket.into_pyobject(py)?.into_any()),
+        }
+    }
+}
+
+/// A delivery on its way to Python. Where nobody takes it, since the one who waited for it was cancelled, nobody
+/// has failed either: it is delivered again at once.
+struct Handed(Option<Delivery>);
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        if let Some(delivery) = self.0.take() {
+            delivery.give_back();
         }
     }
 }
@@ -228,6 +243,18 @@ impl Consumer {
                 outcome.clone().unwrap_or(Ok(Report::default()))
             });
             Ok(Counts(report?))
+        })
+    }
+
+    /// Waits for the end, for this long at most.
+    fn ended<'py>(&self, py: Python<'py>, limit: Duration) -> PyResult<Bound<'py, PyAny>> {
+        let running = self.running(py)?;
+        self.mode.answer(py, async move {
+            if let Some(Running { mut outcome, .. }) = running {
+                let ended = outcome.wait_for(Option::is_some);
+                let _ = tokio::time::timeout(limit, ended).await;
+            }
+            Ok(())
         })
     }
 
@@ -354,7 +381,7 @@ fn run(
             let mut cut_off = cut_off;
             if let Some(tell) = &cut_off.tell {
                 // Where nobody listens any more, it comes back, and is told as unsettled.
-                let _ = tell.send(Event::Delivered(handed));
+                let _ = tell.send(Event::Delivered(Handed(Some(handed))));
             }
             let verdict = told.await;
             cut_off.tell = None;
@@ -599,6 +626,15 @@ impl Delivery {
                 verdict: Arc::new(Mutex::new(Some(verdict))),
             }),
             mode,
+        }
+    }
+
+    fn give_back(&self) {
+        let Some(held) = self.held.here() else {
+            return;
+        };
+        if let Some(tell) = lock(&held.verdict).take() {
+            let _ = tell.send(Ok(Outcome::RetryIn(Duration::ZERO)));
         }
     }
 

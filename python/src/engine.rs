@@ -8,6 +8,7 @@ use std::{
     pin::Pin,
     process,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
@@ -19,18 +20,29 @@ use tokio::{
 
 /// The runtime, and the process that it runs in. Locked only by threads that are attached to Python, as the one
 /// that forks is: so it is never locked while a process forks.
-static RUNTIME: Mutex<Option<(u32, Runtime)>> = Mutex::new(None);
+static RUNTIME: Mutex<State> = Mutex::new(State::None);
 
-/// Where statements wait for a thread of Python's, not many at once can go on anyway.
+enum State {
+    None,
+    Running(u32, Runtime),
+    /// The interpreter is coming to its end.
+    Ended(u32),
+}
+
+/// They wait for the GIL, which one of them has at a time.
 const BLOCKING_THREADS: usize = 8;
 
 /// The runtime of this process, started if there is none.
 pub(crate) fn handle(_attached: Python<'_>) -> PyResult<Handle> {
     let mut runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((process, running)) = &*runtime
-        && *process == process::id()
-    {
-        return Ok(running.handle().clone());
+    match &*runtime {
+        State::Running(process, running) if *process == process::id() => {
+            return Ok(running.handle().clone());
+        }
+        State::Ended(process) if *process == process::id() => {
+            return Err(PyRuntimeError::new_err("the interpreter is coming to its end"));
+        }
+        _ => {}
     }
     let started = Builder::new_multi_thread()
         .worker_threads(2)
@@ -41,9 +53,30 @@ pub(crate) fn handle(_attached: Python<'_>) -> PyResult<Handle> {
         .map_err(|error| PyRuntimeError::new_err(format!("no runtime can be started: {error}")))?;
     let handle = started.handle().clone();
     // Dropping the parent's would wait for threads that are not there.
-    mem::forget(runtime.replace((process::id(), started)));
+    mem::forget(mem::replace(
+        &mut *runtime,
+        State::Running(process::id(), started),
+    ));
     Ok(handle)
 }
+
+/// Ends the runtime; called by `atexit`. A thread of it that waits for the GIL when the interpreter goes away is
+/// ended by it in the middle, and takes the process with it.
+#[pyfunction]
+pub(crate) fn end(py: Python<'_>) {
+    let mut runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let last = mem::replace(&mut *runtime, State::Ended(process::id()));
+    drop(runtime);
+    match last {
+        State::Running(process, running) if process == process::id() => {
+            py.detach(|| running.shutdown_timeout(PATIENCE));
+        }
+        parents => mem::forget(parents),
+    }
+}
+
+/// For threads that are about to tell Python something.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What `pyo3-async-runtimes` runs futures on.
 pub(crate) struct Engine;

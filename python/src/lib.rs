@@ -24,6 +24,11 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<consumer::Delivery>()?;
     module.add_class::<admin::Admin>()?;
     module.add_class::<statement::Statement>()?;
+    let end = wrap_pyfunction!(engine::end, module)?;
+    module
+        .py()
+        .import("atexit")?
+        .call_method1("register", (end,))?;
     module.add_function(wrap_pyfunction!(store::connect, module)?)?;
     module.add_function(wrap_pyfunction!(statement::statement, module)?)?;
     module.add_function(wrap_pyfunction!(statement::check_queue_name, module)?)?;

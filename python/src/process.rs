@@ -24,10 +24,12 @@ impl<T> Here<T> {
     }
 
     pub(crate) fn get(&self, py: Python<'_>) -> PyResult<&T> {
-        match &self.value {
-            Some(value) if self.process == process::id() => Ok(value),
-            _ => Err(errors::forked(py, self.process)),
-        }
+        self.here().ok_or_else(|| errors::forked(py, self.process))
+    }
+
+    pub(crate) fn here(&self) -> Option<&T> {
+        let is_here = self.process == process::id();
+        self.value.as_ref().filter(|_| is_here)
     }
 }
 

@@ -65,7 +65,8 @@ class Consumer(Generic[T]):
         self._started = False
         # For iteration: what came along and is still to be given out, and what is out.
         self._ready: deque[_pgqrs.Delivery] = deque()
-        self._out: weakref.ref[Delivery[T]] | None = None
+        self._out: weakref.WeakSet[Delivery[T]] = weakref.WeakSet()
+        self._iterates = False
 
     @property
     def id(self) -> int:
@@ -142,16 +143,16 @@ class Consumer(Generic[T]):
     async def __anext__(self) -> Delivery[T]:
         if not self._started:
             await self._start(self._concurrency or 1, DEADLINE)
-        out = self._out and self._out()
-        if out is not None and not out.is_settled and (self._concurrency or 1) == 1:
-            raise NotSettledError(message=out.id)
-        # Only for as long as it takes: the caller's variable is the one that holds it.
-        del out
+            self._iterates = True
+        if (self._concurrency or 1) == 1:
+            for out in self._out:
+                if not out.is_settled:
+                    raise NotSettledError(message=out.id)
         while True:
             while self._ready:
                 delivery = decoded(Delivery, self._ready.popleft(), self._queue)
                 if delivery is not None:
-                    self._out = weakref.ref(delivery)
+                    self._out.add(delivery)
                     return delivery
             events = await self._native.next()
             if not events:
@@ -187,11 +188,18 @@ class Consumer(Generic[T]):
         await self._native.resume()
 
     async def shutdown(self) -> None:
-        """Ends it, for good, and frees its identity: stops it if it runs, and gives back what it holds. On a
-        consumer that has ended, nothing happens."""
+        """Ends it, for good, and frees its identity: stops it if it runs, and gives back what it has given out to
+        iteration and is not settled. On a consumer that has ended, nothing happens."""
         self._native.stop()
-        while self._ready:
-            give_back(self._ready.popleft())
+        if self._iterates:
+            for delivery in list(self._out):
+                give_back(delivery._native)
+            while self._ready:
+                give_back(self._ready.popleft())
+            # What is on its way. After that the loop comes to its end.
+            while events := await self._native.next():
+                for event in events:
+                    give_back(event)
         await self._native.shutdown()
 
     async def status(self) -> WorkerStatus:

@@ -17,6 +17,9 @@ from pgqrs.queue import Queue
 
 T = TypeVar("T")
 
+_CLOSING = timedelta(seconds=5)
+"""For how long handlers that are at work are waited for when their store is closed."""
+
 
 async def connect(
     url: str,
@@ -232,6 +235,9 @@ class Store:
             self._workers.discard(worker)
             try:
                 await worker.shutdown()
+                if isinstance(worker, Consumer):
+                    # What its handlers have done is still to be told to the database.
+                    await worker._native.ended(_CLOSING)
             except Error:
                 # Where the database is away, it counts as crashed after a while.
                 continue

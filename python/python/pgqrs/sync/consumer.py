@@ -63,7 +63,8 @@ class Consumer(Generic[T]):
         self._concurrency = concurrency
         self._started = False
         self._ready: deque[_pgqrs.Delivery] = deque()
-        self._out: weakref.ref[Delivery[T]] | None = None
+        self._out: weakref.WeakSet[Delivery[T]] = weakref.WeakSet()
+        self._iterates = False
 
     @property
     def id(self) -> int:
@@ -120,18 +121,18 @@ class Consumer(Generic[T]):
             _signals.stopping(self.stop),
             ThreadPoolExecutor(at_once, thread_name_prefix="pgqrs") as threads,
         ):
-            while True:
+            going = True
+            while going:
+                # Ctrl-C comes anywhere in here, and then too handlers may finish.
                 try:
+                    while self._ready:
+                        threads.submit(self._handle, handler, self._ready.popleft())
                     events = self._native.next()
+                    self._ready.extend(event for event in events if not isinstance(event, int))
+                    going = bool(events)
                 except KeyboardInterrupt as error:
                     interrupt = error
                     self.stop()
-                    continue
-                if not events:
-                    break
-                for event in events:
-                    if not isinstance(event, int):
-                        threads.submit(self._handle, handler, event)
         if interrupt is not None:
             raise interrupt
         return Report(**self._native.report())
@@ -154,16 +155,16 @@ class Consumer(Generic[T]):
     def __next__(self) -> Delivery[T]:
         if not self._started:
             self._start(self._concurrency or 1, DEADLINE)
-        out = self._out and self._out()
-        if out is not None and not out.is_settled and (self._concurrency or 1) == 1:
-            raise NotSettledError(message=out.id)
-        # Only for as long as it takes: the caller's variable is the one that holds it.
-        del out
+            self._iterates = True
+        if (self._concurrency or 1) == 1:
+            for out in self._out:
+                if not out.is_settled:
+                    raise NotSettledError(message=out.id)
         while True:
             while self._ready:
                 delivery = decoded(Delivery, self._ready.popleft(), self._queue)
                 if delivery is not None:
-                    self._out = weakref.ref(delivery)
+                    self._out.add(delivery)
                     return delivery
             events = self._native.next()
             if not events:
@@ -199,11 +200,18 @@ class Consumer(Generic[T]):
         self._native.resume()
 
     def shutdown(self) -> None:
-        """Ends it, for good, and frees its identity: stops it if it runs, and gives back what it holds. On a
-        consumer that has ended, nothing happens."""
+        """Ends it, for good, and frees its identity: stops it if it runs, and gives back what it has given out to
+        iteration and is not settled. On a consumer that has ended, nothing happens."""
         self._native.stop()
-        while self._ready:
-            give_back(self._ready.popleft())
+        if self._iterates:
+            for delivery in list(self._out):
+                give_back(delivery._native)
+            while self._ready:
+                give_back(self._ready.popleft())
+            # What is on its way. After that the loop comes to its end.
+            while events := self._native.next():
+                for event in events:
+                    give_back(event)
         self._native.shutdown()
 
     def status(self) -> WorkerStatus:
