@@ -30,7 +30,9 @@ NOW = datetime.now(timezone.utc)
 
 async def test_an_unknown_queue_is_named_with_its_remedy(store: pgqrs.Store) -> None:
     for make in (store.producer, store.consumer):
-        with pytest.raises(pgqrs.QueueNotFoundError, match=r'create it with `store.queue\("nowhere"\)`') as error:
+        with pytest.raises(
+            pgqrs.QueueNotFoundError, match=r'create it with `store.queue\("nowhere"\)`'
+        ) as error:
             await make("nowhere")
         assert error.value.queue == "nowhere"
     with pytest.raises(pgqrs.QueueNotFoundError):
@@ -123,7 +125,10 @@ async def test_each_argument_of_a_wrong_type_is_named(
     url = database.url
     mistakes: dict[str, list[Callable[[], Any]]] = {
         "url": [lambda: connect(3), lambda: connect(None)],
-        "max_connections": [lambda: connect(url, max_connections="3"), lambda: connect(url, max_connections=True)],
+        "max_connections": [
+            lambda: connect(url, max_connections="3"),
+            lambda: connect(url, max_connections=True),
+        ],
         "install": [lambda: connect(url, install=1)],
         "acquire_timeout": [lambda: connect(url, acquire_timeout="1")],
         "application_name": [lambda: connect(url, application_name=None)],
@@ -203,7 +208,10 @@ async def test_each_argument_out_of_its_range_is_named(
     mistakes: dict[str, list[Callable[[], Any]]] = {
         "max_connections": [lambda: pgqrs.connect(database.url, max_connections=0)],
         "acquire_timeout": [lambda: pgqrs.connect(database.url, acquire_timeout=-1)],
-        "port": [lambda: store.producer("tasks", "host", -1), lambda: store.consumer("tasks", "host", 65_536)],
+        "port": [
+            lambda: store.producer("tasks", "host", -1),
+            lambda: store.consumer("tasks", "host", 65_536),
+        ],
         "concurrency": [lambda: store.consumer("tasks", concurrency=0)],
         "delay": [
             lambda: producer.enqueue(1, delay=-1),

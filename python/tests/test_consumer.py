@@ -495,9 +495,7 @@ async def test_what_was_given_out_and_not_settled_goes_back_at_its_end(
             await delivery.ack()
 
 
-async def test_an_operator_stops_it_from_elsewhere(
-    store: pgqrs.Store, producer: pgqrs.Producer[Any]
-) -> None:
+async def test_an_operator_stops_it_from_elsewhere(store: pgqrs.Store, producer: pgqrs.Producer[Any]) -> None:
     consumer = await store.consumer("tasks", concurrency=2, poll_interval=0.02)
 
     async def handle(delivery: Untyped) -> None:

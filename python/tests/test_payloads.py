@@ -271,7 +271,11 @@ def test_payloads_are_read_as_the_type_of_their_queue(carries: Any, text: str, v
         (Item, '{"name":"tea"}', "payload: `price` is missing"),
         (Item, '{"name":3,"price":1}', "payload.name: expected a string, not a number"),
         (Item, "[]", "payload: expected an object, not an array"),
-        (Order, '{"number":1,"items":[{"name":"a","price":"1"}]}', "payload.items[0].price: expected a number"),
+        (
+            Order,
+            '{"number":1,"items":[{"name":"a","price":"1"}]}',
+            "payload.items[0].price: expected a number",
+        ),
         (Strict, '{"name":"ada"}', "payload: `age` is missing"),
         (Strict, '{"name":"ada","age":"3"}', "payload.age: none of its types fits"),
         (int, "1.5", "payload: expected an integer, not a number with a fraction"),

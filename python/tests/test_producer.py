@@ -61,7 +61,9 @@ async def test_times_are_aware_datetimes_of_any_zone(
     await producer.enqueue(1, at=at)
     await producer.enqueue_batch([2], at=at.astimezone(timezone.utc))
     await producer.enqueue(3, at=datetime(1800, 1, 1, tzinfo=timezone.utc))
-    first, second, past = (time for (time,) in database.rows("select visible_at from pgqrs.messages order by id"))
+    first, second, past = (
+        time for (time,) in database.rows("select visible_at from pgqrs.messages order by id")
+    )
     assert first == second == at
     assert seconds_to_go(database)[2] == 0
     assert past > at.replace(year=2000)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import signal
 import subprocess
 import sys
@@ -59,7 +58,11 @@ def test_producers(sync_store: pgqrs.sync.Store, database: Database) -> None:
             producer.enqueue(5)
         producer.resume()
     assert producer.status() == "stopped"
-    assert [id for (id,) in database.rows("select id from pgqrs.messages order by id")] == [first, second, *ids]
+    assert [id for (id,) in database.rows("select id from pgqrs.messages order by id")] == [
+        first,
+        second,
+        *ids,
+    ]
 
 
 def test_many_threads_share_statements(sync_store: pgqrs.sync.Store, database: Database) -> None:
@@ -216,8 +219,6 @@ def test_administration(sync_store: pgqrs.sync.Store, database: Database) -> Non
     assert admin.release(producer.id) == 0 if admin.workers(queue="new") else True
     assert admin.purge_queue("new") == 3
     admin.delete_queue("new")
-
-
 
 
 def test_a_store_that_is_closed_waits_for_what_was_done(

@@ -124,9 +124,7 @@ async def test_a_message_is_sent_if_and_only_if_the_transaction_commits(
     assert database.rows("select id, payload::text from pgqrs.messages") == [(id, '{"order":7}')]
 
 
-async def test_a_message_is_gone_with_the_transaction(
-    transaction: Transaction, database: Database
-) -> None:
+async def test_a_message_is_gone_with_the_transaction(transaction: Transaction, database: Database) -> None:
     await done(pgqrs.enqueue_in(transaction.connection, "tasks", 1))
     await done(pgqrs.enqueue_batch_in(transaction.connection, "tasks", [2, 3]))
     await done(transaction.rollback())

@@ -35,25 +35,37 @@ pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
 
 /// All that needs no database.
 async fn check(venv: &Venv) -> Result<()> {
-    step("blocking twins");
-    finish(venv.command("python").args(["generate_sync.py", "--check"])).await?;
-    step("ruff");
-    finish(venv.command("ruff").args(["check", "--quiet", "."])).await?;
+    step("form");
+    let of_ours = [".", EXAMPLES, "--config", "pyproject.toml"];
     finish(
         venv.command("ruff")
-            .args(["format", "--quiet", "--check", "."]),
+            .args(["check", "--quiet"])
+            .args(of_ours),
     )
     .await?;
-    step("mypy");
-    finish(venv.command("mypy").args(CHECKED)).await?;
-    step("stubtest");
-    finish(venv.command("stubtest").arg("pgqrs")).await?;
-    step("pyright");
-    finish(venv.command("pyright").args(CHECKED)).await
+    finish(
+        venv.command("ruff")
+            .args(["format", "--quiet", "--check"])
+            .args(of_ours),
+    )
+    .await?;
+    step("types");
+    finish(
+        venv.command("mypy")
+            .args(["--no-error-summary", PACKAGE, EXAMPLES]),
+    )
+    .await?;
+    finish(venv.command("pyright").args([PACKAGE, EXAMPLES])).await?;
+    // Of the public names, none may be without a type.
+    let complete = ["--ignoreexternal", "--verifytypes", "pgqrs"];
+    let mut verify = venv.command("pyright");
+    finish(verify.args(complete).stdout(Stdio::null())).await?;
+    step("stubs");
+    finish(venv.command("stubtest").arg("pgqrs._pgqrs")).await
 }
 
-/// What the checkers of types read beside the tests' own files about types.
-const CHECKED: [&str; 3] = ["python/pgqrs", "tests", "examples"];
+const PACKAGE: &str = "python/pgqrs";
+const EXAMPLES: &str = "../examples/python";
 
 /// Many single sends, beside asyncpg: in a release build, against a server as dear as a real one.
 pub(crate) async fn bench(quick: bool) -> Result<()> {

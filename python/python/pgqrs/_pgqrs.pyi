@@ -6,6 +6,20 @@ from typing import Any, final
 
 from pgqrs.errors import Error
 
+__all__ = [
+    "Admin",
+    "Consumer",
+    "Delivery",
+    "Producer",
+    "Statement",
+    "Store",
+    "__version__",
+    "check_queue_name",
+    "connect",
+    "encode",
+    "statement",
+]
+
 __version__: str
 
 def connect(

@@ -1,0 +1,183 @@
+"""What type checkers say of queues, producers, consumers and `enqueue_in`.
+
+Each line that ends in `# expect-error` is a mistake, which both mypy and pyright have to tell of; no other line is
+one. Never run, only read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import asyncpg
+import psycopg
+import pydantic
+import sqlalchemy.ext.asyncio
+import sqlalchemy.orm
+from typing_extensions import assert_type
+
+import pgqrs
+import pgqrs.sync
+from pgqrs import Delivery, Outcome
+
+
+@dataclass
+class SendEmail:
+    to: str
+
+
+@dataclass
+class Invoice:
+    number: int
+
+
+class Order(TypedDict):
+    number: int
+
+
+class Model(pydantic.BaseModel):
+    name: str
+
+
+EMAILS = pgqrs.Queue("emails", SendEmail)
+ORDERS = pgqrs.Queue("orders", Order)
+MODELS = pgqrs.Queue("models", Model)
+NUMBERS = pgqrs.Queue("numbers", list[int])
+ANYTHING = pgqrs.Queue("anything")
+
+assert_type(EMAILS, pgqrs.Queue[SendEmail])
+assert_type(ORDERS, pgqrs.Queue[Order])
+assert_type(NUMBERS, pgqrs.Queue[list[int]])
+assert_type(ANYTHING, pgqrs.Queue[Any])
+
+
+async def producers(store: pgqrs.Store) -> None:
+    emails = await store.producer(EMAILS)
+    assert_type(emails, pgqrs.Producer[SendEmail])
+    assert_type(await emails.enqueue(SendEmail("ada")), int)
+    assert_type(await emails.enqueue_batch([SendEmail("ada")]), list[int])
+    await emails.enqueue_delayed(SendEmail("ada"), 5)
+    await emails.enqueue(Invoice(7))  # expect-error
+    await emails.enqueue({"to": "ada"})  # expect-error
+    await emails.enqueue_batch([Invoice(7)])  # expect-error
+    await emails.enqueue_batch([SendEmail("ada"), "ada"])  # expect-error
+    await emails.enqueue_delayed(Invoice(7), 5)  # expect-error
+    await emails.enqueue(SendEmail("ada"), priority="urgent", delay=3)
+    await emails.enqueue(SendEmail("ada"), priority="highest")  # expect-error
+    await emails.enqueue(SendEmail("ada"), delay="3")  # expect-error
+    await emails.enqueue(SendEmail("ada"), 3)  # expect-error
+
+    orders = await store.producer(ORDERS, "host", 7)
+    await orders.enqueue({"number": 7})
+    await orders.enqueue({"number": "seven"})  # expect-error
+    await orders.enqueue({"numer": 7})  # expect-error
+
+    models = await store.producer(MODELS)
+    await models.enqueue(Model(name="ada"))
+    await models.enqueue(SendEmail("ada"))  # expect-error
+
+    numbers = await store.producer(NUMBERS)
+    await numbers.enqueue([1, 2])
+    await numbers.enqueue(["a"])  # expect-error
+
+    anything = await store.producer("anything")
+    await anything.enqueue({"what": ["ever"]})
+    await anything.enqueue(SendEmail("ada"))
+
+    await store.producer(3)  # expect-error
+    await store.producer("tasks", 80)  # expect-error
+    await store.producer("tasks", "host", "80")  # expect-error
+
+
+async def consumers(store: pgqrs.Store) -> None:
+    consumer = await store.consumer(EMAILS)
+    assert_type(consumer, pgqrs.Consumer[SendEmail])
+    async for delivery in consumer:
+        assert_type(delivery, Delivery[SendEmail])
+        assert_type(delivery.payload, SendEmail)
+        assert_type(delivery.payload.to, str)
+        delivery.payload.number  # expect-error
+        await delivery.ack()
+
+    async def handle(delivery: Delivery[SendEmail]) -> None:
+        assert_type(delivery.payload, SendEmail)
+
+    async def decide(delivery: Delivery[SendEmail]) -> Outcome | None:
+        return Outcome.dead_letter("why") if delivery.attempt > 3 else None
+
+    async def of_another(delivery: Delivery[Invoice]) -> None:
+        pass
+
+    async def returns_text(delivery: Delivery[SendEmail]) -> str:
+        return "done"
+
+    def blocking(delivery: Delivery[SendEmail]) -> None:
+        pass
+
+    assert_type(await consumer.run(handle, concurrency=8), pgqrs.Report)
+    await consumer.run(decide)
+    await consumer.run(of_another)  # expect-error
+    await consumer.run(returns_text)  # expect-error
+    await consumer.run(blocking)  # expect-error
+
+    untyped = await store.consumer("tasks")
+    assert_type(untyped, pgqrs.Consumer[Any])
+
+
+async def queues(store: pgqrs.Store) -> None:
+    assert_type(await store.queue(EMAILS), pgqrs.Queue[SendEmail])
+    assert_type(await store.queue("tasks"), pgqrs.Queue[Any])
+    pgqrs.Queue(3)  # expect-error
+    pgqrs.Queue("tasks", 3)  # expect-error
+
+
+def blocking_twin(store: pgqrs.sync.Store) -> None:
+    emails = store.producer(EMAILS)
+    assert_type(emails.enqueue(SendEmail("ada")), int)
+    emails.enqueue(Invoice(7))  # expect-error
+    for delivery in store.consumer(EMAILS):
+        assert_type(delivery, pgqrs.sync.Delivery[SendEmail])
+        assert_type(delivery.payload, SendEmail)
+        delivery.ack()
+
+    def handle(delivery: pgqrs.sync.Delivery[SendEmail]) -> None:
+        pass
+
+    def of_another(delivery: pgqrs.sync.Delivery[Invoice]) -> None:
+        pass
+
+    assert_type(store.consumer(EMAILS).run(handle), pgqrs.Report)
+    store.consumer(EMAILS).run(of_another)  # expect-error
+
+
+def transactions(
+    connection: psycopg.Connection[Any],
+    cursor: psycopg.Cursor[Any],
+    core: sqlalchemy.Connection,
+    session: sqlalchemy.orm.Session,
+    producer: pgqrs.Producer[SendEmail],
+) -> None:
+    assert_type(pgqrs.enqueue_in(connection, EMAILS, SendEmail("ada")), int)
+    assert_type(pgqrs.enqueue_in(cursor, producer, SendEmail("ada")), int)
+    assert_type(pgqrs.enqueue_in(core, "anything", Invoice(7)), int)
+    assert_type(pgqrs.enqueue_batch_in(session, EMAILS, [SendEmail("ada")]), list[int])
+    pgqrs.enqueue_in(connection, EMAILS, Invoice(7))  # expect-error
+    pgqrs.enqueue_in(session, producer, Invoice(7))  # expect-error
+    pgqrs.enqueue_batch_in(core, EMAILS, [Invoice(7)])  # expect-error
+    pgqrs.enqueue_in("connection", EMAILS, SendEmail("ada"))  # expect-error
+
+
+async def async_transactions(
+    connection: psycopg.AsyncConnection[Any],
+    cursor: psycopg.AsyncCursor[Any],
+    raw: asyncpg.Connection[Any],
+    core: sqlalchemy.ext.asyncio.AsyncConnection,
+    session: sqlalchemy.ext.asyncio.AsyncSession,
+) -> None:
+    assert_type(await pgqrs.enqueue_in(connection, EMAILS, SendEmail("ada")), int)
+    assert_type(await pgqrs.enqueue_in(cursor, EMAILS, SendEmail("ada")), int)
+    assert_type(await pgqrs.enqueue_in(raw, EMAILS, SendEmail("ada")), int)
+    assert_type(await pgqrs.enqueue_in(core, EMAILS, SendEmail("ada")), int)
+    assert_type(await pgqrs.enqueue_batch_in(session, "anything", [1]), list[int])
+    await pgqrs.enqueue_in(raw, EMAILS, Invoice(7))  # expect-error
+    await pgqrs.enqueue_in(session, EMAILS, Invoice(7))  # expect-error
