@@ -174,11 +174,11 @@ impl<T> Delivery<T> {
                 });
             }
             let extended = store
-                .run(async |connection| messages::extend(connection, &[held.leased], lease).await)
+                .run(async |connection| messages::extend(connection, held.leased, lease).await)
                 .await?;
-            match extended.first() {
-                Some((_, until)) => {
-                    held.extended(*until);
+            match extended {
+                Some(until) => {
+                    held.extended(until);
                     Ok(())
                 }
                 None => Err(Error::LeaseLost {

@@ -602,13 +602,18 @@ where
         if !self.extending && self.extend_at <= now {
             self.start_extending();
         }
-        self.board.lock().tell_below = match self.claims {
+        let mut state = self.board.lock();
+        state.tell_below = match self.claims {
             // What was handled is to be settled at once.
             0 => usize::MAX,
             // It goes with the next claim, and that is due when this few are left.
             1..CLAIMS => self.capacity() / 2,
             _ => 0,
         };
+        // What was handled since stock was taken was not told of yet.
+        if !state.handled.is_empty() && state.ready.len() < state.tell_below {
+            self.board.news.notify_one();
+        }
     }
 
     /// How long a statement waits for its answer: so that there is time for another before the lease is over.
@@ -717,7 +722,7 @@ where
             let result = async {
                 let mut lent = store.lend().await?;
                 lent.within(patience, async |connection| {
-                    messages::extend(connection, &leased, lease).await
+                    messages::extend_all(connection, &leased, lease).await
                 })
                 .await
             };

@@ -466,9 +466,31 @@ pub(crate) async fn fail(
         .collect())
 }
 
-/// Lets leases of messages of one queue run from now on. Gives those that are still held, with the time
-/// when they run out.
+/// Lets a lease run from now on, and gives the time when it runs out; `None` where it isn't held any more.
+/// Waits for whoever changes the message at this moment, which may be another extension.
 pub(crate) async fn extend(
+    connection: &mut PgConnection,
+    leased: Leased,
+    lease: Duration,
+) -> Result<Option<DateTime<Utc>>> {
+    let until = sqlx::query_scalar!(
+        "update pgqrs.messages
+         set visible_at = statement_timestamp() + $4::bigint * interval '1 microsecond'
+         where queue_id = $1 and id = $2 and lease_token = $3
+         returning visible_at",
+        leased.queue_id,
+        leased.id.get(),
+        leased.token,
+        microseconds(lease),
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(until)
+}
+
+/// Lets leases of messages of one queue run from now on. Gives those that are still held, with the time
+/// when they run out; but none that somebody changes at this moment.
+pub(crate) async fn extend_all(
     connection: &mut PgConnection,
     leased: &[Leased],
     lease: Duration,

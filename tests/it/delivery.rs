@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use pgqrs::{
     Delivery, Error, Executor, MessageId, Page, Priority, Queue, QueueOptions, RetryPolicy,
     Unsettled,
@@ -327,6 +327,28 @@ async fn extend_after_the_message_went_to_another_is_lease_lost(pool: PgPool) ->
 }
 
 /// While nobody else has taken the message, whoever has it may as well finish.
+/// As where a handler extends its lease while the loop does.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_extension_that_meets_another_waits_and_is_made(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    send(&store, &[1]).await?;
+    let delivery = one(&store).await?;
+    let mut other = pool.begin().await?;
+    sqlx::query("update pgqrs.messages set visible_at = visible_at + interval '1 second'")
+        .execute(&mut *other)
+        .await?;
+    let extending = tokio::spawn(async move {
+        let extended = delivery.extend(Duration::from_secs(3_600)).await;
+        extended.map(|()| delivery)
+    });
+    blocked_backend(&pool, "update pgqrs.messages").await;
+    other.commit().await?;
+    let delivery = extending.await??;
+    assert!(delivery.lease_expires_at() > now(&pool).await? + TimeDelta::minutes(50));
+    delivery.ack(&store).await?;
+    Ok(())
+}
+
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_lease_that_ran_out_unnoticed_can_be_extended_and_settled(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
