@@ -1,5 +1,6 @@
 //! The chart: each ratio beside what it aims at, and the speeds of what was compared. Shared with
-//! `benches/peers`. Logarithmic, since twice as fast and half as fast are the same way apart.
+//! `benches/peers`. Ratios are on a logarithmic scale, where twice as fast and half as fast are the same way
+//! apart; speeds begin at nothing.
 
 use std::fmt::Write;
 
@@ -128,11 +129,11 @@ impl Drawing {
             .filter_map(|row| Some((row.name.as_str(), 1e6 / row.time?.median)))
             .collect();
         self.head(&format!("{}: messages a second", table.title));
-        let scale = Scale::of(speeds.iter().map(|(_, speed)| *speed));
+        let fastest = speeds.iter().map(|(_, speed)| *speed).fold(0.0, f64::max);
         for (name, speed) in &speeds {
             self.at += LINE;
             self.words(LEFT - 8.0, "end", "", name);
-            let end = scale.place(*speed);
+            let end = LEFT + speed / fastest * (WIDTH - LEFT - RIGHT);
             self.bar(end, "#4a6fa5");
             self.words(end + 8.0, "start", "", &format!("{speed:.0}"));
         }

@@ -87,7 +87,10 @@ fn publish() -> Result<()> {
     let marks = "docs/performance.md has lost its marks";
     let (before, rest) = text.split_once(BEGIN).context(marks)?;
     let (_, after) = rest.split_once(END).context(marks)?;
-    fs::write(&page, format!("{before}{BEGIN}\n{results}\n{END}{after}"))?;
+    let made = format!(
+        "\n## The chart\n\n![each ratio beside what it aims at](performance.svg)\n\n## The figures\n\n{results}\n"
+    );
+    fs::write(&page, format!("{before}{BEGIN}{made}{END}{after}"))?;
     fs::copy(
         output.join("chart.svg"),
         cargo::root().join("docs/performance.svg"),

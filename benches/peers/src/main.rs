@@ -195,7 +195,7 @@ async fn batch(meter: &Meter, peers: &[Arc<dyn Peer>], rounds: usize) -> Outcome
 /// From the first send to the last handler, while the handlers are running.
 async fn end_to_end(meter: &Meter, peers: &[Arc<dyn Peer>], quick: bool) -> Outcome<Table> {
     const PATIENCE: Duration = Duration::from_secs(180);
-    let (messages, rounds) = if quick { (1_000, 2) } else { (10_000, 5) };
+    let (messages, rounds) = if quick { (1_000, 2) } else { (5_000, 4) };
     let title = format!("peers: {messages} messages in batches of 1000, sent and handled");
     let mut table = Rounds::new(meter, title, rounds).compared();
     let mut failed = Vec::new();

@@ -1,7 +1,9 @@
-//! underway: tasks, without the steps that its jobs put on top of them.
+//! underway: tasks, without the steps that its jobs put on top of them. A batch is one notification, which
+//! starts one handler; each poll starts another, so it polls often.
 
 use std::sync::Arc;
 
+use jiff::ToSpan;
 use sqlx08::{PgPool, Postgres, Transaction};
 use underway::{Queue, Task, Worker, task};
 
@@ -66,7 +68,7 @@ impl Peer for Underway {
             Ok(Running::spawn(async move |stopped| {
                 let running = tokio::spawn({
                     let worker = worker.clone();
-                    async move { worker.run().await }
+                    async move { worker.run_every(100.milliseconds()).await }
                 });
                 let _ = stopped.await;
                 worker.shutdown();
