@@ -112,9 +112,8 @@ pub(crate) type Ended = Answer<i64>;
 
 /// Calls from one event loop that are under way, and those that have ended and wait to be told.
 ///
-/// Sends that share a statement end at the same time. Telling the loop of each by itself would mean to attach
-/// to Python, and to wake the loop, hundreds of times; here it is once for all that have ended until the
-/// loop comes to look. So much so that it is measured: `cargo xtask bench python`.
+/// Sends that share a statement end at the same time. `pyo3-async-runtimes` would attach to Python, and wake the
+/// loop, for each of them; here it is once for all that have ended until the loop comes to look.
 pub(crate) struct Completions {
     event_loop: Py<PyAny>,
     create_future: Py<PyAny>,

@@ -40,7 +40,9 @@ pub(crate) fn handle(_attached: Python<'_>) -> PyResult<Handle> {
             return Ok(running.handle().clone());
         }
         State::Ended(process) if *process == process::id() => {
-            return Err(PyRuntimeError::new_err("the interpreter is coming to its end"));
+            return Err(PyRuntimeError::new_err(
+                "the interpreter is coming to its end",
+            ));
         }
         _ => {}
     }

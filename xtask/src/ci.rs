@@ -4,9 +4,9 @@ use std::{process::Stdio, time::Instant};
 
 use anyhow::Result;
 
-use crate::{cargo, prepare};
+use crate::{cargo, prepare, python};
 
-pub(crate) async fn all(url: &str) -> Result<()> {
+pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
     let started = Instant::now();
     step("formatting");
     cargo::run(&["fmt", "--all", "--check"], url).await?;
@@ -30,6 +30,11 @@ pub(crate) async fn all(url: &str) -> Result<()> {
     for arguments in [&doc[..], &doc_public[..]] {
         let mut command = cargo::command(arguments);
         cargo::finish(command.env("RUSTDOCFLAGS", "-D warnings"), arguments).await?;
+    }
+    if without_python {
+        step("the Python package: left out, as was asked for");
+    } else {
+        python::test(&[], url).await?;
     }
     step(&format!(
         "all of it holds, after {} s",

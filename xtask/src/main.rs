@@ -49,7 +49,11 @@ enum Command {
         arguments: Vec<String>,
     },
     /// Everything that must hold before a change lands
-    Ci,
+    Ci {
+        /// Leave the Python package out, where there is no Python
+        #[arg(long)]
+        without_python: bool,
+    },
     /// Refresh .sqlx, the cache that every statement is checked against when the crate is compiled
     ///
     /// Migrates a scratch database, and asks it about each statement of the crate.
@@ -148,7 +152,9 @@ async fn run() -> Result<()> {
         Command::Soak { faults, seed } => {
             server::with(async |url| ci::soak(faults, seed, url).await).await
         }
-        Command::Ci => server::with(async |url| ci::all(url).await).await,
+        Command::Ci { without_python } => {
+            server::with(async |url| ci::all(without_python, url).await).await
+        }
         Command::Prepare { check } => {
             server::with(async |url| prepare::run(url, check).await).await
         }

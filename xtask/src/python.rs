@@ -35,6 +35,22 @@ pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
 
 /// All that needs no database.
 async fn check(venv: &Venv) -> Result<()> {
+    step("clippy");
+    let clippy = [
+        "clippy",
+        "--package",
+        "pgqrs-python",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    let mut cargo = venv.command("cargo");
+    cargo
+        .args(clippy)
+        // As maturin has told the build before, so that PyO3 isn't configured twice.
+        .env("PYO3_PYTHON", venv.0.join("bin/python"))
+        .env("PYO3_BUILD_EXTENSION_MODULE", "1");
+    finish(&mut cargo).await?;
     step("form");
     let of_ours = [".", EXAMPLES, "--config", "pyproject.toml"];
     finish(
@@ -181,7 +197,8 @@ async fn interpreter() -> Result<Interpreter> {
             String::from_utf8(output.stdout)?.trim().to_owned()
         }
         _ => bail!(
-            "there is no `{program}`: install Python {}.{} or later with its `venv`, or name one in PGQRS_PYTHON",
+            "there is no `{program}`: install Python {}.{} or later with its `venv`, or name one in PGQRS_PYTHON; \
+             `cargo xtask ci --without-python` does without",
             OLDEST.0,
             OLDEST.1
         ),

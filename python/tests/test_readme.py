@@ -1,0 +1,74 @@
+"""The README's Python: each of its blocks is a program that runs."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pgqrs
+
+from .conftest import Database
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def blocks(path: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (CHECKOUT / path).read_text(), re.MULTILINE | re.DOTALL)
+
+
+async def run(block: str, database: Database) -> dict[str, Any]:
+    """As the body of a coroutine, on the test's database."""
+    program = block.replace("postgresql://localhost/mydb", database.url)
+    names: dict[str, Any] = {}
+    body = textwrap.indent(program, "    ") + "\n    return locals()\n"
+    exec(f"async def block():\n{body}", names)
+    found: dict[str, Any] = await names["block"]()
+    return found
+
+
+async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    quick_start, options, typed, transactional = blocks("README.md")
+
+    await run(quick_start, database)
+    printed = capsys.readouterr().out
+    assert re.fullmatch(
+        r"Enqueued message ID: \d+\n\{'task': 'send_email', 'to': 'user@example.com'\}\n", printed
+    )
+
+    await run(options, database)
+    assert database.count() == 4
+    await store.admin().purge_queue("tasks")
+
+    names = await run(typed, database)
+    producer = await store.producer(names["EMAILS"])
+    await producer.enqueue(names["SendEmail"]("ada@example.com"))
+
+    async def stop_afterwards(delivery: pgqrs.Delivery[Any]) -> None:
+        await names["handle"](delivery)
+        for worker in await store.admin().workers(kind="consumer", status="ready"):
+            await store.admin().stop_worker(worker.id)
+
+    consumer = await store.consumer(names["EMAILS"], poll_interval=0.02)
+    await consumer.run(stop_afterwards)
+    assert capsys.readouterr().out == "to ada@example.com\n"
+
+    from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+    await store.queue("receipts")
+    names = await run(transactional, database)
+    engine = create_async_engine(database.url.replace("postgres:", "postgresql+psycopg:", 1))
+    async with AsyncSession(engine) as session:
+        await names["pay"](session, 7)
+    await engine.dispose()
+    assert database.payloads() == ['{"order":7}']
+
+
+async def test_the_packages_own(store: pgqrs.Store, database: Database) -> None:
+    (quick_start,) = blocks("python/README.md")
+    names = await run(quick_start, database)
+    assert database.rows("select id from pgqrs.messages") == [(names["msg_id"],)]
+    await names["store"].close()
