@@ -460,11 +460,8 @@ async fn a_full_disk_refuses_a_batch_whole_and_stops_nobody_for_good() -> TestRe
 async fn after_a_fail_over_that_lost_the_tail_what_is_under_way_is_stored_once() -> TestResult {
     let old = Server::start().await?;
     let proxy = Stall::start("127.0.0.1", old.port()).await?;
-    let store = installed(format!(
-        "postgres://postgres@127.0.0.1:{}/postgres",
-        proxy.port()
-    ))
-    .await?;
+    let url = format!("postgres://postgres@127.0.0.1:{}/postgres", proxy.port());
+    let store = installed(url.clone()).await?;
     let mut expected: HashMap<i64, String> = HashMap::new();
     for id in support::send(&store, &["before"; 10]).await? {
         expected.insert(id.get(), json!("before").to_string());
@@ -473,18 +470,14 @@ async fn after_a_fail_over_that_lost_the_tail_what_is_under_way_is_stored_once()
     let new = old.standby()?;
     old.up()?;
     let mut tail = support::send(&store, &["the tail"; 200]).await?.to_vec();
-    // And one more, so that its connection knows the statement, and ids are drawn ahead.
-    tail.extend(&*support::send(&store, &["the tail"]).await?);
-    until("its connection is back", async || {
-        store.pool().num_idle() == 1
-    })
-    .await;
+    let other = pgqrs::connect(&url).await?;
+    tail.push(support::warm(&other).await?);
 
     // Whatever the old one says from now on is lost.
     proxy.swallow();
     let calls: Vec<_> = (0..20)
         .map(|n| {
-            let store = store.clone();
+            let store = other.clone();
             let call = tokio::spawn(async move { support::send(&store, &[n]).await });
             (n, call)
         })
@@ -514,6 +507,8 @@ async fn after_a_fail_over_that_lost_the_tail_what_is_under_way_is_stored_once()
         let ids = timeout(Duration::from_secs(30), call).await???;
         expected.insert(ids[0].get(), n.to_string());
     }
+    let after = support::send(&store, &["after"]).await?;
+    expected.insert(after[0].get(), json!("after").to_string());
     let stored = stored(&direct).await?;
     let stored: HashMap<_, _> = stored.into_iter().map(|m| (m.id, m.payload)).collect();
     assert_eq!(stored, expected);

@@ -41,6 +41,18 @@ pub(crate) async fn send<M: Serialize>(store: &Store, messages: &[M]) -> pgqrs::
     batch.execute(store).await
 }
 
+/// Sends a message for later, so that a new store has one connection, which knows the statement. Of a message that
+/// is ready others would be told, over another connection.
+pub(crate) async fn warm(store: &Store) -> pgqrs::Result<MessageId> {
+    let later = pgqrs::enqueue().message(&"warm").to("tasks").delay(3_600);
+    let id = later.execute(store).await?[0];
+    until("its connection is back", async || {
+        store.pool().num_idle() == 1
+    })
+    .await;
+    Ok(id)
+}
+
 /// Up to so many messages of `tasks`, under the usual lease.
 pub(crate) async fn claim(store: &Store, limit: u32) -> pgqrs::Result<Vec<Delivery<Value>>> {
     let dequeue = pgqrs::dequeue().from("tasks").limit(limit);

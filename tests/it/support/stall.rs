@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU8, AtomicU16, Ordering},
@@ -13,7 +14,7 @@ use sqlx::PgPool;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
-        TcpListener, TcpStream,
+        TcpListener, TcpSocket, TcpStream, lookup_host,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     task::{AbortHandle, JoinHandle},
@@ -53,7 +54,7 @@ impl Stall {
         let listening = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let port = of_proxy.server.load(Ordering::SeqCst);
-                let Ok(server) = TcpStream::connect((host.as_str(), port)).await else {
+                let Ok(server) = connect(&host, port).await else {
                     continue;
                 };
                 let mode = Arc::new(AtomicU8::new(of_proxy.next.load(Ordering::SeqCst)));
@@ -124,6 +125,18 @@ impl Stall {
         self.shared.next.store(SWALLOW, Ordering::SeqCst);
         self.switch_live(SWALLOW);
     }
+}
+
+/// With room for little: what isn't fetched from it has not left the server.
+async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut addresses = lookup_host((host, port)).await?;
+    let address = addresses.next().ok_or(io::ErrorKind::NotFound)?;
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_recv_buffer_size(64 << 10)?;
+    socket.connect(address).await
 }
 
 /// Silence has no end, so the server's sessions have to be ended by hand.
