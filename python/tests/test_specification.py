@@ -3,8 +3,9 @@
 # fmt: off
 from __future__ import annotations
 
-import pgqrs
 import pytest
+
+import pgqrs
 
 from .conftest import Database
 

@@ -24,8 +24,8 @@ class Producer(Generic[T]):
 
     A send is stored exactly once, whatever breaks on the way: it is tried until it is known what became of it,
     for as long as the store's ``retry_for`` says. Sends that wait at the same time share a statement and its
-    commit, so many tasks or threads that each send one are fast. A send that is cancelled before a statement took it is not made;
-    afterwards it may be.
+    commit, so many tasks or threads that each send one are fast. A send that is cancelled before a statement took
+    it is not made; afterwards it may be.
     """
 
     def __init__(self, native: _pgqrs.Producer, queue: Queue[T], hostname: str, port: int) -> None:
