@@ -493,6 +493,11 @@ pub(crate) async fn machine(meter: &mut Meter, quick: bool) -> Outcome<Report> {
     if let Some(memory) = field("/proc/meminfo", "MemTotal") {
         fact("memory", memory);
     }
+    // The figures of a machine that does something else besides are worth little, and should say so.
+    if let Ok(load) = fs::read_to_string("/proc/loadavg") {
+        let minute = load.split(' ').next().unwrap_or_default();
+        fact("load before the run, of the last minute", minute.to_owned());
+    }
     let version = sqlx::query("select split_part(version(), ' on ', 1), current_date::text")
         .fetch_one(meter.pool())
         .await?;
