@@ -44,13 +44,13 @@ async fn check(venv: &Venv) -> Result<()> {
         "-D",
         "warnings",
     ];
-    let mut cargo = venv.command("cargo");
-    cargo
-        .args(clippy)
+    let mut command = cargo::command(&clippy);
+    command
+        .env("CARGO_TARGET_DIR", cargo::target())
         // As maturin has told the build before, so that PyO3 isn't configured twice.
         .env("PYO3_PYTHON", venv.0.join("bin/python"))
         .env("PYO3_BUILD_EXTENSION_MODULE", "1");
-    finish(&mut cargo).await?;
+    cargo::finish(&mut command, &clippy).await?;
     step("form");
     let of_ours = [".", EXAMPLES, "--config", "pyproject.toml"];
     finish(
