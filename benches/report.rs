@@ -92,6 +92,8 @@ pub(crate) struct Rounds<'m> {
     warm_up: usize,
     compared: bool,
     checks: Vec<Check>,
+    /// When it was last said which round it is.
+    told: Instant,
 }
 
 #[derive(Default)]
@@ -115,6 +117,7 @@ impl<'m> Rounds<'m> {
             warm_up: 1,
             compared: false,
             checks: Vec::new(),
+            told: Instant::now(),
         }
     }
 
@@ -133,13 +136,16 @@ impl<'m> Rounds<'m> {
     /// Whether there is another round to do; and says so to whoever is waiting.
     pub(crate) fn next(&mut self) -> bool {
         let more = self.round < self.of + self.warm_up;
-        if stderr().is_terminal() {
+        let (round, of) = (self.round + 1, self.of + self.warm_up);
+        match (stderr().is_terminal(), more) {
             // The line is taken away again: the table follows on standard output.
-            let (round, of) = (self.round + 1, self.of + self.warm_up);
-            match more {
-                true => eprint!("\r\x1b[K{}: round {round} of {of}", self.title),
-                false => eprint!("\r\x1b[K"),
+            (true, true) => eprint!("\r\x1b[K{}: round {round} of {of}", self.title),
+            (true, false) => eprint!("\r\x1b[K"),
+            (false, true) if self.told.elapsed() > Duration::from_secs(30) => {
+                eprintln!("{}: round {round} of {of}", self.title);
+                self.told = Instant::now();
             }
+            (false, _) => {}
         }
         self.round += usize::from(more);
         more
