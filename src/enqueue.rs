@@ -14,10 +14,10 @@ use crate::{
     message::{Enqueued, Envelope, Priority, Visible, encode},
     postgres::{messages, workers},
     queue::{Carries, IntoQueue, Queue, QueueName},
+    send,
     store::{Execute, Executor},
     telemetry,
     worker::{CanEnqueue, Worker},
-    writer,
 };
 
 /// Starts an enqueue.
@@ -511,10 +511,14 @@ pub(crate) async fn send(
             return Ok(Vec::new());
         }
         match on.store() {
-            Some(store) => writer::send(&store, envelope, payloads).await,
+            Some(store) => send::send(&store, envelope, payloads).await,
+            // Boxed: it is large, and would be moved along with each send through a store.
             None => {
-                let mut connection = on.acquire().await?;
-                messages::insert(&mut connection, &envelope, &payloads).await
+                Box::pin(async move {
+                    let mut connection = on.acquire().await?;
+                    messages::insert(&mut connection, &envelope, &payloads).await
+                })
+                .await
             }
         }
     };

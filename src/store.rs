@@ -26,11 +26,12 @@ use typed_builder::TypedBuilder;
 use crate::{
     error::{Error, Result},
     heartbeat::Heartbeats,
-    postgres::{queues, schema, writers},
+    postgres::{queues, schema},
     queue::{IntoQueue, Queue},
+    send::Writers,
     wake::Wakes,
     watermark::Hints,
-    writer::{BLOCK, Sending, Writers},
+    writer::{Sending, Writer},
 };
 
 /// Connects to a database with the default [`ConnectOptions`].
@@ -82,15 +83,15 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
     if options.install {
         migrate(&to, options.acquire_timeout).await?;
     }
-    // So that the first send is one statement. Where the schema isn't there yet, its writer draws them.
+    // So that the first send is one statement. Where the schema isn't there yet, its writer begins by itself.
     let first = async {
         let server = schema::started_at(&mut probe).await?;
-        Ok::<_, Error>((server, writers::reserve(&mut probe, BLOCK).await?))
+        Ok::<_, Error>((server, Writer::begun(&mut probe, server).await?))
     };
     let first = timeout(options.acquire_timeout, first).await;
     // It has served its purpose, however it ends.
     let _ = timeout(PING_TIMEOUT, probe.close()).await;
-    let (server, ids) = first.ok().and_then(Result::ok).unwrap_or_default();
+    let (server, first) = first.ok().and_then(Result::ok).unwrap_or_default();
     let server = Arc::new(AtomicI64::new(server));
     let connected = Arc::clone(&server);
     let pool = PgPoolOptions::new()
@@ -126,7 +127,7 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
     };
     Ok(Store(Arc::new(Inner {
         pool,
-        writers: Writers::new(sending, server, ids),
+        writers: Arc::new(Writers::new(sending, server, first)),
         payload_limit: options.payload_limit,
         can_listen: !options.pgbouncer,
         heartbeats: Heartbeats::default(),
@@ -277,7 +278,7 @@ struct Inner {
     payload_limit: usize,
     /// Whether LISTEN reaches the server that NOTIFY is sent by.
     can_listen: bool,
-    writers: Writers,
+    writers: Arc<Writers>,
     heartbeats: Heartbeats,
     hints: Hints,
     wakes: Wakes,
@@ -301,7 +302,7 @@ impl Store {
         &self.0.wakes
     }
 
-    pub(crate) fn writers(&self) -> &Writers {
+    pub(crate) fn writers(&self) -> &Arc<Writers> {
         &self.0.writers
     }
 
@@ -373,7 +374,7 @@ impl From<PgPool> for Store {
         };
         Self(Arc::new(Inner {
             pool,
-            writers: Writers::new(sending, Arc::default(), Vec::new()),
+            writers: Arc::new(Writers::new(sending, Arc::default(), Writer::default())),
             payload_limit: PAYLOAD_LIMIT,
             can_listen: true,
             heartbeats: Heartbeats::default(),

@@ -3,7 +3,12 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use sqlx::{
+    Encode, PgConnection, Postgres, Type,
+    encode::IsNull,
+    error::BoxDynError,
+    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, types::Oid},
+};
 
 use crate::{
     error::{Error, Result},
@@ -27,7 +32,30 @@ pub(crate) struct Batch<'a> {
     pub(crate) ids: Vec<i64>,
     /// For each message the place of its envelope, from 1.
     pub(crate) envelope: Vec<i32>,
-    pub(crate) payloads: Vec<&'a str>,
+    pub(crate) payloads: Vec<Json<'a>>,
+}
+
+/// JSON text that is sent as `json`: sent as `text` and cast, the server would copy it twice more.
+#[derive(Debug)]
+pub(crate) struct Json<'a>(pub(crate) &'a str);
+
+// By their keys, which are the same on every server: each connection would ask for a name's.
+impl Type<Postgres> for Json<'_> {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(114))
+    }
+}
+
+impl PgHasArrayType for Json<'_> {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(199))
+    }
+}
+
+impl Encode<'_, Postgres> for Json<'_> {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        self.0.encode_by_ref(buffer)
+    }
 }
 
 /// What a statement did that came to its end.
@@ -38,18 +66,26 @@ pub(crate) enum Written {
     /// Nothing is stored, and the number is unused: at these places stand envelopes whose queue doesn't
     /// exist, or whose producer may not send.
     Refused(Vec<usize>),
-    /// Nothing was stored by this statement: its number was used before.
+    /// Nothing was stored by this statement: its number was used before, or its writer's row is gone.
     Taken,
 }
 
-/// Draws ids for messages, ascending.
-pub(crate) async fn reserve(connection: &mut PgConnection, ids: usize) -> Result<Vec<i64>> {
+/// Draws ids for messages, ascending; and makes the row of a new writer, without which it stores nothing.
+pub(crate) async fn reserve(
+    connection: &mut PgConnection,
+    new: Option<i64>,
+    ids: usize,
+) -> Result<Vec<i64>> {
     let mut reserved = sqlx::query_scalar!(
         r#"
+        with begun as (
+            insert into pgqrs.writers (token, sequence) select $1::bigint, 0 where $1 is not null
+        )
         select array(
-            select nextval('pgqrs.messages_id_seq') from generate_series(1, $1::bigint)
+            select nextval('pgqrs.messages_id_seq') from generate_series(1, $2::bigint)
         ) as "ids!"
         "#,
+        new,
         i64::try_from(ids).unwrap_or(i64::MAX),
     )
     .fetch_all(connection)
@@ -80,38 +116,32 @@ async fn write_alike(
 ) -> Result<Written> {
     let (exactly, not_before, delay) = envelope.visible.bounds();
     let stored = sqlx::query!(
-        "with queue as materialized (
-             select q.id from pgqrs.queues q
-             where q.name = $3
+        "with advanced as (
+             -- An earlier try that is still under way holds the row's lock, and is waited for.
+             update pgqrs.writers w set sequence = $2
+             from pgqrs.queues q
+             where w.token = $1 and w.sequence < $2 and q.name = $3
                  -- A suspended or stopped producer finds no queue.
                  and ($4::bigint is null or exists (
                      select from pgqrs.workers w
                      where w.id = $4 and w.queue_id = q.id and w.status = 'ready'
                  ))
-         ), advanced as (
-             insert into pgqrs.writers as w (token, sequence)
-             select $1, $2 from queue
-             on conflict (token) do update set sequence = excluded.sequence
-                 where w.sequence < excluded.sequence
-             returning sequence
+             returning
+                 q.id as queue_id,
+                 -- The statement's time and not the transaction's: a large batch has several statements.
+                 coalesce(
+                     $6::timestamptz,
+                     greatest($7::timestamptz, statement_timestamp() + $8::bigint * interval '1 microsecond')
+                 ) as visible_at
          )
          insert into pgqrs.messages (queue_id, id, priority, visible_at, enqueued_at, producer_id, payload)
          overriding system value
-         select
-             queue.id,
-             m.id,
-             $5,
-             -- The statement's time and not the transaction's: a large batch has several statements.
-             coalesce(
-                 $6::timestamptz,
-                 greatest($7::timestamptz, statement_timestamp() + $8::bigint * interval '1 microsecond')
-             ),
-             statement_timestamp(),
-             $4,
-             m.payload::json
-         from advanced
-         cross join queue
-         cross join unnest($9::bigint[], $10::text[]) as m (id, payload)",
+         select m.queue_id, m.id, $5, m.visible_at, statement_timestamp(), $4, m.payload
+         from (
+             -- In the list and not after `from`: there all rows would be written down before the first is used.
+             select queue_id, visible_at, unnest($9::bigint[]) as id, unnest($10::json[]) as payload
+             from advanced
+         ) m",
         this.token,
         this.sequence,
         envelope.queue.as_str(),
@@ -121,14 +151,23 @@ async fn write_alike(
         not_before,
         delay,
         &batch.ids,
-        &batch.payloads as &[&str],
+        &batch.payloads as &[Json<'_>],
     )
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
-    // The number is a fresh one, so it is the queue that was not found.
-    Ok(match stored.rows_affected() {
-        0 => Written::Refused(vec![0]),
-        _ => Written::Stored,
+    if stored.rows_affected() > 0 {
+        return Ok(Written::Stored);
+    }
+    // The number is a fresh one, so it is the queue that was not found, or the row.
+    let has_row = sqlx::query_scalar!(
+        r#"select exists (select from pgqrs.writers where token = $1) as "has_row!""#,
+        this.token,
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(match has_row {
+        true => Written::Refused(vec![0]),
+        false => Written::Taken,
     })
 }
 
@@ -173,27 +212,34 @@ async fn write_mixed(
                 ))
         ), advanced as (
             -- An earlier try that is still under way holds the row's lock, and is waited for.
-            insert into pgqrs.writers as w (token, sequence)
-            select $1, $2 from envelopes where envelopes.known
-            on conflict (token) do update set sequence = excluded.sequence
-                where w.sequence < excluded.sequence
-            returning sequence
+            update pgqrs.writers w set sequence = $2
+            from envelopes
+            where w.token = $1 and w.sequence < $2 and envelopes.known
+            returning envelopes.queue_ids, envelopes.visible_at
         ), stored as (
             insert into pgqrs.messages (
                 queue_id, id, priority, visible_at, enqueued_at, producer_id, payload
             )
             overriding system value
             select
-                envelopes.queue_ids[m.envelope],
+                m.queue_ids[m.envelope],
                 m.id,
                 ($8::smallint[])[m.envelope],
-                envelopes.visible_at[m.envelope],
+                m.visible_at[m.envelope],
                 statement_timestamp(),
                 ($7::bigint[])[m.envelope],
-                m.payload::json
-            from advanced
-            cross join envelopes
-            cross join unnest($9::bigint[], $10::integer[], $11::text[]) as m (id, envelope, payload)
+                m.payload
+            from (
+                -- In the list and not after `from`: there all rows would be written down before the first
+                -- is used.
+                select
+                    queue_ids,
+                    visible_at,
+                    unnest($9::bigint[]) as id,
+                    unnest($10::integer[]) as envelope,
+                    unnest($11::json[]) as payload
+                from advanced
+            ) m
         )
         select
             exists (select from advanced) as "stored!",
@@ -210,7 +256,7 @@ async fn write_mixed(
         &priorities,
         &batch.ids,
         &batch.envelope,
-        &batch.payloads as &[&str],
+        &batch.payloads as &[Json<'_>],
     )
     // All of the answer, down to the end of the transaction: only then are the messages stored.
     .fetch_all(connection)

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::support::{
-    TestResult, blocked_backend, claim, connect,
+    TestResult, blocked_backend, blocked_backends, claim, connect,
     consumers::{Seen, consumer, drained, start},
     count, now,
     server::Server,
@@ -31,7 +31,7 @@ use crate::support::{
 type Sending = JoinHandle<pgqrs::Result<MessageId>>;
 
 /// Longer than anything may take that the test says is bounded.
-const BOUND: Duration = Duration::from_secs(20);
+const BOUND: Duration = Duration::from_secs(60);
 
 async fn single(store: &Store, payload: &Value) -> pgqrs::Result<MessageId> {
     let enqueue = pgqrs::enqueue().message(payload).to("tasks");
@@ -59,15 +59,37 @@ async fn hold_up(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> 
     Ok(holder)
 }
 
-/// Holds up all sends, with one that has been taken by the store's only writer.
+/// Holds up all sends, with one whose caller is its own writer, and one that has been taken by the store's only
+/// other.
 async fn hold_up_behind(
     store: &Store,
     pool: &PgPool,
-) -> Result<(Transaction<'static, Postgres>, Sending), Box<dyn std::error::Error>> {
+) -> Result<(Transaction<'static, Postgres>, [Sending; 2]), Box<dyn std::error::Error>> {
     let holder = hold_up(pool).await?;
+    let alone = sending(store, json!("alone"));
+    blocked_backends(pool, "advanced", 1).await;
     let taken = sending(store, json!("taken"));
-    blocked_backend(pool, "advanced").await;
-    Ok((holder, taken))
+    blocked_backends(pool, "advanced", 2).await;
+    Ok((holder, [alone, taken]))
+}
+
+async fn done(taken: [Sending; 2]) -> TestResult {
+    for send in taken {
+        send.await??;
+    }
+    Ok(())
+}
+
+async fn is_blocked(pool: &PgPool) -> bool {
+    sqlx::query_scalar(
+        "select exists (
+             select from pg_stat_activity
+             where datname = current_database() and wait_event_type = 'Lock'
+         )",
+    )
+    .fetch_one(pool)
+    .await
+    .expect("pg_stat_activity can be read")
 }
 
 /// A number out of what `Debug` says about the store.
@@ -236,15 +258,15 @@ async fn queues_priorities_times_and_producers_mix_in_one_statement(pool: PgPool
     };
     let (all, released) = tokio::join!(all, release);
     released?;
-    taken.await??;
+    done(taken).await?;
     let (urgent, delayed, at_time, past, produced, batch) = all?;
-    assert_eq!(commits(&pool).await?, 2);
+    assert_eq!(commits(&pool).await?, 3);
     let stored: HashMap<_, _> = stored(&pool)
         .await?
         .into_iter()
         .map(|m| (m.id, m))
         .collect();
-    assert_eq!(stored.len(), 1 + 5 + 3);
+    assert_eq!(stored.len(), 2 + 5 + 3);
     let message = |id: MessageId| {
         let stored = &stored[&id.get()];
         let delay = (stored.visible_at - stored.enqueued_at).to_std();
@@ -339,7 +361,7 @@ async fn what_is_refused_fails_alone(pool: PgPool) -> TestResult {
         };
         let ((unknown, by_suspended, poisoned), released) = tokio::join!(refused, release);
         released?;
-        taken.await??;
+        done(taken).await?;
         assert!(
             matches!(&unknown, Err(Error::QueueNotFound { queue }) if queue.as_str() == "nowhere")
         );
@@ -361,7 +383,7 @@ async fn what_is_refused_fails_alone(pool: PgPool) -> TestResult {
                 _ => assert!(outcome.is_ok(), "{code} {n}: {outcome:?}"),
             }
         }
-        assert_eq!(count(&pool).await?, 40 * (round as i64 + 1));
+        assert_eq!(count(&pool).await?, 41 * (round as i64 + 1));
         alter(
             &pool,
             "drop trigger poison on pgqrs.messages; drop function poison",
@@ -379,8 +401,8 @@ async fn who_leaves_before_its_message_was_taken_sends_nothing(pool: PgPool) -> 
     let (holder, taken) = hold_up_behind(&store, &pool).await?;
     let mut calls: Vec<_> = (0..10).map(|n| sending(&store, json!(n))).collect();
     waiting(&store, 10).await;
-    // Of this one it can't be said.
-    taken.abort();
+    // Of these it can't be said.
+    taken.iter().for_each(JoinHandle::abort);
     for left in calls.drain(..5) {
         left.abort();
         assert!(left.await.unwrap_err().is_cancelled());
@@ -395,7 +417,95 @@ async fn who_leaves_before_its_message_was_taken_sends_nothing(pool: PgPool) -> 
         .map(|m| m.payload)
         .collect();
     stored.sort();
-    assert_eq!(stored, ["\"taken\"", "5", "6", "7", "8", "9"]);
+    let waited = stored.iter().filter(|payload| !payload.starts_with('"'));
+    assert_eq!(waited.collect::<Vec<_>>(), ["5", "6", "7", "8", "9"]);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn who_doesnt_poll_its_send_holds_nobody_up(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_one_writer(&pool).await?;
+    let unpolled = json!("unpolled");
+    let mut unpolled = Box::pin(single(&store, &unpolled));
+    // Under way, and then forgotten for a while.
+    let holder = hold_up(&pool).await?;
+    until("it is under way", async || {
+        let polled = timeout(Duration::from_millis(1), &mut unpolled).await;
+        assert!(polled.is_err(), "it ended");
+        is_blocked(&pool).await
+    })
+    .await;
+    holder.rollback().await?;
+    for n in 0..10 {
+        timeout(BOUND, single(&store, &json!(n))).await??;
+    }
+    timeout(BOUND, unpolled).await??;
+    assert_eq!(count(&pool).await?, 11);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn who_leaves_its_own_send_under_way_leaves_the_store_whole(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = connect(&pool).await?;
+    for n in 0..5 {
+        let holder = hold_up(&pool).await?;
+        let left = sending(&store, json!("left"));
+        blocked_backends(&pool, "advanced", 1).await;
+        left.abort();
+        assert!(left.await.unwrap_err().is_cancelled());
+        holder.rollback().await?;
+        timeout(BOUND, single(&store, &json!(n))).await??;
+    }
+    let stored = stored(&pool).await?;
+    let left = stored.iter().filter(|m| m.payload == "\"left\"").count();
+    assert_eq!(stored.len() - left, 5);
+    assert!(left <= 5);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_idle_writer_gives_its_connection_back(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let options = ConnectOptions::builder().url(url(&pool)).max_connections(4);
+    let store = pgqrs::connect_with(options.build()).await?;
+    for n in 0..3 {
+        let calls: Vec<_> = (0..20).map(|m| sending(&store, json!([n, m]))).collect();
+        for call in calls {
+            call.await??;
+        }
+        until("all connections are back", async || {
+            store.pool().num_idle() == store.pool().size() as usize
+        })
+        .await;
+    }
+    timeout(BOUND, store.pool().close()).await?;
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_writer_whose_row_is_gone_stores_all_the_same(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks", "emails"]).await?;
+    let store = connect(&pool).await?;
+    let emails = pgqrs::enqueue().message(&"mixed").to("emails");
+    for n in 0..3 {
+        sqlx::query("delete from pgqrs.writers")
+            .execute(&pool)
+            .await?;
+        single(&store, &json!(n)).await?;
+    }
+    let payload = json!(3);
+    let (alone, mixed) = tokio::join!(single(&store, &payload), emails.execute(&store));
+    alone?;
+    mixed?;
+    let refused = pgqrs::enqueue().message(&1).to("nowhere");
+    sqlx::query("delete from pgqrs.writers")
+        .execute(&pool)
+        .await?;
+    let refused = refused.execute(&store).await;
+    assert!(matches!(refused, Err(Error::QueueNotFound { .. })));
+    assert_eq!(count(&pool).await?, 5);
     Ok(())
 }
 
@@ -408,11 +518,11 @@ async fn sends_that_wait_complete_when_the_last_handle_is_dropped(pool: PgPool) 
     waiting(&store, 10).await;
     drop(store);
     holder.rollback().await?;
-    taken.await??;
+    done(taken).await?;
     for call in calls {
         call.await??;
     }
-    assert_eq!(count(&pool).await?, 11);
+    assert_eq!(count(&pool).await?, 12);
     Ok(())
 }
 
@@ -425,9 +535,11 @@ async fn who_waits_for_a_writer_whose_runtime_ends_is_told(pool: PgPool) -> Test
         .enable_all()
         .build()?;
     let holder = hold_up(&pool).await?;
-    let on_other = store.clone();
-    other.spawn(async move { single(&on_other, &json!("other")).await });
-    blocked_backend(&pool, "advanced").await;
+    for (place, payload) in ["alone", "other"].into_iter().enumerate() {
+        let on_other = store.clone();
+        other.spawn(async move { single(&on_other, &json!(payload)).await });
+        blocked_backends(&pool, "advanced", place as i64 + 1).await;
+    }
     let calls: Vec<_> = (0..10).map(|n| sending(&store, json!(n))).collect();
     waiting(&store, 10).await;
     other.shutdown_background();
@@ -441,7 +553,7 @@ async fn who_waits_for_a_writer_whose_runtime_ends_is_told(pool: PgPool) -> Test
     let stored = stored(&pool).await?;
     let payloads: HashSet<_> = stored.iter().map(|m| &*m.payload).collect();
     assert_eq!(payloads.len(), stored.len(), "each once");
-    assert!(payloads.is_subset(&HashSet::from(["\"other\"", "\"after\""])));
+    assert!(payloads.is_subset(&HashSet::from(["\"alone\"", "\"other\"", "\"after\""])));
     Ok(())
 }
 

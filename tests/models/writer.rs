@@ -4,7 +4,8 @@
 //!
 //! A writer of the store has batches to send. Each *try* of a batch has an even number of its own, two more
 //! than the last, and is one statement: it inserts the messages and moves its writer's row on to its number,
-//! or does neither. It does so only where the row is behind that number.
+//! or does neither. It does so only where the row is there, and behind that number. The row is made before the
+//! first try, by a statement that has to be answered.
 //!
 //! When the answer to try `n` gets lost, the try may have been carried out, may be under way, or may come
 //! late. The writer doesn't make it again but *settles* it, with another statement: where the row is behind
@@ -38,6 +39,7 @@
 //!
 //! - A network that hands the same request over twice: a try that was refused could come once more. TCP
 //!   doesn't do that, nor does a pooler.
+//! - How a row is made: at once here. Where that isn't answered, the token is never used.
 //! - Where ids come from. Each try stores under ids of its own here.
 //! - The primary key of the messages: a consumer may have taken a message at once, and then nothing stops a
 //!   second one.
@@ -57,6 +59,8 @@ use crate::{breaks, holds};
 enum Rule {
     /// A try stores only where its writer's row is behind its number.
     Guard,
+    /// It doesn't make that row itself: what is so late that its row is gone stores nothing.
+    RowFirst,
     /// It stores all of its messages, or none of them.
     AllOrNone,
     /// One that stores nothing leaves the row where it was.
@@ -101,11 +105,11 @@ const GIVE_UP: u8 = 1;
 const LATE: u8 = 1;
 /// How old a token may be when a send begins to use it.
 const TOKEN_AGE: u8 = 1;
-/// How old a row must be for the pruner: the sum of the other three, since the last try of a token that was
-/// used until its last moment is sent when its writer gives up, and may then be late.
-const PRUNE_AGE: u8 = TOKEN_AGE + GIVE_UP + LATE;
-/// When the model ends: what a pruner makes possible has happened by then.
-const END: u8 = PRUNE_AGE + 1;
+/// How old a row must be for the pruner: until then its writer may ask for it. What is late after that finds
+/// no row.
+const PRUNE_AGE: u8 = TOKEN_AGE + GIVE_UP;
+/// When the model ends: what a pruner makes possible has happened by then, and what may be late has come.
+const END: u8 = PRUNE_AGE + 1 + LATE;
 /// Messages as a set of bits.
 type Messages = u8;
 const A: Messages = 0b001;
@@ -161,6 +165,8 @@ struct Writer {
     since: Option<u8>,
     /// Of the last try.
     number: u8,
+    /// Its row was made.
+    has_row: bool,
     task: Task,
 }
 
@@ -327,6 +333,15 @@ impl Protocol {
         }
     }
 
+    /// Whether a request finds its number unused.
+    fn is_behind(&self, server: &Database, request: &Request) -> bool {
+        match (server.writers.get(&request.token), request.asks) {
+            (Some(row), _) => row.number < request.number,
+            (None, Asks::Try { .. }) => !self.keeps(Rule::RowFirst),
+            (None, Asks::Settle { .. }) => true,
+        }
+    }
+
     fn begin(&self, state: &mut State) {
         if self.keeps(Rule::RetireBeforeUse) {
             state.retire();
@@ -343,6 +358,11 @@ impl Protocol {
     }
 
     fn make_a_try(&self, state: &mut State, mut group: Group) {
+        if !state.writer.has_row {
+            state.writer.has_row = true;
+            state.server.advance(state.writer.token, 0, state.now);
+            state.on_disk(true);
+        }
         let writer = &mut state.writer;
         if group.tries == 0 || self.keeps(Rule::FreshNumber) {
             writer.number += self.numbers(group.messages);
@@ -430,7 +450,7 @@ impl Protocol {
 
     fn execute(&self, state: &mut State, request: Request, heard: bool) {
         state.requests.remove(&request);
-        let behind = state.server.is_behind(request.token, request.number);
+        let behind = self.is_behind(&state.server, &request);
         match request.asks {
             Asks::Settle { .. } => {
                 let forbidden = match self.keeps(Rule::NumbersApart) {
@@ -508,7 +528,7 @@ impl Protocol {
 /// What a request can do when it arrives. What does nothing and is answered to nobody may be taken for lost.
 impl Protocol {
     fn arrivals(&self, state: &State, request: Request, steps: &mut Vec<Step>) {
-        let behind = state.server.is_behind(request.token, request.number);
+        let behind = self.is_behind(&state.server, &request);
         let awaited = state.awaits(&request);
         let locked = state.locked(request.token);
         match request.asks {
@@ -522,6 +542,8 @@ impl Protocol {
                 }
             }
             Asks::Try { .. } if locked => {}
+            // It stores nothing, and its writer is none the wiser: as if it had been lost.
+            Asks::Try { .. } if !state.server.writers.contains_key(&request.token) && !behind => {}
             Asks::Try { messages, .. } => {
                 if awaited || behind || !self.keeps(Rule::Guard) {
                     steps.push(Step::Execute(request));
@@ -542,6 +564,7 @@ impl Writer {
             token: self.token + 1,
             since: None,
             number: 0,
+            has_row: false,
             task: self.task,
         }
     }
@@ -639,12 +662,6 @@ impl State {
 }
 
 impl Database {
-    fn is_behind(&self, token: u8, number: u8) -> bool {
-        self.writers
-            .get(&token)
-            .is_none_or(|row| row.number < number)
-    }
-
     fn advance(&mut self, token: u8, number: u8, now: u8) {
         let row = Row { number, since: now };
         self.writers.entry(token).or_insert(row).number = number;
@@ -680,6 +697,7 @@ impl Model for Protocol {
                 token: 0,
                 since: None,
                 number: 0,
+                has_row: false,
                 task: Task::Idle,
             },
             begun: 0,
@@ -1025,7 +1043,7 @@ fn without(rule: Rule, promise: &'static str) {
             ..TWO_SENDS
         },
         // The first try of the second send fails, the second is late, and the third stores.
-        Rule::PruneLate => Protocol {
+        Rule::PruneLate | Rule::RowFirst => Protocol {
             without,
             tries: 3,
             ..TWO_SENDS
@@ -1190,8 +1208,13 @@ fn a_token_used_after_long_idleness_loses_its_row_before_it_is_settled() {
 }
 
 #[test]
-fn a_row_pruned_too_early_lets_a_late_try_store_again() {
+fn a_row_pruned_too_early_is_settled_as_not_stored_and_sent_again() {
     without(Rule::PruneLate, NONE_TWICE);
+}
+
+#[test]
+fn a_try_that_makes_its_own_row_stores_again_when_it_is_later_than_the_pruner() {
+    without(Rule::RowFirst, NONE_TWICE);
 }
 
 #[test]

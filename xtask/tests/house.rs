@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 5] = [
         "watermark",
     ],
     &["postgres"],
-    &["store", "heartbeat", "wake", "writer"],
+    &["store", "heartbeat", "wake", "parcel", "send", "writer"],
     &["worker", "enqueue", "import", "dequeue", "delivery"],
     &["producer", "consumer", "run", "admin"],
 ];

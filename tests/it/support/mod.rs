@@ -199,6 +199,22 @@ pub(crate) async fn blocked_backend(pool: &PgPool, text: &str) -> i32 {
     backend.expect("just seen")
 }
 
+/// Until so many backends wait for a lock with such a statement.
+pub(crate) async fn blocked_backends(pool: &PgPool, text: &str, many: i64) {
+    until("so many sessions wait for a lock", async || {
+        let blocked: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity
+             where datname = current_database() and wait_event_type = 'Lock' and strpos(query, $1) > 0",
+        )
+        .bind(text)
+        .fetch_one(pool)
+        .await
+        .expect("pg_stat_activity can be read");
+        blocked == many
+    })
+    .await;
+}
+
 pub(crate) async fn terminate(pool: &PgPool, backend: i32) -> TestResult {
     let done: bool = sqlx::query_scalar("select pg_terminate_backend($1)")
         .bind(backend)
