@@ -4,6 +4,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    mem,
     time::Duration,
 };
 
@@ -133,7 +134,7 @@ impl Writer {
         // Ordered as they came: the next is the last.
         let mut groups = vec![group];
         while let Some(mut group) = groups.pop() {
-            let mut backoff = FIRST_BACKOFF;
+            let (mut backoff, mut failures) = (FIRST_BACKOFF, 0);
             while !group.is_empty() {
                 match self.attempt(store, &mut group).await {
                     Tried::Stored if groups.is_empty() => return group,
@@ -150,7 +151,17 @@ impl Writer {
                             groups.push(group.split_off(group.len() / 2));
                         }
                     }
+                    // It doesn't pass; perhaps it is about one of them only.
+                    Tried::Failed(_) if failures > 0 && group.len() > 1 => {
+                        groups.push(group.split_off(group.len() / 2));
+                    }
+                    // It is about this one: the others first.
+                    Tried::Failed(error) if failures > 0 && !groups.is_empty() => {
+                        take_expired(&mut group).for_each(|parcel| parcel.tell_not_stored(&error));
+                        groups.insert(0, mem::take(&mut group));
+                    }
                     Tried::NotSent(error) | Tried::Failed(error) => {
+                        failures += 1;
                         telemetry::send_failed(&error);
                         take_expired(&mut group).for_each(|parcel| parcel.tell_not_stored(&error));
                         store.writers().expire(&error);
@@ -379,12 +390,23 @@ fn refused_by_server(error: Error) -> Tried {
             // connections, transactions, logins, names and rights, resources, the operator, the server itself
             .is_some_and(|code| {
                 let class = code.get(..2);
-                class.is_some_and(|class| {
-                    matches!(
-                        class,
-                        "08" | "25" | "28" | "3D" | "3F" | "42" | "53" | "57" | "58" | "F0" | "XX"
-                    )
-                })
+                // A right that is missing may be one for some rows only.
+                code != "42501"
+                    && class.is_some_and(|class| {
+                        matches!(
+                            class,
+                            "08" | "25"
+                                | "28"
+                                | "3D"
+                                | "3F"
+                                | "42"
+                                | "53"
+                                | "57"
+                                | "58"
+                                | "F0"
+                                | "XX"
+                        )
+                    })
             }),
         _ => true,
     };

@@ -1223,3 +1223,31 @@ async fn a_large_batch_outlives_silence_in_the_middle_of_its_transaction(
     assert_eq!(stored, ids);
     Ok(())
 }
+
+/// Whoever's trigger says that it may pass, and is wrong about it.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_is_refused_for_now_holds_up_nobody_else(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    poison(&pool, "13", "raise using errcode = '40001'").await?;
+    let options = ConnectOptions::builder()
+        .url(url(&pool))
+        .max_connections(2)
+        .retry_for(Duration::from_secs(3));
+    let store = pgqrs::connect_with(options.build()).await?;
+    let (holder, taken) = hold_up_behind(&store, &pool).await?;
+    let calls: Vec<_> = (0..40).map(|n| sending(&store, json!(n))).collect();
+    waiting(&store, 40).await;
+    holder.rollback().await?;
+    done(taken).await?;
+    for (n, call) in calls.into_iter().enumerate() {
+        let outcome = call.await?;
+        match n {
+            13 => assert!(
+                matches!(outcome, Err(Error::NotStored { .. })),
+                "{outcome:?}"
+            ),
+            _ => assert!(outcome.is_ok(), "{n}: {outcome:?}"),
+        }
+    }
+    Ok(())
+}
