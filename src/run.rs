@@ -452,8 +452,12 @@ where
 {
     async fn run(mut self, signal: impl Future<Output = ()> + Send) -> Result<Report> {
         let mut signal = pin!(signal);
-        while !self.is_over() {
+        loop {
+            // First: what a handler has settled by itself leaves nothing else to wait for.
             self.take_stock();
+            if self.is_over() {
+                break;
+            }
             self.start_statements();
             self.start_handlers();
             let next = self.next_deadline();
