@@ -20,53 +20,52 @@ use crate::{
     report::{Rounds, Table, many},
 };
 
-/// As `src/postgres/writers.rs` has it for messages of one envelope, with the writer's values at the end.
+/// As `src/postgres/writers.rs` has it for messages of one envelope, but for the payloads, which sqlx sends as text.
 const WITH_ROW: &str = "
-    with queue as materialized (
-        select q.id from pgqrs.queues q
-        where q.name = $1
+    with advanced as (
+        update pgqrs.writers w set sequence = $10
+        from pgqrs.queues q
+        where w.token = $9 and w.sequence < $10 and q.name = $1
             and ($2::bigint is null or exists (
                 select from pgqrs.workers w
                 where w.id = $2 and w.queue_id = q.id and w.status = 'ready'
             ))
-    ), advanced as (
-        insert into pgqrs.writers as w (token, sequence)
-        select $9, $10 from queue
-        on conflict (token) do update set sequence = excluded.sequence
-            where w.sequence < excluded.sequence
-        returning sequence
+        returning
+            q.id as queue_id,
+            coalesce(
+                $4::timestamptz,
+                greatest($5::timestamptz, statement_timestamp() + $6::bigint * interval '1 microsecond')
+            ) as visible_at
     )
     insert into pgqrs.messages (queue_id, id, priority, visible_at, enqueued_at, producer_id, payload)
     overriding system value
-    select queue.id, m.id, $3,
-        coalesce(
-            $4::timestamptz,
-            greatest($5::timestamptz, statement_timestamp() + $6::bigint * interval '1 microsecond')
-        ),
-        statement_timestamp(), $2, m.payload::json
-    from advanced
-    cross join queue
-    cross join unnest($7::bigint[], $8::text[]) as m (id, payload)";
+    select m.queue_id, m.id, $3, m.visible_at, statement_timestamp(), $2, m.payload::json
+    from (
+        select queue_id, visible_at, unnest($7::bigint[]) as id, unnest($8::text[]) as payload
+        from advanced
+    ) m";
 
+/// The same, without the row.
 const WITHOUT_ROW: &str = "
-    with queue as materialized (
-        select q.id from pgqrs.queues q
+    insert into pgqrs.messages (queue_id, id, priority, visible_at, enqueued_at, producer_id, payload)
+    overriding system value
+    select m.queue_id, m.id, $3, m.visible_at, statement_timestamp(), $2, m.payload::json
+    from (
+        select
+            q.id as queue_id,
+            coalesce(
+                $4::timestamptz,
+                greatest($5::timestamptz, statement_timestamp() + $6::bigint * interval '1 microsecond')
+            ) as visible_at,
+            unnest($7::bigint[]) as id,
+            unnest($8::text[]) as payload
+        from pgqrs.queues q
         where q.name = $1
             and ($2::bigint is null or exists (
                 select from pgqrs.workers w
                 where w.id = $2 and w.queue_id = q.id and w.status = 'ready'
             ))
-    )
-    insert into pgqrs.messages (queue_id, id, priority, visible_at, enqueued_at, producer_id, payload)
-    overriding system value
-    select queue.id, m.id, $3,
-        coalesce(
-            $4::timestamptz,
-            greatest($5::timestamptz, statement_timestamp() + $6::bigint * interval '1 microsecond')
-        ),
-        statement_timestamp(), $2, m.payload::json
-    from queue
-    cross join unnest($7::bigint[], $8::text[]) as m (id, payload)";
+    ) m";
 
 const WRITERS: usize = 2;
 /// As the library's: a token serves for so many statements, and a statement takes so many messages at most.
@@ -180,7 +179,7 @@ async fn write(
     with_row: bool,
     taken: Arc<Mutex<mpsc::UnboundedReceiver<Message>>>,
 ) -> Outcome {
-    let (mut token, mut statements) = (rand::random::<i64>(), 0);
+    let (mut token, mut statements) = (0, STATEMENTS);
     let mut ids = VecDeque::new();
     loop {
         let mut messages = Vec::new();
@@ -192,7 +191,14 @@ async fn write(
             ids.extend(reserve(&mut connection).await?);
         }
         if statements == STATEMENTS {
-            (token, statements) = (rand::random(), 0);
+            (token, statements) = (rand::random::<i64>(), 0);
+            if with_row {
+                // The library makes it together with the ids.
+                sqlx::query("insert into pgqrs.writers (token, sequence) values ($1, 0)")
+                    .bind(token)
+                    .execute(&mut connection)
+                    .await?;
+            }
         }
         statements += 1;
         let batch: Vec<i64> = ids.drain(..messages.len()).collect();
