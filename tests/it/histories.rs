@@ -438,7 +438,7 @@ async fn run_histories(
     Ok(happened)
 }
 
-/// What the histories are of no use without.
+/// What the histories are of no use without: so frequent that chance alone doesn't leave it out.
 fn assert_happened(happened: &BTreeMap<&'static str, usize>, what: &[&str]) {
     // Fewer cases than usual may leave something out.
     if env::var_os("PROPTEST_CASES").is_none() {
@@ -449,16 +449,13 @@ fn assert_happened(happened: &BTreeMap<&'static str, usize>, what: &[&str]) {
     }
 }
 
-const USUAL: [&str; 10] = [
+const USUAL: [&str; 7] = [
     "told",
     "refused",
     "settled",
-    "settled too late",
     "delivered again",
     "several delivered at once",
-    "buried after a failure",
     "handled by a loop",
-    "purged",
     "a worker's step",
 ];
 
