@@ -329,7 +329,7 @@ impl Settlement {
     /// `false` where the lease was lost.
     async fn carry_out(self, connection: &mut PgConnection, leased: Leased) -> Result<bool> {
         let (delay, dead) = match self {
-            Self::Ack => return Ok(!messages::ack(connection, &[leased]).await?.is_empty()),
+            Self::Ack => return Ok(messages::ack(connection, &[leased]).await? == 1),
             Self::Archive => {
                 return Ok(!messages::archive(connection, &[leased]).await?.is_empty());
             }
@@ -381,7 +381,7 @@ pub fn ack_all<'c, T: Send + 'c>(
             .map(|delivery| delivery.lease.leased)
             .collect();
         let call = store::run(on, async |connection| {
-            messages::ack(connection, &leased).await
+            messages::ack_each(connection, &leased).await
         });
         match call.instrument(span.clone()).await {
             Ok(mut acked) => {

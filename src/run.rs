@@ -17,6 +17,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
+use slab::Slab;
 use sqlx::PgConnection;
 use tokio::{
     sync::Notify,
@@ -263,8 +264,12 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// After the deadline, for what is still to be told to the database.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// Claims that are under way at once: one more than keeps the database busy while the last is digested.
-const CLAIMS: usize = 3;
+/// Claims that are under way at once. They share what there is room for: a single one would leave the database
+/// idle while its messages are handled. More of them step over what the others have locked.
+const CLAIMS: usize = 2;
+/// From here on, acknowledgements are a statement of their own, beside the claims, which would be held up by
+/// them; fewer go with the next claim, and save a statement.
+const MANY: usize = 64;
 /// As many messages are held ready as are handled in this time.
 const AHEAD: Duration = Duration::from_millis(50);
 
@@ -304,6 +309,7 @@ struct Held<P> {
     until: Instant,
 }
 
+/// A delivery that a handler has.
 struct AtWork {
     lease: Arc<Lease>,
     attempt: u32,
@@ -323,9 +329,9 @@ struct Board<P> {
 struct State<P> {
     /// Leased, and not begun.
     ready: VecDeque<Held<P>>,
-    /// By lease, and not by message: one whose lease was lost can come again while its first handler is still
-    /// at it, and what that one says must not be taken for what the second says.
-    at_work: HashMap<Leased, AtWork>,
+    /// By delivery, and not by message: one whose lease was lost can come again while its first handler is
+    /// still at it, and what that one says must not be taken for what the second says.
+    at_work: Slab<AtWork>,
     handled: Vec<(AtWork, Verdict)>,
     lost: u64,
     /// The loop wants to know of what was handled when there are fewer ready than this.
@@ -334,7 +340,7 @@ struct State<P> {
 
 impl<P> Board<P> {
     fn new() -> Self {
-        let (ready, at_work, handled) = (VecDeque::new(), HashMap::new(), Vec::new());
+        let (ready, at_work, handled) = (VecDeque::new(), Slab::new(), Vec::new());
         let state = State {
             ready,
             at_work,
@@ -353,7 +359,8 @@ impl<P> Board<P> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Option<Delivery<P>> {
+    /// The next delivery, and the key by which it is known until it is handled.
+    fn take(&self) -> Option<(usize, Delivery<P>)> {
         let mut state = self.lock();
         loop {
             let Held { delivery, until } = state.ready.pop_front()?;
@@ -364,14 +371,13 @@ impl<P> Board<P> {
             }
             let (lease, attempt) = (Arc::clone(delivery.lease()), delivery.attempt());
             let work = AtWork { lease, attempt };
-            state.at_work.insert(work.lease.leased, work);
-            return Some(delivery);
+            return Some((state.at_work.insert(work), delivery));
         }
     }
 
-    fn handled(&self, leased: Leased, verdict: Verdict) {
+    fn handled(&self, key: usize, verdict: Verdict) {
         let mut state = self.lock();
-        if let Some(work) = state.at_work.remove(&leased) {
+        if let Some(work) = state.at_work.try_remove(key) {
             state.handled.push((work, verdict));
         }
         if state.ready.len() < state.tell_below {
@@ -516,7 +522,7 @@ where
             self.unsettled.untouched.extend(untouched);
             if self.running.is_empty() {
                 // Their handlers were aborted.
-                let unfinished = state.at_work.drain().map(|(_, work)| work.lease.leased);
+                let unfinished = state.at_work.drain().map(|work| work.lease.leased);
                 self.unsettled.unfinished.extend(unfinished);
             }
         }
@@ -535,16 +541,16 @@ where
             let (handler, limit) = (Arc::clone(&self.handler), self.options.handler_timeout);
             let queue = self.queue.clone();
             self.running.spawn(async move {
-                while let Some(delivery) = board.take() {
-                    let (leased, attempt) = (delivery.lease().leased, delivery.attempt());
-                    let span = telemetry::process(queue.as_str(), leased.id.get(), attempt);
+                while let Some((key, delivery)) = board.take() {
+                    let (id, attempt) = (delivery.id(), delivery.attempt());
+                    let span = telemetry::process(queue.as_str(), id.get(), attempt);
                     let verdict = handle(&*handler, delivery, limit)
                         .instrument(span.clone())
                         .await;
                     if verdict.is_err() {
                         telemetry::handler_failed(&span, "handler");
                     }
-                    board.handled(leased, verdict);
+                    board.handled(key, verdict);
                     // A handler that never waits must not keep its thread from all other tasks.
                     tokio::task::coop::consume_budget().await;
                 }
@@ -590,16 +596,18 @@ where
                 ending.aborted = true;
             }
         }
-        let wanted = self.wanted();
-        if self.ending.is_none() && self.claim_at <= now && wanted > 0 {
-            self.start_claim(wanted);
+        while self.ending.is_none() && self.claim_at <= now {
+            match self.wanted() {
+                0 => break,
+                wanted => self.start_claim(wanted),
+            }
         }
-        // Acknowledgements go with the next claim, if there is going to be one at once.
+        // A few acknowledgements go with the next claim, if there is going to be one at once.
         let only_done = self.unsettled.archive.is_empty()
             && self.unsettled.failed.is_empty()
             && self.unsettled.untouched.is_empty()
             && self.unsettled.unfinished.is_empty();
-        let can_wait = only_done && self.claims > 0;
+        let can_wait = only_done && self.claims > 0 && self.unsettled.done.len() < MANY;
         if !self.settling && !self.unsettled.is_empty() && !can_wait && self.settle_at <= now {
             self.start_settling();
         }
@@ -638,7 +646,7 @@ where
         // idle waits for nothing.
         let idle = held < self.options.concurrency;
         if self.claims < CLAIMS && (idle || room > capacity / 3) {
-            room
+            room.min(capacity.div_ceil(CLAIMS).max(self.options.concurrency))
         } else {
             0
         }
@@ -648,7 +656,11 @@ where
         self.claims += 1;
         self.asked += wanted;
         let reading = self.store.hints().begin(&self.queue);
-        let done = mem::take(&mut self.unsettled.done);
+        let done = if self.unsettled.done.len() < MANY {
+            mem::take(&mut self.unsettled.done)
+        } else {
+            Vec::new()
+        };
         let (store, queue, worker) = (self.store.clone(), self.queue.clone(), self.worker);
         let (lease, patience) = (self.options.lease, self.patience());
         self.statements.spawn(async move {
@@ -706,7 +718,7 @@ where
         let of: Vec<_> = {
             let state = self.board.lock();
             let ready = state.ready.iter().map(|held| held.delivery.lease());
-            let at_work = state.at_work.values().map(|work| &work.lease);
+            let at_work = state.at_work.iter().map(|(_, work)| &work.lease);
             ready
                 .chain(at_work)
                 .filter(|lease| !lease.is_settled())
@@ -948,9 +960,9 @@ async fn settle_all(
     report: &mut Report,
 ) -> Result<()> {
     if !rest.done.is_empty() {
-        let done = messages::ack(connection, &rest.done).await?.len();
-        report.done += done as u64;
-        report.lost += (rest.done.len() - done) as u64;
+        let done = messages::ack(connection, &rest.done).await?;
+        report.done += done;
+        report.lost += (rest.done.len() as u64).saturating_sub(done);
         rest.done.clear();
     }
     if !rest.archive.is_empty() {

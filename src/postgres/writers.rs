@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use sqlx::{
-    Encode, PgConnection, Postgres, Type,
+    Decode, Encode, PgConnection, Postgres, Type,
     encode::IsNull,
     error::BoxDynError,
-    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, types::Oid},
+    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef, types::Oid},
 };
 
 use crate::{
@@ -55,6 +55,22 @@ impl PgHasArrayType for Json<'_> {
 impl Encode<'_, Postgres> for Json<'_> {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
         self.0.encode_by_ref(buffer)
+    }
+}
+
+/// JSON text that is read as `json`: cast to `text`, the server would copy it twice more.
+#[derive(Debug)]
+pub(crate) struct JsonText(pub(crate) String);
+
+impl Type<Postgres> for JsonText {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(114))
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for JsonText {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        String::decode(value).map(Self)
     }
 }
 
