@@ -197,13 +197,7 @@ impl<S> Dequeue<S> {
                     lease,
                     from: reading.from,
                 };
-                let call = on.run(async |connection| {
-                    let claimed = messages::claim(connection, &claim, &[]).await?;
-                    match claimed.refusal {
-                        Some(refusal) => Err(refusal),
-                        None => Ok(claimed),
-                    }
-                });
+                let call = on.run(async |connection| messages::claim(connection, &claim).await);
                 let claimed = match call.instrument(span.clone()).await {
                     Ok(claimed) => claimed,
                     // It has done nothing, since others were there first: usual where the database's default is

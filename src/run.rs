@@ -267,8 +267,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Claims that are under way at once. They share what there is room for: a single one would leave the database
 /// idle while its messages are handled. More of them step over what the others have locked.
 const CLAIMS: usize = 2;
-/// From here on, acknowledgements are a statement of their own, beside the claims, which would be held up by
-/// them; fewer go with the next claim, and save a statement.
+/// While messages are claimed, acknowledgements wait until they are this many: the claim's end is a good time too.
 const MANY: usize = 64;
 /// As many messages are held ready as are handled in this time.
 const AHEAD: Duration = Duration::from_millis(50);
@@ -433,7 +432,6 @@ impl Unsettled {
 enum Statement {
     Claimed {
         result: Result<Claimed>,
-        done: Vec<Leased>,
         reading: Reading,
         sent: Instant,
         limit: usize,
@@ -602,7 +600,6 @@ where
                 wanted => self.start_claim(wanted),
             }
         }
-        // A few acknowledgements go with the next claim, if there is going to be one at once.
         let only_done = self.unsettled.archive.is_empty()
             && self.unsettled.failed.is_empty()
             && self.unsettled.untouched.is_empty()
@@ -656,11 +653,6 @@ where
         self.claims += 1;
         self.asked += wanted;
         let reading = self.store.hints().begin(&self.queue);
-        let done = if self.unsettled.done.len() < MANY {
-            mem::take(&mut self.unsettled.done)
-        } else {
-            Vec::new()
-        };
         let (store, queue, worker) = (self.store.clone(), self.queue.clone(), self.worker);
         let (lease, patience) = (self.options.lease, self.patience());
         self.statements.spawn(async move {
@@ -676,7 +668,7 @@ where
             let result = async {
                 let mut lent = store.lend().await?;
                 lent.within(patience, async |connection| {
-                    messages::claim(connection, &claim, &done).await
+                    messages::claim(connection, &claim).await
                 })
                 .await
             };
@@ -687,7 +679,6 @@ where
             }
             Statement::Claimed {
                 result,
-                done,
                 reading,
                 sent,
                 limit: wanted,
@@ -754,14 +745,13 @@ where
         match statement {
             Ok(Statement::Claimed {
                 result,
-                done,
                 reading,
                 sent,
                 limit,
             }) => {
                 self.claims = self.claims.saturating_sub(1);
                 self.asked = self.asked.saturating_sub(limit);
-                self.claimed(result, done, &reading, sent, limit);
+                self.claimed(result, &reading, sent, limit);
             }
             Ok(Statement::Settled {
                 rest,
@@ -791,28 +781,12 @@ where
         }
     }
 
-    fn claimed(
-        &mut self,
-        result: Result<Claimed>,
-        done: Vec<Leased>,
-        reading: &Reading,
-        sent: Instant,
-        limit: usize,
-    ) {
+    fn claimed(&mut self, result: Result<Claimed>, reading: &Reading, sent: Instant, limit: usize) {
         let claimed = match result {
             Ok(claimed) => claimed,
-            Err(error) => {
-                // It may have been carried out. Then they are found gone, and counted as lost.
-                self.unsettled.done.extend(done);
-                return self.claim_failed(error);
-            }
+            Err(error) => return self.claim_failed(error),
         };
         self.backoff = FIRST_BACKOFF;
-        self.report.done += claimed.acked as u64;
-        self.report.lost += done.len().saturating_sub(claimed.acked) as u64;
-        if let Some(refusal) = claimed.refusal {
-            return self.claim_failed(refusal);
-        }
         self.store.hints().end(
             &self.queue,
             reading,
