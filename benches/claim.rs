@@ -1,11 +1,18 @@
 //! A claim of ten messages: whatever lies behind them, in front of them, or dead among them.
 
-use std::time::Instant;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
-use pgqrs::Store;
+use pgqrs::{Delivery, Store};
+use serde_json::Value;
+use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
-    Outcome, fresh,
+    Outcome,
+    figures::Samples,
+    fresh,
     meter::Meter,
     report::{Rounds, Table},
 };
@@ -52,6 +59,7 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
     Ok(vec![
         table.finish(),
         old_snapshot(meter, &store, if quick { 60_000 } else { 1_000_000 }).await?,
+        late_commits(meter, &store, if quick { 5 } else { 50 }).await?,
     ])
 }
 
@@ -146,5 +154,70 @@ async fn old_snapshot(meter: &Meter, store: &Store, messages: usize) -> Outcome<
     snapshot.rollback().await?;
     let what = "claim under an old snapshot, last tenth to first";
     table.at_most(2.0, &window(WINDOWS - 1), &window(0), what);
+    Ok(table.finish())
+}
+
+/// Transactions that stay open between their enqueue and their commit, beside a steady flow: by then, claims have
+/// read on, and find such a message only by reading from the beginning.
+async fn late_commits(meter: &Meter, store: &Store, rounds: usize) -> Outcome<Table> {
+    const AT_ONCE: usize = 8;
+    const OPEN: Duration = Duration::from_millis(200);
+    store.queue("late").await?;
+    let consumer = pgqrs::consumer("bench", 0, "late").create(store).await?;
+    let handle = consumer.handle();
+    let (told, mut starts) = mpsc::unbounded_channel();
+    let run = consumer.run(move |delivery: Delivery<Value>| {
+        let heard = told.send((delivery.id(), Instant::now()));
+        async move { heard.map_err(|_| "nobody listens any more") }
+    });
+    let consumer = tokio::spawn(async move { run.await });
+    let flow = tokio::spawn({
+        let store = store.clone();
+        async move {
+            let mut tick = tokio::time::interval(Duration::from_millis(2));
+            loop {
+                tick.tick().await;
+                let enqueue = pgqrs::enqueue().message("flow").to("late");
+                if let Err(error) = enqueue.execute(&store).await {
+                    return error;
+                }
+            }
+        }
+    });
+    let title = "from before a commit to the handler's start, beside a message each 2 ms";
+    let mut table = Rounds::new(meter, title, rounds);
+    while table.next() {
+        for (name, open) in [
+            ("committed at once", Duration::ZERO),
+            ("200 ms after the enqueue", OPEN),
+        ] {
+            let mut transactions = Vec::new();
+            for _ in 0..AT_ONCE {
+                let mut transaction = store.pool().begin().await?;
+                let enqueue = pgqrs::enqueue().message("late").to("late");
+                let id = enqueue.execute(&mut transaction).await?[0];
+                transactions.push((id, transaction));
+            }
+            tokio::time::sleep(open).await;
+            let mut commits = HashMap::new();
+            for (id, transaction) in transactions {
+                commits.insert(id, Instant::now());
+                transaction.commit().await?;
+            }
+            let mut samples = Samples::default();
+            while !commits.is_empty() {
+                let start = timeout(Duration::from_secs(10), starts.recv()).await?;
+                let (id, started) = start.ok_or("the consumer has ended")?;
+                if let Some(committed) = commits.remove(&id) {
+                    samples.push(started.saturating_duration_since(committed));
+                }
+            }
+            let median = samples.quantile(0.5).unwrap_or_default();
+            table.add(name, 1, median, samples, None);
+        }
+    }
+    flow.abort();
+    handle.stop();
+    consumer.await??;
     Ok(table.finish())
 }

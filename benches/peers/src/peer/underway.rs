@@ -1,10 +1,12 @@
 //! underway: tasks, without the steps that its jobs put on top of them. A batch is one notification, which
-//! starts one handler; each poll starts another, so it polls often.
+//! starts one handler, and each poll starts another. Where there is much to do, loops that ask for the next task keep
+//! all of them busy.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::ToSpan;
 use sqlx08::{PgPool, Postgres, Transaction};
+use tokio::{task::JoinSet, time::sleep};
 use underway::{Queue, Task, Worker, task};
 
 use crate::{
@@ -61,19 +63,38 @@ impl Peer for Underway {
         })
     }
 
-    fn handle(&self, _: For) -> Doing<'_, Running> {
+    fn handle(&self, how: For) -> Doing<'_, Running> {
         Box::pin(async move {
             let mut worker = Worker::new(Arc::clone(&self.queue), Handler);
             worker.set_concurrency_limit(HANDLERS);
-            Ok(Running::spawn(async move |stopped| {
-                let running = tokio::spawn({
-                    let worker = worker.clone();
-                    async move { worker.run_every(100.milliseconds()).await }
-                });
-                let _ = stopped.await;
-                worker.shutdown();
-                Ok(running.await??)
-            }))
+            Ok(match how {
+                For::Latency => Running::spawn(async move |stopped| {
+                    let running = tokio::spawn({
+                        let worker = worker.clone();
+                        async move { worker.run_every(100.milliseconds()).await }
+                    });
+                    let _ = stopped.await;
+                    worker.shutdown();
+                    Ok(running.await??)
+                }),
+                For::Throughput => Running::spawn(async move |stopped| {
+                    let mut loops = JoinSet::new();
+                    for _ in 0..HANDLERS {
+                        loops.spawn(drain(worker.clone()));
+                    }
+                    let _ = stopped.await;
+                    loops.shutdown().await;
+                    Ok(())
+                }),
+            })
         })
+    }
+}
+
+async fn drain(worker: Worker<Handler>) {
+    loop {
+        if !matches!(worker.process_next_task().await, Ok(Some(_))) {
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 }
