@@ -202,7 +202,11 @@ async fn a_claim_whose_connection_breaks_leaves_everything_ready(pool: PgPool) -
         async move { claim(&store, 3).await }
     });
     // The server tells of the first kilobyte of a statement.
-    terminate(&pool, blocked_backend(&pool, "with queue as materialized").await).await?;
+    terminate(
+        &pool,
+        blocked_backend(&pool, "with queue as materialized").await,
+    )
+    .await?;
     let failed = call.await?.unwrap_err();
     assert!(failed.is_retryable(), "{failed:?}");
     blocker.rollback().await?;
