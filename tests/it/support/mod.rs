@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use pgqrs::{Delivery, Enqueued, MessageId, Store};
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::{ConnectOptions, PgPool, postgres::PgPoolOptions};
 
 pub(crate) type TestResult = Result<(), Box<dyn std::error::Error>>;
 
@@ -152,7 +152,17 @@ pub(crate) fn newcomer(pool: &PgPool) -> Store {
 /// What the server counted of a table's changes: inserts, updates, deletes. Sessions report theirs when
 /// they end a transaction, at most once a second: so those of `pool` are closed first.
 pub(crate) async fn changes(url: &str, table: &str) -> sqlx::Result<(i64, i64, i64)> {
-    let pool = PgPool::connect(url).await?;
+    let options = PgPoolOptions::new().max_connections(1);
+    let pool = options.connect(url).await?;
+    // A session tells of its changes when it ends, which is a little after it was closed.
+    until("all other sessions have ended", async || {
+        let others = "select count(*) from pg_stat_activity
+                      where datname = current_database() and pid <> pg_backend_pid()
+                          and backend_type = 'client backend'";
+        let others = sqlx::query_scalar(others).fetch_one(&pool).await;
+        matches!(others, Ok(0_i64))
+    })
+    .await;
     let changes = sqlx::query_as(
         "select n_tup_ins, n_tup_upd, n_tup_del from pg_stat_user_tables
          where schemaname = 'pgqrs' and relname = $1",
