@@ -261,9 +261,10 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
     let Some((queue_id, (ids, visible_at, used_up), now, lease_expires_at, took)) = told else {
         return Err(workers::refusal(connection, claim.queue, claim.consumer).await?);
     };
-    if !used_up.is_empty() {
-        bury(connection, queue_id, &used_up).await?;
-    }
+    let buried = match used_up.is_empty() {
+        true => Ok(()),
+        false => bury(connection, queue_id, &used_up).await,
+    };
     let mut order: Vec<_> = ids.iter().zip(visible_at).collect();
     order.sort_unstable();
     let mut messages: Vec<_> = rows
@@ -286,6 +287,10 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         })
         .collect();
     messages.sort_unstable_by_key(|message| (message.priority, message.visible_at, message.id));
+    // What is claimed is claimed: whoever comes next buries the others.
+    if messages.is_empty() {
+        buried?;
+    }
     Ok(Claimed {
         messages,
         now,
