@@ -346,3 +346,33 @@ async fn what_is_received_through_a_consumer_is_retried_by_its_policy(pool: PgPo
     }
     Ok(())
 }
+
+/// Something is wrong with the table of dead letters: it must not keep back what is ready.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn where_burying_fails_what_is_ready_is_delivered(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let ids = send(&store, &[1, 2, 3]).await?;
+    sqlx::query("update pgqrs.messages set attempt = 20 where id = $1")
+        .bind(ids[0].get())
+        .execute(&pool)
+        .await?;
+    sqlx::query("alter table pgqrs.dead_letters add constraint never check (false)")
+        .execute(&pool)
+        .await?;
+    let delivered: Vec<_> = claim(&store, 3)
+        .await?
+        .iter()
+        .map(|delivery| delivery.id())
+        .collect();
+    assert_eq!(delivered, ids[1..]);
+    // With nothing else to deliver, it is told.
+    let failed = claim(&store, 3).await.unwrap_err();
+    assert!(matches!(failed, Error::Database(_)), "{failed}");
+
+    sqlx::query("alter table pgqrs.dead_letters drop constraint never")
+        .execute(&pool)
+        .await?;
+    assert!(claim(&store, 3).await?.is_empty());
+    assert_eq!(pgqrs::admin(&store).dead_letter_count("tasks").await?, 1);
+    Ok(())
+}
