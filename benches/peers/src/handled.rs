@@ -1,4 +1,4 @@
-//! What all handlers do: count, or print how long their message was on its way. One for the whole process,
+//! What all handlers do: count, or print when their message was sent and how long it was on its way. One for the whole process,
 //! since one peer is measured at a time.
 
 use std::{
@@ -28,7 +28,7 @@ pub(crate) fn now() -> u64 {
 /// A message's handler has started.
 pub(crate) fn note(payload: &Payload) {
     if PRINT.get().is_some() {
-        println!("{}", now().saturating_sub(payload.sent));
+        println!("{} {}", payload.sent, now().saturating_sub(payload.sent));
     }
     let handled = HANDLED.fetch_add(1, Ordering::SeqCst) + 1;
     if handled == EXPECTED.load(Ordering::SeqCst) {

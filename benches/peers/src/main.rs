@@ -24,7 +24,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sqlx::AssertSqlSafe;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
+    io::{AsyncBufReadExt, BufReader, Lines, stdin},
     process::{Child, ChildStdout, Command},
     time::timeout,
 };
@@ -59,10 +59,10 @@ impl Payload {
 async fn main() -> Outcome {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let url = env::var("DATABASE_URL").map_err(|_| "run it as `cargo xtask bench peers`")?;
-    if let [receive, name] = &arguments[..]
-        && receive == "receive"
+    if let [what, name] = &arguments[..]
+        && what == "receive"
     {
-        return receive_for_ever(name, &url).await;
+        return receive(name, &url).await;
     }
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let wanted = |name: &str| {
@@ -236,25 +236,23 @@ async fn end_to_end(meter: &Meter, peers: &[Arc<dyn Peer>], quick: bool) -> Outc
     Ok(table.finish())
 }
 
-/// From before a send to the start of its handler, in another process that is idle.
+/// From before a send to the start of its handler, in another process that is idle. No other peer's is there at
+/// that time: some are busy while they have nothing to do, and all share the processors.
 async fn wake_up(meter: &Meter, peers: &[Arc<dyn Peer>], url: &str, quick: bool) -> Outcome<Table> {
-    const BLOCK: usize = 10;
-    let rounds = if quick { 3 } else { 40 };
+    const BLOCK: usize = 40;
+    let rounds = if quick { 1 } else { 10 };
     let title = "peers: from before a send to the start of its handler, in another, idle process";
     let mut table = Rounds::new(meter, title, rounds);
-    let mut receivers = Vec::new();
-    for peer in peers {
-        receivers.push(Receiver::start(&url_of(url, peer.name()), peer).await?);
-    }
-    let mut tick = tokio::time::interval(Duration::from_millis(20));
     while table.next() {
-        for (peer, receiver) in peers.iter().zip(&mut receivers) {
+        for peer in peers {
+            let mut receiver = Receiver::start(&url_of(url, peer.name()), peer).await?;
+            let mut tick = tokio::time::interval(Duration::from_millis(20));
             let mut samples = Samples::default();
             for _ in 0..BLOCK {
                 tick.tick().await;
-                peer.send(Payload::new()).await?;
-                samples.push(receiver.took().await?);
+                samples.push(receiver.send(peer).await?);
             }
+            receiver.stop().await?;
             let median = samples.quantile(0.5).unwrap_or_default();
             table.add(peer.name(), 1, median, samples, None);
         }
@@ -264,7 +262,7 @@ async fn wake_up(meter: &Meter, peers: &[Arc<dyn Peer>], url: &str, quick: bool)
 
 /// Another process that handles one peer's messages, and prints how long each was on its way.
 struct Receiver {
-    _process: Child,
+    process: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
@@ -273,30 +271,51 @@ impl Receiver {
         let mut process = Command::new(env::current_exe()?)
             .args(["receive", peer.name()])
             .env("DATABASE_URL", url)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
         let lines = BufReader::new(process.stdout.take().ok_or("no output")?).lines();
-        let mut receiver = Self {
-            _process: process,
-            lines,
-        };
+        let mut receiver = Self { process, lines };
         // The first one takes as long as its worker takes to start.
-        peer.send(Payload::new()).await?;
-        receiver.took().await?;
+        receiver.send(peer).await?;
         Ok(receiver)
     }
 
-    async fn took(&mut self) -> Outcome<Duration> {
-        let line = timeout(Duration::from_secs(70), self.lines.next_line()).await??;
-        let line = line.ok_or("the other process ended")?;
-        Ok(Duration::from_nanos(line.parse()?))
+    /// Sends one message, and gives how long it was on its way.
+    async fn send(&mut self, peer: &Arc<dyn Peer>) -> Outcome<Duration> {
+        let payload = Payload::new();
+        let sent = payload.sent;
+        peer.send(payload).await?;
+        loop {
+            let line = timeout(Duration::from_secs(70), self.lines.next_line()).await??;
+            let line = line.ok_or("the other process ended")?;
+            let (of, took) = line.split_once(' ').ok_or("two numbers")?;
+            // Another one may come from before, whose acknowledgement was late.
+            if of.parse::<u64>()? == sent {
+                return Ok(Duration::from_nanos(took.parse()?));
+            }
+        }
+    }
+
+    async fn stop(mut self) -> Outcome {
+        drop(self.process.stdin.take());
+        if timeout(Duration::from_secs(30), self.process.wait())
+            .await
+            .is_err()
+        {
+            self.process.kill().await?;
+        }
+        Ok(())
     }
 }
 
-async fn receive_for_ever(name: &str, url: &str) -> Outcome {
+/// Until its standard input ends.
+async fn receive(name: &str, url: &str) -> Outcome {
     let peer = peer::connect(name, url, false).await?;
     handled::print();
-    let _running = peer.handle(For::Latency).await?;
-    std::future::pending().await
+    let running = peer.handle(For::Latency).await?;
+    let mut lines = BufReader::new(stdin()).lines();
+    while lines.next_line().await?.is_some() {}
+    running.stop().await
 }

@@ -29,7 +29,7 @@ impl Published {
             pgqrs_published::admin(&store).install().await?;
             pgqrs_published::admin(&store).create_queue(QUEUE).await?;
         }
-        let name = format!("producer-{install}");
+        let name = format!("producer-{}", handled::now());
         let producer = pgqrs_published::producer(&name, QUEUE)
             .create(&store)
             .await?;
