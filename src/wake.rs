@@ -26,6 +26,8 @@ use crate::{error::Result, postgres::messages, queue::QueueName, store::Lent, te
 const CHANNEL: &str = "pgqrs";
 /// After one NOTIFY the next waits this long, and then stands for all that came in between.
 const PAUSE: Duration = Duration::from_millis(5);
+/// So many connections a pool must have for the teller to keep one from one NOTIFY to the next.
+const TO_SPARE: u32 = 4;
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// After this much silence a listener asks whether the server is still there.
 const HEARING: Duration = Duration::from_secs(30);
@@ -161,15 +163,23 @@ impl Wakes {
 }
 
 async fn tell(shared: Arc<Shared>, pool: PgPool) {
+    let can_keep = pool.options().get_max_connections() >= TO_SPARE;
+    let mut kept = None;
     while let Some(queues) = shared.untold() {
         let told = async {
-            let mut lent = Lent::of(&pool).await?;
+            let mut lent = match kept.take() {
+                Some(lent) => lent,
+                None => Lent::of(&pool).await?,
+            };
             lent.within(STATEMENT_TIMEOUT, async |connection| {
                 messages::notify(connection, CHANNEL, &queues).await
             })
-            .await
+            .await?;
+            kept = can_keep.then_some(lent);
+            Ok(())
         };
-        if let Err(error) = told.await {
+        let told: Result<()> = told.await;
+        if let Err(error) = told {
             telemetry::hint_failed(&error.to_string());
         }
         sleep(PAUSE).await;

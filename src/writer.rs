@@ -31,8 +31,9 @@ const A_ROW: Duration = Duration::from_micros(16);
 /// so long, since rows are pruned a day after they were made.
 const STATEMENTS: i64 = 1_000;
 const LIFETIME: Duration = Duration::from_secs(60 * 60);
-/// Ids are drawn ahead: for a few statements, but so many at least.
-pub(crate) const BLOCK: usize = 64;
+/// Ids are drawn ahead: a few at first, since a store may never send; then for a few statements, within these bounds.
+const FIRST_BLOCK: usize = 64;
+const SMALLEST_BLOCK: usize = 1_000;
 const LARGEST_BLOCK: usize = 4_000;
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
@@ -122,7 +123,7 @@ impl Writer {
     /// Of a connected store, so that its first send is one statement.
     pub(crate) async fn begun(connection: &mut PgConnection, server: i64) -> Result<Self> {
         let mut writer = Self::default();
-        let drawn = writers::reserve(connection, Some(writer.token), BLOCK).await?;
+        let drawn = writers::reserve(connection, Some(writer.token), FIRST_BLOCK).await?;
         writer.ids.put(drawn, server);
         writer.since = Some(Instant::now());
         Ok(writer)
@@ -261,14 +262,17 @@ impl Writer {
         patience: Duration,
     ) -> Result<()> {
         let server = store.writers().server();
-        if self.ids.by != server || !store.writers().sending.draw_ahead {
+        let draw_ahead = store.writers().sending.draw_ahead;
+        if self.ids.by != server || !draw_ahead {
             self.ids.drawn.clear();
         }
         let without = group.iter().filter(|parcel| parcel.ids.is_empty());
         let needed: usize = without.map(|parcel| parcel.payloads.len()).sum();
         let missing = match self.ids.drawn.len() < needed {
-            // For this statement, and for a few like it.
-            true => (needed * 4).clamp(BLOCK, LARGEST_BLOCK).max(needed),
+            true if draw_ahead => (needed * 4)
+                .clamp(SMALLEST_BLOCK, LARGEST_BLOCK)
+                .max(needed),
+            true => needed,
             false => 0,
         };
         let token = self.since.is_none().then_some(self.token);
