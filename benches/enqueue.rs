@@ -141,8 +141,9 @@ async fn single(meter: &Meter, store: &Store, bare: &PgPool, rounds: usize) -> O
 /// The least that a batch needs where its ids are wanted.
 pub(crate) async fn unnest(pool: &PgPool, queue: i32, json: &[String]) -> Outcome<usize> {
     let ids: Vec<(i64,)> = sqlx::query_as(
+        // In the list and not after `from`, where all rows would be written down before the first is used.
         "insert into pgqrs.messages (queue_id, priority, payload)
-         select $1, 2, p::json from unnest($2::text[]) p returning id",
+         select $1, 2, unnest($2::text[])::json returning id",
     )
     .bind(queue)
     .bind(json)

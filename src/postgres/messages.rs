@@ -12,8 +12,10 @@ use crate::{
     error::Result,
     lifecycle::WorkerId,
     message::{Envelope, Message, MessageId, Page, Priority, Visible, microseconds},
-    postgres::workers,
-    postgres::writers::JsonText,
+    postgres::{
+        workers,
+        writers::{Json, JsonText},
+    },
     queue::QueueName,
     watermark::Watermarks,
 };
@@ -68,7 +70,7 @@ async fn insert_chunk(
     if ids.is_empty() {
         return Err(workers::refusal(connection, &envelope.queue, envelope.producer).await?);
     }
-    // Ids were drawn in the batch's order; the rows come back in whatever order they were written.
+    // Ids are drawn in the batch's order; in which the rows come back isn't promised.
     ids.sort_unstable();
     Ok(ids.into_iter().map(MessageId::from).collect())
 }
@@ -90,10 +92,11 @@ fn insertion<'q>(
         ..
     } = envelope;
     let (exactly, not_before, delay) = visible.bounds();
+    let payloads: Vec<_> = payloads.iter().map(|payload| Json(payload)).collect();
     sqlx::query_scalar!(
         "insert into pgqrs.messages (queue_id, priority, visible_at, enqueued_at, producer_id, payload)
          select
-             q.id,
+             m.queue_id,
              $2,
              -- The statement's time and not the transaction's: the caller's own may be long open.
              coalesce(
@@ -102,15 +105,18 @@ fn insertion<'q>(
              ),
              statement_timestamp(),
              $6::bigint,
-             batch.payload::json
-         from pgqrs.queues q
-         cross join unnest($7::text[]) with ordinality as batch (payload, place)
-         where q.name = $1
-             -- A suspended or stopped producer finds no queue.
-             and ($6::bigint is null or exists (
-                 select from pgqrs.workers w where w.id = $6 and w.queue_id = q.id and w.status = 'ready'
-             ))
-         order by batch.place
+             m.payload
+         from (
+             -- In the list and not after `from`: there all rows would be written down before the first is used.
+             select q.id as queue_id, unnest($7::json[]) as payload
+             from pgqrs.queues q
+             where q.name = $1
+                 -- A suspended or stopped producer finds no queue.
+                 and ($6::bigint is null or exists (
+                     select from pgqrs.workers w
+                     where w.id = $6 and w.queue_id = q.id and w.status = 'ready'
+                 ))
+         ) m
          returning id",
         queue.as_str(),
         priority.rank(),
@@ -118,7 +124,7 @@ fn insertion<'q>(
         not_before,
         delay,
         producer.map(WorkerId::get),
-        payloads,
+        &payloads as &[Json<'_>],
     )
 }
 
