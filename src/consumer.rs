@@ -232,9 +232,8 @@ impl<C: 'static> Consumer<C> {
     /// dead letters and never reach the handler. When the database is away, the loop waits, longer each
     /// time up to five seconds, and goes on.
     ///
-    /// Acknowledgements travel in batches, and with the next claim where there is one. Like a claim, they
-    /// are then not waited for until they are on the disk: a crash of the server can undo the last fraction
-    /// of a second of them, and those messages are delivered again.
+    /// Acknowledgements are made in batches, a moment after the handlers have returned: where the process
+    /// crashes in between, those messages are delivered again. What is acknowledged is on the disk.
     ///
     /// Dropping the future, instead of stopping it gracefully, aborts the handlers; their messages come
     /// back when the leases run out.

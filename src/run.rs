@@ -615,7 +615,7 @@ where
         state.tell_below = match self.claims {
             // What was handled is to be settled at once.
             0 => usize::MAX,
-            // It goes with the next claim, and that is due when this few are left.
+            // The next claim is due when this few are left.
             1..CLAIMS => self.capacity() / 2,
             _ => 0,
         };
