@@ -9,10 +9,11 @@ use crate::{
     delivery::Delivery,
     dequeue::{Dequeue, FromQueue, LONGEST_LEASE, SHORTEST_LEASE, dequeue},
     error::{Error, Result},
+    handler::{Handling, IntoOutcome},
     lifecycle::WorkerKind,
     queue::{IntoQueue, Readable, Untyped},
     retry::RetryPolicy,
-    run::{Handling, IntoOutcome, Run},
+    run::Run,
     store::{Execute, Store},
     worker::{Applicant, Receives, Registration, Worker, sealed::Registered},
 };

@@ -1,11 +1,13 @@
 #![doc = include_str!("../README.md")]
 
 mod admin;
+mod board;
 mod consumer;
 mod delivery;
 mod dequeue;
 mod enqueue;
 mod error;
+mod handler;
 mod heartbeat;
 mod import;
 mod lifecycle;
@@ -17,6 +19,7 @@ mod queue;
 mod retry;
 mod run;
 mod send;
+mod settling;
 mod store;
 mod telemetry;
 mod wake;
@@ -33,6 +36,7 @@ pub use crate::{
     dequeue::{Dequeue, dequeue},
     enqueue::{Enqueue, IntoDelay, Statement, enqueue},
     error::{Error, Result},
+    handler::{IntoOutcome, Outcome},
     import::Import,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     message::{Enqueued, MessageId, Page, Priority},
@@ -47,7 +51,8 @@ pub use crate::{
     producer::{Producer, ProducerBuilder, producer},
     queue::{Carries, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped},
     retry::RetryPolicy,
-    run::{IntoOutcome, Outcome, Report, Run},
+    run::Run,
+    settling::Report,
     store::{ConnectOptions, Execute, Executor, Store, connect, connect_with},
     worker::Worker,
 };

@@ -3,130 +3,40 @@
 //! task; handlers and statements are tasks of their own, which report back to it.
 
 use std::{
-    any::Any,
-    collections::{HashMap, HashSet, VecDeque},
-    fmt::{self, Display},
-    future::{Future, IntoFuture, pending, poll_fn},
+    collections::{HashMap, HashSet},
+    fmt,
+    future::{Future, IntoFuture, pending},
     mem,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::Poll,
+    sync::Arc,
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
-use slab::Slab;
-use sqlx::PgConnection;
 use tokio::{
-    sync::Notify,
     task::{JoinError, JoinSet},
     time::{Instant, sleep_until, timeout},
 };
 use tracing::Instrument;
 
 use crate::{
+    board::{AtWork, Board, Held},
     consumer::{ConsumerHandle, Options},
     delivery::{Delivery, Lease},
     error::{Error, Result},
+    handler::{IntoOutcome, Outcome, Verdict, handle},
     lifecycle::WorkerId,
     message::MessageId,
-    postgres::messages::{self, Claim, Claimed, Failure, Leased},
+    postgres::messages::{self, Claim, Claimed, Failure},
     queue::{QueueName, Readable},
+    settling::{Report, Unsettled, settle},
     store::{Execute, PATIENCE, Store},
     telemetry,
     wake::Sleeper,
     watermark::Reading,
     worker::Worker,
 };
-
-/// What a handler says of its message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is done: acknowledge it.
-    Done,
-    /// It is done: keep it in the archive.
-    Archive,
-    /// This attempt failed: again after the retry policy's wait.
-    Retry,
-    /// This attempt failed: again after this wait.
-    RetryIn(Duration),
-    /// It can't be handled, for this reason: to the dead letters, whatever attempts are left.
-    DeadLetter(String),
-}
-
-/// What a handler may return: `Result<(), E>`, [`Outcome`], or `Result<Outcome, E>`. The error is kept
-/// with the message, as text.
-#[diagnostic::on_unimplemented(
-    message = "a handler can't return `{Self}`",
-    label = "expected `Result<(), E>`, an `Outcome`, or a `Result<Outcome, E>`, where `E` can be printed",
-    note = "end the handler with `Ok(())`, or with an `Outcome` such as `Outcome::Done`"
-)]
-pub trait IntoOutcome: sealed::IntoVerdict {}
-
-mod sealed {
-    use super::Outcome;
-
-    pub trait IntoVerdict {
-        fn into_verdict(self) -> Result<Outcome, String>;
-    }
-}
-
-impl sealed::IntoVerdict for Outcome {
-    fn into_verdict(self) -> Result<Outcome, String> {
-        Ok(self)
-    }
-}
-#[diagnostic::do_not_recommend]
-impl IntoOutcome for Outcome {}
-
-impl<E: Display> sealed::IntoVerdict for Result<(), E> {
-    fn into_verdict(self) -> Result<Outcome, String> {
-        self.map(|()| Outcome::Done)
-            .map_err(|error| error.to_string())
-    }
-}
-#[diagnostic::do_not_recommend]
-impl<E: Display> IntoOutcome for Result<(), E> {}
-
-impl<E: Display> sealed::IntoVerdict for Result<Outcome, E> {
-    fn into_verdict(self) -> Result<Outcome, String> {
-        self.map_err(|error| error.to_string())
-    }
-}
-#[diagnostic::do_not_recommend]
-impl<E: Display> IntoOutcome for Result<Outcome, E> {}
-
-/// What a handler gives when it is called: a future of what it returns. Each future is one.
-#[diagnostic::on_unimplemented(
-    message = "this handler is not `async`: it returns `{Self}` instead of a future",
-    label = "expected a handler that can be awaited",
-    note = "write `async move {{ … }}` as the closure's body, or `async fn` for a function"
-)]
-pub trait Handling<O>: Future<Output = O> {}
-
-#[diagnostic::do_not_recommend]
-impl<O, R: Future<Output = O>> Handling<O> for R {}
-
-/// What a consumer has done from its start to its end. Counted in deliveries: a message that was retried
-/// counts each time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Report {
-    /// Handled and acknowledged, by the loop or by the handler itself.
-    pub done: u64,
-    /// Handled and archived.
-    pub archived: u64,
-    /// Failed, and put back for another attempt.
-    pub retried: u64,
-    /// Put among the dead letters.
-    pub dead: u64,
-    /// Given back at the end: not begun, or not finished by the deadline.
-    pub released: u64,
-    /// Whose lease was lost before they could be settled: they were, or will be, delivered again.
-    pub lost: u64,
-}
 
 /// A consumer that runs as soon as this is awaited; made by [`Consumer::run`](crate::Consumer::run).
 #[must_use = "a consumer does nothing until this is awaited: add `.await`"]
@@ -301,131 +211,9 @@ struct Loop<P, F> {
     report: Report,
 }
 
-/// A delivery, and until when it is safe to begin with it: counted from before the claim was sent, on this
-/// process's own steady clock.
-struct Held<P> {
-    delivery: Delivery<P>,
-    until: Instant,
-}
-
-/// A delivery that a handler has.
-struct AtWork {
-    lease: Arc<Lease>,
-    attempt: u32,
-}
-
-type Verdict = Result<Outcome, String>;
-
-/// What the loop and its handlers share. A handler's task takes the next delivery from it by itself: going
-/// through the loop would cost each message a change of tasks.
-struct Board<P> {
-    /// Never held across an await.
-    state: Mutex<State<P>>,
-    /// Something was handled that the loop is waiting for.
-    news: Notify,
-}
-
-struct State<P> {
-    /// Leased, and not begun.
-    ready: VecDeque<Held<P>>,
-    /// By delivery, and not by message: one whose lease was lost can come again while its first handler is
-    /// still at it, and what that one says must not be taken for what the second says.
-    at_work: Slab<AtWork>,
-    handled: Vec<(AtWork, Verdict)>,
-    lost: u64,
-    /// The loop wants to know of what was handled when there are fewer ready than this.
-    tell_below: usize,
-}
-
-impl<P> Board<P> {
-    fn new() -> Self {
-        let (ready, at_work, handled) = (VecDeque::new(), Slab::new(), Vec::new());
-        let state = State {
-            ready,
-            at_work,
-            handled,
-            lost: 0,
-            tell_below: usize::MAX,
-        };
-        Self {
-            state: Mutex::new(state),
-            news: Notify::new(),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<P>> {
-        // No handler runs under it, so none can panic under it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The next delivery, and the key by which it is known until it is handled.
-    fn take(&self) -> Option<(usize, Delivery<P>)> {
-        let mut state = self.lock();
-        loop {
-            let Held { delivery, until } = state.ready.pop_front()?;
-            if until <= Instant::now() {
-                // The database was away for so long that somebody else may have it by now.
-                state.lost += 1;
-                continue;
-            }
-            let (lease, attempt) = (Arc::clone(delivery.lease()), delivery.attempt());
-            let work = AtWork { lease, attempt };
-            return Some((state.at_work.insert(work), delivery));
-        }
-    }
-
-    fn handled(&self, key: usize, verdict: Verdict) {
-        let mut state = self.lock();
-        if let Some(work) = state.at_work.try_remove(key) {
-            state.handled.push((work, verdict));
-        }
-        if state.ready.len() < state.tell_below {
-            self.news.notify_one();
-        }
-    }
-}
-
 struct Ending {
     deadline: Instant,
     aborted: bool,
-}
-
-impl<P> State<P> {
-    fn held(&self) -> usize {
-        self.ready.len() + self.at_work.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.held() == 0 && self.handled.is_empty()
-    }
-}
-
-/// What is to be told to the database.
-#[derive(Default)]
-struct Unsettled {
-    done: Vec<Leased>,
-    archive: Vec<Leased>,
-    failed: Vec<Failure>,
-    untouched: Vec<Leased>,
-    unfinished: Vec<Leased>,
-}
-
-impl Unsettled {
-    fn is_empty(&self) -> bool {
-        self.done.is_empty()
-            && self.archive.is_empty()
-            && self.failed.is_empty()
-            && self.untouched.is_empty()
-            && self.unfinished.is_empty()
-    }
-
-    fn append(&mut self, mut other: Self) {
-        self.done.append(&mut other.done);
-        self.archive.append(&mut other.archive);
-        self.failed.append(&mut other.failed);
-        self.untouched.append(&mut other.untouched);
-        self.unfinished.append(&mut other.unfinished);
-    }
 }
 
 /// A statement that has come to its end.
@@ -600,11 +388,8 @@ where
                 wanted => self.start_claim(wanted),
             }
         }
-        let only_done = self.unsettled.archive.is_empty()
-            && self.unsettled.failed.is_empty()
-            && self.unsettled.untouched.is_empty()
-            && self.unsettled.unfinished.is_empty();
-        let can_wait = only_done && self.claims > 0 && self.unsettled.done.len() < MANY;
+        let is_few = self.unsettled.is_only_done() && self.unsettled.done.len() < MANY;
+        let can_wait = self.claims > 0 && is_few;
         if !self.settling && !self.unsettled.is_empty() && !can_wait && self.settle_at <= now {
             self.start_settling();
         }
@@ -896,106 +681,6 @@ where
             next = next.min(self.settle_at);
         }
         next
-    }
-}
-
-impl Report {
-    fn add(&mut self, other: Self) {
-        self.done += other.done;
-        self.archived += other.archived;
-        self.retried += other.retried;
-        self.dead += other.dead;
-        self.released += other.released;
-        self.lost += other.lost;
-    }
-}
-
-/// What is left when it fails, what was done, and why it failed.
-async fn settle(
-    store: &Store,
-    mut rest: Unsettled,
-    patience: Duration,
-) -> (Unsettled, Report, Option<Error>) {
-    let mut report = Report::default();
-    let settled = async {
-        let mut lent = store.lend().await?;
-        lent.within(patience, async |connection| {
-            settle_all(connection, &mut rest, &mut report).await
-        })
-        .await
-    };
-    let error = settled.await.err();
-    (rest, report, error)
-}
-
-async fn settle_all(
-    connection: &mut PgConnection,
-    rest: &mut Unsettled,
-    report: &mut Report,
-) -> Result<()> {
-    if !rest.done.is_empty() {
-        let done = messages::ack(connection, &rest.done).await?;
-        report.done += done;
-        report.lost += (rest.done.len() as u64).saturating_sub(done);
-        rest.done.clear();
-    }
-    if !rest.archive.is_empty() {
-        let archived = messages::archive(connection, &rest.archive).await?.len();
-        report.archived += archived as u64;
-        report.lost += (rest.archive.len() - archived) as u64;
-        rest.archive.clear();
-    }
-    if !rest.failed.is_empty() {
-        let failed = messages::fail(connection, &rest.failed).await?;
-        let dead = failed.iter().filter(|(_, dead)| *dead).count();
-        report.dead += dead as u64;
-        report.retried += (failed.len() - dead) as u64;
-        report.lost += (rest.failed.len() - failed.len()) as u64;
-        rest.failed.clear();
-    }
-    for (leased, untouched) in [(&mut rest.untouched, true), (&mut rest.unfinished, false)] {
-        if !leased.is_empty() {
-            let released = messages::release(connection, leased, untouched).await?;
-            report.released += released;
-            report.lost += leased.len() as u64 - released;
-            leased.clear();
-        }
-    }
-    Ok(())
-}
-
-/// What the handler says; or that it panicked, or took too long.
-async fn handle<P, F, R>(handler: &F, delivery: Delivery<P>, limit: Option<Duration>) -> Verdict
-where
-    F: Fn(Delivery<P>) -> R,
-    R: Future<Output: IntoOutcome>,
-{
-    let handling = async { sealed::IntoVerdict::into_verdict(handler(delivery).await) };
-    let mut handling = pin!(handling);
-    // Nothing of what the handler has left behind is looked at again, but for what it shares with others:
-    // as with a thread that panics.
-    let caught = poll_fn(|context| {
-        match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(context))) {
-            Ok(poll) => poll,
-            Err(panic) => Poll::Ready(Err(format!(
-                "the handler panicked: {}",
-                panic_text(&*panic)
-            ))),
-        }
-    });
-    match limit {
-        None => caught.await,
-        Some(limit) => timeout(limit, caught)
-            .await
-            .unwrap_or_else(|_| Err(format!("the handler was cut off after {limit:?}"))),
-    }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => text,
-        (_, Some(text)) => text,
-        (None, None) => "with something that is not text",
     }
 }
 

@@ -20,7 +20,9 @@ const LAYERS: [&[&str]; 5] = [
     &["postgres"],
     &["store", "heartbeat", "wake", "parcel", "send", "writer"],
     &["worker", "enqueue", "import", "dequeue", "delivery"],
-    &["producer", "consumer", "run", "admin"],
+    &[
+        "producer", "consumer", "run", "handler", "board", "settling", "admin",
+    ],
 ];
 
 fn root() -> PathBuf {

@@ -245,16 +245,28 @@ async fn wake_up(meter: &Meter, peers: &[Arc<dyn Peer>], url: &str, quick: bool)
     let mut table = Rounds::new(meter, title, rounds);
     while table.next() {
         for peer in peers {
-            let mut receiver = Receiver::start(&url_of(url, peer.name()), peer).await?;
-            let mut tick = tokio::time::interval(Duration::from_millis(20));
-            let mut samples = Samples::default();
-            for _ in 0..BLOCK {
-                tick.tick().await;
-                samples.push(receiver.send(peer).await?);
+            let measured = async {
+                let mut receiver = Receiver::start(&url_of(url, peer.name()), peer).await?;
+                let mut tick = tokio::time::interval(Duration::from_millis(20));
+                let mut samples = Samples::default();
+                for _ in 0..BLOCK {
+                    tick.tick().await;
+                    samples.push(receiver.send(peer).await?);
+                }
+                receiver.stop().await?;
+                Outcome::Ok(samples)
+            };
+            match measured.await {
+                Ok(samples) => {
+                    let median = samples.quantile(0.5).unwrap_or_default();
+                    table.add(peer.name(), 1, median, samples, None);
+                }
+                // That round is without it, and the others go on.
+                Err(error) => {
+                    eprintln!("{}: {error}", peer.name());
+                    table.leave_empty(peer.name());
+                }
             }
-            receiver.stop().await?;
-            let median = samples.quantile(0.5).unwrap_or_default();
-            table.add(peer.name(), 1, median, samples, None);
         }
     }
     Ok(table.finish())
