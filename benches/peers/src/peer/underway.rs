@@ -2,7 +2,13 @@
 //! starts one handler, and each poll starts another. Where there is much to do, loops that ask for the next task keep
 //! all of them busy.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use jiff::ToSpan;
 use sqlx08::{PgPool, Postgres, Transaction};
@@ -79,11 +85,14 @@ impl Peer for Underway {
                 }),
                 For::Throughput => Running::spawn(async move |stopped| {
                     let mut loops = JoinSet::new();
+                    let stop = Arc::new(AtomicBool::new(false));
                     for _ in 0..HANDLERS {
-                        loops.spawn(drain(worker.clone()));
+                        loops.spawn(drain(worker.clone(), Arc::clone(&stop)));
                     }
                     let _ = stopped.await;
-                    loops.shutdown().await;
+                    // Each finishes its task: an aborted one stays behind, in progress, with its heartbeat.
+                    stop.store(true, Ordering::Relaxed);
+                    loops.join_all().await;
                     Ok(())
                 }),
             })
@@ -91,8 +100,8 @@ impl Peer for Underway {
     }
 }
 
-async fn drain(worker: Worker<Handler>) {
-    loop {
+async fn drain(worker: Worker<Handler>, stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::Relaxed) {
         if !matches!(worker.process_next_task().await, Ok(Some(_))) {
             sleep(Duration::from_millis(10)).await;
         }
