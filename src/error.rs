@@ -234,9 +234,7 @@ pub enum Error {
     Closed,
 
     /// The server was not reached, or it refused the login.
-    #[error(
-        "can't connect to PostgreSQL; check the URL, and that the server runs and accepts connections"
-    )]
+    #[error("can't connect to PostgreSQL; {}", connect_remedy(.0))]
     Connect(#[source] Arc<sqlx::Error>),
 
     /// The connection broke while the call was under way. A statement whose answer was lost may or may
@@ -360,4 +358,17 @@ fn is_transient(sqlstate: &str) -> bool {
         | "57P03" // cannot_connect_now
         | "25006" // read_only_sql_transaction: a standby, until it is promoted
     )
+}
+
+/// What to do about a connection that was not made.
+fn connect_remedy(error: &sqlx::Error) -> &'static str {
+    let is_pooler = error.as_database_error().is_some_and(|refusal| {
+        refusal
+            .message()
+            .starts_with("unsupported startup parameter")
+    });
+    match is_pooler {
+        true => "a PgBouncer is in front of it, so connect with `ConnectOptions::pgbouncer(true)`",
+        false => "check the URL, and that the server runs and accepts connections",
+    }
 }

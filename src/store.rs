@@ -215,9 +215,10 @@ pub struct ConnectOptions {
     #[builder(default)]
     install: bool,
     /// Whether the URL leads to PgBouncer; false by default. It refuses connections that bring settings
-    /// along, so `plan_cache_mode` and TCP's time-outs are left as they are; and there is no LISTEN through it, so consumers poll.
-    /// In transaction mode it takes PgBouncer 1.21 with
-    /// `max_prepared_statements`, as all of sqlx does.
+    /// along, so `plan_cache_mode` and TCP's time-outs are left as they are; and there is no LISTEN through it,
+    /// so consumers poll. In session mode any PgBouncer will do; in transaction mode it takes 1.21 or later with
+    /// `max_prepared_statements`, as all of sqlx does, and the schema is to be installed past it, since the migrator's
+    /// lock belongs to a session.
     #[builder(default)]
     pgbouncer: bool,
 }
@@ -230,7 +231,8 @@ impl ConnectOptions {
             .map_err(|error| Error::Connect(Arc::new(error)))?;
         let to = to.application_name(&self.application_name);
         if self.pgbouncer {
-            return Ok(to);
+            // One of sqlx's own, for how floats are printed.
+            return Ok(to.extra_float_digits(None));
         }
         // What the URL says of them holds.
         let brought = to.get_options().unwrap_or_default().to_owned();

@@ -96,9 +96,7 @@ pub(crate) async fn started_at(connection: &mut PgConnection) -> Result<i64> {
 /// Runs what is missing, on a connection of its own: a run that fails keeps the migrator's lock for as
 /// long as its connection lives.
 pub(crate) async fn migrate(options: &PgConnectOptions, connect_within: Duration) -> Result<()> {
-    // The wait for another installer, and for readers of a table that changes, is bounded.
-    let options = options.clone().options([("lock_timeout", "30s")]);
-    let mut connection = timeout(connect_within, PgConnection::connect_with(&options))
+    let mut connection = timeout(connect_within, PgConnection::connect_with(options))
         .await
         .map_err(|_| Error::AcquireTimeout {
             after: connect_within,
@@ -121,9 +119,21 @@ async fn run(connection: &mut PgConnection) -> Result<()> {
             installed,
             compiled,
         }),
-        SchemaVersion::NotInstalled | SchemaVersion::Older { .. } => MIGRATOR
-            .run_direct(None, connection, false)
-            .await
-            .map_err(|error| Error::Migrate(Arc::new(error))),
+        SchemaVersion::NotInstalled | SchemaVersion::Older { .. } => {
+            limit_waits(connection).await?;
+            MIGRATOR
+                .run_direct(None, connection, false)
+                .await
+                .map_err(|error| Error::Migrate(Arc::new(error)))
+        }
     }
+}
+
+/// Bounds the wait for another installer, and for readers of a table that changes. Not as a setting that the connection
+/// brings along: PgBouncer refuses those.
+async fn limit_waits(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query!("select set_config('lock_timeout', '30s', false)")
+        .fetch_all(connection)
+        .await?;
+    Ok(())
 }

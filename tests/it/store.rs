@@ -2,6 +2,7 @@
 
 use std::{
     error::Error as _,
+    io::{Read, Write},
     net::TcpListener,
     time::{Duration, Instant},
 };
@@ -215,7 +216,53 @@ async fn settings_are_brought_along_unless_a_pooler_would_refuse_them(pool: PgPo
         assert_eq!(settings.0, mode);
         assert_eq!(settings.1 == "60", !pgbouncer);
         assert_eq!(settings.2, user_timeout);
+        let mut brought: Vec<String> =
+            sqlx::query_scalar("select lower(name) from pg_settings where source = 'client'")
+                .fetch_all(store.pool())
+                .await?;
+        brought.sort_unstable();
+        if pgbouncer {
+            // Which it keeps account of itself.
+            let tolerated = [
+                "application_name",
+                "client_encoding",
+                "datestyle",
+                "timezone",
+            ];
+            assert_eq!(brought, tolerated);
+        }
     }
+    Ok(())
+}
+
+/// What PgBouncer says to a login with settings, in its own words.
+#[tokio::test]
+async fn a_pooler_that_refuses_settings_is_named() -> TestResult {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let port = listener.local_addr()?.port();
+    let pooler = std::thread::spawn(move || {
+        let (mut login, _) = listener.accept()?;
+        // As long as its first four bytes say.
+        let mut length = [0; 4];
+        login.read_exact(&mut length)?;
+        let rest = u32::from_be_bytes(length).saturating_sub(4);
+        login.read_exact(&mut vec![0; usize::try_from(rest).unwrap_or(0)])?;
+        let fields = b"SFATAL\0C08P01\0Munsupported startup parameter: options\0\0";
+        let length = u32::try_from(fields.len() + 4).unwrap_or(0);
+        login.write_all(b"E")?;
+        login.write_all(&length.to_be_bytes())?;
+        login.write_all(fields)
+    });
+    let url = format!("postgresql://me@127.0.0.1:{port}/mydb?sslmode=disable");
+    let refused = pgqrs::connect(&url).await.unwrap_err();
+    pooler.join().expect("it doesn't panic")?;
+    assert!(
+        refused
+            .to_string()
+            .contains("ConnectOptions::pgbouncer(true)"),
+        "{}",
+        chain(&refused)
+    );
     Ok(())
 }
 
