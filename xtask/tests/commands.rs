@@ -85,7 +85,7 @@ impl Scratch {
                 "it ended before its server was up"
             );
             assert!(
-                started.elapsed() < Duration::from_secs(60),
+                started.elapsed() < Duration::from_secs(180),
                 "no server came up"
             );
             std::thread::park_timeout(Duration::from_millis(10));
