@@ -216,6 +216,10 @@ async fn late_commits(meter: &Meter, store: &Store, rounds: usize) -> Outcome<Ta
             table.add(name, 1, median, samples, None);
         }
     }
+    // It never ends by itself, unless a send failed.
+    if flow.is_finished() {
+        return Err(flow.await?.into());
+    }
     flow.abort();
     handle.stop();
     consumer.await??;
