@@ -48,6 +48,29 @@ async fn every_message_is_handled_and_acknowledged(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn acknowledgements_share_statements(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    send(&store, &(0..1_000).collect::<Vec<_>>()).await?;
+    sqlx::raw_sql(
+        "create sequence deletions;
+         create function count_deletion() returns trigger language plpgsql as
+             $$ begin perform nextval('deletions'); return null; end $$;
+         create trigger count_deletion after delete on pgqrs.messages
+             for each statement execute function count_deletion();",
+    )
+    .execute(&pool)
+    .await?;
+    let running = start(consumer().create(&store).await?, Seen::default().handler());
+    drained(&pool).await;
+    assert_eq!(running.stop().await?.done, 1_000);
+    let deletions: i64 = sqlx::query_scalar("select last_value from deletions")
+        .fetch_one(&pool)
+        .await?;
+    assert!((1..250).contains(&deletions), "{deletions} statements");
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn each_outcome_does_what_it_says(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     let words = [
