@@ -24,7 +24,7 @@ use crate::{
     parcel::Parcel,
     postgres::{messages, writers},
     queue::QueueName,
-    store::{Lent, Store},
+    store::{Lent, Store, TO_SPARE},
     telemetry,
     writer::{Sending, Writer},
 };
@@ -45,8 +45,6 @@ const LINGER: Duration = Duration::from_millis(50);
 const MANY_CALLS: usize = 64;
 /// For how long a few wait for many.
 const GATHER: Duration = Duration::from_millis(5);
-/// So many connections a pool must have for that.
-const TO_SPARE: usize = 4;
 
 /// The writers of a store, and what waits for them.
 pub(crate) struct Writers {
@@ -231,7 +229,8 @@ impl Writers {
 
     /// A writer is idle. Gives its connection, unless there are enough for it to keep one for a while.
     fn rest(self: &Arc<Self>, state: &mut State, mut writer: Writer) -> Option<Lent> {
-        let keeps = self.sending.connections >= TO_SPARE || self.prune_due.load(Ordering::Relaxed);
+        let keeps =
+            self.sending.connections >= TO_SPARE as usize || self.prune_due.load(Ordering::Relaxed);
         let lent = match keeps {
             true => None,
             false => writer.lent.take(),

@@ -168,6 +168,9 @@ const SETTINGS: [(&str, &str); 5] = [
     ("tcp_user_timeout", "30000"),
 ];
 
+/// So many connections a pool must have for one to be kept by who is likely to need it again soon.
+pub(crate) const TO_SPARE: u32 = 4;
+
 /// The default of [`ConnectOptions::payload_limit`], and what holds for a connection of the caller's own.
 const PAYLOAD_LIMIT: usize = 64 << 20;
 

@@ -20,14 +20,18 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{error::Result, postgres::messages, queue::QueueName, store::Lent, telemetry};
+use crate::{
+    error::Result,
+    postgres::messages,
+    queue::QueueName,
+    store::{Lent, TO_SPARE},
+    telemetry,
+};
 
 /// The channel of NOTIFY; its payload is a queue's name.
 const CHANNEL: &str = "pgqrs";
 /// After one NOTIFY the next waits this long, and then stands for all that came in between.
 const PAUSE: Duration = Duration::from_millis(5);
-/// So many connections a pool must have for the teller to keep one from one NOTIFY to the next.
-const TO_SPARE: u32 = 4;
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// After this much silence a listener asks whether the server is still there.
 const HEARING: Duration = Duration::from_secs(30);
@@ -163,6 +167,7 @@ impl Wakes {
 }
 
 async fn tell(shared: Arc<Shared>, pool: PgPool) {
+    // From one NOTIFY to the next.
     let can_keep = pool.options().get_max_connections() >= TO_SPARE;
     let mut kept = None;
     while let Some(queues) = shared.untold() {
