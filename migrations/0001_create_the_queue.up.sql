@@ -16,12 +16,14 @@ create table pgqrs.messages (
     -- speed), and would make deleting a queue or a worker scan the messages.
     queue_id integer not null,
     id bigint generated always as identity,
-    priority smallint not null,
+    priority smallint not null check (priority >= 0),
     -- Both the schedule and the expiry of a lease: who may be delivered is `visible_at <= now()`,
     -- so a crashed consumer's messages come back without anybody putting them back.
     visible_at timestamptz not null default now(),
     enqueued_at timestamptz not null default now(),
     attempt integer not null default 0,
+    -- The payload's size as it was sent. A claim adds these up without reading the payloads.
+    payload_bytes integer not null default 0,
     -- Random for each claim: an attempt number can repeat after a crash of the server.
     lease_token bigint,
     producer_id bigint,
@@ -30,17 +32,31 @@ create table pgqrs.messages (
     -- Why the last attempt failed, where it said so.
     last_error text,
     -- `json` and not `jsonb`: inserts faster, and keeps text, digits and `\u0000` as they were sent.
-    payload json not null,
-    primary key (queue_id, id)
+    payload json not null
 ) with (
     -- A queue's table is all churn: vacuum soon, and without pauses.
     autovacuum_vacuum_scale_factor = 0.02,
     autovacuum_vacuum_threshold = 1000,
-    autovacuum_vacuum_cost_delay = 0
+    autovacuum_vacuum_cost_delay = 0,
+    -- Truncating takes the table's exclusive lock again and again, and would undo what follows. Free space is used
+    -- again; `vacuum (truncate) pgqrs.messages` returns it to the operating system.
+    vacuum_truncate = off
 );
 
--- The order of delivery. A range of it starts at the ready head, whatever waits behind.
-create index messages_ready on pgqrs.messages (queue_id, priority, visible_at, id);
+-- A table of less than about 40 pages is cheaper to read whole than by ctid, says the planner, and a connection keeps
+-- that plan while the table grows by millions. So it has 128 pages from the start.
+alter table pgqrs.messages alter column payload set storage plain;
+insert into pgqrs.messages (queue_id, id, priority, payload)
+overriding system value
+select 0, page, 0, to_json(repeat(' ', 7000)) from generate_series(1, 128) page;
+delete from pgqrs.messages;
+alter table pgqrs.messages alter column payload set storage extended;
+
+alter table pgqrs.messages add primary key (queue_id, id);
+
+-- The order of delivery. A range of it starts at the ready head, whatever waits behind. Partial in name only: so that no
+-- plan looks a message up by its id here, which reads all of its queue, while statistics are missing.
+create index messages_ready on pgqrs.messages (queue_id, priority, visible_at, id) where priority >= 0;
 
 create table pgqrs.workers (
     id bigint generated always as identity primary key,

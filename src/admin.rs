@@ -6,9 +6,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::{
+    connect,
     error::{Error, Result},
     lifecycle::{Transition, WorkerId},
     message::{MessageId, Page, Visible},
+    pool::STATEMENT_TIMEOUT,
     postgres::{
         archive::{self, ArchivedMessage},
         dead_letters::{self, DeadLetter},
@@ -18,7 +20,7 @@ use crate::{
         workers::{self, HeldMessage, WorkerFilter, WorkerInfo},
     },
     queue::{IntoQueue, QueueName},
-    store::{self, PATIENCE, Store},
+    store::Store,
     worker,
 };
 
@@ -66,7 +68,7 @@ impl Admin {
     /// connection of its own, beside the store's pool.
     pub async fn install(&self) -> Result<()> {
         let to = self.store.pool().connect_options();
-        store::migrate(&to, self.store.acquire_timeout()).await
+        connect::migrate(&to, self.store.acquire_timeout()).await
     }
 
     /// Compares the database's schema with the one that this build was made for. Changes nothing.
@@ -140,7 +142,9 @@ impl Admin {
         let queue = queue.into_name()?;
         let messages = self
             .store
-            .run_long(async |connection| queues::delete(connection, &queue, PATIENCE).await)
+            .run_long(async |connection| {
+                queues::delete(connection, &queue, STATEMENT_TIMEOUT).await
+            })
             .await?;
         match messages {
             Some(0) => Ok(()),
@@ -291,7 +295,7 @@ impl Admin {
                 dead_letters::requeue(connection, &queue, message, age).await
             })
             .await?;
-        self.store.wakes().enqueued(self.store.pool(), &queue);
+        self.store.notifier().wake(&queue);
         found(requeued, queue)
     }
 

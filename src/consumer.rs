@@ -6,15 +6,17 @@ use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use crate::{
+    consume::{Options, Stop},
     delivery::Delivery,
     dequeue::{Dequeue, FromQueue, LONGEST_LEASE, SHORTEST_LEASE, dequeue},
     error::{Error, Result},
+    executor::Execute,
     handler::{Handling, IntoOutcome},
     lifecycle::WorkerKind,
     queue::{IntoQueue, Readable, Untyped},
     retry::RetryPolicy,
     run::Run,
-    store::{Execute, Store},
+    store::Store,
     worker::{Applicant, Receives, Registration, Worker, sealed::Registered},
 };
 
@@ -54,32 +56,6 @@ pub fn consumer<Q: IntoQueue>(
     }
 }
 
-/// How a consumer runs.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Options {
-    pub(crate) concurrency: usize,
-    pub(crate) prefetch: usize,
-    pub(crate) lease: Duration,
-    pub(crate) poll_interval: Duration,
-    pub(crate) retry: RetryPolicy,
-    pub(crate) handler_timeout: Option<Duration>,
-    pub(crate) listen: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            concurrency: 8,
-            prefetch: 512,
-            lease: Duration::from_secs(30),
-            poll_interval: Duration::from_millis(250),
-            retry: RetryPolicy::default(),
-            handler_timeout: None,
-            listen: true,
-        }
-    }
-}
-
 /// A consumer about to be registered; made by [`consumer`].
 #[derive(Debug)]
 #[must_use = "a consumer is registered by `.create(&store).await`"]
@@ -101,6 +77,13 @@ impl<C> ConsumerBuilder<C> {
     /// twentieth of a second.
     pub fn prefetch(mut self, messages: usize) -> Self {
         self.options.prefetch = messages.min(5_000);
+        self
+    }
+
+    /// The most bytes of payload to hold, ready or being handled; defaults to 64 MiB. One message is fetched whatever its
+    /// size. Payloads are counted as JSON: decoded, they may take more.
+    pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
+        self.options.max_bytes = bytes;
         self
     }
 
@@ -173,7 +156,7 @@ impl<C> ConsumerBuilder<C> {
                 return Err(Error::LeaseOutOfRange { lease, min, max });
             }
             let registration = applicant.retry(options.retry).register(store).await?;
-            let stop = watch::Sender::new(false);
+            let stop = watch::Sender::new(Stop::Running);
             let handle = ConsumerHandle {
                 registration,
                 stop,
@@ -261,18 +244,33 @@ impl<C: 'static> Consumer<C> {
 /// It is a [`Worker`] too: the same one.
 pub struct ConsumerHandle<C = Untyped> {
     registration: Arc<Registration>,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Stop>,
     carries: PhantomData<fn() -> C>,
 }
 
 impl<C> ConsumerHandle<C> {
-    /// Lets [`run`](Consumer::run) come to its end: no more claims; handlers finish, up to the deadline;
-    /// what is left goes back to the queue. Returns at once; the report is what `run` gives.
+    /// Stops [`run`](Consumer::run) gracefully: no more claims; handlers finish, up to the deadline; what is left goes
+    /// back to the queue. Returns at once; the report is what `run` returns.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        self.request(Stop::Graceful);
     }
 
-    pub(crate) fn stopped(&self) -> watch::Receiver<bool> {
+    /// Stops [`run`](Consumer::run) without waiting for handlers: they are aborted, and their messages go back to the
+    /// queue. For a second signal, or instead of the first. Returns at once; `run` ends within about two seconds, also if
+    /// the server is away.
+    pub fn abort(&self) {
+        self.request(Stop::Abort);
+    }
+
+    fn request(&self, stop: Stop) {
+        self.stop.send_if_modified(|asked| {
+            let is_more = stop > *asked;
+            *asked = stop.max(*asked);
+            is_more
+        });
+    }
+
+    pub(crate) fn stop_requests(&self) -> watch::Receiver<Stop> {
         self.stop.subscribe()
     }
 }

@@ -19,10 +19,11 @@ use tracing::Instrument;
 use crate::{
     dequeue::{LONGEST_LEASE, SHORTEST_LEASE},
     error::{Error, Result},
-    message::{Message, MessageId, Priority, Visible},
-    postgres::messages::{self, Failure, Leased},
+    executor::{self, Execute, Executor},
+    message::{Message, MessageId, Priority, Receipt, Visible},
+    postgres::settle::{self, Failure},
     retry::RetryPolicy,
-    store::{self, Execute, Executor, Store},
+    store::Store,
     telemetry,
 };
 
@@ -50,13 +51,25 @@ pub struct Delivery<T> {
 /// What a delivery and the loop that keeps it alive share.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    pub(crate) leased: Leased,
+    receipt: Receipt,
     /// In microseconds since 1970, by the database's clock.
     expires_at: AtomicI64,
     settled: AtomicBool,
 }
 
 impl Lease {
+    pub(crate) fn of(message: &Message) -> Self {
+        Self {
+            receipt: message.receipt(),
+            expires_at: AtomicI64::new(message.lease_expires_at.timestamp_micros()),
+            settled: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn receipt(&self) -> Receipt {
+        self.receipt
+    }
+
     pub(crate) fn extended(&self, until: DateTime<Utc>) {
         self.expires_at
             .store(until.timestamp_micros(), Ordering::Relaxed);
@@ -71,31 +84,16 @@ impl Lease {
 impl<T> Delivery<T> {
     pub(crate) fn new(
         message: Message,
+        lease: Arc<Lease>,
         decode: fn(&str) -> serde_json::Result<T>,
         store: Store,
         retry: RetryPolicy,
     ) -> Self {
         let payload = decode(&message.payload).map_err(Arc::new);
-        let Message {
-            queue_id,
-            id,
-            lease_token: token,
-            lease_expires_at,
-            ..
-        } = message;
-        let lease = Lease {
-            leased: Leased {
-                queue_id,
-                id,
-                token,
-            },
-            expires_at: AtomicI64::new(lease_expires_at.timestamp_micros()),
-            settled: AtomicBool::new(false),
-        };
         Self {
             message,
             payload,
-            lease: Arc::new(lease),
+            lease,
             store,
             retry,
         }
@@ -174,7 +172,7 @@ impl<T> Delivery<T> {
                 });
             }
             let extended = store
-                .run(async |connection| messages::extend(connection, held.leased, lease).await)
+                .run(async |connection| settle::extend(connection, held.receipt, lease).await)
                 .await?;
             match extended {
                 Some(until) => {
@@ -182,7 +180,7 @@ impl<T> Delivery<T> {
                     Ok(())
                 }
                 None => Err(Error::LeaseLost {
-                    message: held.leased.id,
+                    message: held.receipt.id,
                 }),
             }
         })
@@ -279,9 +277,9 @@ impl<T> Delivery<T> {
             let span = telemetry::settle(verb, Some(id.get()));
             let call = async {
                 let settlement = settlement?;
-                let leased = self.lease.leased;
-                let held = store::run(on, async |connection| {
-                    settlement.carry_out(connection, leased).await
+                let receipt = self.lease.receipt;
+                let held = executor::run(on, async |connection| {
+                    settlement.carry_out(connection, receipt).await
                 });
                 match held.await? {
                     true => Ok(()),
@@ -303,10 +301,6 @@ impl<T> Delivery<T> {
             }
         })
     }
-
-    pub(crate) fn lease(&self) -> &Arc<Lease> {
-        &self.lease
-    }
 }
 
 enum Settlement {
@@ -326,23 +320,17 @@ impl Settlement {
         }
     }
 
-    /// `false` where the lease was lost.
-    async fn carry_out(self, connection: &mut PgConnection, leased: Leased) -> Result<bool> {
-        let (delay, dead) = match self {
-            Self::Ack => return Ok(messages::ack(connection, &[leased]).await? == 1),
+    /// Returns `false` if the lease was lost.
+    async fn carry_out(self, connection: &mut PgConnection, receipt: Receipt) -> Result<bool> {
+        let failure = match self {
+            Self::Ack => return settle::ack(connection, receipt).await,
             Self::Archive => {
-                return Ok(!messages::archive(connection, &[leased]).await?.is_empty());
+                return Ok(!settle::archive(connection, &[receipt]).await?.is_empty());
             }
-            Self::Retry(wait) => (wait, None),
-            Self::DeadLetter(reason) => (Duration::ZERO, Some(reason)),
+            Self::Retry(wait) => Failure::retry(receipt, wait, None),
+            Self::DeadLetter(reason) => Failure::dead(receipt, &reason, None),
         };
-        let failure = Failure {
-            leased,
-            delay,
-            error: None,
-            dead,
-        };
-        Ok(!messages::fail(connection, &[failure]).await?.is_empty())
+        Ok(!settle::fail(connection, &[failure]).await?.is_empty())
     }
 }
 
@@ -376,12 +364,12 @@ pub fn ack_all<'c, T: Send + 'c>(
         }
         let span = telemetry::settle("ack", None);
         telemetry::batch(&span, deliveries.len());
-        let leased: Vec<_> = deliveries
+        let receipts: Vec<_> = deliveries
             .iter()
-            .map(|delivery| delivery.lease.leased)
+            .map(|delivery| delivery.lease.receipt)
             .collect();
-        let call = store::run(on, async |connection| {
-            messages::ack_each(connection, &leased).await
+        let call = executor::run(on, async |connection| {
+            settle::ack_each(connection, &receipts).await
         });
         match call.instrument(span.clone()).await {
             Ok(mut acked) => {

@@ -1,20 +1,23 @@
 //! `dequeue()`: messages on their way out of a queue, under a lease. For consumers. What is dequeued is
 //! not gone: until it is settled, it comes back when its lease runs out.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::Instrument;
 
 use crate::{
-    delivery::Delivery,
+    delivery::{Delivery, Lease},
     error::{Error, Result},
+    executor::Execute,
     lifecycle::WorkerId,
-    postgres::messages::{self, Claim, Claimed},
+    pool::STATEMENT_TIMEOUT,
+    postgres::claim::{self, Claim, Claimed},
     queue::{IntoQueue, QueueName, Readable},
     retry::RetryPolicy,
-    store::{Execute, Store},
+    store::Store,
     telemetry,
+    watermark::Found,
     worker::{CanDequeue, Worker},
 };
 
@@ -27,7 +30,7 @@ use crate::{
 /// # Example
 /// ```no_run
 /// # async fn example(store: pgqrs::Store) -> Result<(), Box<dyn std::error::Error>> {
-/// use std::time::Duration;
+/// use std::{sync::Arc, time::Duration};
 ///
 /// let deliveries = pgqrs::dequeue()
 ///     .from("tasks")
@@ -46,6 +49,7 @@ pub fn dequeue() -> Dequeue {
     Dequeue {
         source: NoSource(()),
         limit: 1,
+        max_bytes: DEFAULT_MAX_BYTES,
         lease: DEFAULT_LEASE,
         retry: RetryPolicy::default(),
     }
@@ -69,6 +73,7 @@ pub fn dequeue() -> Dequeue {
 pub struct Dequeue<S = NoSource> {
     source: S,
     limit: u32,
+    max_bytes: usize,
     lease: Duration,
     retry: RetryPolicy,
 }
@@ -76,8 +81,9 @@ pub struct Dequeue<S = NoSource> {
 const DEFAULT_LEASE: Duration = Duration::from_secs(30);
 pub(crate) const SHORTEST_LEASE: Duration = Duration::from_millis(1);
 pub(crate) const LONGEST_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
-/// A claim that meets others is made again so often, a little later each time.
-const CONFLICTS: u32 = 8;
+const DEFAULT_MAX_BYTES: usize = 64 << 20;
+/// How often a claim that conflicts with others is repeated, a little later each time.
+const MAX_CONFLICTS: u32 = 8;
 const HIGHEST_LIMIT: u32 = 10_000;
 
 impl<S> Dequeue<S> {
@@ -101,6 +107,7 @@ impl<S> Dequeue<S> {
                 decode: |json| serde_json::from_str(json),
             },
             limit: self.limit,
+            max_bytes: self.max_bytes,
             lease: self.lease,
             retry: self.retry,
         }
@@ -127,6 +134,7 @@ impl<S> Dequeue<S> {
                 decode: |json| serde_json::from_str(json),
             },
             limit: self.limit,
+            max_bytes: self.max_bytes,
             lease: self.lease,
             retry: consumer.registration().retry(),
         }
@@ -135,6 +143,15 @@ impl<S> Dequeue<S> {
     /// The most messages to get, from 1 to 10,000; 1 unless told.
     pub fn limit(mut self, messages: u32) -> Self {
         self.limit = messages;
+        self
+    }
+
+    /// The most bytes of payload to get; defaults to 64 MiB. One message is returned whatever its size.
+    ///
+    /// If this is why there are fewer messages than the [`limit`](Self::limit), an event at `info` says so, and the next
+    /// call gets the rest: only an empty answer means that nothing is ready.
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
         self
     }
 
@@ -168,6 +185,7 @@ impl<S> Dequeue<S> {
         let Self {
             source,
             limit,
+            max_bytes,
             lease,
             retry,
         } = self;
@@ -186,50 +204,102 @@ impl<S> Dequeue<S> {
                 });
             }
             let (queue, consumer, decode) = source.into_parts()?;
-            let span = telemetry::receive(queue.as_str());
-            let mut conflicts = 0;
-            let claimed = loop {
-                let reading = on.hints().begin(&queue);
-                let claim = Claim {
-                    queue: &queue,
-                    consumer,
-                    limit,
-                    lease,
-                    from: reading.from,
-                };
-                let call = on.run(async |connection| messages::claim(connection, &claim).await);
-                let claimed = match call.instrument(span.clone()).await {
-                    Ok(claimed) => claimed,
-                    // It has done nothing, since others were there first: usual where the database's default is
-                    // a stricter isolation than the one that a claim is written for.
-                    Err(error) if error.is_conflict() && conflicts < CONFLICTS => {
-                        sleep(Duration::from_millis(1 << conflicts).mul_f64(rand::random())).await;
-                        conflicts += 1;
-                        continue;
-                    }
-                    Err(error) => {
-                        telemetry::failed(&span, &error);
-                        return Err(error);
-                    }
-                };
-                let Claimed {
-                    now,
-                    took,
-                    messages,
-                    full,
-                    ..
-                } = &claimed;
-                on.hints()
-                    .end(&queue, &reading, *now, *took, messages, *full);
-                // All that it took had their attempts used up, and are buried: there may be others.
-                if !(claimed.full && claimed.messages.is_empty()) {
-                    break claimed;
-                }
+            let request = ClaimRequest {
+                queue,
+                consumer,
+                limit,
+                max_bytes,
+                lease,
+                timeout: STATEMENT_TIMEOUT,
             };
-            telemetry::batch(&span, claimed.messages.len());
-            let deliver = |message| Delivery::new(message, decode, on.clone(), retry);
+            let Received { claimed, .. } = claim_once(on, &request).await?;
+            if claimed.stopped_by_bytes {
+                telemetry::stopped_by_bytes(&request.queue, claimed.messages.len(), max_bytes);
+            }
+            let deliver = |message| {
+                let lease = Arc::new(Lease::of(&message));
+                Delivery::new(message, lease, decode, on.clone(), retry)
+            };
             Ok(claimed.messages.into_iter().map(deliver).collect())
         })
+    }
+}
+
+/// What to claim.
+#[derive(Debug)]
+pub(crate) struct ClaimRequest {
+    pub(crate) queue: QueueName,
+    pub(crate) consumer: Option<WorkerId>,
+    pub(crate) limit: u32,
+    pub(crate) max_bytes: usize,
+    pub(crate) lease: Duration,
+    /// How long to wait for the answer.
+    pub(crate) timeout: Duration,
+}
+
+/// What was claimed, and when the claim was sent.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) claimed: Claimed,
+    pub(crate) sent: Instant,
+}
+
+/// One claim, for `dequeue()` and for the run loop: from this process's watermark on, repeated if it conflicts with
+/// others, or if all that it found were dead letters.
+pub(crate) async fn claim_once(store: &Store, request: &ClaimRequest) -> Result<Received> {
+    let span = telemetry::receive(request.queue.as_str());
+    let received = try_claim(store, request).instrument(span.clone()).await;
+    match &received {
+        Ok(received) => telemetry::batch(&span, received.claimed.messages.len()),
+        Err(error) => telemetry::failed(&span, error),
+    }
+    received
+}
+
+async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
+    let mut conflicts = 0;
+    loop {
+        let mut connection = store.connection().await?;
+        // Only now: a claim that waited for a connection has not begun yet.
+        let reading = store.hints().begin(&request.queue);
+        let sent = Instant::now();
+        let claim = Claim {
+            queue: &request.queue,
+            consumer: request.consumer,
+            limit: request.limit,
+            max_bytes: request.max_bytes,
+            lease: request.lease,
+            timeout: request.timeout,
+            from: reading.from,
+        };
+        let claimed = connection
+            .within(request.timeout, async |connection| {
+                claim::claim(connection, &claim).await
+            })
+            .await;
+        let claimed = match claimed {
+            Ok(claimed) => claimed,
+            // It has done nothing, since others were there first: usual if the database's default is a stricter
+            // isolation than the one that a claim is written for.
+            Err(error) if error.is_conflict() && conflicts < MAX_CONFLICTS => {
+                drop(connection);
+                sleep(Duration::from_millis(1 << conflicts).mul_f64(rand::random())).await;
+                conflicts += 1;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let found = Found {
+            messages: &claimed.messages,
+            now: claimed.now,
+            took: claimed.took,
+            full: claimed.full,
+        };
+        store.hints().end(&request.queue, &reading, &found);
+        // All that it found had their attempts used up, and are dead letters now: there may be others.
+        if !(claimed.full && claimed.messages.is_empty()) {
+            return Ok(Received { claimed, sent });
+        }
     }
 }
 

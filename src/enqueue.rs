@@ -10,13 +10,12 @@ use tracing::Instrument;
 
 use crate::{
     error::{Error, Result},
+    executor::{Execute, Executor},
     lifecycle::WorkerId,
     message::{Enqueued, Envelope, Priority, Visible, encode},
     postgres::{messages, workers},
     queue::{Carries, IntoQueue, Queue, QueueName},
-    send,
-    store::{Execute, Executor},
-    telemetry,
+    send, telemetry,
     worker::{CanEnqueue, Worker},
 };
 
@@ -511,7 +510,7 @@ pub(crate) async fn send(
             return Ok(Vec::new());
         }
         match on.store() {
-            Some(store) => send::send(&store, envelope, payloads).await,
+            Some(store) => send::send(store.batcher(), envelope, payloads).await,
             // Boxed: it is large, and would be moved along with each send through a store.
             None => {
                 Box::pin(async move {

@@ -273,41 +273,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same call can succeed when it is made again: the reason lies in the connection, the
-    /// load or a conflict with another transaction, and not in what was asked for.
-    ///
-    /// An enqueue that failed with [`ConnectionLost`](Self::ConnectionLost) may have been stored, so
-    /// making it again may store it twice.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::AcquireTimeout { .. } | Self::NotStored { .. } | Self::ConnectionLost(_) => true,
-            Self::Connect(source) | Self::Database(source) => match &**source {
-                // A connection that breaks in the middle of the login is a breach of the protocol.
-                sqlx::Error::Io(_)
-                | sqlx::Error::Tls(_)
-                | sqlx::Error::Protocol(_)
-                | sqlx::Error::PoolTimedOut => true,
-                sqlx::Error::Database(refusal) => {
-                    refusal.code().is_some_and(|code| is_transient(&code))
-                }
-                _ => false,
-            },
-            _ => false,
-        }
-    }
-
-    /// Whether the statement was undone because of another transaction, so that it can be made again at once.
-    pub(crate) fn is_conflict(&self) -> bool {
-        match self {
-            Self::Database(source) => source
-                .as_database_error()
-                .and_then(|refusal| refusal.code())
-                // serialization_failure, deadlock_detected
-                .is_some_and(|code| code == "40001" || code == "40P01"),
-            _ => false,
-        }
-    }
-
     /// The variant's name, for `error.type` in traces.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -342,22 +307,6 @@ impl Error {
             Self::Database(_) => "Database",
         }
     }
-}
-
-/// The SQLSTATEs that pass: conflicts between transactions, a server that is starting, stopping or full.
-fn is_transient(sqlstate: &str) -> bool {
-    matches!(
-        sqlstate,
-        "40001" // serialization_failure
-        | "40P01" // deadlock_detected
-        | "55P03" // lock_not_available
-        | "57014" // query_canceled, by a time-out
-        | "53300" // too_many_connections
-        | "57P01" // admin_shutdown, while a connection is being made
-        | "57P02" // crash_shutdown, likewise
-        | "57P03" // cannot_connect_now
-        | "25006" // read_only_sql_transaction: a standby, until it is promoted
-    )
 }
 
 /// What to do about a connection that was not made.

@@ -3,6 +3,7 @@
 
 use std::{
     any::Any,
+    error::Error as _,
     fmt::Display,
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -24,7 +25,7 @@ pub enum Outcome {
     Archive,
     /// This attempt failed: again after the retry policy's wait.
     Retry,
-    /// This attempt failed: again after this wait.
+    /// This attempt failed: again after this wait. A wait beyond PostgreSQL's calendar is cut to the longest one.
     RetryIn(Duration),
     /// It can't be handled, for this reason: to the dead letters, whatever attempts are left.
     DeadLetter(String),
@@ -83,38 +84,62 @@ pub trait Handling<O>: Future<Output = O> {}
 #[diagnostic::do_not_recommend]
 impl<O, R: Future<Output = O>> Handling<O> for R {}
 
-/// What is to be done with a message; or why this attempt failed.
-pub(crate) type Verdict = Result<Outcome, String>;
+/// What came of one delivery.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// What the handler returned.
+    Returned(Outcome),
+    /// It returned an error, panicked, or took too long.
+    Failed(String),
+    /// Its payload doesn't decode, so the handler wasn't called.
+    Undecodable(String),
+}
 
-/// What the handler says; or that it panicked, or took too long.
+/// Decodes a delivery and calls the handler, whatever either does. The time limit is the handler's alone.
 pub(crate) async fn handle<P, F, R>(
     handler: &F,
-    delivery: Delivery<P>,
+    deliver: impl FnOnce() -> Delivery<P>,
     limit: Option<Duration>,
 ) -> Verdict
 where
     F: Fn(Delivery<P>) -> R,
     R: Future<Output: IntoOutcome>,
 {
-    let handling = async { sealed::IntoVerdict::into_verdict(handler(delivery).await) };
-    let mut handling = pin!(handling);
-    // Nothing of what the handler has left behind is looked at again, but for what it shares with others:
-    // as with a thread that panics.
-    let caught = poll_fn(|context| {
-        match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(context))) {
-            Ok(poll) => poll,
-            Err(panic) => Poll::Ready(Err(format!(
-                "the handler panicked: {}",
-                panic_text(&*panic)
-            ))),
+    let decoded = catch(|| {
+        let delivery = deliver();
+        match delivery.payload() {
+            Ok(_) => Ok(delivery),
+            Err(error) => Err(error.source().map(ToString::to_string).unwrap_or_default()),
         }
     });
-    match limit {
-        None => caught.await,
-        Some(limit) => timeout(limit, caught)
+    let delivery = match decoded {
+        Ok(Ok(delivery)) => delivery,
+        Ok(Err(error)) => return Verdict::Undecodable(error),
+        Err(panic) => return Verdict::Undecodable(format!("decoding panicked: {panic}")),
+    };
+    let handling = async { sealed::IntoVerdict::into_verdict(handler(delivery).await) };
+    let mut handling = pin!(handling);
+    let handling = poll_fn(|context| match catch(|| handling.as_mut().poll(context)) {
+        Ok(poll) => poll,
+        Err(panic) => Poll::Ready(Err(format!("the handler panicked: {panic}"))),
+    });
+    let returned = match limit {
+        None => handling.await,
+        Some(limit) => timeout(limit, handling)
             .await
             .unwrap_or_else(|_| Err(format!("the handler was cut off after {limit:?}"))),
+    };
+    match returned {
+        Ok(outcome) => Verdict::Returned(outcome),
+        Err(error) => Verdict::Failed(error),
     }
+}
+
+/// Calls what users have written. Its panic is returned as a text.
+fn catch<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    // Nothing of what it leaves behind is looked at again, but for what it shares with others: as with a thread
+    // that panics.
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| panic_text(&*panic).to_owned())
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

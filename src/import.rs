@@ -9,9 +9,9 @@ use serde::Serialize;
 use crate::{
     enqueue::{Enqueue, NoMessage, Takes, TargetIsSet, send},
     error::{Error, Result},
+    executor::{Execute, Executor},
     message::{Enqueued, Envelope, encode},
     postgres::messages::{CHUNK_BYTES, CHUNK_MESSAGES},
-    store::{Execute, Executor},
 };
 
 impl<T, W> Enqueue<NoMessage, T, W> {

@@ -1,41 +1,43 @@
 #![doc = include_str!("../README.md")]
 
 mod admin;
-mod board;
+mod connect;
+mod consume;
 mod consumer;
 mod delivery;
 mod dequeue;
 mod enqueue;
 mod error;
+mod executor;
 mod handler;
-mod heartbeat;
 mod import;
 mod lifecycle;
 mod message;
-mod parcel;
+mod pool;
 mod postgres;
 mod producer;
 mod queue;
+mod report;
 mod retry;
 mod run;
 mod send;
-mod settling;
 mod store;
 mod telemetry;
-mod wake;
+mod token;
 mod watermark;
 mod worker;
-mod writer;
 
 // The states of the builders are public and not named here: they can be held, and neither built nor
 // implemented by anybody else.
 pub use crate::{
     admin::{Admin, admin},
+    connect::{ConnectOptions, connect, connect_with},
     consumer::{Consumer, ConsumerBuilder, ConsumerHandle, consumer},
     delivery::{Delivery, Unsettled, UnsettledBatch, ack_all},
     dequeue::{Dequeue, dequeue},
     enqueue::{Enqueue, IntoDelay, Statement, enqueue},
     error::{Error, Result},
+    executor::{Execute, Executor},
     handler::{IntoOutcome, Outcome},
     import::Import,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
@@ -50,9 +52,9 @@ pub use crate::{
     },
     producer::{Producer, ProducerBuilder, producer},
     queue::{Carries, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped},
+    report::Report,
     retry::RetryPolicy,
     run::Run,
-    settling::Report,
-    store::{ConnectOptions, Execute, Executor, Store, connect, connect_with},
+    store::Store,
     worker::Worker,
 };

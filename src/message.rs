@@ -179,6 +179,14 @@ pub(crate) struct Envelope {
     pub(crate) visible: Visible,
 }
 
+/// What a delivery is settled with: the message, and the token of the lease that it was delivered under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Receipt {
+    pub(crate) queue_id: i32,
+    pub(crate) id: MessageId,
+    pub(crate) token: i64,
+}
+
 /// A message as a claim returns it.
 #[derive(Debug)]
 pub(crate) struct Message {
@@ -195,6 +203,16 @@ pub(crate) struct Message {
     pub(crate) payload: String,
 }
 
+impl Message {
+    pub(crate) fn receipt(&self) -> Receipt {
+        Receipt {
+            queue_id: self.queue_id,
+            id: self.id,
+            token: self.lease_token,
+        }
+    }
+}
+
 /// When a message can first be delivered, by the database's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) enum Visible {
@@ -207,7 +225,7 @@ pub(crate) enum Visible {
 }
 
 /// Well within what both `timestamptz` (294276 AD) and `chrono` (262142 AD) can hold.
-const LONGEST_DELAY: Duration = Duration::from_secs(200_000 * 365 * 24 * 60 * 60);
+pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(200_000 * 365 * 24 * 60 * 60);
 
 impl Visible {
     pub(crate) fn after(delay: Duration) -> Result<Self> {

@@ -6,9 +6,10 @@ use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
 use crate::{
     enqueue::{ByWorker, Enqueue, NoMessage, enqueue},
     error::Result,
+    executor::Execute,
     lifecycle::WorkerKind,
     queue::{IntoQueue, Untyped},
-    store::{Execute, Store},
+    store::Store,
     worker::{Applicant, Registration, Sends, Worker, sealed::Registered},
 };
 

@@ -116,6 +116,21 @@ pub(crate) fn loop_failed(what: &'static str, error: &Error) {
     tracing::warn!(what, error = %error, "error.type" = error.kind(), "a consumer's loop goes on after a failure");
 }
 
+/// The server refuses to settle one message, which is delivered again when its lease runs out.
+pub(crate) fn settlement_refused(message: Option<i64>, error: &Error) {
+    tracing::error!(messaging.message.id = message, error = %error, "error.type" = error.kind(), "a message can't be settled: the server refuses it");
+}
+
+/// A dequeue returned fewer messages than it asked for, because of their size.
+pub(crate) fn stopped_by_bytes(queue: &QueueName, messages: usize, max_bytes: usize) {
+    tracing::info!(
+        messaging.destination.name = queue.as_str(),
+        messages,
+        max_bytes,
+        "a dequeue stopped at its limit of bytes before that of messages: the next one gets the rest",
+    );
+}
+
 /// A send failed, and is made again or looked into.
 pub(crate) fn send_failed(error: &Error) {
     tracing::warn!(error = %error, "error.type" = error.kind(), "a send is tried again after a failure");

@@ -50,6 +50,18 @@ pub(crate) struct Reading {
     rescan: bool,
 }
 
+/// What a claim has found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found<'a> {
+    pub(crate) messages: &'a [Message],
+    /// The database's time.
+    pub(crate) now: DateTime<Utc>,
+    /// How long the database took.
+    pub(crate) took: Duration,
+    /// Whether it stopped at its limit.
+    pub(crate) full: bool,
+}
+
 impl Hints {
     pub(crate) fn begin(&self, queue: &QueueName) -> Reading {
         let now = Instant::now();
@@ -74,17 +86,14 @@ impl Hints {
         }
     }
 
-    /// Notes what a claim has found, by the database's time, and how long that `took`. `full` says that it
-    /// stopped at its limit.
-    pub(crate) fn end(
-        &self,
-        queue: &QueueName,
-        reading: &Reading,
-        now: DateTime<Utc>,
-        took: Duration,
-        found: &[Message],
-        full: bool,
-    ) {
+    /// Notes what a claim has found.
+    pub(crate) fn end(&self, queue: &QueueName, reading: &Reading, found: &Found<'_>) {
+        let Found {
+            messages,
+            now,
+            took,
+            full,
+        } = *found;
         let ended = Instant::now();
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if !queues.contains_key(queue) {
@@ -99,15 +108,18 @@ impl Hints {
         let Some(hint) = queues.get_mut(queue) else {
             return;
         };
-        let last_read = match full {
+        let last_read = if full {
             // It read no further than the priority at which it had enough.
-            true => found.iter().map(|message| message.priority).max(),
-            false => Some(Priority::Low),
+            messages.iter().map(|message| message.priority).max()
+        } else {
+            Some(Priority::Low)
         };
         for (priority, watermark) in Priority::ALL.into_iter().zip(&mut hint.watermarks) {
             // Where it had enough of messages that it buried, there may be others behind them.
             if last_read.is_some_and(|last| priority <= last) {
-                let of_this = found.iter().filter(|message| message.priority == priority);
+                let of_this = messages
+                    .iter()
+                    .filter(|message| message.priority == priority);
                 let first = of_this.map(|message| message.visible_at).min();
                 *watermark = first.unwrap_or(now).min(now - SLACK);
             }

@@ -6,12 +6,13 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     error::{Error, Result},
-    heartbeat::Beating,
+    executor::Execute,
     lifecycle::{Transition, WorkerId, WorkerKind, WorkerStatus},
+    pool::HeartbeatGuard,
     postgres::workers::{self, Identity},
     queue::{IntoQueue, QueueName},
     retry::RetryPolicy,
-    store::{Execute, Store},
+    store::Store,
     telemetry,
 };
 
@@ -150,7 +151,7 @@ pub trait Worker: sealed::Registered {
         Execute::new(async move {
             match step(&registration.store, registration.id, Transition::Shutdown).await {
                 Ok(()) | Err(Error::WorkerStopped { .. }) => {
-                    registration.beating.stop();
+                    registration.heartbeat.stop();
                     Ok(())
                 }
                 Err(error) => Err(error),
@@ -228,7 +229,7 @@ pub struct Registration {
     hostname: String,
     port: u16,
     store: Store,
-    beating: Beating,
+    heartbeat: HeartbeatGuard,
     /// For what is received through it.
     retry: RetryPolicy,
 }
@@ -327,7 +328,7 @@ impl Applicant {
             .run(async |connection| workers::register(connection, &identity, stale_after).await)
             .await?;
         telemetry::registered(id, kind, &queue);
-        let beating = store.heartbeats().join(store.pool(), id, interval);
+        let heartbeat = store.heartbeats().join(id, interval);
         Ok(Arc::new(Registration {
             id,
             kind,
@@ -335,7 +336,7 @@ impl Applicant {
             hostname,
             port,
             store: store.clone(),
-            beating,
+            heartbeat,
             retry,
         }))
     }

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection};
 use typed_builder::TypedBuilder;
 
-use crate::{error::Result, postgres::writers, queue::QueueName};
+use crate::{error::Result, postgres::session, queue::QueueName};
 
 /// A queue as the database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,7 +156,7 @@ pub(crate) async fn delete(
     patience: Duration,
 ) -> Result<Option<u64>> {
     let mut transaction = connection.begin().await?;
-    writers::limit_silence(&mut transaction, patience).await?;
+    session::limit_idle_in_transaction(&mut transaction, patience).await?;
     hold_enqueues(&mut transaction).await?;
     let messages = delete_if_empty(&mut transaction, name).await?;
     transaction.commit().await?;

@@ -1,8 +1,6 @@
 //! Statements on `pgqrs.writers`: the numbers by which a send is stored once. For the writers of a store.
 //! A number is used for one try: whoever asks about a try afterwards also forbids it to come late.
 
-use std::time::Duration;
-
 use sqlx::{
     Decode, Encode, PgConnection, Postgres, Type,
     encode::IsNull,
@@ -158,7 +156,7 @@ async fn write_one(
              where w.token = $1 and w.sequence < $2 and q.name = $3
              returning q.id as queue_id
          )
-         insert into pgqrs.messages (queue_id, id, priority, visible_at, enqueued_at, payload)
+         insert into pgqrs.messages (queue_id, id, priority, visible_at, enqueued_at, payload_bytes, payload)
          overriding system value
          select
              queue_id,
@@ -169,6 +167,7 @@ async fn write_one(
                  greatest($7::timestamptz, statement_timestamp() + $8::bigint * interval '1 microsecond')
              ),
              statement_timestamp(),
+             $10,
              $9
          from advanced",
         this.token,
@@ -180,6 +179,7 @@ async fn write_one(
         not_before,
         delay,
         payload as &Json<'_>,
+        i32::try_from(payload.0.len()).unwrap_or(i32::MAX),
     )
     .execute(connection)
     .await?;
@@ -213,9 +213,15 @@ async fn write_alike(
                      greatest($7::timestamptz, statement_timestamp() + $8::bigint * interval '1 microsecond')
                  ) as visible_at
          )
-         insert into pgqrs.messages (queue_id, id, priority, visible_at, enqueued_at, producer_id, payload)
+         insert into pgqrs.messages (
+             queue_id, id, priority, visible_at, enqueued_at, producer_id, payload_bytes, payload
+         )
          overriding system value
-         select m.queue_id, m.id, $5, m.visible_at, statement_timestamp(), $4, m.payload
+         select
+             m.queue_id, m.id, $5, m.visible_at, statement_timestamp(), $4,
+             -- Without its header of four bytes.
+             pg_column_size(m.payload) - 4,
+             m.payload
          from (
              -- In the list and not after `from`: there all rows would be written down before the first is used.
              select queue_id, visible_at, unnest($9::bigint[]) as id, unnest($10::json[]) as payload
@@ -284,7 +290,7 @@ async fn write_mixed(
             returning envelopes.queue_ids, envelopes.visible_at
         ), stored as (
             insert into pgqrs.messages (
-                queue_id, id, priority, visible_at, enqueued_at, producer_id, payload
+                queue_id, id, priority, visible_at, enqueued_at, producer_id, payload_bytes, payload
             )
             overriding system value
             select
@@ -294,6 +300,8 @@ async fn write_mixed(
                 m.visible_at[m.envelope],
                 statement_timestamp(),
                 ($7::bigint[])[m.envelope],
+                -- Without its header of four bytes.
+                pg_column_size(m.payload) - 4,
                 m.payload
             from (
                 -- In the list and not after `from`: there all rows would be written down before the first
@@ -339,20 +347,6 @@ async fn write_mixed(
         true => Written::Taken,
         false => Written::Refused(refused),
     })
-}
-
-/// For a transaction of several statements: where its client vanishes between them, the server ends it.
-/// Otherwise it would hold the writer's row, and nobody could learn what became of the try, until TCP gives
-/// up after hours.
-pub(crate) async fn limit_silence(connection: &mut PgConnection, limit: Duration) -> Result<()> {
-    let milliseconds = limit.as_millis().to_string();
-    sqlx::query!(
-        "select set_config('idle_in_transaction_session_timeout', $1, true)",
-        milliseconds,
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(())
 }
 
 /// Whether a try stored its messages, once it can't be under way any more: where it has not, it never will.

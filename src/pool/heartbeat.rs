@@ -1,6 +1,5 @@
-//! Heartbeats in the background: one task for each store, and one statement for all of its workers. For
-//! managed workers, which join when they register and leave when their last handle is dropped. The task
-//! ends when nobody is left, and holds nothing but the pool.
+//! Heartbeats in the background: one task per store, one statement for all of its workers. A worker joins when it is
+//! registered, and leaves when its last handle is dropped. The task ends when no worker is left.
 
 use std::{
     collections::BTreeMap,
@@ -9,22 +8,23 @@ use std::{
     time::Duration,
 };
 
-use sqlx::PgPool;
 use tokio::{
     sync::Notify,
     task::JoinHandle,
     time::{Instant, sleep_until},
 };
 
-use crate::{error::Result, lifecycle::WorkerId, postgres::workers, store::Lent, telemetry};
+use super::Connections;
+use crate::{error::Result, lifecycle::WorkerId, postgres::workers, telemetry};
 
-/// After a failure the next try comes soon, so that a restart of the database costs no worker its life.
+/// After a failure the next try comes soon, so that no worker counts as crashed because the server was restarted.
 const RETRY: Duration = Duration::from_secs(1);
-/// For a statement whose server has vanished.
+/// Shorter than elsewhere: the next try has another connection.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Heartbeats {
+    connections: Connections,
     shared: Arc<Shared>,
 }
 
@@ -43,32 +43,42 @@ struct State {
 }
 
 impl Heartbeats {
-    /// Beats for a worker until the guard is dropped.
-    pub(crate) fn join(&self, pool: &PgPool, worker: WorkerId, interval: Duration) -> Beating {
+    pub(crate) fn new(connections: Connections) -> Self {
+        Self {
+            connections,
+            shared: Arc::default(),
+        }
+    }
+
+    /// Sends heartbeats for a worker until the guard is dropped.
+    pub(crate) fn join(&self, worker: WorkerId, interval: Duration) -> HeartbeatGuard {
         let mut state = self.shared.lock();
         state
             .workers
             .insert(worker.get(), (Instant::now() + interval, interval));
         // The runtime that the task was started on may have ended before the process did.
         if state.task.as_ref().is_none_or(JoinHandle::is_finished) {
-            state.task = Some(tokio::spawn(beat(Arc::clone(&self.shared), pool.clone())));
+            state.task = Some(tokio::spawn(send_heartbeats(
+                Arc::clone(&self.shared),
+                self.connections.clone(),
+            )));
         }
         drop(state);
         self.shared.changed.notify_one();
-        Beating {
+        HeartbeatGuard {
             worker: worker.get(),
             shared: Arc::downgrade(&self.shared),
         }
     }
 }
 
-/// As long as it lives, its worker's heart beats. Dropping it needs no runtime.
-pub(crate) struct Beating {
+/// Heartbeats are sent for its worker until it is dropped, which needs no runtime.
+pub(crate) struct HeartbeatGuard {
     worker: i64,
     shared: Weak<Shared>,
 }
 
-impl Beating {
+impl HeartbeatGuard {
     pub(crate) fn stop(&self) {
         if let Some(shared) = self.shared.upgrade() {
             shared.lock().workers.remove(&self.worker);
@@ -77,15 +87,15 @@ impl Beating {
     }
 }
 
-impl Drop for Beating {
+impl Drop for HeartbeatGuard {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
-impl fmt::Debug for Beating {
+impl fmt::Debug for HeartbeatGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Beating")
+        f.debug_struct("HeartbeatGuard")
             .field("worker", &self.worker)
             .finish_non_exhaustive()
     }
@@ -97,8 +107,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the next worker is due. Where there is none, the task is told to end, under the same lock by
-    /// which a worker joins.
+    /// When the next worker is due; `None` if there is none, and then the task ends. Under the lock by which a worker
+    /// joins, so that a new one either finds the task or starts another.
     fn next(&self) -> Option<Instant> {
         let mut state = self.lock();
         let next = state.workers.values().map(|(due, _)| *due).min();
@@ -108,8 +118,7 @@ impl Shared {
         next
     }
 
-    /// Those who are due, and all who would be before half of their interval is over: one statement now
-    /// instead of two.
+    /// The workers that are due, and those that will be within half of their interval: one statement now instead of two.
     fn due(&self) -> Vec<i64> {
         let now = Instant::now();
         let workers = &self.lock().workers;
@@ -119,12 +128,12 @@ impl Shared {
         due.map(|(worker, _)| *worker).collect()
     }
 
-    fn beaten(&self, tried: &[i64], alive: &[i64]) {
+    fn succeeded(&self, tried: &[i64], alive: &[i64]) {
         let now = Instant::now();
         let mut state = self.lock();
         for worker in tried {
             if !alive.contains(worker) {
-                // Stopped or taken over by somebody else. Its handle learns of it when it is used.
+                // Stopped or taken over by another process. Its handle returns an error when it is used.
                 state.workers.remove(worker);
             } else if let Some((due, interval)) = state.workers.get_mut(worker) {
                 *due = now + *interval;
@@ -142,15 +151,15 @@ impl Shared {
     }
 }
 
-async fn beat(shared: Arc<Shared>, pool: PgPool) {
+async fn send_heartbeats(shared: Arc<Shared>, connections: Connections) {
     while let Some(next) = shared.next() {
         tokio::select! {
             () = sleep_until(next) => {}
             () = shared.changed.notified() => continue,
         }
         let due = shared.due();
-        match once(&pool, &due).await {
-            Ok(alive) => shared.beaten(&due, &alive),
+        match send_heartbeat(&connections, &due).await {
+            Ok(alive) => shared.succeeded(&due, &alive),
             Err(error) => {
                 telemetry::heartbeat_failed(&error.to_string());
                 shared.failed(&due);
@@ -159,10 +168,11 @@ async fn beat(shared: Arc<Shared>, pool: PgPool) {
     }
 }
 
-async fn once(pool: &PgPool, due: &[i64]) -> Result<Vec<i64>> {
-    let mut lent = Lent::of(pool).await?;
-    lent.within(STATEMENT_TIMEOUT, async |connection| {
-        workers::heartbeat(connection, due).await
-    })
-    .await
+async fn send_heartbeat(connections: &Connections, due: &[i64]) -> Result<Vec<i64>> {
+    let mut connection = connections.acquire_reserved().await?;
+    connection
+        .within(STATEMENT_TIMEOUT, async |connection| {
+            workers::heartbeat(connection, due).await
+        })
+        .await
 }

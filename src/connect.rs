@@ -1,0 +1,224 @@
+//! `connect()` and its options.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use tokio::time::timeout;
+use typed_builder::TypedBuilder;
+
+use crate::{
+    error::{Error, Result},
+    pool::{Connections, LONG_STATEMENT_TIMEOUT, PING_TIMEOUT, no_answer, pool_options},
+    postgres::{schema, session},
+    send::{SendOptions, Writer},
+    store::{DEFAULT_RETRY_FOR, MAX_RETRY_FOR, PAYLOAD_LIMIT, Store, StoreOptions},
+};
+
+/// Connects to a database with the default [`ConnectOptions`].
+///
+/// # Errors
+/// [`Error::Connect`] where the server can't be reached or refuses the login. A server that isn't there
+/// is reported at once, not after the pool's time-out.
+///
+/// # Example
+/// ```no_run
+/// # async fn example() -> pgqrs::Result<()> {
+/// let store = pgqrs::connect("postgresql://localhost/mydb").await?;
+/// # Ok(())
+/// # }
+/// ```
+pub async fn connect(url: &str) -> Result<Store> {
+    connect_with(ConnectOptions::builder().url(url).build()).await
+}
+
+/// Connects to a database.
+///
+/// # Errors
+/// As [`connect`]; and with [`install(true)`](ConnectOptions), as [`Admin::install`](crate::Admin::install).
+///
+/// # Example
+/// ```no_run
+/// # async fn example() -> pgqrs::Result<()> {
+/// use pgqrs::ConnectOptions;
+///
+/// let options = ConnectOptions::builder()
+///     .url("postgresql://localhost/mydb")
+///     .max_connections(20)
+///     .install(true)
+///     .build();
+/// let store = pgqrs::connect_with(options).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
+    let to = options.to_postgres()?;
+    // The pool would wait for a server that isn't there until its time-out. One connection outside of it
+    // says at once why it can't be had.
+    let mut probe = timeout(options.acquire_timeout, PgConnection::connect_with(&to))
+        .await
+        .map_err(|_| Error::AcquireTimeout {
+            after: options.acquire_timeout,
+        })?
+        .map_err(|error| Error::Connect(Arc::new(error)))?;
+    if options.install {
+        migrate(&to, options.acquire_timeout).await?;
+    }
+    // So that the first send is one statement. If the schema isn't there yet, its writer begins by itself.
+    let first = async {
+        let server = schema::started_at(&mut probe).await?;
+        Ok::<_, Error>((server, Writer::begun(&mut probe, server).await?))
+    };
+    let first = timeout(options.acquire_timeout, first).await;
+    // It has served its purpose, however it ends.
+    let _ = timeout(PING_TIMEOUT, probe.close()).await;
+    let (server, first) = first.ok().and_then(Result::ok).unwrap_or_default();
+    let server = Arc::new(AtomicI64::new(server));
+    let connected = Arc::clone(&server);
+    let is_pooled = options.pgbouncer;
+    let pool = pool_options()
+        .max_connections(options.max_connections)
+        .acquire_timeout(options.acquire_timeout)
+        .after_connect(move |connection, _| {
+            let connected = Arc::clone(&connected);
+            Box::pin(async move {
+                // Not worth a connection: without it, ids that were drawn ahead are drawn anew.
+                let now = schema::started_at(connection).await.unwrap_or_default();
+                connected.store(now, Ordering::Relaxed);
+                if !is_pooled {
+                    session::end_abandoned_statements(connection).await;
+                }
+                Ok(())
+            })
+        })
+        .connect_lazy_with(to);
+    let sending = SendOptions {
+        // One connection to PgBouncer leads to whatever server there is.
+        draw_ahead: !options.pgbouncer,
+        retry_for: options.retry_for.min(MAX_RETRY_FOR),
+        coalesce: options.coalesce,
+    };
+    Ok(Store::new(
+        Connections::new(pool),
+        StoreOptions {
+            sending,
+            payload_limit: options.payload_limit,
+            can_listen: !options.pgbouncer,
+        },
+        server,
+        first,
+    ))
+}
+
+/// Brings the schema up to date, on a connection of its own.
+pub(crate) async fn migrate(to: &PgConnectOptions, connect_within: Duration) -> Result<()> {
+    let migrating = schema::migrate(to, connect_within);
+    timeout(LONG_STATEMENT_TIMEOUT, migrating)
+        .await
+        .map_err(|_| no_answer())?
+}
+
+/// What the store's connections bring along.
+const SETTINGS: [(&str, &str); 5] = [
+    // `limit $n` would be planned anew at every call, since the server hopes for a better plan.
+    ("plan_cache_mode", "force_generic_plan"),
+    // If our machine vanishes without a word, the server would keep its session for two hours; and in the
+    // middle of an answer, the locks of what it claims for a quarter of an hour. Our own side needs no such
+    // settings, which sqlx doesn't have: each statement has its time.
+    ("tcp_keepalives_idle", "60"),
+    ("tcp_keepalives_interval", "10"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "30000"),
+];
+
+/// How to connect. Only the URL is required.
+///
+/// # Example
+/// ```
+/// use std::time::Duration;
+///
+/// use pgqrs::ConnectOptions;
+///
+/// let options = ConnectOptions::builder()
+///     .url("postgresql://localhost/mydb")
+///     .max_connections(20)
+///     .acquire_timeout(Duration::from_secs(3))
+///     .application_name("billing")
+///     .build();
+/// ```
+#[derive(Clone, TypedBuilder)]
+pub struct ConnectOptions {
+    /// `postgresql://user:password@host:port/database?sslmode=…`, as libpq has it.
+    #[builder(setter(into))]
+    url: String,
+    /// The most connections that the store holds at once; 10 by default.
+    #[builder(default = 10)]
+    max_connections: u32,
+    /// How long a call waits for a connection before it fails with [`Error::AcquireTimeout`]; 10 seconds
+    /// by default.
+    #[builder(default = Duration::from_secs(10))]
+    acquire_timeout: Duration,
+    /// What `pg_stat_activity` shows for the store's connections; `pgqrs` by default.
+    #[builder(default = "pgqrs".into(), setter(into))]
+    application_name: String,
+    /// The most bytes that one payload may have as JSON; 64 MiB by default.
+    #[builder(default = PAYLOAD_LIMIT)]
+    payload_limit: usize,
+    /// For how long a send through the store is tried again where the connection breaks, the server is away
+    /// or restarts, or fails over to another; 30 seconds by default, an hour at most. Zero is one try.
+    #[builder(default = DEFAULT_RETRY_FOR)]
+    retry_for: Duration,
+    /// Whether sends that wait at the same time share a statement and its commit; true by default.
+    #[builder(default = true)]
+    coalesce: bool,
+    /// Whether to create or upgrade the schema on connecting; false by default.
+    #[builder(default)]
+    install: bool,
+    /// Whether the URL leads to PgBouncer; false by default. It refuses connections that bring settings
+    /// along, so `plan_cache_mode` and TCP's time-outs are left as they are; and there is no LISTEN through it,
+    /// so consumers poll. In session mode any PgBouncer will do; in transaction mode it takes 1.21 or later with
+    /// `max_prepared_statements`, as all of sqlx does, and the schema is to be installed past it, since the migrator's
+    /// lock belongs to a session.
+    #[builder(default)]
+    pgbouncer: bool,
+}
+
+impl ConnectOptions {
+    fn to_postgres(&self) -> Result<PgConnectOptions> {
+        let to: PgConnectOptions = self
+            .url
+            .parse()
+            .map_err(|error| Error::Connect(Arc::new(error)))?;
+        let to = to.application_name(&self.application_name);
+        if self.pgbouncer {
+            // One of sqlx's own, for how floats are printed.
+            return Ok(to.extra_float_digits(None));
+        }
+        // What the URL says of them holds.
+        let brought = to.get_options().unwrap_or_default().to_owned();
+        let own = SETTINGS.into_iter();
+        Ok(to.options(own.filter(|(name, _)| !brought.contains(name))))
+    }
+}
+
+/// Without the URL, in which there may be a password.
+impl fmt::Debug for ConnectOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectOptions")
+            .field("max_connections", &self.max_connections)
+            .field("acquire_timeout", &self.acquire_timeout)
+            .field("application_name", &self.application_name)
+            .field("payload_limit", &self.payload_limit)
+            .field("retry_for", &self.retry_for)
+            .field("coalesce", &self.coalesce)
+            .field("install", &self.install)
+            .field("pgbouncer", &self.pgbouncer)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,304 @@
+//! Deliveries in flight: ready, running, finished. Shared by the run loop and the handler tasks, so that a handler takes
+//! its next delivery without a change of tasks.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use chrono::{DateTime, Utc};
+use slab::Slab;
+use tokio::{sync::Notify, time::Instant};
+
+use super::claims::Request;
+use crate::{
+    delivery::Lease,
+    handler::Verdict,
+    message::{Message, MessageId, Receipt},
+};
+
+/// What the loop and its handlers share.
+pub(super) struct InFlight {
+    /// Never held across an await.
+    state: Mutex<State>,
+    /// Something happened that the loop waits for.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Leased, and not begun.
+    ready: VecDeque<Ready>,
+    /// Whose lease may have run out before a handler came: not to be begun unless it can still be extended.
+    expired: Vec<Ready>,
+    /// By delivery, and not by message: one whose lease was lost can come again while its first handler still
+    /// runs, and the verdict of the first must not be taken for that of the second.
+    running: Slab<Running>,
+    finished: Vec<Finished>,
+    /// Bytes of payload that are ready, expired or running.
+    bytes: usize,
+    /// The loop wants to know of what has finished when fewer are ready than this.
+    notify_below: usize,
+}
+
+/// A message, and until when it is safe to begin with it: counted from before the claim was sent, on this
+/// process's own steady clock.
+struct Ready {
+    message: Message,
+    until: Instant,
+}
+
+struct Running {
+    lease: Arc<Lease>,
+    attempt: u32,
+    bytes: usize,
+}
+
+/// A delivery that a handler has finished.
+pub(super) struct Finished {
+    pub(super) lease: Arc<Lease>,
+    pub(super) attempt: u32,
+    pub(super) verdict: Verdict,
+}
+
+impl InFlight {
+    pub(super) fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                notify_below: usize::MAX,
+                ..State::default()
+            }),
+            changed: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No handler runs under it, so none can panic under it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something has finished that the loop wants to know of.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Adds what was claimed.
+    pub(super) fn add(&self, messages: Vec<Message>, until: Instant) {
+        let mut state = self.lock();
+        for message in messages {
+            state.bytes += message.payload.len();
+            state.ready.push_back(Ready { message, until });
+        }
+    }
+
+    /// The next delivery for a handler.
+    pub(super) fn take(self: &Arc<Self>) -> Option<Taken> {
+        let mut state = self.lock();
+        loop {
+            let Ready { message, until } = state.ready.pop_front()?;
+            if until <= Instant::now() {
+                // The database was away for so long that another consumer may have it by now.
+                state.expired.push(Ready { message, until });
+                self.changed.notify_one();
+                continue;
+            }
+            let lease = Arc::new(Lease::of(&message));
+            let running = Running {
+                lease: Arc::clone(&lease),
+                attempt: message.attempt.unsigned_abs(),
+                bytes: message.payload.len(),
+            };
+            let key = state.running.insert(running);
+            drop(state);
+            return Some(Taken {
+                message: Some(message),
+                lease,
+                guard: Guard {
+                    in_flight: Arc::clone(self),
+                    key,
+                },
+            });
+        }
+    }
+
+    fn finish(&self, key: usize, verdict: Verdict) {
+        let mut state = self.lock();
+        if let Some(Running {
+            lease,
+            attempt,
+            bytes,
+        }) = state.running.try_remove(key)
+        {
+            state.bytes = state.bytes.saturating_sub(bytes);
+            state.finished.push(Finished {
+                lease,
+                attempt,
+                verdict,
+            });
+        }
+        if state.ready.len() < state.notify_below {
+            self.changed.notify_one();
+        }
+    }
+
+    pub(super) fn take_finished(&self) -> Vec<Finished> {
+        mem::take(&mut self.lock().finished)
+    }
+
+    /// Removes what no handler has begun.
+    pub(super) fn take_untouched(&self) -> Vec<Receipt> {
+        let mut state = self.lock();
+        let mut untouched: Vec<_> = state.ready.drain(..).collect();
+        untouched.append(&mut state.expired);
+        for ready in &untouched {
+            state.bytes = state.bytes.saturating_sub(ready.message.payload.len());
+        }
+        let receipts = untouched.iter().map(|ready| ready.message.receipt());
+        receipts.collect()
+    }
+
+    /// Removes what handlers had begun that were aborted.
+    pub(super) fn take_aborted(&self) -> Vec<Receipt> {
+        let mut state = self.lock();
+        let aborted: Vec<_> = state.running.drain().collect();
+        for running in &aborted {
+            state.bytes = state.bytes.saturating_sub(running.bytes);
+        }
+        let held = aborted.iter().filter(|running| !running.lease.is_settled());
+        held.map(|running| running.lease.receipt()).collect()
+    }
+
+    /// What is ready or running.
+    pub(super) fn held(&self) -> Request {
+        let state = self.lock();
+        Request {
+            messages: state.ready.len() + state.expired.len() + state.running.len(),
+            bytes: state.bytes,
+        }
+    }
+
+    pub(super) fn ready(&self) -> usize {
+        self.lock().ready.len()
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.lock().running.len()
+    }
+
+    pub(super) fn has_expired(&self) -> bool {
+        !self.lock().expired.is_empty()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        let state = self.lock();
+        state.ready.is_empty()
+            && state.expired.is_empty()
+            && state.running.is_empty()
+            && state.finished.is_empty()
+    }
+
+    /// Whether the loop is to hear of what has finished: when fewer are ready than this.
+    pub(super) fn notify_below(&self, ready: usize) {
+        let mut state = self.lock();
+        state.notify_below = ready;
+        // What finished since the loop last looked was not reported.
+        if !state.finished.is_empty() && state.ready.len() < ready {
+            self.changed.notify_one();
+        }
+    }
+
+    /// What is leased, but for what a handler has settled by itself.
+    pub(super) fn receipts(&self) -> Vec<Receipt> {
+        let state = self.lock();
+        let untouched = state.ready.iter().chain(&state.expired);
+        let running = state.running.iter().map(|(_, running)| &running.lease);
+        let finished = state.finished.iter().map(|finished| &finished.lease);
+        untouched
+            .map(|ready| ready.message.receipt())
+            .chain(
+                running
+                    .chain(finished)
+                    .filter(|lease| !lease.is_settled())
+                    .map(|lease| lease.receipt()),
+            )
+            .collect()
+    }
+
+    /// Leases were extended: of those `asked` for, those in `extended`. What isn't among these is another consumer's, or
+    /// gone, and is not begun.
+    pub(super) fn extended(
+        &self,
+        asked: &[Receipt],
+        extended: &HashMap<MessageId, DateTime<Utc>>,
+        until: Instant,
+    ) {
+        let asked: HashSet<_> = asked.iter().collect();
+        let mut state = self.lock();
+        let state = &mut *state;
+        for (_, Running { lease, .. }) in &state.running {
+            if let Some(expires_at) = extended.get(&lease.receipt().id)
+                && asked.contains(&lease.receipt())
+            {
+                lease.extended(*expires_at);
+            }
+        }
+        let bytes = &mut state.bytes;
+        let mut keep = |ready: &mut Ready| {
+            if !asked.contains(&ready.message.receipt()) {
+                return true;
+            }
+            let Some(expires_at) = extended.get(&ready.message.id) else {
+                *bytes = bytes.saturating_sub(ready.message.payload.len());
+                return false;
+            };
+            ready.message.lease_expires_at = *expires_at;
+            ready.until = ready.until.max(until);
+            true
+        };
+        state.ready.retain_mut(&mut keep);
+        state.expired.retain_mut(&mut keep);
+        let now = Instant::now();
+        for ready in mem::take(&mut state.expired) {
+            if ready.until > now {
+                state.ready.push_back(ready);
+            } else {
+                state.expired.push(ready);
+            }
+        }
+    }
+}
+
+/// A delivery that a handler has taken. However the handler ends, its place comes back.
+pub(super) struct Taken {
+    /// None once it was handed over.
+    message: Option<Message>,
+    lease: Arc<Lease>,
+    guard: Guard,
+}
+
+impl Taken {
+    pub(super) fn message(&mut self) -> Option<(Message, Arc<Lease>)> {
+        Some((self.message.take()?, Arc::clone(&self.lease)))
+    }
+
+    pub(super) fn finish(self, verdict: Verdict) {
+        self.guard.in_flight.finish(self.guard.key, verdict);
+    }
+}
+
+struct Guard {
+    in_flight: Arc<InFlight>,
+    key: usize,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Not so for a handler that was aborted: the loop releases its message.
+        if thread::panicking() {
+            let panicked = "the handler panicked when it was dropped".to_owned();
+            self.in_flight.finish(self.key, Verdict::Failed(panicked));
+        }
+    }
+}

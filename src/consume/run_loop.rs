@@ -1,0 +1,689 @@
+//! The run loop of a consumer: claims ahead, keeps leases alive, settles in batches, and goes on whatever breaks. It holds
+//! all of its state in one task; handlers and statements are tasks of their own, which report back to it.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::{Instant, sleep_until},
+};
+use tracing::Instrument;
+
+use super::{
+    Options,
+    claims::{AdaptiveLimit, Load, MAX_CONCURRENT_CLAIMS, Pace, Request},
+    in_flight::{Finished, InFlight},
+    settle::{self, Unsettled, settle},
+};
+use crate::{
+    delivery::Delivery,
+    dequeue::{ClaimRequest, Received, claim_once},
+    error::{Error, Result},
+    handler::{IntoOutcome, Outcome, Verdict, handle},
+    lifecycle::WorkerId,
+    message::{LONGEST_DELAY, MessageId, Receipt},
+    pool::STATEMENT_TIMEOUT,
+    pool::WakeSubscription,
+    postgres::settle::{Failure, extend_many},
+    queue::QueueName,
+    report::Report,
+    store::Store,
+    telemetry,
+};
+
+/// What a run loop works on.
+pub(crate) struct Job<F> {
+    pub(crate) store: Store,
+    pub(crate) queue: QueueName,
+    pub(crate) worker: WorkerId,
+    pub(crate) options: Options,
+    pub(crate) handler: F,
+    pub(crate) shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub(crate) stop: watch::Receiver<Stop>,
+    pub(crate) deadline: Duration,
+}
+
+/// Whether a consumer is to stop, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stop {
+    Running,
+    Graceful,
+    Abort,
+}
+
+/// What a loop came to, and by when its shutdown is to be over.
+pub(crate) struct Ended {
+    pub(crate) outcome: Result<Report>,
+    pub(crate) deadline: Instant,
+}
+
+pub(crate) async fn start<P, F, R>(job: Job<F>) -> Ended
+where
+    P: Send + Sync + DeserializeOwned + 'static,
+    F: Fn(Delivery<P>) -> R + Send + Sync + 'static,
+    R: Future<Output: IntoOutcome> + Send + 'static,
+{
+    let Job {
+        store,
+        queue,
+        worker,
+        options,
+        handler,
+        mut shutdown,
+        mut stop,
+        deadline,
+    } = job;
+    let listen = options.listen && store.can_listen();
+    let subscription = store.notifier().subscribe(&queue, listen);
+    let mut asked = stop.clone();
+    let graceful = async move {
+        tokio::select! {
+            () = &mut shutdown => {}
+            _ = asked.wait_for(|stop| *stop >= Stop::Graceful) => {}
+        }
+    };
+    let abort = async move {
+        // Without a handle, nobody can ask for it.
+        if stop.wait_for(|stop| *stop == Stop::Abort).await.is_err() {
+            std::future::pending().await
+        }
+    };
+    RunLoop {
+        queue,
+        worker,
+        store,
+        options,
+        deadline,
+        handler: Arc::new(handler),
+        subscription,
+        in_flight: Arc::new(InFlight::new()),
+        handlers: JoinSet::new(),
+        queries: JoinSet::new(),
+        claims: 0,
+        requested: Request::default(),
+        claim_limit: AdaptiveLimit::new(MAX_CLAIM),
+        claim_timeout: claim_timeout(options.lease),
+        claim_at: Instant::now(),
+        unsettled: Unsettled::new(),
+        settling: 0,
+        settle_at: Instant::now(),
+        extend_limit: AdaptiveLimit::new(MAX_EXTENSION),
+        is_extending: false,
+        extend_at: Instant::now() + options.lease / 3,
+        extend_not_before: Instant::now(),
+        backoff: MIN_BACKOFF,
+        pace: Pace::new(std::time::Instant::now()),
+        ending: None,
+        fatal: None,
+        report: Report::default(),
+    }
+    .run(graceful, abort)
+    .await
+}
+
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// The most messages of one claim.
+const MAX_CLAIM: usize = 10_000;
+/// The most leases that one statement extends.
+const MAX_EXTENSION: usize = 1_000;
+/// A claim's answer may take long to arrive over a slow link. After a time-out the next one waits twice as long.
+const MIN_CLAIM_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_CLAIM_TIMEOUT: Duration = Duration::from_secs(120);
+/// While messages are claimed, acks wait until they are this many: the claim's end is a good time too.
+const MIN_ACKS: usize = 64;
+/// Settlements that may be outstanding without holding up claims.
+const SETTLED_SOON: usize = 1_000;
+/// The last part of the shutdown deadline, after handlers were aborted: for outstanding settlements and releases.
+const FINAL_SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The very last part of it, to free the worker's identity.
+const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a claim waits for its answer.
+fn claim_timeout(lease: Duration) -> Duration {
+    (lease / 3).clamp(MIN_CLAIM_TIMEOUT, STATEMENT_TIMEOUT)
+}
+
+struct RunLoop<F> {
+    queue: QueueName,
+    worker: WorkerId,
+    store: Store,
+    options: Options,
+    deadline: Duration,
+    handler: Arc<F>,
+    subscription: WakeSubscription,
+    in_flight: Arc<InFlight>,
+    /// Tasks that take deliveries until none is ready: at most as many as handlers may run.
+    handlers: JoinSet<()>,
+    queries: JoinSet<Query>,
+    /// Claims under way, and what they were allowed to claim.
+    claims: usize,
+    requested: Request,
+    claim_limit: AdaptiveLimit,
+    claim_timeout: Duration,
+    /// When to claim next, unless woken before.
+    claim_at: Instant,
+    unsettled: Unsettled,
+    /// Settlements under way.
+    settling: usize,
+    settle_at: Instant,
+    extend_limit: AdaptiveLimit,
+    is_extending: bool,
+    extend_at: Instant,
+    extend_not_before: Instant,
+    backoff: Duration,
+    pace: Pace,
+    ending: Option<Ending>,
+    fatal: Option<Error>,
+    report: Report,
+}
+
+/// The shutdown, in three parts.
+struct Ending {
+    /// Handlers that still run are aborted.
+    abort_at: Instant,
+    /// What isn't settled is left to its lease.
+    settle_until: Instant,
+    /// All is over.
+    deadline: Instant,
+    is_aborted: bool,
+}
+
+/// A query that has come to its end.
+enum Query {
+    Claim {
+        result: Result<Received>,
+        requested: Request,
+    },
+    Settle(settle::Outcome, usize),
+    Extend(Extension),
+}
+
+/// Leases that were extended.
+struct Extension {
+    asked: Vec<Receipt>,
+    extended: HashMap<MessageId, DateTime<Utc>>,
+    /// Before the first statement.
+    sent: Instant,
+    /// The first failure, and how many leases it was about.
+    failed: Option<(Error, usize)>,
+}
+
+impl<F> RunLoop<F> {
+    async fn run<P, R>(
+        mut self,
+        graceful: impl Future<Output = ()> + Send,
+        abort: impl Future<Output = ()> + Send,
+    ) -> Ended
+    where
+        P: Send + Sync + DeserializeOwned + 'static,
+        F: Fn(Delivery<P>) -> R + Send + Sync + 'static,
+        R: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        let (mut graceful, mut abort) = (pin!(graceful), pin!(abort));
+        let mut is_aborted = false;
+        loop {
+            // First: what a handler has settled by itself leaves nothing else to wait for.
+            self.collect_finished();
+            if self.is_over() {
+                break;
+            }
+            self.abort_late_handlers();
+            self.start_queries();
+            self.start_handlers();
+            let next = self.next_deadline();
+            let is_ending = self.ending.is_some();
+            tokio::select! {
+                () = self.in_flight.changed() => {}
+                Some(_) = self.handlers.join_next() => {}
+                Some(query) = self.queries.join_next() => self.on_query_done(query),
+                () = self.subscription.notified(), if !is_ending => self.claim_at = Instant::now(),
+                () = &mut graceful, if !is_ending => self.end(),
+                () = &mut abort, if !is_aborted => {
+                    is_aborted = true;
+                    self.end_now();
+                }
+                () = sleep_until(next) => {}
+            }
+            while self.handlers.try_join_next().is_some() {}
+        }
+        let unsettled = self.unsettled.abandon();
+        self.report.add(unsettled);
+        self.report.unknown += (self.settling + self.in_flight.running()) as u64;
+        let deadline = self.ending.map_or_else(Instant::now, |end| end.deadline);
+        let outcome = match self.fatal {
+            Some(error) => Err(error),
+            None => Ok(self.report),
+        };
+        Ended { outcome, deadline }
+    }
+
+    fn is_over(&self) -> bool {
+        let Some(ending) = &self.ending else {
+            return false;
+        };
+        let nothing_left = self.handlers.is_empty()
+            && self.queries.is_empty()
+            && self.unsettled.is_empty()
+            && self.in_flight.is_empty();
+        nothing_left || Instant::now() >= ending.settle_until
+    }
+
+    fn end(&mut self) {
+        if self.ending.is_some() {
+            return;
+        }
+        let deadline = Instant::now() + self.deadline;
+        let settle_until = deadline - (self.deadline / 10).min(DEREGISTER_TIMEOUT);
+        self.ending = Some(Ending {
+            abort_at: deadline - (self.deadline / 2).min(FINAL_SETTLE_TIMEOUT),
+            settle_until,
+            deadline,
+            is_aborted: false,
+        });
+    }
+
+    /// Without waiting for handlers.
+    fn end_now(&mut self) {
+        self.end();
+        if let Some(ending) = &mut self.ending {
+            let now = Instant::now();
+            ending.abort_at = now;
+            ending.settle_until = ending.settle_until.min(now + DEREGISTER_TIMEOUT);
+            ending.deadline = ending.deadline.min(now + 2 * DEREGISTER_TIMEOUT);
+        }
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.fatal = Some(error);
+        self.end();
+    }
+
+    /// Collects finished deliveries; during shutdown also those that won't be started, or were aborted.
+    fn collect_finished(&mut self) {
+        let finished = self.in_flight.take_finished();
+        self.pace.handled(finished.len(), std::time::Instant::now());
+        for delivery in finished {
+            self.on_finished(delivery);
+        }
+        if let Some(ending) = &self.ending {
+            self.unsettled
+                .release_untouched(self.in_flight.take_untouched());
+            if ending.is_aborted && self.handlers.is_empty() {
+                self.unsettled
+                    .release_unfinished(self.in_flight.take_aborted());
+            }
+        }
+    }
+
+    fn on_finished(&mut self, finished: Finished) {
+        let Finished {
+            lease,
+            attempt,
+            verdict,
+        } = finished;
+        let receipt = lease.receipt();
+        let wait = || self.options.retry.jittered(attempt, rand::random());
+        let failure = match verdict {
+            // The handler has settled it, in a transaction that it has committed: it says so itself.
+            Verdict::Returned(Outcome::Done | Outcome::Archive) if lease.is_settled() => {
+                self.report.done += 1;
+                return;
+            }
+            Verdict::Returned(Outcome::Done) => return self.unsettled.ack(receipt),
+            Verdict::Returned(Outcome::Archive) => return self.unsettled.archive(receipt),
+            Verdict::Returned(Outcome::Retry) => Failure::retry(receipt, wait(), None),
+            Verdict::Returned(Outcome::RetryIn(wait)) => {
+                Failure::retry(receipt, wait.min(LONGEST_DELAY), None)
+            }
+            Verdict::Returned(Outcome::DeadLetter(reason)) => Failure::dead(receipt, &reason, None),
+            Verdict::Failed(error) => Failure::retry(receipt, wait(), Some(&error)),
+            Verdict::Undecodable(error) => {
+                Failure::dead(receipt, "its payload doesn't decode", Some(&error))
+            }
+        };
+        self.unsettled.fail(failure);
+    }
+
+    fn start_handlers<P, R>(&mut self)
+    where
+        P: Send + Sync + DeserializeOwned + 'static,
+        F: Fn(Delivery<P>) -> R + Send + Sync + 'static,
+        R: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        let ready = self.in_flight.ready();
+        let idle = self.options.concurrency.saturating_sub(self.handlers.len());
+        for _ in 0..ready.min(idle) {
+            let in_flight = Arc::clone(&self.in_flight);
+            let handler = Arc::clone(&self.handler);
+            let (store, queue) = (self.store.clone(), self.queue.clone());
+            let (retry, limit) = (self.options.retry, self.options.handler_timeout);
+            self.handlers.spawn(async move {
+                while let Some(mut taken) = in_flight.take() {
+                    let Some((message, lease)) = taken.message() else {
+                        return;
+                    };
+                    let attempt = message.attempt.unsigned_abs();
+                    let span = telemetry::process(queue.as_str(), message.id.get(), attempt);
+                    let deliver = || {
+                        let decode = |json: &str| serde_json::from_str(json);
+                        Delivery::new(message, lease, decode, store.clone(), retry)
+                    };
+                    let verdict = handle(&*handler, deliver, limit)
+                        .instrument(span.clone())
+                        .await;
+                    if !matches!(verdict, Verdict::Returned(_)) {
+                        telemetry::handler_failed(&span, "handler");
+                    }
+                    taken.finish(verdict);
+                    // A handler that never waits must not keep its thread from all other tasks.
+                    tokio::task::coop::consume_budget().await;
+                }
+            });
+        }
+    }
+
+    fn abort_late_handlers(&mut self) {
+        if let Some(ending) = &mut self.ending
+            && !ending.is_aborted
+            && ending.abort_at <= Instant::now()
+        {
+            ending.is_aborted = true;
+            self.handlers.abort_all();
+        }
+    }
+
+    fn start_queries(&mut self) {
+        let now = Instant::now();
+        while self.ending.is_none()
+            && self.claim_at <= now
+            && let Some(request) = self.load().next_claim()
+        {
+            self.start_claim(request);
+        }
+        let can_wait = self.claims > 0 && self.unsettled.can_wait(MIN_ACKS);
+        if self.settling == 0 && !can_wait && self.settle_at <= now {
+            self.start_settling();
+        }
+        let must_extend =
+            self.extend_at <= now || self.extend_not_before <= now && self.in_flight.has_expired();
+        if !self.is_extending && must_extend {
+            self.start_extending();
+        }
+        self.in_flight.notify_below(match self.claims {
+            // What was handled is to be settled at once.
+            0 => usize::MAX,
+            // The next claim is due when this few are left.
+            1..MAX_CONCURRENT_CLAIMS => self.load().capacity() / 2,
+            _ => 0,
+        });
+    }
+
+    /// How long a settlement or an extension waits for its answer: so that there is time for another before the lease
+    /// is over.
+    fn statement_timeout(&self) -> Duration {
+        (self.options.lease / 3).clamp(Duration::from_secs(1), Duration::from_secs(10))
+    }
+
+    fn load(&self) -> Load {
+        let unsettled = self.unsettled.len() + self.settling;
+        Load {
+            concurrency: self.options.concurrency,
+            prefetch: self.options.prefetch,
+            max_bytes: self.options.max_bytes,
+            per_second: self.pace.per_second(),
+            claims: self.claims,
+            requested: self.requested,
+            held: self.in_flight.held(),
+            unsettled: if self.unsettled.is_failing() {
+                unsettled
+            } else {
+                unsettled.saturating_sub(SETTLED_SOON)
+            },
+            limit: self.claim_limit.get(),
+        }
+    }
+
+    fn start_claim(&mut self, requested: Request) {
+        self.claims += 1;
+        self.requested.messages += requested.messages;
+        self.requested.bytes += requested.bytes;
+        let store = self.store.clone();
+        let request = ClaimRequest {
+            queue: self.queue.clone(),
+            consumer: Some(self.worker),
+            limit: u32::try_from(requested.messages).unwrap_or(u32::MAX),
+            max_bytes: requested.bytes,
+            lease: self.options.lease,
+            timeout: self.claim_timeout,
+        };
+        self.queries.spawn(async move {
+            Query::Claim {
+                result: claim_once(&store, &request).await,
+                requested,
+            }
+        });
+    }
+
+    fn start_settling(&mut self) {
+        let Some(batch) = self.unsettled.next_batch() else {
+            return;
+        };
+        self.settling = batch.len();
+        let (store, timeout) = (self.store.clone(), self.statement_timeout());
+        self.queries.spawn(async move {
+            let span = telemetry::settle("settle", None);
+            let size = batch.len();
+            telemetry::batch(&span, size);
+            let outcome = settle(&store, batch, timeout)
+                .instrument(span.clone())
+                .await;
+            if let Some((_, error)) = &outcome.failed {
+                telemetry::failed(&span, error);
+            }
+            Query::Settle(outcome, size)
+        });
+    }
+
+    fn start_extending(&mut self) {
+        let mut receipts = self.in_flight.receipts();
+        receipts.extend(self.unsettled.receipts());
+        if receipts.is_empty() {
+            self.extend_at = Instant::now() + self.options.lease / 3;
+            return;
+        }
+        self.is_extending = true;
+        let (store, lease) = (self.store.clone(), self.options.lease);
+        let (timeout, limit) = (self.statement_timeout(), self.extend_limit.get());
+        self.queries.spawn(async move {
+            Query::Extend(extend(&store, &receipts, lease, timeout, limit).await)
+        });
+    }
+
+    fn on_query_done(&mut self, query: Result<Query, JoinError>) {
+        match query {
+            Ok(Query::Claim { result, requested }) => {
+                self.claims = self.claims.saturating_sub(1);
+                let before = self.requested;
+                self.requested = Request {
+                    messages: before.messages.saturating_sub(requested.messages),
+                    bytes: before.bytes.saturating_sub(requested.bytes),
+                };
+                match result {
+                    Ok(received) => self.on_claimed(received, requested),
+                    Err(error) => self.on_claim_failed(error, requested),
+                }
+            }
+            Ok(Query::Settle(outcome, size)) => {
+                self.settling = 0;
+                self.report.add(outcome.report);
+                match outcome.failed {
+                    Some((rest, error)) => {
+                        telemetry::loop_failed("settle", &error);
+                        self.unsettled.failed(rest, &error);
+                        self.settle_at = self.back_off();
+                    }
+                    None => {
+                        self.unsettled.settled(size);
+                        self.backoff = MIN_BACKOFF;
+                    }
+                }
+            }
+            Ok(Query::Extend(extension)) => {
+                self.is_extending = false;
+                self.on_extended(extension);
+            }
+            // A query's task neither panics nor is aborted; and if it did, its leases run out.
+            Err(_) => {
+                (self.claims, self.requested) = (0, Request::default());
+                (self.settling, self.is_extending) = (0, false);
+            }
+        }
+    }
+
+    fn on_claimed(&mut self, received: Received, requested: Request) {
+        let Received { claimed, sent } = received;
+        self.backoff = MIN_BACKOFF;
+        self.claim_timeout = claim_timeout(self.options.lease);
+        let now = Instant::now();
+        let count = claimed.messages.len();
+        if now - sent > self.options.lease / 3 {
+            // What is left of these leases is little, and of the next ones' would be too.
+            self.claim_limit.failed(count);
+            self.extend_at = now;
+        } else {
+            self.claim_limit.passed(count);
+        }
+        // A claim that found less than there was room for has found all.
+        let is_all = !claimed.full && count < requested.messages;
+        // Unless something was hinted at meanwhile.
+        if is_all && self.claim_at <= sent {
+            self.claim_at = now + self.options.poll_interval;
+        }
+        self.in_flight
+            .add(claimed.messages, sent + self.options.lease);
+    }
+
+    fn on_claim_failed(&mut self, error: Error, requested: Request) {
+        match error {
+            // Others have stopped it.
+            Error::WorkerStopped { .. } => self.end(),
+            // Others have suspended it, until they resume it.
+            Error::WorkerSuspended { .. } => {
+                self.claim_at = Instant::now() + self.options.poll_interval
+            }
+            Error::NotInstalled
+            | Error::SchemaOutdated
+            | Error::QueueNotFound { .. }
+            | Error::Closed => self.fail(error),
+            error => {
+                if matches!(error, Error::ConnectionLost(_)) {
+                    // Perhaps its answer is too large for the link.
+                    self.claim_limit.failed(requested.messages);
+                    self.claim_timeout = (self.claim_timeout * 2).min(MAX_CLAIM_TIMEOUT);
+                }
+                telemetry::loop_failed("claim", &error);
+                self.claim_at = self.back_off();
+            }
+        }
+    }
+
+    fn on_extended(&mut self, extension: Extension) {
+        let Extension {
+            asked,
+            extended,
+            sent,
+            failed,
+        } = extension;
+        let until = sent + self.options.lease;
+        self.in_flight.extended(&asked, &extended, until);
+        if let Some((error, size)) = failed {
+            telemetry::loop_failed("extend", &error);
+            self.extend_limit.failed(size);
+            // Soon again, while there is still something to extend.
+            let soon = (self.options.lease / 10).min(Duration::from_secs(1));
+            self.extend_at = Instant::now() + soon;
+        } else {
+            self.extend_limit.passed(asked.len());
+            self.extend_at = sent + self.options.lease / 3;
+        }
+        self.extend_not_before = self.extend_at.min(Instant::now() + Duration::from_secs(1));
+    }
+
+    /// When to try again. Apart from others who failed at the same time.
+    fn back_off(&mut self) -> Instant {
+        let wait = self.backoff.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
+        Instant::now() + wait
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let mut next = if self.is_extending {
+            Instant::now() + STATEMENT_TIMEOUT
+        } else if self.in_flight.has_expired() {
+            self.extend_at.min(self.extend_not_before)
+        } else {
+            self.extend_at
+        };
+        if let Some(ending) = &self.ending {
+            next = next.min(if ending.is_aborted {
+                ending.settle_until
+            } else {
+                ending.abort_at
+            });
+        } else if self.load().next_claim().is_some() {
+            next = next.min(self.claim_at);
+        }
+        if self.settling == 0 && !self.unsettled.is_empty() && self.claims == 0 {
+            next = next.min(self.settle_at);
+        }
+        next
+    }
+}
+
+/// Extends leases, in as many statements as it takes.
+async fn extend(
+    store: &Store,
+    receipts: &[Receipt],
+    lease: Duration,
+    timeout: Duration,
+    limit: usize,
+) -> Extension {
+    let mut extension = Extension {
+        asked: Vec::new(),
+        extended: HashMap::new(),
+        sent: Instant::now(),
+        failed: None,
+    };
+    for batch in receipts.chunks(limit.max(1)) {
+        let extended = async {
+            let mut connection = store.reserved().await?;
+            connection
+                .within(timeout, async |connection| {
+                    extend_many(connection, batch, lease).await
+                })
+                .await
+        };
+        match extended.await {
+            Ok(extended) => {
+                let extended = extended.into_iter().map(|one| (one.id, one.expires_at));
+                extension.extended.extend(extended);
+                extension.asked.extend(batch);
+            }
+            Err(error) => {
+                extension.failed = Some((error, batch.len()));
+                break;
+            }
+        }
+    }
+    extension
+}

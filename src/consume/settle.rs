@@ -1,0 +1,419 @@
+//! What is to be settled: acks, archives, failures, releases, each kind in batches. A batch that fails is taken apart, so
+//! that no settlement blocks another.
+
+use std::{mem, time::Duration};
+
+use super::claims::AdaptiveLimit;
+use crate::{
+    error::{Error, Result},
+    message::Receipt,
+    postgres::settle::{self, Failure},
+    report::Report,
+    store::Store,
+    telemetry,
+};
+
+/// The most settlements in one statement.
+const MAX_BATCH: usize = 1_000;
+
+/// What is to be settled.
+pub(super) struct Unsettled {
+    fresh: Lane,
+    /// What was sent, and its answer got lost: it may be settled already.
+    uncertain: Lane,
+    limit: AdaptiveLimit,
+    /// Whether the last batch came from the uncertain ones: both get their turn.
+    last_was_uncertain: bool,
+    failing: bool,
+}
+
+/// Settlements by their kind.
+#[derive(Default)]
+struct Lane {
+    acks: Vec<Receipt>,
+    archives: Vec<Receipt>,
+    failures: Vec<Failure>,
+    untouched: Vec<Receipt>,
+    unfinished: Vec<Receipt>,
+    /// The kind that is next, so that each gets its turn.
+    next: usize,
+}
+
+/// Settlements of one kind, for one statement.
+pub(super) struct Batch {
+    settlements: Settlements,
+    is_uncertain: bool,
+}
+
+#[derive(Clone)]
+enum Settlements {
+    Ack(Vec<Receipt>),
+    Archive(Vec<Receipt>),
+    Fail(Vec<Failure>),
+    /// Given back, with the attempt if no handler had begun.
+    Release {
+        receipts: Vec<Receipt>,
+        untouched: bool,
+    },
+}
+
+impl Unsettled {
+    pub(super) fn new() -> Self {
+        Self {
+            fresh: Lane::default(),
+            uncertain: Lane::default(),
+            limit: AdaptiveLimit::new(MAX_BATCH),
+            last_was_uncertain: false,
+            failing: false,
+        }
+    }
+
+    pub(super) fn ack(&mut self, receipt: Receipt) {
+        self.fresh.acks.push(receipt);
+    }
+
+    pub(super) fn archive(&mut self, receipt: Receipt) {
+        self.fresh.archives.push(receipt);
+    }
+
+    pub(super) fn fail(&mut self, failure: Failure) {
+        self.fresh.failures.push(failure);
+    }
+
+    pub(super) fn release_untouched(&mut self, receipts: Vec<Receipt>) {
+        self.fresh.untouched.extend(receipts);
+    }
+
+    pub(super) fn release_unfinished(&mut self, receipts: Vec<Receipt>) {
+        self.fresh.unfinished.extend(receipts);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.fresh.len() + self.uncertain.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the last batch failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing
+    }
+
+    /// Whether there is nothing but a few acks, which can wait for more of them.
+    pub(super) fn can_wait(&self, few: usize) -> bool {
+        !self.failing && self.uncertain.is_empty() && self.fresh.is_acks_below(few)
+    }
+
+    /// All that handlers have finished, whose leases are still to be kept.
+    pub(super) fn receipts(&self) -> Vec<Receipt> {
+        let mut receipts = self.fresh.receipts();
+        receipts.extend(self.uncertain.receipts());
+        receipts
+    }
+
+    pub(super) fn next_batch(&mut self) -> Option<Batch> {
+        let uncertain_first = !self.last_was_uncertain || self.fresh.is_empty();
+        let is_uncertain = !self.uncertain.is_empty() && uncertain_first;
+        let lane = if is_uncertain {
+            &mut self.uncertain
+        } else {
+            &mut self.fresh
+        };
+        let settlements = lane.next_batch(self.limit.get())?;
+        self.last_was_uncertain = is_uncertain;
+        Some(Batch {
+            settlements,
+            is_uncertain,
+        })
+    }
+
+    pub(super) fn settled(&mut self, size: usize) {
+        self.limit.passed(size);
+        self.failing = false;
+    }
+
+    /// Puts what a failure has left back, behind the others. Smaller batches follow if the size may have been the reason.
+    pub(super) fn failed(&mut self, rest: Batch, error: &Error) {
+        self.failing = true;
+        let is_uncertain = rest.is_uncertain || matches!(error, Error::ConnectionLost(_));
+        if matches!(error, Error::ConnectionLost(_) | Error::Database(_)) {
+            self.limit.failed(rest.len());
+        }
+        let lane = if is_uncertain {
+            &mut self.uncertain
+        } else {
+            &mut self.fresh
+        };
+        lane.put_back(rest.settlements);
+    }
+
+    /// What can't be settled any more, since time is over. Its leases run out.
+    pub(super) fn abandon(&mut self) -> Report {
+        let handled = |lane: &Lane| lane.len() - lane.untouched.len();
+        let unknown = handled(&self.fresh) + handled(&self.uncertain);
+        (self.fresh, self.uncertain) = (Lane::default(), Lane::default());
+        Report {
+            unknown: unknown as u64,
+            ..Report::default()
+        }
+    }
+}
+
+impl Lane {
+    fn len(&self) -> usize {
+        self.acks.len()
+            + self.archives.len()
+            + self.failures.len()
+            + self.untouched.len()
+            + self.unfinished.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn is_acks_below(&self, few: usize) -> bool {
+        self.acks.len() < few && self.acks.len() == self.len()
+    }
+
+    fn receipts(&self) -> Vec<Receipt> {
+        let failures = self.failures.iter().map(|failure| failure.receipt);
+        let kinds = [
+            &self.acks,
+            &self.archives,
+            &self.untouched,
+            &self.unfinished,
+        ];
+        let others = kinds.into_iter().flatten().copied();
+        others.chain(failures).collect()
+    }
+
+    fn next_batch(&mut self, limit: usize) -> Option<Settlements> {
+        const KINDS: usize = 5;
+        for _ in 0..KINDS {
+            let kind = self.next;
+            self.next = (kind + 1) % KINDS;
+            let batch = match kind {
+                0 => first(&mut self.acks, limit).map(Settlements::Ack),
+                1 => first(&mut self.archives, limit).map(Settlements::Archive),
+                2 => first(&mut self.failures, limit).map(Settlements::Fail),
+                3 => first(&mut self.untouched, limit).map(|receipts| Settlements::Release {
+                    receipts,
+                    untouched: true,
+                }),
+                _ => first(&mut self.unfinished, limit).map(|receipts| Settlements::Release {
+                    receipts,
+                    untouched: false,
+                }),
+            };
+            if batch.is_some() {
+                return batch;
+            }
+        }
+        None
+    }
+
+    fn put_back(&mut self, settlements: Settlements) {
+        match settlements {
+            Settlements::Ack(mut receipts) => self.acks.append(&mut receipts),
+            Settlements::Archive(mut receipts) => self.archives.append(&mut receipts),
+            Settlements::Fail(mut failures) => self.failures.append(&mut failures),
+            Settlements::Release {
+                mut receipts,
+                untouched: true,
+            } => self.untouched.append(&mut receipts),
+            Settlements::Release { mut receipts, .. } => self.unfinished.append(&mut receipts),
+        }
+    }
+}
+
+/// Up to `limit` from the front; `None` if there is nothing.
+fn first<T>(from: &mut Vec<T>, limit: usize) -> Option<Vec<T>> {
+    if from.is_empty() {
+        return None;
+    }
+    if from.len() <= limit {
+        return Some(mem::take(from));
+    }
+    Some(from.drain(..limit).collect())
+}
+
+impl Batch {
+    pub(super) fn len(&self) -> usize {
+        match &self.settlements {
+            Settlements::Ack(receipts)
+            | Settlements::Archive(receipts)
+            | Settlements::Release { receipts, .. } => receipts.len(),
+            Settlements::Fail(failures) => failures.len(),
+        }
+    }
+
+    /// How many of them a handler has had.
+    pub(super) fn handled(&self) -> usize {
+        match &self.settlements {
+            Settlements::Release {
+                untouched: true, ..
+            } => 0,
+            _ => self.len(),
+        }
+    }
+
+    fn split_off_half(&mut self) -> Self {
+        let half = self.len() / 2;
+        let settlements = match &mut self.settlements {
+            Settlements::Ack(receipts) => Settlements::Ack(receipts.split_off(half)),
+            Settlements::Archive(receipts) => Settlements::Archive(receipts.split_off(half)),
+            Settlements::Fail(failures) => Settlements::Fail(failures.split_off(half)),
+            Settlements::Release {
+                receipts,
+                untouched,
+            } => Settlements::Release {
+                receipts: receipts.split_off(half),
+                untouched: *untouched,
+            },
+        };
+        Self {
+            settlements,
+            is_uncertain: self.is_uncertain,
+        }
+    }
+
+    /// With texts that every database can hold, whatever its encoding; `false` if they are that already.
+    fn simplify_texts(&mut self) -> bool {
+        let Settlements::Fail(failures) = &mut self.settlements else {
+            return false;
+        };
+        let texts = failures
+            .iter_mut()
+            .flat_map(|failure| [&mut failure.error, &mut failure.dead])
+            .flatten();
+        let mut changed = false;
+        for text in texts {
+            if !text.is_ascii() {
+                *text = text
+                    .chars()
+                    .map(|letter| if letter.is_ascii() { letter } else { '?' })
+                    .collect();
+                changed = true;
+            }
+        }
+        changed
+    }
+}
+
+/// What a batch came to: what was settled, and, if it failed, what is left.
+pub(super) struct Outcome {
+    pub(super) report: Report,
+    pub(super) failed: Option<(Batch, Error)>,
+}
+
+/// Settles a batch. If the server refuses it for a reason that may be about one of them, the others are settled
+/// without it.
+pub(super) async fn settle(store: &Store, batch: Batch, timeout: Duration) -> Outcome {
+    let mut report = Report::default();
+    let mut batches = vec![batch];
+    while let Some(mut batch) = batches.pop() {
+        let error = match settle_batch(store, &batch, timeout).await {
+            Ok(settled) => {
+                report.add(settled);
+                continue;
+            }
+            Err(error) => error,
+        };
+        let is_refusal = matches!(error, Error::Database(_)) && !error.is_retryable();
+        if !is_refusal {
+            while let Some(other) = batches.pop() {
+                batch.append(other);
+            }
+            return Outcome {
+                report,
+                failed: Some((batch, error)),
+            };
+        }
+        if batch.len() > 1 {
+            batches.push(batch.split_off_half());
+            batches.push(batch);
+        } else if batch.simplify_texts() {
+            batches.push(batch);
+        } else {
+            // Its lease runs out, and it is delivered again.
+            telemetry::settlement_refused(batch.message(), &error);
+            report.unknown += batch.handled() as u64;
+        }
+    }
+    Outcome {
+        report,
+        failed: None,
+    }
+}
+
+impl Batch {
+    /// Adds another one of the same kind, as halves of one batch are.
+    fn append(&mut self, other: Self) {
+        match (&mut self.settlements, other.settlements) {
+            (Settlements::Ack(these), Settlements::Ack(mut those))
+            | (Settlements::Archive(these), Settlements::Archive(mut those))
+            | (
+                Settlements::Release {
+                    receipts: these, ..
+                },
+                Settlements::Release {
+                    receipts: mut those,
+                    ..
+                },
+            ) => these.append(&mut those),
+            (Settlements::Fail(these), Settlements::Fail(mut those)) => these.append(&mut those),
+            _ => {}
+        }
+    }
+
+    fn message(&self) -> Option<i64> {
+        let receipt = match &self.settlements {
+            Settlements::Ack(receipts)
+            | Settlements::Archive(receipts)
+            | Settlements::Release { receipts, .. } => receipts.first(),
+            Settlements::Fail(failures) => failures.first().map(|failure| &failure.receipt),
+        };
+        receipt.map(|receipt| receipt.id.get())
+    }
+}
+
+async fn settle_batch(store: &Store, batch: &Batch, timeout: Duration) -> Result<Report> {
+    let mut connection = store.reserved().await?;
+    let mut report = connection
+        .within(timeout, async |connection| {
+            let mut report = Report::default();
+            match &batch.settlements {
+                Settlements::Ack(receipts) => {
+                    report.done = settle::ack_many(connection, receipts).await?;
+                }
+                Settlements::Archive(receipts) => {
+                    report.archived = settle::archive(connection, receipts).await?.len() as u64;
+                }
+                Settlements::Fail(failures) => {
+                    let failed = settle::fail(connection, failures).await?;
+                    report.dead = failed.iter().filter(|failed| failed.dead).count() as u64;
+                    report.retried = failed.len() as u64 - report.dead;
+                }
+                Settlements::Release {
+                    receipts,
+                    untouched,
+                } => {
+                    report.released = settle::release(connection, receipts, *untouched).await?;
+                }
+            }
+            Ok(report)
+        })
+        .await?;
+    let settled = report.done + report.archived + report.dead + report.retried + report.released;
+    let missing = (batch.handled() as u64).saturating_sub(settled);
+    if batch.is_uncertain {
+        // The first statement may have settled them, or their leases were lost.
+        report.unknown = missing;
+    } else {
+        report.lost = missing;
+    }
+    Ok(report)
+}

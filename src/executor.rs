@@ -1,0 +1,154 @@
+//! What a verb's `.execute(..)` runs on, and the future that it returns.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use sqlx::{PgConnection, PgPool, Postgres, Transaction, pool::PoolConnection};
+
+use crate::{error::Result, pool, store::Store};
+
+mod sealed {
+    use std::{future::Future, ops::DerefMut};
+
+    use super::{PgConnection, Result, Store};
+    use crate::store::PAYLOAD_LIMIT;
+
+    #[diagnostic::on_unimplemented(
+        message = "`Executor` can't be implemented outside of pgqrs",
+        label = "a pgqrs call runs on PostgreSQL's own connections",
+        note = "pass `&store`, `&pool`, `&mut connection` or `&mut transaction` to `.execute(..)`"
+    )]
+    pub trait Acquire: Send {
+        type Connection: DerefMut<Target = PgConnection> + Send;
+
+        fn acquire(self) -> impl Future<Output = Result<Self::Connection>> + Send;
+
+        /// The most bytes that one payload may have.
+        fn payload_limit(&self) -> usize {
+            PAYLOAD_LIMIT
+        }
+
+        /// The store, if this is one: then what is done is durable once it is done, and consumers can be woken.
+        fn store(&self) -> Option<Store> {
+            None
+        }
+    }
+}
+
+pub(crate) use sealed::Acquire;
+
+/// Runs one statement on an executor.
+pub(crate) async fn run<T>(
+    on: impl Executor,
+    statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
+) -> Result<T> {
+    match on.store() {
+        Some(store) => store.run(statement).await,
+        // The caller's own connection, whose time-outs are the caller's, too.
+        None => statement(&mut *on.acquire().await?).await,
+    }
+}
+
+/// Where a verb runs: on a connection of the store's, or in a transaction that the caller owns.
+///
+/// Written for `&Store`, `&PgPool`, `&mut PgConnection`, `&mut PoolConnection` and `&mut Transaction`.
+/// What is enqueued in a transaction is invisible until the caller commits, and gone if they don't.
+// No lifetime parameter: with one, `tokio::spawn` around a call fails with "not general enough".
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is nothing that a pgqrs call can run on",
+    label = "expected `&store`, `&pool`, `&mut connection` or `&mut transaction`",
+    note = "lend the store, as `&store`; or `&mut tx`, to take part in your own transaction"
+)]
+pub trait Executor: sealed::Acquire {}
+
+#[diagnostic::do_not_recommend]
+impl Executor for &Store {}
+#[diagnostic::do_not_recommend]
+impl Executor for &PgPool {}
+#[diagnostic::do_not_recommend]
+impl Executor for &mut PgConnection {}
+#[diagnostic::do_not_recommend]
+impl Executor for &mut PoolConnection<Postgres> {}
+#[diagnostic::do_not_recommend]
+impl Executor for &mut Transaction<'_, Postgres> {}
+
+#[diagnostic::do_not_recommend]
+impl Acquire for &Store {
+    type Connection = PoolConnection<Postgres>;
+
+    async fn acquire(self) -> Result<Self::Connection> {
+        pool::acquire(self.pool()).await
+    }
+
+    fn payload_limit(&self) -> usize {
+        Store::payload_limit(self)
+    }
+
+    fn store(&self) -> Option<Store> {
+        Some((*self).clone())
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl Acquire for &PgPool {
+    type Connection = PoolConnection<Postgres>;
+
+    async fn acquire(self) -> Result<Self::Connection> {
+        pool::acquire(self).await
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<'c> Acquire for &'c mut PgConnection {
+    type Connection = &'c mut PgConnection;
+
+    async fn acquire(self) -> Result<Self::Connection> {
+        Ok(self)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<'c> Acquire for &'c mut PoolConnection<Postgres> {
+    type Connection = &'c mut PgConnection;
+
+    async fn acquire(self) -> Result<Self::Connection> {
+        Ok(&mut **self)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<'c> Acquire for &'c mut Transaction<'_, Postgres> {
+    type Connection = &'c mut PgConnection;
+
+    async fn acquire(self) -> Result<Self::Connection> {
+        Ok(&mut **self)
+    }
+}
+
+/// The future of a verb's `.execute(..)`: boxed, so that it has a name, and `Send`.
+#[must_use = "nothing happens until this is awaited: add `.await`"]
+pub struct Execute<'c, T>(Pin<Box<dyn Future<Output = T> + Send + 'c>>);
+
+impl<'c, T> Execute<'c, T> {
+    pub(crate) fn new(call: impl Future<Output = T> + Send + 'c) -> Self {
+        Self(Box::pin(call))
+    }
+}
+
+impl<T> Future for Execute<'_, T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl<T> fmt::Debug for Execute<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Execute").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,216 @@
+//! Connections whose statements are bounded in time. One that was given up in the middle of a statement is closed, and the
+//! server ends what it was doing.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use sqlx::{
+    Connection, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgPoolOptions,
+};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::error::{Error, Result};
+
+/// How long a statement waits for its answer.
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same, for statements on very many rows.
+pub(crate) const LONG_STATEMENT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection can be idle before it is pinged ahead of its next use.
+const TRUSTED_IDLE: Duration = Duration::from_secs(5);
+/// The pool size from which on idle writers and the notifier may keep a connection.
+const MIN_POOL_TO_KEEP: u32 = 4;
+/// Connections beyond the pool's: for settlements, and for extensions of leases and heartbeats.
+const RESERVE: u32 = 2;
+/// How long a call that keeps leases or workers alive waits for the pool before it takes one of the reserve.
+const RESERVE_AFTER: Duration = Duration::from_millis(20);
+/// The reserve's connections are closed after this time without use.
+const RESERVE_IDLE: Duration = Duration::from_secs(30);
+
+/// The connections of a store: its pool, and a reserve that the application can't use up.
+#[derive(Debug, Clone)]
+pub(crate) struct Connections {
+    pool: PgPool,
+    reserve: PgPool,
+    reserve_used: Arc<AtomicBool>,
+}
+
+/// The settings of a store's own pool, whatever its size.
+pub(crate) fn pool_options() -> PgPoolOptions {
+    PgPoolOptions::new()
+        // A round trip before every statement is too slow; ping only what may have died while it was idle.
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for < TRUSTED_IDLE {
+                    return Ok(true);
+                }
+                let ping = timeout(PING_TIMEOUT, connection.ping()).await;
+                Ok(matches!(ping, Ok(Ok(()))))
+            })
+        })
+}
+
+impl Connections {
+    pub(crate) fn new(pool: PgPool) -> Self {
+        let reserve = pool
+            .options()
+            .clone()
+            .min_connections(0)
+            .max_connections(RESERVE)
+            .idle_timeout(RESERVE_IDLE)
+            .connect_lazy_with((*pool.connect_options()).clone());
+        Self {
+            pool,
+            reserve,
+            reserve_used: Arc::default(),
+        }
+    }
+
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    pub(crate) fn max_connections(&self) -> u32 {
+        self.pool.options().get_max_connections()
+    }
+
+    pub(crate) fn acquire_timeout(&self) -> Duration {
+        self.pool.options().get_acquire_timeout()
+    }
+
+    /// Whether the pool is large enough for a connection to be kept between two uses.
+    pub(crate) fn can_keep(&self) -> bool {
+        self.max_connections() >= MIN_POOL_TO_KEEP
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.pool.is_closed()
+    }
+
+    /// A connection of the pool.
+    pub(crate) async fn acquire(&self) -> Result<StoreConnection> {
+        Ok(StoreConnection::new(acquire(&self.pool).await?))
+    }
+
+    /// A connection for what keeps leases and workers alive: of the pool, or of the reserve while all of the pool's are in
+    /// use, as by handlers.
+    pub(crate) async fn acquire_reserved(&self) -> Result<StoreConnection> {
+        let reserve = async {
+            sleep(RESERVE_AFTER).await;
+            self.close_reserve_with_pool();
+            acquire(&self.reserve).await
+        };
+        let connection = tokio::select! {
+            biased;
+            connection = acquire(&self.pool) => connection,
+            connection = reserve => connection,
+        };
+        Ok(StoreConnection::new(connection?))
+    }
+
+    /// From its first use on, the reserve is closed as soon as the pool is.
+    fn close_reserve_with_pool(&self) {
+        if self.reserve_used.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (closed, reserve) = (self.pool.close_event(), self.reserve.clone());
+        tokio::spawn(async move {
+            closed.await;
+            reserve.close().await;
+        });
+    }
+}
+
+/// A connection of `pool`, or why there is none.
+pub(crate) async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>> {
+    pool.acquire().await.map_err(|error| match error {
+        sqlx::Error::PoolTimedOut => Error::AcquireTimeout {
+            after: pool.options().get_acquire_timeout(),
+        },
+        sqlx::Error::PoolClosed => Error::Closed,
+        error => Error::Connect(Arc::new(error)),
+    })
+}
+
+/// A connection of a store. Given up in the middle of a statement, it is closed: it may never answer, and would keep its
+/// place in the pool until then.
+pub(crate) struct StoreConnection {
+    connection: Option<PoolConnection<Postgres>>,
+    is_answered: bool,
+    acquired: Instant,
+}
+
+impl StoreConnection {
+    fn new(connection: PoolConnection<Postgres>) -> Self {
+        Self {
+            connection: Some(connection),
+            is_answered: true,
+            acquired: Instant::now(),
+        }
+    }
+
+    /// For how long it has been out of the pool.
+    pub(crate) fn held_for(&self) -> Duration {
+        self.acquired.elapsed()
+    }
+
+    /// Runs statements, which fail as on a broken connection if the server doesn't answer in time.
+    pub(crate) async fn within<T>(
+        &mut self,
+        limit: Duration,
+        statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
+    ) -> Result<T> {
+        let Some(connection) = &mut self.connection else {
+            return Err(no_answer());
+        };
+        self.is_answered = false;
+        let outcome = timeout(limit, statements(connection)).await;
+        let outcome = outcome.map_err(|_| no_answer())?;
+        // A read-only server is a standby by now: another connection may lead to its successor.
+        self.is_answered = !outcome.as_ref().is_err_and(Error::is_read_only);
+        outcome
+    }
+}
+
+impl Drop for StoreConnection {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        match Handle::try_current() {
+            // The pool tests what comes back, and would wait for a vanished server until TCP gives up.
+            Ok(runtime) if self.is_answered => {
+                runtime.spawn(timeout(PING_TIMEOUT, connection.return_to_pool()));
+            }
+            // Closes the socket, by which the server notices that nobody waits for the statement any more.
+            _ => drop(connection.detach()),
+        }
+    }
+}
+
+/// The server did not answer in time.
+pub(crate) fn no_answer() -> Error {
+    broken(io::ErrorKind::TimedOut, "the server did not answer")
+}
+
+/// The runtime that was at it has ended, and its tasks with it.
+pub(crate) fn runtime_ended() -> Error {
+    broken(
+        io::ErrorKind::Interrupted,
+        "the tokio runtime that was sending has ended",
+    )
+}
+
+fn broken(kind: io::ErrorKind, reason: &'static str) -> Error {
+    Error::ConnectionLost(Arc::new(sqlx::Error::Io(io::Error::new(kind, reason))))
+}

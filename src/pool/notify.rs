@@ -1,0 +1,250 @@
+//! Notifier idle consumers when a message was enqueued, which otherwise find it only at their next poll. It is a hint: it may
+//! come late, get lost or be for nothing, and polling is what is relied on.
+//!
+//! A consumer of the same store is woken directly, those in other processes by NOTIFY: after the commit,
+//! since inside the transaction it would make all commits wait for each other.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sqlx::postgres::{PgListener, PgPoolOptions};
+use tokio::{
+    sync::Notify,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use super::Connections;
+use crate::{error::Result, postgres::messages, queue::QueueName, telemetry};
+
+/// The channel of NOTIFY; its payload is a queue's name.
+const CHANNEL: &str = "pgqrs";
+/// The least time between two NOTIFYs; the second is for everything enqueued in between.
+const NOTIFY_INTERVAL: Duration = Duration::from_millis(5);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A listener that hears nothing for this long checks its connection.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// Shared by all clones of a store.
+#[derive(Debug, Clone)]
+pub(crate) struct Notifier {
+    connections: Connections,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Never held across an await.
+    state: Mutex<State>,
+    /// A subscription was dropped.
+    unsubscribed: Notify,
+}
+
+/// Is woken for a queue until it is dropped.
+#[derive(Debug)]
+pub(crate) struct WakeSubscription {
+    woken: Arc<Notify>,
+    shared: Arc<Shared>,
+}
+
+impl WakeSubscription {
+    pub(crate) async fn notified(&self) {
+        self.woken.notified().await;
+    }
+}
+
+impl Drop for WakeSubscription {
+    fn drop(&mut self) {
+        for subscriptions in self.shared.lock().subscriptions.values_mut() {
+            subscriptions.retain(|woken| !Arc::ptr_eq(woken, &self.woken));
+        }
+        self.shared.unsubscribed.notify_one();
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    subscriptions: HashMap<QueueName, Vec<Arc<Notify>>>,
+    /// Queues for which a NOTIFY is to be sent.
+    pending: HashSet<QueueName>,
+    notify_task: Option<JoinHandle<()>>,
+    listen_task: Option<JoinHandle<()>>,
+}
+
+/// Whether a task has to be started: there is none, or it ended with its runtime.
+fn is_gone(task: &Option<JoinHandle<()>>) -> bool {
+    task.as_ref().is_none_or(JoinHandle::is_finished)
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self, queue: &str) {
+        let state = self.lock();
+        // By string: what comes from the server need not be a queue's name.
+        for (name, subscriptions) in &state.subscriptions {
+            if name.as_str() == queue {
+                subscriptions.iter().for_each(|woken| woken.notify_one());
+            }
+        }
+    }
+
+    /// Takes the queues for which a NOTIFY is to be sent; `None` if there are none, and then the task ends. Under the
+    /// lock by which the next enqueue looks for the task, so that it either finds it or starts another.
+    fn take_pending(&self) -> Option<Vec<String>> {
+        let mut state = self.lock();
+        if state.pending.is_empty() {
+            state.notify_task = None;
+            return None;
+        }
+        Some(
+            state
+                .pending
+                .drain()
+                .map(|queue| queue.as_str().to_owned())
+                .collect(),
+        )
+    }
+
+    /// Whether there are subscriptions to listen for. If there are none, the task ends.
+    fn has_subscriptions(&self) -> bool {
+        let mut state = self.lock();
+        state
+            .subscriptions
+            .retain(|_, subscriptions| !subscriptions.is_empty());
+        if state.subscriptions.is_empty() {
+            state.listen_task = None;
+        }
+        !state.subscriptions.is_empty()
+    }
+
+    fn wake_all(&self) {
+        let state = self.lock();
+        for woken in state.subscriptions.values().flatten() {
+            woken.notify_one();
+        }
+    }
+}
+
+impl Notifier {
+    pub(crate) fn new(connections: Connections) -> Self {
+        Self {
+            connections,
+            shared: Arc::default(),
+        }
+    }
+
+    /// Wakes the consumers of a queue, in which a message is ready now.
+    pub(crate) fn wake(&self, queue: &QueueName) {
+        self.shared.wake(queue.as_str());
+        let mut state = self.shared.lock();
+        if !state.pending.contains(queue) {
+            state.pending.insert(queue.clone());
+        }
+        if is_gone(&state.notify_task) {
+            state.notify_task = Some(tokio::spawn(notify_loop(
+                Arc::clone(&self.shared),
+                self.connections.clone(),
+            )));
+        }
+    }
+
+    /// Subscribes to a queue: to what this process enqueues, and with `listen` to what others enqueue.
+    pub(crate) fn subscribe(&self, queue: &QueueName, listen: bool) -> WakeSubscription {
+        let woken = Arc::new(Notify::new());
+        let mut state = self.shared.lock();
+        let subscriptions = state.subscriptions.entry(queue.clone()).or_default();
+        subscriptions.push(Arc::clone(&woken));
+        if listen && is_gone(&state.listen_task) {
+            state.listen_task = Some(tokio::spawn(listen_loop(
+                Arc::clone(&self.shared),
+                self.connections.clone(),
+            )));
+        }
+        WakeSubscription {
+            woken,
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+async fn notify_loop(shared: Arc<Shared>, connections: Connections) {
+    // From one NOTIFY to the next.
+    let mut kept = None;
+    while let Some(queues) = shared.take_pending() {
+        let notified = async {
+            let mut connection = match kept.take() {
+                Some(connection) if !connections.is_closed() => connection,
+                _ => connections.acquire().await?,
+            };
+            connection
+                .within(STATEMENT_TIMEOUT, async |connection| {
+                    messages::notify(connection, CHANNEL, &queues).await
+                })
+                .await?;
+            kept = connections.can_keep().then_some(connection);
+            Ok(())
+        };
+        let notified: Result<()> = notified.await;
+        if let Err(error) = notified {
+            telemetry::hint_failed(&error.to_string());
+        }
+        sleep(NOTIFY_INTERVAL).await;
+    }
+}
+
+async fn listen_loop(shared: Arc<Shared>, connections: Connections) {
+    let mut backoff = NOTIFY_INTERVAL;
+    while shared.has_subscriptions() {
+        match listen(&connections).await {
+            Ok(mut listener) => {
+                backoff = NOTIFY_INTERVAL;
+                // For what was enqueued before this process listened.
+                shared.wake_all();
+                loop {
+                    let heard = tokio::select! {
+                        heard = timeout(LISTEN_TIMEOUT, listener.try_recv()) => heard,
+                        () = shared.unsubscribed.notified() => {
+                            if shared.has_subscriptions() {
+                                continue;
+                            }
+                            return;
+                        }
+                    };
+                    match heard {
+                        Ok(Ok(Some(notification))) => shared.wake(notification.payload()),
+                        // The connection is gone.
+                        Ok(Ok(None) | Err(_)) => break,
+                        // There was nothing to hear, or the server has vanished.
+                        Err(_) => {
+                            match timeout(STATEMENT_TIMEOUT, listener.listen(CHANNEL)).await {
+                                Ok(Ok(())) => {}
+                                Ok(Err(_)) | Err(_) => break,
+                            }
+                        }
+                    }
+                }
+            }
+            Err(error) => telemetry::hint_failed(&error.to_string()),
+        }
+        sleep(backoff).await;
+        backoff = (backoff * 2).min(MAX_BACKOFF);
+    }
+}
+
+/// On a connection of its own: those of the pool are there for statements.
+async fn listen(connections: &Connections) -> Result<PgListener> {
+    let alone = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(STATEMENT_TIMEOUT)
+        .connect_lazy_with((*connections.pool().connect_options()).clone());
+    let mut listener = PgListener::connect_with(&alone).await?;
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
+}

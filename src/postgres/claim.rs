@@ -1,0 +1,233 @@
+//! The claim: ready messages of a queue, under a lease. The hottest statement besides the insert, with one caller,
+//! [`claim_once`](crate::dequeue::claim_once).
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use crate::{
+    error::Result,
+    lifecycle::WorkerId,
+    message::{Message, MessageId, Priority, microseconds},
+    postgres::{workers, writers::JsonText},
+    queue::QueueName,
+    token::random_token,
+    watermark::Watermarks,
+};
+
+/// What to claim.
+#[derive(Debug)]
+pub(crate) struct Claim<'a> {
+    pub(crate) queue: &'a QueueName,
+    pub(crate) consumer: Option<WorkerId>,
+    /// The most messages.
+    pub(crate) limit: u32,
+    /// The most bytes of payload; one message is claimed however large it is.
+    pub(crate) max_bytes: usize,
+    pub(crate) lease: Duration,
+    /// After this time the caller has given up, and no message is claimed any more.
+    pub(crate) timeout: Duration,
+    pub(crate) from: Watermarks,
+}
+
+/// What was claimed.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    /// In queue order.
+    pub(crate) messages: Vec<Message>,
+    /// The database's time.
+    pub(crate) now: DateTime<Utc>,
+    /// How long the database took.
+    pub(crate) took: Duration,
+    /// Whether it stopped at its limit, so that there may be more that is ready.
+    pub(crate) full: bool,
+    /// Whether the limit that it stopped at was that of the bytes.
+    pub(crate) stopped_by_bytes: bool,
+}
+
+/// Takes ready messages under a lease, in queue order.
+///
+/// To be run outside a transaction: it turns synchronous commit off for its own, and nobody else's.
+/// Messages whose attempts are used up become dead letters instead: their consumers crashed without a word.
+pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> Result<Claimed> {
+    let ranks = Priority::ALL.map(Priority::rank);
+    let lease_token = random_token();
+    let rows = sqlx::query!(
+        r#"
+        with queue as materialized (
+            -- A claim that a crash of the server undoes is only delivered again: no need to wait for the disk.
+            select q.id, q.max_attempts, set_config('synchronous_commit', 'off', true)
+            from pgqrs.queues q
+            where q.name = $1
+                -- A suspended or stopped consumer finds no queue.
+                and ($5::bigint is null or exists (
+                    select from pgqrs.workers w where w.id = $5 and w.queue_id = q.id and w.status = 'ready'
+                ))
+        ), next as materialized (
+            select ready.*
+            from queue
+            cross join unnest($6::smallint[], $7::timestamptz[]) as level (priority, watermark)
+            -- A range of the index for each priority, read only until there is enough: the levels come in
+            -- their order, and each range is sorted already.
+            cross join lateral (
+                select m.ctid as place, m.id, m.visible_at, m.attempt >= queue.max_attempts as used_up,
+                    m.payload_bytes
+                from pgqrs.messages m
+                -- The index has `priority >= 0` for its condition.
+                where m.queue_id = queue.id and m.priority = level.priority and m.priority >= 0
+                    and m.visible_at >= level.watermark and m.visible_at <= now()
+                order by m.visible_at, m.id
+                limit $2
+                for update skip locked
+            ) ready
+            limit $2
+        ), sized as materialized (
+            -- What doesn't fit is unlocked by the commit, and stays as it was.
+            select place, id, visible_at, used_up,
+                row_number() over in_order = 1 or sum(payload_bytes) over in_order <= $8 as fits
+            from next
+            window in_order as (rows unbounded preceding)
+        ), claimed as (
+            update pgqrs.messages m
+            set visible_at = now() + $3::bigint * interval '1 microsecond',
+                attempt = m.attempt + 1,
+                lease_token = $4,
+                consumer_id = $5
+            -- The array is a fence: it runs once, so a plan can't claim more rows than the limit.
+            where m.ctid = any (array(select place from sized where fits and not used_up))
+                -- A caller that has given up would never hand these to a handler, but use up an attempt of each.
+                and clock_timestamp() < statement_timestamp() + $9::bigint * interval '1 microsecond'
+            returning m.id, m.priority, m.enqueued_at, m.attempt, m.headers, m.payload
+        )
+        -- A header row with what is common to all, then a row for each message, unordered.
+        select
+            queue.id as "queue_id?",
+            array(select id from sized where fits) as "ids?",
+            array(select visible_at from sized where fits) as "visible_at?",
+            array(select id from sized where fits and used_up) as "used_up?",
+            (select count(*) from sized) as "found?",
+            now() as "now?",
+            now() + $3::bigint * interval '1 microsecond' as "lease_expires_at?",
+            clock_timestamp() - statement_timestamp() as "took?",
+            null::bigint as "id?",
+            null::smallint as "priority?",
+            null::timestamptz as "enqueued_at?",
+            null::integer as "attempt?",
+            null::json as "headers?: JsonText",
+            null::json as "payload?: JsonText"
+        from queue
+        union all
+        select null, null, null, null, null, null, null, null, id, priority, enqueued_at, attempt, headers, payload
+        from claimed
+        "#,
+        claim.queue.as_str(),
+        i64::from(claim.limit),
+        microseconds(claim.lease),
+        lease_token,
+        claim.consumer.map(WorkerId::get),
+        &ranks,
+        &claim.from,
+        i64::try_from(claim.max_bytes).unwrap_or(i64::MAX),
+        microseconds(claim.timeout),
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut rows = rows.into_iter();
+    let header = rows.next().and_then(|header| {
+        let order = (header.ids?, header.visible_at?, header.used_up?);
+        Some((
+            header.queue_id?,
+            order,
+            header.found?,
+            header.now?,
+            header.lease_expires_at?,
+            header.took?,
+        ))
+    });
+    let Some((queue_id, (ids, visible_at, used_up), found, now, lease_expires_at, took)) = header
+    else {
+        return Err(workers::refusal(connection, claim.queue, claim.consumer).await?);
+    };
+    let dead_lettered = if used_up.is_empty() {
+        Ok(())
+    } else {
+        dead_letter_used_up(connection, queue_id, &used_up).await
+    };
+    let mut order: Vec<_> = ids.iter().zip(visible_at).collect();
+    order.sort_unstable();
+    let mut messages: Vec<_> = rows
+        .filter_map(|row| {
+            let id = row.id?;
+            let place = order.binary_search_by_key(&id, |(id, _)| **id).ok()?;
+            let (_, visible_at) = *order.get(place)?;
+            Some(Message {
+                queue_id,
+                id: MessageId::from(id),
+                priority: Priority::from_rank(row.priority?),
+                visible_at,
+                enqueued_at: row.enqueued_at?,
+                attempt: row.attempt?,
+                lease_token,
+                lease_expires_at,
+                headers: row.headers.map(|headers| headers.0),
+                payload: row.payload?.0,
+            })
+        })
+        .collect();
+    messages.sort_unstable_by_key(|message| (message.priority, message.visible_at, message.id));
+    // The claim has committed, so return its messages even if dead-lettering failed; the next claim retries that.
+    if messages.is_empty() {
+        dead_lettered?;
+    }
+    let found = usize::try_from(found).unwrap_or(usize::MAX);
+    let stopped_by_bytes = found > ids.len();
+    let at_limit = ids.len() >= usize::try_from(claim.limit).unwrap_or(usize::MAX);
+    Ok(Claimed {
+        messages,
+        now,
+        took: Duration::from_micros(took.microseconds.unsigned_abs()),
+        full: at_limit || stopped_by_bytes,
+        stopped_by_bytes,
+    })
+}
+
+/// Makes dead letters of messages of one queue that a claim has found with their attempts used up. A statement
+/// of its own, since it is seldom needed, and as a part of each claim made that a third slower.
+async fn dead_letter_used_up(
+    connection: &mut PgConnection,
+    queue_id: i32,
+    used_up: &[i64],
+) -> Result<()> {
+    sqlx::query!(
+        "with dead as (
+             delete from pgqrs.messages m
+             using pgqrs.queues q
+             where q.id = $1
+                 and m.ctid = any (array(
+                     select found.place
+                     from unnest($2::bigint[]) as used_up (id)
+                     cross join lateral (
+                         select m.ctid as place from pgqrs.messages m
+                         where m.queue_id = $1 and m.id = used_up.id
+                         offset 0
+                     ) found
+                 ))
+                 -- Since the claim, others may have been there.
+                 and m.queue_id = q.id and m.attempt >= q.max_attempts and m.visible_at <= statement_timestamp()
+             returning m.*
+         )
+         insert into pgqrs.dead_letters (
+             queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
+             reason, last_error
+         )
+         select queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
+             'attempts used up', coalesce(last_error, 'its consumer crashed, or its lease ran out')
+         from dead",
+        queue_id,
+        used_up,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! Settings of a session or a transaction.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use crate::error::Result;
+
+/// Lets the server look every second, during a statement, whether its client is still there, and end the statement if it
+/// isn't. Otherwise a statement that its caller has given up would go on, take locks, and take effect much later.
+///
+/// A server that can't do this, as before PostgreSQL 14 or on Windows, goes on as it is.
+pub(crate) async fn end_abandoned_statements(connection: &mut PgConnection) {
+    let _ = sqlx::query!("select set_config('client_connection_check_interval', '1000', false)")
+        .fetch_all(connection)
+        .await;
+}
+
+/// For a transaction of several statements: if its client vanishes between them, the server ends it after `limit`.
+/// Otherwise it would hold the writer's row, and nobody could learn what became of the attempt, until TCP gives
+/// up after hours.
+pub(crate) async fn limit_idle_in_transaction(
+    connection: &mut PgConnection,
+    limit: Duration,
+) -> Result<()> {
+    let milliseconds = limit.as_millis().to_string();
+    sqlx::query!(
+        "select set_config('idle_in_transaction_session_timeout', $1, true)",
+        milliseconds,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,457 @@
+//! Statements that end or extend leases: ack, archive, fail, release, extend. A message is held by its [`Receipt`], and
+//! a receipt that is out of date changes nothing.
+//!
+//! Many messages are found by primary key one by one, and then changed by `ctid`: a join has plans that read the whole
+//! queue, which the planner takes while the table is new, and a connection keeps. The price: a message that was changed
+//! while the statement ran, as by an extension of its lease, has moved and isn't found. So what is missing is looked for
+//! once more.
+
+use std::{collections::HashSet, time::Duration};
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use crate::{
+    error::Result,
+    message::{MessageId, Receipt, microseconds},
+};
+
+/// Receipts of one queue, as columns.
+struct Columns {
+    queue_id: Option<i32>,
+    ids: Vec<i64>,
+    tokens: Vec<i64>,
+}
+
+impl<'a> FromIterator<&'a Receipt> for Columns {
+    fn from_iter<I: IntoIterator<Item = &'a Receipt>>(receipts: I) -> Self {
+        let mut columns = Self {
+            queue_id: None,
+            ids: Vec::new(),
+            tokens: Vec::new(),
+        };
+        for receipt in receipts {
+            columns.queue_id = Some(receipt.queue_id);
+            columns.ids.push(receipt.id.get());
+            columns.tokens.push(receipt.token);
+        }
+        columns
+    }
+}
+
+/// Deletes a message whose lease is still held; `false` if it isn't.
+pub(crate) async fn ack(connection: &mut PgConnection, receipt: Receipt) -> Result<bool> {
+    let deleted = sqlx::query!(
+        "delete from pgqrs.messages where queue_id = $1 and id = $2 and lease_token = $3",
+        receipt.queue_id,
+        receipt.id.get(),
+        receipt.token,
+    )
+    .execute(connection)
+    .await?;
+    Ok(deleted.rows_affected() == 1)
+}
+
+/// Deletes messages of one queue whose leases are still held. Returns how many: naming each costs both sides
+/// more than deleting it.
+pub(crate) async fn ack_many(connection: &mut PgConnection, receipts: &[Receipt]) -> Result<u64> {
+    let columns: Columns = receipts.iter().collect();
+    let deleted = delete(connection, &columns).await?;
+    if deleted < receipts.len() as u64 {
+        return Ok(deleted + delete(connection, &columns).await?);
+    }
+    Ok(deleted)
+}
+
+async fn delete(connection: &mut PgConnection, columns: &Columns) -> Result<u64> {
+    let deleted = sqlx::query!(
+        "delete from pgqrs.messages m
+         where m.ctid = any (array(
+             select held.place
+             from unnest($2::bigint[], $3::bigint[]) as receipt (id, token)
+             cross join lateral (
+                 select m.ctid as place from pgqrs.messages m
+                 where m.queue_id = $1 and m.id = receipt.id and m.lease_token = receipt.token
+                 offset 0
+             ) held
+         ))
+             -- Again, for a version that another transaction has just made of it.
+             and m.lease_token = any ($3)",
+        columns.queue_id,
+        &columns.ids,
+        &columns.tokens,
+    )
+    .execute(connection)
+    .await?;
+    Ok(deleted.rows_affected())
+}
+
+/// Deletes messages whose leases are still held, of any queues. Returns those.
+pub(crate) async fn ack_each(
+    connection: &mut PgConnection,
+    receipts: &[Receipt],
+) -> Result<Vec<MessageId>> {
+    let mut acked = delete_each(connection, receipts).await?;
+    if acked.len() < receipts.len() {
+        acked.extend(delete_each(connection, &missing(receipts, &acked)).await?);
+    }
+    Ok(acked)
+}
+
+async fn delete_each(
+    connection: &mut PgConnection,
+    receipts: &[Receipt],
+) -> Result<Vec<MessageId>> {
+    let Columns { ids, tokens, .. } = receipts.iter().collect();
+    let queues: Vec<_> = receipts.iter().map(|receipt| receipt.queue_id).collect();
+    let deleted = sqlx::query_scalar!(
+        "delete from pgqrs.messages m
+         where m.ctid = any (array(
+             select held.place
+             from unnest($1::integer[], $2::bigint[], $3::bigint[]) as receipt (queue_id, id, token)
+             cross join lateral (
+                 select m.ctid as place from pgqrs.messages m
+                 where m.queue_id = receipt.queue_id and m.id = receipt.id and m.lease_token = receipt.token
+                 offset 0
+             ) held
+         ))
+             -- Again, for a version that another transaction has just made of it.
+             and m.lease_token = any ($3)
+         returning m.id",
+        &queues,
+        &ids,
+        &tokens,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(message_ids(deleted))
+}
+
+/// Moves messages of one queue whose leases are still held to the archive. Returns those.
+pub(crate) async fn archive(
+    connection: &mut PgConnection,
+    receipts: &[Receipt],
+) -> Result<Vec<MessageId>> {
+    let mut archived = move_to_archive(connection, receipts).await?;
+    if archived.len() < receipts.len() {
+        archived.extend(move_to_archive(connection, &missing(receipts, &archived)).await?);
+    }
+    Ok(archived)
+}
+
+async fn move_to_archive(
+    connection: &mut PgConnection,
+    receipts: &[Receipt],
+) -> Result<Vec<MessageId>> {
+    let columns: Columns = receipts.iter().collect();
+    let archived = sqlx::query_scalar!(
+        "with done as (
+             delete from pgqrs.messages m
+             where m.ctid = any (array(
+                 select held.place
+                 from unnest($2::bigint[], $3::bigint[]) as receipt (id, token)
+                 cross join lateral (
+                     select m.ctid as place from pgqrs.messages m
+                     where m.queue_id = $1 and m.id = receipt.id and m.lease_token = receipt.token
+                     offset 0
+                 ) held
+             ))
+                 -- Again, for a version that another transaction has just made of it.
+                 and m.lease_token = any ($3)
+             returning m.*
+         )
+         insert into pgqrs.archive (
+             queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload
+         )
+         select queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload
+         from done
+         returning id",
+        columns.queue_id,
+        &columns.ids,
+        &columns.tokens,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(message_ids(archived))
+}
+
+/// A failed attempt.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) receipt: Receipt,
+    /// How long to wait if there is another attempt.
+    pub(crate) delay: Duration,
+    pub(crate) error: Option<String>,
+    /// Why there is to be no other attempt, if that is decided already.
+    pub(crate) dead: Option<String>,
+}
+
+/// The most bytes that are kept of an error's text.
+const MAX_TEXT: usize = 8 << 10;
+
+impl Failure {
+    /// Another attempt follows, if there is one left.
+    pub(crate) fn retry(receipt: Receipt, delay: Duration, error: Option<&str>) -> Self {
+        Self {
+            receipt,
+            delay,
+            error: error.map(storable),
+            dead: None,
+        }
+    }
+
+    /// No other attempt follows.
+    pub(crate) fn dead(receipt: Receipt, reason: &str, error: Option<&str>) -> Self {
+        Self {
+            receipt,
+            delay: Duration::ZERO,
+            error: error.map(storable),
+            dead: Some(storable(reason)),
+        }
+    }
+}
+
+/// PostgreSQL's text holds every character but one.
+fn storable(text: &str) -> String {
+    let end = text.floor_char_boundary(MAX_TEXT);
+    text.get(..end)
+        .unwrap_or_default()
+        .replace('\0', "\u{fffd}")
+}
+
+/// A message that failed, and whether it is a dead letter now.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Failed {
+    pub(crate) id: MessageId,
+    pub(crate) dead: bool,
+}
+
+/// Puts messages of one queue whose leases are still held back for later, or among the dead letters if
+/// their attempts are used up. Returns those.
+pub(crate) async fn fail(
+    connection: &mut PgConnection,
+    failures: &[Failure],
+) -> Result<Vec<Failed>> {
+    let all: Vec<_> = failures.iter().collect();
+    let mut failed = retry_or_dead_letter(connection, &all).await?;
+    if failed.len() < failures.len() {
+        let found: HashSet<_> = failed.iter().map(|failed| failed.id).collect();
+        let rest: Vec<_> = all
+            .into_iter()
+            .filter(|failure| !found.contains(&failure.receipt.id))
+            .collect();
+        failed.extend(retry_or_dead_letter(connection, &rest).await?);
+    }
+    Ok(failed)
+}
+
+async fn retry_or_dead_letter(
+    connection: &mut PgConnection,
+    failures: &[&Failure],
+) -> Result<Vec<Failed>> {
+    let columns: Columns = failures.iter().map(|failure| &failure.receipt).collect();
+    let delays: Vec<_> = failures
+        .iter()
+        .map(|failure| microseconds(failure.delay))
+        .collect();
+    let errors: Vec<_> = failures
+        .iter()
+        .map(|failure| failure.error.as_deref())
+        .collect();
+    let reasons: Vec<_> = failures
+        .iter()
+        .map(|failure| failure.dead.as_deref())
+        .collect();
+    let rows = sqlx::query!(
+        r#"
+        with held as materialized (
+            select found.place, failed.delay, failed.error,
+                coalesce(
+                    failed.reason,
+                    case when found.attempt >= q.max_attempts then 'attempts used up' end
+                ) as reason
+            from pgqrs.queues q
+            cross join unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[])
+                as failed (id, token, delay, error, reason)
+            cross join lateral (
+                select m.ctid as place, m.attempt from pgqrs.messages m
+                where m.queue_id = $1 and m.id = failed.id and m.lease_token = failed.token
+                offset 0
+            ) found
+            where q.id = $1
+        ), retried as (
+            update pgqrs.messages m
+            set visible_at = statement_timestamp() + held.delay * interval '1 microsecond',
+                lease_token = null,
+                consumer_id = null,
+                last_error = coalesce(held.error, m.last_error)
+            from held
+            -- The token again, for a version that another transaction has just made of it.
+            where m.ctid = held.place and held.reason is null and m.lease_token = any ($3)
+            returning m.id
+        ), dead as (
+            delete from pgqrs.messages m
+            using held
+            where m.ctid = held.place and held.reason is not null and m.lease_token = any ($3)
+            returning m.*, held.reason, held.error
+        ), dead_lettered as (
+            insert into pgqrs.dead_letters (
+                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
+                reason, last_error
+            )
+            select queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
+                reason, coalesce(error, last_error)
+            from dead
+            returning id
+        )
+        select id as "id!", false as "dead!" from retried
+        union all
+        select id, true from dead_lettered
+        "#,
+        columns.queue_id,
+        &columns.ids,
+        &columns.tokens,
+        &delays,
+        &errors as &[Option<&str>],
+        &reasons as &[Option<&str>],
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Failed {
+            id: MessageId::from(row.id),
+            dead: row.dead,
+        })
+        .collect())
+}
+
+/// Makes a lease run from now on, and returns the time when it runs out; `None` if it isn't held any more.
+/// Waits for another transaction that is changing the message, which may be another extension.
+pub(crate) async fn extend(
+    connection: &mut PgConnection,
+    receipt: Receipt,
+    lease: Duration,
+) -> Result<Option<DateTime<Utc>>> {
+    let until = sqlx::query_scalar!(
+        "update pgqrs.messages
+         set visible_at = statement_timestamp() + $4::bigint * interval '1 microsecond'
+         where queue_id = $1 and id = $2 and lease_token = $3
+         returning visible_at",
+        receipt.queue_id,
+        receipt.id.get(),
+        receipt.token,
+        microseconds(lease),
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(until)
+}
+
+/// A lease that was extended, and when it runs out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extended {
+    pub(crate) id: MessageId,
+    pub(crate) expires_at: DateTime<Utc>,
+}
+
+/// Makes leases of messages of one queue run from now on, unless they run longer already. Returns those that are
+/// still held, except those that another transaction is changing.
+pub(crate) async fn extend_many(
+    connection: &mut PgConnection,
+    receipts: &[Receipt],
+    lease: Duration,
+) -> Result<Vec<Extended>> {
+    let columns: Columns = receipts.iter().collect();
+    let rows = sqlx::query!(
+        r#"
+        update pgqrs.messages m
+        -- A handler may have extended its own lease by more.
+        set visible_at = greatest(m.visible_at, statement_timestamp() + $4::bigint * interval '1 microsecond')
+        where m.ctid = any (array(
+            select held.place
+            from unnest($2::bigint[], $3::bigint[]) as receipt (id, token)
+            cross join lateral (
+                select m.ctid as place from pgqrs.messages m
+                where m.queue_id = $1 and m.id = receipt.id and m.lease_token = receipt.token
+                -- One that its handler is settling, in a transaction that takes its time, must not hold up
+                -- the others; and needs no lease any more.
+                for update skip locked
+                offset 0
+            ) held
+        ))
+        returning m.id, m.visible_at
+        "#,
+        columns.queue_id,
+        &columns.ids,
+        &columns.tokens,
+        microseconds(lease),
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Extended {
+            id: MessageId::from(row.id),
+            expires_at: row.visible_at,
+        })
+        .collect())
+}
+
+/// Makes messages of one queue ready again at once, and returns how many. `untouched` ones were never handed to a
+/// handler, so that this delivery doesn't count.
+pub(crate) async fn release(
+    connection: &mut PgConnection,
+    receipts: &[Receipt],
+    untouched: bool,
+) -> Result<u64> {
+    let columns: Columns = receipts.iter().collect();
+    let released = make_ready(connection, &columns, untouched).await?;
+    if released < receipts.len() as u64 {
+        return Ok(released + make_ready(connection, &columns, untouched).await?);
+    }
+    Ok(released)
+}
+
+async fn make_ready(
+    connection: &mut PgConnection,
+    columns: &Columns,
+    untouched: bool,
+) -> Result<u64> {
+    let released = sqlx::query!(
+        "update pgqrs.messages m
+         set visible_at = statement_timestamp(),
+             lease_token = null,
+             consumer_id = null,
+             attempt = m.attempt - $4::integer
+         where m.ctid = any (array(
+             select held.place
+             from unnest($2::bigint[], $3::bigint[]) as receipt (id, token)
+             cross join lateral (
+                 select m.ctid as place from pgqrs.messages m
+                 where m.queue_id = $1 and m.id = receipt.id and m.lease_token = receipt.token
+                 offset 0
+             ) held
+         ))
+             -- Again, for a version that another transaction has just made of it.
+             and m.lease_token = any ($3)",
+        columns.queue_id,
+        &columns.ids,
+        &columns.tokens,
+        i32::from(untouched),
+    )
+    .execute(connection)
+    .await?;
+    Ok(released.rows_affected())
+}
+
+/// Those that aren't among the settled.
+fn missing(receipts: &[Receipt], settled: &[MessageId]) -> Vec<Receipt> {
+    let settled: HashSet<_> = settled.iter().collect();
+    let rest = receipts.iter().filter(|one| !settled.contains(&one.id));
+    rest.copied().collect()
+}
+
+fn message_ids(rows: Vec<i64>) -> Vec<MessageId> {
+    rows.into_iter().map(MessageId::from).collect()
+}

@@ -1,0 +1,38 @@
+//! What a consumer has done, counted in deliveries.
+
+/// What a consumer has done from its start to its end. Counted in deliveries: a message that was retried
+/// counts each time.
+///
+/// Each delivery that a handler was given is counted under one of these names. `dead` also counts payloads that didn't
+/// decode, and `released` messages that no handler was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// Handled and acknowledged, by the loop or by the handler itself.
+    pub done: u64,
+    /// Handled and archived.
+    pub archived: u64,
+    /// Failed, and put back for another attempt.
+    pub retried: u64,
+    /// Moved to the dead letters.
+    pub dead: u64,
+    /// Given back at the end: not begun, or not finished by the deadline.
+    pub released: u64,
+    /// Whose lease was lost before they could be settled: they were, or will be, delivered again.
+    pub lost: u64,
+    /// Whose settlement is uncertain: its answer was lost, or the server could not be reached by the deadline, or refused
+    /// it. They are settled, or will be delivered again.
+    pub unknown: u64,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.done += other.done;
+        self.archived += other.archived;
+        self.retried += other.retried;
+        self.dead += other.dead;
+        self.released += other.released;
+        self.lost += other.lost;
+        self.unknown += other.unknown;
+    }
+}

@@ -1,0 +1,52 @@
+//! What one statement carries: the columns of a group of pending sends, and the chunks of a large one.
+
+use std::collections::HashMap;
+
+use super::pending::PendingSend;
+use crate::{
+    message::Envelope,
+    postgres::{
+        messages::next_chunk,
+        writers::{Batch, Json},
+    },
+};
+
+/// The columns of a group's messages, each envelope once.
+pub(super) fn columns(group: &[PendingSend]) -> Batch<'_> {
+    let messages = group.iter().map(|pending| pending.ids.len()).sum();
+    let mut batch = Batch {
+        envelopes: Vec::new(),
+        ids: Vec::with_capacity(messages),
+        envelope: Vec::with_capacity(messages),
+        payloads: Vec::with_capacity(messages),
+    };
+    let mut places = HashMap::new();
+    let mut last: Option<(&Envelope, i32)> = None;
+    for pending in group {
+        let place = match last {
+            // Mostly they are alike, and comparing two is cheaper than a look into the map.
+            Some((envelope, place)) if *envelope == pending.envelope => place,
+            _ => *places.entry(&pending.envelope).or_insert_with(|| {
+                batch.envelopes.push(&pending.envelope);
+                i32::try_from(batch.envelopes.len()).unwrap_or(i32::MAX)
+            }),
+        };
+        last = Some((&pending.envelope, place));
+        batch.ids.extend(&pending.ids);
+        batch
+            .payloads
+            .extend(pending.payloads.iter().map(|payload| Json(payload)));
+        batch.envelope.resize(batch.ids.len(), place);
+    }
+    batch
+}
+
+/// The chunks that one statement each should carry.
+pub(super) fn chunks(payloads: &[String]) -> impl Iterator<Item = &[String]> {
+    let mut rest = payloads;
+    std::iter::from_fn(move || {
+        let (chunk, after) = next_chunk(rest);
+        rest = after;
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}

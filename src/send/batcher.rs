@@ -1,0 +1,527 @@
+//! Pending sends and the writers that take them. While one statement is under way, what comes after it waits, and goes out
+//! with the next statement, all of it together. Few writers share the work.
+
+use std::{
+    collections::VecDeque,
+    fmt, mem,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    runtime::{self, Handle},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    task::{JoinHandle, yield_now},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{SendOptions, pending::PendingSend, writer::Writer};
+use crate::{
+    error::{Error, Result},
+    message::{Envelope, Visible},
+    pool::{Connections, Notifier, StoreConnection, runtime_ended},
+    postgres::{messages, writers},
+    queue::QueueName,
+    telemetry,
+};
+
+/// The most payload that waits, in KiB: beyond that, sends wait for room.
+const MAX_PENDING_KIB: u32 = 64 << 10;
+/// What a message takes besides its payload, about, in bytes.
+const MESSAGE_OVERHEAD: usize = 512;
+/// The most writers while commits are fast, and while they are slow.
+const MAX_WRITERS: usize = 2;
+const MAX_WRITERS_IF_SLOW: usize = 8;
+/// The commit time from which on commits count as slow.
+const SLOW_COMMIT: Duration = Duration::from_millis(1);
+/// How long an idle writer keeps its connection: the next send is likely to follow soon, and the
+/// pool tests with a round trip what comes back.
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_millis(50);
+/// From this many calls on, two statements share them evenly.
+const MANY_CALLS: usize = 64;
+/// How long a few sends wait for many.
+const MAX_GATHER_TIME: Duration = Duration::from_millis(5);
+
+/// The pending sends of a store, and its writers.
+pub(crate) struct Batcher {
+    connections: Connections,
+    notifier: Notifier,
+    options: SendOptions,
+    /// Never held across an await.
+    state: Mutex<State>,
+    room: Arc<Semaphore>,
+    /// When the server was started that the last connection was made to: ids that were drawn on another, before
+    /// a fail-over, may be drawn again on this one.
+    server: Arc<AtomicI64>,
+    is_prune_due: AtomicBool,
+    /// A writer has finished a statement.
+    finished: Notify,
+}
+
+struct State {
+    /// One lane for each tokio runtime that sends: a runtime that nobody drives, or that has ended, must not hold up the
+    /// sends of another.
+    lanes: Vec<(Option<runtime::Id>, Lane)>,
+    /// Made when the store was connected, for the first lane.
+    first: Option<Writer>,
+    /// How much longer than its rows explain a statement takes, of late.
+    commit_time: Duration,
+}
+
+/// The sends of one tokio runtime.
+#[derive(Default)]
+struct Lane {
+    pending: VecDeque<PendingSend>,
+    idle: Vec<Writer>,
+    /// Tasks that take pending sends.
+    running: usize,
+    /// Calls whose messages these carry.
+    in_flight: usize,
+    /// Whether a caller is its own writer.
+    is_direct: bool,
+    /// Takes connections back from idle writers.
+    reaper: Option<JoinHandle<()>>,
+}
+
+impl Batcher {
+    pub(crate) fn new(
+        connections: Connections,
+        notifier: Notifier,
+        options: SendOptions,
+        server: Arc<AtomicI64>,
+        first: Writer,
+    ) -> Self {
+        Self {
+            connections,
+            notifier,
+            options,
+            state: Mutex::new(State {
+                lanes: Vec::new(),
+                first: Some(first),
+                commit_time: Duration::ZERO,
+            }),
+            room: Arc::new(Semaphore::new(MAX_PENDING_KIB as usize)),
+            server,
+            is_prune_due: AtomicBool::new(true),
+            finished: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn options(&self) -> &SendOptions {
+        &self.options
+    }
+
+    pub(super) fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    pub(super) fn server(&self) -> i64 {
+        self.server.load(Ordering::Relaxed)
+    }
+
+    /// A new token was begun: rows of old ones are to be looked for, once.
+    pub(super) fn prune_later(&self) {
+        self.is_prune_due.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn take_prune_due(&self) -> bool {
+        self.is_prune_due.swap(false, Ordering::Relaxed)
+    }
+
+    /// A statement took this much longer than its rows explain.
+    pub(super) fn record_commit_time(&self, commit_time: Duration) {
+        let mut state = self.lock();
+        // Follows the quickest ones: a slow one may have waited for a processor, and more writers would only
+        // make that worse.
+        state.commit_time = match commit_time.checked_sub(state.commit_time) {
+            Some(more) => state.commit_time + more / 32,
+            None => commit_time,
+        };
+    }
+
+    /// How many writers may run: more than a few only while commits are slow.
+    fn max_writers(&self, commit_time: Duration) -> usize {
+        let connections = self.connections.max_connections() as usize;
+        let most = match (self.options.coalesce, commit_time > SLOW_COMMIT) {
+            (false, _) => connections,
+            (true, false) => MAX_WRITERS,
+            (true, true) => MAX_WRITERS_IF_SLOW,
+        };
+        most.min(connections.div_ceil(2)).max(1)
+    }
+
+    /// Waits until there is room for these payloads.
+    pub(super) async fn room(&self, payloads: &[String]) -> Result<OwnedSemaphorePermit> {
+        let bytes = payloads.iter().map(String::len).sum::<usize>();
+        let room = (bytes + payloads.len() * MESSAGE_OVERHEAD) / 1024 + 1;
+        let room = u32::try_from(room).map_or(MAX_PENDING_KIB, |room| room.min(MAX_PENDING_KIB));
+        // Without a timer if there is room at once.
+        if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(room) {
+            return Ok(room);
+        }
+        let after = self
+            .options
+            .retry_for
+            .max(self.connections.acquire_timeout());
+        let room = timeout(after, Arc::clone(&self.room).acquire_many_owned(room));
+        match room.await {
+            Ok(room) => room.map_err(|_| Error::Closed),
+            Err(_) => Err(Error::AcquireTimeout { after }),
+        }
+    }
+
+    /// Takes the next group of pending sends, or parks the writer. Both under one lock, so a send arriving now either
+    /// joins the group or finds the parked writer.
+    fn next_group(
+        self: &Arc<Self>,
+        lane: Option<runtime::Id>,
+        writer: &mut Option<Writer>,
+    ) -> Option<Vec<PendingSend>> {
+        let mut state = self.lock();
+        let lane = state.lane(lane);
+        let group = lane.take_group(self.options.coalesce);
+        if !group.is_empty() {
+            lane.in_flight += group.len();
+            return Some(group);
+        }
+        lane.running -= 1;
+        let connection = writer.take().and_then(|writer| self.park(lane, writer));
+        drop(state);
+        // Returned to the pool without the lock.
+        drop(connection);
+        None
+    }
+
+    /// A statement for few sends, beside one for many, costs the server more than it helps them: for a moment they
+    /// wait for the others to return.
+    async fn gather(&self, lane: Option<runtime::Id>) {
+        let finished = self.finished.notified();
+        let is_worth_it = {
+            let mut state = self.lock();
+            let lane = state.lane(lane);
+            lane.in_flight <= MANY_CALLS || lane.pending.len() >= lane.in_flight / 4
+        };
+        if !is_worth_it {
+            // Not for long: the other statement may hang.
+            let _ = timeout(MAX_GATHER_TIME, finished).await;
+        }
+    }
+
+    /// Makes a writer idle. Returns its connection, unless the pool is large enough for the writer to keep it for a while.
+    fn park(self: &Arc<Self>, lane: &mut Lane, mut writer: Writer) -> Option<StoreConnection> {
+        let keeps = self.connections.can_keep() || self.is_prune_due.load(Ordering::Relaxed);
+        let returned = if keeps {
+            None
+        } else {
+            writer.connection.take()
+        };
+        writer.idle_since = Instant::now();
+        let has_kept = writer.connection.is_some();
+        lane.idle.push(writer);
+        let is_gone = lane.reaper.as_ref().is_none_or(JoinHandle::is_finished);
+        if has_kept && is_gone {
+            lane.reaper = Some(tokio::spawn(reap(Arc::downgrade(self), runtime_id())));
+        }
+        returned
+    }
+
+    /// The server can't be reached, so those that wait behind an attempt needn't have one of their own once their
+    /// deadline is over. They were not sent.
+    pub(super) fn expire_pending(&self, why: &Error) {
+        let now = Instant::now();
+        let mut expired = Vec::new();
+        for (_, lane) in &mut self.lock().lanes {
+            let (over, pending) = mem::take(&mut lane.pending)
+                .into_iter()
+                .partition::<VecDeque<_>, _>(|pending| pending.deadline <= now);
+            lane.pending = pending;
+            expired.extend(over);
+        }
+        expired
+            .into_iter()
+            .for_each(|pending| pending.not_stored(why));
+    }
+
+    /// All of a group is stored: answers it, and wakes consumers.
+    pub(super) fn stored(&self, group: &mut Vec<PendingSend>) {
+        let mut woken: Option<QueueName> = None;
+        for pending in group.drain(..) {
+            let Envelope { queue, visible, .. } = &pending.envelope;
+            if *visible == Visible::Now && woken.as_ref() != Some(queue) {
+                self.notifier.wake(queue);
+                woken = Some(queue.clone());
+            }
+            pending.stored();
+        }
+    }
+}
+
+impl State {
+    fn lane(&mut self, id: Option<runtime::Id>) -> &mut Lane {
+        let found = self.lanes.iter().position(|(lane, _)| *lane == id);
+        let at = found.unwrap_or_else(|| {
+            // Those of runtimes that have ended, among others.
+            self.lanes.retain(|(_, lane)| lane.is_in_use());
+            let lane = Lane {
+                idle: self.first.take().into_iter().collect(),
+                ..Lane::default()
+            };
+            self.lanes.push((id, lane));
+            self.lanes.len() - 1
+        });
+        &mut self.lanes[at].1
+    }
+}
+
+impl Lane {
+    fn is_in_use(&self) -> bool {
+        self.is_direct || self.running > 0 || !self.pending.is_empty()
+    }
+
+    /// The pending sends that one statement is to carry. Those whose callers have left are dropped.
+    fn take_group(&mut self, coalesce: bool) -> Vec<PendingSend> {
+        let most = group_size(self.pending.len() + self.in_flight, coalesce);
+        let (mut group, mut messages, mut bytes) = (Vec::new(), 0, 0);
+        while let Some(pending) = self.pending.front() {
+            messages += pending.payloads.len();
+            bytes += pending.bytes;
+            let fits = group.len() < most
+                && messages <= messages::CHUNK_MESSAGES
+                && bytes <= messages::CHUNK_BYTES;
+            if !(group.is_empty() || fits) {
+                break;
+            }
+            let Some(pending) = self.pending.pop_front() else {
+                break;
+            };
+            if pending.is_abandoned() {
+                messages -= pending.payloads.len();
+                bytes -= pending.bytes;
+                continue;
+            }
+            group.push(pending);
+        }
+        group
+    }
+}
+
+/// How many of the calls that are pending or in flight one statement carries. Two statements of half of many calls each are
+/// under way together; one of all, and nothing, take turns.
+fn group_size(calls: usize, coalesce: bool) -> usize {
+    if !coalesce {
+        1
+    } else if calls > MANY_CALLS {
+        calls.div_ceil(2)
+    } else {
+        calls
+    }
+}
+
+fn runtime_id() -> Option<runtime::Id> {
+    Handle::try_current().ok().map(|runtime| runtime.id())
+}
+
+impl fmt::Debug for Batcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        let lanes = || state.lanes.iter().map(|(_, lane)| lane);
+        let pending = || lanes().flat_map(|lane| &lane.pending);
+        f.debug_struct("Writers")
+            .field("waiting", &pending().count())
+            .field(
+                "waiting_bytes",
+                &pending().map(|pending| pending.bytes).sum::<usize>(),
+            )
+            .field("running", &lanes().map(|lane| lane.running).sum::<usize>())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A caller that found no writer running, and is its own: a task would cost it two changes of
+/// thread. It carries nobody else's messages, and nobody waits for it, since it may be left unpolled for long,
+/// or be dropped.
+pub(super) struct DirectSend<'a> {
+    batcher: &'a Arc<Batcher>,
+    lane: Option<runtime::Id>,
+    /// None once it is idle again.
+    writer: Option<Writer>,
+}
+
+impl<'a> DirectSend<'a> {
+    /// `None` if others send at this moment.
+    pub(super) fn begin(batcher: &'a Arc<Batcher>) -> Option<Self> {
+        let id = runtime_id();
+        let mut state = batcher.lock();
+        let lane = state.lane(id);
+        if lane.is_in_use() {
+            return None;
+        }
+        lane.is_direct = true;
+        let writer = Some(lane.idle.pop().unwrap_or_default());
+        Some(Self {
+            batcher,
+            lane: id,
+            writer,
+        })
+    }
+
+    pub(super) async fn send(mut self, pending: PendingSend) {
+        let Some(writer) = &mut self.writer else {
+            return;
+        };
+        let mut stored = writer.deliver(self.batcher, vec![pending]).await;
+        self.batcher.stored(&mut stored);
+        if let Some(writer) = self.writer.take() {
+            let connection = {
+                let mut state = self.batcher.lock();
+                self.batcher.park(state.lane(self.lane), writer)
+            };
+            // Returned to the pool without the lock.
+            drop(connection);
+        }
+    }
+}
+
+/// What a writer was in the middle of when its caller left is unknown, so it isn't used again.
+impl Drop for DirectSend<'_> {
+    fn drop(&mut self) {
+        self.batcher.lock().lane(self.lane).is_direct = false;
+    }
+}
+
+/// The task of a writer, which ends when nothing is pending.
+pub(super) struct WriterTask {
+    batcher: Arc<Batcher>,
+    lane: Option<runtime::Id>,
+    /// None once it is idle again.
+    writer: Option<Writer>,
+    /// How many calls it carries.
+    calls: usize,
+}
+
+impl WriterTask {
+    /// Adds a pending send. Returns a task to run for it, if one more writer may run.
+    pub(super) fn for_pending(batcher: &Arc<Batcher>, pending: PendingSend) -> Option<Self> {
+        let id = runtime_id();
+        let mut state = batcher.lock();
+        let most = batcher.max_writers(state.commit_time);
+        let lane = state.lane(id);
+        lane.pending.push_back(pending);
+        if lane.running >= most {
+            return None;
+        }
+        lane.running += 1;
+        Some(Self {
+            batcher: Arc::clone(batcher),
+            lane: id,
+            writer: Some(lane.idle.pop().unwrap_or_default()),
+            calls: 0,
+        })
+    }
+
+    pub(super) async fn run(mut self) {
+        let batcher = Arc::clone(&self.batcher);
+        loop {
+            batcher.gather(self.lane).await;
+            let group = batcher.next_group(self.lane, &mut self.writer);
+            let (Some(group), Some(writer)) = (group, &mut self.writer) else {
+                return;
+            };
+            self.calls = group.len();
+            let mut stored = writer.deliver(&batcher, group).await;
+            self.finish_calls();
+            batcher.stored(&mut stored);
+            // Those that were answered are about to send again: what they send goes out together.
+            yield_now().await;
+            batcher.finished.notify_waiters();
+        }
+    }
+
+    fn finish_calls(&mut self) {
+        self.batcher.lock().lane(self.lane).in_flight -= mem::take(&mut self.calls);
+    }
+}
+
+impl Drop for WriterTask {
+    fn drop(&mut self) {
+        if self.writer.is_none() {
+            return;
+        }
+        // The runtime has ended in the middle of its work. What is pending on it was not sent.
+        self.finish_calls();
+        let pending = {
+            let mut state = self.batcher.lock();
+            let lane = state.lane(self.lane);
+            lane.running -= 1;
+            if lane.running > 0 {
+                return;
+            }
+            mem::take(&mut lane.pending)
+        };
+        for pending in pending {
+            pending.not_stored(&runtime_ended());
+        }
+    }
+}
+
+/// Returns the connections of writers that have been idle for a while. Before that, one of them is used to delete the rows
+/// of old writers.
+async fn reap(batcher: Weak<Batcher>, id: Option<runtime::Id>) {
+    loop {
+        sleep(IDLE_CONNECTION_TIMEOUT).await;
+        let Some(batcher) = batcher.upgrade() else {
+            return;
+        };
+        let mut returned = Vec::new();
+        let is_done = {
+            let mut state = batcher.lock();
+            let lane = state.lane(id);
+            for writer in &mut lane.idle {
+                let is_over = writer.idle_since.elapsed() >= IDLE_CONNECTION_TIMEOUT;
+                returned.extend(writer.connection.take_if(|_| is_over));
+            }
+            let is_done = lane.idle.iter().all(|writer| writer.connection.is_none());
+            if is_done {
+                // Under the lock by which the next one is started.
+                lane.reaper = None;
+            }
+            is_done
+        };
+        if let Some(connection) = returned.first_mut()
+            && batcher.take_prune_due()
+        {
+            prune(connection, batcher.options.statement_timeout()).await;
+        }
+        if is_done {
+            return;
+        }
+    }
+}
+
+/// Deletes the rows of writers that are long gone.
+pub(super) async fn prune(connection: &mut StoreConnection, timeout: Duration) {
+    if let Err(error) = connection.within(timeout, writers::prune).await {
+        telemetry::prune_failed(&error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_calls_are_shared_by_two_statements() {
+        assert_eq!(group_size(1, true), 1);
+        assert_eq!(group_size(64, true), 64);
+        assert_eq!(group_size(512, true), 256);
+        assert_eq!(group_size(65, true), 33);
+        assert_eq!(group_size(512, false), 1);
+    }
+}

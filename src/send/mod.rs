@@ -1,0 +1,63 @@
+//! Sends through a store: what waits at the same time goes out in one statement, and each message is stored exactly once,
+//! whatever breaks on the way. [`send`] is the only way in.
+
+mod batch;
+mod batcher;
+mod ids;
+mod pending;
+mod rejection;
+mod writer;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+pub(crate) use batcher::Batcher;
+pub(crate) use writer::Writer;
+
+use crate::{
+    error::Result,
+    message::{Envelope, MessageId},
+    pool::runtime_ended,
+};
+use batcher::{DirectSend, WriterTask};
+use pending::PendingSend;
+
+/// How a store sends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SendOptions {
+    pub(crate) retry_for: Duration,
+    pub(crate) coalesce: bool,
+    /// Whether ids that one statement doesn't need are kept for the next.
+    pub(crate) draw_ahead: bool,
+}
+
+impl SendOptions {
+    /// How long an attempt waits for its answer.
+    fn statement_timeout(&self) -> Duration {
+        if self.retry_for.is_zero() {
+            return Duration::from_secs(30);
+        }
+        (self.retry_for / 3).clamp(Duration::from_secs(1), Duration::from_secs(30))
+    }
+}
+
+/// Sends messages of one envelope, and waits until they are stored.
+pub(crate) async fn send(
+    batcher: &Arc<Batcher>,
+    envelope: Envelope,
+    payloads: Vec<String>,
+) -> Result<Vec<MessageId>> {
+    let started = Instant::now();
+    let room = batcher.room(&payloads).await?;
+    let retry_for = batcher.options().retry_for;
+    let (pending, reply) = PendingSend::new(envelope, payloads, started, retry_for, room);
+    if let Some(direct) = DirectSend::begin(batcher) {
+        // Boxed: it is large, and would be moved along with each send that isn't direct.
+        Box::pin(direct.send(pending)).await;
+    } else if let Some(task) = WriterTask::for_pending(batcher, pending) {
+        tokio::spawn(task.run());
+    }
+    // Every send is answered, if only as it is dropped.
+    reply.await.unwrap_or_else(|_| Err(runtime_ended()))
+}
