@@ -167,8 +167,8 @@ async fn write_one(
                  greatest($7::timestamptz, statement_timestamp() + $8::bigint * interval '1 microsecond')
              ),
              statement_timestamp(),
-             $10,
-             $9
+             $9,
+             $10
          from advanced",
         this.token,
         this.sequence,
@@ -178,8 +178,9 @@ async fn write_one(
         exactly,
         not_before,
         delay,
-        payload as &Json<'_>,
         i32::try_from(payload.0.len()).unwrap_or(i32::MAX),
+        // The last, since what follows it may make the buffer grow by as much again.
+        payload as &Json<'_>,
     )
     .execute(connection)
     .await?;

@@ -7,21 +7,24 @@ use std::{
 };
 
 /// A module may use those of its own layer and of lower ones.
-const LAYERS: [&[&str]; 5] = [
+const LAYERS: [&[&str]; 6] = [
     &[
         "error",
         "lifecycle",
         "message",
         "queue",
+        "report",
         "retry",
         "telemetry",
+        "token",
         "watermark",
     ],
     &["postgres"],
-    &["store", "heartbeat", "wake", "parcel", "send", "writer"],
+    &["pool", "send"],
+    &["store", "connect", "executor"],
     &["worker", "enqueue", "import", "dequeue", "delivery"],
     &[
-        "producer", "consumer", "run", "handler", "board", "settling", "admin",
+        "producer", "consumer", "consume", "run", "handler", "admin",
     ],
 ];
 
