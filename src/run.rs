@@ -20,6 +20,7 @@ use crate::{
     queue::Readable,
     report::Report,
     store::Store,
+    telemetry,
     worker::Worker,
 };
 
@@ -120,6 +121,14 @@ where
     O: IntoOutcome,
 {
     Execute::new(async move {
+        let connections = store.max_connections();
+        if options.concurrency >= connections as usize {
+            telemetry::more_handlers_than_connections(
+                handle.queue(),
+                options.concurrency,
+                connections,
+            );
+        }
         let job = Job {
             queue: handle.queue().clone(),
             worker: handle.id(),

@@ -121,6 +121,21 @@ pub(crate) fn settlement_refused(message: Option<i64>, error: &Error) {
     tracing::error!(messaging.message.id = message, error = %error, "error.type" = error.kind(), "a message can't be settled: the server refuses it");
 }
 
+/// Handlers that each use a connection of the store would use up its pool.
+pub(crate) fn more_handlers_than_connections(
+    queue: &QueueName,
+    concurrency: usize,
+    max_connections: u32,
+) {
+    tracing::warn!(
+        messaging.destination.name = queue.as_str(),
+        concurrency,
+        max_connections,
+        "as many handlers as connections: if each has a transaction on `store.pool()`, claims and sends wait for a \
+         connection; raise `max_connections` above `concurrency`, or give handlers a pool of their own",
+    );
+}
+
 /// A dequeue returned fewer messages than it asked for, because of their size.
 pub(crate) fn stopped_by_bytes(queue: &QueueName, messages: usize, max_bytes: usize) {
     tracing::info!(

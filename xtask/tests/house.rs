@@ -23,9 +23,7 @@ const LAYERS: [&[&str]; 6] = [
     &["pool", "send"],
     &["store", "connect", "executor"],
     &["worker", "enqueue", "import", "dequeue", "delivery"],
-    &[
-        "producer", "consumer", "consume", "run", "handler", "admin",
-    ],
+    &["producer", "consumer", "consume", "run", "handler", "admin"],
 ];
 
 fn root() -> PathBuf {
