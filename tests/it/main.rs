@@ -17,6 +17,7 @@ mod import;
 mod install;
 mod model;
 mod payload;
+mod plans;
 mod sends;
 mod specification;
 mod store;

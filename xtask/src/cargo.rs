@@ -10,9 +10,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
 
-/// The checkout.
+/// The checkout that xtask was called in: not the one that it was built in, if several share a target folder.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    let built_in = || OsString::from(env!("CARGO_MANIFEST_DIR"));
+    Path::new(&env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(built_in))
         .parent()
         .expect("xtask lies in the checkout")
         .to_owned()

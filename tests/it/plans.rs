@@ -1,0 +1,193 @@
+//! The plans of the statements that find messages: by primary key, by ctid or along the order of delivery, and never by
+//! reading a queue, whatever the statistics say. A connection keeps a plan, so one that was made while the table was empty
+//! must be a good one when it isn't any more.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+
+use crate::support::{TestResult, url, with_queues};
+
+/// Those that are about all messages of a queue or a worker, and read them.
+const READ_A_QUEUE: [&str; 6] = [
+    // delete_queue
+    "lock table pgqrs.messages",
+    "select count(*) from pgqrs.messages m where m.queue_id = q.id) as messages",
+    // stats
+    "count(m.id) filter",
+    // purge
+    "purged as",
+    // what a worker holds, and its release
+    "from pgqrs.workers w left join pgqrs.messages",
+    "select id, queue_id from pgqrs.workers where id = $1",
+];
+
+/// The statements of the library on `pgqrs.messages`, with the types of their parameters.
+fn statements() -> BTreeMap<String, (String, Vec<String>)> {
+    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx");
+    let mut statements = BTreeMap::new();
+    for entry in fs::read_dir(cache).expect("it is checked in") {
+        let text = fs::read_to_string(entry.expect("readable").path()).expect("text");
+        let described: Value = serde_json::from_str(&text).expect("JSON");
+        let query = described["query"].as_str().expect("a query").to_owned();
+        let words = query.split_whitespace().collect::<Vec<_>>().join(" ");
+        let is_on_messages = words.contains("pgqrs.messages ") || words.contains("pgqrs.messages(");
+        if !is_on_messages || READ_A_QUEUE.iter().any(|part| words.contains(part)) {
+            continue;
+        }
+        let types = described["describe"]["parameters"]["Left"].as_array();
+        let types = types.expect("types").iter();
+        let types = types.map(|name| name.as_str().expect("a name").to_owned());
+        let hash = described["hash"].as_str().expect("a hash");
+        statements.insert(format!("s{}", &hash[..12]), (query, types.collect()));
+    }
+    statements
+}
+
+/// PostgreSQL's name for a type, and a value of it: ids and tokens of a hundred messages.
+fn typed(name: &str, queue_id: i32) -> (&'static str, String) {
+    let array = |value: &str| format!("array(select {value} from generate_series(1, 100) n)");
+    match name {
+        "Text" => ("text", "'tasks'".to_owned()),
+        "Bool" => ("boolean", "false".to_owned()),
+        "Int2" => ("smallint", "0".to_owned()),
+        "Int4" => ("integer", queue_id.to_string()),
+        "Int8" => ("bigint", "100".to_owned()),
+        "Timestamptz" => ("timestamptz", "now()".to_owned()),
+        "Json" => ("json", "'{}'".to_owned()),
+        "TextArray" => ("text[]", array("'tasks'")),
+        "Int2Array" => ("smallint[]", "'{0,1,2,3}'".to_owned()),
+        "Int4Array" => ("integer[]", array(&format!("{queue_id}"))),
+        "Int8Array" => ("bigint[]", array("n::bigint")),
+        "TimestamptzArray" => (
+            "timestamptz[]",
+            "array(select '1970-01-01'::timestamptz from generate_series(1, 4))".to_owned(),
+        ),
+        "JsonArray" => ("json[]", array("'{}'::json")),
+        other => panic!("a parameter of type {other}: add it here"),
+    }
+}
+
+/// What is wrong with a plan, line by line.
+fn faults(plan: &[String]) -> Vec<&str> {
+    let lines = plan.iter().map(|line| line.trim());
+    let conditions = lines.clone().skip(1).chain([""]);
+    lines
+        .zip(conditions)
+        .filter(|(line, condition)| {
+            let is_on_messages = line.contains("Scan") && line.contains(" on messages")
+                || line.contains("Bitmap Index Scan on messages");
+            let is_good = line.contains("Tid Scan on messages")
+                || line.contains("using messages_pkey")
+                    && condition.starts_with("Index Cond")
+                    && (condition.contains("(id = ") || condition.contains("(id > "))
+                || line.contains("using messages_ready") && condition.contains("(visible_at >= ");
+            is_on_messages && !is_good
+        })
+        .map(|(line, _)| line)
+        .collect()
+}
+
+async fn check(connection: &mut PgConnection, state: &str, queue_id: i32) -> TestResult {
+    for (name, (query, types)) in statements() {
+        let typed: Vec<_> = types.iter().map(|name| typed(name, queue_id)).collect();
+        let arguments: Vec<_> = typed.iter().map(|(_, value)| &**value).collect();
+        let explain = format!(
+            "explain (costs off) execute {name}({})",
+            arguments.join(", ")
+        );
+        let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
+            .fetch_all(&mut *connection)
+            .await?;
+        let faults = faults(&plan);
+        assert!(
+            faults.is_empty(),
+            "{state}: {faults:?}\n{}\n{query}",
+            plan.join("\n")
+        );
+    }
+    Ok(())
+}
+
+async fn prepare(connection: &mut PgConnection, mode: &str) -> TestResult {
+    let set = format!("set plan_cache_mode = {mode}");
+    sqlx::raw_sql(AssertSqlSafe(set))
+        .execute(&mut *connection)
+        .await?;
+    for (name, (query, types)) in statements() {
+        let types: Vec<_> = types.iter().map(|name| typed(name, 0).0).collect();
+        let prepare = format!("prepare {name}({}) as {query}", types.join(", "));
+        sqlx::raw_sql(AssertSqlSafe(prepare))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn grow(pool: &PgPool, messages: i32) -> TestResult {
+    sqlx::query(
+        "insert into pgqrs.messages (queue_id, priority, lease_token, payload)
+         select id, n % 4, n, '{}' from pgqrs.queues, generate_series(1, $1) n",
+    )
+    .bind(messages)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn no_statement_that_finds_messages_reads_a_queue(pool: PgPool) -> TestResult {
+    assert!(statements().len() > 15, "the hot statements are among them");
+    with_queues(pool.clone(), &["tasks"]).await?;
+    // Only this test is to say when there are statistics.
+    sqlx::query("alter table pgqrs.messages set (autovacuum_enabled = off)")
+        .execute(&pool)
+        .await?;
+    let queue_id: i32 = sqlx::query_scalar("select id from pgqrs.queues")
+        .fetch_one(&pool)
+        .await?;
+    let url = url(&pool);
+    let modes = ["force_generic_plan", "force_custom_plan", "auto"];
+    let mut kept = Vec::new();
+    for mode in modes {
+        let mut connection = PgConnection::connect(&url).await?;
+        prepare(&mut connection, mode).await?;
+        check(&mut connection, &format!("{mode}, empty"), queue_id).await?;
+        kept.push((mode, connection));
+    }
+    grow(&pool, 20_000).await?;
+    for (mode, connection) in &mut kept {
+        check(
+            connection,
+            &format!("{mode}, planned while empty"),
+            queue_id,
+        )
+        .await?;
+        let mut new = PgConnection::connect(&url).await?;
+        prepare(&mut new, mode).await?;
+        check(&mut new, &format!("{mode}, never analysed"), queue_id).await?;
+    }
+    sqlx::query("analyze").execute(&pool).await?;
+    grow(&pool, 100_000).await?;
+    for (mode, connection) in &mut kept {
+        check(connection, &format!("{mode}, freshly grown"), queue_id).await?;
+    }
+    sqlx::query("analyze").execute(&pool).await?;
+    for (mode, connection) in &mut kept {
+        check(connection, &format!("{mode}, large"), queue_id).await?;
+    }
+    // And what vacuum leaves of an empty table has plans as good.
+    sqlx::query("delete from pgqrs.messages")
+        .execute(&pool)
+        .await?;
+    sqlx::raw_sql("vacuum analyze pgqrs.messages")
+        .execute(&pool)
+        .await?;
+    for mode in modes {
+        let mut connection = PgConnection::connect(&url).await?;
+        prepare(&mut connection, mode).await?;
+        check(&mut connection, &format!("{mode}, vacuumed"), queue_id).await?;
+    }
+    Ok(())
+}
