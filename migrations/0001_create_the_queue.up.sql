@@ -54,9 +54,13 @@ alter table pgqrs.messages alter column payload set storage extended;
 
 alter table pgqrs.messages add primary key (queue_id, id);
 
--- The order of delivery. A range of it starts at the ready head, whatever waits behind. Partial in name only: so that no
--- plan looks a message up by its id here, which reads all of its queue, while statistics are missing.
-create index messages_ready on pgqrs.messages (queue_id, priority, visible_at, id) where priority >= 0;
+-- The order of delivery. A range of it starts at the ready head, whatever waits behind.
+--
+-- While statistics are missing, or say that the table is empty, the planner takes any index that has one of the columns for
+-- as good as the right one, and a connection keeps that plan while the table grows. So each statement has one index only
+-- that it can use: a claim can't read the primary key, which has no `queue_id + 0`; and what looks a message up by its id
+-- can't read this one, whose condition only the claim has.
+create index messages_ready on pgqrs.messages ((queue_id + 0), priority, visible_at, id) where priority >= 0;
 
 create table pgqrs.workers (
     id bigint generated always as identity primary key,

@@ -22,7 +22,7 @@ use crate::{
 
 /// A connected database: what every verb runs on.
 ///
-/// Cheap to clone. Made by [`connect`] or [`connect_with`], or from a pool that the application has
+/// Cheap to clone. Made by [`connect`](fn@crate::connect) or [`connect_with`](crate::connect_with), or from a pool that the application has
 /// already:
 ///
 /// ```no_run
@@ -31,7 +31,7 @@ use crate::{
 /// # }
 /// ```
 ///
-/// A pool of the application's own keeps its own settings. Those that [`connect`] makes serve claims and
+/// A pool of the application's own keeps its own settings. Those that [`connect`](fn@crate::connect) makes serve claims and
 /// single enqueues best: `plan_cache_mode = force_generic_plan`, and no ping before each use. They also let
 /// the server find out within a minute or so where this machine has vanished: `tcp_keepalives_*` and
 /// `tcp_user_timeout`, unless the URL's `options` set them.
@@ -157,7 +157,7 @@ impl Store {
     /// A queue, created if there is none of that name.
     ///
     /// # Errors
-    /// [`Error::InvalidQueueName`]; [`Error::NotInstalled`].
+    /// [`Error::InvalidQueueName`](crate::Error::InvalidQueueName); [`Error::NotInstalled`](crate::Error::NotInstalled).
     ///
     /// # Source
     /// `select … from pgqrs.queues`; `insert … on conflict do nothing` only if that finds nothing.

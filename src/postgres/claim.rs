@@ -74,8 +74,8 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                 select m.ctid as place, m.id, m.visible_at, m.attempt >= queue.max_attempts as used_up,
                     m.payload_bytes
                 from pgqrs.messages m
-                -- The index has `priority >= 0` for its condition.
-                where m.queue_id = queue.id and m.priority = level.priority and m.priority >= 0
+                -- As `messages_ready` has it, and no other index.
+                where m.queue_id + 0 = queue.id and m.priority = level.priority and m.priority >= 0
                     and m.visible_at >= level.watermark and m.visible_at <= now()
                 order by m.visible_at, m.id
                 limit $2
@@ -202,19 +202,18 @@ async fn dead_letter_used_up(
     sqlx::query!(
         "with dead as (
              delete from pgqrs.messages m
-             using pgqrs.queues q
-             where q.id = $1
-                 and m.ctid = any (array(
-                     select found.place
-                     from unnest($2::bigint[]) as used_up (id)
-                     cross join lateral (
-                         select m.ctid as place from pgqrs.messages m
-                         where m.queue_id = $1 and m.id = used_up.id
-                         offset 0
-                     ) found
-                 ))
+             where m.ctid = any (array(
+                 select found.place
+                 from unnest($2::bigint[]) as used_up (id)
+                 cross join lateral (
+                     select m.ctid as place from pgqrs.messages m
+                     where m.queue_id = $1 and m.id = used_up.id
+                     offset 0
+                 ) found
+             ))
                  -- Since the claim, others may have been there.
-                 and m.queue_id = q.id and m.attempt >= q.max_attempts and m.visible_at <= statement_timestamp()
+                 and m.attempt >= (select max_attempts from pgqrs.queues where id = $1)
+                 and m.visible_at <= statement_timestamp()
              returning m.*
          )
          insert into pgqrs.dead_letters (

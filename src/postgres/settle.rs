@@ -265,7 +265,7 @@ async fn retry_or_dead_letter(
     let rows = sqlx::query!(
         r#"
         with held as materialized (
-            select found.place, failed.delay, failed.error,
+            select found.place, failed.id, failed.delay, failed.error,
                 coalesce(
                     failed.reason,
                     case when found.attempt >= q.max_attempts then 'attempts used up' end
@@ -286,13 +286,16 @@ async fn retry_or_dead_letter(
                 consumer_id = null,
                 last_error = coalesce(held.error, m.last_error)
             from held
-            -- The token again, for a version that another transaction has just made of it.
-            where m.ctid = held.place and held.reason is null and m.lease_token = any ($3)
+            -- An array and no join, whose plan could read the whole queue.
+            where m.ctid = any (array(select place from held where reason is null)) and held.id = m.id
+                -- Again, for a version that another transaction has just made of it.
+                and m.lease_token = any ($3)
             returning m.id
         ), dead as (
             delete from pgqrs.messages m
             using held
-            where m.ctid = held.place and held.reason is not null and m.lease_token = any ($3)
+            where m.ctid = any (array(select place from held where reason is not null)) and held.id = m.id
+                and m.lease_token = any ($3)
             returning m.*, held.reason, held.error
         ), dead_lettered as (
             insert into pgqrs.dead_letters (

@@ -10,7 +10,9 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use crate::support::{TestResult, url, with_queues};
 
 /// Those that are about all messages of a queue or a worker, and read them.
-const READ_A_QUEUE: [&str; 6] = [
+const READ_A_QUEUE: [&str; 7] = [
+    // admin's page of messages, which may sort what follows
+    "order by m.id limit $3",
     // delete_queue
     "lock table pgqrs.messages",
     "select count(*) from pgqrs.messages m where m.queue_id = q.id) as messages",
@@ -47,7 +49,10 @@ fn statements() -> BTreeMap<String, (String, Vec<String>)> {
 
 /// PostgreSQL's name for a type, and a value of it: ids and tokens of a hundred messages.
 fn typed(name: &str, queue_id: i32) -> (&'static str, String) {
-    let array = |value: &str| format!("array(select {value} from generate_series(1, 100) n)");
+    let array = |values: &dyn Fn(i32) -> String| {
+        let values: Vec<_> = (1..=100).map(values).collect();
+        format!("'{{{}}}'", values.join(","))
+    };
     match name {
         "Text" => ("text", "'tasks'".to_owned()),
         "Bool" => ("boolean", "false".to_owned()),
@@ -56,15 +61,15 @@ fn typed(name: &str, queue_id: i32) -> (&'static str, String) {
         "Int8" => ("bigint", "100".to_owned()),
         "Timestamptz" => ("timestamptz", "now()".to_owned()),
         "Json" => ("json", "'{}'".to_owned()),
-        "TextArray" => ("text[]", array("'tasks'")),
+        "TextArray" => ("text[]", array(&|_| "tasks".to_owned())),
         "Int2Array" => ("smallint[]", "'{0,1,2,3}'".to_owned()),
-        "Int4Array" => ("integer[]", array(&format!("{queue_id}"))),
-        "Int8Array" => ("bigint[]", array("n::bigint")),
+        "Int4Array" => ("integer[]", array(&|_| queue_id.to_string())),
+        "Int8Array" => ("bigint[]", array(&|n| n.to_string())),
         "TimestamptzArray" => (
             "timestamptz[]",
-            "array(select '1970-01-01'::timestamptz from generate_series(1, 4))".to_owned(),
+            "'{1970-01-01,1970-01-01,1970-01-01,1970-01-01}'".to_owned(),
         ),
-        "JsonArray" => ("json[]", array("'{}'::json")),
+        "JsonArray" => ("json[]", array(&|_| "\"{}\"".to_owned())),
         other => panic!("a parameter of type {other}: add it here"),
     }
 }
@@ -78,10 +83,10 @@ fn faults(plan: &[String]) -> Vec<&str> {
         .filter(|(line, condition)| {
             let is_on_messages = line.contains("Scan") && line.contains(" on messages")
                 || line.contains("Bitmap Index Scan on messages");
+            let is_by_id = condition.contains("(id = ") || condition.contains("(id > ");
             let is_good = line.contains("Tid Scan on messages")
-                || line.contains("using messages_pkey")
-                    && condition.starts_with("Index Cond")
-                    && (condition.contains("(id = ") || condition.contains("(id > "))
+                || (line.contains("messages_pkey") || line.contains("Bitmap Heap Scan"))
+                    && is_by_id
                 || line.contains("using messages_ready") && condition.contains("(visible_at >= ");
             is_on_messages && !is_good
         })
@@ -90,6 +95,7 @@ fn faults(plan: &[String]) -> Vec<&str> {
 }
 
 async fn check(connection: &mut PgConnection, state: &str, queue_id: i32) -> TestResult {
+    let mut found = Vec::new();
     for (name, (query, types)) in statements() {
         let typed: Vec<_> = types.iter().map(|name| typed(name, queue_id)).collect();
         let arguments: Vec<_> = typed.iter().map(|(_, value)| &**value).collect();
@@ -101,12 +107,12 @@ async fn check(connection: &mut PgConnection, state: &str, queue_id: i32) -> Tes
             .fetch_all(&mut *connection)
             .await?;
         let faults = faults(&plan);
-        assert!(
-            faults.is_empty(),
-            "{state}: {faults:?}\n{}\n{query}",
-            plan.join("\n")
-        );
+        if !faults.is_empty() {
+            let plan = plan.join("\n");
+            found.push(format!("{state}: {faults:?}\n{plan}\n{query}"));
+        }
     }
+    assert!(found.is_empty(), "{}", found.join("\n\n"));
     Ok(())
 }
 
