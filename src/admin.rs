@@ -187,13 +187,14 @@ impl Admin {
     /// Sets what a queue's options say.
     ///
     /// # Errors
-    /// [`Error::QueueNotFound`].
+    /// [`Error::QueueNotFound`]; [`Error::InvalidSetting`] for `max_attempts(0)`.
     pub async fn configure_queue(
         &self,
         queue: impl IntoQueue,
         options: QueueOptions,
     ) -> Result<QueueInfo> {
         let queue = queue.into_name()?;
+        options.check()?;
         found(
             self.store
                 .run(async |connection| queues::configure(connection, &queue, options).await)
@@ -202,27 +203,38 @@ impl Admin {
         )
     }
 
-    /// Messages of a queue, by their keys: ready, delayed and leased ones.
+    /// Messages of a queue, by their ids: ready, delayed and leased ones.
     ///
-    /// A queue that doesn't exist has none.
+    /// # Errors
+    /// [`Error::QueueNotFound`].
     pub async fn messages(&self, queue: impl IntoQueue, page: Page) -> Result<Vec<QueuedMessage>> {
-        self.store
-            .run(async |connection| messages::list(connection, &queue.into_name()?, &page).await)
-            .await
+        let queue = queue.into_name()?;
+        let listed = self
+            .store
+            .run(async |connection| messages::list(connection, &queue, &page).await)
+            .await?;
+        self.unless_absent(queue, !listed.is_empty(), listed).await
     }
 
-    /// Deletes a message that nobody holds. Gives `false` where there is none of that key, or a consumer
+    /// Deletes a message that no consumer holds. Returns `false` if there is none of that id, or a consumer
     /// holds it: then it may be handled already.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
     pub async fn cancel(&self, queue: impl IntoQueue, message: MessageId) -> Result<bool> {
-        self.store
-            .run(async |connection| {
-                messages::cancel(connection, &queue.into_name()?, message).await
-            })
-            .await
+        let queue = queue.into_name()?;
+        let cancelled = self
+            .store
+            .run(async |connection| messages::cancel(connection, &queue, message).await)
+            .await?;
+        self.unless_absent(queue, cancelled, cancelled).await
     }
 
-    /// Moves a message that nobody holds to another time; the past is now. Gives `false` where there is
-    /// none of that key, or a consumer holds it.
+    /// Moves a message that no consumer holds to another time; the past is now. Returns `false` if there is
+    /// none of that id, or a consumer holds it.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
     pub async fn reschedule(
         &self,
         queue: impl IntoQueue,
@@ -230,22 +242,34 @@ impl Admin {
         time: DateTime<Utc>,
     ) -> Result<bool> {
         let (queue, visible) = (queue.into_name()?, Visible::At(time));
-        self.store
+        let moved = self
+            .store
             .run(async |connection| {
                 messages::reschedule(connection, &queue, message, visible).await
             })
-            .await
+            .await?;
+        self.unless_absent(queue, moved, moved).await
     }
 
-    /// Dead letters of a queue, by their keys.
+    /// What was found in a queue; if that is nothing, asks whether the queue exists at all.
+    async fn unless_absent<T>(&self, queue: QueueName, exists: bool, found: T) -> Result<T> {
+        if !exists {
+            self.queue(queue).await?;
+        }
+        Ok(found)
+    }
+
+    /// Dead letters of a queue, by their ids.
     ///
-    /// A queue that doesn't exist has none.
+    /// # Errors
+    /// [`Error::QueueNotFound`].
     pub async fn dead_letters(&self, queue: impl IntoQueue, page: Page) -> Result<Vec<DeadLetter>> {
-        self.store
-            .run(async |connection| {
-                dead_letters::list(connection, &queue.into_name()?, &page).await
-            })
-            .await
+        let queue = queue.into_name()?;
+        let listed = self
+            .store
+            .run(async |connection| dead_letters::list(connection, &queue, &page).await)
+            .await?;
+        self.unless_absent(queue, !listed.is_empty(), listed).await
     }
 
     /// How many dead letters a queue has.
@@ -319,17 +343,21 @@ impl Admin {
         )
     }
 
-    /// Archived messages of a queue, by their keys.
+    /// Archived messages of a queue, by their ids.
     ///
-    /// A queue that doesn't exist has none.
+    /// # Errors
+    /// [`Error::QueueNotFound`].
     pub async fn archived(
         &self,
         queue: impl IntoQueue,
         page: Page,
     ) -> Result<Vec<ArchivedMessage>> {
-        self.store
-            .run(async |connection| archive::list(connection, &queue.into_name()?, &page).await)
-            .await
+        let queue = queue.into_name()?;
+        let listed = self
+            .store
+            .run(async |connection| archive::list(connection, &queue, &page).await)
+            .await?;
+        self.unless_absent(queue, !listed.is_empty(), listed).await
     }
 
     /// Deletes messages that were archived at least this long ago. Gives the number of them.

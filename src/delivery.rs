@@ -35,10 +35,10 @@ use crate::{
 /// when its lease runs out.
 ///
 /// # Errors
-/// Each of them fails with [`Unsettled`], which hands the delivery back: with [`Error::LeaseLost`] where
-/// the lease ran out and the message went to somebody else, or the message is gone, and then nothing was
-/// changed; with one of the connection's errors where trying again can help. `?` turns it into an
-/// [`Error`].
+/// Each of them fails with [`Error::LeaseLost`] if
+/// the lease ran out and the message went to another consumer, or the message is gone, and then nothing was
+/// changed; or with one of the connection's errors, if trying again can help. [`try_ack`](Self::try_ack) and its like
+/// fail with [`Unsettled`] instead, which hands the delivery back to try again.
 #[must_use = "a delivery that is not settled comes back when its lease runs out: call `.ack(&store)`"]
 pub struct Delivery<T> {
     message: Message,
@@ -186,7 +186,7 @@ impl<T> Delivery<T> {
         })
     }
 
-    /// Says that the message is done: deletes it.
+    /// Acknowledges the message: deletes it.
     ///
     /// On `&mut tx`, the work and the acknowledgement commit together.
     ///
@@ -199,45 +199,93 @@ impl<T> Delivery<T> {
     ///
     /// # Source
     /// `delete from pgqrs.messages where … lease_token = …`
-    pub fn ack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T>>>
+    pub fn ack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<()>>
     where
         T: Send + 'c,
     {
         self.settle(Ok(Settlement::Ack), on)
     }
 
-    /// Says that the message is done, and keeps it in `pgqrs.archive`.
+    /// Acknowledges the message, and keeps it in `pgqrs.archive`.
     ///
     /// # Source
     /// `delete from pgqrs.messages …` and `insert into pgqrs.archive …` in one statement.
-    pub fn archive<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T>>>
+    pub fn archive<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<()>>
     where
         T: Send + 'c,
     {
         self.settle(Ok(Settlement::Archive), on)
     }
 
-    /// Says that this attempt failed. The message is delivered again after the retry policy's wait, or
-    /// becomes a dead letter where its attempts are used up.
+    /// Fails this attempt. The message is delivered again after the retry policy's wait, or
+    /// becomes a dead letter if its attempts are used up.
     ///
     /// The policy is the consumer's, or [`RetryPolicy::default`] for what was dequeued without one.
     ///
     /// # Source
     /// `update pgqrs.messages set visible_at = …`, or `delete …` and `insert into pgqrs.dead_letters …`, in
     /// one statement.
-    pub fn nack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T>>>
+    pub fn nack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<()>>
     where
         T: Send + 'c,
     {
-        let wait = self.retry.jittered(self.attempt(), rand::random());
-        self.settle(Ok(Settlement::Retry(wait)), on)
+        let retry = self.retry_later();
+        self.settle(Ok(retry), on)
     }
 
     /// As [`nack`](Self::nack), with a wait of the caller's.
     ///
     /// # Errors
     /// Also [`Error::DelayTooLong`].
-    pub fn retry_in<'c>(
+    pub fn retry_in<'c>(self, wait: Duration, on: impl Executor + 'c) -> Execute<'c, Result<()>>
+    where
+        T: Send + 'c,
+    {
+        self.settle(Settlement::retry_in(wait), on)
+    }
+
+    /// Moves the message to the dead letters, whatever attempts are left: it can't be handled.
+    ///
+    /// # Source
+    /// `delete from pgqrs.messages …` and `insert into pgqrs.dead_letters …` in one statement.
+    pub fn dead_letter<'c>(
+        self,
+        reason: impl Into<String>,
+        on: impl Executor + 'c,
+    ) -> Execute<'c, Result<()>>
+    where
+        T: Send + 'c,
+    {
+        self.settle(Ok(Settlement::DeadLetter(reason.into())), on)
+    }
+
+    /// As [`ack`](Self::ack); an error hands the delivery back, to try again.
+    pub fn try_ack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T>>>
+    where
+        T: Send + 'c,
+    {
+        self.settle(Ok(Settlement::Ack), on)
+    }
+
+    /// As [`archive`](Self::archive); an error hands the delivery back, to try again.
+    pub fn try_archive<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T>>>
+    where
+        T: Send + 'c,
+    {
+        self.settle(Ok(Settlement::Archive), on)
+    }
+
+    /// As [`nack`](Self::nack); an error hands the delivery back, to try again.
+    pub fn try_nack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T>>>
+    where
+        T: Send + 'c,
+    {
+        let retry = self.retry_later();
+        self.settle(Ok(retry), on)
+    }
+
+    /// As [`retry_in`](Self::retry_in); an error hands the delivery back, to try again.
+    pub fn try_retry_in<'c>(
         self,
         wait: Duration,
         on: impl Executor + 'c,
@@ -245,14 +293,11 @@ impl<T> Delivery<T> {
     where
         T: Send + 'c,
     {
-        self.settle(Visible::after(wait).map(|_| Settlement::Retry(wait)), on)
+        self.settle(Settlement::retry_in(wait), on)
     }
 
-    /// Says that the message can't be handled: moves it to the dead letters, whatever attempts are left.
-    ///
-    /// # Source
-    /// `delete from pgqrs.messages …` and `insert into pgqrs.dead_letters …` in one statement.
-    pub fn dead_letter<'c>(
+    /// As [`dead_letter`](Self::dead_letter); an error hands the delivery back, to try again.
+    pub fn try_dead_letter<'c>(
         self,
         reason: impl Into<String>,
         on: impl Executor + 'c,
@@ -263,13 +308,18 @@ impl<T> Delivery<T> {
         self.settle(Ok(Settlement::DeadLetter(reason.into())), on)
     }
 
-    fn settle<'c>(
+    fn retry_later(&self) -> Settlement {
+        Settlement::Retry(self.retry.jittered(self.attempt(), rand::random()))
+    }
+
+    fn settle<'c, E>(
         self,
         settlement: Result<Settlement>,
         on: impl Executor + 'c,
-    ) -> Execute<'c, Result<(), Unsettled<T>>>
+    ) -> Execute<'c, Result<(), E>>
     where
         T: Send + 'c,
+        E: From<Unsettled<T>>,
     {
         Execute::new(async move {
             let id = self.message.id;
@@ -293,10 +343,10 @@ impl<T> Delivery<T> {
                 }
                 Err(error) => {
                     telemetry::failed(&span, &error);
-                    Err(Unsettled {
+                    Err(E::from(Unsettled {
                         delivery: Box::new(self),
                         error,
-                    })
+                    }))
                 }
             }
         })
@@ -311,6 +361,10 @@ enum Settlement {
 }
 
 impl Settlement {
+    fn retry_in(wait: Duration) -> Result<Self> {
+        Visible::after(wait).map(|_| Self::Retry(wait))
+    }
+
     fn verb(&self) -> &'static str {
         match self {
             Self::Ack => "ack",
@@ -340,10 +394,10 @@ impl Settlement {
 /// Gives the keys of those whose lease was lost; all the others are done.
 ///
 /// # Errors
-/// [`UnsettledBatch`], which hands all of them back.
+/// Those of the connection. None of them is settled then, or it isn't known: [`try_ack_all`] hands all of them back.
 ///
 /// # Source
-/// `delete from pgqrs.messages using unnest(…) where … lease_token = …`
+/// `delete from pgqrs.messages where ctid = any(…) and lease_token = any(…)`
 ///
 /// # Example
 /// ```no_run
@@ -357,7 +411,25 @@ impl Settlement {
 pub fn ack_all<'c, T: Send + 'c>(
     deliveries: Vec<Delivery<T>>,
     on: impl Executor + 'c,
+) -> Execute<'c, Result<Vec<MessageId>>> {
+    settle_all(deliveries, on)
+}
+
+/// As [`ack_all`]; an error hands the deliveries back, to try again.
+///
+/// # Errors
+/// [`UnsettledBatch`].
+pub fn try_ack_all<'c, T: Send + 'c>(
+    deliveries: Vec<Delivery<T>>,
+    on: impl Executor + 'c,
 ) -> Execute<'c, Result<Vec<MessageId>, UnsettledBatch<T>>> {
+    settle_all(deliveries, on)
+}
+
+fn settle_all<'c, T: Send + 'c, E: From<UnsettledBatch<T>>>(
+    deliveries: Vec<Delivery<T>>,
+    on: impl Executor + 'c,
+) -> Execute<'c, Result<Vec<MessageId>, E>> {
     Execute::new(async move {
         if deliveries.is_empty() {
             return Ok(Vec::new());
@@ -384,7 +456,7 @@ pub fn ack_all<'c, T: Send + 'c>(
             }
             Err(error) => {
                 telemetry::failed(&span, &error);
-                Err(UnsettledBatch { deliveries, error })
+                Err(E::from(UnsettledBatch { deliveries, error }))
             }
         }
     })

@@ -1,7 +1,7 @@
 //! What can go wrong, as one type. For callers who decide what to do next: every variant is something
 //! that they would act on. A mistake that the types rule out has no variant here.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
@@ -16,7 +16,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// The message says what happened and what to do; [`source`](std::error::Error::source) says what was
 /// behind it. Nothing was stored where a call returns an error, except where the variant says otherwise.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The database has no pgqrs schema.
@@ -76,7 +76,7 @@ pub enum Error {
 
     /// A worker of this kind, host, port and queue lives.
     #[error(
-        "a {kind} `{hostname}:{port}` for queue `{queue}` is registered already and lives; choose another port, or 0 to be anonymous"
+        "a {kind} `{hostname}:{port}` for queue `{queue}` is registered already: it was last heard of {last_heartbeat:?} ago, and counts as crashed after {crashed_after:?}; wait for that, take its place with `.replace(true)`, or choose another port"
     )]
     WorkerExists {
         /// What it does.
@@ -87,6 +87,10 @@ pub enum Error {
         port: u16,
         /// Its queue.
         queue: QueueName,
+        /// How long ago its last heartbeat was, by the database's clock.
+        last_heartbeat: Duration,
+        /// How long without a heartbeat it counts as crashed, and its identity is free.
+        crashed_after: Duration,
     },
 
     /// There is no such worker.
@@ -135,6 +139,17 @@ pub enum Error {
     /// A string that was given as a queue's name can't be one.
     #[error(transparent)]
     InvalidQueueName(#[from] InvalidQueueName),
+
+    /// A setting is out of its range.
+    #[error("`{setting}` is {value}, and must be {expected}")]
+    InvalidSetting {
+        /// Its name.
+        setting: &'static str,
+        /// What it was set to.
+        value: String,
+        /// What it can be.
+        expected: &'static str,
+    },
 
     /// A payload can't be written as JSON.
     #[error("payload {index} can't be serialised as JSON")]
@@ -272,40 +287,80 @@ pub enum Error {
     Database(#[source] Arc<sqlx::Error>),
 }
 
-impl Error {
-    /// The variant's name, for `error.type` in traces.
-    pub(crate) fn kind(&self) -> &'static str {
-        match self {
-            Self::NotInstalled => "NotInstalled",
-            Self::SchemaOutdated => "SchemaOutdated",
-            Self::SchemaNewer { .. } => "SchemaNewer",
-            Self::Migrate(_) => "Migrate",
-            Self::QueueNotFound { .. } => "QueueNotFound",
-            Self::QueueExists { .. } => "QueueExists",
-            Self::QueueNotEmpty { .. } => "QueueNotEmpty",
-            Self::WorkerExists { .. } => "WorkerExists",
-            Self::WorkerNotFound { .. } => "WorkerNotFound",
-            Self::WorkerSuspended { .. } => "WorkerSuspended",
-            Self::WorkerStopped { .. } => "WorkerStopped",
-            Self::InvalidTransition { .. } => "InvalidTransition",
-            Self::InvalidHostname { .. } => "InvalidHostname",
-            Self::InvalidQueueName(_) => "InvalidQueueName",
-            Self::Serialize { .. } => "Serialize",
-            Self::PayloadTooLarge { .. } => "PayloadTooLarge",
-            Self::PayloadTooDeep { .. } => "PayloadTooDeep",
-            Self::Decode { .. } => "Decode",
-            Self::DelayTooLong { .. } => "DelayTooLong",
-            Self::LimitOutOfRange { .. } => "LimitOutOfRange",
-            Self::LeaseOutOfRange { .. } => "LeaseOutOfRange",
-            Self::LeaseLost { .. } => "LeaseLost",
-            Self::AcquireTimeout { .. } => "AcquireTimeout",
-            Self::Closed => "Closed",
-            Self::Connect(_) => "Connect",
-            Self::ConnectionLost(_) => "ConnectionLost",
-            Self::NotStored { .. } => "NotStored",
-            Self::OutcomeUnknown { .. } => "OutcomeUnknown",
-            Self::Database(_) => "Database",
+/// Lists the variants and their fields once, for [`Error::kind`] and the alternate form of `Debug`.
+macro_rules! variants {
+    ($($name:ident $({ $($field:ident),+ })? $(($source:ident))?,)+) => {
+        impl Error {
+            /// The variant's name, for `error.type` in traces.
+            pub(crate) fn kind(&self) -> &'static str {
+                match self {
+                    $(Self::$name { .. } => stringify!($name),)+
+                }
+            }
+
+            fn debug_fields(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$name $({ $($field),+ })? $(($source))? => f
+                        .debug_struct(stringify!($name))
+                        $($(.field(stringify!($field), $field))+)?
+                        $(.field("source", $source))?
+                        .finish(),)+
+                }
+            }
         }
+    };
+}
+
+variants! {
+    NotInstalled,
+    SchemaOutdated,
+    SchemaNewer { installed, compiled },
+    Migrate(source),
+    QueueNotFound { queue },
+    QueueExists { queue },
+    QueueNotEmpty { queue, messages },
+    WorkerExists { kind, hostname, port, queue, last_heartbeat, crashed_after },
+    WorkerNotFound { worker },
+    WorkerSuspended { worker },
+    WorkerStopped { worker },
+    InvalidTransition { worker, from, to },
+    InvalidHostname { hostname },
+    InvalidQueueName(source),
+    InvalidSetting { setting, value, expected },
+    Serialize { index, source },
+    PayloadTooLarge { index, bytes, limit },
+    PayloadTooDeep { index, limit },
+    Decode { message, source },
+    DelayTooLong { delay, limit },
+    LimitOutOfRange { limit, max },
+    LeaseOutOfRange { lease, min, max },
+    LeaseLost { message },
+    AcquireTimeout { after },
+    Closed,
+    Connect(source),
+    ConnectionLost(source),
+    NotStored { after, source },
+    OutcomeUnknown { ids, source },
+    Database(source),
+}
+
+/// For `fn main() -> Result<(), Box<dyn Error>>`, which prints this: the sentence and what to do, then the causes, each on
+/// a line of its own. The alternate form `{:#?}` has the variant and its fields.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return self.debug_fields(f);
+        }
+        write!(f, "{self}")?;
+        let mut cause = std::error::Error::source(self);
+        if cause.is_some() {
+            f.write_str("\n\nCaused by:")?;
+        }
+        while let Some(error) = cause {
+            write!(f, "\n    {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 

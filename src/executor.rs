@@ -4,6 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -61,12 +62,15 @@ pub(crate) async fn run<T>(
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is nothing that a pgqrs call can run on",
     label = "expected `&store`, `&pool`, `&mut connection` or `&mut transaction`",
-    note = "lend the store, as `&store`; or `&mut tx`, to take part in your own transaction"
+    note = "lend the store, as `&store`; or `&mut tx`, to take part in your own transaction",
+    note = "if it is a transaction already, it may be of another version of sqlx: use `pgqrs::sqlx`, or the version in its documentation"
 )]
 pub trait Executor: sealed::Acquire {}
 
 #[diagnostic::do_not_recommend]
 impl Executor for &Store {}
+#[diagnostic::do_not_recommend]
+impl Executor for &Arc<Store> {}
 #[diagnostic::do_not_recommend]
 impl Executor for &PgPool {}
 #[diagnostic::do_not_recommend]
@@ -90,6 +94,24 @@ impl Acquire for &Store {
 
     fn store(&self) -> Option<Store> {
         Some((*self).clone())
+    }
+}
+
+/// A store is shared already; some keep it in another `Arc` all the same.
+#[diagnostic::do_not_recommend]
+impl Acquire for &Arc<Store> {
+    type Connection = PoolConnection<Postgres>;
+
+    async fn acquire(self) -> Result<Self::Connection> {
+        Acquire::acquire(&**self).await
+    }
+
+    fn payload_limit(&self) -> usize {
+        Store::payload_limit(self)
+    }
+
+    fn store(&self) -> Option<Store> {
+        Some(Store::clone(self))
     }
 }
 

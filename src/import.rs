@@ -10,7 +10,8 @@ use crate::{
     enqueue::{Enqueue, NoMessage, Takes, TargetIsSet, send},
     error::{Error, Result},
     executor::{Execute, Executor},
-    message::{Enqueued, Envelope, encode},
+    message::{Enqueued, Envelope},
+    payload::encode,
     postgres::messages::{CHUNK_BYTES, CHUNK_MESSAGES},
 };
 

@@ -13,6 +13,7 @@ mod handler;
 mod import;
 mod lifecycle;
 mod message;
+mod payload;
 mod pool;
 mod postgres;
 mod producer;
@@ -27,13 +28,18 @@ mod token;
 mod watermark;
 mod worker;
 
+/// The version of chrono whose times this crate's API speaks.
+pub use chrono;
+/// The version of sqlx whose pools, connections and transactions this crate's calls run on.
+pub use sqlx;
+
 // The states of the builders are public and not named here: they can be held, and neither built nor
 // implemented by anybody else.
 pub use crate::{
     admin::{Admin, admin},
     connect::{ConnectOptions, connect, connect_with},
     consumer::{Consumer, ConsumerBuilder, ConsumerHandle, consumer},
-    delivery::{Delivery, Unsettled, UnsettledBatch, ack_all},
+    delivery::{Delivery, Unsettled, UnsettledBatch, ack_all, try_ack_all},
     dequeue::{Dequeue, dequeue},
     enqueue::{Enqueue, IntoDelay, Statement, enqueue},
     error::{Error, Result},

@@ -1,7 +1,7 @@
 //! Who a worker is and which state it is in. For errors, statements and handles alike. A state is what
 //! the database says it is: another process may have changed it a moment ago.
 
-use std::fmt;
+use std::{fmt, num::ParseIntError, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,14 @@ impl From<i64> for WorkerId {
 impl From<WorkerId> for i64 {
     fn from(id: WorkerId) -> Self {
         id.0
+    }
+}
+
+impl FromStr for WorkerId {
+    type Err = ParseIntError;
+
+    fn from_str(id: &str) -> Result<Self, ParseIntError> {
+        id.parse().map(Self)
     }
 }
 

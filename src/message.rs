@@ -2,11 +2,10 @@
 //! payload as JSON. For the statements and the builders alike. A payload is JSON *text* here: it is
 //! written once, where the caller hands it over, and never parsed again on its way to the database.
 
-use std::{fmt, io, ops::Deref, slice, sync::Arc, time::Duration, vec};
+use std::{fmt, num::ParseIntError, ops::Deref, slice, str::FromStr, time::Duration, vec};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::ser::Formatter;
 use typed_builder::TypedBuilder;
 
 use crate::{
@@ -36,6 +35,14 @@ impl From<i64> for MessageId {
 impl From<MessageId> for i64 {
     fn from(id: MessageId) -> Self {
         id.0
+    }
+}
+
+impl FromStr for MessageId {
+    type Err = ParseIntError;
+
+    fn from_str(id: &str) -> Result<Self, ParseIntError> {
+        id.parse().map(Self)
     }
 }
 
@@ -261,152 +268,9 @@ pub(crate) fn age(duration: Duration) -> i64 {
     microseconds(duration.min(Duration::from_secs(1_000 * 365 * 24 * 60 * 60)))
 }
 
-/// The deepest nesting that goes in. It is what `serde_json` reads back into a type or a `Value`, so
-/// nothing is stored that a consumer then can't read.
-const DEEPEST: usize = 127;
-
-/// A payload as JSON text.
-pub(crate) fn encode<P: Serialize + ?Sized>(index: usize, payload: &P) -> Result<String> {
-    let mut json = Vec::with_capacity(256);
-    let mut serializer = serde_json::Serializer::with_formatter(&mut json, Nesting { depth: 0 });
-    match payload.serialize(&mut serializer) {
-        Ok(()) => Ok(String::from_utf8(json).expect("serde_json writes UTF-8")),
-        // A vector takes all that is written, so the only failure of "writing" is the one below.
-        Err(error) if error.is_io() => Err(Error::PayloadTooDeep {
-            index,
-            limit: DEEPEST,
-        }),
-        Err(error) => Err(Error::Serialize {
-            index,
-            source: Arc::new(error),
-        }),
-    }
-}
-
-/// Compact JSON, no more than [`DEEPEST`] levels deep. Counting while writing costs nothing, and stops a
-/// bottomless value before its recursion overflows the stack.
-struct Nesting {
-    depth: usize,
-}
-
-impl Nesting {
-    fn enter(&mut self) -> io::Result<()> {
-        if self.depth == DEEPEST {
-            return Err(io::Error::other("nested too deeply"));
-        }
-        self.depth += 1;
-        Ok(())
-    }
-}
-
-impl Formatter for Nesting {
-    fn begin_array<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.enter()?;
-        writer.write_all(b"[")
-    }
-
-    fn end_array<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.depth -= 1;
-        writer.write_all(b"]")
-    }
-
-    fn begin_object<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.enter()?;
-        writer.write_all(b"{")
-    }
-
-    fn end_object<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.depth -= 1;
-        writer.write_all(b"}")
-    }
-
-    /// A `RawValue`: JSON that somebody else wrote, and that `serde_json` has checked.
-    fn write_raw_fragment<W: ?Sized + io::Write>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> io::Result<()> {
-        let outside = self.depth;
-        let (mut in_string, mut escaped) = (false, false);
-        for byte in fragment.bytes() {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = in_string,
-                b'"' => in_string = !in_string,
-                b'[' | b'{' if !in_string => self.enter()?,
-                b']' | b'}' if !in_string => self.depth -= 1,
-                _ => {}
-            }
-        }
-        self.depth = outside;
-        writer.write_all(fragment.as_bytes())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json, value::RawValue};
-
     use super::*;
-
-    fn nested(depth: usize) -> Value {
-        (1..depth).fold(json!([]), |inner, _| json!([inner]))
-    }
-
-    fn raw(json: &str) -> Box<RawValue> {
-        serde_json::from_str(json).expect("valid JSON")
-    }
-
-    #[test]
-    fn what_is_accepted_can_be_read_back_and_one_level_more_can_not() {
-        let json = encode(0, &nested(DEEPEST)).expect("accepted");
-        serde_json::from_str::<Value>(&json).expect("read back");
-
-        let too_deep = encode(7, &nested(DEEPEST + 1)).expect_err("refused");
-        assert!(matches!(
-            too_deep,
-            Error::PayloadTooDeep {
-                index: 7,
-                limit: DEEPEST
-            }
-        ));
-        let json = serde_json::to_string(&nested(DEEPEST + 1)).expect("plain serde_json writes it");
-        serde_json::from_str::<Value>(&json).expect_err("but does not read it");
-    }
-
-    #[test]
-    fn raw_json_is_counted_too_but_not_what_stands_in_its_strings() {
-        let brackets = format!(r#"{{"\"[[": "{}", "a": [{{}}, []]}}"#, "[{".repeat(500));
-        assert_eq!(encode(0, &raw(&brackets)).expect("shallow"), brackets);
-
-        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
-        assert!(matches!(
-            encode(0, &raw(&deep)),
-            Err(Error::PayloadTooDeep { .. })
-        ));
-
-        let inner = format!("{}{}", "[".repeat(DEEPEST - 1), "]".repeat(DEEPEST - 1));
-        encode(0, &[raw(&inner)]).expect("as deep as can be");
-        assert!(matches!(
-            encode(0, &[[raw(&inner)]]),
-            Err(Error::PayloadTooDeep { .. })
-        ));
-        encode(0, &[[raw("[]")], [raw("[]")]]).expect("side by side is not deeper");
-    }
-
-    #[test]
-    fn a_bottomless_value_is_refused_before_it_overflows_the_stack() {
-        struct Bottomless;
-        impl Serialize for Bottomless {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_seq([Bottomless])
-            }
-        }
-        assert!(matches!(
-            encode(0, &Bottomless),
-            Err(Error::PayloadTooDeep { .. })
-        ));
-    }
 
     #[test]
     fn delays_keep_their_fraction_and_end_where_postgres_does() {

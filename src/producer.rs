@@ -58,6 +58,15 @@ impl<C> ProducerBuilder<C> {
         }
     }
 
+    /// Whether to take the place of a live worker of the same identity, too, whose handle then finds itself stopped; defaults
+    /// to false. For a restart after a crash that must not wait until the old one counts as crashed.
+    pub fn replace(self, replace: bool) -> Self {
+        Self {
+            applicant: self.applicant.replace(replace),
+            ..self
+        }
+    }
+
     /// Registers it.
     ///
     /// Where a producer of the same host, port and queue has crashed, this one takes its place, with a key

@@ -66,12 +66,12 @@ impl<T> Queue<T> {
     /// ```
     ///
     /// # Panics
-    /// Where it is called at run time with a bad name. For a name that isn't known before, use
-    /// [`QueueName::new`] or pass the string to `.to(..)` as it is: both return an error.
+    /// If it is called at run time with a bad name. For a name from configuration, use
+    /// [`named`](Self::named), which returns an error.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
         match check(name) {
-            None => Self::named(QueueName(Cow::Borrowed(name))),
+            None => Self::of(QueueName(Cow::Borrowed(name))),
             Some(Problem::Empty) => panic!("a queue's name must not be empty"),
             Some(Problem::TooLong) => panic!("a queue's name must not be longer than 128 bytes"),
             Some(Problem::Control) => panic!("a queue's name must not contain a control character"),
@@ -81,12 +81,37 @@ impl<T> Queue<T> {
         }
     }
 
+    /// A queue whose name is known only at run time, as from configuration.
+    ///
+    /// # Errors
+    /// [`InvalidQueueName`], which says what is wrong with it.
+    ///
+    /// # Example
+    /// ```
+    /// use pgqrs::Queue;
+    ///
+    /// #[derive(serde::Serialize, serde::Deserialize)]
+    /// struct SendEmail {
+    ///     to: String,
+    /// }
+    ///
+    /// # fn main() -> Result<(), pgqrs::InvalidQueueName> {
+    /// let name = std::env::var("EMAIL_QUEUE").unwrap_or("emails".into());
+    /// let emails = Queue::<SendEmail>::named(name)?;
+    /// let enqueue = pgqrs::enqueue().message(&SendEmail { to: "ada@example.com".into() }).to(&emails);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn named(name: impl Into<Cow<'static, str>>) -> Result<Self, InvalidQueueName> {
+        Ok(Self::of(QueueName::new(name)?))
+    }
+
     /// The queue's name.
     pub fn name(&self) -> &QueueName {
         &self.name
     }
 
-    pub(crate) const fn named(name: QueueName) -> Self {
+    pub(crate) const fn of(name: QueueName) -> Self {
         Self {
             name,
             carries: PhantomData,
@@ -96,7 +121,7 @@ impl<T> Queue<T> {
 
 impl<T> Clone for Queue<T> {
     fn clone(&self) -> Self {
-        Self::named(self.name.clone())
+        Self::of(self.name.clone())
     }
 }
 
@@ -120,7 +145,8 @@ pub struct Untyped(());
 /// A queue's name, checked: 1 to 128 bytes, no control characters, no white space at either end.
 ///
 /// Names compare byte by byte, so `"Tasks"` and `"tasks"` are two queues.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
 pub struct QueueName(Cow<'static, str>);
 
 impl QueueName {

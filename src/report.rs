@@ -1,14 +1,17 @@
 //! What a consumer has done, counted in deliveries.
 
+use serde::Serialize;
+
 /// What a consumer has done from its start to its end. Counted in deliveries: a message that was retried
 /// counts each time.
 ///
 /// Each delivery that a handler was given is counted under one of these names. `dead` also counts payloads that didn't
 /// decode, and `released` messages that no handler was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// Handled and acknowledged, by the loop or by the handler itself.
+    /// Handled and acknowledged, by the loop or by the handler itself. Also if the handler has settled the message in a
+    /// transaction that it committed, and then returned an error: the message doesn't come again.
     pub done: u64,
     /// Handled and archived.
     pub archived: u64,

@@ -21,7 +21,7 @@ use crate::{
     report::Report,
     store::Store,
     telemetry,
-    worker::Worker,
+    worker::{Worker, sealed::Registered},
 };
 
 /// A consumer that runs as soon as this is awaited; made by [`Consumer::run`](crate::Consumer::run).
@@ -140,8 +140,20 @@ where
             deadline,
         };
         let ended = consume::start(job).await;
-        // Frees the identity. If the server is away, it is free when the worker counts as crashed.
-        let _ = timeout_at(ended.deadline, handle.shutdown()).await;
+        let freed = timeout_at(ended.deadline, handle.shutdown()).await;
+        let failed = match &freed {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("the shutdown deadline was over".to_owned()),
+        };
+        if let Some(reason) = failed {
+            let registration = handle.registration();
+            telemetry::deregistration_failed(
+                registration.id(),
+                &reason,
+                registration.crashes_after(),
+            );
+        }
         ended.outcome
     })
 }

@@ -179,7 +179,7 @@ impl Store {
             Ok(())
         })
         .await?;
-        Ok(Queue::named(name))
+        Ok(Queue::of(name))
     }
 }
 

@@ -2,6 +2,8 @@
 //! fields follow OpenTelemetry's conventions for messaging and stand nowhere else; payloads are never
 //! recorded.
 
+use std::time::Duration;
+
 use tracing::{Span, field::Empty};
 
 use crate::{
@@ -98,6 +100,15 @@ pub(crate) fn transition(worker: WorkerId, from: WorkerStatus, to: WorkerStatus)
         worker.status.from = from.as_str(),
         worker.status.to = to.as_str(),
         "worker changed its state",
+    );
+}
+
+/// A worker has ended, but its row could not be told so.
+pub(crate) fn deregistration_failed(worker: WorkerId, reason: &str, crashes_after: Duration) {
+    tracing::warn!(
+        worker.id = worker.get(),
+        reason,
+        "a worker could not be deregistered: its identity stays taken for {crashes_after:?} after its last heartbeat",
     );
 }
 

@@ -230,11 +230,21 @@ pub struct Registration {
     port: u16,
     store: Store,
     heartbeat: HeartbeatGuard,
+    stale_after: Duration,
     /// For what is received through it.
     retry: RetryPolicy,
 }
 
 impl Registration {
+    pub(crate) fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    /// How long after its last heartbeat it counts as crashed.
+    pub(crate) fn crashes_after(&self) -> Duration {
+        self.stale_after
+    }
+
     pub(crate) fn retry(&self) -> RetryPolicy {
         self.retry
     }
@@ -266,6 +276,7 @@ pub(crate) struct Applicant {
     hostname: String,
     port: u16,
     heartbeat_interval: Duration,
+    replace: bool,
     retry: RetryPolicy,
 }
 
@@ -287,6 +298,7 @@ impl Applicant {
             hostname,
             port,
             heartbeat_interval: HEARTBEAT_INTERVAL,
+            replace: false,
             retry: RetryPolicy::default(),
         }
     }
@@ -296,6 +308,10 @@ impl Applicant {
             heartbeat_interval: interval,
             ..self
         }
+    }
+
+    pub(crate) fn replace(self, replace: bool) -> Self {
+        Self { replace, ..self }
     }
 
     pub(crate) fn retry(self, retry: RetryPolicy) -> Self {
@@ -309,6 +325,7 @@ impl Applicant {
             hostname,
             port,
             heartbeat_interval,
+            replace,
             retry,
         } = self;
         let queue = queue?;
@@ -322,6 +339,7 @@ impl Applicant {
             hostname: &hostname,
             port,
             queue: &queue,
+            replace,
         };
         let stale_after = interval * MISSED_HEARTBEATS;
         let id = store
@@ -337,6 +355,7 @@ impl Applicant {
             port,
             store: store.clone(),
             heartbeat,
+            stale_after,
             retry,
         }))
     }

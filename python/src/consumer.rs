@@ -528,26 +528,26 @@ impl Delivery {
 
     /// Says that it is done.
     fn ack<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.settle(py, |delivery, store| delivery.ack(store))
+        self.settle(py, |delivery, store| delivery.try_ack(store))
     }
 
     /// Says that it is done, and keeps it.
     fn archive<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.settle(py, |delivery, store| delivery.archive(store))
+        self.settle(py, |delivery, store| delivery.try_archive(store))
     }
 
     /// Says that this attempt failed: again after this wait, or by the consumer's policy.
     fn nack<'py>(&self, py: Python<'py>, delay: Option<Duration>) -> PyResult<Bound<'py, PyAny>> {
         self.settle(py, move |delivery, store| match delay {
-            Some(delay) => delivery.retry_in(delay, store),
-            None => delivery.nack(store),
+            Some(delay) => delivery.try_retry_in(delay, store),
+            None => delivery.try_nack(store),
         })
     }
 
     /// Says that it can't be handled.
     fn dead_letter<'py>(&self, py: Python<'py>, reason: String) -> PyResult<Bound<'py, PyAny>> {
         self.settle(py, move |delivery, store| {
-            delivery.dead_letter(reason, store)
+            delivery.try_dead_letter(reason, store)
         })
     }
 

@@ -115,11 +115,15 @@ fn describe(error: &Error, fields: &Bound<'_, PyDict>) -> PyResult<&'static str>
             hostname,
             port,
             queue,
+            last_heartbeat,
+            crashed_after,
         } => {
             set("kind", &kind.as_str())?;
             set("hostname", hostname)?;
             set("port", port)?;
             set("queue", &queue.as_str())?;
+            set("last_heartbeat", last_heartbeat)?;
+            set("crashed_after", crashed_after)?;
             "WorkerExists"
         }
         Error::WorkerNotFound { worker } => {
@@ -143,6 +147,16 @@ fn describe(error: &Error, fields: &Bound<'_, PyDict>) -> PyResult<&'static str>
         Error::InvalidHostname { hostname } => {
             set("hostname", hostname)?;
             "InvalidHostname"
+        }
+        Error::InvalidSetting {
+            setting,
+            value,
+            expected,
+        } => {
+            set("setting", setting)?;
+            set("value", value)?;
+            set("expected", expected)?;
+            "InvalidSetting"
         }
         Error::InvalidQueueName(invalid) => {
             set("name", &invalid.name())?;

@@ -351,7 +351,10 @@ impl<F> RunLoop<F> {
                 Failure::dead(receipt, "its payload doesn't decode", Some(&error))
             }
         };
-        self.unsettled.fail(failure);
+        self.unsettled.fail(Failure {
+            is_settled: lease.is_settled(),
+            ..failure
+        });
     }
 
     fn start_handlers<P, R>(&mut self)

@@ -1,7 +1,7 @@
 //! What is to be settled: acks, archives, failures, releases, each kind in batches. A batch that fails is taken apart, so
 //! that no settlement blocks another.
 
-use std::{mem, time::Duration};
+use std::{collections::HashSet, mem, time::Duration};
 
 use super::claims::AdaptiveLimit;
 use crate::{
@@ -396,6 +396,13 @@ async fn settle_batch(store: &Store, batch: &Batch, timeout: Duration) -> Result
                     let failed = settle::fail(connection, failures).await?;
                     report.dead = failed.iter().filter(|failed| failed.dead).count() as u64;
                     report.retried = failed.len() as u64 - report.dead;
+                    if failed.len() < failures.len() {
+                        let found: HashSet<_> = failed.iter().map(|failed| failed.id).collect();
+                        let by_handler = failures.iter().filter(|failure| {
+                            failure.is_settled && !found.contains(&failure.receipt.id)
+                        });
+                        report.done = by_handler.count() as u64;
+                    }
                 }
                 Settlements::Release {
                     receipts,

@@ -2,6 +2,7 @@
 //! the queue, since it leads every key.
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use sqlx::{
     Connection, Execute, PgConnection, Postgres, SqlStr, postgres::PgArguments, query::QueryScalar,
 };
@@ -147,7 +148,7 @@ pub(crate) async fn resolve(
 }
 
 /// A message of a queue, as it is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct QueuedMessage {
     /// The message.

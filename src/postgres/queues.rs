@@ -4,13 +4,18 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 use typed_builder::TypedBuilder;
 
-use crate::{error::Result, postgres::session, queue::QueueName};
+use crate::{
+    error::{Error, Result},
+    postgres::session,
+    queue::QueueName,
+};
 
 /// A queue as the database has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct QueueInfo {
     /// Its name.
@@ -22,7 +27,7 @@ pub struct QueueInfo {
 }
 
 /// What a queue holds at one moment. Every message is counted in just one of the three.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct QueueStats {
     /// Messages that the next dequeue can get.
@@ -56,9 +61,24 @@ impl QueueStats {
 /// ```
 #[derive(Debug, Clone, Copy, Default, TypedBuilder)]
 pub struct QueueOptions {
-    /// How often a message is delivered before it becomes a dead letter: at least once; 20 for a new queue.
+    /// How often a message is delivered before it becomes a dead letter: from 1 to 2,147,483,647; 20 for a new queue.
     #[builder(default, setter(strip_option))]
     max_attempts: Option<u32>,
+}
+
+impl QueueOptions {
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.max_attempts {
+            Some(attempts) if attempts == 0 || i32::try_from(attempts).is_err() => {
+                Err(Error::InvalidSetting {
+                    setting: "max_attempts",
+                    value: attempts.to_string(),
+                    expected: "from 1 to 2147483647",
+                })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A row of `pgqrs.queues`.
@@ -69,7 +89,7 @@ struct Row {
 }
 
 impl TryFrom<Row> for QueueInfo {
-    type Error = crate::error::Error;
+    type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
         Ok(Self {
@@ -121,7 +141,7 @@ pub(crate) async fn configure(
 ) -> Result<Option<QueueInfo>> {
     let max_attempts = options
         .max_attempts
-        .map(|attempts| i32::try_from(attempts.max(1)).unwrap_or(i32::MAX));
+        .map(|attempts| i32::try_from(attempts).unwrap_or(i32::MAX));
     sqlx::query_as!(
         Row,
         "update pgqrs.queues set max_attempts = coalesce($2, max_attempts) where name = $1

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
 use sqlx::{Connection, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
 use tokio::time::timeout;
 
@@ -28,7 +29,7 @@ pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
 });
 
 /// How the database's schema compares with the one that this build of the crate was made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub enum SchemaVersion {
     /// There is none.

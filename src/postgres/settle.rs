@@ -184,6 +184,9 @@ pub(crate) struct Failure {
     pub(crate) error: Option<String>,
     /// Why there is to be no other attempt, if that is decided already.
     pub(crate) dead: Option<String>,
+    /// Whether the handler has settled the message by itself, before it failed. If its transaction was committed, there is
+    /// nothing left to settle.
+    pub(crate) is_settled: bool,
 }
 
 /// The most bytes that are kept of an error's text.
@@ -197,6 +200,7 @@ impl Failure {
             delay,
             error: error.map(storable),
             dead: None,
+            is_settled: false,
         }
     }
 
@@ -207,6 +211,7 @@ impl Failure {
             delay: Duration::ZERO,
             error: error.map(storable),
             dead: Some(storable(reason)),
+            is_settled: false,
         }
     }
 }

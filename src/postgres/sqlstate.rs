@@ -82,6 +82,47 @@ impl Error {
         }
     }
 
+    /// Whether the caller's own transaction, in which a call failed with this error, has failed with it and can only be rolled
+    /// back. If not, nothing was stored, and the transaction goes on as if the call had not been made: what it holds already
+    /// is committed by `commit`, *without the message*.
+    ///
+    /// | error of `.execute(&mut tx)` and the like | |
+    /// |---|---|
+    /// | `Database`, `NotInstalled`, `SchemaOutdated` | yes: the server refused the statement |
+    /// | `ConnectionLost`, `Connect` | yes: there is no transaction any more |
+    /// | `QueueNotFound`, `WorkerSuspended`, `WorkerStopped`, `LeaseLost` | no: the statement found nothing to do |
+    /// | `Serialize`, `PayloadTooLarge`, `PayloadTooDeep`, `InvalidQueueName`, `DelayTooLong` and other bad arguments | no: nothing was sent |
+    ///
+    /// A batch of more than 1,000 messages runs in a savepoint, so that the transaction could go on even if this says yes.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # async fn example(store: pgqrs::Store) -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (order, queue) = (7, "receipts");
+    /// let mut tx = store.pool().begin().await?;
+    /// let sent = pgqrs::enqueue().message(&order).to(queue).execute(&mut tx).await;
+    /// if let Err(error) = sent {
+    ///     if error.aborted_transaction() {
+    ///         println!("all of it is undone");
+    ///     }
+    ///     tx.rollback().await?; // in any case, unless the order may stand without its message
+    ///     return Err(error.into());
+    /// }
+    /// tx.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn aborted_transaction(&self) -> bool {
+        matches!(
+            self,
+            Self::Database(_)
+                | Self::NotInstalled
+                | Self::SchemaOutdated
+                | Self::ConnectionLost(_)
+                | Self::Connect(_)
+        )
+    }
+
     /// The server's refusal of a statement, which it then has undone.
     pub(crate) fn is_refusal(&self) -> bool {
         self.refusal().is_some()

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use sqlx::{
     Execute, PgConnection, Postgres, SqlStr,
     postgres::{PgArguments, PgRow},
@@ -19,7 +20,7 @@ use crate::{
 };
 
 /// A worker as the database has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct WorkerInfo {
     /// Its key.
@@ -64,7 +65,7 @@ pub struct WorkerFilter {
 }
 
 /// A message that a consumer holds under a lease that still runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct HeldMessage {
     /// The message.
@@ -75,13 +76,15 @@ pub struct HeldMessage {
     pub lease_expires_at: DateTime<Utc>,
 }
 
-/// Who registers.
+/// A worker that registers.
 #[derive(Debug)]
 pub(crate) struct Identity<'a> {
     pub(crate) kind: WorkerKind,
     pub(crate) hostname: &'a str,
     pub(crate) port: u16,
     pub(crate) queue: &'a QueueName,
+    /// Whether it takes the place of a live worker of the same identity, too.
+    pub(crate) replace: bool,
 }
 
 /// Registers a worker, in the place of a crashed one of the same identity.
@@ -100,7 +103,7 @@ pub(crate) async fn register(
             using queue
             where w.queue_id = queue.id and w.kind = $2 and w.hostname = $3 and w.port = $4
                 and w.port <> 0 and w.status <> 'stopped'
-                and w.heartbeat_at < statement_timestamp() - w.stale_after
+                and ($6 or w.heartbeat_at < statement_timestamp() - w.stale_after)
             returning w.id
         ), registered as (
             insert into pgqrs.workers (kind, hostname, port, queue_id, stale_after)
@@ -110,16 +113,28 @@ pub(crate) async fn register(
             on conflict (queue_id, kind, hostname, port) where port <> 0 and status <> 'stopped' do nothing
             returning id
         )
-        select registered.id as "id?" from queue left join registered on true
+        select
+            registered.id as "id?",
+            (extract(epoch from statement_timestamp() - holder.heartbeat_at) * 1000000)::bigint as "last_heartbeat?",
+            (extract(epoch from holder.stale_after) * 1000000)::bigint as "stale_after?"
+        from queue
+        left join registered on true
+        left join pgqrs.workers holder
+            on holder.queue_id = queue.id and holder.kind = $2 and holder.hostname = $3 and holder.port = $4
+                and holder.port <> 0 and holder.status <> 'stopped'
         "#,
         identity.queue.as_str(),
         identity.kind.as_str(),
         identity.hostname,
         i32::from(identity.port),
         microseconds(stale_after),
+        identity.replace,
     )
     .fetch_optional(connection)
     .await?;
+    let ago = |microseconds: Option<i64>| {
+        Duration::from_micros(u64::try_from(microseconds.unwrap_or_default()).unwrap_or_default())
+    };
     match outcome {
         None => Err(Error::QueueNotFound {
             queue: identity.queue.clone(),
@@ -132,6 +147,8 @@ pub(crate) async fn register(
                 hostname: identity.hostname.to_owned(),
                 port: identity.port,
                 queue: identity.queue.clone(),
+                last_heartbeat: ago(row.last_heartbeat),
+                crashed_after: ago(row.stale_after),
             }),
     }
 }

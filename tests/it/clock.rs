@@ -121,7 +121,7 @@ async fn check_messages(pool: &PgPool, store: &Store) -> TestResult {
     assert_eq!(again.attempt(), 2);
     assert!(now(pool).await? >= late.lease_expires_at());
     let lost = late.ack(store).await.expect_err("another has it");
-    assert!(matches!(lost.error(), Error::LeaseLost { .. }), "{lost:?}");
+    assert!(matches!(lost, Error::LeaseLost { .. }), "{lost:?}");
 
     // What has just died, or was archived, is not an hour old.
     let before = now(pool).await?;

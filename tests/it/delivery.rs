@@ -40,11 +40,11 @@ impl Verb {
         on: impl Executor,
     ) -> Result<(), Unsettled<Value>> {
         match self {
-            Self::Ack => delivery.ack(on).await,
-            Self::Archive => delivery.archive(on).await,
-            Self::Nack => delivery.nack(on).await,
-            Self::RetryIn => delivery.retry_in(Duration::from_secs(60), on).await,
-            Self::DeadLetter => delivery.dead_letter("no such customer", on).await,
+            Self::Ack => delivery.try_ack(on).await,
+            Self::Archive => delivery.try_archive(on).await,
+            Self::Nack => delivery.try_nack(on).await,
+            Self::RetryIn => delivery.try_retry_in(Duration::from_secs(60), on).await,
+            Self::DeadLetter => delivery.try_dead_letter("no such customer", on).await,
         }
     }
 
@@ -227,7 +227,10 @@ async fn a_wait_beyond_the_calendar_hands_the_delivery_back(pool: PgPool) -> Tes
     send(&store, &[1]).await?;
     let delivery = one(&store).await?;
     let before = everything(&pool).await?;
-    let unsettled = delivery.retry_in(Duration::MAX, &store).await.unwrap_err();
+    let unsettled = delivery
+        .try_retry_in(Duration::MAX, &store)
+        .await
+        .unwrap_err();
     assert!(
         matches!(unsettled.error(), Error::DelayTooLong { .. }),
         "{unsettled:?}"
@@ -576,7 +579,7 @@ async fn of_an_ack_and_a_claim_at_once_exactly_one_gets_the_message(pool: PgPool
             }
             Err(unsettled) => {
                 assert!(
-                    matches!(unsettled.error(), Error::LeaseLost { .. }),
+                    matches!(unsettled, Error::LeaseLost { .. }),
                     "{unsettled:?}"
                 );
                 // The claim steps over a row that the acknowledgement is just locking, but then it is gone.
@@ -689,7 +692,7 @@ async fn ack_all_hands_all_back_when_the_connection_breaks(pool: PgPool) -> Test
     sqlx::query(lock).execute(&mut *blocker).await?;
     let call = tokio::spawn({
         let store = store.clone();
-        async move { pgqrs::ack_all(deliveries, &store).await }
+        async move { pgqrs::try_ack_all(deliveries, &store).await }
     });
     terminate(&pool, blocked_backend(&pool, "pgqrs.messages").await).await?;
     let unsettled = call.await?.unwrap_err();

@@ -234,7 +234,7 @@ async fn send(store: Store, sender: u64, ledger: Arc<Ledger>, mut random: StdRng
                 Told::Unknown(Some(ids.iter().map(|id| id.get()).collect()))
             }
             Err(Error::NotStored { .. }) => Told::Refused("time ran out".to_owned()),
-            Err(error) => Told::Refused(format!("{error:?}")),
+            Err(error) => Told::Refused(format!("{error:#?}")),
         };
         ledger.note(payloads.iter().map(Value::to_string).collect(), told);
     }

@@ -44,7 +44,7 @@ fn failed(error: impl std::fmt::Display) -> TestCaseError {
 
 /// An error's variant.
 fn name(error: &Error) -> String {
-    let debug = format!("{error:?}");
+    let debug = format!("{error:#?}");
     debug
         .chars()
         .take_while(|letter| letter.is_alphanumeric())

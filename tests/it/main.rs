@@ -9,6 +9,7 @@ mod consumer;
 mod delivery;
 mod dequeue;
 mod enqueue;
+mod errors;
 mod examples;
 mod faults;
 mod flow;

@@ -315,6 +315,24 @@ async fn a_typed_producer_and_consumer_carry_their_type(pool: PgPool) -> TestRes
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_live_identity_can_be_replaced_at_once_and_its_old_handle_is_fenced(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_queues(pool, &["tasks"]).await?;
+    let producer = || pgqrs::producer("my-service", 3000, "tasks");
+    let old = producer().create(&store).await?;
+    let new = producer().replace(true).create(&store).await?;
+    assert_ne!(old.id(), new.id());
+    let fenced = old.enqueue().message(&1).execute(&store).await;
+    assert!(
+        matches!(fenced, Err(Error::WorkerStopped { .. })),
+        "{fenced:?}"
+    );
+    new.enqueue().message(&2).execute(&store).await?;
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_live_identity_cant_be_registered_again_and_a_stopped_one_can(
     pool: PgPool,
 ) -> TestResult {
@@ -327,6 +345,8 @@ async fn a_live_identity_cant_be_registered_again_and_a_stopped_one_can(
         hostname,
         port,
         queue,
+        last_heartbeat,
+        crashed_after,
     } = &refused
     else {
         panic!("{refused:?}")
@@ -336,6 +356,9 @@ async fn a_live_identity_cant_be_registered_again_and_a_stopped_one_can(
         (WorkerKind::Producer, "my-service", 3000)
     );
     assert_eq!(queue.as_str(), "tasks");
+    assert_eq!(*crashed_after, Duration::from_secs(60));
+    assert!(last_heartbeat < crashed_after, "{refused:?}");
+    assert!(refused.is_retryable(), "the other may end");
     first.suspend().await?;
     assert!(matches!(register().await, Err(Error::WorkerExists { .. })));
 

@@ -12,6 +12,7 @@ const LAYERS: [&[&str]; 6] = [
         "error",
         "lifecycle",
         "message",
+        "payload",
         "queue",
         "report",
         "retry",

@@ -92,6 +92,10 @@ const UNAVOIDABLE: [(&str, &str); 29] = [
         "a host's name is read from the environment, so it is not a constant",
     ),
     (
+        "InvalidSetting",
+        "settings are read from configuration, and their types are PostgreSQL's and the standard library's",
+    ),
+    (
         "InvalidQueueName",
         "for names that are known at run time only; a constant's doesn't compile",
     ),

@@ -7,6 +7,7 @@ text where a number belongs, is a ``TypeError`` or a ``ValueError`` that names t
 
 from __future__ import annotations
 
+import datetime
 from typing import Any, ClassVar
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Error",
     "ForkedError",
     "InvalidHostnameError",
+    "InvalidSettingError",
     "InvalidQueueNameError",
     "InvalidTransitionError",
     "LeaseLostError",
@@ -153,6 +155,10 @@ class WorkerExistsError(Error):
     """Its port."""
     queue: str
     """Its queue."""
+    last_heartbeat: datetime.timedelta
+    """How long ago its last heartbeat was, by the database's clock."""
+    crashed_after: datetime.timedelta
+    """How long without a heartbeat it counts as crashed, and its identity is free."""
 
 
 class WorkerNotFoundError(Error):
@@ -196,6 +202,17 @@ class InvalidHostnameError(Error):
 
     hostname: str
     """The text that was refused."""
+
+
+class InvalidSettingError(Error):
+    """A setting is out of its range."""
+
+    setting: str
+    """Its name."""
+    value: str
+    """What it was set to."""
+    expected: str
+    """What it can be."""
 
 
 class InvalidQueueNameError(Error):

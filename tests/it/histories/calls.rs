@@ -12,7 +12,7 @@ use chrono::TimeDelta;
 use pgqrs::{
     Delivery, Enqueued, Error, Executor, MessageId, Page, Priority, Producer, QueueOptions,
     SchemaVersion, Store, Unsettled, Worker, WorkerFilter, WorkerId, WorkerKind, WorkerStatus,
-    ack_all,
+    try_ack_all,
 };
 use proptest::{prelude::*, sample::Index};
 use serde_json::Value;
@@ -291,7 +291,7 @@ impl History {
                     .map(|(queue, claim, delivery)| (*queue, delivery.id(), *claim))
                     .collect();
                 let deliveries = batch.into_iter().map(|(_, _, delivery)| delivery).collect();
-                let told = match ack_all(deliveries, store).await {
+                let told = match try_ack_all(deliveries, store).await {
                     Ok(lost) => Ok(lost),
                     Err(unsettled) => {
                         let error = unsettled.error().clone();
@@ -770,12 +770,12 @@ async fn settle<E: Executor>(
     on: E,
 ) -> Result<(), Unsettled<Value>> {
     match settlement {
-        Settlement::Ack => delivery.ack(on).await,
-        Settlement::Archive => delivery.archive(on).await,
-        Settlement::Nack => delivery.nack(on).await,
-        Settlement::RetryIn(Wait::None) => delivery.retry_in(Duration::ZERO, on).await,
-        Settlement::RetryIn(Wait::Long) => delivery.retry_in(LONG, on).await,
-        Settlement::DeadLetter => delivery.dead_letter("a reason", on).await,
+        Settlement::Ack => delivery.try_ack(on).await,
+        Settlement::Archive => delivery.try_archive(on).await,
+        Settlement::Nack => delivery.try_nack(on).await,
+        Settlement::RetryIn(Wait::None) => delivery.try_retry_in(Duration::ZERO, on).await,
+        Settlement::RetryIn(Wait::Long) => delivery.try_retry_in(LONG, on).await,
+        Settlement::DeadLetter => delivery.try_dead_letter("a reason", on).await,
     }
 }
 
