@@ -515,8 +515,15 @@ pub(crate) async fn send(
             // Boxed: it is large, and would be moved along with each send through a store.
             None => {
                 Box::pin(async move {
+                    let sent_to = on.sent_to();
                     let mut connection = on.acquire().await?;
-                    messages::insert(&mut connection, &envelope, &payloads).await
+                    let ids = messages::insert(&mut connection, &envelope, &payloads).await?;
+                    if let Some(sent_to) = sent_to
+                        && envelope.visible == Visible::Now
+                    {
+                        sent_to.add(envelope.queue);
+                    }
+                    Ok(ids)
                 })
                 .await
             }

@@ -10,13 +10,18 @@ use std::{
 
 use sqlx::{PgConnection, PgPool, Postgres, Transaction, pool::PoolConnection};
 
-use crate::{error::Result, pool, store::Store};
+use crate::{
+    error::Result,
+    pool,
+    store::Store,
+    transaction::{SentTo, Transaction as StoreTransaction},
+};
 
 mod sealed {
     use std::{future::Future, ops::DerefMut};
 
     use super::{PgConnection, Result, Store};
-    use crate::store::PAYLOAD_LIMIT;
+    use crate::{store::PAYLOAD_LIMIT, transaction::SentTo};
 
     #[diagnostic::on_unimplemented(
         message = "`Executor` can't be implemented outside of pgqrs",
@@ -31,6 +36,11 @@ mod sealed {
         /// The most bytes that one payload may have.
         fn payload_limit(&self) -> usize {
             PAYLOAD_LIMIT
+        }
+
+        /// Where to note the queues whose consumers are to be woken by the commit.
+        fn sent_to(&self) -> Option<SentTo> {
+            None
         }
 
         /// The store, if this is one: then what is done is durable once it is done, and consumers can be woken.
@@ -56,7 +66,8 @@ pub(crate) async fn run<T>(
 
 /// Where a verb runs: on a connection of the store's, or in a transaction that the caller owns.
 ///
-/// Written for `&Store`, `&PgPool`, `&mut PgConnection`, `&mut PoolConnection` and `&mut Transaction`.
+/// Written for `&Store`, `&PgPool`, `&mut PgConnection`, `&mut PoolConnection`, sqlx's `&mut Transaction`, and the
+/// store's own [`Transaction`](crate::Transaction).
 /// What is enqueued in a transaction is invisible until the caller commits, and gone if they don't.
 // No lifetime parameter: with one, `tokio::spawn` around a call fails with "not general enough".
 #[diagnostic::on_unimplemented(
@@ -73,6 +84,8 @@ impl Executor for &Store {}
 impl Executor for &Arc<Store> {}
 #[diagnostic::do_not_recommend]
 impl Executor for &PgPool {}
+#[diagnostic::do_not_recommend]
+impl Executor for &mut StoreTransaction {}
 #[diagnostic::do_not_recommend]
 impl Executor for &mut PgConnection {}
 #[diagnostic::do_not_recommend]
@@ -121,6 +134,23 @@ impl Acquire for &PgPool {
 
     async fn acquire(self) -> Result<Self::Connection> {
         pool::acquire(self).await
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<'c> Acquire for &'c mut StoreTransaction {
+    type Connection = &'c mut PgConnection;
+
+    async fn acquire(self) -> Result<Self::Connection> {
+        Ok(&mut ***self)
+    }
+
+    fn payload_limit(&self) -> usize {
+        StoreTransaction::payload_limit(self)
+    }
+
+    fn sent_to(&self) -> Option<SentTo> {
+        Some(StoreTransaction::sent_to(self))
     }
 }
 

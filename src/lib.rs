@@ -25,6 +25,7 @@ mod send;
 mod store;
 mod telemetry;
 mod token;
+mod transaction;
 mod watermark;
 mod worker;
 
@@ -62,5 +63,6 @@ pub use crate::{
     retry::RetryPolicy,
     run::Run,
     store::Store,
+    transaction::Transaction,
     worker::Worker,
 };

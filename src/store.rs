@@ -11,12 +11,13 @@ use sqlx::{PgConnection, PgPool};
 use crate::{
     error::Result,
     pool::{
-        Connections, Heartbeats, LONG_STATEMENT_TIMEOUT, Notifier, STATEMENT_TIMEOUT,
+        self, Connections, Heartbeats, LONG_STATEMENT_TIMEOUT, Notifier, STATEMENT_TIMEOUT,
         StoreConnection,
     },
     postgres::queues,
     queue::{IntoQueue, Queue},
     send::{Batcher, SendOptions, Writer},
+    transaction::Transaction,
     watermark::Hints,
 };
 
@@ -152,6 +153,33 @@ impl Store {
     /// The same, for what keeps leases alive: also while the application uses all of the pool's connections.
     pub(crate) async fn reserved(&self) -> Result<StoreConnection> {
         self.0.connections.acquire_reserved().await
+    }
+
+    /// Begins a transaction that wakes consumers when it is committed.
+    ///
+    /// # Errors
+    /// [`Error::AcquireTimeout`](crate::Error::AcquireTimeout), [`Error::Connect`](crate::Error::Connect),
+    /// [`Error::Closed`](crate::Error::Closed).
+    ///
+    /// # Example
+    /// See [`Transaction`].
+    pub async fn begin(&self) -> Result<Transaction> {
+        let connection = pool::acquire(self.pool()).await?;
+        let begun = sqlx::Transaction::begin(connection, None).await?;
+        let notifier = self.0.notifier.clone();
+        Ok(Transaction::new(begun, notifier, self.payload_limit()))
+    }
+
+    /// Wakes the consumers of a queue, in this process and in others: after the commit of a transaction that isn't this
+    /// store's, such as one of another driver. Otherwise they find its messages at their next poll.
+    ///
+    /// It returns at once; the NOTIFY for other processes is sent in the background.
+    ///
+    /// # Errors
+    /// [`Error::InvalidQueueName`](crate::Error::InvalidQueueName).
+    pub fn wake(&self, queue: impl IntoQueue) -> Result<()> {
+        self.0.notifier.wake(&queue.into_name()?);
+        Ok(())
     }
 
     /// A queue, created if there is none of that name.

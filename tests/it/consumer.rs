@@ -969,3 +969,60 @@ async fn a_loop_goes_on_through_restarts_of_the_server() -> TestResult {
     store.pool().close().await;
     Ok(())
 }
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_a_stores_transaction_has_sent_is_handled_as_soon_as_it_is_committed(
+    pool: PgPool,
+) -> TestResult {
+    const NEVER: Duration = Duration::from_secs(3_600);
+    let store = with_queues(pool.clone(), &["tasks", "others"]).await?;
+    let elsewhere = connect(&pool).await?;
+    // One of the sender's own store, and one that only NOTIFY reaches. Neither would look again by itself.
+    let own = consumer().poll_interval(NEVER).create(&store).await?;
+    let other = pgqrs::consumer("elsewhere", 0, "others").poll_interval(NEVER);
+    let other = other.create(&elsewhere).await?;
+    let (seen, seen_elsewhere) = (Seen::default(), Seen::default());
+    let running = [
+        start(own, seen.handler()),
+        start(other, seen_elsewhere.handler()),
+    ];
+    until("it listens", async || {
+        let listening = "select count(*) from pg_stat_activity
+             where datname = current_database() and query like 'LISTEN%'";
+        let listening: i64 = sqlx::query_scalar(listening)
+            .fetch_one(&pool)
+            .await
+            .expect("counted");
+        listening == 2
+    })
+    .await;
+    for queue in ["tasks", "others"] {
+        let mut tx = store.begin().await?;
+        sqlx::query("select 1").execute(&mut **tx).await?;
+        let enqueue = pgqrs::enqueue().message(&queue).to(queue);
+        enqueue.execute(&mut tx).await?;
+        tx.commit().await?;
+    }
+    // And one in a transaction of the pool's, whose commit the store doesn't see.
+    let mut tx = pool.begin().await?;
+    let enqueue = pgqrs::enqueue().message(&"foreign").to("others");
+    enqueue.execute(&mut tx).await?;
+    tx.commit().await?;
+    store.wake("others")?;
+    until("all are handled", async || {
+        seen.times().len() == 1 && seen_elsewhere.times().len() == 2
+    })
+    .await;
+    let mut tx = store.begin().await?;
+    pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .execute(&mut tx)
+        .await?;
+    tx.rollback().await?;
+    for running in running {
+        running.stop().await?;
+    }
+    assert_eq!(count(&pool).await?, 0);
+    Ok(())
+}

@@ -340,6 +340,7 @@ impl World {
     }
 
     pub(crate) fn cancel(&mut self, queue: &str, id: MessageId) -> Told<bool> {
+        self.queue(queue)?;
         let free = self.is_free(queue, id);
         if let Some(queue) = self.queues.get_mut(queue)
             && free
@@ -357,6 +358,7 @@ impl World {
         id: MessageId,
         wait: Wait,
     ) -> Told<bool> {
+        self.queue(queue)?;
         let free = self.is_free(queue, id);
         if let Some(queue) = self.queues.get_mut(queue)
             && let Some(entry) = queue.messages.get_mut(&id)
@@ -565,11 +567,9 @@ impl World {
         ))
     }
 
-    /// What administration lists of a queue. One that doesn't exist has nothing.
+    /// What administration lists of a queue.
     pub(crate) fn list(&self, queue: &str) -> Told<Vec<String>> {
-        let Some(queue) = self.queues.get(queue) else {
-            return Ok(Vec::new());
-        };
+        let queue = self.queues.get(queue).ok_or("QueueNotFound")?;
         let messages = queue.messages.iter().map(|(id, entry)| {
             let (attempt, held, payload) = (entry.attempt, entry.is_held(), entry.payload);
             format!("message {id} {attempt} {held} {payload}")

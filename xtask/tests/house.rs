@@ -22,7 +22,7 @@ const LAYERS: [&[&str]; 6] = [
     ],
     &["postgres"],
     &["pool", "send"],
-    &["store", "connect", "executor"],
+    &["store", "connect", "executor", "transaction"],
     &["worker", "enqueue", "import", "dequeue", "delivery"],
     &["producer", "consumer", "consume", "run", "handler", "admin"],
 ];

@@ -7,7 +7,6 @@ text where a number belongs, is a ``TypeError`` or a ``ValueError`` that names t
 
 from __future__ import annotations
 
-import datetime
 from typing import Any, ClassVar
 
 __all__ = [
@@ -155,10 +154,10 @@ class WorkerExistsError(Error):
     """Its port."""
     queue: str
     """Its queue."""
-    last_heartbeat: datetime.timedelta
-    """How long ago its last heartbeat was, by the database's clock."""
-    crashed_after: datetime.timedelta
-    """How long without a heartbeat it counts as crashed, and its identity is free."""
+    last_heartbeat: float
+    """How long ago its last heartbeat was, in seconds, by the database's clock."""
+    crashed_after: float
+    """How long without a heartbeat it counts as crashed, in seconds, and its identity is free."""
 
 
 class WorkerNotFoundError(Error):

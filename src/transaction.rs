@@ -1,0 +1,120 @@
+//! A transaction of the application's own that wakes consumers when it is committed.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use sqlx::Postgres;
+
+use crate::{error::Result, pool::Notifier, queue::QueueName};
+
+/// A transaction on a [`Store`](crate::Store); made by [`Store::begin`](crate::Store::begin).
+///
+/// It is sqlx's own transaction, so that everything works on it that works on one. In addition, its
+/// [`commit`](Self::commit) wakes the consumers of the queues that it has sent to: without that they find the messages at
+/// their next poll.
+///
+/// Dropped without a commit, it is rolled back.
+///
+/// # Example
+/// ```no_run
+/// # async fn example(store: pgqrs::Store) -> Result<(), Box<dyn std::error::Error>> {
+/// # let order = 7;
+/// let mut tx = store.begin().await?;
+/// sqlx::query("update orders set state = 'paid' where id = $1").bind(order).execute(&mut **tx).await?;
+/// pgqrs::enqueue().message(&order).to("receipts").execute(&mut tx).await?;
+/// tx.commit().await?; // both, or neither; and whoever waits for receipts starts at once
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a transaction that is not committed is rolled back: call `.commit().await`"]
+pub struct Transaction {
+    inner: sqlx::Transaction<'static, Postgres>,
+    notifier: Notifier,
+    payload_limit: usize,
+    sent_to: SentTo,
+}
+
+/// The queues that a transaction has sent ready messages to.
+#[derive(Debug, Clone, Default)]
+pub struct SentTo(Arc<Mutex<HashSet<QueueName>>>);
+
+impl SentTo {
+    pub(crate) fn add(&self, queue: QueueName) {
+        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.insert(queue);
+    }
+
+    fn take(&self) -> HashSet<QueueName> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Transaction {
+    pub(crate) fn new(
+        inner: sqlx::Transaction<'static, Postgres>,
+        notifier: Notifier,
+        payload_limit: usize,
+    ) -> Self {
+        Self {
+            inner,
+            notifier,
+            payload_limit,
+            sent_to: SentTo::default(),
+        }
+    }
+
+    pub(crate) fn sent_to(&self) -> SentTo {
+        self.sent_to.clone()
+    }
+
+    pub(crate) fn payload_limit(&self) -> usize {
+        self.payload_limit
+    }
+
+    /// Commits, and wakes consumers: those of this process directly, others by NOTIFY, which is sent after the commit.
+    ///
+    /// # Errors
+    /// [`Error::ConnectionLost`](crate::Error::ConnectionLost) if the connection broke: then the transaction was committed,
+    /// or it was not. [`Error::Database`](crate::Error::Database), such as for a deferred constraint.
+    pub async fn commit(self) -> Result<()> {
+        self.inner.commit().await?;
+        for queue in self.sent_to.take() {
+            self.notifier.wake(&queue);
+        }
+        Ok(())
+    }
+
+    /// Undoes all of it.
+    ///
+    /// # Errors
+    /// [`Error::ConnectionLost`](crate::Error::ConnectionLost); it is undone all the same.
+    pub async fn rollback(self) -> Result<()> {
+        Ok(self.inner.rollback().await?)
+    }
+}
+
+impl Deref for Transaction {
+    type Target = sqlx::Transaction<'static, Postgres>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.inner
+    }
+}
+
+impl DerefMut for Transaction {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.inner
+    }
+}
+
+impl fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction")
+            .field("sent_to", &self.sent_to)
+            .finish_non_exhaustive()
+    }
+}
