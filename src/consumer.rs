@@ -89,6 +89,9 @@ impl<C> ConsumerBuilder<C> {
 
     /// How long a message stays away from others if this consumer crashes, from a millisecond to a day; 30
     /// seconds unless told. While its handler runs, the lease is extended every third of this.
+    ///
+    /// Over a link on which a single message takes longer than a third of this to arrive, messages stay away for up to three
+    /// times as long as that takes.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.options.lease = lease;
         self

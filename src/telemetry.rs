@@ -9,6 +9,7 @@ use tracing::{Span, field::Empty};
 use crate::{
     error::Error,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
+    message::MessageId,
     queue::QueueName,
 };
 
@@ -130,6 +131,11 @@ pub(crate) fn loop_failed(what: &'static str, error: &Error) {
 /// The server refuses to settle one message, which is delivered again when its lease runs out.
 pub(crate) fn settlement_refused(message: Option<i64>, error: &Error) {
     tracing::error!(messaging.message.id = message, error = %error, "error.type" = error.kind(), "a message can't be settled: the server refuses it");
+}
+
+/// The server refuses to extend the lease of one message. Unless it is settled before, it is delivered again.
+pub(crate) fn extension_refused(message: MessageId, error: &Error) {
+    tracing::error!(messaging.message.id = message.get(), error = %error, "error.type" = error.kind(), "a lease can't be extended: the server refuses it");
 }
 
 /// Handlers that each use a connection of the store would use up its pool.

@@ -63,7 +63,7 @@ impl Load {
         let room_bytes = self.max_bytes.saturating_sub(held_bytes);
         let share_bytes = self.max_bytes / MAX_CONCURRENT_CLAIMS;
         // A claim takes one message whatever its size, so it waits until there is some room. Unless nothing is held.
-        if held_bytes > 0 && room_bytes < share_bytes / 2 {
+        if held_bytes > 0 && (room_bytes == 0 || room_bytes < share_bytes / 2) {
             return None;
         }
         Some(Request {
@@ -217,6 +217,14 @@ mod tests {
             ..IDLE
         };
         assert!(tiny.next_claim().is_some());
+        let tiny_and_full = Load {
+            held: Request {
+                messages: 1,
+                bytes: 1,
+            },
+            ..tiny
+        };
+        assert_eq!(tiny_and_full.next_claim(), None);
         let half = Load {
             held: Request {
                 messages: 2,

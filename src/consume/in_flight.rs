@@ -37,6 +37,8 @@ struct State {
     /// runs, and the verdict of the first must not be taken for that of the second.
     running: Slab<Running>,
     finished: Vec<Finished>,
+    /// Whose handlers were aborted.
+    aborted: Vec<Arc<Lease>>,
     /// Bytes of payload that are ready, expired or running.
     bytes: usize,
     /// The loop wants to know of what has finished when fewer are ready than this.
@@ -54,6 +56,13 @@ struct Running {
     lease: Arc<Lease>,
     attempt: u32,
     bytes: usize,
+}
+
+/// Deliveries whose handlers were aborted.
+pub(super) struct Aborted {
+    pub(super) held: Vec<Receipt>,
+    /// Those that a handler had settled by itself, in a transaction that may have been rolled back.
+    pub(super) settled: Vec<Receipt>,
 }
 
 /// A delivery that a handler has finished.
@@ -86,10 +95,16 @@ impl InFlight {
 
     /// Adds what was claimed.
     pub(super) fn add(&self, messages: Vec<Message>, until: Instant) {
+        let is_expired = until <= Instant::now();
         let mut state = self.lock();
         for message in messages {
             state.bytes += message.payload.len();
-            state.ready.push_back(Ready { message, until });
+            let ready = Ready { message, until };
+            if is_expired {
+                state.expired.push(ready);
+            } else {
+                state.ready.push_back(ready);
+            }
         }
     }
 
@@ -117,7 +132,7 @@ impl InFlight {
                 lease,
                 guard: Guard {
                     in_flight: Arc::clone(self),
-                    key,
+                    key: Some(key),
                 },
             });
         }
@@ -143,6 +158,15 @@ impl InFlight {
         }
     }
 
+    fn abort(&self, key: usize) {
+        let mut state = self.lock();
+        if let Some(Running { lease, bytes, .. }) = state.running.try_remove(key) {
+            state.bytes = state.bytes.saturating_sub(bytes);
+            state.aborted.push(lease);
+        }
+        self.changed.notify_one();
+    }
+
     pub(super) fn take_finished(&self) -> Vec<Finished> {
         mem::take(&mut self.lock().finished)
     }
@@ -160,14 +184,16 @@ impl InFlight {
     }
 
     /// Removes what handlers had begun that were aborted.
-    pub(super) fn take_aborted(&self) -> Vec<Receipt> {
-        let mut state = self.lock();
-        let aborted: Vec<_> = state.running.drain().collect();
-        for running in &aborted {
-            state.bytes = state.bytes.saturating_sub(running.bytes);
+    pub(super) fn take_aborted(&self) -> Aborted {
+        let aborted = mem::take(&mut self.lock().aborted);
+        let (settled, held): (Vec<_>, Vec<_>) =
+            aborted.iter().partition(|lease| lease.is_settled());
+        let receipts =
+            |leases: Vec<&Arc<Lease>>| leases.iter().map(|lease| lease.receipt()).collect();
+        Aborted {
+            held: receipts(held),
+            settled: receipts(settled),
         }
-        let held = aborted.iter().filter(|running| !running.lease.is_settled());
-        held.map(|running| running.lease.receipt()).collect()
     }
 
     /// What is ready or running.
@@ -183,8 +209,10 @@ impl InFlight {
         self.lock().ready.len()
     }
 
-    pub(super) fn running(&self) -> usize {
-        self.lock().running.len()
+    /// How many deliveries handlers have been given whose end the loop doesn't know of.
+    pub(super) fn begun(&self) -> usize {
+        let state = self.lock();
+        state.running.len() + state.finished.len() + state.aborted.len()
     }
 
     pub(super) fn has_expired(&self) -> bool {
@@ -197,6 +225,7 @@ impl InFlight {
             && state.expired.is_empty()
             && state.running.is_empty()
             && state.finished.is_empty()
+            && state.aborted.is_empty()
     }
 
     /// Whether the loop is to hear of what has finished: when fewer are ready than this.
@@ -283,22 +312,29 @@ impl Taken {
         Some((self.message.take()?, Arc::clone(&self.lease)))
     }
 
-    pub(super) fn finish(self, verdict: Verdict) {
-        self.guard.in_flight.finish(self.guard.key, verdict);
+    pub(super) fn finish(mut self, verdict: Verdict) {
+        if let Some(key) = self.guard.key.take() {
+            self.guard.in_flight.finish(key, verdict);
+        }
     }
 }
 
 struct Guard {
     in_flight: Arc<InFlight>,
-    key: usize,
+    /// None once it has finished.
+    key: Option<usize>,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Not so for a handler that was aborted: the loop releases its message.
+        let Some(key) = self.key.take() else {
+            return;
+        };
         if thread::panicking() {
             let panicked = "the handler panicked when it was dropped".to_owned();
-            self.in_flight.finish(self.key, Verdict::Failed(panicked));
+            self.in_flight.finish(key, Verdict::Failed(panicked));
+        } else {
+            self.in_flight.abort(key);
         }
     }
 }

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::watch,
-    task::{JoinError, JoinSet},
+    task::{JoinError, JoinSet, coop::consume_budget, yield_now},
     time::{Instant, sleep_until},
 };
 use tracing::Instrument;
@@ -21,7 +21,7 @@ use tracing::Instrument;
 use super::{
     Options,
     claims::{AdaptiveLimit, Load, MAX_CONCURRENT_CLAIMS, Pace, Request},
-    in_flight::{Finished, InFlight},
+    in_flight::{Aborted, Finished, InFlight},
     settle::{self, Unsettled, settle},
 };
 use crate::{
@@ -112,9 +112,10 @@ where
         requested: Request::default(),
         claim_limit: AdaptiveLimit::new(MAX_CLAIM),
         claim_timeout: claim_timeout(options.lease),
+        claim_lease: options.lease,
         claim_at: Instant::now(),
         unsettled: Unsettled::new(),
-        settling: 0,
+        unsettled_since: None,
         settle_at: Instant::now(),
         extend_limit: AdaptiveLimit::new(MAX_EXTENSION),
         is_extending: false,
@@ -141,6 +142,10 @@ const MIN_CLAIM_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_CLAIM_TIMEOUT: Duration = Duration::from_secs(120);
 /// While messages are claimed, acks wait until they are this many: the claim's end is a good time too.
 const MIN_ACKS: usize = 64;
+/// But not for longer than this, if the claim takes its time.
+const MAX_ACK_WAIT: Duration = Duration::from_millis(50);
+/// A handler that never waits lets other tasks have its thread after this time.
+const MAX_TURN: Duration = Duration::from_millis(10);
 /// Settlements that may be outstanding without holding up claims.
 const SETTLED_SOON: usize = 1_000;
 /// The last part of the shutdown deadline, after handlers were aborted: for outstanding settlements and releases.
@@ -170,11 +175,14 @@ struct RunLoop<F> {
     requested: Request,
     claim_limit: AdaptiveLimit,
     claim_timeout: Duration,
+    /// The lease of the next claim: longer than the usual one over a link on which a single message takes long to arrive,
+    /// which would otherwise always arrive too late.
+    claim_lease: Duration,
     /// When to claim next, unless woken before.
     claim_at: Instant,
     unsettled: Unsettled,
-    /// Settlements under way.
-    settling: usize,
+    /// When the first of those came that wait for a batch.
+    unsettled_since: Option<Instant>,
     settle_at: Instant,
     extend_limit: AdaptiveLimit,
     is_extending: bool,
@@ -203,8 +211,9 @@ enum Query {
     Claim {
         result: Result<Received>,
         requested: Request,
+        lease: Duration,
     },
-    Settle(settle::Outcome, usize),
+    Settle(settle::Outcome),
     Extend(Extension),
 }
 
@@ -256,9 +265,8 @@ impl<F> RunLoop<F> {
             }
             while self.handlers.try_join_next().is_some() {}
         }
-        let unsettled = self.unsettled.abandon();
-        self.report.add(unsettled);
-        self.report.unknown += (self.settling + self.in_flight.running()) as u64;
+        self.report.add(self.unsettled.abandon());
+        self.report.unknown += self.in_flight.begun() as u64;
         let deadline = self.ending.map_or_else(Instant::now, |end| end.deadline);
         let outcome = match self.fatal {
             Some(error) => Err(error),
@@ -304,7 +312,7 @@ impl<F> RunLoop<F> {
     }
 
     fn fail(&mut self, error: Error) {
-        self.fatal = Some(error);
+        self.fatal.get_or_insert(error);
         self.end();
     }
 
@@ -315,13 +323,15 @@ impl<F> RunLoop<F> {
         for delivery in finished {
             self.on_finished(delivery);
         }
-        if let Some(ending) = &self.ending {
+        if self.ending.is_some() {
             self.unsettled
                 .release_untouched(self.in_flight.take_untouched());
-            if ending.is_aborted && self.handlers.is_empty() {
-                self.unsettled
-                    .release_unfinished(self.in_flight.take_aborted());
-            }
+            let Aborted { held, settled } = self.in_flight.take_aborted();
+            self.unsettled.release_unfinished(held);
+            self.unsettled.release_if_unsettled(settled);
+        }
+        if self.unsettled.has_waiting() {
+            self.unsettled_since.get_or_insert_with(Instant::now);
         }
     }
 
@@ -371,6 +381,7 @@ impl<F> RunLoop<F> {
             let (store, queue) = (self.store.clone(), self.queue.clone());
             let (retry, limit) = (self.options.retry, self.options.handler_timeout);
             self.handlers.spawn(async move {
+                let mut turn = Instant::now();
                 while let Some(mut taken) = in_flight.take() {
                     let Some((message, lease)) = taken.message() else {
                         return;
@@ -389,7 +400,12 @@ impl<F> RunLoop<F> {
                     }
                     taken.finish(verdict);
                     // A handler that never waits must not keep its thread from all other tasks.
-                    tokio::task::coop::consume_budget().await;
+                    if turn.elapsed() < MAX_TURN {
+                        consume_budget().await;
+                    } else {
+                        yield_now().await;
+                        turn = Instant::now();
+                    }
                 }
             });
         }
@@ -407,14 +423,12 @@ impl<F> RunLoop<F> {
 
     fn start_queries(&mut self) {
         let now = Instant::now();
-        while self.ending.is_none()
-            && self.claim_at <= now
-            && let Some(request) = self.load().next_claim()
+        while self.claim_at <= now
+            && let Some(request) = self.next_claim()
         {
             self.start_claim(request);
         }
-        let can_wait = self.claims > 0 && self.unsettled.can_wait(MIN_ACKS);
-        if self.settling == 0 && !can_wait && self.settle_at <= now {
+        if self.next_settling().is_some_and(|at| at <= now) {
             self.start_settling();
         }
         let must_extend =
@@ -437,8 +451,29 @@ impl<F> RunLoop<F> {
         (self.options.lease / 3).clamp(Duration::from_secs(1), Duration::from_secs(10))
     }
 
+    /// What to claim at `claim_at`.
+    fn next_claim(&self) -> Option<Request> {
+        // What arrived too late is to be extended first: the claim could take it away from this very consumer.
+        if self.ending.is_some() || self.in_flight.has_expired() {
+            return None;
+        }
+        self.load().next_claim()
+    }
+
+    /// When to settle next; `None` while a batch is under way, or there is none.
+    fn next_settling(&self) -> Option<Instant> {
+        if self.unsettled.is_settling() || !self.unsettled.has_waiting() {
+            return None;
+        }
+        let can_wait = self.claims > 0 && self.unsettled.can_wait(MIN_ACKS);
+        let waited = self.unsettled_since.filter(|_| can_wait);
+        Some(waited.map_or(self.settle_at, |since| {
+            self.settle_at.max(since + MAX_ACK_WAIT)
+        }))
+    }
+
     fn load(&self) -> Load {
-        let unsettled = self.unsettled.len() + self.settling;
+        let unsettled = self.unsettled.len();
         Load {
             concurrency: self.options.concurrency,
             prefetch: self.options.prefetch,
@@ -460,19 +495,20 @@ impl<F> RunLoop<F> {
         self.claims += 1;
         self.requested.messages += requested.messages;
         self.requested.bytes += requested.bytes;
-        let store = self.store.clone();
+        let (store, lease) = (self.store.clone(), self.claim_lease);
         let request = ClaimRequest {
             queue: self.queue.clone(),
             consumer: Some(self.worker),
             limit: u32::try_from(requested.messages).unwrap_or(u32::MAX),
             max_bytes: requested.bytes,
-            lease: self.options.lease,
+            lease,
             timeout: self.claim_timeout,
         };
         self.queries.spawn(async move {
             Query::Claim {
                 result: claim_once(&store, &request).await,
                 requested,
+                lease,
             }
         });
     }
@@ -481,19 +517,18 @@ impl<F> RunLoop<F> {
         let Some(batch) = self.unsettled.next_batch() else {
             return;
         };
-        self.settling = batch.len();
+        self.unsettled_since = None;
         let (store, timeout) = (self.store.clone(), self.statement_timeout());
         self.queries.spawn(async move {
             let span = telemetry::settle("settle", None);
-            let size = batch.len();
-            telemetry::batch(&span, size);
+            telemetry::batch(&span, batch.len());
             let outcome = settle(&store, batch, timeout)
                 .instrument(span.clone())
                 .await;
             if let Some((_, error)) = &outcome.failed {
                 telemetry::failed(&span, error);
             }
-            Query::Settle(outcome, size)
+            Query::Settle(outcome)
         });
     }
 
@@ -514,7 +549,11 @@ impl<F> RunLoop<F> {
 
     fn on_query_done(&mut self, query: Result<Query, JoinError>) {
         match query {
-            Ok(Query::Claim { result, requested }) => {
+            Ok(Query::Claim {
+                result,
+                requested,
+                lease,
+            }) => {
                 self.claims = self.claims.saturating_sub(1);
                 let before = self.requested;
                 self.requested = Request {
@@ -522,21 +561,24 @@ impl<F> RunLoop<F> {
                     bytes: before.bytes.saturating_sub(requested.bytes),
                 };
                 match result {
-                    Ok(received) => self.on_claimed(received, requested),
+                    Ok(received) => self.on_claimed(received, requested, lease),
                     Err(error) => self.on_claim_failed(error, requested),
                 }
             }
-            Ok(Query::Settle(outcome, size)) => {
-                self.settling = 0;
+            Ok(Query::Settle(outcome)) => {
                 self.report.add(outcome.report);
                 match outcome.failed {
                     Some((rest, error)) => {
                         telemetry::loop_failed("settle", &error);
                         self.unsettled.failed(rest, &error);
                         self.settle_at = self.back_off();
+                        if is_final(&error) {
+                            self.report.add(self.unsettled.abandon());
+                            self.fail(error);
+                        }
                     }
                     None => {
-                        self.unsettled.settled(size);
+                        self.unsettled.settled();
                         self.backoff = MIN_BACKOFF;
                     }
                 }
@@ -548,23 +590,29 @@ impl<F> RunLoop<F> {
             // A query's task neither panics nor is aborted; and if it did, its leases run out.
             Err(_) => {
                 (self.claims, self.requested) = (0, Request::default());
-                (self.settling, self.is_extending) = (0, false);
+                self.report.add(self.unsettled.abandon());
+                self.is_extending = false;
             }
         }
     }
 
-    fn on_claimed(&mut self, received: Received, requested: Request) {
+    fn on_claimed(&mut self, received: Received, requested: Request, lease: Duration) {
         let Received { claimed, sent } = received;
         self.backoff = MIN_BACKOFF;
         self.claim_timeout = claim_timeout(self.options.lease);
         let now = Instant::now();
         let count = claimed.messages.len();
-        if now - sent > self.options.lease / 3 {
+        let took = now - sent;
+        if count > 0 && took > self.options.lease / 3 {
             // What is left of these leases is little, and of the next ones' would be too.
             self.claim_limit.failed(count);
             self.extend_at = now;
-        } else {
+            if count == 1 {
+                self.claim_lease = self.claim_lease.max(took * 3);
+            }
+        } else if count > 0 {
             self.claim_limit.passed(count);
+            self.claim_lease = self.options.lease.max(self.claim_lease / 2);
         }
         // A claim that found less than there was room for has found all.
         let is_all = !claimed.full && count < requested.messages;
@@ -572,8 +620,7 @@ impl<F> RunLoop<F> {
         if is_all && self.claim_at <= sent {
             self.claim_at = now + self.options.poll_interval;
         }
-        self.in_flight
-            .add(claimed.messages, sent + self.options.lease);
+        self.in_flight.add(claimed.messages, sent + lease);
     }
 
     fn on_claim_failed(&mut self, error: Error, requested: Request) {
@@ -584,10 +631,7 @@ impl<F> RunLoop<F> {
             Error::WorkerSuspended { .. } => {
                 self.claim_at = Instant::now() + self.options.poll_interval
             }
-            Error::NotInstalled
-            | Error::SchemaOutdated
-            | Error::QueueNotFound { .. }
-            | Error::Closed => self.fail(error),
+            error if is_final(&error) => self.fail(error),
             error => {
                 if matches!(error, Error::ConnectionLost(_)) {
                     // Perhaps its answer is too large for the link.
@@ -643,17 +687,30 @@ impl<F> RunLoop<F> {
             } else {
                 ending.abort_at
             });
-        } else if self.load().next_claim().is_some() {
+        } else if self.next_claim().is_some() {
             next = next.min(self.claim_at);
         }
-        if self.settling == 0 && !self.unsettled.is_empty() && self.claims == 0 {
-            next = next.min(self.settle_at);
+        if let Some(at) = self.next_settling() {
+            next = next.min(at);
+        }
+        // While claims are under way, few of those that finish are reported.
+        if self.claims > 0 && !self.in_flight.is_empty() {
+            next = next.min(Instant::now() + MAX_ACK_WAIT);
         }
         next
     }
 }
 
-/// Extends leases, in as many statements as it takes.
+/// What waiting doesn't mend.
+fn is_final(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::NotInstalled | Error::SchemaOutdated | Error::QueueNotFound { .. } | Error::Closed
+    )
+}
+
+/// Extends leases, in as many statements as it takes. If the server refuses one for a reason that may be about one message,
+/// the others are extended without it.
 async fn extend(
     store: &Store,
     receipts: &[Receipt],
@@ -667,7 +724,8 @@ async fn extend(
         sent: Instant::now(),
         failed: None,
     };
-    for batch in receipts.chunks(limit.max(1)) {
+    let mut batches: Vec<_> = receipts.chunks(limit.max(1)).rev().collect();
+    while let Some(batch) = batches.pop() {
         let extended = async {
             let mut connection = store.reserved().await?;
             connection
@@ -682,6 +740,16 @@ async fn extend(
                 extension.extended.extend(extended);
                 extension.asked.extend(batch);
             }
+            Err(error) if error.may_concern_one_message() => match batch {
+                [receipt] => {
+                    telemetry::extension_refused(receipt.id, &error);
+                    extension.asked.push(*receipt);
+                }
+                _ => {
+                    let (first, second) = batch.split_at(batch.len() / 2);
+                    batches.extend([second, first]);
+                }
+            },
             Err(error) => {
                 extension.failed = Some((error, batch.len()));
                 break;

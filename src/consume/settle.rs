@@ -21,10 +21,19 @@ pub(super) struct Unsettled {
     fresh: Lane,
     /// What was sent, and its answer got lost: it may be settled already.
     uncertain: Lane,
+    /// The batch under way.
+    sent: Option<Sent>,
     limit: AdaptiveLimit,
     /// Whether the last batch came from the uncertain ones: both get their turn.
     last_was_uncertain: bool,
     failing: bool,
+}
+
+/// What is known of a batch while it is under way.
+struct Sent {
+    receipts: Vec<Receipt>,
+    /// How many of them a handler has had.
+    handled: usize,
 }
 
 /// Settlements by their kind.
@@ -62,6 +71,7 @@ impl Unsettled {
         Self {
             fresh: Lane::default(),
             uncertain: Lane::default(),
+            sent: None,
             limit: AdaptiveLimit::new(MAX_BATCH),
             last_was_uncertain: false,
             failing: false,
@@ -88,12 +98,30 @@ impl Unsettled {
         self.fresh.unfinished.extend(receipts);
     }
 
+    /// The handlers of these were aborted after they had settled them by themselves, in transactions that may have been
+    /// rolled back.
+    pub(super) fn release_if_unsettled(&mut self, receipts: Vec<Receipt>) {
+        self.uncertain.unfinished.extend(receipts);
+    }
+
+    /// All that isn't settled, with the batch under way.
     pub(super) fn len(&self) -> usize {
-        self.fresh.len() + self.uncertain.len()
+        let sent = self.sent.as_ref().map_or(0, |sent| sent.receipts.len());
+        self.fresh.len() + self.uncertain.len() + sent
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether there is something for another batch.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.fresh.is_empty() || !self.uncertain.is_empty()
+    }
+
+    /// Whether a batch is under way.
+    pub(super) fn is_settling(&self) -> bool {
+        self.sent.is_some()
     }
 
     /// Whether the last batch failed.
@@ -110,6 +138,7 @@ impl Unsettled {
     pub(super) fn receipts(&self) -> Vec<Receipt> {
         let mut receipts = self.fresh.receipts();
         receipts.extend(self.uncertain.receipts());
+        receipts.extend(self.sent.iter().flat_map(|sent| &sent.receipts));
         receipts
     }
 
@@ -123,19 +152,26 @@ impl Unsettled {
         };
         let settlements = lane.next_batch(self.limit.get())?;
         self.last_was_uncertain = is_uncertain;
-        Some(Batch {
+        let batch = Batch {
             settlements,
             is_uncertain,
-        })
+        };
+        self.sent = Some(Sent {
+            receipts: batch.receipts(),
+            handled: batch.handled(),
+        });
+        Some(batch)
     }
 
-    pub(super) fn settled(&mut self, size: usize) {
+    pub(super) fn settled(&mut self) {
+        let size = self.sent.take().map_or(0, |sent| sent.receipts.len());
         self.limit.passed(size);
         self.failing = false;
     }
 
     /// Puts what a failure has left back, behind the others. Smaller batches follow if the size may have been the reason.
     pub(super) fn failed(&mut self, rest: Batch, error: &Error) {
+        self.sent = None;
         self.failing = true;
         let is_uncertain = rest.is_uncertain || matches!(error, Error::ConnectionLost(_));
         if matches!(error, Error::ConnectionLost(_) | Error::Database(_)) {
@@ -149,10 +185,11 @@ impl Unsettled {
         lane.put_back(rest.settlements);
     }
 
-    /// What can't be settled any more, since time is over. Its leases run out.
+    /// What can't be settled any more, as when time is over. Its leases run out.
     pub(super) fn abandon(&mut self) -> Report {
         let handled = |lane: &Lane| lane.len() - lane.untouched.len();
-        let unknown = handled(&self.fresh) + handled(&self.uncertain);
+        let sent = self.sent.take().map_or(0, |sent| sent.handled);
+        let unknown = handled(&self.fresh) + handled(&self.uncertain) + sent;
         (self.fresh, self.uncertain) = (Lane::default(), Lane::default());
         Report {
             unknown: unknown as u64,
@@ -250,8 +287,17 @@ impl Batch {
         }
     }
 
+    fn receipts(&self) -> Vec<Receipt> {
+        match &self.settlements {
+            Settlements::Ack(receipts)
+            | Settlements::Archive(receipts)
+            | Settlements::Release { receipts, .. } => receipts.clone(),
+            Settlements::Fail(failures) => failures.iter().map(|failure| failure.receipt).collect(),
+        }
+    }
+
     /// How many of them a handler has had.
-    pub(super) fn handled(&self) -> usize {
+    fn handled(&self) -> usize {
         match &self.settlements {
             Settlements::Release {
                 untouched: true, ..
@@ -322,8 +368,7 @@ pub(super) async fn settle(store: &Store, batch: Batch, timeout: Duration) -> Ou
             }
             Err(error) => error,
         };
-        let is_refusal = matches!(error, Error::Database(_)) && !error.is_retryable();
-        if !is_refusal {
+        if !error.may_concern_one_message() {
             while let Some(other) = batches.pop() {
                 batch.append(other);
             }

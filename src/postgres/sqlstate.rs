@@ -152,6 +152,12 @@ impl Error {
             .is_some_and(|code| is(&code))
     }
 
+    /// Whether a statement on many messages was refused for a reason that may be about one of them, and doesn't pass by
+    /// itself: then the others get on without it.
+    pub(crate) fn may_concern_one_message(&self) -> bool {
+        !self.concerns_every_message() && !self.is_retryable()
+    }
+
     /// Whether a statement was refused for a reason that all of its rows have in common. What a trigger or a constraint
     /// says, in whichever code, may concern one row only.
     pub(crate) fn concerns_every_message(&self) -> bool {
