@@ -4,6 +4,7 @@
 //! `cargo xtask test` starts the server. To use another one, set `DATABASE_URL` to a superuser's.
 
 mod admin;
+mod adversary;
 mod clock;
 mod consumer;
 mod delivery;

@@ -1,0 +1,4 @@
+//! Hostile conditions, on a real PostgreSQL.
+
+mod pace;
+mod settling;

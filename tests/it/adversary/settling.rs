@@ -1,0 +1,656 @@
+//! Settling goes on, whatever holds up or refuses some of it; and the report adds up.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, Utc};
+use pgqrs::{
+    ConnectOptions, Delivery, Error, Outcome, Page, QueueOptions, Report, RetryPolicy, Store,
+};
+use serde_json::{Value, json};
+use sqlx::{PgPool, Postgres, Transaction};
+use tokio::{
+    runtime::Builder,
+    time::{sleep_until, timeout},
+};
+
+use crate::support::{
+    TestResult, blocked_backend, claim, connect,
+    consumers::{Seen, consumer, drained, gate, pass, start},
+    count,
+    link::{Link, Quality},
+    newcomer, places, send, until, until_within, url, with_queues,
+};
+
+/// Nothing that a test waits for takes nearly as long.
+const BOUND: Duration = Duration::from_secs(60);
+
+fn deliveries(report: &Report) -> u64 {
+    report.done
+        + report.archived
+        + report.retried
+        + report.dead
+        + report.released
+        + report.lost
+        + report.unknown
+}
+
+fn is(delivery: &Delivery<Value>, word: &str) -> bool {
+    delivery.raw_payload() == json!(word).to_string()
+}
+
+/// Many words, with a special one in the middle.
+fn many_and(word: &str, many: usize) -> Vec<String> {
+    let mut words = vec!["fine".to_owned(); many];
+    words[many / 2] = word.to_owned();
+    words
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_wait_without_end_is_the_longest_one_and_holds_up_no_other(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    send(&store, &many_and("never again", 100)).await?;
+    let running = start(
+        consumer().create(&store).await?,
+        async |delivery: Delivery<Value>| match is(&delivery, "never again") {
+            true => Outcome::RetryIn(Duration::MAX),
+            false => Outcome::Done,
+        },
+    );
+    until("all others are settled", async || {
+        let left = pgqrs::admin(&store).queue_stats("tasks").await;
+        let left = left.expect("counted");
+        (left.ready, left.leased, left.delayed) == (0, 0, 1)
+    })
+    .await;
+    let report = running.stop().await?;
+    assert_eq!((report.done, report.retried), (99, 1));
+    assert_eq!(deliveries(&report), 100);
+    let waits: bool = sqlx::query_scalar(
+        "select visible_at > now() + interval '100000 years' from pgqrs.messages",
+    )
+    .fetch_one(&pool)
+    .await?;
+    assert!(waits);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_text_that_the_databases_encoding_lacks_is_kept_without_those_characters(
+    pool: PgPool,
+) -> TestResult {
+    let name: String = sqlx::query_scalar("select 'latin1_' || md5(current_database())")
+        .fetch_one(&pool)
+        .await?;
+    let drop = format!("drop database if exists \"{name}\" with (force)");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(drop.clone()))
+        .execute(&pool)
+        .await?;
+    let create = format!(
+        "create database \"{name}\" template template0 encoding 'LATIN1' lc_collate 'C' lc_ctype 'C'"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(create))
+        .execute(&pool)
+        .await?;
+    let mut there: url::Url = url(&pool).parse()?;
+    there.set_path(&name);
+    let options = ConnectOptions::builder().url(there).install(true);
+    let store = pgqrs::connect_with(options.build()).await?;
+    store.queue("tasks").await?;
+    let mut words = many_and("error", 100);
+    words[20] = "dead letter".to_owned();
+    words[80] = "accent".to_owned();
+    send(&store, &words).await?;
+    let later = consumer().retry(RetryPolicy::fixed(Duration::from_secs(3_600)));
+    let running = start(
+        later.create(&store).await?,
+        async |delivery: Delivery<Value>| {
+            Ok(match delivery.payload().expect("a string").as_str() {
+                Some("error") => return Err("it can\u{2019}t be done"),
+                Some("accent") => return Err("d\u{e9}j\u{e0} vu"),
+                Some("dead letter") => Outcome::DeadLetter("\u{201c}no\u{201d}".to_owned()),
+                _ => Outcome::Done,
+            })
+        },
+    );
+    let admin = pgqrs::admin(&store);
+    until("all are settled", async || {
+        let left = admin.queue_stats("tasks").await.expect("counted");
+        (left.ready, left.leased, left.delayed) == (0, 0, 2)
+    })
+    .await;
+    let report = running.stop().await?;
+    assert_eq!((report.done, report.retried, report.dead), (97, 2, 1));
+    assert_eq!(deliveries(&report), 100);
+    let mut errors: Vec<_> = admin
+        .messages("tasks", Page::default())
+        .await?
+        .into_iter()
+        .map(|message| message.last_error)
+        .collect();
+    errors.sort();
+    // What the database can hold stays as it was.
+    let expected = ["d\u{e9}j\u{e0} vu", "it can?t be done"];
+    assert_eq!(errors, expected.map(|error| Some(error.to_owned())));
+    let dead = admin.dead_letters("tasks", Page::default()).await?;
+    assert_eq!(dead[0].reason, "?no?");
+    store.pool().close().await;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(drop))
+        .execute(&pool)
+        .await?;
+    Ok(())
+}
+
+/// What a handler returns each time, and how the server refuses to store it for one of the messages.
+async fn one_is_refused_and_comes_again(
+    pool: PgPool,
+    outcome: Outcome,
+    refuse: &'static str,
+    allow: &'static str,
+) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let admin = pgqrs::admin(&store);
+    let patient = QueueOptions::builder().max_attempts(1_000).build();
+    admin.configure_queue("tasks", patient).await?;
+    sqlx::raw_sql(refuse).execute(&pool).await?;
+    send(&store, &many_and("poison", 500)).await?;
+    let (all, poison) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let lease = Duration::from_secs(1);
+    let running = start(consumer().lease(lease).create(&store).await?, {
+        let (all, poison) = (Arc::clone(&all), Arc::clone(&poison));
+        move |delivery: Delivery<Value>| {
+            all.fetch_add(1, Ordering::SeqCst);
+            if is(&delivery, "poison") {
+                poison.fetch_add(1, Ordering::SeqCst);
+            }
+            std::future::ready(outcome.clone())
+        }
+    });
+    until("only one is left", async || {
+        count(&pool).await.expect("counted") == 1
+    })
+    .await;
+    until("it was delivered again", async || {
+        poison.load(Ordering::SeqCst) > 1
+    })
+    .await;
+    // The loop goes on.
+    send(&store, &["fine"; 10]).await?;
+    until("only one is left", async || {
+        count(&pool).await.expect("counted") == 1
+    })
+    .await;
+    sqlx::raw_sql(allow).execute(&pool).await?;
+    drained(&pool).await;
+    let report = running.stop().await?;
+    let all = all.load(Ordering::SeqCst) as u64;
+    assert_eq!(report.done + report.dead, 510, "{report:?}");
+    assert!(report.unknown > 0, "{report:?}");
+    assert_eq!(deliveries(&report), all, "{report:?}");
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_ack_that_the_server_refuses_holds_up_no_other(pool: PgPool) -> TestResult {
+    one_is_refused_and_comes_again(
+        pool,
+        Outcome::Done,
+        r#"create function refuse() returns trigger language plpgsql as
+               $$ begin
+                   if old.payload::text = '"poison"' then raise exception 'not this one'; end if;
+                   return old;
+               end $$;
+           create trigger refuse before delete on pgqrs.messages for each row execute function refuse();"#,
+        "drop trigger refuse on pgqrs.messages",
+    )
+    .await
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_dead_letter_that_the_server_refuses_holds_up_no_other(pool: PgPool) -> TestResult {
+    one_is_refused_and_comes_again(
+        pool,
+        Outcome::DeadLetter("no such customer".to_owned()),
+        r#"alter table pgqrs.dead_letters add constraint refuse check (payload::text <> '"poison"')"#,
+        "alter table pgqrs.dead_letters drop constraint refuse",
+    )
+    .await
+}
+
+/// When all leases run out, at the earliest.
+async fn leases_end(pool: &PgPool) -> DateTime<Utc> {
+    sqlx::query_scalar("select min(visible_at) from pgqrs.messages where lease_token is not null")
+        .fetch_one(pool)
+        .await
+        .expect("there are leased messages")
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_lease_that_the_server_refuses_to_extend_costs_no_other_its_lease(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    sqlx::raw_sql(
+        r#"create function refuse() returns trigger language plpgsql as
+               $$ begin
+                   if old.payload::text = '"poison"' and old.lease_token = new.lease_token then
+                       raise exception 'not this one';
+                   end if;
+                   return new;
+               end $$;
+           create trigger refuse before update on pgqrs.messages for each row execute function refuse();"#,
+    )
+    .execute(&pool)
+    .await?;
+    let ids = send(&store, &many_and("poison", 10)).await?;
+    let poison = ids[5].get();
+    let (gate, begun) = (gate(), Arc::new(AtomicUsize::new(0)));
+    let lease = Duration::from_secs(2);
+    let running = start(
+        consumer()
+            .concurrency(10)
+            .lease(lease)
+            .create(&store)
+            .await?,
+        {
+            let (gate, begun) = (Arc::clone(&gate), Arc::clone(&begun));
+            move |_: Delivery<Value>| {
+                begun.fetch_add(1, Ordering::SeqCst);
+                let gate = Arc::clone(&gate);
+                async move {
+                    pass(&gate).await;
+                    Outcome::Done
+                }
+            }
+        },
+    );
+    until("all are at work", async || {
+        begun.load(Ordering::SeqCst) == 10
+    })
+    .await;
+    let others_end = async || -> DateTime<Utc> {
+        sqlx::query_scalar("select min(visible_at) from pgqrs.messages where id <> $1")
+            .bind(poison)
+            .fetch_one(&pool)
+            .await
+            .expect("they are there")
+    };
+    let first = others_end().await;
+    until("the others were extended again and again", async || {
+        others_end().await > first + lease * 2
+    })
+    .await;
+    gate.add_permits(1_000);
+    drained(&pool).await;
+    let report = running.stop().await?;
+    assert_eq!(report.done, 10, "{report:?}");
+    // Nobody else was there to take the poison; but if this one took it again, its first delivery was lost.
+    assert_eq!(deliveries(&report), begun.load(Ordering::SeqCst) as u64);
+    Ok(())
+}
+
+/// Behind a link on which no statement of more than a few hundred settlements can pass.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn behind_a_link_that_cuts_connections_all_is_settled_and_counted(
+    pool: PgPool,
+) -> TestResult {
+    const MESSAGES: usize = 3_000;
+    let direct = with_queues(pool.clone(), &["tasks"]).await?;
+    // A claim whose answer is cut uses up an attempt of messages that no handler sees.
+    let patient = QueueOptions::builder().max_attempts(1_000).build();
+    let admin = pgqrs::admin(&direct);
+    admin.configure_queue("tasks", patient).await?;
+    send(&direct, &(0..MESSAGES).collect::<Vec<_>>()).await?;
+    let (link, url) = Link::before(&pool, Quality::Cut(8_000)).await?;
+    let seen = Seen::default();
+    let mut running = Vec::new();
+    for port in [3001, 3002] {
+        let store = pgqrs::connect(&url).await?;
+        let registering = async || {
+            let builder = pgqrs::consumer("my-service", port, "tasks")
+                .lease(Duration::from_secs(5))
+                .poll_interval(Duration::from_millis(20))
+                .listen(false);
+            builder.create(&store).await
+        };
+        let mut consumer = registering().await;
+        while consumer.is_err() {
+            consumer = registering().await;
+        }
+        running.push(start(consumer?, seen.handler()));
+    }
+    let is_drained = until_within(4 * BOUND, async || {
+        count(&pool).await.expect("counted") == 0
+    });
+    assert!(is_drained.await, "{} are left", count(&pool).await?);
+    let mut total = 0;
+    for running in running {
+        total += deliveries(&running.stop().await?);
+    }
+    let times = seen.times();
+    assert_eq!((times.len(), places(&pool).await?), (MESSAGES, (0, 0, 0)));
+    let handled: u64 = times.values().map(|times| u64::from(*times)).sum();
+    assert_eq!(total, handled, "the reports add up");
+    let again = handled as usize - MESSAGES;
+    assert!(again < MESSAGES / 20, "{again} were handled again");
+    assert!(link.cuts() > 50, "{} cuts", link.cuts());
+    // Two arrays, with twelve bytes for each of at most a thousand messages; and what else a statement has.
+    let largest = link.largest();
+    assert!(
+        largest < 2 * 12 * 1_000 + 8_000,
+        "{largest} bytes in a statement"
+    );
+    Ok(())
+}
+
+/// Nothing can be put into the archive until this transaction ends. Leases can be extended, and messages claimed.
+async fn lock_archive(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let mut lock = pool.begin().await?;
+    sqlx::query("lock table pgqrs.archive in access exclusive mode")
+        .execute(&mut *lock)
+        .await?;
+    Ok(lock)
+}
+
+/// A handler whose deliveries can't be settled while the archive is locked.
+fn archive(
+    seen: &Seen,
+) -> impl Fn(Delivery<Value>) -> std::future::Ready<Outcome> + Send + Sync + 'static + use<> {
+    let seen = seen.clone();
+    move |delivery| {
+        seen.note(delivery.raw_payload());
+        std::future::ready(Outcome::Archive)
+    }
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_is_handled_keeps_its_lease_until_it_is_settled(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = connect(&pool).await?;
+    send(&store, &(0..20).collect::<Vec<_>>()).await?;
+    let lock = lock_archive(&pool).await?;
+    let seen = Seen::default();
+    let lease = Duration::from_millis(1_500);
+    let running = start(
+        consumer().lease(lease).create(&store).await?,
+        archive(&seen),
+    );
+    until("all are handled", async || seen.len() == 20).await;
+    let first = leases_end(&pool).await;
+    let others = newcomer(&pool);
+    until("four leases have passed", async || {
+        assert!(claim(&others, 20).await.expect("claimed").is_empty());
+        leases_end(&pool).await > first + lease * 4
+    })
+    .await;
+    lock.rollback().await?;
+    drained(&pool).await;
+    let report = running.stop().await?;
+    assert_eq!(places(&pool).await?, (0, 0, 20));
+    assert!(seen.times().values().all(|times| *times == 1));
+    // What an abandoned statement has done after all is unknown.
+    assert_eq!(report.archived + report.unknown, 20, "{report:?}");
+    assert_eq!(deliveries(&report), 20, "{report:?}");
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn claims_stop_while_nothing_can_be_settled(pool: PgPool) -> TestResult {
+    const MESSAGES: usize = 5_000;
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = connect(&pool).await?;
+    send(&store, &(0..MESSAGES).collect::<Vec<_>>()).await?;
+    let lock = lock_archive(&pool).await?;
+    let seen = Seen::default();
+    let lease = Duration::from_secs(3);
+    let running = start(
+        consumer().lease(lease).prefetch(50).create(&store).await?,
+        archive(&seen),
+    );
+    until("some are handled", async || seen.len() > 0).await;
+    let first = leases_end(&pool).await;
+    until("several leases have passed", async || {
+        leases_end(&pool).await > first + lease * 2
+    })
+    .await;
+    // A thousand whose settlement seems to be on its way; those that are held beside them; those claimed at last.
+    let handled = seen.len();
+    assert!(handled <= 1_000 + 3 * 58, "{handled} are handled");
+    lock.rollback().await?;
+    drained(&pool).await;
+    let report = running.stop().await?;
+    assert_eq!(
+        (seen.len(), places(&pool).await?.2),
+        (MESSAGES, MESSAGES as i64)
+    );
+    let times: u32 = seen.times().values().sum();
+    assert_eq!(deliveries(&report), u64::from(times), "{report:?}");
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_stop_ends_in_time_while_nothing_can_be_settled(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = connect(&pool).await?;
+    send(&store, &(0..20).collect::<Vec<_>>()).await?;
+    let lock = lock_archive(&pool).await?;
+    let seen = Seen::default();
+    let consumer = consumer().create(&store).await?;
+    let handle = consumer.handle();
+    let run = consumer.run(archive(&seen));
+    let run = run.shutdown_deadline(Duration::from_secs(2));
+    let running = tokio::spawn(run.into_future());
+    until("all are handled", async || seen.len() == 20).await;
+    let stopped = Instant::now();
+    handle.stop();
+    let report = running.await??;
+    assert!(stopped.elapsed() < Duration::from_secs(10));
+    assert_eq!(
+        (report.unknown, deliveries(&report)),
+        (20, 20),
+        "{report:?}"
+    );
+    lock.rollback().await?;
+    Ok(())
+}
+
+/// Claims read the table of queues; acknowledgements don't.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn acknowledgements_do_not_wait_for_a_claim_that_is_held_up(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = connect(&pool).await?;
+    send(&store, &[1]).await?;
+    let (gate, seen) = (gate(), Seen::default());
+    // A third of the lease is how long a claim waits.
+    let lease = Duration::from_secs(90);
+    let running = start(consumer().lease(lease).create(&store).await?, {
+        let (gate, seen) = (Arc::clone(&gate), seen.clone());
+        move |delivery: Delivery<Value>| {
+            seen.note(delivery.raw_payload());
+            let gate = Arc::clone(&gate);
+            async move {
+                pass(&gate).await;
+                Outcome::Done
+            }
+        }
+    });
+    until("it is at work", async || seen.len() == 1).await;
+    let mut lock = pool.begin().await?;
+    sqlx::query("lock table pgqrs.queues in access exclusive mode")
+        .execute(&mut *lock)
+        .await?;
+    let waiting = blocked_backend(&pool, "with queue as materialized").await;
+    gate.add_permits(1);
+    drained(&pool).await;
+    let still_waits: bool = sqlx::query_scalar(
+        "select exists (select from pg_stat_activity where pid = $1 and wait_event_type = 'Lock')",
+    )
+    .bind(waiting)
+    .fetch_one(&pool)
+    .await?;
+    assert!(
+        still_waits,
+        "the claim has ended before the acknowledgement"
+    );
+    lock.rollback().await?;
+    assert_eq!(running.stop().await?.done, 1);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_longer_extension_of_a_handlers_own_stays(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let ids = send(&store, &["long", "usual"]).await?;
+    let (gate, extended) = (gate(), Arc::new(AtomicUsize::new(0)));
+    let lease = Duration::from_secs(1);
+    let running = start(consumer().lease(lease).create(&store).await?, {
+        let (gate, extended) = (Arc::clone(&gate), Arc::clone(&extended));
+        move |delivery: Delivery<Value>| {
+            let (gate, extended) = (Arc::clone(&gate), Arc::clone(&extended));
+            async move {
+                let is_long = is(&delivery, "long");
+                if is_long {
+                    delivery.extend(Duration::from_secs(600)).await?;
+                }
+                let own = delivery.lease_expires_at();
+                extended.fetch_add(1, Ordering::SeqCst);
+                pass(&gate).await;
+                assert!(!is_long || delivery.lease_expires_at() >= own);
+                Ok::<_, Error>(())
+            }
+        }
+    });
+    until("both are at work", async || {
+        extended.load(Ordering::SeqCst) == 2
+    })
+    .await;
+    let ends = async |id: pgqrs::MessageId| -> DateTime<Utc> {
+        sqlx::query_scalar("select visible_at from pgqrs.messages where id = $1")
+            .bind(id.get())
+            .fetch_one(&pool)
+            .await
+            .expect("it is there")
+    };
+    let (long, usual) = (ends(ids[0]).await, ends(ids[1]).await);
+    until("the other one was extended again and again", async || {
+        ends(ids[1]).await > usual + lease * 3
+    })
+    .await;
+    assert_eq!(ends(ids[0]).await, long);
+    gate.add_permits(2);
+    drained(&pool).await;
+    assert_eq!(running.stop().await?.done, 2);
+    Ok(())
+}
+
+/// It claims nothing more while this one isn't settled; so no claim finds out.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_loop_that_can_never_settle_again_ends(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    send(&store, &[1]).await?;
+    let (gate, seen) = (gate(), Seen::default());
+    let running = start(consumer().concurrency(1).create(&store).await?, {
+        let (gate, seen) = (Arc::clone(&gate), seen.clone());
+        move |delivery: Delivery<Value>| {
+            seen.note(delivery.raw_payload());
+            let gate = Arc::clone(&gate);
+            async move {
+                pass(&gate).await;
+                Outcome::Done
+            }
+        }
+    });
+    until("it is at work", async || seen.len() == 1).await;
+    until("the schema is gone", async || {
+        let mut connection = pool.acquire().await.expect("connected").detach();
+        pgqrs::MIGRATOR.undo(&mut connection, 0).await.is_ok()
+    })
+    .await;
+    gate.add_permits(1);
+    let failed = timeout(BOUND, running.task).await??;
+    assert!(matches!(failed, Err(Error::NotInstalled)), "{failed:?}");
+    Ok(())
+}
+
+/// Acknowledges by itself, and has then something else to do.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_handler_that_is_aborted_after_it_has_settled_is_counted(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    send(&store, &[1]).await?;
+    let consumer = consumer().create(&store).await?;
+    let handle = consumer.handle();
+    let acking = store.clone();
+    let run = consumer.run(move |delivery: Delivery<Value>| {
+        let store: Store = acking.clone();
+        async move {
+            delivery.ack(&store).await?;
+            std::future::pending::<Result<(), Error>>().await
+        }
+    });
+    let run = run.shutdown_deadline(Duration::from_secs(2));
+    let running = tokio::spawn(run.into_future());
+    drained(&pool).await;
+    handle.stop();
+    let report = timeout(BOUND, running).await???;
+    assert_eq!((report.unknown, deliveries(&report)), (1, 1), "{report:?}");
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_handler_that_blocks_its_thread_keeps_no_other_message_at_the_end(
+    pool: PgPool,
+) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let (release, released) = mpsc::channel::<()>();
+    let released = Arc::new(std::sync::Mutex::new(released));
+    let begun = Arc::new(AtomicUsize::new(0));
+    let running = runtime.spawn({
+        let (url, begun) = (url(&pool), Arc::clone(&begun));
+        async move {
+            let store = pgqrs::connect(&url).await?;
+            send(&store, &["block", "wait", "wait"]).await?;
+            let consumer = consumer().create(&store).await?;
+            let counter = Arc::clone(&begun);
+            let run = consumer.run(move |delivery: Delivery<Value>| {
+                counter.fetch_add(1, Ordering::SeqCst);
+                let released = Arc::clone(&released);
+                async move {
+                    if is(&delivery, "block") {
+                        // Ends with the test.
+                        let _ = released.lock().expect("not poisoned").recv();
+                    }
+                    std::future::pending::<Outcome>().await
+                }
+            });
+            let all_at_work = async move {
+                while begun.load(Ordering::SeqCst) < 3 {
+                    sleep_until(tokio::time::Instant::now() + Duration::from_millis(5)).await;
+                }
+            };
+            run.with_graceful_shutdown(all_at_work)
+                .shutdown_deadline(Duration::from_secs(4))
+                .await
+        }
+    });
+    let report = timeout(BOUND, running).await;
+    drop(release);
+    runtime.shutdown_background();
+    let report = report???;
+    assert_eq!((report.released, report.unknown), (2, 1), "{report:?}");
+    let ready: i64 =
+        sqlx::query_scalar("select count(*) from pgqrs.messages where lease_token is null")
+            .fetch_one(&pool)
+            .await?;
+    assert_eq!(ready, 2, "they are ready for others");
+    Ok(())
+}
