@@ -19,7 +19,7 @@ use crate::support::{
     TestResult,
     consumers::{Seen, consumer, drained, gate, pass, start},
     count,
-    link::{Link, Quality},
+    link::Link,
     places, send, until, until_within, url, with_queues,
 };
 
@@ -63,7 +63,8 @@ async fn over_a_slow_link_large_messages_are_handled_in_spite_of_a_short_lease(
         send(&direct, &[payload]).await?;
     }
     // Fourteen megabytes.
-    let (_link, url) = Link::before(&pool, Quality::Slow(3 << 20)).await?;
+    let (link, url) = Link::before(&pool).await?;
+    link.slow(3 << 20);
     let store = pgqrs::connect(&url).await?;
     let seen = Seen::default();
     let hasty = consumer().lease(Duration::from_secs(1));
@@ -84,7 +85,8 @@ async fn a_message_that_takes_longer_than_its_lease_to_arrive_is_handled(
     for n in 0..4 {
         send(&direct, &[large(n, 1 << 20)]).await?;
     }
-    let (_link, url) = Link::before(&pool, Quality::Slow(1 << 20)).await?;
+    let (link, url) = Link::before(&pool).await?;
+    link.slow(1 << 20);
     let seen = Seen::default();
     let mut running = Vec::new();
     for port in [3001, 3002] {
@@ -319,6 +321,47 @@ async fn slow_decoding_loses_no_lease(pool: PgPool) -> TestResult {
         expected,
         "{report:?}"
     );
+    Ok(())
+}
+
+/// On a single thread, which decoding keeps from all else; and many are held ready, since those before them were handled at
+/// such a pace.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn slow_decoding_lets_the_loop_extend_its_leases_in_between(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let mut words = vec!["fine"; 3_000];
+    words.extend(["slow"; 45]);
+    send(&store, &words).await?;
+    // Notes what is extended or settled when its lease has run out already, so that others could have had it.
+    sqlx::raw_sql(
+        "create table late (id bigint);
+         create function note_late() returns trigger language plpgsql as $$ begin
+             if old.lease_token is not null and old.visible_at < clock_timestamp() then
+                 insert into late values (old.id);
+             end if;
+             return coalesce(new, old);
+         end $$;
+         create trigger note_late before update or delete on pgqrs.messages
+             for each row execute function note_late();",
+    )
+    .execute(&pool)
+    .await?;
+    let consumer = pgqrs::consumer("my-service", 3001, TOUCHY)
+        .concurrency(2)
+        .lease(Duration::from_secs(5))
+        .create(&store)
+        .await?;
+    let handle = consumer.handle();
+    let run = consumer.run(async |_: Delivery<Touchy>| Outcome::Done);
+    let running = tokio::spawn(run.into_future());
+    drained(&pool).await;
+    handle.stop();
+    let report = timeout(BOUND, running).await???;
+    assert_eq!((report.done, report.lost), (3_045, 0), "{report:?}");
+    let late: i64 = sqlx::query_scalar("select count(*) from late")
+        .fetch_one(&pool)
+        .await?;
+    assert_eq!(late, 0, "leases that had run out");
     Ok(())
 }
 

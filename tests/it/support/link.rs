@@ -4,7 +4,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -19,20 +19,13 @@ use tokio::{
 
 use super::url;
 
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Quality {
-    /// All connections share this many bytes a second of what the server answers.
-    Slow(u32),
-    /// A connection is cut when this many bytes have passed, in both directions together.
-    Cut(usize),
-}
-
 #[derive(Debug, Clone)]
 pub(crate) struct Link(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    quality: Quality,
+    bytes_per_second: AtomicU32,
+    bytes_per_connection: AtomicUsize,
     /// When a slow link is free again.
     free_at: Mutex<Instant>,
     cuts: AtomicUsize,
@@ -43,14 +36,14 @@ impl Link {
     /// In front of a test's own database; and the URL that leads through it.
     pub(crate) async fn before(
         pool: &PgPool,
-        quality: Quality,
     ) -> Result<(Self, String), Box<dyn std::error::Error>> {
         let options = pool.connect_options();
         let (host, port) = (options.get_host().to_owned(), options.get_port());
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let own = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
-            quality,
+            bytes_per_second: AtomicU32::new(u32::MAX),
+            bytes_per_connection: AtomicUsize::new(usize::MAX),
             free_at: Mutex::new(Instant::now()),
             cuts: AtomicUsize::new(0),
             largest: AtomicUsize::new(0),
@@ -71,6 +64,17 @@ impl Link {
         Ok((link, url.into()))
     }
 
+    /// All connections share this many bytes a second of what the server answers.
+    pub(crate) fn slow(&self, bytes_per_second: u32) {
+        let limit = &self.0.bytes_per_second;
+        limit.store(bytes_per_second, Ordering::SeqCst);
+    }
+
+    /// A connection is cut when this many bytes have passed, in both directions together.
+    pub(crate) fn cut_after(&self, bytes: usize) {
+        self.0.bytes_per_connection.store(bytes, Ordering::SeqCst);
+    }
+
     /// How many connections it has cut.
     pub(crate) fn cuts(&self) -> usize {
         self.0.cuts.load(Ordering::SeqCst)
@@ -87,7 +91,7 @@ impl Shared {
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
         let (mut request, mut answer) = (vec![0; 4096], vec![0; 16 << 10]);
-        let (mut frames, mut left) = (Frames::default(), self.left());
+        let (mut frames, mut passed) = (Frames::default(), 0);
         loop {
             let (from_client, read) = tokio::select! {
                 read = client.read(&mut request) => (true, read?),
@@ -99,32 +103,30 @@ impl Shared {
             if from_client {
                 frames.read(&request[..read]);
                 self.largest.fetch_max(frames.largest, Ordering::SeqCst);
-            } else if let Quality::Slow(bytes_per_second) = self.quality {
-                self.turn(read, bytes_per_second).await;
-            }
-            let passed = read.min(left);
-            left -= passed;
-            if from_client {
-                server.write_all(&request[..passed]).await?;
             } else {
-                client.write_all(&answer[..passed]).await?;
+                self.turn(read).await;
             }
-            if left == 0 {
+            let limit = self.bytes_per_connection.load(Ordering::SeqCst);
+            let passing = read.min(limit.saturating_sub(passed));
+            passed += passing;
+            if from_client {
+                server.write_all(&request[..passing]).await?;
+            } else {
+                client.write_all(&answer[..passing]).await?;
+            }
+            if passed >= limit {
                 self.cuts.fetch_add(1, Ordering::SeqCst);
                 return Ok(());
             }
         }
     }
 
-    fn left(&self) -> usize {
-        match self.quality {
-            Quality::Slow(_) => usize::MAX,
-            Quality::Cut(bytes) => bytes,
-        }
-    }
-
     /// Until these bytes have had their time on a slow link.
-    async fn turn(&self, bytes: usize, bytes_per_second: u32) {
+    async fn turn(&self, bytes: usize) {
+        let bytes_per_second = self.bytes_per_second.load(Ordering::SeqCst);
+        if bytes_per_second == u32::MAX {
+            return;
+        }
         let passed = {
             let mut free_at = self.free_at.lock().await;
             let took = Duration::from_secs(1) * u32::try_from(bytes).expect("a buffer's")
