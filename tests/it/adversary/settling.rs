@@ -25,7 +25,9 @@ use crate::support::{
     consumers::{Seen, consumer, drained, gate, pass, start},
     count,
     link::Link,
-    newcomer, places, send, until, until_within, url, with_queues,
+    newcomer, places, send,
+    server::Server,
+    until, until_within, url, with_queues,
 };
 
 /// Nothing that a test waits for takes nearly as long.
@@ -221,6 +223,69 @@ async fn a_dead_letter_that_the_server_refuses_holds_up_no_other(pool: PgPool) -
         "alter table pgqrs.dead_letters drop constraint refuse",
     )
     .await
+}
+
+/// What has no room now has some later: it says nothing about the messages. (No file can grow beyond four MiB, and so not
+/// the table of dead letters.)
+#[tokio::test]
+async fn while_the_disk_is_full_what_is_handled_waits_and_is_not_handled_again() -> TestResult {
+    const MESSAGES: usize = 100;
+    let server = Server::start().await?;
+    let options = ConnectOptions::builder().url(server.url()).install(true);
+    let store = pgqrs::connect_with(options.build()).await?;
+    store.queue("tasks").await?;
+    // Without a pattern that could be compressed.
+    let mut payload = move || -> String {
+        let letters = (0..100_000).map(|_| rand::random_range('a'..='z'));
+        letters.collect()
+    };
+    let payloads: Vec<_> = (0..MESSAGES).map(|_| payload()).collect();
+    send(&store, &payloads).await?;
+    let (gate, seen) = (gate(), Seen::default());
+    let wide = consumer().concurrency(MESSAGES).lease(2 * BOUND);
+    let running = start(wide.create(&store).await?, {
+        let (gate, seen) = (Arc::clone(&gate), seen.clone());
+        move |delivery: Delivery<Value>| {
+            seen.note(delivery.id().to_string());
+            let gate = Arc::clone(&gate);
+            async move {
+                pass(&gate).await;
+                Outcome::DeadLetter("no".to_owned())
+            }
+        }
+    });
+    until("all are at work", async || seen.len() == MESSAGES).await;
+    server.down("fast")?;
+    server.limit_files(Some((4 << 20) + 4096));
+    server.up()?;
+    let direct = PgPool::connect(&server.url()).await?;
+    let refused = async || -> i64 {
+        let refused =
+            "select xact_rollback from pg_stat_database where datname = current_database()";
+        sqlx::query_scalar(refused)
+            .fetch_one(&direct)
+            .await
+            .expect("counted")
+    };
+    let before = refused().await;
+    gate.add_permits(MESSAGES);
+    until("it was refused again and again", async || {
+        refused().await > before + 10
+    })
+    .await;
+    assert!(count(&direct).await? > 0);
+    direct.close().await;
+    server.down("fast")?;
+    server.limit_files(None);
+    server.up()?;
+    let direct = PgPool::connect(&server.url()).await?;
+    drained(&direct).await;
+    let report = running.stop().await?;
+    assert_eq!(places(&direct).await?, (0, MESSAGES as i64, 0));
+    assert!(seen.times().values().all(|times| *times == 1));
+    assert_eq!(deliveries(&report), MESSAGES as u64, "{report:?}");
+    direct.close().await;
+    Ok(())
 }
 
 /// When all leases run out, at the earliest.
