@@ -25,11 +25,10 @@ const SLACK: TimeDelta = TimeDelta::milliseconds(50);
 const REST: u32 = 20;
 const LONGEST_REST: Duration = Duration::from_secs(2);
 
-/// A time for each priority, from which on there may be something.
-pub(crate) type Watermarks = [DateTime<Utc>; Priority::ALL.len()];
+/// A time for each priority, from which on there may be something; `None` is from the beginning.
+pub(crate) type Watermarks = [Option<DateTime<Utc>>; Priority::ALL.len()];
 
-/// Before every message: none becomes visible earlier than it is enqueued.
-const BEGINNING: Watermarks = [DateTime::UNIX_EPOCH; Priority::ALL.len()];
+const BEGINNING: Watermarks = [None; Priority::ALL.len()];
 
 #[derive(Debug, Default)]
 pub(crate) struct Hints {
@@ -121,7 +120,7 @@ impl Hints {
                     .iter()
                     .filter(|message| message.priority == priority);
                 let first = of_this.map(|message| message.visible_at).min();
-                *watermark = first.unwrap_or(now).min(now - SLACK);
+                *watermark = Some(first.unwrap_or(now).min(now - SLACK));
             }
         }
         if reading.rescan {

@@ -365,7 +365,7 @@ fn message_row(message: QueuedMessage) -> MessageRow {
     (
         message.id.get(),
         priority_name(message.priority),
-        message.visible_at,
+        representable(message.visible_at),
         message.enqueued_at,
         message.attempt,
         message.leased,
@@ -447,7 +447,17 @@ fn worker_row(worker: WorkerInfo) -> WorkerRow {
 }
 
 fn held_row(message: HeldMessage) -> (i64, u32, DateTime<Utc>) {
-    (message.id.get(), message.attempt, message.lease_expires_at)
+    (
+        message.id.get(),
+        message.attempt,
+        representable(message.lease_expires_at),
+    )
+}
+
+/// Python's calendar ends with the year 9999, PostgreSQL's much later.
+fn representable(time: DateTime<Utc>) -> DateTime<Utc> {
+    let end = DateTime::from_timestamp(253_402_300_799, 0);
+    end.map_or(time, |end| time.min(end))
 }
 
 fn page(after: Option<i64>, limit: u32, payload: bool) -> Page {

@@ -76,7 +76,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                 from pgqrs.messages m
                 -- As `messages_ready` has it, and no other index.
                 where m.queue_id + 0 = queue.id and m.priority = level.priority and m.priority >= 0
-                    and m.visible_at >= level.watermark and m.visible_at <= now()
+                    and m.visible_at >= coalesce(level.watermark, '-infinity') and m.visible_at <= now()
                 order by m.visible_at, m.id
                 limit $2
                 for update skip locked
@@ -104,7 +104,10 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         select
             queue.id as "queue_id?",
             array(select id from sized where fits) as "ids?",
-            array(select visible_at from sized where fits) as "visible_at?",
+            -- Whoever has set it to '-infinity' by hand wants the message delivered, and Rust has no such time.
+            array(
+                select greatest(visible_at, timestamptz '0001-01-01 00:00+00') from sized where fits
+            ) as "visible_at?",
             array(select id from sized where fits and used_up) as "used_up?",
             (select count(*) from sized) as "found?",
             now() as "now?",
@@ -127,7 +130,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         lease_token,
         claim.consumer.map(WorkerId::get),
         &ranks,
-        &claim.from,
+        &claim.from as &[Option<DateTime<Utc>>],
         i64::try_from(claim.max_bytes).unwrap_or(i64::MAX),
         microseconds(claim.timeout),
     )

@@ -180,7 +180,12 @@ pub(crate) async fn list(
 ) -> Result<Vec<QueuedMessage>> {
     let rows = sqlx::query!(
         r#"
-        select m.id, m.priority, m.visible_at, m.enqueued_at, m.attempt, m.producer_id, m.consumer_id,
+        select m.id, m.priority,
+            -- Somebody may have set it to an infinite time by hand, and Rust has no such time.
+            greatest(
+                least(m.visible_at, timestamptz '262000-01-01 00:00+00'), timestamptz '0001-01-01 00:00+00'
+            ) as "visible_at!",
+            m.enqueued_at, m.attempt, m.producer_id, m.consumer_id,
             m.lease_token is not null and m.visible_at > statement_timestamp() as "leased!",
             m.last_error,
             case when $4 then m.payload::text end as payload

@@ -258,9 +258,11 @@ pub(crate) async fn stats(
             count(m.id) filter (
                 where m.visible_at > statement_timestamp() and m.lease_token is not null
             ) as "leased!",
-            (extract(epoch from statement_timestamp() - min(m.visible_at) filter (
-                where m.visible_at <= statement_timestamp()
-            )) * 1000000)::bigint as oldest_ready
+            -- Somebody may have set it to '-infinity' by hand, from which on there is no age.
+            (extract(epoch from
+                statement_timestamp() - min(greatest(m.visible_at, timestamptz '0001-01-01 00:00+00'))
+                    filter (where m.visible_at <= statement_timestamp())
+            ) * 1000000)::bigint as oldest_ready
         from pgqrs.queues q
         left join pgqrs.messages m on m.queue_id = q.id
         where q.name = $1

@@ -388,7 +388,8 @@ pub(crate) async fn extend_many(
                 offset 0
             ) held
         ))
-        returning m.id, m.visible_at
+        -- Somebody may have set it to 'infinity' by hand, and Rust has no such time.
+        returning m.id, least(m.visible_at, timestamptz '262000-01-01 00:00+00') as "visible_at!"
         "#,
         columns.queue_id,
         &columns.ids,

@@ -387,7 +387,9 @@ pub(crate) async fn held(
 ) -> Result<Option<Vec<HeldMessage>>> {
     let rows = sqlx::query!(
         r#"
-        select m.id as "id?", m.attempt as "attempt?", m.visible_at as "lease_expires_at?"
+        select m.id as "id?", m.attempt as "attempt?",
+            -- Somebody may have set it to 'infinity' by hand, and Rust has no such time.
+            least(m.visible_at, timestamptz '262000-01-01 00:00+00') as "lease_expires_at?"
         from pgqrs.workers w
         left join pgqrs.messages m
             on m.queue_id = w.queue_id and m.consumer_id = w.id
