@@ -7,11 +7,17 @@ use tokio::process::Command;
 
 use crate::support::{TestResult, url};
 
-/// A compiled example; cargo builds them with the tests.
+/// A compiled example, or a process of `tests/process/`. Cargo builds them with the tests, if it is asked for all targets.
 pub(crate) fn compiled(example: &str) -> PathBuf {
     let test = env::current_exe().expect("the test knows where it is");
     let profile = test.ancestors().nth(2).expect("…/deps/it");
-    profile.join("examples").join(example)
+    let path = profile.join("examples").join(example);
+    assert!(
+        path.exists(),
+        "there is no {}; `cargo build --examples` makes it",
+        path.display()
+    );
+    path
 }
 
 async fn prints_its_output(pool: &PgPool, example: &str, source: &str) -> TestResult {

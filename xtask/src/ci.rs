@@ -60,6 +60,7 @@ pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
         false => vec!["test", "--lib", "--bins", "--tests", "--examples"],
     };
     command.extend(arguments.iter().map(String::as_str));
+    build_examples(url).await?;
     cargo::run(&command, url).await?;
     if arguments.is_empty() {
         // The examples in the README and in the documentation, which nextest doesn't run.
@@ -68,29 +69,23 @@ pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
     Ok(())
 }
 
+/// The examples, and the processes that tests start and kill. `cargo test --examples` would build the tests that are in
+/// them, and not the programs; `cargo test --test it`, neither.
+async fn build_examples(url: &str) -> Result<()> {
+    cargo::run(&["build", "--examples"], url).await
+}
+
+/// The integration tests, and what they start.
+pub(crate) async fn build_tests(url: &str) -> Result<()> {
+    build_examples(url).await?;
+    cargo::run(&["test", "--test", "it", "--no-run"], url).await
+}
+
 /// The test of faults alone, with what it prints.
 pub(crate) async fn soak(faults: u64, seed: Option<u64>, url: &str) -> Result<()> {
     let test = "faults::whatever_breaks_what_is_acknowledged_is_stored_once_and_handled";
-    // Its processes are examples, which cargo builds with all tests of a package only.
-    let build = [
-        "test",
-        "--package",
-        "pgqrs",
-        "--tests",
-        "--examples",
-        "--no-run",
-    ];
-    cargo::run(&build, url).await?;
-    let arguments = [
-        "test",
-        "--package",
-        "pgqrs",
-        "--test",
-        "it",
-        test,
-        "--",
-        "--nocapture",
-    ];
+    build_tests(url).await?;
+    let arguments = ["test", "--test", "it", test, "--", "--nocapture"];
     let mut command = cargo::command(&arguments);
     command
         .env("DATABASE_URL", url)

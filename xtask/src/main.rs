@@ -2,6 +2,7 @@
 //! For developers and CI, as `cargo xtask …`. It never depends on `pgqrs`, since it must run while the
 //! crate doesn't compile because its query cache is stale.
 
+mod adversary;
 mod bench;
 mod cargo;
 mod ci;
@@ -81,7 +82,8 @@ enum Command {
     },
     /// Break connections, servers and processes while messages are sent and handled, and look at the ledger
     ///
-    /// The test of faults, for as many as are asked for. About twenty faults a second.
+    /// The test of faults, for as many as are asked for. About twenty faults a second. With `--adversary`, the tests
+    /// under tests/it/adversary instead, and a table of what was tried.
     Soak {
         /// How many
         #[arg(long, default_value_t = 10_000)]
@@ -89,6 +91,15 @@ enum Command {
         /// Draw the same faults again, as a run before has printed it
         #[arg(long)]
         seed: Option<u64>,
+        /// Hostile locks, links, handlers, roles and processes, one after the other
+        #[arg(long, conflicts_with_all = ["faults", "seed"])]
+        adversary: bool,
+        /// How much more of each than in the tests
+        #[arg(long, default_value_t = 10, requires = "adversary")]
+        scale: u32,
+        /// How often each
+        #[arg(long, default_value_t = 3, requires = "adversary")]
+        rounds: u32,
     },
     /// A PostgreSQL for development, under target/
     #[command(subcommand)]
@@ -149,7 +160,13 @@ async fn run() -> Result<()> {
         Command::Python { arguments } => {
             server::with(async |url| python::test(&arguments, url).await).await
         }
-        Command::Soak { faults, seed } => {
+        Command::Soak {
+            adversary: true,
+            scale,
+            rounds,
+            ..
+        } => server::with(async |url| adversary::run(scale, rounds, url).await).await,
+        Command::Soak { faults, seed, .. } => {
             server::with(async |url| ci::soak(faults, seed, url).await).await
         }
         Command::Ci { without_python } => {

@@ -293,6 +293,7 @@ fn every_command_explains_itself() {
         &["ci"],
         &["prepare"],
         &["bench"],
+        &["soak"],
         &["db"],
         &["db", "start"],
         &["db", "stop"],

@@ -227,13 +227,13 @@ fn every_migration_says_why_and_can_be_undone() {
     }
 }
 
-/// The tests that `docs/reliability.md` names: `module::test`, in backquotes.
+/// The tests that `docs/reliability.md` names: `module::test`, in backquotes. A module may be in another.
 fn named_tests(text: &str) -> Vec<(String, String)> {
     let quoted = text.split('`').skip(1).step_by(2);
-    let names = quoted.filter_map(|name| name.split_once("::"));
+    let names = quoted.filter_map(|name| name.rsplit_once("::"));
     let is_name = |name: &str| {
         name.chars()
-            .all(|letter| letter.is_ascii_lowercase() || letter == '_')
+            .all(|letter| letter.is_ascii_lowercase() || "_:".contains(letter))
     };
     let names = names.filter(|(module, test)| is_name(module) && is_name(test));
     names
@@ -259,6 +259,7 @@ fn each_promise_of_reliability_names_tests_that_exist() {
         let tests = named_tests(line);
         assert!(!tests.is_empty(), "without a test: {line}");
         for (module, test) in tests {
+            let module = module.replace("::", "/");
             named += 1;
             let files =
                 ["it", "models"].map(|folder| root().join(format!("tests/{folder}/{module}.rs")));
