@@ -53,11 +53,11 @@ enum Told {
 }
 
 #[derive(Default)]
-struct Ledger {
+pub(crate) struct Ledger {
     calls: Mutex<Vec<Call>>,
     handled: Mutex<Vec<(i64, String)>>,
     over: AtomicBool,
-    sent: AtomicUsize,
+    pub(crate) sent: AtomicUsize,
 }
 
 impl Ledger {
@@ -177,7 +177,7 @@ async fn whatever_breaks_what_is_acknowledged_is_stored_once_and_handled() -> Te
 }
 
 /// Past the proxy: the schema, and a log of all that is ever stored.
-async fn direct(server: &Server) -> Result<PgPool, Box<dyn std::error::Error>> {
+pub(crate) async fn direct(server: &Server) -> Result<PgPool, Box<dyn std::error::Error>> {
     let options = ConnectOptions::builder()
         .url(server.url())
         .install(true)
@@ -314,7 +314,7 @@ async fn kill_a_process(
     Ok(())
 }
 
-fn note_line(line: &str, ledger: &Ledger) {
+pub(crate) fn note_line(line: &str, ledger: &Ledger) {
     let mut words = line.splitn(3, ' ');
     let (what, id, payload) = (words.next(), words.next(), words.next());
     let (Some(what), Some(Ok(id)), Some(payload)) = (what, id.map(str::parse), payload) else {
@@ -327,7 +327,10 @@ fn note_line(line: &str, ledger: &Ledger) {
     }
 }
 
-async fn check(ledger: &Ledger, direct: &PgPool) -> Result<String, Box<dyn std::error::Error>> {
+pub(crate) async fn check(
+    ledger: &Ledger,
+    direct: &PgPool,
+) -> Result<String, Box<dyn std::error::Error>> {
     let log: Vec<(i64, String)> = sqlx::query_as("select id, payload from public.log")
         .fetch_all(direct)
         .await?;

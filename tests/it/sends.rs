@@ -28,10 +28,10 @@ use crate::support::{
     stored, terminate, until, url, warm, with_queues,
 };
 
-type Sending = JoinHandle<pgqrs::Result<MessageId>>;
+pub(crate) type Sending = JoinHandle<pgqrs::Result<MessageId>>;
 
 /// Longer than anything may take that the test says is bounded.
-const BOUND: Duration = Duration::from_secs(60);
+pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
 async fn single(store: &Store, payload: &Value) -> pgqrs::Result<MessageId> {
     let enqueue = pgqrs::enqueue().message(payload).to("tasks");
@@ -39,19 +39,19 @@ async fn single(store: &Store, payload: &Value) -> pgqrs::Result<MessageId> {
 }
 
 /// A send on a task of its own.
-fn sending(store: &Store, payload: Value) -> Sending {
+pub(crate) fn sending(store: &Store, payload: Value) -> Sending {
     let store = store.clone();
     tokio::spawn(async move { single(&store, &payload).await })
 }
 
 /// With one writer, so that what waits goes into its next statement.
-async fn with_one_writer(pool: &PgPool) -> pgqrs::Result<Store> {
+pub(crate) async fn with_one_writer(pool: &PgPool) -> pgqrs::Result<Store> {
     let options = ConnectOptions::builder().url(url(pool)).max_connections(2);
     pgqrs::connect_with(options.build()).await
 }
 
 /// Holds up all sends, until the transaction ends.
-async fn hold_up(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+pub(crate) async fn hold_up(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
     let mut holder = pool.begin().await?;
     sqlx::query("lock table pgqrs.messages in share mode")
         .execute(&mut *holder)
@@ -61,7 +61,7 @@ async fn hold_up(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> 
 
 /// Holds up all sends, with one whose caller is its own writer, and one that has been taken by the store's only
 /// other.
-async fn hold_up_behind(
+pub(crate) async fn hold_up_behind(
     store: &Store,
     pool: &PgPool,
 ) -> Result<(Transaction<'static, Postgres>, [Sending; 2]), Box<dyn std::error::Error>> {
@@ -73,7 +73,7 @@ async fn hold_up_behind(
     Ok((holder, [alone, taken]))
 }
 
-async fn done(taken: [Sending; 2]) -> TestResult {
+pub(crate) async fn done(taken: [Sending; 2]) -> TestResult {
     for send in taken {
         send.await??;
     }
@@ -102,7 +102,7 @@ fn told(store: &Store, field: &str) -> usize {
     digits.parse().expect("a number")
 }
 
-async fn waiting(store: &Store, many: usize) {
+pub(crate) async fn waiting(store: &Store, many: usize) {
     until("so many sends wait", async || {
         told(store, "waiting") == many
     })
@@ -134,7 +134,7 @@ async fn set(pool: &PgPool, setting: &str) -> sqlx::Result<()> {
     alter(pool, &format!("alter database {database} {setting}")).await
 }
 
-async fn alter(pool: &PgPool, statement: &str) -> sqlx::Result<()> {
+pub(crate) async fn alter(pool: &PgPool, statement: &str) -> sqlx::Result<()> {
     sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned()))
         .execute(pool)
         .await?;
@@ -142,7 +142,7 @@ async fn alter(pool: &PgPool, statement: &str) -> sqlx::Result<()> {
 }
 
 /// Ends all sessions of stores that `connect` has made.
-async fn end_sessions(pool: &PgPool) -> TestResult {
+pub(crate) async fn end_sessions(pool: &PgPool) -> TestResult {
     sqlx::query(
         "select pg_terminate_backend(pid, 5000) from pg_stat_activity
          where datname = current_database() and application_name = 'pgqrs'",
@@ -168,7 +168,7 @@ async fn in_wait(pool: &PgPool, what: &str, event: &str) {
     .await;
 }
 
-fn source(error: &Error) -> &Error {
+pub(crate) fn source(error: &Error) -> &Error {
     match error {
         Error::NotStored { source, .. } | Error::OutcomeUnknown { source, .. } => source,
         error => error,
@@ -859,7 +859,7 @@ async fn a_send_waits_while_the_server_only_reads(pool: PgPool) -> TestResult {
 }
 
 /// A user of the test's own, whom the limits hold for, and who may do what a store does.
-async fn user(pool: &PgPool) -> Result<(String, String), Box<dyn std::error::Error>> {
+pub(crate) async fn user(pool: &PgPool) -> Result<(String, String), Box<dyn std::error::Error>> {
     let user = format!("user_{}", rand::random::<u32>());
     let create = format!(
         "create role {user} login password 'secret';
@@ -875,7 +875,7 @@ async fn user(pool: &PgPool) -> Result<(String, String), Box<dyn std::error::Err
     Ok((user, to.into()))
 }
 
-async fn forget(pool: &PgPool, user: &str) -> TestResult {
+pub(crate) async fn forget(pool: &PgPool, user: &str) -> TestResult {
     Ok(alter(pool, &format!("drop owned by {user}; drop role {user}")).await?)
 }
 

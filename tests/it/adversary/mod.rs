@@ -1,4 +1,6 @@
 //! Hostile conditions, on a real PostgreSQL.
 
+mod edges;
 mod pace;
+mod reasons;
 mod settling;

@@ -175,6 +175,12 @@ pub(crate) async fn changes(url: &str, table: &str) -> sqlx::Result<(i64, i64, i
     changes
 }
 
+/// How much more than usual the tests under `adversary/` are to do; `cargo xtask soak --adversary` sets it.
+pub(crate) fn scale() -> usize {
+    let given = std::env::var("PGQRS_ADVERSARY").ok();
+    given.and_then(|scale| scale.parse().ok()).unwrap_or(1)
+}
+
 /// Waits until a condition holds. Fails after thirty seconds, saying what it waited for.
 pub(crate) async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
     let held = until_within(Duration::from_secs(30), holds).await;

@@ -4,11 +4,14 @@
 use std::{
     env, fs,
     net::TcpListener,
-    os::unix::{fs::MetadataExt, process::CommandExt},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::Command,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -25,6 +28,8 @@ pub(crate) struct Server {
     owner: (u32, u32),
     /// How large a file may grow, in blocks of half a KiB. Beyond it, the disk is full.
     largest_file: AtomicU64,
+    /// Beyond those of every start.
+    settings: Mutex<Vec<String>>,
 }
 
 const NO_LIMIT: u64 = u64::MAX;
@@ -73,6 +78,7 @@ impl Server {
             port,
             owner,
             largest_file,
+            settings: Mutex::default(),
         })
     }
 
@@ -97,6 +103,59 @@ impl Server {
         self.largest_file.store(blocks, Ordering::Relaxed);
     }
 
+    /// From the next start on, as `name=value`.
+    pub(crate) fn set(&self, setting: String) {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        settings.push(format!(" -c {setting}"));
+    }
+
+    /// From the next start on it speaks TLS, with a new certificate that it has signed itself. Returns that one.
+    pub(crate) fn certify(&self) -> Result<PathBuf, Box<dyn std::error::Error>> {
+        let file = |name: &str| {
+            self.folder
+                .join(format!("{name}-{}", rand::random::<u32>()))
+        };
+        let (config, key, certificate) = (file("config"), file("key"), file("certificate"));
+        fs::write(
+            &config,
+            "[req]\ndistinguished_name = name\n[name]\n[server]\nbasicConstraints = CA:FALSE\n\
+             subjectAltName = IP:127.0.0.1\n",
+        )?;
+        let [config, key_path, certificate_path] =
+            [&config, &key, &certificate].map(|path| path.to_string_lossy().into_owned());
+        let arguments = [
+            "req",
+            "-x509",
+            "-nodes",
+            "-newkey",
+            "rsa:2048",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=server",
+            "-config",
+            &config,
+            "-extensions",
+            "server",
+            "-keyout",
+            &key_path,
+            "-out",
+            &certificate_path,
+        ];
+        self.run("openssl".as_ref(), &arguments)?;
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+        self.set("ssl=on".to_owned());
+        self.set(format!("ssl_key_file={key_path}"));
+        self.set(format!("ssl_cert_file={certificate_path}"));
+        Ok(certificate)
+    }
+
+    /// From the next start on it can be reached over a socket too, in this folder.
+    pub(crate) fn open_socket(&self) -> &Path {
+        self.set(format!("unix_socket_directories={}", self.folder.display()));
+        &self.folder
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -110,12 +169,15 @@ impl Server {
     }
 
     pub(crate) fn up(&self) -> TestResult {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         let options = format!(
             // What is written outlives the server's process without fsync too.
             "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c shared_buffers=32MB \
-             -c fsync=off",
-            self.port
+             -c fsync=off{}",
+            self.port,
+            settings.concat()
         );
+        drop(settings);
         let log = self.folder.join("log").to_string_lossy().into_owned();
         self.run_own(
             "pg_ctl",
@@ -176,7 +238,9 @@ impl Server {
         if fs::metadata("/proc/self").map_or(true, |me| me.uid() != self.owner.0) {
             command.uid(self.owner.0).gid(self.owner.1);
         }
-        let output = command.output()?;
+        let output = command
+            .output()
+            .map_err(|error| format!("{} doesn't start: {error}", tool.display()))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             return Err(format!("{} failed: {said}", tool.display()).into());
