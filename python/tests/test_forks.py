@@ -49,10 +49,12 @@ def test_each_of_many_forks_of_a_connected_process_connects_and_sends(database: 
                         producer = own.producer("tasks")
                         for n in range(sends):
                             producer.enqueue(f"{child}: {n}")
+                        # Left to its lease.
+                        next(own.consumer("tasks"))
+                        os._exit(0)
                 except BaseException:
                     traceback.print_exc()
-                    os._exit(1)
-                os._exit(0)
+                os._exit(1)
             _, status = os.waitpid(pid, 0)
             if status != 0:
                 failed.append(child)
@@ -61,9 +63,14 @@ def test_each_of_many_forks_of_a_connected_process_connects_and_sends(database: 
     """
     run(program, database)
     assert sorted(database.payloads()) == expected()
-    # Each has a writer of its own.
+    # Each has a writer of its own, and leases of its own.
     ((writers,),) = database.rows("select count(*) from pgqrs.writers")
     assert writers >= CHILDREN
+    held = "from pgqrs.messages where lease_token is not null"
+    ((consumers,),) = database.rows(f"select count(distinct consumer_id) {held}")
+    assert consumers == CHILDREN
+    shared = f"select lease_token {held} group by lease_token having count(distinct consumer_id) > 1"
+    assert not database.rows(shared)
 
 
 def test_the_processes_of_a_multiprocessing_pool_connect_and_send(database: Database) -> None:

@@ -204,10 +204,15 @@ async fn a_consumer_that_listens_hears_again_after_each_restart() -> TestResult 
         let sent = send_one().await?;
         until("it is handled", async || seen.len() == sent).await;
     }
-    // What is sent while it can't reach the server, it finds when it can again.
+    // What is sent while it can't reach the server, it finds when it can again. In a transaction, of which nobody is told.
     listens(&direct).await;
+    drained(&direct).await;
     proxy.fail_over(1);
-    let sent = send_one().await?;
+    let mut tx = direct.begin().await?;
+    let enqueue = pgqrs::enqueue().message(&"untold").to("tasks");
+    enqueue.execute(&mut tx).await?;
+    tx.commit().await?;
+    let sent = seen.len() + 1;
     proxy.fail_over(server.port());
     until("it is handled", async || seen.len() == sent).await;
     running.stop().await?;
