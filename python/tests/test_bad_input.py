@@ -320,6 +320,18 @@ def test_a_loop_that_ends_in_the_middle_of_a_send_harms_no_other(database: Datab
     assert '"goes on"' in database.payloads()
 
 
+def test_times_that_python_has_not_are_the_nearest_it_has(
+    database: Database, sync_store: pgqrs.sync.Store
+) -> None:
+    producer = sync_store.producer("tasks")
+    admin = sync_store.admin()
+    for by_hand in ["-infinity", "infinity", "12000-01-01"]:
+        message = producer.enqueue("by hand")
+        database.change("update pgqrs.messages set visible_at = %s where id = %s", by_hand, message)
+    years = [message.visible_at.year for message in admin.messages("tasks")]
+    assert years == [1, 9999, 9999]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_after_a_fork_the_child_is_told_to_connect_and_can(database: Database) -> None:
     """In a process of its own, since this one has other threads."""
