@@ -84,6 +84,7 @@ where
     } = job;
     let listen = options.listen && store.can_listen();
     let subscription = store.notifier().subscribe(&queue, listen);
+    let closed = store.pool().close_event();
     let mut asked = stop.clone();
     let graceful = async move {
         tokio::select! {
@@ -124,10 +125,11 @@ where
         backoff: MIN_BACKOFF,
         pace: Pace::new(std::time::Instant::now()),
         ending: None,
+        is_closed: false,
         fatal: None,
         report: Report::default(),
     }
-    .run(graceful, abort)
+    .run(graceful, abort, closed)
     .await
 }
 
@@ -191,6 +193,8 @@ struct RunLoop<F> {
     backoff: Duration,
     pace: Pace,
     ending: Option<Ending>,
+    /// The pool was closed: nothing can be claimed or settled any more.
+    is_closed: bool,
     fatal: Option<Error>,
     report: Report,
 }
@@ -232,6 +236,7 @@ impl<F> RunLoop<F> {
         mut self,
         graceful: impl Future<Output = ()> + Send,
         abort: impl Future<Output = ()> + Send,
+        closed: impl Future<Output = ()> + Send,
     ) -> Ended
     where
         P: Send + Sync + DeserializeOwned + 'static,
@@ -239,6 +244,7 @@ impl<F> RunLoop<F> {
         R: Future<Output: IntoOutcome> + Send + 'static,
     {
         let (mut graceful, mut abort) = (pin!(graceful), pin!(abort));
+        let mut closed = pin!(closed);
         let mut is_aborted = false;
         loop {
             // First: what a handler has settled by itself leaves nothing else to wait for.
@@ -261,6 +267,7 @@ impl<F> RunLoop<F> {
                     is_aborted = true;
                     self.end_now();
                 }
+                () = &mut closed, if !self.is_closed => self.on_closed(),
                 () = sleep_until(next) => {}
             }
             while self.handlers.try_join_next().is_some() {}
@@ -281,7 +288,7 @@ impl<F> RunLoop<F> {
         };
         let nothing_left = self.handlers.is_empty()
             && self.queries.is_empty()
-            && self.unsettled.is_empty()
+            && (self.unsettled.is_empty() || self.is_closed)
             && self.in_flight.is_empty();
         nothing_left || Instant::now() >= ending.settle_until
     }
@@ -308,6 +315,14 @@ impl<F> RunLoop<F> {
             ending.abort_at = now;
             ending.settle_until = ending.settle_until.min(now + DEREGISTER_TIMEOUT);
             ending.deadline = ending.deadline.min(now + 2 * DEREGISTER_TIMEOUT);
+        }
+    }
+
+    fn on_closed(&mut self) {
+        self.is_closed = true;
+        // One that was stopped before says in its report what it could not settle.
+        if self.ending.is_none() {
+            self.fail(Error::Closed);
         }
     }
 

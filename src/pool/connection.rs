@@ -3,10 +3,7 @@
 
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -40,8 +37,8 @@ const RESERVE_IDLE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(crate) struct Connections {
     pool: PgPool,
-    reserve: PgPool,
-    reserve_used: Arc<AtomicBool>,
+    /// Made at its first use, since that needs a runtime.
+    reserve: Arc<OnceLock<PgPool>>,
 }
 
 /// The settings of a store's own pool, whatever its size.
@@ -62,17 +59,9 @@ pub(crate) fn pool_options() -> PgPoolOptions {
 
 impl Connections {
     pub(crate) fn new(pool: PgPool) -> Self {
-        let reserve = pool
-            .options()
-            .clone()
-            .min_connections(0)
-            .max_connections(RESERVE)
-            .idle_timeout(RESERVE_IDLE)
-            .connect_lazy_with((*pool.connect_options()).clone());
         Self {
             pool,
-            reserve,
-            reserve_used: Arc::default(),
+            reserve: Arc::default(),
         }
     }
 
@@ -107,8 +96,7 @@ impl Connections {
     pub(crate) async fn acquire_reserved(&self) -> Result<StoreConnection> {
         let reserve = async {
             sleep(RESERVE_AFTER).await;
-            self.close_reserve_with_pool();
-            acquire(&self.reserve).await
+            acquire(self.reserve()).await
         };
         let connection = tokio::select! {
             biased;
@@ -118,16 +106,22 @@ impl Connections {
         Ok(StoreConnection::new(connection?))
     }
 
-    /// From its first use on, the reserve is closed as soon as the pool is.
-    fn close_reserve_with_pool(&self) {
-        if self.reserve_used.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let (closed, reserve) = (self.pool.close_event(), self.reserve.clone());
-        tokio::spawn(async move {
-            closed.await;
-            reserve.close().await;
-        });
+    /// The reserve, which is closed as soon as the pool is.
+    fn reserve(&self) -> &PgPool {
+        self.reserve.get_or_init(|| {
+            let options = self.pool.options().clone();
+            let reserve = options
+                .min_connections(0)
+                .max_connections(RESERVE)
+                .idle_timeout(RESERVE_IDLE)
+                .connect_lazy_with((*self.pool.connect_options()).clone());
+            let (closed, closing) = (self.pool.close_event(), reserve.clone());
+            tokio::spawn(async move {
+                closed.await;
+                closing.close().await;
+            });
+            reserve
+        })
     }
 }
 

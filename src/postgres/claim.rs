@@ -96,8 +96,9 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                 consumer_id = $5
             -- The array is a fence: it runs once, so a plan can't claim more rows than the limit.
             where m.ctid = any (array(select place from sized where fits and not used_up))
-                -- A caller that has given up would never hand these to a handler, but use up an attempt of each.
-                and clock_timestamp() < statement_timestamp() + $9::bigint * interval '1 microsecond'
+                -- A caller that has given up would never hand these to a handler, but use up an attempt of each. Counted
+                -- from the transaction's begin: a wait for a lock on the table is over before the statement's time.
+                and clock_timestamp() < now() + $9::bigint * interval '1 microsecond'
             returning m.id, m.priority, m.enqueued_at, m.attempt, m.headers, m.payload
         )
         -- A header row with what is common to all, then a row for each message, unordered.

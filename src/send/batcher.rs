@@ -14,7 +14,7 @@ use std::{
 use tokio::{
     runtime::{self, Handle},
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    task::{JoinHandle, yield_now},
+    task::yield_now,
     time::{Instant, sleep, timeout},
 };
 
@@ -82,8 +82,8 @@ struct Lane {
     in_flight: usize,
     /// Whether a caller is its own writer.
     is_direct: bool,
-    /// Takes connections back from idle writers.
-    reaper: Option<JoinHandle<()>>,
+    /// Whether a task takes connections back from idle writers.
+    has_reaper: bool,
 }
 
 impl Batcher {
@@ -181,21 +181,22 @@ impl Batcher {
     /// joins the group or finds the parked writer.
     fn next_group(
         self: &Arc<Self>,
-        lane: Option<runtime::Id>,
+        id: Option<runtime::Id>,
         writer: &mut Option<Writer>,
     ) -> Option<Vec<PendingSend>> {
         let mut state = self.lock();
-        let lane = state.lane(lane);
+        let lane = state.lane(id);
         let group = lane.take_group(self.options.coalesce);
         if !group.is_empty() {
             lane.in_flight += group.len();
             return Some(group);
         }
         lane.running -= 1;
-        let connection = writer.take().and_then(|writer| self.park(lane, writer));
+        let parked = writer.take().map(|writer| self.park(id, lane, writer));
         drop(state);
-        // Returned to the pool without the lock.
-        drop(connection);
+        if let Some(parked) = parked {
+            parked.finish();
+        }
         None
     }
 
@@ -214,8 +215,13 @@ impl Batcher {
         }
     }
 
-    /// Makes a writer idle. Returns its connection, unless the pool is large enough for the writer to keep it for a while.
-    fn park(self: &Arc<Self>, lane: &mut Lane, mut writer: Writer) -> Option<StoreConnection> {
+    /// Makes a writer idle. It keeps its connection for a while if the pool is large enough.
+    fn park(
+        self: &Arc<Self>,
+        id: Option<runtime::Id>,
+        lane: &mut Lane,
+        mut writer: Writer,
+    ) -> Parked {
         let keeps = self.connections.can_keep() || self.is_prune_due.load(Ordering::Relaxed);
         let returned = if keeps {
             None
@@ -223,13 +229,39 @@ impl Batcher {
             writer.connection.take()
         };
         writer.idle_since = Instant::now();
-        let has_kept = writer.connection.is_some();
+        let needs_reaper = writer.connection.is_some() && !lane.has_reaper;
+        lane.has_reaper |= needs_reaper;
         lane.idle.push(writer);
-        let is_gone = lane.reaper.as_ref().is_none_or(JoinHandle::is_finished);
-        if has_kept && is_gone {
-            lane.reaper = Some(tokio::spawn(reap(Arc::downgrade(self), runtime_id())));
+        Parked {
+            returned,
+            reaper: needs_reaper.then(|| Reaper {
+                batcher: Arc::downgrade(self),
+                lane: id,
+                is_done: false,
+            }),
         }
-        returned
+    }
+
+    /// Takes the connections of writers that have been idle for this long.
+    fn take_idle_connections(&self, id: Option<runtime::Id>, idle_for: Duration) -> Returned {
+        let mut state = self.lock();
+        let mut connections = Vec::new();
+        let Some((_, lane)) = state.lanes.iter_mut().find(|(lane, _)| *lane == id) else {
+            return Returned {
+                connections,
+                is_last: true,
+            };
+        };
+        for writer in &mut lane.idle {
+            let is_over = writer.idle_since.elapsed() >= idle_for;
+            connections.extend(writer.connection.take_if(|_| is_over));
+        }
+        // Under the lock by which the next one is started.
+        lane.has_reaper = lane.idle.iter().any(|writer| writer.connection.is_some());
+        Returned {
+            connections,
+            is_last: !lane.has_reaper,
+        }
     }
 
     /// The server can't be reached, so those that wait behind an attempt needn't have one of their own once their
@@ -267,8 +299,9 @@ impl State {
     fn lane(&mut self, id: Option<runtime::Id>) -> &mut Lane {
         let found = self.lanes.iter().position(|(lane, _)| *lane == id);
         let at = found.unwrap_or_else(|| {
-            // Those of runtimes that have ended, among others.
-            self.lanes.retain(|(_, lane)| lane.is_in_use());
+            // Those of runtimes that have ended, among others. None of them has a connection.
+            self.lanes
+                .retain(|(_, lane)| lane.is_in_use() || lane.has_reaper);
             let lane = Lane {
                 idle: self.first.take().into_iter().collect(),
                 ..Lane::default()
@@ -379,12 +412,11 @@ impl<'a> DirectSend<'a> {
         let mut stored = writer.deliver(self.batcher, vec![pending]).await;
         self.batcher.stored(&mut stored);
         if let Some(writer) = self.writer.take() {
-            let connection = {
+            let parked = {
                 let mut state = self.batcher.lock();
-                self.batcher.park(state.lane(self.lane), writer)
+                self.batcher.park(self.lane, state.lane(self.lane), writer)
             };
-            // Returned to the pool without the lock.
-            drop(connection);
+            parked.finish();
         }
     }
 }
@@ -471,38 +503,66 @@ impl Drop for WriterTask {
     }
 }
 
-/// Returns the connections of writers that have been idle for a while. Before that, one of them is used to delete the rows
-/// of old writers.
-async fn reap(batcher: Weak<Batcher>, id: Option<runtime::Id>) {
-    loop {
-        sleep(IDLE_CONNECTION_TIMEOUT).await;
-        let Some(batcher) = batcher.upgrade() else {
-            return;
-        };
-        let mut returned = Vec::new();
-        let is_done = {
-            let mut state = batcher.lock();
-            let lane = state.lane(id);
-            for writer in &mut lane.idle {
-                let is_over = writer.idle_since.elapsed() >= IDLE_CONNECTION_TIMEOUT;
-                returned.extend(writer.connection.take_if(|_| is_over));
-            }
-            let is_done = lane.idle.iter().all(|writer| writer.connection.is_none());
-            if is_done {
-                // Under the lock by which the next one is started.
-                lane.reaper = None;
-            }
-            is_done
-        };
-        if let Some(connection) = returned.first_mut()
-            && batcher.take_prune_due()
-        {
-            prune(connection, batcher.options.statement_timeout()).await;
-        }
-        if is_done {
-            return;
+/// What is left to do, without the lock, after a writer was parked.
+#[must_use]
+struct Parked {
+    /// Goes back to the pool.
+    returned: Option<StoreConnection>,
+    reaper: Option<Reaper>,
+}
+
+impl Parked {
+    fn finish(self) {
+        drop(self.returned);
+        if let Some(reaper) = self.reaper {
+            // A runtime that is ending drops it at once, and with it the connections.
+            tokio::spawn(reaper.run());
         }
     }
+}
+
+/// Returns the connections of a lane's writers that have been idle for a while. Before that, one of them is used to
+/// delete the rows of old writers.
+struct Reaper {
+    batcher: Weak<Batcher>,
+    lane: Option<runtime::Id>,
+    is_done: bool,
+}
+
+impl Reaper {
+    async fn run(mut self) {
+        while !self.is_done {
+            sleep(IDLE_CONNECTION_TIMEOUT).await;
+            let Some(batcher) = self.batcher.upgrade() else {
+                return;
+            };
+            let mut returned = batcher.take_idle_connections(self.lane, IDLE_CONNECTION_TIMEOUT);
+            self.is_done = returned.is_last;
+            if let Some(connection) = returned.connections.first_mut()
+                && batcher.take_prune_due()
+            {
+                prune(connection, batcher.options.statement_timeout()).await;
+            }
+        }
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        // Its runtime has ended, and nobody else would return them.
+        if !self.is_done
+            && let Some(batcher) = self.batcher.upgrade()
+        {
+            drop(batcher.take_idle_connections(self.lane, Duration::ZERO));
+        }
+    }
+}
+
+/// Connections of idle writers, to be returned to the pool without the lock.
+struct Returned {
+    connections: Vec<StoreConnection>,
+    /// Whether no idle writer has one any more, so that the next one to keep its own starts another reaper.
+    is_last: bool,
 }
 
 /// Deletes the rows of writers that are long gone.

@@ -275,11 +275,17 @@ impl Writer {
     /// The connection that was kept, or one of the pool.
     async fn connect(&mut self, batcher: &Batcher) -> Result<StoreConnection> {
         let connections = batcher.connections();
-        match self.connection.take() {
-            _ if connections.is_closed() => Err(Error::Closed),
-            Some(kept) if connections.can_keep() || kept.held_for() < MAX_HOLD => Ok(kept),
-            _ => connections.acquire().await,
+        let kept = self.connection.take();
+        if connections.is_closed() {
+            return Err(Error::Closed);
         }
+        if let Some(kept) = kept
+            && (connections.can_keep() || kept.held_for() < MAX_HOLD)
+        {
+            return Ok(kept);
+        }
+        // By now the kept one is back: it may be the pool's only one.
+        connections.acquire().await
     }
 
     async fn attempt(&mut self, batcher: &Arc<Batcher>, group: &mut [PendingSend]) -> Attempt {

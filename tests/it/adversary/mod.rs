@@ -1,5 +1,7 @@
-//! Hostile conditions, on a real PostgreSQL.
+//! Hostile conditions: locks, small pools, slow links, servers that are away, handlers that break, runtimes that end.
 
+mod abandoned;
+mod connections;
 mod edges;
 mod pace;
 mod reasons;

@@ -1,0 +1,695 @@
+//! Small pools, runtimes that rest or end, a pool that is closed, a server that is away: nobody starves, and nobody hangs.
+
+use std::{
+    fmt::Debug,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use pgqrs::{ConnectOptions, ConsumerHandle, Delivery, Error, MessageId, Outcome, Report, Store};
+use serde_json::Value;
+use sqlx::{PgPool, Postgres, Transaction};
+use tokio::{
+    runtime::Runtime,
+    sync::Semaphore,
+    task::{JoinHandle, JoinSet, spawn_blocking},
+    time::timeout,
+};
+
+use crate::support::{
+    TestResult, blocked_backends,
+    consumers::{Seen, consumer, drained, gate, pass, start},
+    count, newcomer, send,
+    server::Server,
+    stall::Stall,
+    stored, until, url, with_queues,
+};
+
+/// For what must not take for ever.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// For what is to be over at once: not after a time-out of a statement, or of the pool.
+const PROMPTLY: Duration = Duration::from_secs(8);
+
+async fn with_connections(pool: &PgPool, max_connections: u32) -> pgqrs::Result<Store> {
+    let options = ConnectOptions::builder()
+        .url(url(pool))
+        .max_connections(max_connections);
+    pgqrs::connect_with(options.build()).await
+}
+
+/// Holds up all sends, until the transaction ends.
+async fn hold_up(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let mut holder = pool.begin().await?;
+    sqlx::query("lock table pgqrs.messages in share mode")
+        .execute(&mut *holder)
+        .await?;
+    Ok(holder)
+}
+
+async fn single(store: &Store, payload: &str) -> pgqrs::Result<MessageId> {
+    Ok(send(store, &[payload]).await?[0])
+}
+
+/// A runtime of one thread: none of its tasks goes on while nobody is inside of `block_on`.
+fn current_thread() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
+/// Notes the events of this thread, which is the only one of a test's runtime.
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Events {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("pgqrs")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Fields(String);
+        impl tracing::field::Visit for Fields {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn Debug) {
+                self.0 += &format!("{}={value:?} ", field.name());
+            }
+        }
+        let mut fields = Fields(format!("{} ", event.metadata().level()));
+        event.record(&mut fields);
+        self.0.lock().expect("not poisoned").push(fields.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn handlers_that_use_up_the_pool_lose_no_lease_and_their_worker_stays_alive(
+    pool: PgPool,
+) -> TestResult {
+    const HANDLERS: usize = 8;
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_connections(&pool, 2).await?;
+    let payloads: Vec<_> = (0..HANDLERS).collect();
+    send(&store, &payloads).await?;
+    let events = Events::default();
+    let subscriber = tracing::subscriber::set_default(events.clone());
+    let seen = Seen::default();
+    // It counts as crashed when nothing is heard of it for two seconds.
+    let registered = || consumer().heartbeat_interval(Duration::from_millis(500));
+    let running = start(
+        registered()
+            .concurrency(HANDLERS)
+            .lease(Duration::from_secs(1))
+            .create(&store)
+            .await?,
+        {
+            let (store, seen) = (store.clone(), seen.clone());
+            move |delivery: Delivery<Value>| {
+                let (store, seen) = (store.clone(), seen.clone());
+                async move {
+                    seen.note(delivery.raw_payload());
+                    let mut work = store.pool().begin().await?;
+                    // Longer than the lease, and the last of them wait for four such.
+                    sqlx::query("select pg_sleep(1.5)")
+                        .execute(&mut *work)
+                        .await?;
+                    work.commit().await
+                }
+            }
+        },
+    );
+    until("all are handled, and the worker is alive", async || {
+        let taken_over = registered().create(&newcomer(&pool)).await;
+        assert!(
+            matches!(taken_over, Err(Error::WorkerExists { .. })),
+            "{taken_over:?}"
+        );
+        count(&pool).await.expect("counted") == 0
+    })
+    .await;
+    let report = running.stop().await?;
+    drop(subscriber);
+    assert_eq!((report.done, report.lost), (HANDLERS as u64, 0));
+    assert_eq!(seen.times().values().sum::<u32>(), HANDLERS as u32);
+    let events = events.0.lock().expect("not poisoned");
+    let warned = events.iter().find(|event| {
+        event.starts_with("WARN") && event.contains("raise `max_connections` above `concurrency`")
+    });
+    assert!(
+        warned.is_some_and(|event| event.contains("max_connections=2")),
+        "{events:?}"
+    );
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn with_fewer_handlers_than_connections_there_is_no_warning(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_connections(&pool, 3).await?;
+    let events = Events::default();
+    let subscriber = tracing::subscriber::set_default(events.clone());
+    let consumer = consumer().concurrency(2).create(&store).await?;
+    let running = start(consumer, Seen::default().handler());
+    send(&store, &[1]).await?;
+    drained(&pool).await;
+    running.stop().await?;
+    drop(subscriber);
+    let events = events.0.lock().expect("not poisoned");
+    assert!(
+        events.iter().all(|event| !event.starts_with("WARN")),
+        "{events:?}"
+    );
+    Ok(())
+}
+
+/// Tasks that send in a loop until they are told to stop, or their store is closed; and how many were sent.
+struct Senders {
+    is_over: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
+    tasks: JoinSet<pgqrs::Result<()>>,
+}
+
+impl Senders {
+    fn start(store: &Store, tasks: usize) -> Self {
+        let (is_over, sent) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let tasks = (0..tasks).map(|_| {
+            let (store, is_over, sent) = (store.clone(), Arc::clone(&is_over), Arc::clone(&sent));
+            async move {
+                while !is_over.load(Ordering::Relaxed) {
+                    single(&store, "sent").await?;
+                    sent.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(())
+            }
+        });
+        Self {
+            tasks: tasks.collect(),
+            is_over,
+            sent,
+        }
+    }
+
+    fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    async fn stop(mut self) -> TestResult {
+        self.is_over.store(true, Ordering::Relaxed);
+        while let Some(ended) = timeout(BOUND, self.tasks.join_next()).await? {
+            ended??;
+        }
+        Ok(())
+    }
+}
+
+/// Sends must not keep a small pool's connections to themselves.
+async fn take_turns(pool: PgPool, max_connections: u32) -> TestResult {
+    const HANDLED: usize = 1_000;
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_connections(&pool, max_connections).await?;
+    let registered = || consumer().heartbeat_interval(Duration::from_millis(500));
+    let handled = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&handled);
+    let running = start(registered().create(&store).await?, move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(Outcome::Done)
+    });
+    let senders = Senders::start(&store, 16);
+    until("the consumer gets on", async || {
+        let taken_over = registered().create(&newcomer(&pool)).await;
+        assert!(
+            matches!(taken_over, Err(Error::WorkerExists { .. })),
+            "{taken_over:?}"
+        );
+        // What else there is to call.
+        pgqrs::admin(&store)
+            .queue("tasks")
+            .await
+            .expect("a connection in turn");
+        handled.load(Ordering::Relaxed) >= HANDLED
+    })
+    .await;
+    assert!(senders.sent() >= HANDLED);
+    senders.stop().await?;
+    let report = running.stop().await?;
+    assert_eq!((report.lost, report.unknown), (0, 0), "{report:?}");
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn sends_and_a_consumer_share_a_pool_of_one_connection(pool: PgPool) -> TestResult {
+    take_turns(pool, 1).await
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn sends_and_a_consumer_share_a_pool_of_two_connections(pool: PgPool) -> TestResult {
+    take_turns(pool, 2).await
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_runtime_that_rests_with_sends_under_way_holds_up_no_other_ones_sends(
+    pool: PgPool,
+) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let options = ConnectOptions::builder()
+        .url(url(&pool))
+        .retry_for(Duration::from_secs(600));
+    let store = pgqrs::connect_with(options.build()).await?;
+    let holder = hold_up(&pool).await?;
+    // One is its own writer, one has another, and the others are pending behind it.
+    let begun = Arc::new(Semaphore::new(0));
+    let resting = spawn_blocking({
+        let (store, begun) = (store.clone(), Arc::clone(&begun));
+        move || -> std::io::Result<_> {
+            let runtime = current_thread()?;
+            let calls: Vec<_> = (0..8)
+                .map(|n| {
+                    let store = store.clone();
+                    runtime.spawn(async move { single(&store, &format!("resting {n}")).await })
+                })
+                .collect();
+            runtime.block_on(pass(&begun));
+            Ok((runtime, calls))
+        }
+    });
+    blocked_backends(&pool, "advanced", 2).await;
+    begun.add_permits(1);
+    let (runtime, calls) = resting.await??;
+    holder.rollback().await?;
+
+    // Far less than `retry_for`, or what a statement's answer is waited for.
+    for n in 0..20 {
+        timeout(BOUND, single(&store, &format!("driven {n}"))).await??;
+    }
+    // Driven again, they come to their ends.
+    let driven = spawn_blocking(move || {
+        runtime.block_on(async {
+            let mut ends = Vec::new();
+            for call in calls {
+                ends.push(timeout(BOUND, call).await);
+            }
+            ends
+        })
+    });
+    for end in driven.await? {
+        end???;
+    }
+    let stored = stored(&pool).await?;
+    let mut payloads: Vec<_> = stored.iter().map(|m| &*m.payload).collect();
+    payloads.sort_unstable();
+    payloads.dedup();
+    assert_eq!((payloads.len(), stored.len()), (28, 28), "each once");
+    Ok(())
+}
+
+type Call = Pin<Box<dyn Future<Output = pgqrs::Result<MessageId>> + Send>>;
+
+/// So that what it does belongs to this runtime, whoever awaits it later.
+async fn poll_once(call: &mut Call) {
+    poll_fn(|context| {
+        assert!(call.as_mut().poll(context).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// Whether this is the reason.
+fn runtime_has_ended(error: &Error) -> bool {
+    let Error::ConnectionLost(source) = error else {
+        return false;
+    };
+    source
+        .to_string()
+        .contains("runtime that was sending has ended")
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn when_a_runtime_ends_the_callers_of_its_sends_learn_that_and_what_became_of_them(
+    pool: PgPool,
+) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_connections(&pool, 10).await?;
+    single(&store, "before").await?;
+    let holder = hold_up(&pool).await?;
+    let call = |payload: &'static str| -> Call {
+        let store = store.clone();
+        Box::pin(async move { single(&store, payload).await })
+    };
+    let (mut direct, mut in_flight) = (call("direct"), call("in flight"));
+    let pending: Vec<_> = (0..4).map(|_| call("pending")).collect();
+    let (taken, added) = (gate(), gate());
+    let ended = spawn_blocking({
+        let (taken, added) = (Arc::clone(&taken), Arc::clone(&added));
+        move || -> std::io::Result<_> {
+            let runtime = current_thread()?;
+            let calls = runtime.block_on(async move {
+                // A task of this runtime's: it has its own writer, and ends with it.
+                poll_once(&mut direct).await;
+                tokio::spawn(direct);
+                poll_once(&mut in_flight).await;
+                pass(&taken).await;
+                let mut calls = vec![in_flight];
+                for mut call in pending {
+                    poll_once(&mut call).await;
+                    calls.push(call);
+                }
+                pass(&added).await;
+                calls
+            });
+            drop(runtime);
+            Ok(calls)
+        }
+    });
+    blocked_backends(&pool, "advanced", 2).await;
+    taken.add_permits(1);
+    added.add_permits(1);
+    let mut calls = ended.await??.into_iter();
+    let in_flight = calls.next().expect("it is the first");
+    let unknown = timeout(BOUND, in_flight).await?.unwrap_err();
+    let Error::OutcomeUnknown { ids, source } = &unknown else {
+        panic!("{unknown:?}");
+    };
+    assert!(ids.len() == 1 && runtime_has_ended(source), "{unknown:?}");
+    for pending in calls {
+        let not_stored = timeout(BOUND, pending).await?.unwrap_err();
+        let Error::NotStored { source, .. } = &not_stored else {
+            panic!("{not_stored:?}");
+        };
+        assert!(runtime_has_ended(source), "{not_stored:?}");
+    }
+    holder.rollback().await?;
+    single(&store, "after").await?;
+    let stored = stored(&pool).await?;
+    let times = |payload: &str| {
+        let payload = format!("\"{payload}\"");
+        stored.iter().filter(|m| m.payload == payload).count()
+    };
+    assert_eq!(
+        (times("before"), times("pending"), times("after")),
+        (1, 0, 1)
+    );
+    assert!(times("direct") <= 1 && times("in flight") <= 1);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_runtime_that_ends_keeps_no_connection_of_the_pool(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_connections(&pool, 4).await?;
+    single(&store, "here").await?;
+    for _ in 0..3 {
+        let store = store.clone();
+        let sent = spawn_blocking(move || {
+            // It ends before its idle writer has returned its connection.
+            current_thread().map(|runtime| runtime.block_on(single(&store, "there")))
+        });
+        sent.await???;
+    }
+    let mut all = Vec::new();
+    for _ in 0..4 {
+        all.push(timeout(BOUND, store.pool().acquire()).await??);
+    }
+    drop(all);
+    timeout(BOUND, store.pool().close()).await?;
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_pool_that_is_closed_while_tasks_send_closes_at_once_and_they_are_refused(
+    pool: PgPool,
+) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let mut stored = 0;
+    for max_connections in [1, 2, 10] {
+        let store = with_connections(&pool, max_connections).await?;
+        let mut senders = Senders::start(&store, 8);
+        until("they are at it", async || senders.sent() > 200).await;
+        timeout(PROMPTLY, store.pool().close()).await?;
+        while let Some(ended) = timeout(PROMPTLY, senders.tasks.join_next()).await? {
+            let ended = ended?;
+            assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
+        }
+        let refused = single(&store, "late").await;
+        assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
+        stored += senders.sent();
+        assert_eq!(count(&pool).await?, stored as i64);
+    }
+    Ok(())
+}
+
+type Handling = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// A handler that waits at a gate; and how many wait there.
+fn wait_at(
+    gate: &Arc<Semaphore>,
+    waiting: &Arc<AtomicUsize>,
+) -> impl Fn(Delivery<Value>) -> Handling + Send + Sync + 'static + use<> {
+    let (gate, waiting) = (Arc::clone(gate), Arc::clone(waiting));
+    move |_| {
+        let gate = Arc::clone(&gate);
+        waiting.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            pass(&gate).await;
+            Outcome::Done
+        })
+    }
+}
+
+/// A consumer with handlers at work, and the gates that these wait at.
+struct Busy {
+    handle: ConsumerHandle,
+    run: JoinHandle<pgqrs::Result<Report>>,
+    gate: Arc<Semaphore>,
+}
+
+/// On a queue of its own with two messages, each of which a handler waits with.
+async fn busy(store: &Store, queue: &'static str, deadline: Duration) -> pgqrs::Result<Busy> {
+    store.queue(queue).await?;
+    let batch = pgqrs::enqueue().messages(&[1, 2]).to(queue);
+    batch.execute(store).await?;
+    let consumer = pgqrs::consumer("my-service", 3001, queue).concurrency(2);
+    let consumer = consumer.create(store).await?;
+    let (handle, gate, waiting) = (consumer.handle(), gate(), Arc::default());
+    let run = consumer
+        .run(wait_at(&gate, &waiting))
+        .shutdown_deadline(deadline);
+    let run = tokio::spawn(run.into_future());
+    until("both are at work", async || {
+        waiting.load(Ordering::SeqCst) == 2
+    })
+    .await;
+    Ok(Busy { handle, run, gate })
+}
+
+impl Busy {
+    /// How it ends, which is to be within this time and a little.
+    async fn ends_within(
+        self,
+        limit: Duration,
+    ) -> Result<pgqrs::Result<Report>, Box<dyn std::error::Error>> {
+        const MARGIN: Duration = Duration::from_millis(1_500);
+        let started = Instant::now();
+        let ended = timeout(BOUND, self.run).await??;
+        let took = started.elapsed();
+        assert!(took < limit + MARGIN, "{took:?}, {ended:?}");
+        Ok(ended)
+    }
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_consumer_ends_with_closed_when_its_pool_is_closed(pool: PgPool) -> TestResult {
+    const FAR: Duration = Duration::from_secs(600);
+    let store = with_connections(&pool, 10).await?;
+    store.queue("tasks").await?;
+    let idle = start(consumer().create(&store).await?, Seen::default().handler());
+    let finishing = busy(&store, "finishing", FAR).await?;
+    let endless = busy(&store, "endless", Duration::from_secs(2)).await?;
+    timeout(PROMPTLY, store.pool().close()).await?;
+    let ended = timeout(PROMPTLY, idle.task).await??;
+    assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
+    let ended = endless.ends_within(Duration::from_secs(2)).await?;
+    assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
+    // Its handlers are waited for, but nothing that they say can be settled.
+    assert!(!finishing.run.is_finished());
+    finishing.gate.add_permits(2);
+    let ended = timeout(PROMPTLY, finishing.run).await??;
+    assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
+    Ok(())
+}
+
+/// A settlement waits for a lock, on a connection of the reserve since those of the pool are in use.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_pool_is_closed_at_once_while_its_reserve_is_in_use(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let options = ConnectOptions::builder()
+        .url(url(&pool))
+        .application_name("reserve")
+        .max_connections(2);
+    let store = pgqrs::connect_with(options.build()).await?;
+    let busy = busy(&store, "tasks", Duration::from_secs(5)).await?;
+    let mut holder = pool.begin().await?;
+    sqlx::query("select from pgqrs.messages for update")
+        .execute(&mut *holder)
+        .await?;
+    let all = [store.pool().acquire().await?, store.pool().acquire().await?];
+    busy.gate.add_permits(2);
+    blocked_backends(&pool, "delete from pgqrs.messages", 1).await;
+    drop(all);
+    timeout(PROMPTLY, store.pool().close()).await?;
+    let ended = busy.ends_within(Duration::from_secs(5)).await?;
+    assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
+    holder.rollback().await?;
+    until("the reserve is closed too", async || {
+        let left: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity where application_name = 'reserve'
+             and datname = current_database()",
+        )
+        .fetch_one(&pool)
+        .await
+        .expect("pg_stat_activity can be read");
+        left == 0
+    })
+    .await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn while_the_server_is_away_a_consumer_ends_within_its_deadline() -> TestResult {
+    let (two, five, far) = (
+        Duration::from_secs(2),
+        Duration::from_secs(5),
+        Duration::from_secs(25),
+    );
+    let server = Server::start().await?;
+    let options = || {
+        let options = ConnectOptions::builder().url(server.url());
+        pgqrs::connect_with(options.install(true).build())
+    };
+    let (store, closed) = (options().await?, options().await?);
+    let within_two = busy(&store, "two", two).await?;
+    let within_five = busy(&store, "five", five).await?;
+    let after_close = busy(&closed, "closed", two).await?;
+    let aborted = busy(&store, "aborted", far).await?;
+    let stopped_and_aborted = busy(&store, "twice", far).await?;
+    server.down("immediate")?;
+    // One of the two has finished, and can't be settled.
+    for busy in [
+        &within_two,
+        &within_five,
+        &after_close,
+        &aborted,
+        &stopped_and_aborted,
+    ] {
+        busy.gate.add_permits(1);
+    }
+    timeout(BOUND, closed.pool().close()).await?;
+    for busy in [
+        &within_two,
+        &within_five,
+        &after_close,
+        &stopped_and_aborted,
+    ] {
+        busy.handle.stop();
+    }
+    for busy in [&aborted, &stopped_and_aborted] {
+        busy.handle.abort();
+    }
+    let (within_two, within_five, after_close, aborted, stopped_and_aborted) = tokio::try_join!(
+        within_two.ends_within(two),
+        within_five.ends_within(five),
+        after_close.ends_within(two),
+        aborted.ends_within(two),
+        stopped_and_aborted.ends_within(two),
+    )?;
+    assert!(after_close.is_err() || after_close.is_ok_and(|report| report.unknown == 2));
+    for ended in [within_two, within_five, aborted, stopped_and_aborted] {
+        let report = ended?;
+        assert_eq!((report.unknown, report.done), (2, 0), "{report:?}");
+    }
+    Ok(())
+}
+
+/// The server takes what it is sent, and says nothing any more.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn while_the_server_is_silent_a_consumer_ends_within_its_deadline(
+    pool: PgPool,
+) -> TestResult {
+    let deadline = Duration::from_secs(3);
+    let (proxy, url) = Stall::before(&pool).await?;
+    let store = pgqrs::connect(&url).await?;
+    let stopped = busy(&store, "stopped", deadline).await?;
+    let aborted = busy(&store, "aborted", BOUND).await?;
+    proxy.swallow();
+    for busy in [&stopped, &aborted] {
+        busy.gate.add_permits(1);
+    }
+    stopped.handle.stop();
+    aborted.handle.abort();
+    let (stopped, aborted) = tokio::try_join!(
+        stopped.ends_within(deadline),
+        aborted.ends_within(Duration::from_secs(2)),
+    )?;
+    for ended in [stopped, aborted] {
+        assert_eq!(ended?.unknown, 2);
+    }
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_abort_ends_a_consumer_at_once_and_gives_its_messages_back(pool: PgPool) -> TestResult {
+    let store = with_connections(&pool, 10).await?;
+    let at_once = Duration::from_secs(2);
+    let first = busy(&store, "first", BOUND).await?;
+    let second = busy(&store, "second", BOUND).await?;
+    second.handle.stop();
+    until("it stops, and waits for its handlers", async || {
+        let stopping = pgqrs::admin(&store).queue_stats("second").await;
+        stopping.is_ok_and(|stats| stats.leased == 2) && !second.run.is_finished()
+    })
+    .await;
+    first.handle.abort();
+    second.handle.abort();
+    let (first, second) =
+        tokio::try_join!(first.ends_within(at_once), second.ends_within(at_once))?;
+    for ended in [first, second] {
+        let report = ended?;
+        assert_eq!((report.released, report.unknown), (2, 0), "{report:?}");
+    }
+    for queue in ["first", "second"] {
+        let stats = pgqrs::admin(&store).queue_stats(queue).await?;
+        assert_eq!((stats.ready, stats.leased), (2, 0));
+        // Its identity is free.
+        pgqrs::consumer("my-service", 3001, queue)
+            .create(&store)
+            .await?;
+    }
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_store_of_a_pool_is_made_outside_of_a_runtime(pool: PgPool) -> TestResult {
+    let store = std::thread::spawn(move || Store::from(pool)).join();
+    let store = store.map_err(|_| "it panicked")?;
+    store.queue("tasks").await?;
+    single(&store, "sent").await?;
+    Ok(())
+}
