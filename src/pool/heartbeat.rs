@@ -56,18 +56,27 @@ impl Heartbeats {
         state
             .workers
             .insert(worker.get(), (Instant::now() + interval, interval));
-        // The runtime that the task was started on may have ended before the process did.
-        if state.task.as_ref().is_none_or(JoinHandle::is_finished) {
-            state.task = Some(tokio::spawn(send_heartbeats(
-                Arc::clone(&self.shared),
-                self.connections.clone(),
-            )));
-        }
+        self.start_task(&mut state);
         drop(state);
         self.shared.changed.notify_one();
         HeartbeatGuard {
             worker: worker.get(),
             shared: Arc::downgrade(&self.shared),
+        }
+    }
+
+    /// Goes on with the heartbeats if the runtime that sent them has ended. To be called by what runs for long.
+    pub(crate) fn resume(&self) {
+        self.start_task(&mut self.shared.lock());
+    }
+
+    fn start_task(&self, state: &mut State) {
+        let is_gone = state.task.as_ref().is_none_or(JoinHandle::is_finished);
+        if is_gone && !state.workers.is_empty() {
+            state.task = Some(tokio::spawn(send_heartbeats(
+                Arc::clone(&self.shared),
+                self.connections.clone(),
+            )));
         }
     }
 }

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, Utc};
 use pgqrs::{ConnectOptions, ConsumerHandle, Delivery, Error, MessageId, Outcome, Report, Store};
 use serde_json::Value;
 use sqlx::{PgPool, Postgres, Transaction};
@@ -175,6 +176,32 @@ async fn with_fewer_handlers_than_connections_there_is_no_warning(pool: PgPool) 
         events.iter().all(|event| !event.starts_with("WARN")),
         "{events:?}"
     );
+    Ok(())
+}
+
+/// The application uses all connections of the pool, so the loop's next claim waits for one.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn acknowledgements_do_not_wait_for_a_claim_that_waits_for_a_connection(
+    pool: PgPool,
+) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let options = ConnectOptions::builder()
+        .url(url(&pool))
+        .max_connections(2)
+        .acquire_timeout(BOUND);
+    let store = pgqrs::connect_with(options.build()).await?;
+    let busy = busy(&store, "tasks", BOUND).await?;
+    let all = [store.pool().acquire().await?, store.pool().acquire().await?];
+    for left in [1, 0] {
+        busy.gate.add_permits(1);
+        until("it is acknowledged", async || {
+            count(&pool).await.expect("counted") == left
+        })
+        .await;
+    }
+    drop(all);
+    busy.handle.stop();
+    assert_eq!(busy.ends_within(PROMPTLY).await??.done, 2);
     Ok(())
 }
 
@@ -691,5 +718,35 @@ async fn a_store_of_a_pool_is_made_outside_of_a_runtime(pool: PgPool) -> TestRes
     let store = store.map_err(|_| "it panicked")?;
     store.queue("tasks").await?;
     single(&store, "sent").await?;
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_runtime_that_ends_takes_no_other_ones_heartbeats_along(pool: PgPool) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_connections(&pool, 10).await?;
+    // Its heartbeats begin on this runtime, and those of others join them.
+    let runtime = Runtime::new()?;
+    let first = runtime.spawn({
+        let store = store.clone();
+        async move { pgqrs::producer("host", 1, "tasks").create(&store).await }
+    });
+    let _first = first.await??;
+    let often = consumer().heartbeat_interval(Duration::from_millis(100));
+    let running = start(often.create(&store).await?, Seen::default().handler());
+    runtime.shutdown_background();
+    let heartbeat = async || -> sqlx::Result<DateTime<Utc>> {
+        sqlx::query_scalar("select heartbeat_at from pgqrs.workers where kind = 'consumer'")
+            .fetch_one(&pool)
+            .await
+    };
+    for _ in 0..3 {
+        let last = heartbeat().await?;
+        until("there is another heartbeat", async || {
+            heartbeat().await.is_ok_and(|now| now > last)
+        })
+        .await;
+    }
+    running.stop().await?;
     Ok(())
 }
