@@ -1,5 +1,5 @@
-//! One call that waits for its messages to be stored. It is always answered: if it is dropped, with
-//! [`Error::OutcomeUnknown`].
+//! One call that waits for its messages to be stored. It is always answered: if it is dropped in the middle of an attempt,
+//! with [`Error::OutcomeUnknown`].
 
 use std::mem;
 
@@ -59,8 +59,7 @@ impl PendingSend {
     }
 
     pub(super) fn not_stored(mut self, why: &Error) {
-        let (after, source) = (self.started.elapsed(), Box::new(why.clone()));
-        self.answer(Err(Error::NotStored { after, source }));
+        self.answer_not_stored(why);
     }
 
     pub(super) fn unknown(mut self, why: &Error) {
@@ -71,6 +70,13 @@ impl PendingSend {
         if let Some(reply) = self.reply.take() {
             // The caller may have left.
             let _ = reply.send(outcome.map(|()| self.message_ids()));
+        }
+    }
+
+    fn answer_not_stored(&mut self, why: &Error) {
+        if self.reply.is_some() {
+            let (after, source) = (self.started.elapsed(), Box::new(why.clone()));
+            self.answer(Err(Error::NotStored { after, source }));
         }
     }
 
@@ -94,7 +100,12 @@ impl PendingSend {
 /// A runtime that ends drops its writers, in the middle of whatever they do.
 impl Drop for PendingSend {
     fn drop(&mut self) {
-        self.answer_unknown(&runtime_ended());
+        if self.ids.is_empty() {
+            // No attempt is under way: ids are drawn before each, and dropped after it has stored nothing.
+            self.answer_not_stored(&runtime_ended());
+        } else {
+            self.answer_unknown(&runtime_ended());
+        }
     }
 }
 

@@ -65,6 +65,11 @@ fn current_thread() -> std::io::Result<Runtime> {
         .build()
 }
 
+/// Waits at a gate, but not for ever: a test that has failed meanwhile would not end.
+async fn passed(gate: &Semaphore) {
+    let _ = timeout(BOUND, pass(gate)).await;
+}
+
 /// Notes the events of this thread, which is the only one of a test's runtime.
 #[derive(Clone, Default)]
 struct Events(Arc<Mutex<Vec<String>>>);
@@ -302,7 +307,7 @@ async fn a_runtime_that_rests_with_sends_under_way_holds_up_no_other_ones_sends(
         .retry_for(Duration::from_secs(600));
     let store = pgqrs::connect_with(options.build()).await?;
     let holder = hold_up(&pool).await?;
-    // One is its own writer, one has another, and the others are pending behind it.
+    // One is its own writer, the store's two writers have others, and the rest is pending behind them.
     let begun = Arc::new(Semaphore::new(0));
     let resting = spawn_blocking({
         let (store, begun) = (store.clone(), Arc::clone(&begun));
@@ -314,11 +319,11 @@ async fn a_runtime_that_rests_with_sends_under_way_holds_up_no_other_ones_sends(
                     runtime.spawn(async move { single(&store, &format!("resting {n}")).await })
                 })
                 .collect();
-            runtime.block_on(pass(&begun));
+            runtime.block_on(passed(&begun));
             Ok((runtime, calls))
         }
     });
-    blocked_backends(&pool, "advanced", 2).await;
+    blocked_backends(&pool, "advanced", 3).await;
     begun.add_permits(1);
     let (runtime, calls) = resting.await??;
     holder.rollback().await?;
@@ -359,8 +364,11 @@ async fn poll_once(call: &mut Call) {
     .await;
 }
 
-/// Whether this is the reason.
-fn runtime_has_ended(error: &Error) -> bool {
+fn is_not_stored(error: &Error) -> bool {
+    matches!(error, Error::NotStored { source, .. } if is_of_an_ended_runtime(source))
+}
+
+fn is_of_an_ended_runtime(error: &Error) -> bool {
     let Error::ConnectionLost(source) = error else {
         return false;
     };
@@ -381,47 +389,53 @@ async fn when_a_runtime_ends_the_callers_of_its_sends_learn_that_and_what_became
         let store = store.clone();
         Box::pin(async move { single(&store, payload).await })
     };
-    let (mut direct, mut in_flight) = (call("direct"), call("in flight"));
-    let pending: Vec<_> = (0..4).map(|_| call("pending")).collect();
+    let mut direct = call("direct");
+    // As many as the store has writers.
+    let mut in_flight = [call("first"), call("second")];
+    let mut pending = [call("pending"), call("pending")];
     let (taken, added) = (gate(), gate());
     let ended = spawn_blocking({
         let (taken, added) = (Arc::clone(&taken), Arc::clone(&added));
         move || -> std::io::Result<_> {
             let runtime = current_thread()?;
             let calls = runtime.block_on(async move {
-                // A task of this runtime's: it has its own writer, and ends with it.
+                // A task of this runtime's: it is its own writer, and ends with it.
                 poll_once(&mut direct).await;
                 tokio::spawn(direct);
-                poll_once(&mut in_flight).await;
-                pass(&taken).await;
-                let mut calls = vec![in_flight];
-                for mut call in pending {
-                    poll_once(&mut call).await;
-                    calls.push(call);
+                for call in &mut in_flight {
+                    poll_once(call).await;
+                    // Its writer takes it alone.
+                    passed(&taken).await;
                 }
-                pass(&added).await;
-                calls
+                for call in &mut pending {
+                    poll_once(call).await;
+                }
+                passed(&added).await;
+                (in_flight, pending)
             });
             drop(runtime);
             Ok(calls)
         }
     });
-    blocked_backends(&pool, "advanced", 2).await;
-    taken.add_permits(1);
+    for blocked in [2, 3] {
+        blocked_backends(&pool, "advanced", blocked).await;
+        taken.add_permits(1);
+    }
     added.add_permits(1);
-    let mut calls = ended.await??.into_iter();
-    let in_flight = calls.next().expect("it is the first");
-    let unknown = timeout(BOUND, in_flight).await?.unwrap_err();
-    let Error::OutcomeUnknown { ids, source } = &unknown else {
-        panic!("{unknown:?}");
-    };
-    assert!(ids.len() == 1 && runtime_has_ended(source), "{unknown:?}");
-    for pending in calls {
-        let not_stored = timeout(BOUND, pending).await?.unwrap_err();
-        let Error::NotStored { source, .. } = &not_stored else {
-            panic!("{not_stored:?}");
+    let (in_flight, pending) = ended.await??;
+    for call in in_flight {
+        let unknown = timeout(BOUND, call).await?.unwrap_err();
+        let Error::OutcomeUnknown { ids, source } = &unknown else {
+            panic!("{unknown:?}");
         };
-        assert!(runtime_has_ended(source), "{not_stored:?}");
+        assert!(
+            ids.len() == 1 && is_of_an_ended_runtime(source),
+            "{unknown:?}"
+        );
+    }
+    for call in pending {
+        let not_stored = timeout(BOUND, call).await?.unwrap_err();
+        assert!(is_not_stored(&not_stored), "{not_stored:?}");
     }
     holder.rollback().await?;
     single(&store, "after").await?;
@@ -434,7 +448,42 @@ async fn when_a_runtime_ends_the_callers_of_its_sends_learn_that_and_what_became
         (times("before"), times("pending"), times("after")),
         (1, 0, 1)
     );
-    assert!(times("direct") <= 1 && times("in flight") <= 1);
+    for payload in ["direct", "first", "second"] {
+        assert!(times(payload) <= 1, "{payload}");
+    }
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_send_that_waits_for_a_connection_when_its_runtime_ends_is_not_stored(
+    pool: PgPool,
+) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_connections(&pool, 1).await?;
+    let only = store.pool().acquire().await?;
+    let call = || -> Call {
+        let store = store.clone();
+        Box::pin(async move { single(&store, "sent").await })
+    };
+    let (mut direct, mut taken) = (call(), call());
+    let ended = spawn_blocking(move || -> std::io::Result<_> {
+        let runtime = current_thread()?;
+        runtime.block_on(async {
+            poll_once(&mut direct).await;
+            poll_once(&mut taken).await;
+            // Its writer takes it, and waits for a connection.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+        });
+        drop((runtime, direct));
+        Ok(taken)
+    });
+    let not_stored = timeout(BOUND, ended.await??).await?.unwrap_err();
+    assert!(is_not_stored(&not_stored), "{not_stored:?}");
+    drop(only);
+    single(&store, "sent").await?;
+    assert_eq!(count(&pool).await?, 1);
     Ok(())
 }
 
