@@ -507,6 +507,7 @@ impl<F> RunLoop<F> {
     }
 
     fn start_claim(&mut self, requested: Request) {
+        self.store.heartbeats().resume();
         self.claims += 1;
         self.requested.messages += requested.messages;
         self.requested.bytes += requested.bytes;
@@ -548,6 +549,7 @@ impl<F> RunLoop<F> {
     }
 
     fn start_extending(&mut self) {
+        self.store.heartbeats().resume();
         let mut receipts = self.in_flight.receipts();
         receipts.extend(self.unsettled.receipts());
         if receipts.is_empty() {
