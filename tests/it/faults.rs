@@ -439,7 +439,13 @@ async fn a_full_disk_refuses_a_batch_whole_and_stops_nobody_for_good() -> TestRe
         panic!("{refused:?}");
     };
     let code = why.as_database_error().and_then(|refusal| refusal.code());
-    assert_eq!(code.as_deref(), Some("53100"), "{why}");
+    // A full disk is 53100. This one is a limit to the size of files, for which PostgreSQL 18 has no code of its own.
+    let is_full = match code.as_deref() {
+        Some("53100") => true,
+        Some("XX000") => why.to_string().contains("File too large"),
+        _ => false,
+    };
+    assert!(is_full, "{why}");
     assert!(started.elapsed() < Duration::from_secs(20), "it waited");
     assert_eq!(count(&direct).await?, before, "nothing of it is stored");
 

