@@ -1,7 +1,7 @@
 //! What can go wrong, as one type. For callers who decide what to do next: every variant is something
 //! that they would act on. A mistake that the types rule out has no variant here.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use crate::{
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
@@ -366,13 +366,51 @@ impl fmt::Debug for Error {
 
 /// What to do about a connection that was not made.
 fn connect_remedy(error: &sqlx::Error) -> &'static str {
-    let is_pooler = error.as_database_error().is_some_and(|refusal| {
-        refusal
-            .message()
-            .starts_with("unsupported startup parameter")
-    });
-    match is_pooler {
-        true => "a PgBouncer is in front of it, so connect with `ConnectOptions::pgbouncer(true)`",
-        false => "check the URL, and that the server runs and accepts connections",
+    match error {
+        sqlx::Error::Database(refusal) => Error::login_remedy(refusal.as_ref()),
+        sqlx::Error::Tls(error) => tls_remedy(&error.to_string()),
+        sqlx::Error::Io(error) => match error.kind() {
+            // rustls reports certificates that it doesn't accept as such.
+            io::ErrorKind::InvalidData => tls_remedy(&error.to_string()),
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+                "a file that the URL names can't be read: check the paths of `sslrootcert`, `sslcert` and `sslkey`, or the folder of the server's socket"
+            }
+            _ => GENERAL_REMEDY,
+        },
+        _ => GENERAL_REMEDY,
+    }
+}
+
+pub(crate) const GENERAL_REMEDY: &str =
+    "check the URL, and that the server runs and accepts connections";
+
+/// The same, for a TLS handshake that failed. Its reason is known by its text alone, which differs between the TLS
+/// implementations.
+fn tls_remedy(reason: &str) -> &'static str {
+    let reason = reason.to_lowercase();
+    let says = |texts: &[&str]| texts.iter().any(|text| reason.contains(text));
+    if says(&["alert"]) {
+        "the server refused this client's certificate: check `sslcert` and `sslkey` in the URL, and that the server trusts the CA behind them"
+    } else if says(&[
+        "not valid for name",
+        "hostname mismatch",
+        "ip address mismatch",
+    ]) {
+        "the server's certificate is for another host name: put a name that it is for into the URL, or use `sslmode=verify-ca` to check its CA only"
+    } else if says(&[
+        "unknownissuer",
+        "local issuer",
+        "self-signed",
+        "self signed",
+    ]) {
+        "the CA of the server's certificate is not trusted: name the CA's file with `sslrootcert=` in the URL"
+    } else if says(&["expired"]) {
+        "the server's certificate has expired: renew it, and check this machine's clock"
+    } else if says(&["server does not support tls"]) {
+        "the server offers no TLS: set `ssl = on` there, or connect with `sslmode=disable`"
+    } else if says(&["without tls support"]) {
+        "pgqrs was built without TLS: enable its feature `tls-rustls-ring`, `tls-rustls-aws-lc` or `tls-native`"
+    } else {
+        "check `sslmode`, `sslrootcert`, `sslcert` and `sslkey` in the URL"
     }
 }

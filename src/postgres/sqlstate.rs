@@ -8,7 +8,7 @@ use sqlx::{
     postgres::{PgDatabaseError, PgSeverity},
 };
 
-use crate::error::Error;
+use crate::error::{Error, GENERAL_REMEDY};
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
@@ -121,6 +121,33 @@ impl Error {
                 | Self::ConnectionLost(_)
                 | Self::Connect(_)
         )
+    }
+
+    /// What to do about a login that was refused, by the server or by a pooler in front of it.
+    pub(crate) fn login_remedy(refusal: &dyn DatabaseError) -> &'static str {
+        if refusal
+            .message()
+            .starts_with("unsupported startup parameter")
+        {
+            return "a PgBouncer is in front of it, so connect with `ConnectOptions::pgbouncer(true)`";
+        }
+        match refusal.code().as_deref() {
+            // invalid_password
+            Some("28P01") => "check the user and the password",
+            // invalid_authorization_specification
+            Some("28000") => {
+                "the server's `pg_hba.conf` doesn't admit this login: it may require TLS (`sslmode=require`), a client certificate (`sslcert` and `sslkey`), or another user"
+            }
+            // invalid_catalog_name
+            Some("3D000") => "create the database, or name another one in the URL",
+            // too_many_connections
+            Some("53300") => {
+                "the server has no connection to spare: lower `ConnectOptions::max_connections`, or raise the server's `max_connections`"
+            }
+            // cannot_connect_now
+            Some("57P03") => "the server is starting or stopping, so try again",
+            _ => GENERAL_REMEDY,
+        }
     }
 
     /// The server's refusal of a statement, which it then has undone.

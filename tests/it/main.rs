@@ -25,5 +25,6 @@ mod specification;
 mod store;
 mod support;
 mod telemetry;
+mod tls;
 mod wire;
 mod worker;

@@ -10,19 +10,7 @@ use std::{
 use pgqrs::{ConnectOptions, Error, Store};
 use sqlx::PgPool;
 
-use crate::support::{TestResult, connect, terminate, until, url, with_queues};
-
-/// All that an error and what is behind it say.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        said += ": ";
-        said += &cause.to_string();
-        source = cause.source();
-    }
-    said
-}
+use crate::support::{TestResult, chain, connect, terminate, until, url, with_queues};
 
 #[tokio::test]
 async fn a_closed_port_is_told_at_once() -> TestResult {

@@ -18,6 +18,18 @@ use sqlx::{ConnectOptions, PgPool, postgres::PgPoolOptions};
 
 pub(crate) type TestResult = Result<(), Box<dyn std::error::Error>>;
 
+/// The message of an error, and those of its sources.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += ": ";
+        text += &cause.to_string();
+        source = cause.source();
+    }
+    text
+}
+
 /// A store on the test's own database, made by `connect`, as a user would.
 pub(crate) async fn connect(pool: &PgPool) -> pgqrs::Result<Store> {
     pgqrs::connect(&url(pool)).await

@@ -3,6 +3,7 @@
 
 use std::{
     env, fs,
+    io::Write,
     net::TcpListener,
     os::unix::{
         fs::{MetadataExt, PermissionsExt},
@@ -36,6 +37,13 @@ const NO_LIMIT: u64 = u64::MAX;
 
 impl Server {
     pub(crate) async fn start() -> Result<Self, Box<dyn std::error::Error>> {
+        let server = Self::create().await?;
+        server.up()?;
+        Ok(server)
+    }
+
+    /// Not started yet, so that it can be configured.
+    pub(crate) async fn create() -> Result<Self, Box<dyn std::error::Error>> {
         let shared = PgPool::connect(&env::var("DATABASE_URL")?).await?;
         let (bin, data): (String, String) = sqlx::query_as(
             "select (select setting from pg_config where name = 'BINDIR'), current_setting('data_directory')",
@@ -62,8 +70,36 @@ impl Server {
                 "--wal-segsize=1",
             ],
         )?;
-        server.up()?;
         Ok(server)
+    }
+
+    /// Adds lines to `postgresql.conf`, and replaces `pg_hba.conf`.
+    pub(crate) fn configure(&self, settings: &str, admitted: &str) -> TestResult {
+        let data = self.folder.join("data");
+        let mut file = fs::File::options()
+            .append(true)
+            .open(data.join("postgresql.conf"))?;
+        file.write_all(settings.as_bytes())?;
+        fs::write(data.join("pg_hba.conf"), admitted)?;
+        Ok(())
+    }
+
+    /// For files beside the server's data; it is removed with them.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Makes a file readable for the server alone, as it demands of a private key.
+    pub(crate) fn hand_over(&self, file: &Path) -> TestResult {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
+        std::os::unix::fs::chown(file, Some(self.owner.0), Some(self.owner.1))?;
+        Ok(())
+    }
+
+    fn adopt(&self, command: &mut Command) {
+        if fs::metadata("/proc/self").map_or(true, |me| me.uid() != self.owner.0) {
+            command.uid(self.owner.0).gid(self.owner.1);
+        }
     }
 
     fn without_data(bin: PathBuf, owner: (u32, u32)) -> Result<Self, Box<dyn std::error::Error>> {
@@ -235,9 +271,7 @@ impl Server {
             }
         };
         command.args(arguments).current_dir("/");
-        if fs::metadata("/proc/self").map_or(true, |me| me.uid() != self.owner.0) {
-            command.uid(self.owner.0).gid(self.owner.1);
-        }
+        self.adopt(&mut command);
         let output = command
             .output()
             .map_err(|error| format!("{} doesn't start: {error}", tool.display()))?;
