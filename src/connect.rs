@@ -59,6 +59,8 @@ pub async fn connect(url: &str) -> Result<Store> {
 /// ```
 pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
     let to = options.to_postgres()?;
+    let listen = options.to_listen()?;
+    let can_listen = listen.is_some() || !options.pgbouncer;
     // The pool would wait for a server that isn't there until its time-out. One connection outside of it
     // says at once why it can't be had.
     let mut probe = timeout(options.acquire_timeout, PgConnection::connect_with(&to))
@@ -105,11 +107,11 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
         coalesce: options.coalesce,
     };
     Ok(Store::new(
-        Connections::new(pool),
+        Connections::new(pool).listening_at(listen),
         StoreOptions {
             sending,
             payload_limit: options.payload_limit,
-            can_listen: !options.pgbouncer,
+            can_listen,
         },
         server,
         first,
@@ -182,21 +184,34 @@ pub struct ConnectOptions {
     install: bool,
     /// Whether the URL leads to PgBouncer; false by default. It refuses connections that bring settings
     /// along, so `plan_cache_mode` and TCP's time-outs are left as they are; and there is no LISTEN through it,
-    /// so consumers poll. In session mode any PgBouncer will do; in transaction mode it takes 1.21 or later with
+    /// so consumers poll, unless there is a `listen_url`. In session mode any PgBouncer will do; in transaction mode it takes 1.21 or later with
     /// `max_prepared_statements`, as all of sqlx does, and the schema is to be installed past it, since the migrator's
     /// lock belongs to a session.
     #[builder(default)]
     pgbouncer: bool,
+    /// A URL of the same server that leads past the pooler, for LISTEN: consumers behind PgBouncer are then woken by what
+    /// other processes enqueue, and don't have to poll for it. Takes one connection, while a consumer runs. None by
+    /// default: `url` is used, or with `pgbouncer` there is no LISTEN.
+    #[builder(default, setter(into, strip_option))]
+    listen_url: Option<String>,
 }
 
 impl ConnectOptions {
     fn to_postgres(&self) -> Result<PgConnectOptions> {
-        let to: PgConnectOptions = self
-            .url
+        self.parse(&self.url, self.pgbouncer)
+    }
+
+    fn to_listen(&self) -> Result<Option<PgConnectOptions>> {
+        let url = self.listen_url.as_ref();
+        url.map(|url| self.parse(url, false)).transpose()
+    }
+
+    fn parse(&self, url: &str, pgbouncer: bool) -> Result<PgConnectOptions> {
+        let to: PgConnectOptions = url
             .parse()
             .map_err(|error| Error::Connect(Arc::new(error)))?;
         let to = to.application_name(&self.application_name);
-        if self.pgbouncer {
+        if pgbouncer {
             // One of sqlx's own, for how floats are printed.
             return Ok(to.extra_float_digits(None));
         }
@@ -219,6 +234,7 @@ impl fmt::Debug for ConnectOptions {
             .field("coalesce", &self.coalesce)
             .field("install", &self.install)
             .field("pgbouncer", &self.pgbouncer)
+            .field("listen_url", &self.listen_url.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -8,7 +8,9 @@ use std::{
 };
 
 use sqlx::{
-    Connection, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgPoolOptions,
+    Connection, PgConnection, PgPool, Postgres,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::{
     runtime::Handle,
@@ -39,6 +41,8 @@ pub(crate) struct Connections {
     pool: PgPool,
     /// Made at its first use, since that needs a runtime.
     reserve: Arc<OnceLock<PgPool>>,
+    /// Of connections for LISTEN, if they aren't the pool's.
+    listen: Option<Arc<PgConnectOptions>>,
 }
 
 /// The settings of a store's own pool, whatever its size.
@@ -62,7 +66,19 @@ impl Connections {
         Self {
             pool,
             reserve: Arc::default(),
+            listen: None,
         }
+    }
+
+    /// LISTEN uses these options instead of the pool's.
+    pub(crate) fn listening_at(mut self, options: Option<PgConnectOptions>) -> Self {
+        self.listen = options.map(Arc::new);
+        self
+    }
+
+    pub(crate) fn listen_options(&self) -> Arc<PgConnectOptions> {
+        let own = self.listen.as_ref().map(Arc::clone);
+        own.unwrap_or_else(|| self.pool.connect_options())
     }
 
     pub(crate) fn pool(&self) -> &PgPool {

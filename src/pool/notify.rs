@@ -243,7 +243,7 @@ async fn listen(connections: &Connections) -> Result<PgListener> {
     let alone = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(STATEMENT_TIMEOUT)
-        .connect_lazy_with((*connections.pool().connect_options()).clone());
+        .connect_lazy_with((*connections.listen_options()).clone());
     let mut listener = PgListener::connect_with(&alone).await?;
     listener.listen(CHANNEL).await?;
     Ok(listener)

@@ -19,6 +19,7 @@ mod import;
 mod install;
 mod model;
 mod payload;
+mod pgbouncer;
 mod plans;
 mod sends;
 mod specification;

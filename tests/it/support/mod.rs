@@ -4,6 +4,7 @@
 pub(crate) mod consumers;
 pub(crate) mod faults;
 pub(crate) mod link;
+pub(crate) mod pgbouncer;
 pub(crate) mod proxy;
 pub(crate) mod server;
 pub(crate) mod stall;

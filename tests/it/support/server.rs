@@ -96,6 +96,14 @@ impl Server {
         Ok(())
     }
 
+    /// A program that runs as the server's user.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir("/");
+        self.adopt(&mut command);
+        command
+    }
+
     fn adopt(&self, command: &mut Command) {
         if fs::metadata("/proc/self").map_or(true, |me| me.uid() != self.owner.0) {
             command.uid(self.owner.0).gid(self.owner.1);
