@@ -47,6 +47,17 @@ pub enum Error {
     #[error("the pgqrs schema could not be migrated")]
     Migrate(#[source] Arc<sqlx::migrate::MigrateError>),
 
+    /// The role that is connected lacks a privilege. Nothing was changed.
+    #[error("{}", permission_remedy(role.as_deref(), object))]
+    PermissionDenied {
+        /// The role that the store connects as; `None` on a connection of the caller's own.
+        role: Option<String>,
+        /// What it lacks a privilege on: `schema pgqrs`, or such as `pgqrs.messages`.
+        object: String,
+        /// What PostgreSQL said.
+        source: Arc<sqlx::Error>,
+    },
+
     /// There is no queue of that name.
     #[error(
         "queue `{queue}` does not exist; create it with `pgqrs::admin(&store).create_queue(\"{queue}\")`"
@@ -316,6 +327,7 @@ variants! {
     SchemaOutdated,
     SchemaNewer { installed, compiled },
     Migrate(source),
+    PermissionDenied { role, object, source },
     QueueNotFound { queue },
     QueueExists { queue },
     QueueNotEmpty { queue, messages },
@@ -362,6 +374,26 @@ impl fmt::Debug for Error {
         }
         Ok(())
     }
+}
+
+impl Error {
+    /// Names the role of the connection that the error came from.
+    pub(crate) fn of_role(mut self, name: impl FnOnce() -> String) -> Self {
+        if let Self::PermissionDenied { role, .. } = &mut self {
+            role.get_or_insert_with(name);
+        }
+        self
+    }
+}
+
+fn permission_remedy(role: Option<&str>, object: &str) -> String {
+    let (subject, name) = match role {
+        Some(role) => (format!("role `{role}`"), role),
+        None => ("the connected role".to_owned(), "ROLE"),
+    };
+    format!(
+        "{subject} lacks a privilege on {object}; grant it what it needs: `cargo xtask migrate grants --producer {name}`, `--consumer {name}` or `--operator {name}` prints the GRANTs, and `pgqrs::Access` returns them"
+    )
 }
 
 /// What to do about a connection that was not made.

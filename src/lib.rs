@@ -52,6 +52,7 @@ pub use crate::{
     postgres::{
         archive::ArchivedMessage,
         dead_letters::DeadLetter,
+        grants::Access,
         messages::QueuedMessage,
         queues::{QueueInfo, QueueOptions, QueueStats},
         schema::{MIGRATOR, SchemaVersion},

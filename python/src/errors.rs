@@ -97,6 +97,11 @@ fn describe(error: &Error, fields: &Bound<'_, PyDict>) -> PyResult<&'static str>
             "SchemaNewer"
         }
         Error::Migrate(_) => "Migrate",
+        Error::PermissionDenied { role, object, .. } => {
+            set("role", role)?;
+            set("object", object)?;
+            "PermissionDenied"
+        }
         Error::QueueNotFound { queue } => {
             set("queue", &queue.as_str())?;
             "QueueNotFound"

@@ -722,7 +722,11 @@ impl<F> RunLoop<F> {
 fn is_final(error: &Error) -> bool {
     matches!(
         error,
-        Error::NotInstalled | Error::SchemaOutdated | Error::QueueNotFound { .. } | Error::Closed
+        Error::NotInstalled
+            | Error::SchemaOutdated
+            | Error::PermissionDenied { .. }
+            | Error::QueueNotFound { .. }
+            | Error::Closed
     )
 }
 

@@ -104,7 +104,7 @@ impl Connections {
 
     /// A connection of the pool.
     pub(crate) async fn acquire(&self) -> Result<StoreConnection> {
-        Ok(StoreConnection::new(acquire(&self.pool).await?))
+        Ok(self.of_store(acquire(&self.pool).await?))
     }
 
     /// A connection for what keeps leases and workers alive: of the pool, or of the reserve while all of the pool's are in
@@ -119,7 +119,11 @@ impl Connections {
             connection = acquire(&self.pool) => connection,
             connection = reserve => connection,
         };
-        Ok(StoreConnection::new(connection?))
+        Ok(self.of_store(connection?))
+    }
+
+    fn of_store(&self, connection: PoolConnection<Postgres>) -> StoreConnection {
+        StoreConnection::new(connection, self.pool.connect_options())
     }
 
     /// The reserve, which is closed as soon as the pool is.
@@ -156,14 +160,17 @@ pub(crate) async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>> {
 /// place in the pool until then.
 pub(crate) struct StoreConnection {
     connection: Option<PoolConnection<Postgres>>,
+    /// To name the role in errors.
+    options: Arc<PgConnectOptions>,
     is_answered: bool,
     acquired: Instant,
 }
 
 impl StoreConnection {
-    fn new(connection: PoolConnection<Postgres>) -> Self {
+    fn new(connection: PoolConnection<Postgres>, options: Arc<PgConnectOptions>) -> Self {
         Self {
             connection: Some(connection),
+            options,
             is_answered: true,
             acquired: Instant::now(),
         }
@@ -188,7 +195,7 @@ impl StoreConnection {
         let outcome = outcome.map_err(|_| no_answer())?;
         // A read-only server is a standby by now: another connection may lead to its successor.
         self.is_answered = !outcome.as_ref().is_err_and(Error::is_read_only);
-        outcome
+        outcome.map_err(|error| error.of_role(|| self.options.get_username().to_owned()))
     }
 }
 

@@ -5,6 +5,7 @@
 pub(crate) mod archive;
 pub(crate) mod claim;
 pub(crate) mod dead_letters;
+pub(crate) mod grants;
 pub(crate) mod messages;
 pub(crate) mod queues;
 pub(crate) mod schema;

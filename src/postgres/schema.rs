@@ -104,6 +104,7 @@ pub(crate) async fn migrate(options: &PgConnectOptions, connect_within: Duration
         })?
         .map_err(|error| Error::Connect(Arc::new(error)))?;
     let outcome = run(&mut connection).await;
+    let outcome = outcome.map_err(|error| error.of_role(|| options.get_username().to_owned()));
     // Whatever it says: the server drops the session and its lock either way.
     let _ = connection.close().await;
     outcome

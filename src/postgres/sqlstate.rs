@@ -18,6 +18,15 @@ impl From<sqlx::Error> for Error {
                 Some("42P01" | "3F000") if is_ours(refusal.as_ref()) => Self::NotInstalled,
                 // undefined_column, undefined_function
                 Some("42703" | "42883") if is_ours(refusal.as_ref()) => Self::SchemaOutdated,
+                // insufficient_privilege
+                Some("42501") => match denied_object(refusal.as_ref()) {
+                    Some(object) => Self::PermissionDenied {
+                        role: None,
+                        object,
+                        source: Arc::new(error),
+                    },
+                    None => Self::Database(Arc::new(error)),
+                },
                 // The server has ended the session, perhaps after the commit and before its answer.
                 _ if ends_session(refusal.as_ref()) => Self::ConnectionLost(Arc::new(error)),
                 // connection_exception and its kin
@@ -42,6 +51,35 @@ fn is_ours(refusal: &dyn DatabaseError) -> bool {
     let names_a_table = matches!(refusal.code().as_deref(), Some("42P01" | "3F000"));
     // Whatever the language of the message, the name stands in it.
     is_in_our_text && (!names_a_table || refusal.message().contains("pgqrs"))
+}
+
+/// What of ours the role lacks a privilege on.
+fn denied_object(refusal: &dyn DatabaseError) -> Option<String> {
+    const OURS: [&str; 8] = [
+        "archive",
+        "dead_letters",
+        "messages",
+        "messages_id_seq",
+        "queues",
+        "workers",
+        "writers",
+        "_sqlx_migrations",
+    ];
+    let refusal = refusal.try_downcast_ref::<PgDatabaseError>()?;
+    // Row-level security has the same code, but may be about single rows; a trigger has a context.
+    let is_ours = refusal.r#where().is_none()
+        && matches!(
+            refusal.routine(),
+            Some("aclcheck_error" | "nextval_internal")
+        );
+    // Whatever the language of the message, the name stands in it.
+    let is_separator = |letter: char| !letter.is_alphanumeric() && letter != '_';
+    let mut words = refusal.message().split(is_separator);
+    let name = words.find(|word| *word == "pgqrs" || OURS.contains(word))?;
+    is_ours.then(|| match name {
+        "pgqrs" => "schema pgqrs".to_owned(),
+        name => format!("pgqrs.{name}"),
+    })
 }
 
 fn ends_session(refusal: &dyn DatabaseError) -> bool {
@@ -88,7 +126,7 @@ impl Error {
     ///
     /// | error of `.execute(&mut tx)` and the like | |
     /// |---|---|
-    /// | `Database`, `NotInstalled`, `SchemaOutdated` | yes: the server refused the statement |
+    /// | `Database`, `NotInstalled`, `SchemaOutdated`, `PermissionDenied` | yes: the server refused the statement |
     /// | `ConnectionLost`, `Connect` | yes: there is no transaction any more |
     /// | `QueueNotFound`, `WorkerSuspended`, `WorkerStopped`, `LeaseLost` | no: the statement found nothing to do |
     /// | `Serialize`, `PayloadTooLarge`, `PayloadTooDeep`, `InvalidQueueName`, `DelayTooLong` and other bad arguments | no: nothing was sent |
@@ -118,6 +156,7 @@ impl Error {
             Self::Database(_)
                 | Self::NotInstalled
                 | Self::SchemaOutdated
+                | Self::PermissionDenied { .. }
                 | Self::ConnectionLost(_)
                 | Self::Connect(_)
         )

@@ -342,7 +342,11 @@ impl Writer {
             }
             // No attempt has its number twice. So the row is gone, with the server that had it; or was pruned.
             Ok(Written::Taken) => Attempt::Unknown(sqlx::Error::RowNotFound.into()),
-            Err(error @ (Error::NotInstalled | Error::SchemaOutdated)) => Attempt::NotSent(error),
+            Err(
+                error @ (Error::NotInstalled
+                | Error::SchemaOutdated
+                | Error::PermissionDenied { .. }),
+            ) => Attempt::NotSent(error),
             Err(error) if error.is_refusal() => rejection::by_server(error),
             Err(error) => Attempt::Unknown(error),
         }

@@ -14,6 +14,7 @@ mod errors;
 mod examples;
 mod faults;
 mod flow;
+mod grants;
 mod histories;
 mod import;
 mod install;

@@ -1,6 +1,6 @@
 //! Migrations from the command line, for those who don't let their service install the schema.
 
-use std::{env, fmt::Write};
+use std::{env, fmt::Write, fs};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
@@ -21,6 +21,24 @@ pub(crate) enum Command {
     Status(Database),
     /// Print, as one script for psql, what `up` does to an empty database
     Sql,
+    /// Print the GRANTs for roles that aren't the schema's owner
+    ///
+    /// For its owner to run, after each migration. A role can have several of these.
+    Grants(Grants),
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct Grants {
+    /// A role that enqueues, and manages its own worker
+    #[arg(long, value_name = "ROLE")]
+    producer: Vec<String>,
+    /// A role that claims and settles, and manages its own worker
+    #[arg(long, value_name = "ROLE")]
+    consumer: Vec<String>,
+    /// A role that reads everything, requeues, and suspends workers
+    #[arg(long, value_name = "ROLE")]
+    operator: Vec<String>,
 }
 
 #[derive(Args)]
@@ -88,6 +106,22 @@ pub(crate) async fn run(command: Command) -> Result<()> {
                     "{:04}  {:<40}  {state}",
                     migration.version, migration.description
                 );
+            }
+            Ok(())
+        }
+        Command::Grants(Grants {
+            producer,
+            consumer,
+            operator,
+        }) => {
+            for (access, roles) in [
+                ("producer", producer),
+                ("consumer", consumer),
+                ("operator", operator),
+            ] {
+                for role in roles {
+                    print!("{}", grants(access, &role)?);
+                }
             }
             Ok(())
         }
@@ -162,6 +196,13 @@ impl Database {
             Err(error) => return Err(error.into()),
         })
     }
+}
+
+/// As the crate's `Access::grants` returns them.
+fn grants(access: &str, role: &str) -> Result<String> {
+    let file = cargo::root().join(format!("grants/{access}.sql"));
+    let quoted = format!("\"{}\"", role.replace('"', "\"\""));
+    Ok(fs::read_to_string(file)?.replace(":\"role\"", &quoted))
 }
 
 /// What `up` does to an empty database, history and all, so that the crate finds itself installed.

@@ -285,6 +285,28 @@ async fn the_printed_script_does_what_migrate_does() {
 }
 
 #[test]
+fn grants_are_printed_for_each_role_that_is_named() {
+    let printed = stdout(&output(&[
+        "migrate",
+        "grants",
+        "--producer",
+        "web",
+        "--producer",
+        "we\"ird",
+        "--consumer",
+        "worker",
+    ]));
+    for expected in [
+        "grant insert on pgqrs.messages to \"web\";\n",
+        "grant insert on pgqrs.messages to \"we\"\"ird\";\n",
+        "grant insert on pgqrs.archive, pgqrs.dead_letters to \"worker\";\n",
+    ] {
+        assert!(printed.contains(expected), "no {expected:?} in:\n{printed}");
+    }
+    assert!(!output(&["migrate", "grants"]).status.success());
+}
+
+#[test]
 fn every_command_explains_itself() {
     for command in [
         &["quickstart"][..],
@@ -304,6 +326,7 @@ fn every_command_explains_itself() {
         &["migrate", "down"],
         &["migrate", "status"],
         &["migrate", "sql"],
+        &["migrate", "grants"],
     ] {
         let help = stdout(&output(&[command, &["--help"]].concat()));
         assert!(help.contains("Usage: cargo xtask"), "{command:?}: {help}");

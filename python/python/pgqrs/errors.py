@@ -34,6 +34,7 @@ __all__ = [
     "OutcomeUnknownError",
     "PayloadTooDeepError",
     "PayloadTooLargeError",
+    "PermissionDeniedError",
     "QueueExistsError",
     "QueueNotEmptyError",
     "QueueNotFoundError",
@@ -112,6 +113,16 @@ class SchemaNewerError(Error):
 
 class MigrateError(Error):
     """A migration failed, or doesn't match what was applied before."""
+
+
+class PermissionDeniedError(Error):
+    """The role that is connected lacks a privilege. Nothing was changed."""
+
+    role: str | None
+    """The role that the store connects as; ``None`` on a connection of the caller's own."""
+
+    object: str
+    """What it lacks a privilege on, such as ``pgqrs.messages``."""
 
 
 class QueueNotFoundError(Error):

@@ -40,6 +40,12 @@ pub(crate) fn url(pool: &PgPool) -> String {
     pool.connect_options().to_url_lossy().to_string()
 }
 
+/// The name of the test's own database.
+pub(crate) fn database(pool: &PgPool) -> String {
+    let options = pool.connect_options();
+    options.get_database().unwrap_or_default().to_owned()
+}
+
 /// A store with the queues that a test is about.
 pub(crate) async fn with_queues(pool: PgPool, queues: &[&str]) -> pgqrs::Result<Store> {
     let store = Store::from(pool);

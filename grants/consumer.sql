@@ -1,0 +1,10 @@
+-- A consumer: claims and settles, and manages its own worker. It can't enqueue, nor create, configure or delete queues,
+-- nor read what is archived or dead.
+grant usage on schema pgqrs to :"role";
+grant select on pgqrs.queues, pgqrs.workers, pgqrs._sqlx_migrations to :"role";
+grant select, update (visible_at, attempt, lease_token, consumer_id, last_error), delete on pgqrs.messages to :"role";
+grant insert on pgqrs.archive, pgqrs.dead_letters to :"role";
+-- Both return the ids of what was moved there.
+grant select (id) on pgqrs.archive to :"role";
+grant select (id) on pgqrs.dead_letters to :"role";
+grant insert, update (status, heartbeat_at), delete on pgqrs.workers to :"role";

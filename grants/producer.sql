@@ -1,0 +1,9 @@
+-- A producer: enqueues, and manages its own worker. It can't read payloads, claim, or delete messages.
+grant usage on schema pgqrs to :"role";
+grant select on pgqrs.queues, pgqrs.workers, pgqrs._sqlx_migrations to :"role";
+grant insert on pgqrs.messages to :"role";
+-- An enqueue returns the ids.
+grant select (id) on pgqrs.messages to :"role";
+grant usage on sequence pgqrs.messages_id_seq to :"role";
+grant select, insert, update, delete on pgqrs.writers to :"role";
+grant insert, update (status, heartbeat_at), delete on pgqrs.workers to :"role";
