@@ -288,6 +288,35 @@ async fn a_handler_runs_in_a_process_span(pool: PgPool) -> TestResult {
 
 /// Whatever is done with it, at whatever level, by whichever crate.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_dequeue_that_stops_at_its_bytes_says_so(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    send(&store, &["x".repeat(1_000), "y".repeat(1_000)]).await?;
+    let (notes, _guard) = Notes::start();
+    let stopped = || {
+        let noted = notes.0.lock().expect("not poisoned");
+        let events = noted.events.iter().map(|(_, fields)| fields.0.clone());
+        let events = events.filter(|fields| fields.contains_key("max_bytes"));
+        events.collect::<Vec<_>>()
+    };
+    let dequeue = || {
+        pgqrs::dequeue()
+            .from("tasks")
+            .limit(10_000)
+            .max_bytes(1_500)
+    };
+    assert_eq!(dequeue().execute(&store).await?.len(), 1);
+    let event = &stopped()[..];
+    assert_eq!(event.len(), 1, "{event:?}");
+    let of = |field: &str| event[0].get(field).map(String::as_str);
+    assert_eq!([of("messages"), of("max_bytes")], [Some("1"), Some("1500")]);
+    assert_eq!(of("messaging.destination.name"), Some("tasks"));
+    // All that there is.
+    assert_eq!(dequeue().execute(&store).await?.len(), 1);
+    assert_eq!(stopped().len(), 1);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn no_payload_is_ever_recorded(pool: PgPool) -> TestResult {
     const NUMBERS: Queue<u32> = Queue::new("tasks");
     let store = with_queues(pool.clone(), &["tasks"]).await?;

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use pgqrs::{
     ConnectOptions, Delivery, Error, Outcome, Page, QueueOptions, Report, RetryPolicy, Store,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::{
     runtime::Builder,
@@ -44,7 +44,7 @@ fn deliveries(report: &Report) -> u64 {
 }
 
 fn is(delivery: &Delivery<Value>, word: &str) -> bool {
-    delivery.raw_payload() == json!(word).to_string()
+    delivery.raw_payload().trim_matches('"') == word
 }
 
 /// Many words, with a special one in the middle.
@@ -235,9 +235,9 @@ async fn while_the_disk_is_full_what_is_handled_waits_and_is_not_handled_again()
     let store = pgqrs::connect_with(options.build()).await?;
     store.queue("tasks").await?;
     // Without a pattern that could be compressed.
-    let mut payload = move || -> String {
-        let letters = (0..100_000).map(|_| rand::random_range('a'..='z'));
-        letters.collect()
+    let payload = || -> String {
+        let words = (0..3_200).map(|_| format!("{:032x}", rand::random::<u128>()));
+        words.collect()
     };
     let payloads: Vec<_> = (0..MESSAGES).map(|_| payload()).collect();
     send(&store, &payloads).await?;
@@ -270,7 +270,7 @@ async fn while_the_disk_is_full_what_is_handled_waits_and_is_not_handled_again()
     let before = refused().await;
     gate.add_permits(MESSAGES);
     until("it was refused again and again", async || {
-        refused().await > before + 10
+        refused().await > before + 5
     })
     .await;
     assert!(count(&direct).await? > 0);
