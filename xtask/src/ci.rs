@@ -25,6 +25,10 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
     cargo::run(&clippy, url).await?;
     step("query cache");
     prepare::run(url, true).await?;
+    // Each command of CONTRIBUTING.md runs once: here, or in xtask/tests/commands.rs. This one ahead of the tests, since it
+    // has to build by itself what it starts.
+    step("a short soak");
+    cargo::run(&["xtask", "soak", "--faults", "50"], url).await?;
     step("tests");
     test(&[], url).await?;
     let installed = server::installed_major();
@@ -47,6 +51,8 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
     } else {
         python::test(&[], url).await?;
     }
+    step("a short benchmark");
+    cargo::run(&["xtask", "bench", "--quick", "enqueue"], url).await?;
     step(&format!(
         "all of it holds, after {} s",
         started.elapsed().as_secs()

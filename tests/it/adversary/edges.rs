@@ -274,7 +274,7 @@ async fn fifty_processes_on_one_queue_lose_nothing_and_store_nothing_twice() -> 
     let producers = start("producer_process")?;
     let handlers = start("handler_process")?;
     let wanted = 2_000 * scale();
-    let is_enough = until_within(BOUND * 5, async || {
+    let is_enough = until_within(BOUND * 5 * u32::try_from(scale())?, async || {
         ledger.sent.load(Ordering::Relaxed) >= wanted
     });
     assert!(is_enough.await, "they send too slowly");
