@@ -292,6 +292,26 @@ async fn an_operator_reads_and_requeues_and_deletes_no_message(pool: PgPool) -> 
     Ok(())
 }
 
+/// As on a managed service, which has no superuser for its users.
+#[sqlx::test(migrations = false)]
+async fn a_role_that_can_create_a_schema_installs_and_owns_it(pool: PgPool) -> TestResult {
+    as_role(&pool, None, async |store, role| {
+        let refused = pgqrs::admin(store).install().await;
+        assert!(matches!(refused, Err(Error::Migrate(_))), "{refused:?}");
+        let database = support::database(&pool);
+        let grant = format!("grant create on database \"{database}\" to \"{role}\"");
+        run(&pool, grant).await?;
+        let owner = pgqrs::connect_with(options(&pool, role, true)?).await?;
+        owner.queue("tasks").await?;
+        support::send(&owner, &[1]).await?;
+        one(&owner).await?.ack(&owner).await?;
+        pgqrs::admin(&owner).delete_queue("tasks").await?;
+        owner.pool().close().await;
+        Ok(())
+    })
+    .await
+}
+
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_missing_privilege_names_the_role_the_object_and_the_grants(pool: PgPool) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;

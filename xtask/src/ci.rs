@@ -23,6 +23,20 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
         "warnings",
     ];
     cargo::run(&clippy, url).await?;
+    step("TLS features");
+    // The default is what all else is built with.
+    for features in ["", "tls-native", "tls-rustls-aws-lc"] {
+        let check = [
+            "check",
+            "--package",
+            "pgqrs",
+            "--lib",
+            "--no-default-features",
+            "--features",
+            features,
+        ];
+        cargo::run(&check, url).await?;
+    }
     step("query cache");
     prepare::run(url, true).await?;
     // Each command of CONTRIBUTING.md runs once: here, or in xtask/tests/commands.rs. This one ahead of the tests, since it

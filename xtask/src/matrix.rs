@@ -21,6 +21,9 @@ pub(crate) async fn run(majors: &[u32], arguments: &[String]) -> Result<()> {
     } else {
         majors
     };
+    // Some tests start examples, which cargo doesn't build for one test binary.
+    let build = ["test", "--tests", "--examples", "--no-run"];
+    cargo::finish(&mut cargo::command(&build), &build).await?;
     let mut table = Vec::new();
     for major in majors {
         eprintln!("\n== PostgreSQL {major}");
@@ -77,24 +80,9 @@ async fn on(major: u32, arguments: &[String]) -> Row {
 /// Runs the integration tests, all of them even if some fail.
 async fn test(arguments: &[String], url: &str) -> Result<(bool, String)> {
     let mut command = if ci::has_nextest().await {
-        cargo::command(&[
-            "nextest",
-            "run",
-            "--no-fail-fast",
-            "--package",
-            "pgqrs",
-            "--test",
-            "it",
-        ])
+        cargo::command(&["nextest", "run", "--no-fail-fast", "--test", "it"])
     } else {
-        cargo::command(&[
-            "test",
-            "--no-fail-fast",
-            "--package",
-            "pgqrs",
-            "--test",
-            "it",
-        ])
+        cargo::command(&["test", "--no-fail-fast", "--test", "it"])
     };
     command
         .args(arguments)
