@@ -210,41 +210,50 @@ async fn acknowledgements_do_not_wait_for_a_claim_that_waits_for_a_connection(
     Ok(())
 }
 
-/// Tasks that send in a loop until they are told to stop, or their store is closed; and how many were sent.
+/// Tasks that send in a loop until they are told to stop; how many were sent, and how many refused with `Closed`.
 struct Senders {
     is_over: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
     tasks: JoinSet<pgqrs::Result<()>>,
 }
 
 impl Senders {
     fn start(store: &Store, tasks: usize) -> Self {
-        let (is_over, sent) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicUsize::new(0)),
-        );
-        let tasks = (0..tasks).map(|_| {
-            let (store, is_over, sent) = (store.clone(), Arc::clone(&is_over), Arc::clone(&sent));
-            async move {
+        let mut senders = Self {
+            is_over: Arc::default(),
+            sent: Arc::default(),
+            refused: Arc::default(),
+            tasks: JoinSet::new(),
+        };
+        for _ in 0..tasks {
+            let store = store.clone();
+            let is_over = Arc::clone(&senders.is_over);
+            let (sent, refused) = (Arc::clone(&senders.sent), Arc::clone(&senders.refused));
+            senders.tasks.spawn(async move {
                 while !is_over.load(Ordering::Relaxed) {
-                    single(&store, "sent").await?;
-                    sent.fetch_add(1, Ordering::Relaxed);
+                    match single(&store, "sent").await {
+                        Ok(_) => sent.fetch_add(1, Ordering::Relaxed),
+                        Err(Error::Closed) => refused.fetch_add(1, Ordering::Relaxed),
+                        Err(error) => return Err(error),
+                    };
+                    tokio::task::yield_now().await;
                 }
                 Ok(())
-            }
-        });
-        Self {
-            tasks: tasks.collect(),
-            is_over,
-            sent,
+            });
         }
+        senders
     }
 
     fn sent(&self) -> usize {
         self.sent.load(Ordering::Relaxed)
     }
 
-    async fn stop(mut self) -> TestResult {
+    fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    async fn stop(&mut self) -> TestResult {
         self.is_over.store(true, Ordering::Relaxed);
         while let Some(ended) = timeout(BOUND, self.tasks.join_next()).await? {
             ended??;
@@ -265,7 +274,7 @@ async fn take_turns(pool: PgPool, max_connections: u32) -> TestResult {
         counter.fetch_add(1, Ordering::Relaxed);
         std::future::ready(Outcome::Done)
     });
-    let senders = Senders::start(&store, 16);
+    let mut senders = Senders::start(&store, 16);
     until("the consumer gets on", async || {
         let taken_over = registered().create(&newcomer(&pool)).await;
         assert!(
@@ -282,6 +291,7 @@ async fn take_turns(pool: PgPool, max_connections: u32) -> TestResult {
     .await;
     assert!(senders.sent() >= HANDLED);
     senders.stop().await?;
+    assert_eq!(senders.refused(), 0);
     let report = running.stop().await?;
     assert_eq!((report.lost, report.unknown), (0, 0), "{report:?}");
     Ok(())
@@ -519,14 +529,16 @@ async fn a_pool_that_is_closed_while_tasks_send_closes_at_once_and_they_are_refu
         let store = with_connections(&pool, max_connections).await?;
         let mut senders = Senders::start(&store, 8);
         until("they are at it", async || senders.sent() > 200).await;
+        assert_eq!(senders.refused(), 0);
         timeout(PROMPTLY, store.pool().close()).await?;
-        while let Some(ended) = timeout(PROMPTLY, senders.tasks.join_next()).await? {
-            let ended = ended?;
-            assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
-        }
-        let refused = single(&store, "late").await;
-        assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
-        stored += senders.sent();
+        let (sent, refused) = (senders.sent(), senders.refused());
+        until("they go on, and are refused", async || {
+            senders.refused() > refused + 200
+        })
+        .await;
+        assert_eq!(senders.sent(), sent);
+        senders.stop().await?;
+        stored += sent;
         assert_eq!(count(&pool).await?, stored as i64);
     }
     Ok(())
