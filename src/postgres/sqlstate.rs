@@ -309,7 +309,7 @@ fn is_transient_code(sqlstate: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{borrow::Cow, error, fmt};
+    use std::{borrow::Cow, error, fmt, time::Duration};
 
     use serde::de::Error as _;
     use sqlx::error::ErrorKind;
@@ -415,6 +415,8 @@ mod tests {
                     hostname: "host".to_owned(),
                     port: 1,
                     queue: queue(),
+                    last_heartbeat: Duration::ZERO,
+                    crashed_after: Duration::from_secs(30),
                 },
                 true,
             ),
@@ -436,6 +438,14 @@ mod tests {
                 false,
             ),
             (QueueName::new("").expect_err("not a name").into(), false),
+            (
+                Error::InvalidSetting {
+                    setting: "max_attempts",
+                    value: "0".to_owned(),
+                    expected: "at least 1",
+                },
+                false,
+            ),
             (
                 Error::Serialize {
                     index: 0,
