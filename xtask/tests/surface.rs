@@ -234,6 +234,9 @@ impl Crate {
                 Item::Use(used) if is_public(&used.vis) => {
                     walk(&used.tree, &mut Vec::new(), &mut |path| {
                         let (name, module) = path.split_last().expect("a path");
+                        if module.is_empty() {
+                            return; // A crate, see `crates`.
+                        }
                         exported.push(Exported {
                             path: format!("{prefix}::{name}"),
                             module: module[1..].join("::"),
@@ -255,6 +258,19 @@ impl Crate {
         exported
     }
 
+    /// The crates that `lib.rs` re-exports whole.
+    fn crates(&self) -> Vec<String> {
+        let uses = self.modules["lib"].items.iter();
+        uses.filter_map(|item| match item {
+            Item::Use(used) if is_public(&used.vis) => match &used.tree {
+                UseTree::Name(name) => Some(name.ident.to_string()),
+                _ => None,
+            },
+            _ => None,
+        })
+        .collect()
+    }
+
     fn surface(&self) -> String {
         let exported = self.exported();
         let names: BTreeSet<&str> = exported.iter().map(|item| item.name.as_str()).collect();
@@ -270,6 +286,7 @@ impl Crate {
             .collect();
 
         let mut text = "# What users of pgqrs can name, and call. Made by `ACCEPT=1 cargo xtask test surface`.\n".to_owned();
+        text += &format!("\ncrates: {}\n", self.crates().join(", "));
         for Exported { path, module, name } in &exported {
             let (heading, mut lines) = shown(self.find(module, name), path);
             let mut others = Vec::new();
