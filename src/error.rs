@@ -302,6 +302,9 @@ pub enum Error {
 macro_rules! variants {
     ($($name:ident $({ $($field:ident),+ })? $(($source:ident))?,)+) => {
         impl Error {
+            #[cfg(test)]
+            pub(crate) const KINDS: &[&str] = &[$(stringify!($name)),+];
+
             /// The variant's name, for `error.type` in traces.
             pub(crate) fn kind(&self) -> &'static str {
                 match self {
