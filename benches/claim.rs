@@ -163,14 +163,14 @@ async fn late_commits(meter: &Meter, store: &Store, rounds: usize) -> Outcome<Ta
     const AT_ONCE: usize = 8;
     const OPEN: Duration = Duration::from_millis(200);
     store.queue("late").await?;
-    let consumer = pgqrs::consumer("bench", 0, "late").create(store).await?;
+    let consumer = pgqrs::consumer("late").create(store).await?;
     let handle = consumer.handle();
     let (told, mut starts) = mpsc::unbounded_channel();
     let run = consumer.run(move |delivery: Delivery<Value>| {
         let heard = told.send((delivery.id(), Instant::now()));
         async move { heard.map_err(|_| "nobody listens any more") }
     });
-    let consumer = tokio::spawn(async move { run.await });
+    let consumer = tokio::spawn(run);
     let flow = tokio::spawn({
         let store = store.clone();
         async move {

@@ -66,10 +66,7 @@ pub(crate) async fn fill(store: &Store, messages: usize) -> Outcome {
 }
 
 async fn run_consumer(store: &Store, messages: usize) -> Outcome {
-    let consumer = pgqrs::consumer("bench", 0, "drain")
-        .concurrency(LOOPS)
-        .create(store)
-        .await?;
+    let consumer = pgqrs::consumer("drain").create(store).await?;
     let (handled, all) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let run = consumer.run({
         let all = Arc::clone(&all);

@@ -130,7 +130,7 @@ impl Receiver {
 pub(crate) async fn receive(url: &str, how: &str) -> Outcome {
     if how == "ours" {
         let store = pgqrs::connect(url).await?;
-        let consumer = pgqrs::consumer("bench", 0, QUEUE).create(&store).await?;
+        let consumer = pgqrs::consumer(QUEUE).create(&store).await?;
         println!("ready");
         consumer
             .run(|delivery: Delivery<u64>| async move {

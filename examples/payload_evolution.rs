@@ -6,7 +6,7 @@
 
 use std::env;
 
-use pgqrs::{ConnectOptions, Delivery, Error, Page};
+use pgqrs::{ConnectOptions, Delivery, Error, Outcome, Page};
 
 /// The service as it was: it sends e-mails.
 mod v1 {
@@ -107,17 +107,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .to(v1::TASKS)
         .execute(&store)
         .await?;
-    let consumer = pgqrs::consumer("old-service", 0, v1::TASKS)
-        .concurrency(1)
-        .create(&store)
-        .await?;
+    let consumer = pgqrs::consumer(v1::TASKS).create(&store).await?;
     let handle = consumer.handle();
     let report = consumer
         .run(move |_: Delivery<v1::Task>| {
             // The e-mail stands behind the invoice in the queue, so by now the invoice was seen.
             handle.stop();
-            async { Ok::<_, Error>(()) }
+            async { Outcome::Done }
         })
+        .concurrency(1)
         .await?;
     println!(
         "old consumer's loop: {} done, {} dead",

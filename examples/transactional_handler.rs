@@ -8,6 +8,7 @@ use std::{env, time::Duration};
 
 use pgqrs::{ConnectOptions, Delivery, Queue, RetryPolicy};
 use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Payment {
@@ -38,36 +39,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .execute(&store)
         .await?;
 
-    let consumer = pgqrs::consumer("my-service", 3001, PAYMENTS)
-        .retry(RetryPolicy::fixed(Duration::ZERO))
+    let consumer = pgqrs::consumer(PAYMENTS)
+        .identity("my-service", 3001)
         .create(&store)
         .await?;
     let handle = consumer.handle();
-    let pool = store.pool().clone();
-    let running = tokio::spawn(
-        consumer
-            .run(move |delivery: Delivery<Payment>| {
-                let pool = pool.clone();
-                async move {
-                    let first_time = delivery.attempt() == 1;
-                    let mut tx = pool.begin().await?;
-                    let payment = delivery.payload()?;
-                    sqlx::query("update accounts set cents = cents + $2 where id = $1")
-                        .bind(payment.account)
-                        .bind(payment.cents)
-                        .execute(&mut *tx)
-                        .await?;
-                    delivery.ack(&mut tx).await?;
-                    if first_time {
-                        // The first time, something goes wrong before the commit.
-                        return Err("the power fails".into());
-                    }
-                    tx.commit().await?;
-                    Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
-                }
-            })
-            .into_future(),
-    );
+    let run = consumer
+        .run_with(store.pool().clone(), book)
+        .retry(RetryPolicy::fixed(Duration::ZERO));
+    let running = tokio::spawn(run);
 
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     while pgqrs::admin(&store).queue_stats(PAYMENTS).await?.total() > 0 {
@@ -83,6 +63,27 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     sqlx::query("drop table accounts")
         .execute(store.pool())
         .await?;
+    Ok(())
+}
+
+async fn book(
+    pool: PgPool,
+    delivery: Delivery<Payment>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let first_time = delivery.attempt() == 1;
+    let mut tx = pool.begin().await?;
+    let payment = delivery.payload();
+    sqlx::query("update accounts set cents = cents + $2 where id = $1")
+        .bind(payment.account)
+        .bind(payment.cents)
+        .execute(&mut *tx)
+        .await?;
+    delivery.ack(&mut tx).await?;
+    if first_time {
+        // The first time, something goes wrong before the commit.
+        return Err("the power fails".into());
+    }
+    tx.commit().await?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! A worker with a graceful shutdown: on Ctrl-C it takes no more messages, lets its handlers finish, and
+//! A worker with a graceful shutdown: on Ctrl-C or SIGTERM it takes no more messages, lets its handlers finish, and
 //! gives back what it has not begun.
 //!
 //! `DATABASE_URL=postgresql://… cargo run --example worker`. To end by itself, this one stops when the
@@ -30,40 +30,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .execute(&store)
         .await?;
 
-    let consumer = pgqrs::consumer("my-service", 3001, EMAILS)
-        .concurrency(1)
-        .retry(RetryPolicy::fixed(Duration::from_secs(60)))
+    let consumer = pgqrs::consumer(EMAILS)
+        .identity("my-service", 3001)
         .create(&store)
         .await?;
 
     let last = Arc::new(Notify::new());
-    let handler = {
-        let last = Arc::clone(&last);
-        move |delivery: Delivery<SendEmail>| {
-            let last = Arc::clone(&last);
-            async move {
-                let email = delivery.payload()?;
-                match email.to.as_str() {
-                    "bob" => return Ok(Outcome::DeadLetter("has no address".into())),
-                    "eve" if delivery.attempt() == 1 => {
-                        return Err("the mail server is away".into());
-                    }
-                    "last" => last.notify_one(),
-                    _ => {}
-                }
-                println!("to {}, attempt {}", email.to, delivery.attempt());
-                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Outcome::Done)
-            }
-        }
-    };
+    let run = consumer.run_with(Arc::clone(&last), send);
     let shutdown = async move {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
+            () = pgqrs::shutdown_signal() => {}
             () = last.notified() => {}
         }
     };
-    let report = consumer
-        .run(handler)
+    let report = run
+        .concurrency(1)
+        .retry(RetryPolicy::fixed(Duration::from_secs(60)))
         .with_graceful_shutdown(shutdown)
         .await?;
     println!(
@@ -78,6 +60,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     admin.purge_queue(EMAILS).await?;
     admin.purge_dead_letters(EMAILS, Duration::ZERO).await?;
     Ok(())
+}
+
+async fn send(last: Arc<Notify>, delivery: Delivery<SendEmail>) -> Result<Outcome, &'static str> {
+    let email = delivery.payload();
+    match email.to.as_str() {
+        "bob" => return Ok(Outcome::DeadLetter("has no address".into())),
+        "eve" if delivery.attempt() == 1 => return Err("the mail server is away"),
+        "last" => last.notify_one(),
+        _ => {}
+    }
+    println!("to {}, attempt {}", email.to, delivery.attempt());
+    Ok(Outcome::Done)
 }
 
 // Output:

@@ -6,15 +6,14 @@ use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use crate::{
-    consume::{Options, Stop},
+    consume::Stop,
     delivery::Delivery,
-    dequeue::{Dequeue, FromQueue, LONGEST_LEASE, SHORTEST_LEASE, dequeue},
-    error::{Error, Result},
+    dequeue::{Dequeue, FromQueue, dequeue},
+    error::Result,
     executor::Execute,
     handler::{Handling, IntoOutcome},
     lifecycle::WorkerKind,
     queue::{IntoQueue, Readable, Untyped},
-    retry::RetryPolicy,
     run::Run,
     store::Store,
     worker::{Applicant, Receives, Registration, Worker, sealed::Registered},
@@ -23,35 +22,31 @@ use crate::{
 /// Starts the registration of a consumer.
 ///
 /// # Shape
-/// The host and the port are what others will know it by; with port 0 it is anonymous. The queue is a
-/// name, or a [`Queue`](crate::Queue) with a type.
+/// The queue is a name, or a [`Queue`](crate::Queue) with a type. The consumer is anonymous unless it is given an
+/// [`identity`](ConsumerBuilder::identity).
 ///
 /// # Example
 /// ```no_run
 /// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
-/// use pgqrs::{Delivery, Outcome};
+/// use pgqrs::Delivery;
 /// use serde_json::Value;
 ///
-/// let consumer = pgqrs::consumer("my-service", 3001, "tasks").concurrency(8).create(&store).await?;
+/// let consumer = pgqrs::consumer("tasks").create(&store).await?;
 /// let report = consumer
 ///     .run(|delivery: Delivery<Value>| async move {
-///         println!("{}", delivery.payload()?);
-///         Ok::<_, pgqrs::Error>(())
+///         println!("{}", delivery.payload());
+///         pgqrs::Ok(())
 ///     })
-///     .with_graceful_shutdown(async { tokio::signal::ctrl_c().await.unwrap_or(()) })
+///     .concurrency(8)
+///     .with_graceful_shutdown(pgqrs::shutdown_signal())
 ///     .await?;
 /// println!("{report:?}");
 /// # Ok(())
 /// # }
 /// ```
-pub fn consumer<Q: IntoQueue>(
-    hostname: impl Into<String>,
-    port: u16,
-    queue: Q,
-) -> ConsumerBuilder<Q::Carries> {
+pub fn consumer<Q: IntoQueue>(queue: Q) -> ConsumerBuilder<Q::Carries> {
     ConsumerBuilder {
-        applicant: Applicant::new(WorkerKind::Consumer, hostname.into(), port, queue),
-        options: Options::default(),
+        applicant: Applicant::anonymous(WorkerKind::Consumer, queue),
         carries: PhantomData,
     }
 }
@@ -61,67 +56,20 @@ pub fn consumer<Q: IntoQueue>(
 #[must_use = "a consumer is registered by `.create(&store).await`"]
 pub struct ConsumerBuilder<C = Untyped> {
     applicant: Applicant,
-    options: Options,
     carries: PhantomData<fn() -> C>,
 }
 
 impl<C> ConsumerBuilder<C> {
-    /// How many handlers run at once; 8 unless told, and at least 1.
-    pub fn concurrency(mut self, handlers: usize) -> Self {
-        self.options.concurrency = handlers.max(1);
-        self
-    }
-
-    /// The most messages to hold ready beyond those being handled; 512 unless told. Fewer are fetched where
-    /// handlers take their time, so that other consumers get their share: about as many as are handled in a
-    /// twentieth of a second.
-    pub fn prefetch(mut self, messages: usize) -> Self {
-        self.options.prefetch = messages.min(5_000);
-        self
-    }
-
-    /// The most bytes of payload to hold, ready or being handled; defaults to 64 MiB. One message is fetched whatever its
-    /// size. Payloads are counted as JSON: decoded, they may take more.
-    pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
-        self.options.max_bytes = bytes;
-        self
-    }
-
-    /// How long a message stays away from others if this consumer crashes, from a millisecond to a day; 30
-    /// seconds unless told. While its handler runs, the lease is extended every third of this.
+    /// Names the process, so that no second live consumer has the same host, port and queue. Without it, the consumer is
+    /// anonymous, under the machine's host name, and there may be any number of them.
     ///
-    /// Over a link on which a single message takes longer than a third of this to arrive, messages stay away for up to three
-    /// times as long as that takes.
-    pub fn lease(mut self, lease: Duration) -> Self {
-        self.options.lease = lease;
-        self
-    }
-
-    /// How soon a message is found that nothing hints at: a delayed one, or one enqueued in a transaction;
-    /// 250 milliseconds unless told, and at least one.
-    pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.options.poll_interval = interval.clamp(Duration::from_millis(1), LONGEST_LEASE);
-        self
-    }
-
-    /// How long a message waits after a failed attempt.
-    pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.options.retry = policy;
-        self
-    }
-
-    /// Cuts a handler off after this time, and counts that as a failed attempt. Without it, a handler may
-    /// run for ever.
-    pub fn handler_timeout(mut self, timeout: Duration) -> Self {
-        self.options.handler_timeout = Some(timeout);
-        self
-    }
-
-    /// Whether to be woken by other processes through LISTEN, on a connection of its own that all of a
-    /// store's consumers share; true unless told. Otherwise they are found by polling.
-    pub fn listen(mut self, listen: bool) -> Self {
-        self.options.listen = listen;
-        self
+    /// # Errors
+    /// From [`create`](Self::create): [`Error::WorkerExists`], [`Error::InvalidHostname`].
+    pub fn identity(self, hostname: impl Into<String>, port: u16) -> Self {
+        Self {
+            applicant: self.applicant.identity(hostname.into(), port),
+            ..self
+        }
     }
 
     /// How often it says that it lives, from 10 ms to a day; 15 seconds unless told. When four in a row
@@ -160,14 +108,7 @@ impl<C> ConsumerBuilder<C> {
         C: 'static,
     {
         Execute::new(async move {
-            let Self {
-                applicant, options, ..
-            } = self;
-            if !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&options.lease) {
-                let (lease, min, max) = (options.lease, SHORTEST_LEASE, LONGEST_LEASE);
-                return Err(Error::LeaseOutOfRange { lease, min, max });
-            }
-            let registration = applicant.retry(options.retry).register(store).await?;
+            let registration = self.applicant.register(store).await?;
             let stop = watch::Sender::new(Stop::Running);
             let handle = ConsumerHandle {
                 registration,
@@ -177,7 +118,6 @@ impl<C> ConsumerBuilder<C> {
             Ok(Consumer {
                 handle,
                 store: store.clone(),
-                options,
             })
         })
     }
@@ -191,7 +131,6 @@ impl<C> ConsumerBuilder<C> {
 pub struct Consumer<C = Untyped> {
     handle: ConsumerHandle<C>,
     store: Store,
-    options: Options,
 }
 
 impl<C: 'static> Consumer<C> {
@@ -206,7 +145,7 @@ impl<C: 'static> Consumer<C> {
     where
         C: Readable,
     {
-        dequeue().lease(self.options.lease).worker(self)
+        dequeue().worker(self)
     }
 
     /// Another handle of the same worker, for whoever watches or stops it while it runs.
@@ -214,40 +153,83 @@ impl<C: 'static> Consumer<C> {
         self.handle.clone()
     }
 
-    /// Receives messages and hands each to the handler, until it is told to stop. Nothing happens until
-    /// this is awaited.
+    /// Receives messages and passes each to the handler, until it is stopped. Nothing happens until this is awaited, or
+    /// spawned as a task. How it runs is set on the [`Run`].
     ///
     /// # Shape
-    /// The handler takes the delivery, and gives `Result<(), E>`, an [`Outcome`](crate::Outcome), or a
+    /// The handler takes the delivery, and returns `Result<(), E>`, an [`Outcome`](crate::Outcome), or a
     /// `Result` of that. `Ok(())` acknowledges the message; an error, like a panic, is a failed attempt,
-    /// after which the message waits by the retry policy, or becomes a dead letter where its attempts are
+    /// after which the message waits by the retry policy, or becomes a dead letter if its attempts are
     /// used up. A handler that has settled the delivery by itself, in its own transaction, returns `Ok(())`
     /// too.
     ///
     /// While a handler runs, its message's lease is extended. Messages whose payload doesn't decode become
-    /// dead letters and never reach the handler. When the database is away, the loop waits, longer each
+    /// dead letters and never reach the handler. While the database is away, the loop waits, longer each
     /// time up to five seconds, and goes on.
     ///
-    /// Acknowledgements are made in batches, a moment after the handlers have returned: where the process
+    /// Acknowledgements are made in batches, a moment after the handlers have returned: if the process
     /// crashes in between, those messages are delivered again. What is acknowledged is on the disk.
     ///
     /// Dropping the future, instead of stopping it gracefully, aborts the handlers; their messages come
     /// back when the leases run out.
     ///
     /// # Errors
-    /// [`Error::NotInstalled`], [`Error::SchemaOutdated`], [`Error::QueueNotFound`], [`Error::Closed`]:
-    /// what waiting doesn't mend. A worker that others have stopped ends with a report.
+    /// [`Error::NotInstalled`], [`Error::SchemaOutdated`], [`Error::PermissionDenied`], [`Error::QueueNotFound`],
+    /// [`Error::Closed`]: what waiting doesn't mend; [`Error::LeaseOutOfRange`]. A worker that others have stopped ends
+    /// with a report.
     ///
     /// # Example
     /// See [`consumer`], and `examples/worker.rs`, `examples/transactional_handler.rs`.
-    pub fn run<F, R, O>(self, handler: F) -> Run<C>
+    pub fn run<F, R, O>(self, handler: F) -> Run
     where
         C: Readable,
         F: Fn(Delivery<C::Payload>) -> R + Send + Sync + 'static,
         R: Handling<O> + Send + 'static,
         O: IntoOutcome,
     {
-        Run::new(self.handle, self.store, self.options, handler)
+        Run::new(self.handle, self.store, handler)
+    }
+
+    /// As [`run`](Self::run), with state that the handlers share: each call gets a clone of it.
+    ///
+    /// # Shape
+    /// The state is cheap to clone: a pool, a client, or an [`Arc`] of what the service needs.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    ///
+    /// # Example
+    /// ```no_run
+    /// use std::sync::Arc;
+    ///
+    /// use pgqrs::Delivery;
+    /// use serde_json::Value;
+    ///
+    /// struct App {
+    ///     sender: String,
+    /// }
+    ///
+    /// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+    /// let app = Arc::new(App { sender: "noreply@example.com".into() });
+    /// let consumer = pgqrs::consumer("emails").create(&store).await?;
+    /// consumer
+    ///     .run_with(app, |app, delivery: Delivery<Value>| async move {
+    ///         println!("from {}: {}", app.sender, delivery.payload());
+    ///         pgqrs::Ok(())
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run_with<S, F, R, O>(self, state: S, handler: F) -> Run
+    where
+        C: Readable,
+        S: Clone + Send + Sync + 'static,
+        F: Fn(S, Delivery<C::Payload>) -> R + Send + Sync + 'static,
+        R: Handling<O> + Send + 'static,
+        O: IntoOutcome,
+    {
+        self.run(move |delivery| handler(state.clone(), delivery))
     }
 }
 

@@ -1,9 +1,10 @@
-//! A message that this process holds under a lease. For the one who handles it. Settling takes the
+//! A message that this process holds under a lease, for its handler. Settling takes the
 //! delivery by value, so nothing can be settled twice; and it can still fail, since the lease may have
 //! run out.
 
 use std::{
     fmt,
+    marker::PhantomData,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -39,14 +40,45 @@ use crate::{
 /// the lease ran out and the message went to another consumer, or the message is gone, and then nothing was
 /// changed; or with one of the connection's errors, if trying again can help. [`try_ack`](Self::try_ack) and its like
 /// fail with [`Unsettled`] instead, which hands the delivery back to try again.
+///
+/// # Shape
+/// A handler of [`Consumer::run`](crate::Consumer::run) gets a `Delivery<T>`, whose payload has been decoded.
+/// [`dequeue`](crate::dequeue()) returns `Delivery<T, Unchecked>`, whose payload may turn out not to be a `T`.
+///
+/// # Example
+/// ```no_run
+/// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+/// let deliveries = pgqrs::dequeue().from("tasks").limit(10).execute(&store).await?;
+/// for delivery in deliveries {
+///     match delivery.payload() {
+///         Ok(task) => println!("attempt {} of {task}", delivery.attempt()),
+///         Err(error) => {
+///             delivery.dead_letter(error.to_string(), &store).await?;
+///             continue;
+///         }
+///     }
+///     delivery.ack(&store).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a delivery that is not settled comes back when its lease runs out: call `.ack(&store)`"]
-pub struct Delivery<T> {
+pub struct Delivery<T, D = Decoded> {
     message: Message,
     payload: Result<T, Arc<serde_json::Error>>,
     lease: Arc<Lease>,
     store: Store,
     retry: RetryPolicy,
+    state: PhantomData<fn() -> D>,
 }
+
+/// The payload of a [`Delivery`] has been decoded, as in a handler.
+#[derive(Debug)]
+pub struct Decoded(());
+
+/// The payload of a [`Delivery`] may not be what its queue carries, as in what was dequeued.
+#[derive(Debug)]
+pub struct Unchecked(());
 
 /// What a delivery and the loop that keeps it alive share.
 #[derive(Debug)]
@@ -82,6 +114,21 @@ impl Lease {
 }
 
 impl<T> Delivery<T> {
+    /// What was enqueued.
+    pub fn payload(&self) -> &T {
+        self.payload.as_ref().expect(DECODED)
+    }
+
+    /// What was enqueued, by value. The handler's result settles the message, as always.
+    pub fn into_payload(self) -> T {
+        self.payload.expect(DECODED)
+    }
+}
+
+/// [`Delivery::decoded`] is the only way to this state.
+const DECODED: &str = "a decoded delivery has its payload";
+
+impl<T> Delivery<T, Unchecked> {
     pub(crate) fn new(
         message: Message,
         lease: Arc<Lease>,
@@ -96,24 +143,53 @@ impl<T> Delivery<T> {
             lease,
             store,
             retry,
+            state: PhantomData,
         }
-    }
-
-    /// The message's key.
-    pub fn id(&self) -> MessageId {
-        self.message.id
     }
 
     /// What was enqueued.
     ///
     /// # Errors
-    /// [`Error::Decode`] where the payload doesn't have the shape of `T`. The delivery stays usable, and
-    /// [`raw_payload`](Self::raw_payload) shows what there is.
+    /// [`Error::Decode`] if the payload doesn't have the shape of `T`. The delivery stays usable, and
+    /// [`raw_payload`](Self::raw_payload) returns what is there.
     pub fn payload(&self) -> Result<&T> {
-        self.payload.as_ref().map_err(|source| Error::Decode {
+        self.payload
+            .as_ref()
+            .map_err(|source| self.decode_error(source))
+    }
+
+    /// The delivery as a handler gets it.
+    ///
+    /// # Errors
+    /// [`Unsettled`] with [`Error::Decode`] if the payload doesn't have the shape of `T`; it hands the delivery back.
+    pub fn decoded(self) -> Result<Delivery<T>, Unsettled<T, Unchecked>> {
+        if let Err(source) = &self.payload {
+            let error = self.decode_error(source);
+            let delivery = Box::new(self);
+            return Err(Unsettled { delivery, error });
+        }
+        Ok(Delivery {
+            message: self.message,
+            payload: self.payload,
+            lease: self.lease,
+            store: self.store,
+            retry: self.retry,
+            state: PhantomData,
+        })
+    }
+
+    fn decode_error(&self, source: &Arc<serde_json::Error>) -> Error {
+        Error::Decode {
             message: self.message.id,
             source: Arc::clone(source),
-        })
+        }
+    }
+}
+
+impl<T, D> Delivery<T, D> {
+    /// The message's id.
+    pub fn id(&self) -> MessageId {
+        self.message.id
     }
 
     /// The payload as it was sent, byte for byte.
@@ -151,7 +227,7 @@ impl<T> Delivery<T> {
         DateTime::from_timestamp_micros(micros).unwrap_or(self.message.lease_expires_at)
     }
 
-    /// Lets the lease run this long from now on. The work takes longer than was thought.
+    /// Extends the lease to this long from now, if the work takes longer than expected. It never shortens it.
     ///
     /// # Units
     /// From a millisecond to a day, by the database's clock.
@@ -202,6 +278,7 @@ impl<T> Delivery<T> {
     pub fn ack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<()>>
     where
         T: Send + 'c,
+        D: 'c,
     {
         self.settle(Ok(Settlement::Ack), on)
     }
@@ -213,6 +290,7 @@ impl<T> Delivery<T> {
     pub fn archive<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<()>>
     where
         T: Send + 'c,
+        D: 'c,
     {
         self.settle(Ok(Settlement::Archive), on)
     }
@@ -220,7 +298,7 @@ impl<T> Delivery<T> {
     /// Fails this attempt. The message is delivered again after the retry policy's wait, or
     /// becomes a dead letter if its attempts are used up.
     ///
-    /// The policy is the consumer's, or [`RetryPolicy::default`] for what was dequeued without one.
+    /// The policy is that of the [run](crate::Run::retry) or of the [dequeue](crate::Dequeue::retry).
     ///
     /// # Source
     /// `update pgqrs.messages set visible_at = …`, or `delete …` and `insert into pgqrs.dead_letters …`, in
@@ -228,6 +306,7 @@ impl<T> Delivery<T> {
     pub fn nack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<()>>
     where
         T: Send + 'c,
+        D: 'c,
     {
         let retry = self.retry_later();
         self.settle(Ok(retry), on)
@@ -240,6 +319,7 @@ impl<T> Delivery<T> {
     pub fn retry_in<'c>(self, wait: Duration, on: impl Executor + 'c) -> Execute<'c, Result<()>>
     where
         T: Send + 'c,
+        D: 'c,
     {
         self.settle(Settlement::retry_in(wait), on)
     }
@@ -255,30 +335,34 @@ impl<T> Delivery<T> {
     ) -> Execute<'c, Result<()>>
     where
         T: Send + 'c,
+        D: 'c,
     {
         self.settle(Ok(Settlement::DeadLetter(reason.into())), on)
     }
 
     /// As [`ack`](Self::ack); an error hands the delivery back, to try again.
-    pub fn try_ack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T>>>
+    pub fn try_ack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T, D>>>
     where
         T: Send + 'c,
+        D: 'c,
     {
         self.settle(Ok(Settlement::Ack), on)
     }
 
     /// As [`archive`](Self::archive); an error hands the delivery back, to try again.
-    pub fn try_archive<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T>>>
+    pub fn try_archive<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T, D>>>
     where
         T: Send + 'c,
+        D: 'c,
     {
         self.settle(Ok(Settlement::Archive), on)
     }
 
     /// As [`nack`](Self::nack); an error hands the delivery back, to try again.
-    pub fn try_nack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T>>>
+    pub fn try_nack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T, D>>>
     where
         T: Send + 'c,
+        D: 'c,
     {
         let retry = self.retry_later();
         self.settle(Ok(retry), on)
@@ -289,9 +373,10 @@ impl<T> Delivery<T> {
         self,
         wait: Duration,
         on: impl Executor + 'c,
-    ) -> Execute<'c, Result<(), Unsettled<T>>>
+    ) -> Execute<'c, Result<(), Unsettled<T, D>>>
     where
         T: Send + 'c,
+        D: 'c,
     {
         self.settle(Settlement::retry_in(wait), on)
     }
@@ -301,9 +386,10 @@ impl<T> Delivery<T> {
         self,
         reason: impl Into<String>,
         on: impl Executor + 'c,
-    ) -> Execute<'c, Result<(), Unsettled<T>>>
+    ) -> Execute<'c, Result<(), Unsettled<T, D>>>
     where
         T: Send + 'c,
+        D: 'c,
     {
         self.settle(Ok(Settlement::DeadLetter(reason.into())), on)
     }
@@ -319,7 +405,8 @@ impl<T> Delivery<T> {
     ) -> Execute<'c, Result<(), E>>
     where
         T: Send + 'c,
-        E: From<Unsettled<T>>,
+        D: 'c,
+        E: From<Unsettled<T, D>>,
     {
         Execute::new(async move {
             let id = self.message.id;
@@ -331,9 +418,10 @@ impl<T> Delivery<T> {
                 let held = executor::run(on, async |connection| {
                     settlement.carry_out(connection, receipt).await
                 });
-                match held.await? {
-                    true => Ok(()),
-                    false => Err(Error::LeaseLost { message: id }),
+                if held.await? {
+                    Ok(())
+                } else {
+                    Err(Error::LeaseLost { message: id })
                 }
             };
             match call.instrument(span.clone()).await {
@@ -391,7 +479,7 @@ impl Settlement {
 /// Acknowledges many deliveries, of one queue or of several, in one statement.
 ///
 /// # Shape
-/// Gives the keys of those whose lease was lost; all the others are done.
+/// Returns the ids of those whose lease was lost; all the others are done.
 ///
 /// # Errors
 /// Those of the connection. None of them is settled then, or it isn't known: [`try_ack_all`] hands all of them back.
@@ -408,8 +496,8 @@ impl Settlement {
 /// # Ok(())
 /// # }
 /// ```
-pub fn ack_all<'c, T: Send + 'c>(
-    deliveries: Vec<Delivery<T>>,
+pub fn ack_all<'c, T: Send + 'c, D: 'c>(
+    deliveries: Vec<Delivery<T, D>>,
     on: impl Executor + 'c,
 ) -> Execute<'c, Result<Vec<MessageId>>> {
     settle_all(deliveries, on)
@@ -419,15 +507,15 @@ pub fn ack_all<'c, T: Send + 'c>(
 ///
 /// # Errors
 /// [`UnsettledBatch`].
-pub fn try_ack_all<'c, T: Send + 'c>(
-    deliveries: Vec<Delivery<T>>,
+pub fn try_ack_all<'c, T: Send + 'c, D: 'c>(
+    deliveries: Vec<Delivery<T, D>>,
     on: impl Executor + 'c,
-) -> Execute<'c, Result<Vec<MessageId>, UnsettledBatch<T>>> {
+) -> Execute<'c, Result<Vec<MessageId>, UnsettledBatch<T, D>>> {
     settle_all(deliveries, on)
 }
 
-fn settle_all<'c, T: Send + 'c, E: From<UnsettledBatch<T>>>(
-    deliveries: Vec<Delivery<T>>,
+fn settle_all<'c, T: Send + 'c, D: 'c, E: From<UnsettledBatch<T, D>>>(
+    deliveries: Vec<Delivery<T, D>>,
     on: impl Executor + 'c,
 ) -> Execute<'c, Result<Vec<MessageId>, E>> {
     Execute::new(async move {
@@ -447,7 +535,7 @@ fn settle_all<'c, T: Send + 'c, E: From<UnsettledBatch<T>>>(
             Ok(mut acked) => {
                 acked.sort_unstable();
                 let is_acked =
-                    |delivery: &&Delivery<T>| acked.binary_search(&delivery.id()).is_ok();
+                    |delivery: &&Delivery<T, D>| acked.binary_search(&delivery.id()).is_ok();
                 for delivery in deliveries.iter().filter(is_acked) {
                     delivery.lease.settled.store(true, Ordering::Release);
                 }
@@ -463,7 +551,7 @@ fn settle_all<'c, T: Send + 'c, E: From<UnsettledBatch<T>>>(
 }
 
 /// Without the payload, which has no place in a log.
-impl<T> fmt::Debug for Delivery<T> {
+impl<T, D> fmt::Debug for Delivery<T, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
             .field("id", &self.message.id)
@@ -477,25 +565,25 @@ impl<T> fmt::Debug for Delivery<T> {
 /// A delivery that could not be settled, and why.
 #[derive(thiserror::Error)]
 #[error("message {} could not be settled", .delivery.id())]
-pub struct Unsettled<T> {
-    delivery: Box<Delivery<T>>,
+pub struct Unsettled<T, D = Decoded> {
+    delivery: Box<Delivery<T, D>>,
     #[source]
     error: Error,
 }
 
-impl<T> Unsettled<T> {
+impl<T, D> Unsettled<T, D> {
     /// Why.
     pub fn error(&self) -> &Error {
         &self.error
     }
 
     /// The delivery, to try again.
-    pub fn into_delivery(self) -> Delivery<T> {
+    pub fn into_delivery(self) -> Delivery<T, D> {
         *self.delivery
     }
 }
 
-impl<T> fmt::Debug for Unsettled<T> {
+impl<T, D> fmt::Debug for Unsettled<T, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Unsettled")
             .field("delivery", &self.delivery)
@@ -505,8 +593,8 @@ impl<T> fmt::Debug for Unsettled<T> {
 }
 
 /// For `?` in a function that returns an [`Error`] and has no use for the delivery.
-impl<T> From<Unsettled<T>> for Error {
-    fn from(unsettled: Unsettled<T>) -> Self {
+impl<T, D> From<Unsettled<T, D>> for Error {
+    fn from(unsettled: Unsettled<T, D>) -> Self {
         unsettled.error
     }
 }
@@ -514,25 +602,25 @@ impl<T> From<Unsettled<T>> for Error {
 /// Deliveries that could not be settled, and why.
 #[derive(thiserror::Error)]
 #[error("{} messages could not be settled", .deliveries.len())]
-pub struct UnsettledBatch<T> {
-    deliveries: Vec<Delivery<T>>,
+pub struct UnsettledBatch<T, D = Decoded> {
+    deliveries: Vec<Delivery<T, D>>,
     #[source]
     error: Error,
 }
 
-impl<T> UnsettledBatch<T> {
+impl<T, D> UnsettledBatch<T, D> {
     /// Why.
     pub fn error(&self) -> &Error {
         &self.error
     }
 
     /// The deliveries, to try again.
-    pub fn into_deliveries(self) -> Vec<Delivery<T>> {
+    pub fn into_deliveries(self) -> Vec<Delivery<T, D>> {
         self.deliveries
     }
 }
 
-impl<T> fmt::Debug for UnsettledBatch<T> {
+impl<T, D> fmt::Debug for UnsettledBatch<T, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UnsettledBatch")
             .field("deliveries", &self.deliveries)
@@ -542,8 +630,8 @@ impl<T> fmt::Debug for UnsettledBatch<T> {
 }
 
 /// For `?` in a function that returns an [`Error`] and has no use for the deliveries.
-impl<T> From<UnsettledBatch<T>> for Error {
-    fn from(unsettled: UnsettledBatch<T>) -> Self {
+impl<T, D> From<UnsettledBatch<T, D>> for Error {
+    fn from(unsettled: UnsettledBatch<T, D>) -> Self {
         unsettled.error
     }
 }

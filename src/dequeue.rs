@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use tracing::Instrument;
 
 use crate::{
-    delivery::{Delivery, Lease},
+    delivery::{Delivery, Lease, Unchecked},
     error::{Error, Result},
     executor::Execute,
     lifecycle::WorkerId,
@@ -136,7 +136,7 @@ impl<S> Dequeue<S> {
             limit: self.limit,
             max_bytes: self.max_bytes,
             lease: self.lease,
-            retry: consumer.registration().retry(),
+            retry: self.retry,
         }
     }
 
@@ -162,6 +162,12 @@ impl<S> Dequeue<S> {
         self
     }
 
+    /// How long a message waits after [`nack`](Delivery::nack); defaults to [`RetryPolicy::default`].
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
     /// Claims what is ready, in queue order: by priority, then by the time since when it has been ready,
     /// then by id.
     ///
@@ -177,7 +183,7 @@ impl<S> Dequeue<S> {
     /// # Source
     /// One `update … where ctid = any(array(select … for update skip locked))`, in
     /// `src/postgres/messages.rs`.
-    pub fn execute<'c, P>(self, on: &'c Store) -> Execute<'c, Result<Vec<Delivery<P>>>>
+    pub fn execute<'c, P>(self, on: &'c Store) -> Execute<'c, Result<Vec<Delivery<P, Unchecked>>>>
     where
         S: SourceIsSet<P> + 'c,
         P: 'c,

@@ -1,10 +1,9 @@
-//! A handler: what it may return, and calling it once. For the loop of a consumer, to which an error, a panic and
-//! a handler that takes too long are all failed attempts.
+//! A handler: what it may return, and calling it once. An error, a panic and a handler that takes too long are all failed
+//! attempts.
 
 use std::{
     any::Any,
-    error::Error as _,
-    fmt::Display,
+    error::Error as StdError,
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
@@ -14,7 +13,10 @@ use std::{
 
 use tokio::time::timeout;
 
-use crate::delivery::Delivery;
+use crate::{
+    delivery::{Delivery, Unchecked},
+    error::error_chain,
+};
 
 /// What a handler says of its message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,11 +33,13 @@ pub enum Outcome {
     DeadLetter(String),
 }
 
-/// What a handler may return: `Result<(), E>`, [`Outcome`], or `Result<Outcome, E>`. The error is kept
-/// with the message, as text.
+/// What a handler may return: `Result<(), E>`, [`Outcome`], or `Result<Outcome, E>`, where `E` is an error type, such as
+/// [`Error`](crate::Error), `anyhow::Error` or `Box<dyn Error + Send + Sync>`, or a `String`. The error is kept with the
+/// message, as text, together with its chain of [sources](std::error::Error::source).
 #[diagnostic::on_unimplemented(
     message = "a handler can't return `{Self}`",
-    label = "expected `Result<(), E>`, an `Outcome`, or a `Result<Outcome, E>`, where `E` can be printed",
+    label = "expected `Result<(), E>`, an `Outcome`, or a `Result<Outcome, E>`, where `E` is an error type",
+    note = "`E` can be `pgqrs::Error`, `anyhow::Error`, `Box<dyn std::error::Error + Send + Sync>`, your own type that implements `std::error::Error`, or a `String`",
     note = "end the handler with `Ok(())`, or with an `Outcome` such as `Outcome::Done`"
 )]
 pub trait IntoOutcome: sealed::IntoVerdict {}
@@ -48,6 +52,16 @@ mod sealed {
     }
 }
 
+/// Whatever `?` turns into a boxed error.
+trait IntoError: Into<Box<dyn StdError + Send + Sync>> {}
+
+impl<E: Into<Box<dyn StdError + Send + Sync>>> IntoError for E {}
+
+fn text_of(error: impl IntoError) -> String {
+    let error: Box<dyn StdError + Send + Sync> = error.into();
+    error_chain(&*error)
+}
+
 impl sealed::IntoVerdict for Outcome {
     fn into_verdict(self) -> Result<Outcome, String> {
         Ok(self)
@@ -56,22 +70,21 @@ impl sealed::IntoVerdict for Outcome {
 #[diagnostic::do_not_recommend]
 impl IntoOutcome for Outcome {}
 
-impl<E: Display> sealed::IntoVerdict for Result<(), E> {
+impl<E: IntoError> sealed::IntoVerdict for Result<(), E> {
     fn into_verdict(self) -> Result<Outcome, String> {
-        self.map(|()| Outcome::Done)
-            .map_err(|error| error.to_string())
+        self.map(|()| Outcome::Done).map_err(text_of)
     }
 }
 #[diagnostic::do_not_recommend]
-impl<E: Display> IntoOutcome for Result<(), E> {}
+impl<E: IntoError> IntoOutcome for Result<(), E> {}
 
-impl<E: Display> sealed::IntoVerdict for Result<Outcome, E> {
+impl<E: IntoError> sealed::IntoVerdict for Result<Outcome, E> {
     fn into_verdict(self) -> Result<Outcome, String> {
-        self.map_err(|error| error.to_string())
+        self.map_err(text_of)
     }
 }
 #[diagnostic::do_not_recommend]
-impl<E: Display> IntoOutcome for Result<Outcome, E> {}
+impl<E: IntoError> IntoOutcome for Result<Outcome, E> {}
 
 /// What a handler gives when it is called: a future of what it returns. Each future is one.
 #[diagnostic::on_unimplemented(
@@ -98,23 +111,19 @@ pub(crate) enum Verdict {
 /// Decodes a delivery and calls the handler, whatever either does. The time limit is the handler's alone.
 pub(crate) async fn handle<P, F, R>(
     handler: &F,
-    deliver: impl FnOnce() -> Delivery<P>,
+    deliver: impl FnOnce() -> Delivery<P, Unchecked>,
     limit: Option<Duration>,
 ) -> Verdict
 where
     F: Fn(Delivery<P>) -> R,
     R: Future<Output: IntoOutcome>,
 {
-    let decoded = catch(|| {
-        let delivery = deliver();
-        match delivery.payload() {
-            Ok(_) => Ok(delivery),
-            Err(error) => Err(error.source().map(ToString::to_string).unwrap_or_default()),
-        }
-    });
-    let delivery = match decoded {
+    let delivery = match catch(|| deliver().decoded()) {
         Ok(Ok(delivery)) => delivery,
-        Ok(Err(error)) => return Verdict::Undecodable(error),
+        Ok(Err(undecoded)) => {
+            let source = undecoded.error().source().map(ToString::to_string);
+            return Verdict::Undecodable(source.unwrap_or_default());
+        }
         Err(panic) => return Verdict::Undecodable(format!("decoding panicked: {panic}")),
     };
     let handling = async { sealed::IntoVerdict::into_verdict(handler(delivery).await) };

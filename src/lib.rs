@@ -13,6 +13,7 @@ mod handler;
 mod import;
 mod lifecycle;
 mod message;
+mod ok;
 mod payload;
 mod pool;
 mod postgres;
@@ -22,6 +23,7 @@ mod report;
 mod retry;
 mod run;
 mod send;
+mod signal;
 mod store;
 mod telemetry;
 mod token;
@@ -40,7 +42,7 @@ pub use crate::{
     admin::{Admin, admin},
     connect::{ConnectOptions, connect, connect_with},
     consumer::{Consumer, ConsumerBuilder, ConsumerHandle, consumer},
-    delivery::{Delivery, Unsettled, UnsettledBatch, ack_all, try_ack_all},
+    delivery::{Decoded, Delivery, Unchecked, Unsettled, UnsettledBatch, ack_all, try_ack_all},
     dequeue::{Dequeue, dequeue},
     enqueue::{Enqueue, IntoDelay, Statement, enqueue},
     error::{Error, Result},
@@ -49,6 +51,7 @@ pub use crate::{
     import::Import,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     message::{Enqueued, MessageId, Page, Priority},
+    ok::Ok,
     postgres::{
         archive::ArchivedMessage,
         dead_letters::DeadLetter,
@@ -63,6 +66,7 @@ pub use crate::{
     report::Report,
     retry::RetryPolicy,
     run::Run,
+    signal::shutdown_signal,
     store::Store,
     transaction::Transaction,
     worker::Worker,

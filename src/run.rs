@@ -1,10 +1,10 @@
-//! `consumer.run(..)`: how a consumer is started and stopped, and what it reports at its end. The loop itself is in
-//! `consume/`.
+//! `consumer.run(..)`: how a consumer runs and stops, and what it reports at its end. The loop itself is in `consume/`.
 
 use std::{
     fmt,
-    future::{Future, IntoFuture, pending},
+    future::{Future, pending},
     pin::Pin,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -14,64 +14,167 @@ use crate::{
     consume::{self, Job, Options},
     consumer::ConsumerHandle,
     delivery::Delivery,
-    error::Result,
+    dequeue::{LONGEST_LEASE, SHORTEST_LEASE},
+    error::{Error, Result},
     executor::Execute,
     handler::IntoOutcome,
     queue::Readable,
     report::Report,
+    retry::RetryPolicy,
     store::Store,
     telemetry,
     worker::{Worker, sealed::Registered},
 };
 
-/// A consumer that runs as soon as this is awaited; made by [`Consumer::run`](crate::Consumer::run).
-#[must_use = "a consumer does nothing until this is awaited: add `.await`"]
-pub struct Run<C> {
-    handle: ConsumerHandle<C>,
+/// A consumer that runs as soon as this is awaited or spawned; made by [`Consumer::run`](crate::Consumer::run).
+///
+/// # Shape
+/// A future of the [`Report`]. Runs of different queues have one type, so that a process can have a list of them:
+///
+/// ```no_run
+/// # use pgqrs::Delivery;
+/// # use serde_json::Value;
+/// # async fn handle(_: Delivery<Value>) -> pgqrs::Result<()> { Ok(()) }
+/// # async fn example(store: pgqrs::Store) -> Result<(), Box<dyn std::error::Error>> {
+/// use tokio::task::JoinSet;
+///
+/// let mut runs = JoinSet::new();
+/// for queue in ["emails", "invoices"] {
+///     let consumer = pgqrs::consumer(queue).create(&store).await?;
+///     runs.spawn(consumer.run(handle).with_graceful_shutdown(pgqrs::shutdown_signal()));
+/// }
+/// while let Some(ended) = runs.join_next().await {
+///     println!("{:?}", ended??);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Units
+///
+/// | setting | meaning | default |
+/// |---|---|---|
+/// | [`concurrency`](Self::concurrency) | handlers that run at once | 8 |
+/// | [`lease`](Self::lease) | how long a message stays with this consumer if it crashes | 30 s |
+/// | [`retry`](Self::retry) | how long a message waits after a failed attempt | 1 s, doubled up to 1 h |
+/// | [`handler_timeout`](Self::handler_timeout) | how long a handler may run | no limit |
+/// | [`prefetch`](Self::prefetch) | messages held ready for handlers, at most | 512 |
+/// | [`prefetch_bytes`](Self::prefetch_bytes) | bytes of payload held, at most | 64 MiB |
+/// | [`poll_interval`](Self::poll_interval) | how soon a message is found without a notification | 250 ms |
+/// | [`listen`](Self::listen) | whether other processes wake it through LISTEN | yes |
+/// | [`with_graceful_shutdown`](Self::with_graceful_shutdown) | when it stops | never |
+/// | [`shutdown_deadline`](Self::shutdown_deadline) | how long stopping takes, at most | 25 s |
+#[must_use = "a consumer does nothing until this is awaited or spawned: add `.await`"]
+pub struct Run {
+    /// Until it is polled.
+    idle: Option<Box<Idle>>,
+    /// Since then.
+    running: Option<Execute<'static, Result<Report>>>,
+}
+
+/// A run that can still be changed.
+struct Idle {
     options: Options,
     shutdown: Shutdown,
     deadline: Duration,
-    /// Knows the handler, so that awaiting a consumer needs no bounds, and a wrong handler is reported once.
-    start: Box<dyn FnOnce(Shutdown, Duration) -> Execute<'static, Result<Report>> + Send>,
+    start: Start,
 }
 
+/// Knows the queue's payloads and the handler, so that all runs are of one type, and a wrong handler is reported once.
+type Start =
+    Box<dyn FnOnce(Options, Shutdown, Duration) -> Execute<'static, Result<Report>> + Send>;
 type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl<C: Readable + 'static> Run<C> {
-    pub(crate) fn new<F, R, O>(
-        handle: ConsumerHandle<C>,
-        store: Store,
-        options: Options,
-        handler: F,
-    ) -> Self
+impl Run {
+    pub(crate) fn new<C, F, R, O>(handle: ConsumerHandle<C>, store: Store, handler: F) -> Self
     where
+        C: Readable + 'static,
         F: Fn(Delivery<C::Payload>) -> R + Send + Sync + 'static,
         R: Future<Output = O> + Send + 'static,
         O: IntoOutcome,
     {
-        let (shutdown, deadline) = (Box::pin(pending()), Duration::from_secs(25));
-        let started = handle.clone();
-        Self {
-            handle,
-            options,
-            shutdown,
-            deadline,
-            start: Box::new(move |shutdown, deadline| {
-                start(started, store, options, handler, shutdown, deadline)
+        let idle = Idle {
+            options: Options::default(),
+            shutdown: Box::pin(pending()),
+            deadline: Duration::from_secs(25),
+            start: Box::new(move |options, shutdown, deadline| {
+                start(handle, store, options, handler, shutdown, deadline)
             }),
+        };
+        Self {
+            idle: Some(Box::new(idle)),
+            running: None,
         }
     }
-}
 
-impl<C> Run<C> {
-    /// Stops when this future is ready, as [`ConsumerHandle::stop`] does.
+    /// Changes a setting, which has no effect once it runs.
+    fn set(mut self, set: impl FnOnce(&mut Idle)) -> Self {
+        if let Some(idle) = &mut self.idle {
+            set(idle);
+        }
+        self
+    }
+
+    /// How many handlers run at once; defaults to 8, and is at least 1.
+    pub fn concurrency(self, handlers: usize) -> Self {
+        self.set(|idle| idle.options.concurrency = handlers.max(1))
+    }
+
+    /// The most messages to hold ready beyond those being handled; defaults to 512. Fewer are fetched if
+    /// handlers take their time, so that other consumers get their share: about as many as are handled in a
+    /// twentieth of a second.
+    pub fn prefetch(self, messages: usize) -> Self {
+        self.set(|idle| idle.options.prefetch = messages.min(5_000))
+    }
+
+    /// The most bytes of payload to hold, ready or being handled; defaults to 64 MiB. One message is fetched whatever its
+    /// size. Payloads are counted as JSON: decoded, they may take more.
+    pub fn prefetch_bytes(self, bytes: usize) -> Self {
+        self.set(|idle| idle.options.max_bytes = bytes)
+    }
+
+    /// How long a message stays away from others if this consumer crashes, from a millisecond to a day; defaults to 30
+    /// seconds. While its handler runs, the lease is extended every third of this.
+    ///
+    /// Over a link on which a single message takes longer than a third of this to arrive, messages stay away for up to three
+    /// times as long as that takes.
+    ///
+    /// # Errors
+    /// A lease out of these limits ends the run with [`Error::LeaseOutOfRange`].
+    pub fn lease(self, lease: Duration) -> Self {
+        self.set(|idle| idle.options.lease = lease)
+    }
+
+    /// How soon a message is found that nobody announces: a delayed one, or one enqueued in a transaction of another
+    /// library's; defaults to 250 milliseconds, and is at least one.
+    pub fn poll_interval(self, interval: Duration) -> Self {
+        let interval = interval.clamp(Duration::from_millis(1), LONGEST_LEASE);
+        self.set(|idle| idle.options.poll_interval = interval)
+    }
+
+    /// How long a message waits after a failed attempt; defaults to [`RetryPolicy::default`].
+    pub fn retry(self, policy: RetryPolicy) -> Self {
+        self.set(|idle| idle.options.retry = policy)
+    }
+
+    /// Drops a handler that has run for this long, and counts that as a failed attempt; by default, a handler may run for
+    /// ever.
+    pub fn handler_timeout(self, timeout: Duration) -> Self {
+        self.set(|idle| idle.options.handler_timeout = Some(timeout))
+    }
+
+    /// Whether other processes wake it through LISTEN, on a connection of its own that all of a
+    /// store's consumers share; defaults to true. Otherwise their messages are found by polling.
+    pub fn listen(self, listen: bool) -> Self {
+        self.set(|idle| idle.options.listen = listen)
+    }
+
+    /// Stops when this future is ready, as [`ConsumerHandle::stop`] does; never by default. See
+    /// [`shutdown_signal`](crate::shutdown_signal()).
     ///
     /// To end at once on a second signal, call [`ConsumerHandle::abort`].
     pub fn with_graceful_shutdown(self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self {
-            shutdown: Box::pin(signal),
-            ..self
-        }
+        self.set(|idle| idle.shutdown = Box::pin(signal))
     }
 
     /// How long the shutdown takes at most, from the signal until this future is ready; defaults to 25 seconds, since
@@ -83,26 +186,34 @@ impl<C> Run<C> {
     pub fn shutdown_deadline(self, deadline: Duration) -> Self {
         // Far beyond any use, but well within what an instant can hold.
         let deadline = deadline.min(Duration::from_secs(365 * 24 * 60 * 60));
-        Self { deadline, ..self }
+        self.set(|idle| idle.deadline = deadline)
     }
 }
 
-impl<C> fmt::Debug for Run<C> {
+impl fmt::Debug for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Run")
-            .field("handle", &self.handle)
-            .field("options", &self.options)
-            .field("deadline", &self.deadline)
-            .finish_non_exhaustive()
+        let mut run = f.debug_struct("Run");
+        if let Some(idle) = &self.idle {
+            run.field("options", &idle.options)
+                .field("deadline", &idle.deadline);
+        }
+        run.finish_non_exhaustive()
     }
 }
 
-impl<C> IntoFuture for Run<C> {
+impl Future for Run {
     type Output = Result<Report>;
-    type IntoFuture = Execute<'static, Result<Report>>;
 
-    fn into_future(self) -> Self::IntoFuture {
-        (self.start)(self.shutdown, self.deadline)
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(idle) = self.idle.take() {
+            let running = (idle.start)(idle.options, idle.shutdown, idle.deadline);
+            self.running = Some(running);
+        }
+        match &mut self.running {
+            Some(running) => Pin::new(running).poll(context),
+            // One of the two is there.
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -121,6 +232,10 @@ where
     O: IntoOutcome,
 {
     Execute::new(async move {
+        if !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&options.lease) {
+            let (lease, min, max) = (options.lease, SHORTEST_LEASE, LONGEST_LEASE);
+            return Err(Error::LeaseOutOfRange { lease, min, max });
+        }
         let connections = store.max_connections();
         if options.concurrency >= connections as usize {
             telemetry::more_handlers_than_connections(

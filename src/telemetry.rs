@@ -2,12 +2,12 @@
 //! fields follow OpenTelemetry's conventions for messaging and stand nowhere else; payloads are never
 //! recorded.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use tracing::{Span, field::Empty};
 
 use crate::{
-    error::Error,
+    error::{Error, error_chain},
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     message::MessageId,
     queue::QueueName,
@@ -113,6 +113,14 @@ pub(crate) fn deregistration_failed(worker: WorkerId, reason: &str, crashes_afte
     );
 }
 
+/// The operating system doesn't deliver a signal that stops consumers.
+pub(crate) fn signal_failed(error: &io::Error) {
+    tracing::warn!(
+        error = error_chain(error),
+        "a signal to stop can't be received"
+    );
+}
+
 /// Heartbeats could not be sent, and will be tried again.
 pub(crate) fn heartbeat_failed(reason: &str) {
     tracing::warn!(reason, "heartbeats failed, trying again");
@@ -125,17 +133,32 @@ pub(crate) fn hint_failed(reason: &str) {
 
 /// A call of a consumer's loop failed, and will be made again.
 pub(crate) fn loop_failed(what: &'static str, error: &Error) {
-    tracing::warn!(what, error = %error, "error.type" = error.kind(), "a consumer's loop goes on after a failure");
+    tracing::warn!(
+        what,
+        error = error_chain(error),
+        "error.type" = error.kind(),
+        "a consumer's loop goes on after a failure"
+    );
 }
 
 /// The server refuses to settle one message, which is delivered again when its lease runs out.
 pub(crate) fn settlement_refused(message: Option<i64>, error: &Error) {
-    tracing::error!(messaging.message.id = message, error = %error, "error.type" = error.kind(), "a message can't be settled: the server refuses it");
+    tracing::error!(
+        messaging.message.id = message,
+        error = error_chain(error),
+        "error.type" = error.kind(),
+        "a message can't be settled: the server refuses it"
+    );
 }
 
 /// The server refuses to extend the lease of one message. Unless it is settled before, it is delivered again.
 pub(crate) fn extension_refused(message: MessageId, error: &Error) {
-    tracing::error!(messaging.message.id = message.get(), error = %error, "error.type" = error.kind(), "a lease can't be extended: the server refuses it");
+    tracing::error!(
+        messaging.message.id = message.get(),
+        error = error_chain(error),
+        "error.type" = error.kind(),
+        "a lease can't be extended: the server refuses it"
+    );
 }
 
 /// Handlers that each use a connection of the store would use up its pool.
@@ -165,12 +188,20 @@ pub(crate) fn stopped_by_bytes(queue: &QueueName, messages: usize, max_bytes: us
 
 /// A send failed, and is made again or looked into.
 pub(crate) fn send_failed(error: &Error) {
-    tracing::warn!(error = %error, "error.type" = error.kind(), "a send is tried again after a failure");
+    tracing::warn!(
+        error = error_chain(error),
+        "error.type" = error.kind(),
+        "a send is tried again after a failure"
+    );
 }
 
-/// Rows of writers that are long gone could not be deleted. The next writer tries again.
-pub(crate) fn prune_failed(error: &Error) {
-    tracing::debug!(error = %error, "rows of old writers could not be deleted");
+/// Rows of writers or workers that are long gone could not be deleted. The next one that starts tries again.
+pub(crate) fn prune_failed(table: &'static str, error: &Error) {
+    tracing::debug!(
+        table,
+        error = error_chain(error),
+        "old rows could not be deleted"
+    );
 }
 
 /// A handler failed, on the span that it ran in.

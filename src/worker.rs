@@ -11,7 +11,6 @@ use crate::{
     pool::HeartbeatGuard,
     postgres::workers::{self, Identity},
     queue::{IntoQueue, QueueName},
-    retry::RetryPolicy,
     store::Store,
     telemetry,
 };
@@ -231,8 +230,6 @@ pub struct Registration {
     store: Store,
     heartbeat: HeartbeatGuard,
     stale_after: Duration,
-    /// For what is received through it.
-    retry: RetryPolicy,
 }
 
 impl Registration {
@@ -243,10 +240,6 @@ impl Registration {
     /// How long after its last heartbeat it counts as crashed.
     pub(crate) fn crashes_after(&self) -> Duration {
         self.stale_after
-    }
-
-    pub(crate) fn retry(&self) -> RetryPolicy {
-        self.retry
     }
 
     async fn state(&self, max_age: Duration) -> Result<Option<(WorkerStatus, bool)>> {
@@ -277,7 +270,6 @@ pub(crate) struct Applicant {
     port: u16,
     heartbeat_interval: Duration,
     replace: bool,
-    retry: RetryPolicy,
 }
 
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
@@ -299,7 +291,22 @@ impl Applicant {
             port,
             heartbeat_interval: HEARTBEAT_INTERVAL,
             replace: false,
-            retry: RetryPolicy::default(),
+        }
+    }
+
+    /// Under the machine's host name, beside any number of others.
+    pub(crate) fn anonymous(kind: WorkerKind, queue: impl IntoQueue) -> Self {
+        let hostname = whoami::hostname().ok();
+        let hostname = hostname.filter(|name| is_hostname(name));
+        let hostname = hostname.unwrap_or_else(|| "unknown".to_owned());
+        Self::new(kind, hostname, 0, queue)
+    }
+
+    pub(crate) fn identity(self, hostname: String, port: u16) -> Self {
+        Self {
+            hostname,
+            port,
+            ..self
         }
     }
 
@@ -314,10 +321,6 @@ impl Applicant {
         Self { replace, ..self }
     }
 
-    pub(crate) fn retry(self, retry: RetryPolicy) -> Self {
-        Self { retry, ..self }
-    }
-
     pub(crate) async fn register(self, store: &Store) -> Result<Arc<Registration>> {
         let Self {
             kind,
@@ -326,11 +329,9 @@ impl Applicant {
             port,
             heartbeat_interval,
             replace,
-            retry,
         } = self;
         let queue = queue?;
-        let fits = (1..=LONGEST_HOSTNAME).contains(&hostname.len());
-        if !fits || hostname.contains(char::is_control) {
+        if !is_hostname(&hostname) {
             return Err(Error::InvalidHostname { hostname });
         }
         let interval = heartbeat_interval.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
@@ -346,6 +347,10 @@ impl Applicant {
             .run(async |connection| workers::register(connection, &identity, stale_after).await)
             .await?;
         telemetry::registered(id, kind, &queue);
+        let pruned = store.run(async |connection| workers::prune(connection).await);
+        if let Err(error) = pruned.await {
+            telemetry::prune_failed("workers", &error);
+        }
         let heartbeat = store.heartbeats().join(id, interval);
         Ok(Arc::new(Registration {
             id,
@@ -356,9 +361,12 @@ impl Applicant {
             store: store.clone(),
             heartbeat,
             stale_after,
-            retry,
         }))
     }
+}
+
+fn is_hostname(name: &str) -> bool {
+    (1..=LONGEST_HOSTNAME).contains(&name.len()) && !name.contains(char::is_control)
 }
 
 /// Beyond these an interval makes no sense, and arithmetic with it could overflow.

@@ -72,7 +72,7 @@ async fn a_payload_is_copied_no_more_often_than_it_must_be(pool: PgPool) -> Test
     println!("one of a batch of a thousand: {allocations:.1} allocations, {bytes:.0} bytes");
     assert!(allocations < 2.0, "{allocations}");
 
-    let consumer = pgqrs::consumer("allocations", 0, "tasks");
+    let consumer = pgqrs::consumer("tasks");
     let consumer = consumer.create(&store).await?;
     let handle = consumer.handle();
     let left = AtomicUsize::new(2_002);

@@ -55,7 +55,8 @@ impl Settings {
             .jitter(jitter)
             .build();
         let queue = raw(&QueueName::new(self.queue)?);
-        let mut builder = pgqrs::consumer(self.hostname, self.port, queue)
+        let mut builder = pgqrs::consumer(queue)
+            .identity(self.hostname, self.port)
             .concurrency(concurrency)
             .prefetch(self.prefetch)
             .lease(self.lease)

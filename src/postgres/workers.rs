@@ -87,6 +87,23 @@ pub(crate) struct Identity<'a> {
     pub(crate) replace: bool,
 }
 
+/// Deletes rows of workers that were last heard of a day ago: those that were stopped, and those that crashed.
+pub(crate) async fn prune(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query!(
+        "delete from pgqrs.workers
+         where id = any (array(
+             select id from pgqrs.workers
+             -- One with rare heartbeats may be alive.
+             where heartbeat_at < statement_timestamp() - greatest(stale_after, interval '1 day')
+             limit 1000
+             for update skip locked
+         ))",
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Registers a worker, in the place of a crashed one of the same identity.
 pub(crate) async fn register(
     connection: &mut PgConnection,

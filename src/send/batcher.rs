@@ -568,7 +568,7 @@ struct Returned {
 /// Deletes the rows of writers that are long gone.
 pub(super) async fn prune(connection: &mut StoreConnection, timeout: Duration) {
     if let Err(error) = connection.within(timeout, writers::prune).await {
-        telemetry::prune_failed(&error);
+        telemetry::prune_failed("writers", &error);
     }
 }
 

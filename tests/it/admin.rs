@@ -339,7 +339,7 @@ async fn stats_are_exact_under_load(pool: PgPool) -> TestResult {
                 while held.len() < 10 {
                     held.extend(claim(&store, 10).await?);
                 }
-                let ten: Vec<Delivery<_>> = held.drain(..10).collect();
+                let ten: Vec<_> = held.drain(..10).collect();
                 acking.fetch_add(10, Ordering::SeqCst);
                 assert!(pgqrs::ack_all(ten, &store).await?.is_empty());
                 acked.fetch_add(10, Ordering::SeqCst);
@@ -378,7 +378,7 @@ async fn stats_are_exact_under_load(pool: PgPool) -> TestResult {
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn reading_writes_nothing(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
-    let consumer = pgqrs::consumer("my-service", 3001, "tasks");
+    let consumer = pgqrs::consumer("tasks").identity("my-service", 3001);
     let consumer = consumer.create(&store).await?;
     dead(&store, &[1, 2]).await?;
     archived(&store, &[3]).await?;
@@ -478,7 +478,7 @@ async fn messages_are_listed_in_pages_and_payloads_only_where_asked_for(
 ) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks", "other"]).await?;
     let admin = pgqrs::admin(&store);
-    let consumer = pgqrs::consumer("my-service", 3001, "tasks");
+    let consumer = pgqrs::consumer("tasks").identity("my-service", 3001);
     let consumer = consumer.create(&store).await?;
     let producer = pgqrs::producer("my-service", 3000, "tasks");
     let producer = producer.create(&store).await?;
@@ -743,10 +743,12 @@ async fn the_archive_is_listed_in_pages_and_purged_by_age(pool: PgPool) -> TestR
 async fn release_gives_back_what_a_worker_holds_and_nothing_else(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
-    let dead = pgqrs::consumer("my-service", 1, "tasks")
+    let dead = pgqrs::consumer("tasks")
+        .identity("my-service", 1)
         .create(&store)
         .await?;
-    let alive = pgqrs::consumer("my-service", 2, "tasks")
+    let alive = pgqrs::consumer("tasks")
+        .identity("my-service", 2)
         .create(&store)
         .await?;
     let ids = send(&store, &[0; 8]).await?;

@@ -24,7 +24,7 @@ use crate::{
     examples::compiled,
     support::{
         TestResult, claim, connect,
-        consumers::{Seen, consumer, drained, gate, pass, start},
+        consumers::{Seen, consumer, drained, gate, pass, prepare, start},
         count, expire, newcomer, now, one, places, send,
         server::Server,
         until, url, with_queues,
@@ -86,21 +86,14 @@ async fn each_outcome_does_what_it_says(pool: PgPool) -> TestResult {
         consumer().create(&store).await?,
         async |delivery: Delivery<Value>| {
             let again = delivery.attempt() == 1;
-            Ok(
-                match delivery
-                    .payload()
-                    .map_err(|error| error.to_string())?
-                    .as_str()
-                    .unwrap_or_default()
-                {
-                    "archive" => Outcome::Archive,
-                    "retry" if again => Outcome::Retry,
-                    "retry in" if again => Outcome::RetryIn(Duration::from_millis(1)),
-                    "dead letter" => Outcome::DeadLetter("no such customer".into()),
-                    "error" if again => return Err("the mail server is away".to_owned()),
-                    _ => Outcome::Done,
-                },
-            )
+            Ok(match delivery.payload().as_str().unwrap_or_default() {
+                "archive" => Outcome::Archive,
+                "retry" if again => Outcome::Retry,
+                "retry in" if again => Outcome::RetryIn(Duration::from_millis(1)),
+                "dead letter" => Outcome::DeadLetter("no such customer".into()),
+                "error" if again => return Err("the mail server is away".to_owned()),
+                _ => Outcome::Done,
+            })
         },
     );
     drained(&pool).await;
@@ -132,11 +125,7 @@ async fn errors_and_panics_are_failed_attempts_and_end_as_dead_letters(pool: PgP
     let ids = send(&store, &["error", "panic", "fine"]).await?;
     let running = start(
         consumer().create(&store).await?,
-        async |delivery: Delivery<Value>| match delivery
-            .payload()
-            .map_err(|error| error.to_string())?
-            .as_str()
-        {
+        async |delivery: Delivery<Value>| match delivery.payload().as_str() {
             Some("error") => Err(format!("attempt {} failed", delivery.attempt())),
             Some("panic") => panic!("what a day: {}", delivery.attempt()),
             _ => Ok(()),
@@ -211,23 +200,17 @@ async fn what_does_not_decode_becomes_a_dead_letter_and_never_reaches_the_handle
     const NUMBERS: Queue<u32> = Queue::new("tasks");
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     send(&store, &[json!(1), json!("two"), json!(3)]).await?;
-    let consumer = pgqrs::consumer("my-service", 3001, NUMBERS)
+    let consumer = pgqrs::consumer(NUMBERS)
+        .identity("my-service", 3001)
         .create(&store)
         .await?;
     let handle = consumer.handle();
     let sum = Arc::new(AtomicU32::new(0));
-    let running = tokio::spawn({
-        let sum = Arc::clone(&sum);
-        consumer
-            .run(move |delivery: Delivery<u32>| {
-                let sum = Arc::clone(&sum);
-                async move {
-                    sum.fetch_add(*delivery.payload()?, Ordering::Relaxed);
-                    Ok::<_, Error>(())
-                }
-            })
-            .into_future()
-    });
+    let add = async |sum: Arc<AtomicU32>, delivery: Delivery<u32>| {
+        sum.fetch_add(delivery.into_payload(), Ordering::Relaxed);
+        pgqrs::Ok(())
+    };
+    let running = tokio::spawn(consumer.run_with(Arc::clone(&sum), add));
     drained(&pool).await;
     handle.stop();
     let report = running.await??;
@@ -536,7 +519,7 @@ async fn a_graceful_stop_lets_handlers_finish_and_gives_the_rest_back(pool: PgPo
         let signal = Arc::clone(&signal);
         async move { signal.notified().await }
     });
-    let running = tokio::spawn(run.into_future());
+    let running = tokio::spawn(run);
     let admin = pgqrs::admin(&store);
     // Leased ones may not have reached the loop yet, and would go back too.
     until("two are at work", async || {
@@ -578,7 +561,7 @@ async fn after_the_deadline_handlers_are_aborted_and_their_messages_given_back(
     let run = consumer
         .run(wait_at(&gate()))
         .shutdown_deadline(Duration::from_millis(50));
-    let running = tokio::spawn(run.into_future());
+    let running = tokio::spawn(run);
     let admin = pgqrs::admin(&store);
     until("both are at work", async || {
         admin.queue_stats("tasks").await.expect("counted").leased == 2
@@ -604,7 +587,7 @@ async fn a_handler_can_settle_in_its_own_transaction(pool: PgPool) -> TestResult
         move |delivery: Delivery<Value>| {
             let pool = pool.clone();
             async move {
-                let (n, attempt) = (delivery.payload()?.as_i64(), delivery.attempt());
+                let (n, attempt) = (delivery.payload().as_i64(), delivery.attempt());
                 let mut tx = pool.begin().await?;
                 sqlx::query("insert into work values ($1)")
                     .bind(n)
@@ -809,7 +792,8 @@ async fn bad_options_and_absent_queues_are_refused(pool: PgPool) -> TestResult {
             "{refused:?}"
         );
     }
-    let refused = pgqrs::consumer("my-service", 1, "missing")
+    let refused = pgqrs::consumer("missing")
+        .identity("my-service", 1)
         .create(&store)
         .await;
     assert!(
@@ -979,7 +963,7 @@ async fn what_a_stores_transaction_has_sent_is_handled_as_soon_as_it_is_committe
     let elsewhere = connect(&pool).await?;
     // One of the sender's own store, and one that only NOTIFY reaches. Neither would look again by itself.
     let own = consumer().poll_interval(NEVER).create(&store).await?;
-    let other = pgqrs::consumer("elsewhere", 0, "others").poll_interval(NEVER);
+    let other = prepare(pgqrs::consumer("others")).poll_interval(NEVER);
     let other = other.create(&elsewhere).await?;
     let (seen, seen_elsewhere) = (Seen::default(), Seen::default());
     let running = [

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use pgqrs::{
     Delivery, Error, Executor, MessageId, Page, Priority, Queue, QueueOptions, RetryPolicy,
-    Unsettled,
+    Unchecked, Unsettled,
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -36,9 +36,9 @@ const VERBS: [Verb; 5] = [
 impl Verb {
     async fn settle(
         self,
-        delivery: Delivery<Value>,
+        delivery: Delivery<Value, Unchecked>,
         on: impl Executor,
-    ) -> Result<(), Unsettled<Value>> {
+    ) -> Result<(), Unsettled<Value, Unchecked>> {
         match self {
             Self::Ack => delivery.try_ack(on).await,
             Self::Archive => delivery.try_archive(on).await,
@@ -645,7 +645,7 @@ async fn ack_all_of_nothing_is_nothing(pool: PgPool) -> TestResult {
     send(&store, &[1]).await?;
     let before = everything(&pool).await?;
     assert!(
-        pgqrs::ack_all(Vec::<Delivery<Value>>::new(), &store)
+        pgqrs::ack_all(Vec::<Delivery<Value, Unchecked>>::new(), &store)
             .await?
             .is_empty()
     );

@@ -322,21 +322,25 @@ async fn what_waits_behind_messages_that_are_used_up_is_delivered_at_once(
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn what_is_received_through_a_consumer_is_retried_by_its_policy(pool: PgPool) -> TestResult {
+async fn a_nack_waits_by_the_policy_of_its_dequeue(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     let day = Duration::from_secs(24 * 60 * 60);
-    let consumer = pgqrs::consumer("host", 1, "tasks")
-        .retry(RetryPolicy::fixed(day))
-        .create(&store)
-        .await?;
-    let handle = consumer.handle();
-    let of_consumer = async || consumer.dequeue().execute(&store).await;
-    let by_worker = async || pgqrs::dequeue().worker(&handle).execute(&store).await;
-    for by_hand in [false, true] {
+    let consumer = pgqrs::consumer("tasks").create(&store).await?;
+    let policy = RetryPolicy::fixed(day);
+    let of_consumer = || consumer.dequeue().retry(policy).execute(&store);
+    let by_worker = || {
+        pgqrs::dequeue()
+            .retry(policy)
+            .worker(&*consumer)
+            .execute(&store)
+    };
+    let by_queue = || pgqrs::dequeue().from("tasks").retry(policy).execute(&store);
+    for by in 0..3 {
         send(&store, &[1]).await?;
-        let mut deliveries = match by_hand {
-            false => of_consumer().await?,
-            true => by_worker().await?,
+        let mut deliveries = match by {
+            0 => of_consumer().await?,
+            1 => by_worker().await?,
+            _ => by_queue().await?,
         };
         let delivery = deliveries.pop().expect("a message is ready");
         let before = now(&pool).await?;

@@ -28,7 +28,7 @@ use crate::{
     examples::compiled,
     support::{
         self, TestResult, connect as connect_to,
-        consumers::{Seen, consumer, drained, start},
+        consumers::{Seen, consumer, drained, prepare, start},
         count,
         faults::Faults,
         server::Server,
@@ -247,7 +247,7 @@ async fn consume(
     mut stopped: tokio::sync::watch::Receiver<bool>,
 ) -> Outcomes<()> {
     let consumer = loop {
-        let consumer = pgqrs::consumer("worker", 0, "tasks")
+        let consumer = prepare(pgqrs::consumer("tasks"))
             .concurrency(8)
             .lease(Duration::from_secs(3))
             .poll_interval(Duration::from_millis(200));

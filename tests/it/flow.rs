@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     TestResult, claim, connect,
-    consumers::{consumer, drained, start},
+    consumers::{consumer, drained, prepare, start},
     places, send, until, url, with_queues,
 };
 
@@ -33,13 +33,13 @@ async fn of_a_hundred_thousand_messages_each_is_handled_once(pool: PgPool) -> Te
     let mut consumers = Vec::new();
     for port in 1..=SIDES as u16 {
         let store = connect(&pool).await?;
-        let consumer =
-            pgqrs::consumer("my-service", port, "tasks").lease(Duration::from_secs(3_600));
+        let consumer = prepare(pgqrs::consumer("tasks").identity("my-service", port))
+            .lease(Duration::from_secs(3_600));
         let handled = Arc::clone(&handled);
         consumers.push(start(
             consumer.create(&store).await?,
             move |delivery: Delivery<Value>| {
-                let n = delivery.payload().map_or(None, |payload| payload.as_u64());
+                let n = delivery.payload().as_u64();
                 let n = n.and_then(|n| usize::try_from(n).ok()).expect("a number");
                 handled[n].fetch_add(1, Ordering::Relaxed);
                 std::future::ready(Outcome::Done)
@@ -100,10 +100,9 @@ async fn late_commits(
     let stop = Arc::new(AtomicBool::new(false));
     let note = {
         let delivered = Arc::clone(&delivered);
-        move |delivery: &Delivery<Value>| {
-            let payload = delivery.payload().expect("any JSON decodes");
+        move |payload: &str| {
             // The flow's payloads are no numbers.
-            if let Some(n) = payload.as_u64() {
+            if let Ok(n) = payload.parse() {
                 let again = delivered
                     .lock()
                     .expect("not poisoned")
@@ -118,7 +117,7 @@ async fn late_commits(
             let consumer = consumer().poll_interval(Duration::from_millis(5));
             let consumer = consumer.create(&store).await?;
             Some(start(consumer, move |delivery: Delivery<Value>| {
-                note(&delivery);
+                note(delivery.raw_payload());
                 std::future::ready(Outcome::Done)
             }))
         }
@@ -132,7 +131,9 @@ async fn late_commits(
                         if last && deliveries.is_empty() {
                             return Ok(());
                         }
-                        deliveries.iter().for_each(&note);
+                        for delivery in &deliveries {
+                            note(delivery.raw_payload());
+                        }
                         assert!(pgqrs::ack_all(deliveries, &store).await?.is_empty());
                     }
                 });

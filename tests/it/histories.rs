@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use pgqrs::{ConnectOptions, Consumer, Delivery, Error, MessageId, Producer, Store};
+use pgqrs::{ConnectOptions, Consumer, Delivery, Error, MessageId, Producer, Store, Unchecked};
 use proptest::{
     prelude::*,
     test_runner::{Config, RngSeed, TestRunner},
@@ -82,7 +82,7 @@ struct Base {
 }
 
 /// A delivery at hand: its queue, the number of its claim, and itself.
-type Held = (&'static str, usize, Delivery<Value>);
+type Held = (&'static str, usize, Delivery<Value, Unchecked>);
 
 /// The queues as they are, and those who work with them.
 struct History {

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     self, TestResult, chain,
-    consumers::{Seen, consumer, drained, start},
+    consumers::{Seen, consumer, drained, prepare, start},
     count,
     pgbouncer::{PgBouncer, WITH_PREPARED_STATEMENTS, installed},
     server::Server,
@@ -76,7 +76,8 @@ async fn flow(pooler: &PgBouncer, direct: &PgPool) -> TestResult {
     let seen = Seen::default();
     let mut consumers = Vec::new();
     for (port, store) in [(3001, &store), (3002, &elsewhere)] {
-        let consumer = pgqrs::consumer("my-service", port, "tasks").concurrency(8);
+        let consumer =
+            prepare(pgqrs::consumer("tasks").identity("my-service", port)).concurrency(8);
         consumers.push(start(consumer.create(store).await?, seen.handler()));
     }
     let mut senders: JoinSet<pgqrs::Result<()>> = JoinSet::new();

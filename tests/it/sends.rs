@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::support::{
     TestResult, blocked_backend, blocked_backends, claim, connect,
-    consumers::{Seen, consumer, drained, start},
+    consumers::{Seen, consumer, drained, prepare, start},
     count, now,
     server::Server,
     stall::Stall,
@@ -800,7 +800,7 @@ async fn sends_and_consumers_work_at_every_default_isolation_level(pool: PgPool)
         let store = connect(&pool).await?;
         let seen = Seen::default();
         let consumers = [consumer().create(&store).await?, {
-            let other = pgqrs::consumer("my-service", 3002, "tasks");
+            let other = prepare(pgqrs::consumer("tasks").identity("my-service", 3002));
             other.create(&connect(&pool).await?).await?
         }];
         let running = consumers.map(|consumer| start(consumer, seen.handler()));
@@ -1082,7 +1082,10 @@ async fn every_call_ends_on_a_silent_server_and_the_pool_recovers(pool: PgPool) 
     let mut delivery = || deliveries.pop().expect("there are enough");
     let (message, age) = (delivery().id(), Duration::ZERO);
     let producer = pgqrs::producer("host", 1, "tasks").create(&store).await?;
-    let consumer = pgqrs::consumer("host", 1, "tasks").create(&store).await?;
+    let consumer = pgqrs::consumer("tasks")
+        .identity("host", 1)
+        .create(&store)
+        .await?;
     let worker = producer.id();
     let (page, all) = (Page::default(), WorkerFilter::default());
 
@@ -1150,7 +1153,7 @@ async fn every_call_ends_on_a_silent_server_and_the_pool_recovers(pool: PgPool) 
         producer.resume();
         producer.shutdown();
         pgqrs::producer("host", 2, "tasks").create(&store);
-        pgqrs::consumer("host", 2, "tasks").create(&store);
+        pgqrs::consumer("tasks").identity("host", 2).create(&store);
     }
     let last = delivery();
     each_ends! {

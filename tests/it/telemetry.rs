@@ -19,7 +19,7 @@ use tracing::{
 
 use crate::support::{
     TestResult, claim,
-    consumers::{consumer, drained, start},
+    consumers::{consumer, drained, prepare, start},
     expire, one, send, with_queues,
 };
 
@@ -350,13 +350,13 @@ async fn no_payload_is_ever_recorded(pool: PgPool) -> TestResult {
         .to("tasks")
         .execute(&store)
         .await?;
-    let typed = pgqrs::consumer("my-service", 1, NUMBERS)
+    let typed = prepare(pgqrs::consumer(NUMBERS).identity("my-service", 1))
         .listen(false)
         .create(&store)
         .await?;
     let handle = typed.handle();
     let run = typed.run(async |_: Delivery<u32>| Outcome::Done);
-    let run = tokio::spawn(run.into_future());
+    let run = tokio::spawn(run);
     drained(&pool).await;
     handle.stop();
     assert_eq!(run.await??.dead, 1);

@@ -62,7 +62,8 @@ async fn a_new_worker_is_ready_healthy_and_listed(pool: PgPool) -> TestResult {
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .create(&store)
         .await?;
-    let consumer = pgqrs::consumer("my-service", 3000, "tasks")
+    let consumer = pgqrs::consumer("tasks")
+        .identity("my-service", 3000)
         .create(&store)
         .await?;
     check_new(&store, &producer, WorkerKind::Producer).await?;
@@ -236,7 +237,8 @@ async fn a_consumer_receives_through_itself_unless_it_is_suspended(pool: PgPool)
         .to("tasks")
         .execute(&store)
         .await?;
-    let consumer = pgqrs::consumer("my-service", 3001, "tasks")
+    let consumer = pgqrs::consumer("tasks")
+        .identity("my-service", 3001)
         .create(&store)
         .await?;
     let first = consumer.dequeue().execute(&store).await?;
@@ -302,7 +304,8 @@ async fn a_typed_producer_and_consumer_carry_their_type(pool: PgPool) -> TestRes
         .worker(&*producer)
         .execute(&store)
         .await?;
-    let consumer = pgqrs::consumer("my-service", 3001, EMAILS)
+    let consumer = pgqrs::consumer(EMAILS)
+        .identity("my-service", 3001)
         .create(&store)
         .await?;
     let deliveries = consumer.dequeue().limit(2).execute(&store).await?;
@@ -366,7 +369,8 @@ async fn a_live_identity_cant_be_registered_again_and_a_stopped_one_can(
     pgqrs::producer("my-service", 3000, "other")
         .create(&store)
         .await?;
-    pgqrs::consumer("my-service", 3000, "tasks")
+    pgqrs::consumer("tasks")
+        .identity("my-service", 3000)
         .create(&store)
         .await?;
     pgqrs::producer("my-service", 3001, "tasks")
@@ -477,7 +481,10 @@ async fn bad_input_is_typed_and_leaves_no_row(pool: PgPool) -> TestResult {
         matches!(refused, Err(Error::QueueNotFound { .. })),
         "{refused:?}"
     );
-    let refused = pgqrs::consumer("my-service", 3000, "").create(&store).await;
+    let refused = pgqrs::consumer("")
+        .identity("my-service", 3000)
+        .create(&store)
+        .await;
     assert!(
         matches!(refused, Err(Error::InvalidQueueName(_))),
         "{refused:?}"
@@ -768,7 +775,10 @@ async fn workers_are_listed_by_queue_status_and_kind(pool: PgPool) -> TestResult
     let store = with_queues(pool, &["tasks", "emails"]).await?;
     let tasks = pgqrs::producer("a", 1, "tasks").create(&store).await?;
     let emails = pgqrs::producer("a", 1, "emails").create(&store).await?;
-    let consumer = pgqrs::consumer("a", 1, "emails").create(&store).await?;
+    let consumer = pgqrs::consumer("emails")
+        .identity("a", 1)
+        .create(&store)
+        .await?;
     emails.suspend().await?;
     let admin = pgqrs::admin(&store);
     let ids = async |filter: WorkerFilter| -> pgqrs::Result<Vec<WorkerId>> {
@@ -842,7 +852,8 @@ async fn ended_workers_are_removed_by_age_whatever_they_sent(pool: PgPool) -> Te
 async fn a_worker_with_messages_in_flight_can_be_removed(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
-    let consumer = pgqrs::consumer("my-service", 3001, "tasks")
+    let consumer = pgqrs::consumer("tasks")
+        .identity("my-service", 3001)
         .create(&store)
         .await?;
     pgqrs::enqueue()

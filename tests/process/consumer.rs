@@ -15,11 +15,8 @@ static BEGUN: AtomicUsize = AtomicUsize::new(0);
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = pgqrs::connect(&env::var("DATABASE_URL")?).await?;
-    let consumer = pgqrs::consumer("doomed", 0, "tasks")
-        .concurrency(8)
-        .lease(Duration::from_secs(1))
-        .create(&store);
-    let run = consumer.await?.run(async |delivery: Delivery<Value>| {
+    let consumer = pgqrs::consumer("tasks").create(&store).await?;
+    let run = consumer.run(async |delivery: Delivery<Value>| {
         if delivery.raw_payload() == r#""deadly""# {
             println!("dies {}", delivery.raw_payload());
             std::process::abort();
@@ -31,6 +28,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("done {}", delivery.raw_payload());
         Outcome::Done
     });
-    run.await?;
+    run.concurrency(8).lease(Duration::from_secs(1)).await?;
     Ok(())
 }

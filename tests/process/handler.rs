@@ -8,14 +8,11 @@ use serde_json::Value;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = pgqrs::connect(&env::var("DATABASE_URL")?).await?;
-    let consumer = pgqrs::consumer("doomed", 0, "tasks")
-        .concurrency(4)
-        .lease(Duration::from_secs(3))
-        .create(&store);
-    let run = consumer.await?.run(async |delivery: Delivery<Value>| {
+    let consumer = pgqrs::consumer("tasks").create(&store).await?;
+    let run = consumer.run(async |delivery: Delivery<Value>| {
         println!("done {} {}", delivery.id(), delivery.raw_payload());
         Outcome::Done
     });
-    run.await?;
+    run.concurrency(4).lease(Duration::from_secs(3)).await?;
     Ok(())
 }

@@ -25,7 +25,7 @@ use tokio::{
 
 use crate::support::{
     TestResult, blocked_backends,
-    consumers::{Seen, consumer, drained, gate, pass, start},
+    consumers::{Seen, consumer, drained, gate, pass, prepare, start},
     count, newcomer, send,
     server::Server,
     stall::Stall,
@@ -574,13 +574,13 @@ async fn busy(store: &Store, queue: &'static str, deadline: Duration) -> pgqrs::
     store.queue(queue).await?;
     let batch = pgqrs::enqueue().messages(&[1, 2]).to(queue);
     batch.execute(store).await?;
-    let consumer = pgqrs::consumer("my-service", 3001, queue).concurrency(2);
+    let consumer = prepare(pgqrs::consumer(queue).identity("my-service", 3001)).concurrency(2);
     let consumer = consumer.create(store).await?;
     let (handle, gate, waiting) = (consumer.handle(), gate(), Arc::default());
     let run = consumer
         .run(wait_at(&gate, &waiting))
         .shutdown_deadline(deadline);
-    let run = tokio::spawn(run.into_future());
+    let run = tokio::spawn(run);
     until("both are at work", async || {
         waiting.load(Ordering::SeqCst) == 2
     })
@@ -766,7 +766,8 @@ async fn an_abort_ends_a_consumer_at_once_and_gives_its_messages_back(pool: PgPo
         let stats = pgqrs::admin(&store).queue_stats(queue).await?;
         assert_eq!((stats.ready, stats.leased), (2, 0));
         // Its identity is free.
-        pgqrs::consumer("my-service", 3001, queue)
+        pgqrs::consumer(queue)
+            .identity("my-service", 3001)
             .create(&store)
             .await?;
     }

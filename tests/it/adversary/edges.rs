@@ -33,7 +33,7 @@ use crate::{
     sends::{BOUND, alter, end_sessions, forget, hold_up, sending, user},
     support::{
         TestResult, blocked_backend, claim,
-        consumers::{Seen, consumer, drained, gate, pass, start},
+        consumers::{Seen, consumer, drained, gate, pass, prepare, start},
         count, newcomer, scale, send,
         server::Server,
         stall::Stall,
@@ -140,7 +140,7 @@ async fn while_a_role_may_only_read_sends_wait_and_a_loop_goes_on(pool: PgPool) 
         ),
         "{refused:?}"
     );
-    let other = pgqrs::consumer("other", 3002, "tasks");
+    let other = pgqrs::consumer("tasks").identity("other", 3002);
     let refused = other.create(&hasty).await.unwrap_err();
     assert!(
         matches!(refused, Error::Database(_)) && refused.is_retryable(),
@@ -616,7 +616,7 @@ async fn a_payload_that_panics_when_it_is_dropped_stops_no_loop(pool: PgPool) ->
     let twice = QueueOptions::builder().max_attempts(2).build();
     admin.configure_queue("tasks", twice).await?;
     let handled = Arc::new(Mutex::new(Vec::new()));
-    let steady = pgqrs::consumer("my-service", 3001, FRAGILE)
+    let steady = prepare(pgqrs::consumer(FRAGILE).identity("my-service", 3001))
         .concurrency(2)
         .retry(RetryPolicy::fixed(Duration::ZERO))
         .poll_interval(Duration::from_millis(20))
@@ -627,7 +627,7 @@ async fn a_payload_that_panics_when_it_is_dropped_stops_no_loop(pool: PgPool) ->
     let run = steady.run(move |delivery: Delivery<Fragile>| {
         let handled = Arc::clone(&noting);
         async move {
-            let number = delivery.payload().map(|fragile| fragile.0)?;
+            let number = delivery.payload().0;
             handled
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -649,7 +649,7 @@ async fn a_payload_that_panics_when_it_is_dropped_stops_no_loop(pool: PgPool) ->
             Ok::<_, Error>(())
         }
     });
-    let task = tokio::spawn(run.shutdown_deadline(Duration::from_secs(5)).into_future());
+    let task = tokio::spawn(run.shutdown_deadline(Duration::from_secs(5)));
     let numbers = 40 * u32::try_from(scale())?;
     send(&store, &(0..numbers).collect::<Vec<_>>()).await?;
     // Twice as many attempts as it has handlers are cut off, many times over.

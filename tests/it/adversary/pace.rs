@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use pgqrs::{Delivery, Error, Outcome, Page, Queue, QueueOptions, Report, Store};
+use pgqrs::{Delivery, Error, Outcome, Page, Queue, QueueOptions, Report, Store, Unchecked};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -17,7 +17,7 @@ use tokio::{runtime::Builder, sync::Barrier, time::timeout};
 
 use crate::support::{
     TestResult,
-    consumers::{Seen, consumer, drained, gate, pass, start},
+    consumers::{Seen, consumer, drained, gate, pass, prepare, start},
     count,
     link::Link,
     places, send, until, until_within, url, with_queues,
@@ -46,7 +46,7 @@ fn by_name(
 ) -> impl Fn(Delivery<Value>) -> std::future::Ready<Outcome> + Send + Sync + 'static + use<> {
     let seen = seen.clone();
     move |delivery| {
-        seen.note(delivery.payload().expect("JSON")["name"].to_string());
+        seen.note(delivery.payload()["name"].to_string());
         std::future::ready(Outcome::Done)
     }
 }
@@ -91,7 +91,7 @@ async fn a_message_that_takes_longer_than_its_lease_to_arrive_is_handled(
     let mut running = Vec::new();
     for port in [3001, 3002] {
         let store = pgqrs::connect(&url).await?;
-        let builder = pgqrs::consumer("my-service", port, "tasks")
+        let builder = prepare(pgqrs::consumer("tasks").identity("my-service", port))
             .lease(Duration::from_millis(300))
             .poll_interval(Duration::from_millis(20));
         running.push(start(builder.create(&store).await?, by_name(&seen)));
@@ -207,7 +207,8 @@ async fn a_dequeue_returns_what_fits_and_the_next_one_the_rest(pool: PgPool) -> 
     let mut sizes = Vec::new();
     loop {
         let dequeue = pgqrs::dequeue().from("tasks").limit(10_000);
-        let some: Vec<Delivery<Value>> = dequeue.max_bytes(350_000).execute(&store).await?;
+        let some: Vec<Delivery<Value, Unchecked>> =
+            dequeue.max_bytes(350_000).execute(&store).await?;
         if some.is_empty() {
             break;
         }
@@ -225,7 +226,8 @@ async fn a_dequeue_returns_a_message_larger_than_its_bytes_alone(pool: PgPool) -
     let ids = send(&store, &[large(0, 100_000), large(1, 10), large(2, 10)]).await?;
     for expected in [&ids[..1], &ids[1..]] {
         let dequeue = pgqrs::dequeue().from("tasks").limit(10_000);
-        let some: Vec<Delivery<Value>> = dequeue.max_bytes(1_000).execute(&store).await?;
+        let some: Vec<Delivery<Value, Unchecked>> =
+            dequeue.max_bytes(1_000).execute(&store).await?;
         let some: Vec<_> = some.iter().map(Delivery::id).collect();
         assert_eq!(some, expected);
     }
@@ -255,12 +257,13 @@ async fn a_panic_while_decoding_is_a_dead_letter_of_that_message_alone(pool: PgP
     let mut words = vec!["fine"; 100];
     words[30] = "panic";
     let ids = send(&store, &words).await?;
-    let consumer = pgqrs::consumer("my-service", 3001, TOUCHY)
+    let consumer = pgqrs::consumer(TOUCHY)
+        .identity("my-service", 3001)
         .create(&store)
         .await?;
     let handle = consumer.handle();
     let run = consumer.run(async |_: Delivery<Touchy>| Outcome::Done);
-    let running = tokio::spawn(run.into_future());
+    let running = tokio::spawn(run);
     drained(&pool).await;
     // It goes on.
     send(&store, &["fine"; 10]).await?;
@@ -293,7 +296,7 @@ async fn slow_decoding_loses_no_lease(pool: PgPool) -> TestResult {
         let url = url(&pool);
         async move {
             let store = pgqrs::connect(&url).await?;
-            let consumer = pgqrs::consumer("my-service", 3001, TOUCHY)
+            let consumer = prepare(pgqrs::consumer(TOUCHY).identity("my-service", 3001))
                 .concurrency(16)
                 .lease(Duration::from_secs(3))
                 .create(&store)
@@ -346,14 +349,14 @@ async fn slow_decoding_lets_the_loop_extend_its_leases_in_between(pool: PgPool) 
     )
     .execute(&pool)
     .await?;
-    let consumer = pgqrs::consumer("my-service", 3001, TOUCHY)
+    let consumer = prepare(pgqrs::consumer(TOUCHY).identity("my-service", 3001))
         .concurrency(2)
         .lease(Duration::from_secs(5))
         .create(&store)
         .await?;
     let handle = consumer.handle();
     let run = consumer.run(async |_: Delivery<Touchy>| Outcome::Done);
-    let running = tokio::spawn(run.into_future());
+    let running = tokio::spawn(run);
     drained(&pool).await;
     handle.stop();
     let report = timeout(BOUND, running).await???;

@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::support::{
     TestResult, blocked_backend, claim, connect,
-    consumers::{Seen, consumer, drained, gate, pass, start},
+    consumers::{Seen, consumer, drained, gate, pass, prepare, start},
     count,
     link::Link,
     newcomer, places, send,
@@ -113,7 +113,7 @@ async fn a_text_that_the_databases_encoding_lacks_is_kept_without_those_characte
     let running = start(
         later.create(&store).await?,
         async |delivery: Delivery<Value>| {
-            Ok(match delivery.payload().expect("a string").as_str() {
+            Ok(match delivery.payload().as_str() {
                 Some("error") => return Err("it can\u{2019}t be done"),
                 Some("accent") => return Err("d\u{e9}j\u{e0} vu"),
                 Some("dead letter") => Outcome::DeadLetter("\u{201c}no\u{201d}".to_owned()),
@@ -379,7 +379,7 @@ async fn behind_a_link_that_cuts_connections_all_is_settled_and_counted(
     for port in [3001, 3002] {
         let store = pgqrs::connect(&url).await?;
         let registering = async || {
-            let builder = pgqrs::consumer("my-service", port, "tasks")
+            let builder = prepare(pgqrs::consumer("tasks").identity("my-service", port))
                 .lease(Duration::from_secs(5))
                 .poll_interval(Duration::from_millis(20))
                 .listen(false);
@@ -554,7 +554,7 @@ async fn a_stop_ends_in_time_while_nothing_can_be_settled(pool: PgPool) -> TestR
     let handle = consumer.handle();
     let run = consumer.run(archive(&seen));
     let run = run.shutdown_deadline(Duration::from_secs(2));
-    let running = tokio::spawn(run.into_future());
+    let running = tokio::spawn(run);
     until("all are handled", async || seen.len() == 20).await;
     let stopped = Instant::now();
     handle.stop();
@@ -677,7 +677,7 @@ async fn a_loop_that_can_never_settle_again_ends(pool: PgPool) -> TestResult {
         }
     });
     let run = run.shutdown_deadline(Duration::from_secs(600));
-    let running = tokio::spawn(run.into_future());
+    let running = tokio::spawn(run);
     until("it is at work", async || seen.len() == 1).await;
     until("the schema is gone", async || {
         let mut connection = pool.acquire().await.expect("connected").detach();
@@ -706,7 +706,7 @@ async fn a_handler_that_is_aborted_after_it_has_settled_is_counted(pool: PgPool)
         }
     });
     let run = run.shutdown_deadline(Duration::from_secs(2));
-    let running = tokio::spawn(run.into_future());
+    let running = tokio::spawn(run);
     drained(&pool).await;
     handle.stop();
     let report = timeout(BOUND, running).await???;

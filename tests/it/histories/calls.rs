@@ -11,8 +11,8 @@ use std::{
 use chrono::TimeDelta;
 use pgqrs::{
     Delivery, Enqueued, Error, Executor, MessageId, Page, Priority, Producer, QueueOptions,
-    SchemaVersion, Store, Unsettled, Worker, WorkerFilter, WorkerId, WorkerKind, WorkerStatus,
-    try_ack_all,
+    SchemaVersion, Store, Unchecked, Unsettled, Worker, WorkerFilter, WorkerId, WorkerKind,
+    WorkerStatus, try_ack_all,
 };
 use proptest::{prelude::*, sample::Index};
 use serde_json::Value;
@@ -227,7 +227,7 @@ impl History {
                 };
                 let id = delivery.id();
                 let mut rest = None;
-                let mut keep = |unsettled: Unsettled<Value>| {
+                let mut keep = |unsettled: Unsettled<Value, Unchecked>| {
                     let error = unsettled.error().clone();
                     rest = Some(unsettled.into_delivery());
                     error
@@ -400,10 +400,7 @@ impl History {
 
     async fn run(&mut self, store: &Store, queue: &'static str) -> Checked {
         let time = self.time;
-        let consumer = pgqrs::consumer("loop", 0, queue)
-            .lease(LONG)
-            .poll_interval(Duration::from_millis(5));
-        let consumer = match consumer.create(store).await {
+        let consumer = match pgqrs::consumer(queue).create(store).await {
             Ok(consumer) => consumer,
             Err(error) => {
                 return self
@@ -414,14 +411,11 @@ impl History {
         let (handle, worker) = (consumer.handle(), consumer.id());
         let handled = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&handled);
-        let run = tokio::spawn(
-            consumer
-                .run(move |delivery: Delivery<Value>| {
-                    counter.fetch_add(1, Ordering::SeqCst);
-                    std::future::ready(outcome(payload_of(&delivery)))
-                })
-                .into_future(),
-        );
+        let run = consumer.run(move |delivery: Delivery<Value>| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(outcome(payload_of(&delivery)))
+        });
+        let run = tokio::spawn(run.lease(LONG).poll_interval(Duration::from_millis(5)));
         let direct = &self.direct;
         let over = until_within(Duration::from_secs(30), async || {
             let left: Result<i64, _> = sqlx::query_scalar(
@@ -646,7 +640,10 @@ impl History {
                         })
                     }
                     WorkerKind::Consumer => {
-                        let consumer = pgqrs::consumer("host", port, queue).create(store).await;
+                        let consumer = pgqrs::consumer(queue)
+                            .identity("host", port)
+                            .create(store)
+                            .await;
                         consumer.map(|consumer| {
                             let id = consumer.id();
                             self.consumers.push(consumer);
@@ -727,7 +724,7 @@ impl History {
     }
 }
 
-fn payload_of(delivery: &Delivery<Value>) -> usize {
+fn payload_of<D>(delivery: &Delivery<Value, D>) -> usize {
     delivery.raw_payload().parse().unwrap_or(usize::MAX)
 }
 
@@ -765,10 +762,10 @@ impl Sending<'_> {
 }
 
 async fn settle<E: Executor>(
-    delivery: Delivery<Value>,
+    delivery: Delivery<Value, Unchecked>,
     settlement: Settlement,
     on: E,
-) -> Result<(), Unsettled<Value>> {
+) -> Result<(), Unsettled<Value, Unchecked>> {
     match settlement {
         Settlement::Ack => delivery.try_ack(on).await,
         Settlement::Archive => delivery.try_archive(on).await,

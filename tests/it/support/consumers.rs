@@ -2,13 +2,16 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     future::Future,
+    ops::Deref,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use pgqrs::{
-    Consumer, ConsumerBuilder, ConsumerHandle, Delivery, IntoOutcome, Outcome, Report, RetryPolicy,
+    Consumer, ConsumerBuilder, ConsumerHandle, Delivery, IntoOutcome, Outcome, Readable, Report,
+    RetryPolicy, Run, Store,
 };
 use serde_json::Value;
 use sqlx::PgPool;
@@ -17,10 +20,97 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 use super::{count, until};
 
 /// Of the queue `tasks`. What failed is ready again at once: tests don't wait for what they don't test.
-pub(crate) fn consumer() -> ConsumerBuilder {
-    pgqrs::consumer("my-service", 3001, "tasks")
+pub(crate) fn consumer() -> Prepared<ConsumerBuilder> {
+    prepare(pgqrs::consumer("tasks").identity("my-service", 3001))
         .retry(RetryPolicy::fixed(Duration::ZERO))
         .poll_interval(Duration::from_millis(20))
+}
+
+/// A consumer before or after its registration, and how it is to run.
+pub(crate) struct Prepared<T> {
+    consumer: T,
+    settings: Box<dyn FnOnce(Run) -> Run + Send>,
+}
+
+pub(crate) fn prepare<C>(consumer: ConsumerBuilder<C>) -> Prepared<ConsumerBuilder<C>> {
+    Prepared {
+        consumer,
+        settings: Box::new(|run| run),
+    }
+}
+
+macro_rules! settings {
+    ($($setting:ident: $value:ty,)+) => {
+        impl<T> Prepared<T> {$(
+            pub(crate) fn $setting(self, value: $value) -> Self {
+                let settings = self.settings;
+                Self {
+                    settings: Box::new(move |run| settings(run).$setting(value)),
+                    ..self
+                }
+            }
+        )+}
+    };
+}
+
+settings! {
+    concurrency: usize,
+    handler_timeout: Duration,
+    lease: Duration,
+    listen: bool,
+    poll_interval: Duration,
+    prefetch: usize,
+    prefetch_bytes: usize,
+    retry: RetryPolicy,
+}
+
+impl<C: 'static> Prepared<ConsumerBuilder<C>> {
+    pub(crate) fn heartbeat_interval(self, interval: Duration) -> Self {
+        Self {
+            consumer: self.consumer.heartbeat_interval(interval),
+            ..self
+        }
+    }
+
+    pub(crate) async fn create(self, store: &Store) -> pgqrs::Result<Prepared<Consumer<C>>> {
+        Ok(Prepared {
+            consumer: self.consumer.create(store).await?,
+            settings: self.settings,
+        })
+    }
+}
+
+impl<C: Readable + 'static> Prepared<Consumer<C>> {
+    pub(crate) fn run<F, R>(self, handler: F) -> Run
+    where
+        F: Fn(Delivery<C::Payload>) -> R + Send + Sync + 'static,
+        R: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        (self.settings)(self.consumer.run(handler))
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Prepared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.consumer.fmt(f)
+    }
+}
+
+impl<C> Deref for Prepared<Consumer<C>> {
+    type Target = Consumer<C>;
+
+    fn deref(&self) -> &Consumer<C> {
+        &self.consumer
+    }
+}
+
+impl From<Consumer> for Prepared<Consumer> {
+    fn from(consumer: Consumer) -> Self {
+        Self {
+            consumer,
+            settings: Box::new(|run| run),
+        }
+    }
 }
 
 /// A consumer that runs beside the test.
@@ -29,13 +119,14 @@ pub(crate) struct Running {
     pub(crate) task: JoinHandle<pgqrs::Result<Report>>,
 }
 
-pub(crate) fn start<F, R>(consumer: Consumer, handler: F) -> Running
+pub(crate) fn start<F, R>(consumer: impl Into<Prepared<Consumer>>, handler: F) -> Running
 where
     F: Fn(Delivery<Value>) -> R + Send + Sync + 'static,
     R: Future<Output: IntoOutcome> + Send + 'static,
 {
+    let consumer = consumer.into();
     let handle = consumer.handle();
-    let task = tokio::spawn(consumer.run(handler).into_future());
+    let task = tokio::spawn(consumer.run(handler));
     Running { handle, task }
 }
 

@@ -12,7 +12,7 @@ pub(crate) mod stall;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Delivery, Enqueued, MessageId, Store};
+use pgqrs::{Delivery, Enqueued, MessageId, Store, Unchecked};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::{ConnectOptions, PgPool, postgres::PgPoolOptions};
@@ -74,13 +74,16 @@ pub(crate) async fn warm(store: &Store) -> pgqrs::Result<MessageId> {
 }
 
 /// Up to so many messages of `tasks`, under the usual lease.
-pub(crate) async fn claim(store: &Store, limit: u32) -> pgqrs::Result<Vec<Delivery<Value>>> {
+pub(crate) async fn claim(
+    store: &Store,
+    limit: u32,
+) -> pgqrs::Result<Vec<Delivery<Value, Unchecked>>> {
     let dequeue = pgqrs::dequeue().from("tasks").limit(limit);
     dequeue.execute(store).await
 }
 
 /// The next message of `tasks`, which must be there.
-pub(crate) async fn one(store: &Store) -> pgqrs::Result<Delivery<Value>> {
+pub(crate) async fn one(store: &Store) -> pgqrs::Result<Delivery<Value, Unchecked>> {
     Ok(claim(store, 1).await?.pop().expect("a message is ready"))
 }
 

@@ -53,16 +53,14 @@ impl Peer for Ours {
 
     fn handle(&self, _: For) -> Doing<'_, Running> {
         Box::pin(async move {
-            let consumer = pgqrs::consumer("bench", 0, QUEUE)
-                .concurrency(HANDLERS)
-                .create(&self.0)
-                .await?;
+            let consumer = pgqrs::consumer(QUEUE).create(&self.0).await?;
             Ok(Running::spawn(async move |stopped| {
                 consumer
                     .run(|delivery: Delivery<Payload>| async move {
-                        handled::note(delivery.payload()?);
-                        Ok::<_, pgqrs::Error>(pgqrs::Outcome::Done)
+                        handled::note(delivery.payload());
+                        pgqrs::Outcome::Done
                     })
+                    .concurrency(HANDLERS)
                     .with_graceful_shutdown(async move {
                         let _ = stopped.await;
                     })
