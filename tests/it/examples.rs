@@ -20,6 +20,13 @@ pub(crate) fn compiled(example: &str) -> PathBuf {
     path
 }
 
+/// As in a fresh checkout, if only the tests were built.
+#[test]
+#[should_panic(expected = "no_such_process; `cargo build --examples` makes it")]
+fn a_program_that_was_not_built_is_named_with_what_builds_it() {
+    compiled("no_such_process");
+}
+
 async fn prints_its_output(pool: &PgPool, example: &str, source: &str) -> TestResult {
     let run = Command::new(compiled(example))
         .env("DATABASE_URL", url(pool))

@@ -149,6 +149,19 @@ fn a_failing_command_leaves_no_server_behind() {
     );
 }
 
+#[test]
+fn a_program_that_cannot_be_started_is_named() {
+    let scratch = Scratch::new("unstartable");
+    let output = xtask(&["test"])
+        .env("CARGO", "/no/such/cargo")
+        .env("CARGO_TARGET_DIR", &scratch.0)
+        .output()
+        .expect("xtask starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains("cargo doesn't start"), "{said}");
+}
+
 #[tokio::test]
 async fn what_a_killed_command_left_is_swept_by_the_next() {
     let scratch = Scratch::new("killed");
