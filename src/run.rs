@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    consume::{self, Job, Options},
+    consume::{self, Ended, Job, Options},
     consumer::ConsumerHandle,
     delivery::Delivery,
     dequeue::{LONGEST_LEASE, SHORTEST_LEASE},
@@ -232,10 +232,6 @@ where
     O: IntoOutcome,
 {
     Execute::new(async move {
-        if !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&options.lease) {
-            let (lease, min, max) = (options.lease, SHORTEST_LEASE, LONGEST_LEASE);
-            return Err(Error::LeaseOutOfRange { lease, min, max });
-        }
         let connections = store.max_connections();
         if options.concurrency >= connections as usize {
             telemetry::more_handlers_than_connections(
@@ -244,6 +240,7 @@ where
                 connections,
             );
         }
+        let lease = options.lease;
         let job = Job {
             queue: handle.queue().clone(),
             worker: handle.id(),
@@ -254,7 +251,15 @@ where
             stop: handle.stop_requests(),
             deadline,
         };
-        let ended = consume::start(job).await;
+        let ended = if (SHORTEST_LEASE..=LONGEST_LEASE).contains(&lease) {
+            consume::start(job).await
+        } else {
+            let (min, max) = (SHORTEST_LEASE, LONGEST_LEASE);
+            Ended {
+                outcome: Err(Error::LeaseOutOfRange { lease, min, max }),
+                deadline: Instant::now() + deadline,
+            }
+        };
         let freed = timeout_at(ended.deadline, handle.shutdown()).await;
         let failed = match &freed {
             Ok(Ok(())) => None,

@@ -8,7 +8,7 @@ mod settle;
 
 use std::time::Duration;
 
-pub(crate) use run_loop::{Job, Stop, start};
+pub(crate) use run_loop::{Ended, Job, Stop, start};
 
 use crate::retry::RetryPolicy;
 

@@ -82,8 +82,9 @@ where
         mut stop,
         deadline,
     } = job;
-    let listen = options.listen && store.can_listen();
-    let subscription = store.notifier().subscribe(&queue, listen);
+    let mut options = options;
+    options.listen &= store.can_listen();
+    let subscription = store.notifier().subscribe(&queue, options.listen);
     let closed = store.pool().close_event();
     let mut asked = stop.clone();
     let graceful = async move {
@@ -508,6 +509,9 @@ impl<F> RunLoop<F> {
 
     fn start_claim(&mut self, requested: Request) {
         self.store.heartbeats().resume();
+        if self.options.listen {
+            self.store.notifier().resume_listening();
+        }
         self.claims += 1;
         self.requested.messages += requested.messages;
         self.requested.bytes += requested.bytes;

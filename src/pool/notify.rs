@@ -1,4 +1,4 @@
-//! Notifier idle consumers when a message was enqueued, which otherwise find it only at their next poll. It is a hint: it may
+//! Wakes idle consumers when a message was enqueued, which otherwise find it only at their next poll. It is a hint: it may
 //! come late, get lost or be for nothing, and polling is what is relied on.
 //!
 //! A consumer of the same store is woken directly, those in other processes by NOTIFY: after the commit,
@@ -161,15 +161,26 @@ impl Notifier {
         let mut state = self.shared.lock();
         let subscriptions = state.subscriptions.entry(queue.clone()).or_default();
         subscriptions.push(Arc::clone(&woken));
-        if listen && is_gone(&state.listen_task) {
-            state.listen_task = Some(tokio::spawn(listen_loop(
-                Arc::clone(&self.shared),
-                self.connections.clone(),
-            )));
+        if listen {
+            self.start_listening(&mut state);
         }
         WakeSubscription {
             woken,
             shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Goes on to listen if the runtime that listened has ended. To be called by what runs for long.
+    pub(crate) fn resume_listening(&self) {
+        self.start_listening(&mut self.shared.lock());
+    }
+
+    fn start_listening(&self, state: &mut State) {
+        if is_gone(&state.listen_task) {
+            state.listen_task = Some(tokio::spawn(listen_loop(
+                Arc::clone(&self.shared),
+                self.connections.clone(),
+            )));
         }
     }
 }

@@ -400,6 +400,14 @@ mod tests {
             (migrate(MigrateError::Execute(refused("42501"))), false),
             (migrate(MigrateError::VersionMismatch(1)), false),
             (migrate(MigrateError::Dirty(1)), false),
+            (
+                Error::PermissionDenied {
+                    role: None,
+                    object: "table messages".to_owned(),
+                    source: Arc::new(refused("42501")),
+                },
+                false,
+            ),
             (Error::QueueNotFound { queue: queue() }, false),
             (Error::QueueExists { queue: queue() }, false),
             (

@@ -222,7 +222,9 @@ impl Batcher {
         lane: &mut Lane,
         mut writer: Writer,
     ) -> Parked {
-        let keeps = self.connections.can_keep() || self.is_prune_due.load(Ordering::Relaxed);
+        let is_of_use = self.connections.can_keep() || self.is_prune_due.load(Ordering::Relaxed);
+        // A writer that found nothing to send has not noticed that the pool was closed.
+        let keeps = is_of_use && !self.connections.is_closed();
         let returned = if keeps {
             None
         } else {

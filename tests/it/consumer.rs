@@ -786,7 +786,8 @@ async fn a_message_that_kills_its_consumer_each_time_ends_as_a_dead_letter(
 async fn bad_options_and_absent_queues_are_refused(pool: PgPool) -> TestResult {
     let store = with_queues(pool, &["tasks"]).await?;
     for lease in [Duration::ZERO, Duration::from_secs(86_401)] {
-        let refused = consumer().lease(lease).create(&store).await;
+        let consumer = consumer().lease(lease).create(&store).await?;
+        let refused = consumer.run(Seen::default().handler()).await;
         assert!(
             matches!(refused, Err(Error::LeaseOutOfRange { .. })),
             "{refused:?}"

@@ -812,3 +812,41 @@ async fn a_runtime_that_ends_takes_no_other_ones_heartbeats_along(pool: PgPool) 
     running.stop().await?;
     Ok(())
 }
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_runtime_that_ends_does_not_keep_other_consumers_from_being_woken(
+    pool: PgPool,
+) -> TestResult {
+    with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_connections(&pool, 10).await?;
+    let listeners = async || -> i64 {
+        let listening = "select count(*) from pg_stat_activity
+             where datname = current_database() and query like 'LISTEN%'";
+        let counted = sqlx::query_scalar(listening).fetch_one(&pool).await;
+        counted.expect("counted")
+    };
+    let mut registered = Vec::new();
+    for port in [1, 2] {
+        let builder = prepare(pgqrs::consumer("tasks").identity("my-service", port));
+        // It claims now and then, but finds nothing in time by itself.
+        registered.push(builder.poll_interval(BOUND).create(&store).await?);
+    }
+    // The first one starts to listen, for both.
+    let runtime = Runtime::new()?;
+    let seen = Seen::default();
+    let first = registered.remove(0).run(seen.handler());
+    let first = runtime.spawn(first);
+    until("one listens", async || listeners().await == 1).await;
+    let second = start(registered.remove(0), seen.handler());
+    runtime.shutdown_background();
+    assert!(first.await.is_err());
+    until("nobody listens", async || listeners().await == 0).await;
+    // What this store sends wakes it without LISTEN, and then it listens again.
+    send(&store, &["first"]).await?;
+    drained(&pool).await;
+    until("it listens again", async || listeners().await == 1).await;
+    send(&with_connections(&pool, 2).await?, &["second"]).await?;
+    until("it was woken by another", async || seen.len() == 2).await;
+    second.stop().await?;
+    Ok(())
+}
