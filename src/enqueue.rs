@@ -1,11 +1,10 @@
 //! `enqueue()`: messages on their way to a queue. For producers. The builder's type says what it has been
 //! told so far, so an enqueue that is not finished, or that contradicts itself, doesn't compile.
 
-use std::{fmt, marker::PhantomData, time::Duration};
+use std::{marker::PhantomData, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::SqlStr;
 use tracing::Instrument;
 
 use crate::{
@@ -14,9 +13,11 @@ use crate::{
     lifecycle::WorkerId,
     message::{Enqueued, Envelope, Priority, Visible},
     payload::encode,
-    postgres::{messages, workers},
+    postgres::messages,
     queue::{Carries, IntoQueue, Queue, QueueName},
-    send, telemetry,
+    send,
+    statement::Statement,
+    telemetry,
     worker::{CanEnqueue, Worker},
 };
 
@@ -353,134 +354,7 @@ impl<M, T, W> Enqueue<M, T, W> {
             priority: self.priority,
             visible: self.visible?,
         };
-        Ok(Statement {
-            sql: messages::insertion_sql(&envelope),
-            envelope,
-            payloads,
-        })
-    }
-}
-
-/// An enqueue as SQL, to be run on a connection of the caller's, whatever the driver; made by
-/// [`Enqueue::statement`].
-///
-/// # Shape
-/// The parameters, which each driver binds in its own way:
-///
-/// | | type | |
-/// |---|---|---|
-/// | `$1` | `text` | [`queue`](Self::queue) |
-/// | `$2` | `smallint` | [`priority`](Self::priority) |
-/// | `$3` | `timestamptz` | null |
-/// | `$4` | `timestamptz` | [`not_before`](Self::not_before) |
-/// | `$5` | `bigint` | [`delay`](Self::delay) |
-/// | `$6` | `bigint` | [`producer`](Self::producer) |
-/// | `$7` | `text[]` | [`payloads`](Self::payloads) |
-///
-/// It gives a row with an id for each message. Sorted, they are in the order of the messages: the smallest is
-/// that of the first. Where there are messages and it gives none, nothing was stored, and
-/// [`refusal`](Self::refusal) says why. It is one statement however many messages there are, and so stores all of
-/// them or none.
-///
-/// # Example
-/// With sqlx's own functions, as one would with another driver's:
-///
-/// ```no_run
-/// # async fn example(store: pgqrs::Store) -> Result<(), Box<dyn std::error::Error>> {
-/// let statement = pgqrs::enqueue().messages(&["a", "b"]).to("tasks").statement()?;
-/// let mut ids: Vec<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(statement.sql()))
-///     .bind(statement.queue().as_str())
-///     .bind(statement.priority())
-///     .bind(None::<chrono::DateTime<chrono::Utc>>)
-///     .bind(statement.not_before())
-///     .bind(statement.delay())
-///     .bind(statement.producer().map(i64::from))
-///     .bind(statement.payloads())
-///     .fetch_all(store.pool())
-///     .await?;
-/// ids.sort_unstable(); // ids[0] is the one of "a"
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone)]
-#[must_use = "a statement does nothing until it is run"]
-pub struct Statement {
-    sql: SqlStr,
-    envelope: Envelope,
-    payloads: Vec<String>,
-}
-
-impl Statement {
-    /// The statement, with `$1` to `$7`.
-    pub fn sql(&self) -> &str {
-        self.sql.as_str()
-    }
-
-    /// `$1`: where the messages go.
-    pub fn queue(&self) -> &QueueName {
-        &self.envelope.queue
-    }
-
-    /// `$2`: 0 is urgent, 3 is low.
-    pub fn priority(&self) -> i16 {
-        self.envelope.priority.rank()
-    }
-
-    /// `$4`: when the messages are delivered at the earliest; none unless [`at`](Enqueue::at) was told.
-    pub fn not_before(&self) -> Option<DateTime<Utc>> {
-        self.envelope.visible.bounds().1
-    }
-
-    /// `$5`: for how long nobody gets them.
-    ///
-    /// # Units
-    /// Microseconds, counted from the statement.
-    pub fn delay(&self) -> i64 {
-        self.envelope.visible.bounds().2
-    }
-
-    /// `$6`: who they are sent through, if anybody.
-    pub fn producer(&self) -> Option<WorkerId> {
-        self.envelope.producer
-    }
-
-    /// `$7`: the messages as JSON text, in their order.
-    pub fn payloads(&self) -> &[String] {
-        &self.payloads
-    }
-
-    /// For an enqueue through a producer that gave no ids: asks why, and is to be run on the same connection.
-    ///
-    /// # Shape
-    /// `$1` is [`producer`](Self::producer), as `bigint`; `$2` is [`queue`](Self::queue), as `text`. It gives one
-    /// row or none, of a `text` and a `boolean`: what [`refusal`](Self::refusal) takes. None where there
-    /// is no producer, and so nothing to ask.
-    pub fn refusal_sql(&self) -> Option<String> {
-        let producer = self.envelope.producer?;
-        Some(
-            workers::standing_sql(&self.envelope.queue, producer)
-                .as_str()
-                .to_owned(),
-        )
-    }
-
-    /// Why the statement gave no ids: the error that [`execute`](Enqueue::execute) would have returned.
-    ///
-    /// # Shape
-    /// `row` is what [`refusal_sql`](Self::refusal_sql) gave, and none where there is no producer.
-    pub fn refusal(&self, row: Option<(String, bool)>) -> Error {
-        let standing = row.map(|(status, with_queue)| workers::Standing { status, with_queue });
-        workers::refused(&self.envelope.queue, self.envelope.producer, standing)
-    }
-}
-
-/// Without the payloads, which have no place in a log.
-impl fmt::Debug for Statement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Statement")
-            .field("envelope", &self.envelope)
-            .field("messages", &self.payloads.len())
-            .finish_non_exhaustive()
+        Ok(Statement::new(envelope, payloads))
     }
 }
 

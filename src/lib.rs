@@ -24,6 +24,7 @@ mod retry;
 mod run;
 mod send;
 mod signal;
+mod statement;
 mod store;
 mod telemetry;
 mod token;
@@ -44,7 +45,7 @@ pub use crate::{
     consumer::{Consumer, ConsumerBuilder, ConsumerHandle, consumer},
     delivery::{Decoded, Delivery, Unchecked, Unsettled, UnsettledBatch, ack_all, try_ack_all},
     dequeue::{Dequeue, dequeue},
-    enqueue::{Enqueue, IntoDelay, Statement, enqueue},
+    enqueue::{Enqueue, IntoDelay, enqueue},
     error::{Error, Result},
     executor::{Execute, Executor},
     handler::{IntoOutcome, Outcome},
@@ -67,6 +68,7 @@ pub use crate::{
     retry::RetryPolicy,
     run::Run,
     signal::shutdown_signal,
+    statement::Statement,
     store::Store,
     transaction::Transaction,
     worker::Worker,

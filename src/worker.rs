@@ -296,7 +296,9 @@ impl Applicant {
 
     /// Under the machine's host name, beside any number of others.
     pub(crate) fn anonymous(kind: WorkerKind, queue: impl IntoQueue) -> Self {
-        let hostname = whoami::hostname().ok();
+        let hostname = hostname::get()
+            .ok()
+            .and_then(|name| name.into_string().ok());
         let hostname = hostname.filter(|name| is_hostname(name));
         let hostname = hostname.unwrap_or_else(|| "unknown".to_owned());
         Self::new(kind, hostname, 0, queue)

@@ -3,9 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{
-    Connection, Execute, PgConnection, Postgres, SqlStr, postgres::PgArguments, query::QueryScalar,
-};
+use sqlx::{Connection, PgConnection, Postgres, postgres::PgArguments, query::QueryScalar};
 
 use crate::{
     error::Result,
@@ -68,11 +66,6 @@ async fn insert_chunk(
     // Ids are drawn in the batch's order; in which the rows come back isn't promised.
     ids.sort_unstable();
     Ok(ids.into_iter().map(MessageId::from).collect())
-}
-
-/// The statement of an enqueue, for whoever runs it on a connection of their own.
-pub(crate) fn insertion_sql(envelope: &Envelope) -> SqlStr {
-    insertion(envelope, Visible::Now, &[]).sql()
 }
 
 fn insertion<'q>(

@@ -12,5 +12,6 @@ pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod settle;
 mod sqlstate;
+pub(crate) mod statement;
 pub(crate) mod workers;
 pub(crate) mod writers;

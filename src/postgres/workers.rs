@@ -5,11 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{
-    Execute, PgConnection, Postgres, SqlStr,
-    postgres::{PgArguments, PgRow},
-    query::Map,
-};
+use sqlx::PgConnection;
 use typed_builder::TypedBuilder;
 
 use crate::{
@@ -242,31 +238,10 @@ pub(crate) async fn refusal(
     queue: &QueueName,
     worker: Option<WorkerId>,
 ) -> Result<Error> {
-    let standing = match worker {
-        Some(worker) => standing(queue, worker).fetch_optional(connection).await?,
-        None => None,
+    let Some(worker) = worker else {
+        return Ok(refused(queue, None, None));
     };
-    Ok(refused(queue, worker, standing))
-}
-
-/// How a worker stands, as far as that tells why nothing could be done through it.
-#[derive(Debug)]
-pub(crate) struct Standing {
-    pub(crate) status: String,
-    /// Whether the queue is there, and the worker's.
-    pub(crate) with_queue: bool,
-}
-
-/// The statement that asks for it, for whoever runs it on a connection of their own.
-pub(crate) fn standing_sql(queue: &QueueName, worker: WorkerId) -> SqlStr {
-    standing(queue, worker).sql()
-}
-
-fn standing<'q>(
-    queue: &QueueName,
-    worker: WorkerId,
-) -> Map<'q, Postgres, impl FnMut(PgRow) -> sqlx::Result<Standing> + Send, PgArguments> {
-    sqlx::query_as!(
+    let standing = sqlx::query_as!(
         Standing,
         r#"
         select w.status, q.id is not null as "with_queue!"
@@ -277,14 +252,21 @@ fn standing<'q>(
         worker.get(),
         queue.as_str(),
     )
+    .fetch_optional(connection)
+    .await?;
+    Ok(refused(queue, Some(worker), standing))
+}
+
+/// How a worker stands, as far as that tells why nothing could be done through it.
+#[derive(Debug)]
+struct Standing {
+    status: String,
+    /// Whether the queue is there, and the worker's.
+    with_queue: bool,
 }
 
 /// What it comes to.
-pub(crate) fn refused(
-    queue: &QueueName,
-    worker: Option<WorkerId>,
-    standing: Option<Standing>,
-) -> Error {
+fn refused(queue: &QueueName, worker: Option<WorkerId>, standing: Option<Standing>) -> Error {
     let queue_not_found = || Error::QueueNotFound {
         queue: queue.clone(),
     };

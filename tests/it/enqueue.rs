@@ -756,7 +756,6 @@ async fn run_statement(
     let ids = sqlx::query_scalar(AssertSqlSafe(statement.sql()))
         .bind(statement.queue().as_str())
         .bind(statement.priority())
-        .bind(None::<DateTime<Utc>>)
         .bind(statement.not_before())
         .bind(statement.delay())
         .bind(statement.producer().map(i64::from))
@@ -773,12 +772,12 @@ async fn a_statement_stores_what_execute_stores(pool: PgPool) -> TestResult {
     let enqueue = || pgqrs::enqueue().messages(&batch).to("tasks");
     let by_execute = enqueue().execute(&store).await?;
     let mut connection = pool.acquire().await?;
-    let mut by_statement = run_statement(&enqueue().statement()?, &mut connection).await?;
-    by_statement.sort_unstable();
+    let statement = enqueue().statement()?;
+    let by_statement = statement.check(run_statement(&statement, &mut connection).await?)?;
     let stored = stored(&pool).await?;
     for (first, second) in by_execute.iter().zip(&by_statement) {
         let of = |id| stored.iter().find(|row| row.id == id).expect("stored");
-        let (first, second) = (of(first.get()), of(*second));
+        let (first, second) = (of(first.get()), of(second.get()));
         assert_eq!(first.payload, second.payload);
         assert_eq!(first.priority, second.priority);
         assert_eq!(second.visible_at, second.enqueued_at);
@@ -821,13 +820,11 @@ async fn a_statement_that_stores_nothing_knows_why(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     let mut connection = pool.acquire().await?;
     let unknown = pgqrs::enqueue().message(&1).to("nowhere").statement()?;
+    let rows = run_statement(&unknown, &mut connection).await?;
+    let refused = unknown.check(rows).unwrap_err();
     assert!(
-        run_statement(&unknown, &mut connection).await?.is_empty(),
-        "stored"
-    );
-    assert_eq!(unknown.refusal_sql(), None);
-    assert!(
-        matches!(unknown.refusal(None), Error::QueueNotFound { queue } if queue.as_str() == "nowhere")
+        matches!(&refused, Error::QueueNotFound { queue } if queue.as_str() == "nowhere"),
+        "{refused:?}"
     );
 
     let producer = pgqrs::producer("host", 1, "tasks").create(&store).await?;
@@ -836,26 +833,58 @@ async fn a_statement_that_stores_nothing_knows_why(pool: PgPool) -> TestResult {
         .worker(&*producer)
         .statement()?;
     let mut refusal = async || {
-        assert!(
-            run_statement(&by_producer, &mut connection)
-                .await?
-                .is_empty(),
-            "stored"
-        );
-        let ask = by_producer.refusal_sql().expect("there is a producer");
-        let row = sqlx::query_as(AssertSqlSafe(ask))
-            .bind(producer.id().get())
-            .bind("tasks")
-            .fetch_optional(&mut *connection)
-            .await?;
-        Ok::<_, Box<dyn std::error::Error>>(by_producer.refusal(row))
+        let rows = run_statement(&by_producer, &mut connection).await?;
+        Ok::<_, Box<dyn std::error::Error>>(by_producer.check(rows).unwrap_err())
     };
     producer.suspend().await?;
+    let suspended = refusal().await?;
     assert!(
-        matches!(refusal().await?, Error::WorkerSuspended { worker } if worker == producer.id())
+        matches!(suspended, Error::WorkerSuspended { worker } if worker == producer.id()),
+        "{suspended:?}"
+    );
+    sqlx::query("delete from pgqrs.queues")
+        .execute(&pool)
+        .await?;
+    let without_queue = refusal().await?;
+    assert!(
+        matches!(without_queue, Error::QueueNotFound { .. }),
+        "{without_queue:?}"
     );
     producer.shutdown().await?;
-    assert!(matches!(refusal().await?, Error::WorkerStopped { worker } if worker == producer.id()));
+    let stopped = refusal().await?;
+    assert!(
+        matches!(stopped, Error::WorkerStopped { worker } if worker == producer.id()),
+        "{stopped:?}"
+    );
+    assert!(stored(&pool).await?.is_empty());
+    Ok(())
+}
+
+/// A driver that doesn't know the types asks the server.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn the_server_expects_of_a_statement_the_types_that_are_documented(
+    pool: PgPool,
+) -> TestResult {
+    let statement = pgqrs::enqueue().message(&1).to("tasks").statement()?;
+    let mut connection = pool.acquire().await?;
+    let prepare = format!("prepare enqueue as {}", statement.sql());
+    sqlx::raw_sql(AssertSqlSafe(prepare))
+        .execute(&mut *connection)
+        .await?;
+    let types: Vec<String> = sqlx::query_scalar(
+        "select unnest(parameter_types)::text from pg_prepared_statements where name = 'enqueue'",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let documented = [
+        "text",
+        "smallint",
+        "timestamp with time zone",
+        "bigint",
+        "bigint",
+        "text[]",
+    ];
+    assert_eq!(types, documented);
     Ok(())
 }
 
