@@ -20,7 +20,7 @@ use crate::{
         workers::{self, HeldMessage, WorkerFilter, WorkerInfo},
     },
     queue::{IntoQueue, QueueName},
-    store::Store,
+    store::{AsStore, Store},
     worker,
 };
 
@@ -36,9 +36,9 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-pub fn admin(store: &Store) -> Admin {
+pub fn admin<S: AsStore + ?Sized>(store: &S) -> Admin {
     Admin {
-        store: store.clone(),
+        store: store.as_store().clone(),
     }
 }
 

@@ -44,7 +44,11 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-pub fn consumer<Q: IntoQueue>(queue: Q) -> ConsumerBuilder<Q::Carries> {
+pub fn consumer<Q>(queue: Q) -> ConsumerBuilder<Q::Carries>
+where
+    Q: IntoQueue,
+    Q::Carries: Readable,
+{
     ConsumerBuilder {
         applicant: Applicant::anonymous(WorkerKind::Consumer, queue),
         carries: PhantomData,

@@ -105,7 +105,8 @@ pub struct Enqueue<M = NoMessage, T = NoTarget, W = AtOnce> {
 }
 
 impl<M, T, W> Enqueue<M, T, W> {
-    /// One message.
+    /// One message. For a `Vec` or a slice of payloads, see [`messages`](Self::messages): here it would be one message
+    /// with an array.
     ///
     /// There until the enqueue has its messages; for a payload that the target carries, if there is one
     /// already.
@@ -222,7 +223,7 @@ impl<M, T, W> Enqueue<M, T, W> {
     /// There until the enqueue was told when.
     ///
     /// # Units
-    /// A whole number is seconds; a [`Duration`] keeps its microseconds.
+    /// A whole number is seconds; a [`Duration`] keeps its microseconds. An `Option` of either may be `None`: no delay.
     ///
     /// # Errors
     /// [`Error::DelayTooLong`] from [`execute`](Self::execute) for more than 200,000 years.
@@ -578,7 +579,7 @@ impl sealed::Unset for AtOnce {}
 #[diagnostic::do_not_recommend]
 impl TimeNotSet for AtOnce {}
 
-/// What `.delay(..)` takes: whole seconds, such as `300`, or a [`Duration`].
+/// What `.delay(..)` takes: whole seconds, such as `300`, a [`Duration`], or an `Option` of either.
 // Exactly one integer type, so that the literal `300` has a type to be.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a delay",
@@ -594,6 +595,15 @@ impl sealed::Delay for u64 {
 }
 #[diagnostic::do_not_recommend]
 impl IntoDelay for u64 {}
+
+/// Without one, the messages are delivered at once.
+impl<D: IntoDelay> sealed::Delay for Option<D> {
+    fn into_duration(self) -> Duration {
+        self.map_or(Duration::ZERO, sealed::Delay::into_duration)
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<D: IntoDelay> IntoDelay for Option<D> {}
 
 impl sealed::Delay for Duration {
     fn into_duration(self) -> Duration {

@@ -28,7 +28,7 @@ use crate::{
 /// | `$5` | `bigint` | [`producer`](Self::producer) |
 /// | `$6` | `text[]` | [`payloads`](Self::payloads) |
 ///
-/// It returns rows of one `bigint`, for [`check`](Self::check). It is one statement however many messages there are, and
+/// It returns rows of one `bigint` named `id`, for [`check`](Self::check). It is one statement however many messages there are, and
 /// so stores all of them or none.
 ///
 /// # Errors

@@ -64,6 +64,37 @@ pub(crate) const DEFAULT_RETRY_FOR: Duration = Duration::from_secs(30);
 /// Far less than what a writer's row is kept for.
 pub(crate) const MAX_RETRY_FOR: Duration = Duration::from_secs(60 * 60);
 
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// A [`Store`], also in an [`Arc`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a store",
+    label = "expected `&store`",
+    note = "make a store of a pool: `pgqrs::Store::from(pool)`"
+)]
+pub trait AsStore: sealed::Sealed {
+    /// The store.
+    fn as_store(&self) -> &Store;
+}
+
+impl sealed::Sealed for Store {}
+#[diagnostic::do_not_recommend]
+impl AsStore for Store {
+    fn as_store(&self) -> &Store {
+        self
+    }
+}
+
+impl sealed::Sealed for Arc<Store> {}
+#[diagnostic::do_not_recommend]
+impl AsStore for Arc<Store> {
+    fn as_store(&self) -> &Store {
+        self
+    }
+}
+
 impl Store {
     /// `server` is when the server was started that the last connection was made to, and `first` a writer on it.
     pub(crate) fn new(

@@ -14,7 +14,7 @@ pub(crate) fn sql() -> &'static str {
 }
 
 /// Each parameter has its type in the text: what a driver binds is what the server expects.
-fn insertion<'q>() -> QueryScalar<'q, Postgres, i64, PgArguments> {
+fn insertion<'q>() -> QueryScalar<'q, Postgres, Option<i64>, PgArguments> {
     let payloads: &[String] = &[];
     sqlx::query_scalar!(
         r#"
@@ -47,7 +47,7 @@ fn insertion<'q>() -> QueryScalar<'q, Postgres, i64, PgArguments> {
             ) m
             returning id
         )
-        select id as "row!" from stored
+        select id from stored
         union all
         select refusal from target where refusal is not null
         "#,

@@ -5,7 +5,7 @@ use std::{process::Stdio, time::Instant};
 use anyhow::Result;
 
 use crate::{
-    cargo, matrix, prepare, python,
+    cargo, drivers, matrix, prepare, python,
     server::{self, SUPPORTED},
 };
 
@@ -53,6 +53,8 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
         .collect();
     step(&format!("integration tests on PostgreSQL {others:?}"));
     matrix::run(&others, &[]).await?;
+    step("examples with other drivers");
+    drivers::run(url).await?;
     step("documentation");
     let doc = ["doc", "--no-deps", "--document-private-items"];
     let doc_public = ["doc", "--package", "pgqrs", "--no-deps"];

@@ -7,6 +7,7 @@ mod bench;
 mod cargo;
 mod ci;
 mod compile;
+mod drivers;
 mod matrix;
 mod migrate;
 mod prepare;

@@ -11,9 +11,9 @@ use pgqrs::{Delivery, Store};
 async fn handle(delivery: Delivery<String>, store: Store) -> pgqrs::Result<()> {
     // Wrong:
     delivery.ack(&store).await?;
-    println!("{}", delivery.payload()?);
+    println!("{}", delivery.payload());
     // Right:
-    // println!("{}", delivery.payload()?);
+    // println!("{}", delivery.payload());
     // delivery.ack(&store).await?;
     Ok(())
 }

@@ -1,20 +1,20 @@
 //! A handler whose error has no type
 //!
-//! `Ok(())` says nothing of the error's type. Name it once.
+//! `Ok(())` doesn't say which type the error has. `pgqrs::Ok(())` has it, or the closure ends with an `Outcome`.
 //!
 //! Fails with: E0282
-//! rustc's own words: the compiler can't guess a type and asks for it, in the very words to write.
+//! rustc's own words: the compiler can't infer a type and asks for it.
 
 use pgqrs::{Consumer, Delivery};
 
 async fn work(consumer: Consumer) -> pgqrs::Result<()> {
     consumer
         .run(|delivery: Delivery<serde_json::Value>| async move {
-            println!("{}", delivery.payload()?);
+            delivery.extend(std::time::Duration::from_secs(300)).await?;
             // Wrong:
             Ok(())
             // Right:
-            // Ok::<(), pgqrs::Error>(())
+            // pgqrs::Ok(())
         })
         .await?;
     Ok(())

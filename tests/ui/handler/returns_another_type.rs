@@ -9,11 +9,11 @@ use pgqrs::{Consumer, Delivery};
 
 // Wrong:
 async fn handle(delivery: Delivery<serde_json::Value>) -> bool {
-    delivery.payload().is_ok()
+    delivery.payload().is_object()
 }
 // Right:
 // async fn handle(delivery: Delivery<serde_json::Value>) -> pgqrs::Result<()> {
-//     delivery.payload()?;
+//     println!("{}", delivery.payload());
 //     Ok(())
 // }
 

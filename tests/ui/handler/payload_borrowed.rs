@@ -1,0 +1,32 @@
+//! A payload that borrows
+//!
+//! A payload outlives the row that it was read from, so it has its data by value.
+//!
+//! Fails with: no code
+//! rustc's own words: lifetimes are the compiler's own; it names the type that has one.
+
+use pgqrs::{Delivery, Outcome, Queue};
+
+#[derive(serde::Serialize, serde::Deserialize)]
+// Wrong:
+struct SendEmail<'a> {
+    to: &'a str,
+}
+
+type Email = SendEmail<'static>;
+// Right:
+// struct SendEmail {
+//     to: String,
+// }
+//
+// type Email = SendEmail;
+
+const EMAILS: Queue<Email> = Queue::new("emails");
+
+async fn work(store: pgqrs::Store) -> pgqrs::Result<()> {
+    let consumer = pgqrs::consumer(EMAILS).create(&store).await?;
+    consumer.run(async |_: Delivery<Email>| Outcome::Done).await?;
+    Ok(())
+}
+
+fn main() {}
