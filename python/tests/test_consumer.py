@@ -837,3 +837,28 @@ async def test_the_last_error_holds_what_led_to_it_in_one_line(
         "KeyError: 'alone'",
         "ValueError: b c",
     ]
+
+
+async def test_what_a_handler_has_returned_is_acknowledged_durably(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
+) -> None:
+    database.change("create table commits (verb text, waits text)")
+    database.change(
+        "create function note() returns trigger language plpgsql as"
+        " $$ begin insert into commits values (tg_op, current_setting('synchronous_commit')); return null; end $$"
+    )
+    database.change("create trigger note after delete on pgqrs.messages for each row execute function note()")
+    await producer.enqueue_batch(["done", "archived"])
+    consumer = await store.consumer("tasks")
+    left = 2
+
+    async def handle(delivery: Untyped) -> Outcome | None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            consumer.stop()
+        return Outcome.archive() if delivery.payload == "archived" else None
+
+    report = await consumer.run(handle)
+    assert (report.done, report.archived) == (1, 1)
+    assert database.rows("select verb, waits from commits") == [("DELETE", "on")] * 2
