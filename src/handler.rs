@@ -31,6 +31,9 @@ pub enum Outcome {
     RetryIn(Duration),
     /// It can't be handled, for this reason: to the dead letters, whatever attempts are left.
     DeadLetter(String),
+    /// The handler didn't begin with it: ready again at once, as if it had not been delivered. No attempt is used, so that a
+    /// message that is always released is delivered for ever.
+    Release,
 }
 
 /// What a handler may return: `Result<(), E>`, [`Outcome`], or `Result<Outcome, E>`, where `E` is an error type, such as

@@ -19,7 +19,8 @@ pub struct Report {
     pub retried: u64,
     /// Moved to the dead letters.
     pub dead: u64,
-    /// Given back at the end: not begun, or not finished by the deadline.
+    /// Given back: at the end, not begun or not finished by the deadline, or by a handler with
+    /// [`Outcome::Release`](crate::Outcome::Release).
     pub released: u64,
     /// Whose lease was lost before they could be settled: they were, or will be, delivered again.
     pub lost: u64,

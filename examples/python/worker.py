@@ -31,9 +31,9 @@ async def handle(delivery: Delivery[SendEmail]) -> Outcome | None:
 async def main() -> None:
     async with await pgqrs.connect(os.environ["DATABASE_URL"], install=True) as store:
         await store.queue(EMAILS)
-        consumer = await store.consumer(EMAILS, hostname="worker", concurrency=8)
+        consumer = await store.consumer(EMAILS, hostname="worker")
         print("ready", flush=True)
-        report = await consumer.run(handle)
+        report = await consumer.run(handle, concurrency=8)
         print(f"{report.done} done, {report.dead} dead", flush=True)
 
 

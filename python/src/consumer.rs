@@ -2,51 +2,52 @@
 //! own, with its claims ahead, its leases kept alive and its retries; its handler is a few lines here, which
 //! hand each delivery over to Python and wait for Python's verdict.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
+use std::{future::pending, time::Duration};
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Execute, Outcome, Priority, Queue, QueueName, Report, RetryPolicy, Unsettled, Worker};
+use pgqrs::{Execute, Outcome, Priority, Queue, Report, RetryPolicy, Unsettled, Worker};
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
 use serde_json::value::RawValue;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::AbortHandle,
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{answer::Mode, engine, errors, process::Here};
 
-/// A payload as it was sent: Python decodes it.
+/// A payload as it was sent, byte for byte: Python decodes it. Read as a `Value`, some would not be numbers any more.
 type Raw = Box<RawValue>;
 
-/// What a consumer was registered with.
-#[derive(Clone)]
-pub(crate) struct Settings {
+/// What a consumer is registered with.
+pub(crate) struct Registration {
     pub(crate) queue: String,
-    pub(crate) hostname: String,
-    pub(crate) port: u16,
-    pub(crate) prefetch: usize,
-    pub(crate) lease: Duration,
-    pub(crate) poll_interval: Duration,
-    /// First wait, factor, longest wait, jitter.
-    pub(crate) retry: (Duration, f64, Duration, f64),
-    pub(crate) handler_timeout: Option<Duration>,
-    pub(crate) listen: bool,
+    /// The host and the port; anonymous without them.
+    pub(crate) identity: Option<(String, u16)>,
     pub(crate) heartbeat_interval: Duration,
+    pub(crate) replace: bool,
+}
+
+/// How it runs.
+pub(crate) struct Settings {
+    concurrency: usize,
+    prefetch: usize,
+    prefetch_bytes: usize,
+    lease: Duration,
+    poll_interval: Duration,
+    /// First wait, factor, longest wait, jitter.
+    retry: (Duration, f64, Duration, f64),
+    handler_timeout: Option<Duration>,
+    listen: bool,
+    shutdown_deadline: Duration,
 }
 
 impl Settings {
-    async fn register(
-        self,
-        concurrency: usize,
-        store: &pgqrs::Store,
-    ) -> pgqrs::Result<pgqrs::Consumer<Raw>> {
+    fn apply(&self, run: pgqrs::Run) -> pgqrs::Run {
         let (first, factor, cap, jitter) = self.retry;
         let retry = RetryPolicy::builder()
             .first(first)
@@ -54,32 +55,25 @@ impl Settings {
             .cap(cap)
             .jitter(jitter)
             .build();
-        let queue = raw(&QueueName::new(self.queue)?);
-        let mut builder = pgqrs::consumer(queue)
-            .identity(self.hostname, self.port)
-            .concurrency(concurrency)
+        run.concurrency(self.concurrency)
             .prefetch(self.prefetch)
+            .prefetch_bytes(self.prefetch_bytes)
             .lease(self.lease)
             .poll_interval(self.poll_interval)
             .retry(retry)
             .listen(self.listen)
-            .heartbeat_interval(self.heartbeat_interval);
-        if let Some(timeout) = self.handler_timeout {
-            builder = builder.handler_timeout(timeout);
-        }
-        builder.create(store).await
+            .shutdown_deadline(self.shutdown_deadline)
     }
-}
 
-/// A queue whose payloads stay as they are: read as a `Value`, some would not be numbers any more.
-fn raw(name: &QueueName) -> Queue<Raw> {
-    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-    // A queue with a type has its name for ever. There are as many as a program has queues.
-    let known = names.get(name.as_str()).copied();
-    let known = known.unwrap_or_else(|| String::leak(name.as_str().to_owned()));
-    names.insert(known);
-    Queue::new(known)
+    /// How long after it was told to stop deliveries whose handlers have not started are given back: a little before
+    /// the loop aborts all of them, which would use their attempts.
+    fn give_back_after(&self) -> Duration {
+        let deadline = self.shutdown_deadline;
+        let final_part = (deadline / 2).min(Duration::from_secs(5));
+        let margin = (deadline / 20).min(Duration::from_millis(250));
+        // Far beyond any use, but well within what an instant can hold.
+        (deadline - final_part - margin).min(Duration::from_secs(365 * 24 * 60 * 60))
+    }
 }
 
 /// A registered consumer.
@@ -91,22 +85,30 @@ pub(crate) struct Consumer {
 
 struct Held {
     store: pgqrs::Store,
-    settings: Settings,
-    state: Arc<Mutex<State>>,
+    handle: pgqrs::ConsumerHandle<Raw>,
+    /// Whether it was told to stop. Each handler at work listens.
+    stop: Arc<watch::Sender<Stop>>,
+    state: Mutex<State>,
 }
 
-enum State {
-    /// Registered, and about to run with this many handlers at once.
-    Idle(Box<pgqrs::Consumer<Raw>>, usize),
-    /// Changing its registration.
-    Starting(pgqrs::ConsumerHandle<Raw>),
-    Running(Running),
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    No,
+    /// At that time.
+    Graceful(Instant),
+    Abort,
+}
+
+struct State {
+    /// Until it runs.
+    idle: Option<pgqrs::Consumer<Raw>>,
+    /// Since then.
+    running: Option<Running>,
 }
 
 #[derive(Clone)]
 struct Running {
-    handle: pgqrs::ConsumerHandle<Raw>,
-    /// For the one who asks at a time.
+    /// Taken by one caller at a time.
     events: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Event>>>,
     outcome: watch::Receiver<Option<pgqrs::Result<Report>>>,
     #[expect(dead_code, reason = "it is for being dropped")]
@@ -122,10 +124,10 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// What the loop tells Python.
+/// What the loop reports to Python.
 enum Event {
     Delivered(Handed),
-    /// The handler of this one was cut off: it took too long, or until the deadline of the end.
+    /// The loop has given this delivery up: its handler took too long, or the consumer ends.
     CutOff(u64),
 }
 
@@ -145,8 +147,8 @@ impl<'py> IntoPyObject<'py> for Event {
     }
 }
 
-/// A delivery on its way to Python. Where nobody takes it, since the one who waited for it was cancelled, nobody
-/// has failed either: it is delivered again at once.
+/// A delivery on its way to Python. If nobody takes it, since the one who waited for it was cancelled, it is
+/// delivered again at once.
 struct Handed(Option<Delivery>);
 
 impl Drop for Handed {
@@ -160,58 +162,47 @@ impl Drop for Handed {
 /// The most deliveries that are handed over at once.
 const AT_ONCE: usize = 256;
 
+/// How long an abort waits at most until all handlers have given their deliveries back.
+const GIVING_BACK: Duration = Duration::from_secs(1);
+
 #[pymethods]
 impl Consumer {
-    /// Begins to receive, with this many deliveries unsettled at once.
-    fn start<'py>(
+    /// Begins to receive. Does nothing if it runs already, or has run.
+    #[pyo3(signature = (
+        *, concurrency, prefetch, prefetch_bytes, lease, poll_interval, retry, handler_timeout, listen,
+        shutdown_deadline
+    ))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is named where it is called"
+    )]
+    fn start(
         &self,
-        py: Python<'py>,
+        py: Python<'_>,
         concurrency: usize,
-        deadline: Duration,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let Held {
-            store,
-            settings,
-            state,
-        } = self.held.get(py)?;
-        let (store, settings, state) = (store.clone(), settings.clone(), Arc::clone(state));
-        let (mode, runtime) = (self.mode, engine::handle(py)?);
-        self.mode.answer(py, async move {
-            let (consumer, registered) = {
-                let mut state = lock(&state);
-                let State::Idle(consumer, _) = &*state else {
-                    // It runs already, or is about to.
-                    return Ok(());
-                };
-                let starting = State::Starting(consumer.handle());
-                match std::mem::replace(&mut *state, starting) {
-                    State::Idle(consumer, registered) => (consumer, registered),
-                    _ => return Ok(()),
-                }
-            };
-            let handle = consumer.handle();
-            let consumer = match registered == concurrency {
-                true => *consumer,
-                // How many it handles at once is fixed when it is registered.
-                false => match again(*consumer, settings, concurrency, &store).await {
-                    Ok(consumer) => consumer,
-                    Err(error) => {
-                        let (_, outcome) = watch::channel(Some(Err(error.clone())));
-                        let (_, events) = mpsc::unbounded_channel();
-                        let ended = runtime.spawn(async {}).abort_handle();
-                        *lock(&state) = State::Running(Running {
-                            handle,
-                            events: Arc::new(events.into()),
-                            outcome,
-                            task: Arc::new(AbortOnDrop(ended)),
-                        });
-                        return Err(error);
-                    }
-                },
-            };
-            *lock(&state) = State::Running(run(&runtime, consumer, store, deadline, mode));
-            Ok(())
-        })
+        prefetch: usize,
+        prefetch_bytes: usize,
+        lease: Duration,
+        poll_interval: Duration,
+        retry: (Duration, f64, Duration, f64),
+        handler_timeout: Option<Duration>,
+        listen: bool,
+        shutdown_deadline: Duration,
+    ) -> PyResult<()> {
+        let settings = Settings {
+            concurrency,
+            prefetch,
+            prefetch_bytes,
+            lease,
+            poll_interval,
+            retry,
+            handler_timeout,
+            listen,
+            shutdown_deadline,
+        };
+        let runtime = engine::handle(py)?;
+        self.held.get(py)?.start(&runtime, settings, self.mode);
+        Ok(())
     }
 
     /// What has happened since: deliveries, and tickets of those that were cut off. Empty at the end.
@@ -228,7 +219,22 @@ impl Consumer {
 
     /// Lets it come to its end. Returns at once.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
-        self.handle(py)?.stop();
+        self.held.get(py)?.stop();
+        Ok(())
+    }
+
+    /// Ends it without waiting for handlers: all that it holds is given back. Returns at once.
+    fn abort(&self, py: Python<'_>) -> PyResult<()> {
+        let runtime = engine::handle(py)?;
+        let held = self.held.get(py)?;
+        held.stop();
+        held.stop.send_replace(Stop::Abort);
+        let (stop, handle) = (Arc::clone(&held.stop), held.handle.clone());
+        runtime.spawn(async move {
+            // First what is given back without an attempt being used.
+            let _ = timeout(GIVING_BACK, stop.closed()).await;
+            handle.abort();
+        });
         Ok(())
     }
 
@@ -257,6 +263,18 @@ impl Consumer {
             }
             Ok(())
         })
+    }
+
+    /// The host that it was registered with.
+    #[getter]
+    fn hostname(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(self.handle(py)?.hostname().to_owned())
+    }
+
+    /// The port that it was registered with.
+    #[getter]
+    fn port(&self, py: Python<'_>) -> PyResult<u16> {
+        Ok(self.handle(py)?.port())
     }
 
     /// Its key.
@@ -307,35 +325,37 @@ impl Consumer {
 
 impl Consumer {
     pub(crate) async fn register(
-        settings: Settings,
-        concurrency: usize,
+        registration: Registration,
         store: pgqrs::Store,
         mode: Mode,
     ) -> pgqrs::Result<Self> {
-        let consumer = settings.clone().register(concurrency, &store).await?;
-        let state = State::Idle(Box::new(consumer), concurrency);
+        let mut builder = pgqrs::consumer(Queue::<Raw>::named(registration.queue)?)
+            .heartbeat_interval(registration.heartbeat_interval)
+            .replace(registration.replace);
+        if let Some((hostname, port)) = registration.identity {
+            builder = builder.identity(hostname, port);
+        }
+        let consumer = builder.create(&store).await?;
         Ok(Self {
             held: Here::new(Held {
                 store,
-                settings,
-                state: Arc::new(Mutex::new(state)),
+                handle: consumer.handle(),
+                stop: Arc::new(watch::Sender::new(Stop::No)),
+                state: Mutex::new(State {
+                    idle: Some(consumer),
+                    running: None,
+                }),
             }),
             mode,
         })
     }
 
     fn handle(&self, py: Python<'_>) -> PyResult<pgqrs::ConsumerHandle<Raw>> {
-        Ok(match &*lock(&self.held.get(py)?.state) {
-            State::Idle(consumer, _) => consumer.handle(),
-            State::Starting(handle) | State::Running(Running { handle, .. }) => handle.clone(),
-        })
+        Ok(self.held.get(py)?.handle.clone())
     }
 
     fn running(&self, py: Python<'_>) -> PyResult<Option<Running>> {
-        Ok(match &*lock(&self.held.get(py)?.state) {
-            State::Running(running) => Some(running.clone()),
-            State::Idle(..) | State::Starting(_) => None,
-        })
+        Ok(lock(&self.held.get(py)?.state).running.clone())
     }
 }
 
@@ -343,74 +363,163 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The same consumer, registered anew with another concurrency.
-async fn again(
-    consumer: pgqrs::Consumer<Raw>,
-    settings: Settings,
-    concurrency: usize,
-    store: &pgqrs::Store,
-) -> pgqrs::Result<pgqrs::Consumer<Raw>> {
-    if consumer.status().await? != pgqrs::WorkerStatus::Ready {
-        // Whoever has suspended or stopped it has meant it.
-        return Ok(consumer);
+impl Held {
+    fn stop(&self) {
+        self.stop.send_if_modified(|stop| {
+            let is_first = matches!(stop, Stop::No);
+            if is_first {
+                *stop = Stop::Graceful(Instant::now());
+            }
+            is_first
+        });
+        self.handle.stop();
     }
-    consumer.shutdown().await?;
-    settings.register(concurrency, store).await
+
+    fn start(&self, runtime: &tokio::runtime::Handle, settings: Settings, mode: Mode) {
+        let mut state = lock(&self.state);
+        let Some(consumer) = state.idle.take() else {
+            return;
+        };
+        let (tell, events) = mpsc::unbounded_channel();
+        let (end, outcome) = watch::channel(None);
+        let run = self.run(consumer, settings, tell, mode);
+        let task = runtime.spawn(async move {
+            let outcome = run.await;
+            end.send_replace(Some(outcome));
+        });
+        state.running = Some(Running {
+            events: Arc::new(events.into()),
+            outcome,
+            task: Arc::new(AbortOnDrop(task.abort_handle())),
+        });
+    }
+
+    /// The loop, whose handlers hand each delivery over to Python and wait for Python's verdict.
+    fn run(
+        &self,
+        consumer: pgqrs::Consumer<Raw>,
+        settings: Settings,
+        tell: mpsc::UnboundedSender<Event>,
+        mode: Mode,
+    ) -> pgqrs::Run {
+        let tickets = AtomicU64::new(0);
+        let (store, stop) = (self.store.clone(), Arc::clone(&self.stop));
+        let limit = settings.handler_timeout;
+        let give_back_after = settings.give_back_after();
+        let run = consumer.run(move |delivery: pgqrs::Delivery<Raw>| {
+            let ticket = tickets.fetch_add(1, Ordering::Relaxed);
+            let (verdict, told) = oneshot::channel();
+            let stage = Arc::new(watch::Sender::new(Stage::Waiting));
+            let own = Arc::clone(&stage);
+            let handed = Delivery::new(ticket, delivery, verdict, own, store.clone(), mode);
+            let mut cut_off = CutOff {
+                ticket,
+                tell: Some(tell.clone()),
+                stage: Arc::clone(&stage),
+            };
+            let stop = stop.subscribe();
+            async move {
+                if let Some(tell) = &cut_off.tell {
+                    // If nobody listens any more, it is given back.
+                    let _ = tell.send(Event::Delivered(Handed(Some(handed))));
+                }
+                tokio::select! {
+                    biased;
+                    verdict = told => {
+                        cut_off.is_settled();
+                        verdict.unwrap_or_else(|_| let_go_of(&stage))
+                    }
+                    verdict = over_limit(limit, stage.subscribe()) => verdict,
+                    () = given_back(stop, give_back_after, &stage) => Ok(Outcome::Release),
+                }
+            }
+        });
+        settings.apply(run)
+    }
 }
 
-/// Starts the loop.
-fn run(
-    runtime: &tokio::runtime::Handle,
-    consumer: pgqrs::Consumer<Raw>,
-    store: pgqrs::Store,
-    deadline: Duration,
-    mode: Mode,
-) -> Running {
-    let handle = consumer.handle();
-    let (tell, events) = mpsc::unbounded_channel();
-    let (end, outcome) = watch::channel(None);
-    let tickets = AtomicU64::new(0);
-    let handler = move |delivery: pgqrs::Delivery<Raw>| {
-        let ticket = tickets.fetch_add(1, Ordering::Relaxed);
-        let (verdict, told) = oneshot::channel();
-        let handed = Delivery::new(ticket, delivery, verdict, store.clone(), mode);
-        let cut_off = CutOff {
-            ticket,
-            tell: Some(tell.clone()),
+/// How far a delivery's handler has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Python has not called it yet.
+    Waiting,
+    Begun,
+    /// The loop has given the delivery up: it must not begin any more.
+    Over,
+}
+
+/// From one stage to another, unless it is in a third one.
+fn advance(stage: &watch::Sender<Stage>, from: Stage, to: Stage) -> bool {
+    stage.send_if_modified(|stage| {
+        let is_from = *stage == from;
+        if is_from {
+            *stage = to;
+        }
+        is_from
+    })
+}
+
+/// Python has dropped the delivery.
+fn let_go_of(stage: &watch::Sender<Stage>) -> Verdict {
+    if *stage.borrow() == Stage::Begun {
+        Err("let go of without being settled".to_owned())
+    } else {
+        Ok(Outcome::Release)
+    }
+}
+
+/// Ready when the handler has run for too long. The limit counts from its first step: while it waits for its turn in an
+/// event loop, or for a thread, it can't have failed.
+async fn over_limit(limit: Option<Duration>, mut stage: watch::Receiver<Stage>) -> Verdict {
+    let begun = stage.wait_for(|stage| *stage == Stage::Begun).await.is_ok();
+    match limit {
+        Some(limit) if begun => {
+            sleep(limit).await;
+            Err(format!("the handler was cut off after {limit:?}"))
+        }
+        _ => pending().await,
+    }
+}
+
+/// Ready when a delivery is to be given back: at once if the consumer is aborted; if it was told to stop and the handler
+/// has not begun, in time before the loop aborts it.
+async fn given_back(stop: watch::Receiver<Stop>, after: Duration, stage: &watch::Sender<Stage>) {
+    let mut aborted = stop.clone();
+    let aborted = aborted.wait_for(|stop| *stop == Stop::Abort);
+    let not_begun = async move {
+        let mut stop = stop;
+        let stopped = stop.wait_for(|stop| *stop != Stop::No).await;
+        let Ok(Stop::Graceful(at)) = stopped.map(|stop| *stop) else {
+            return pending().await;
         };
-        async move {
-            let mut cut_off = cut_off;
-            if let Some(tell) = &cut_off.tell {
-                // Where nobody listens any more, it comes back, and is told as unsettled.
-                let _ = tell.send(Event::Delivered(Handed(Some(handed))));
-            }
-            let verdict = told.await;
-            cut_off.tell = None;
-            verdict.unwrap_or_else(|_| Err("let go of without being settled".to_owned()))
+        sleep_until(at + after).await;
+        if !advance(stage, Stage::Waiting, Stage::Over) {
+            pending().await
         }
     };
-    let running = consumer.run(handler).shutdown_deadline(deadline);
-    let task = runtime.spawn(async move {
-        let outcome = running.await;
-        end.send_replace(Some(outcome));
-    });
-    Running {
-        handle,
-        events: Arc::new(tokio::sync::Mutex::new(events)),
-        outcome,
-        task: Arc::new(AbortOnDrop(task.abort_handle())),
+    tokio::select! {
+        _ = aborted => {}
+        () = not_begun => {}
     }
 }
 
-/// Tells of a handler that is dropped before it has its verdict.
+/// Reports a handler that is dropped, or given up, before Python has settled its delivery.
 struct CutOff {
     ticket: u64,
     tell: Option<mpsc::UnboundedSender<Event>>,
+    stage: Arc<watch::Sender<Stage>>,
+}
+
+impl CutOff {
+    fn is_settled(&mut self) {
+        self.tell = None;
+    }
 }
 
 impl Drop for CutOff {
     fn drop(&mut self) {
         if let Some(tell) = &self.tell {
+            self.stage.send_replace(Stage::Over);
             let _ = tell.send(Event::CutOff(self.ticket));
         }
     }
@@ -432,6 +541,7 @@ impl<'py> IntoPyObject<'py> for Counts {
         counts.set_item("dead", self.0.dead)?;
         counts.set_item("released", self.0.released)?;
         counts.set_item("lost", self.0.lost)?;
+        counts.set_item("unknown", self.0.unknown)?;
         Ok(counts)
     }
 }
@@ -455,6 +565,7 @@ struct HeldDelivery {
     settled: Arc<AtomicBool>,
     /// What the loop waits for.
     verdict: Arc<Mutex<Option<oneshot::Sender<Verdict>>>>,
+    stage: Arc<watch::Sender<Stage>>,
 }
 
 /// What stays when it is settled.
@@ -571,6 +682,12 @@ impl Delivery {
         })
     }
 
+    /// The handler takes its first step now; `false` if it must not, since the loop has given the delivery up.
+    fn begin(&self, py: Python<'_>) -> PyResult<bool> {
+        let held = self.held.get(py)?;
+        Ok(advance(&held.stage, Stage::Waiting, Stage::Begun))
+    }
+
     /// Tells the loop how it went. It settles in batches, and nothing happens where it is settled already.
     #[pyo3(signature = (outcome, delay=None, reason=None))]
     fn finish(
@@ -588,6 +705,7 @@ impl Delivery {
             ("retry", Some(delay)) => Ok(Outcome::RetryIn(delay)),
             ("retry", None) => Ok(Outcome::Retry),
             ("dead_letter", _) => Ok(Outcome::DeadLetter(reason)),
+            ("release", _) => Ok(Outcome::Release),
             ("failed", _) => Err(reason),
             (other, _) => return Err(PyValueError::new_err(format!("{other:?} is no outcome"))),
         };
@@ -606,6 +724,7 @@ impl Delivery {
         ticket: u64,
         delivery: pgqrs::Delivery<Raw>,
         verdict: oneshot::Sender<Verdict>,
+        stage: Arc<watch::Sender<Stage>>,
         store: pgqrs::Store,
         mode: Mode,
     ) -> Self {
@@ -625,6 +744,7 @@ impl Delivery {
                 delivery: Arc::new(Some(delivery).into()),
                 settled: Arc::default(),
                 verdict: Arc::new(Mutex::new(Some(verdict))),
+                stage,
             }),
             mode,
         }
@@ -635,7 +755,7 @@ impl Delivery {
             return;
         };
         if let Some(tell) = lock(&held.verdict).take() {
-            let _ = tell.send(Ok(Outcome::RetryIn(Duration::ZERO)));
+            let _ = tell.send(Ok(Outcome::Release));
         }
     }
 

@@ -127,8 +127,8 @@ fn describe(error: &Error, fields: &Bound<'_, PyDict>) -> PyResult<&'static str>
             set("hostname", hostname)?;
             set("port", port)?;
             set("queue", &queue.as_str())?;
-            set("last_heartbeat", last_heartbeat)?;
-            set("crashed_after", crashed_after)?;
+            set("last_heartbeat", &last_heartbeat.as_secs_f64())?;
+            set("crashed_after", &crashed_after.as_secs_f64())?;
             "WorkerExists"
         }
         Error::WorkerNotFound { worker } => {

@@ -9,6 +9,7 @@ use pyo3::{exceptions::PyValueError, prelude::*, types::PyList};
 use crate::{
     answer::Mode,
     encode::{encode_all, encode_raw},
+    engine,
     process::Here,
 };
 
@@ -81,6 +82,17 @@ impl Producer {
     #[getter]
     fn id(&self, py: Python<'_>) -> PyResult<i64> {
         Ok(self.held.get(py)?.0.id().get())
+    }
+
+    /// Wakes the consumers of its queue, without an answer: from any thread, and if nothing can be awaited.
+    fn wake_soon(&self, py: Python<'_>) -> PyResult<()> {
+        let (producer, store) = self.held.get(py)?;
+        let (queue, store) = (producer.queue().clone(), store.clone());
+        engine::handle(py)?.spawn(async move {
+            // Its name was checked before.
+            let _ = store.wake(queue);
+        });
+        Ok(())
     }
 
     /// Says that it lives.

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use crate::{
     answer::Mode,
     consumer::{self, Consumer},
+    engine,
     process::Here,
     producer::Producer,
 };
@@ -87,8 +88,24 @@ impl Store {
         })
     }
 
+    /// Wakes the consumers of a queue.
+    fn wake<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
+        let store = self.get(py)?;
+        self.mode.answer(py, async move { store.wake(queue) })
+    }
+
+    /// The same, without an answer: from any thread, and where nothing can be awaited.
+    fn wake_soon(&self, py: Python<'_>, queue: String) -> PyResult<()> {
+        let (store, runtime) = (self.get(py)?, engine::handle(py)?);
+        runtime.spawn(async move {
+            // A name that can't be one has no consumers.
+            let _ = store.wake(queue);
+        });
+        Ok(())
+    }
+
     /// Registers a producer.
-    #[pyo3(signature = (queue, hostname, port, *, heartbeat_interval))]
+    #[pyo3(signature = (queue, hostname, port, *, heartbeat_interval, replace))]
     fn producer<'py>(
         &self,
         py: Python<'py>,
@@ -96,56 +113,38 @@ impl Store {
         hostname: String,
         port: u16,
         heartbeat_interval: Duration,
+        replace: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (store, mode) = (self.get(py)?, self.mode);
         self.mode.answer(py, async move {
             let producer = pgqrs::producer(hostname, port, queue)
                 .heartbeat_interval(heartbeat_interval)
+                .replace(replace)
                 .create(&store)
                 .await?;
             Ok(Producer::new(producer, store, mode))
         })
     }
 
-    /// Registers a consumer.
-    #[pyo3(signature = (
-        queue, hostname, port, *, concurrency, prefetch, lease, poll_interval, retry, handler_timeout, listen,
-        heartbeat_interval
-    ))]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is named where it is called"
-    )]
+    /// Registers a consumer; anonymous without an identity.
+    #[pyo3(signature = (queue, identity, *, heartbeat_interval, replace))]
     fn consumer<'py>(
         &self,
         py: Python<'py>,
         queue: String,
-        hostname: String,
-        port: u16,
-        concurrency: usize,
-        prefetch: usize,
-        lease: Duration,
-        poll_interval: Duration,
-        retry: (Duration, f64, Duration, f64),
-        handler_timeout: Option<Duration>,
-        listen: bool,
+        identity: Option<(String, u16)>,
         heartbeat_interval: Duration,
+        replace: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (store, mode) = (self.get(py)?, self.mode);
-        let settings = consumer::Settings {
+        let registration = consumer::Registration {
             queue,
-            hostname,
-            port,
-            prefetch,
-            lease,
-            poll_interval,
-            retry,
-            handler_timeout,
-            listen,
+            identity,
             heartbeat_interval,
+            replace,
         };
         self.mode.answer(py, async move {
-            Consumer::register(settings, concurrency, store, mode).await
+            Consumer::register(registration, store, mode).await
         })
     }
 }

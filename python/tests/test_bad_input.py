@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy.orm
 
 import pgqrs
 import pgqrs.sync
@@ -123,6 +124,11 @@ async def test_each_argument_of_a_wrong_type_is_named(
     policy: Any = pgqrs.RetryPolicy
     outcome: Any = pgqrs.Outcome
     url = database.url
+    session = sqlalchemy.orm.Session()
+
+    async def handle(delivery: Any) -> None:
+        pass
+
     mistakes: dict[str, list[Callable[[], Any]]] = {
         "url": [lambda: connect(3), lambda: connect(None)],
         "max_connections": [
@@ -144,21 +150,39 @@ async def test_each_argument_of_a_wrong_type_is_named(
             lambda: admin.workers(queue=3),
             lambda: pgqrs.enqueue_in(object(), 3, 1),  # type: ignore[call-overload]
         ],
-        "hostname": [lambda: s.producer("tasks", 3), lambda: s.consumer("tasks", None)],
-        "port": [lambda: s.producer("tasks", "host", "80"), lambda: s.consumer("tasks", "host", 1.0)],
-        "heartbeat_interval": [lambda: s.producer("tasks", heartbeat_interval="1")],
-        "concurrency": [
-            lambda: s.consumer("tasks", concurrency="8"),
-            lambda: consumer.run(lambda delivery: None, concurrency=1.5),
+        "hostname": [lambda: s.producer("tasks", 3), lambda: s.consumer("tasks", hostname=3)],
+        "port": [lambda: s.producer("tasks", "host", "80"), lambda: s.consumer("tasks", port=1.0)],
+        "heartbeat_interval": [
+            lambda: s.producer("tasks", heartbeat_interval="1"),
+            lambda: s.consumer("tasks", heartbeat_interval="1"),
         ],
-        "prefetch": [lambda: s.consumer("tasks", prefetch=None)],
-        "lease": [lambda: s.consumer("tasks", lease="30")],
-        "poll_interval": [lambda: s.consumer("tasks", poll_interval=b"")],
-        "retry": [lambda: s.consumer("tasks", retry=3)],
-        "handler_timeout": [lambda: s.consumer("tasks", handler_timeout="1")],
-        "listen": [lambda: s.consumer("tasks", listen=1)],
+        "replace": [lambda: s.producer("tasks", replace=1), lambda: s.consumer("tasks", replace=None)],
+        "concurrency": [
+            lambda: consumer.deliveries(concurrency="8"),
+            lambda: consumer.run(handle, concurrency=1.5),
+        ],
+        "prefetch": [lambda: consumer.run(handle, prefetch=None), lambda: consumer.deliveries(prefetch="1")],
+        "prefetch_bytes": [
+            lambda: consumer.run(handle, prefetch_bytes=1.5),
+            lambda: consumer.deliveries(prefetch_bytes=None),
+        ],
+        "lease": [lambda: consumer.run(handle, lease="30"), lambda: consumer.deliveries(lease=None)],
+        "poll_interval": [
+            lambda: consumer.run(handle, poll_interval=b""),
+            lambda: consumer.deliveries(poll_interval="1"),
+        ],
+        "retry": [lambda: consumer.run(handle, retry=3), lambda: consumer.deliveries(retry=None)],
+        "handler_timeout": [lambda: consumer.run(handle, handler_timeout="1")],
+        "listen": [lambda: consumer.run(handle, listen=1), lambda: consumer.deliveries(listen=None)],
         "handler": [lambda: consumer.run(3)],
-        "shutdown_deadline": [lambda: consumer.run(lambda delivery: None, shutdown_deadline="1")],
+        "shutdown_deadline": [
+            lambda: consumer.run(handle, shutdown_deadline="1"),
+            lambda: consumer.deliveries(shutdown_deadline="1"),
+        ],
+        "store": [
+            lambda: pgqrs.enqueue_in(session, "tasks", 1, store=3),  # type: ignore[call-overload]
+            lambda: pgqrs.enqueue_in(object(), "tasks", 1, store=store),  # type: ignore[call-overload]
+        ],
         "delay": [
             lambda: p.enqueue(1, delay="5"),
             lambda: p.enqueue(1, delay=True),
@@ -205,14 +229,22 @@ async def test_each_argument_out_of_its_range_is_named(
 ) -> None:
     naive = datetime(2030, 1, 1)
     p: Any = producer
+    consumer = await store.consumer("tasks")
+
+    async def handle(delivery: Any) -> None:
+        pass
+
     mistakes: dict[str, list[Callable[[], Any]]] = {
         "max_connections": [lambda: pgqrs.connect(database.url, max_connections=0)],
         "acquire_timeout": [lambda: pgqrs.connect(database.url, acquire_timeout=-1)],
         "port": [
             lambda: store.producer("tasks", "host", -1),
-            lambda: store.consumer("tasks", "host", 65_536),
+            lambda: store.consumer("tasks", hostname="host", port=65_536),
         ],
-        "concurrency": [lambda: store.consumer("tasks", concurrency=0)],
+        "concurrency": [
+            lambda: consumer.run(handle, concurrency=0),
+            lambda: consumer.deliveries(concurrency=0),
+        ],
         "delay": [
             lambda: producer.enqueue(1, delay=-1),
             lambda: producer.enqueue(1, delay=-0.001),
@@ -246,9 +278,17 @@ async def test_names_and_hosts_that_can_not_be_are_refused(store: pgqrs.Store) -
             await store.producer(name)
     with pytest.raises(pgqrs.InvalidHostnameError):
         await store.producer("tasks", "")
+
+    async def handle(delivery: Any) -> None:
+        raise AssertionError
+
+    with pytest.raises(pgqrs.InvalidHostnameError):
+        await store.consumer("tasks", hostname="a\nb")
     with pytest.raises(pgqrs.LeaseOutOfRangeError) as lease:
-        await store.consumer("tasks", lease=timedelta(days=2))
+        await (await store.consumer("tasks")).run(handle, lease=timedelta(days=2))
     assert (lease.value.lease, lease.value.longest) == (172_800, 86_400)
+    with pytest.raises(pgqrs.LeaseOutOfRangeError):
+        await anext((await store.consumer("tasks")).deliveries(lease=0))
     with pytest.raises(pgqrs.DelayTooLongError):
         await (await store.producer("tasks")).enqueue(1, delay=timedelta.max)
 

@@ -6,10 +6,16 @@ import asyncio
 import gc
 import os
 import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 import pgqrs
@@ -57,8 +63,9 @@ async def test_the_verbs_of_a_delivery_settle_it(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     done, kept, dead, failed, later = await producer.enqueue_batch(range(5))
-    consumer = await store.consumer("tasks", retry=pgqrs.RetryPolicy.fixed(3_000))
-    deliveries = [await anext(consumer)]
+    consumer = await store.consumer("tasks")
+    received = consumer.deliveries(retry=pgqrs.RetryPolicy.fixed(3_000))
+    deliveries = [await anext(received)]
     await deliveries[-1].ack()
     for settle in (
         lambda delivery: delivery.archive(),
@@ -66,7 +73,7 @@ async def test_the_verbs_of_a_delivery_settle_it(
         lambda delivery: delivery.nack(),
         lambda delivery: delivery.nack(delay=timedelta(hours=2)),
     ):
-        deliveries.append(await anext(consumer))
+        deliveries.append(await anext(received))
         await settle(deliveries[-1])
     assert [delivery.id for delivery in deliveries] == [done, kept, dead, failed, later]
     admin = store.admin()
@@ -121,8 +128,8 @@ async def test_a_held_delivery_keeps_its_lease(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue("a")
-    consumer = await store.consumer("tasks", lease=0.3)
-    delivery = await anext(consumer)
+    consumer = await store.consumer("tasks")
+    delivery = await anext(consumer.deliveries(lease=0.3))
     (first,) = database.rows("select visible_at, lease_token from pgqrs.messages")
 
     def extended_beyond_its_first_lease() -> bool:
@@ -150,7 +157,7 @@ async def test_one_at_a_time_is_given_out_unless_told(
     assert delivery.payload == 1
     await delivery.ack()
 
-    three = await store.consumer("tasks", concurrency=3)
+    three = (await store.consumer("tasks")).deliveries(concurrency=3)
     await consumer.shutdown()
     out = [await anext(three) for _ in range(3)]
     assert sorted(delivery.payload for delivery in out) == [2, 3, 4]
@@ -163,12 +170,13 @@ async def test_a_delivery_that_is_let_go_of_is_a_failed_attempt(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue("a")
-    consumer = await store.consumer("tasks", retry=pgqrs.RetryPolicy.fixed(0))
-    delivery = await anext(consumer)
+    consumer = await store.consumer("tasks")
+    received = consumer.deliveries(retry=pgqrs.RetryPolicy.fixed(0))
+    delivery = await anext(received)
     assert delivery.attempt == 1
     del delivery
     gc.collect()
-    delivery = await anext(consumer)
+    delivery = await anext(received)
     assert delivery.attempt == 2
     ((error,),) = database.rows("select last_error from pgqrs.messages")
     assert error == "let go of without being settled"
@@ -231,7 +239,7 @@ async def test_what_a_handler_returns_decides(
         "wrong": 5,
     }
     ids = dict(zip(outcomes, await producer.enqueue_batch([*outcomes, "raises"]), strict=False))
-    consumer = await store.consumer("tasks", retry=pgqrs.RetryPolicy.fixed(timedelta(hours=3)))
+    consumer = await store.consumer("tasks")
     left = len(outcomes) + 1
 
     async def handle(delivery: Untyped) -> Any:
@@ -243,7 +251,7 @@ async def test_what_a_handler_returns_decides(
             raise LookupError("no such user")
         return outcomes[delivery.payload]
 
-    report = await consumer.run(handle)
+    report = await consumer.run(handle, retry=pgqrs.RetryPolicy.fixed(timedelta(hours=3)))
     assert (report.done, report.archived, report.retried, report.dead) == (2, 1, 4, 1)
     admin = store.admin()
     assert [message.id for message in await admin.archived("tasks")] == [ids["archive"]]
@@ -310,7 +318,7 @@ async def test_a_lease_is_kept_while_its_handler_runs(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue("slow")
-    consumer = await store.consumer("tasks", lease=0.3)
+    consumer = await store.consumer("tasks")
     attempts: list[int] = []
 
     async def handle(delivery: Untyped) -> None:
@@ -325,7 +333,7 @@ async def test_a_lease_is_kept_while_its_handler_runs(
         )
         consumer.stop()
 
-    report = await consumer.run(handle)
+    report = await consumer.run(handle, lease=0.3)
     assert (attempts, report.done, report.lost) == ([1], 1, 0)
 
 
@@ -333,7 +341,7 @@ async def test_a_handler_that_takes_too_long_is_cut_off(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue("slow")
-    consumer = await store.consumer("tasks", handler_timeout=0.1, retry=pgqrs.RetryPolicy.fixed(0))
+    consumer = await store.consumer("tasks")
     cut_off = 0
 
     async def handle(delivery: Untyped) -> None:
@@ -347,7 +355,7 @@ async def test_a_handler_that_takes_too_long_is_cut_off(
             cut_off += 1
             raise
 
-    report = await consumer.run(handle)
+    report = await consumer.run(handle, handler_timeout=0.1, retry=pgqrs.RetryPolicy.fixed(0))
     assert (cut_off, report.retried, report.done) == (2, 2, 1)
 
 
@@ -383,7 +391,7 @@ async def test_sigterm_lets_it_finish(
 ) -> None:
     await producer.enqueue_batch(range(3))
     before = signal.getsignal(signal.SIGTERM)
-    consumers = [await store.consumer("tasks", "host", port) for port in (1, 2)]
+    consumers = [await store.consumer("tasks", hostname="host", port=port) for port in (1, 2)]
     finished: list[int] = []
 
     async def handle(delivery: Untyped) -> None:
@@ -426,7 +434,7 @@ async def test_a_cancelled_run_gives_its_messages_back(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue_batch(range(4))
-    consumer = await store.consumer("tasks", concurrency=2)
+    consumer = await store.consumer("tasks")
     at_work = cancelled = 0
 
     async def handle(delivery: Untyped) -> None:
@@ -438,13 +446,15 @@ async def test_a_cancelled_run_gives_its_messages_back(
             cancelled += 1
             raise
 
-    running = asyncio.create_task(consumer.run(handle))
+    running = asyncio.create_task(consumer.run(handle, concurrency=2))
     await until("two are at work", lambda: at_work == 2)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     assert cancelled == 2
     assert (await store.admin().queue_stats("tasks")).ready == 4
+    attempts = database.rows("select attempt from pgqrs.messages")
+    assert attempts == [(0,)] * 4
     assert await consumer.status() == "stopped"
 
 
@@ -476,7 +486,7 @@ async def test_a_consumer_that_is_stopped_ends_its_iteration(
     store: pgqrs.Store, producer: pgqrs.Producer[Any]
 ) -> None:
     await producer.enqueue_batch(range(3))
-    consumer = await store.consumer("tasks", "host", 7)
+    consumer = await store.consumer("tasks", hostname="host", port=7)
     got = 0
     async for delivery in consumer:
         await delivery.ack()
@@ -491,34 +501,36 @@ async def test_what_was_given_out_and_not_settled_goes_back_at_its_end(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue_batch(range(4))
-    async with await store.consumer("tasks", concurrency=2) as consumer:
-        held = [await anext(consumer), await anext(consumer)]
+    async with await store.consumer("tasks") as consumer:
+        received = consumer.deliveries(concurrency=2)
+        held = [await anext(received), await anext(received)]
     assert (await store.admin().queue_stats("tasks")).ready == 4
+    assert database.rows("select attempt from pgqrs.messages") == [(0,)] * 4
     for delivery in held:
         with pytest.raises(pgqrs.AlreadySettledError):
             await delivery.ack()
 
 
 async def test_an_operator_stops_it_from_elsewhere(store: pgqrs.Store, producer: pgqrs.Producer[Any]) -> None:
-    consumer = await store.consumer("tasks", concurrency=2, poll_interval=0.02)
+    consumer = await store.consumer("tasks")
 
     async def handle(delivery: Untyped) -> None:
         await store.admin().stop_worker(consumer.id)
 
     await producer.enqueue(1)
-    await asyncio.wait_for(consumer.run(handle), 20)
+    await asyncio.wait_for(consumer.run(handle, concurrency=2, poll_interval=0.02), 20)
     assert await consumer.status() == "stopped"
 
 
 async def test_a_schema_that_is_taken_away_ends_it_with_an_error(
     store: pgqrs.Store, database: Database
 ) -> None:
-    consumer = await store.consumer("tasks", poll_interval=0.02)
+    consumer = await store.consumer("tasks")
 
     async def handle(delivery: Untyped) -> None:
         raise AssertionError
 
-    running = asyncio.create_task(consumer.run(handle))
+    running = asyncio.create_task(consumer.run(handle, poll_interval=0.02))
     await asyncio.to_thread(database.change, "drop schema pgqrs cascade")
     with pytest.raises(pgqrs.NotInstalledError):
         await asyncio.wait_for(running, 20)
@@ -528,7 +540,7 @@ async def test_it_goes_on_when_its_connections_are_cut(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue_batch(range(60))
-    consumer = await store.consumer("tasks", poll_interval=0.02, prefetch=0)
+    consumer = await store.consumer("tasks")
     handled: set[int] = set()
 
     async def handle(delivery: Untyped) -> None:
@@ -541,5 +553,312 @@ async def test_it_goes_on_when_its_connections_are_cut(
         if len(handled) == 60:
             consumer.stop()
 
-    await asyncio.wait_for(consumer.run(handle, concurrency=4), 60)
+    await asyncio.wait_for(consumer.run(handle, concurrency=4, poll_interval=0.02, prefetch=0), 60)
     assert handled == set(range(60))
+
+
+async def test_a_consumer_is_anonymous_under_the_machines_host_name_unless_it_is_named(
+    store: pgqrs.Store,
+) -> None:
+    first, second = await store.consumer("tasks"), await store.consumer("tasks")
+    assert first.id != second.id
+    assert (first.hostname, first.port) == (second.hostname, second.port) == (socket.gethostname(), 0)
+    named = await store.consumer("tasks", hostname="worker", port=7)
+    here = await store.consumer("tasks", port=8)
+    assert (named.hostname, named.port, here.hostname, here.port) == ("worker", 7, socket.gethostname(), 8)
+    workers = {(worker.hostname, worker.port) for worker in await store.admin().workers(kind="consumer")}
+    assert workers == {(socket.gethostname(), 0), ("worker", 7), (socket.gethostname(), 8)}
+    positional: Any = store.consumer
+    with pytest.raises(TypeError, match="positional"):
+        await positional("tasks", "worker", 9)
+
+
+async def test_a_live_identity_is_refused_with_its_age_and_can_be_replaced(store: pgqrs.Store) -> None:
+    for register, kind in ((store.consumer, "consumer"), (store.producer, "producer")):
+        old: Any = await register("tasks", hostname="host", port=7, heartbeat_interval=2)
+        with pytest.raises(pgqrs.WorkerExistsError, match="replace=True") as exists:
+            await register("tasks", hostname="host", port=7)
+        error = exists.value
+        assert (error.kind, error.crashed_after, error.retryable) == (kind, 8.0, True)
+        assert 0 <= error.last_heartbeat < 60
+        assert f"{error.last_heartbeat:.1f} s ago, and counts as crashed after 8.0 s" in str(error)
+        new: Any = await register("tasks", hostname="host", port=7, replace=True)
+        assert await new.status() == "ready"
+        with pytest.raises(pgqrs.WorkerStoppedError):
+            await old.heartbeat()
+
+
+async def test_settings_of_a_run_leave_its_registration_alone(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
+) -> None:
+    await producer.enqueue(1)
+    consumer = await store.consumer("tasks", hostname="host", port=7)
+    id = consumer.id
+
+    async def handle(delivery: Untyped) -> None:
+        consumer.stop()
+
+    await consumer.run(handle, concurrency=3, prefetch=5, prefetch_bytes=1_000, lease=10, listen=False)
+    assert consumer.id == id
+    assert database.rows("select id from pgqrs.workers where kind = 'consumer'") == [(id,)]
+
+
+async def test_an_iteration_with_settings_holds_as_many_as_it_was_told_to(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
+) -> None:
+    await producer.enqueue_batch(range(6))
+    consumer = await store.consumer("tasks")
+    held: list[Untyped] = []
+    got: list[int] = []
+    async for delivery in consumer.deliveries(concurrency=3, lease=60, prefetch=0):
+        held.append(delivery)
+        got.append(delivery.payload)
+        if len(held) == 3:
+            for one in held:
+                await one.ack()
+            held.clear()
+        if len(got) == 6:
+            break
+    assert sorted(got) == list(range(6))
+    assert database.count() == 0
+    with pytest.raises(pgqrs.WorkerStoppedError, match="register another"):
+        await anext(consumer.deliveries())
+
+
+async def once_each(store: pgqrs.Store) -> None:
+    await store.admin().configure_queue("tasks", max_attempts=1)
+
+
+async def test_a_handler_that_blocks_the_event_loop_costs_no_other_message_an_attempt(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
+) -> None:
+    await once_each(store)
+    await producer.enqueue_batch(["blocks", *range(7)])
+    consumer = await store.consumer("tasks")
+    seen: set[Any] = set()
+
+    async def handle(delivery: Untyped) -> None:
+        seen.add(delivery.payload)
+        if delivery.payload == "blocks":
+            time.sleep(2)
+        if len(seen) == 8:
+            consumer.stop()
+
+    report = await asyncio.wait_for(consumer.run(handle, handler_timeout=1, concurrency=8), 60)
+    assert (report.done, report.dead) == (7, 1)
+    (letter,) = await store.admin().dead_letters("tasks", payload=True)
+    assert (letter.payload, letter.last_error) == ("blocks", "the handler was cut off after 1s")
+
+
+async def test_what_no_handler_began_goes_back_at_the_deadline_without_an_attempt(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
+) -> None:
+    await producer.enqueue_batch(["blocks", *range(3)])
+    consumer = await store.consumer("tasks")
+    called: list[Any] = []
+
+    async def handle(delivery: Untyped) -> None:
+        called.append(delivery.payload)
+        consumer.stop()
+        # Until after the handlers' part of the deadline.
+        time.sleep(3.5)
+
+    report = await consumer.run(handle, concurrency=4, shutdown_deadline=5)
+    assert called == ["blocks"]
+    assert report.released == 4
+    assert database.rows("select attempt from pgqrs.messages order by id") == [(1,), (0,), (0,), (0,)]
+
+
+async def test_a_handler_can_give_its_message_back(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
+) -> None:
+    await once_each(store)
+    await producer.enqueue("later")
+    consumer = await store.consumer("tasks")
+    attempts: list[int] = []
+
+    async def handle(delivery: Untyped) -> Outcome | None:
+        attempts.append(delivery.attempt)
+        if len(attempts) < 3:
+            return Outcome.release()
+        consumer.stop()
+        return None
+
+    report = await asyncio.wait_for(consumer.run(handle, poll_interval=0.02), 60)
+    assert attempts == [1, 1, 1]
+    assert (report.released, report.done, report.dead) == (2, 1, 0)
+
+
+async def test_a_settlement_without_an_answer_is_reported_as_unknown(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
+) -> None:
+    await producer.enqueue(1)
+    consumer = await store.consumer("tasks")
+    blocker = await psycopg.AsyncConnection.connect(database.url)
+    async with blocker:
+
+        async def handle(delivery: Untyped) -> None:
+            await blocker.execute("lock table pgqrs.messages in access exclusive mode")
+            consumer.stop()
+
+        report = await consumer.run(handle, shutdown_deadline=1)
+    assert (report.done, report.lost, report.unknown) == (0, 0, 1)
+
+
+async def test_a_cancellation_from_within_a_handler_is_a_failed_attempt(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    await producer.enqueue("cancels")
+    consumer = await store.consumer("tasks")
+    errors: list[Any] = []
+
+    async def handle(delivery: Untyped) -> None:
+        if delivery.attempt == 1:
+            inner = asyncio.ensure_future(asyncio.Event().wait())
+            inner.cancel("the inner work")
+            await inner
+        errors.extend(database.rows("select last_error from pgqrs.messages"))
+        consumer.stop()
+
+    report = await asyncio.wait_for(consumer.run(handle, retry=pgqrs.RetryPolicy.fixed(0)), 60)
+    assert (report.retried, report.released, report.done) == (1, 0, 1)
+    assert errors == [("CancelledError: the inner work",)]
+    assert "the handler of message" in caplog.text
+
+
+@pytest.mark.parametrize("exit", [SystemExit(3), KeyboardInterrupt()])
+async def test_an_exit_from_a_handler_ends_the_run_at_once_and_is_raised_by_it(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database, exit: BaseException
+) -> None:
+    await producer.enqueue_batch(["waits", "waits", "exits", "too many"])
+    consumer = await store.consumer("tasks")
+    called: list[str] = []
+
+    async def handle(delivery: Untyped) -> None:
+        called.append(delivery.payload)
+        if delivery.payload == "exits":
+            raise exit
+        await asyncio.Event().wait()
+
+    started = time.monotonic()
+    with pytest.raises(type(exit)) as raised:
+        await consumer.run(handle, concurrency=3)
+    assert raised.value is exit
+    assert time.monotonic() - started < 15
+    assert called == ["waits", "waits", "exits"]
+    stats = await store.admin().queue_stats("tasks")
+    assert (stats.ready, stats.leased) == (4, 0)
+    assert database.rows("select attempt from pgqrs.messages order by id") == [(0,), (0,), (1,), (0,)]
+    assert await consumer.status() == "stopped"
+
+
+@pytest.mark.parametrize("twin", ["async", "blocking"])
+@pytest.mark.parametrize("exit", ["sys.exit(3)", "raise KeyboardInterrupt"])
+async def test_an_exit_from_a_handler_ends_the_program(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database, twin: str, exit: str
+) -> None:
+    programs = {
+        "async": f"""
+            import asyncio, sys
+            import pgqrs
+
+            async def handle(delivery):
+                if delivery.payload == "exits":
+                    {exit}
+                await asyncio.Event().wait()
+
+            async def main():
+                async with await pgqrs.connect(sys.argv[1]) as store:
+                    await (await store.consumer("tasks")).run(handle, concurrency=3)
+
+            asyncio.run(main())
+        """,
+        "blocking": f"""
+            import sys, time
+            import pgqrs.sync
+
+            def handle(delivery):
+                if delivery.payload == "exits":
+                    {exit}
+                time.sleep(1)
+
+            with pgqrs.sync.connect(sys.argv[1]) as store:
+                store.consumer("tasks").run(handle, concurrency=3)
+        """,
+    }
+    await producer.enqueue_batch(["waits", "waits", "exits", "too many"])
+    ran = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", textwrap.dedent(programs[twin]), database.url],
+        timeout=25,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == (3 if "sys" in exit else -signal.SIGINT), ran.stderr
+    assert "never retrieved" not in ran.stderr
+    assert ("KeyboardInterrupt" in ran.stderr) == ("Keyboard" in exit)
+    stats = await store.admin().queue_stats("tasks")
+    assert (stats.ready, stats.leased) == (4, 0)
+    attempts = [attempt for (attempt,) in database.rows("select attempt from pgqrs.messages order by id")]
+    assert attempts == [0, 0, 1, 0]
+
+
+async def test_the_last_error_holds_what_led_to_it_in_one_line(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
+) -> None:
+    await producer.enqueue_batch(["cause", "context", "hidden", "alone", "circle"])
+    consumer = await store.consumer("tasks")
+    left = 5
+
+    async def handle(delivery: Untyped) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            consumer.stop()
+        try:
+            raise ValueError("b\n  c")
+        except ValueError as error:
+            if delivery.payload == "cause":
+                raise TypeError("a") from error
+            if delivery.payload == "context":
+                raise LookupError  # noqa: B904
+            if delivery.payload == "hidden":
+                raise TypeError("a") from None
+            if delivery.payload == "circle":
+                error.__cause__ = error
+                raise
+        raise KeyError("alone")
+
+    await consumer.run(handle, retry=pgqrs.RetryPolicy.fixed(3_000))
+    assert [error for (error,) in database.rows("select last_error from pgqrs.messages order by id")] == [
+        "TypeError: a: caused by ValueError: b c",
+        "LookupError: caused by ValueError: b c",
+        "TypeError: a",
+        "KeyError: 'alone'",
+        "ValueError: b c",
+    ]
+
+
+async def test_what_a_handler_has_returned_is_acknowledged_durably(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
+) -> None:
+    database.change("create table commits (verb text, waits text)")
+    database.change(
+        "create function note() returns trigger language plpgsql as"
+        " $$ begin insert into commits values (tg_op, current_setting('synchronous_commit')); return null; end $$"
+    )
+    database.change("create trigger note after delete on pgqrs.messages for each row execute function note()")
+    await producer.enqueue_batch(["done", "archived"])
+    consumer = await store.consumer("tasks")
+    left = 2
+
+    async def handle(delivery: Untyped) -> Outcome | None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            consumer.stop()
+        return Outcome.archive() if delivery.payload == "archived" else None
+
+    report = await consumer.run(handle)
+    assert (report.done, report.archived) == (1, 1)
+    assert database.rows("select verb, waits from commits") == [("DELETE", "on")] * 2

@@ -148,7 +148,7 @@ async def test_it_is_shut_down_at_the_end_of_its_block(store: pgqrs.Store) -> No
 async def test_it_is_shut_down_with_its_store(database: Database, store: pgqrs.Store) -> None:
     async with await pgqrs.connect(database.url) as other:
         producer = await other.producer("tasks", "host", 7)
-        consumer = await other.consumer("tasks", "host", 8)
+        consumer = await other.consumer("tasks", hostname="host", port=8)
     statuses = {worker.id: worker.status for worker in await store.admin().workers()}
     assert statuses == {producer.id: "stopped", consumer.id: "stopped"}
 

@@ -52,8 +52,8 @@ async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.Cap
         for worker in await store.admin().workers(kind="consumer", status="ready"):
             await store.admin().stop_worker(worker.id)
 
-    consumer = await store.consumer(names["EMAILS"], poll_interval=0.02)
-    await consumer.run(stop_afterwards)
+    consumer = await store.consumer(names["EMAILS"])
+    await consumer.run(stop_afterwards, poll_interval=0.02)
     assert capsys.readouterr().out == "to ada@example.com\n"
 
     from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -110,7 +111,7 @@ def test_iteration(sync_store: pgqrs.sync.Store, database: Database) -> None:
 def test_handlers_run_in_threads(sync_store: pgqrs.sync.Store, database: Database) -> None:
     producer = sync_store.producer("tasks")
     producer.enqueue_batch([*range(9), "raises", "dead", "later"])
-    consumer = sync_store.consumer("tasks", retry=pgqrs.RetryPolicy.fixed(3_000))
+    consumer = sync_store.consumer("tasks")
     together = threading.Barrier(3, timeout=20)
     left = 12
     lock = threading.Lock()
@@ -128,7 +129,7 @@ def test_handlers_run_in_threads(sync_store: pgqrs.sync.Store, database: Databas
             raise LookupError("no such user")
         return Outcome.dead_letter("why") if delivery.payload == "dead" else Outcome.retry()
 
-    report = consumer.run(handle, concurrency=3)
+    report = consumer.run(handle, concurrency=3, retry=pgqrs.RetryPolicy.fixed(3_000))
     assert (report.done, report.dead, report.retried) == (9, 1, 2)
     with pytest.raises(pgqrs.WorkerStoppedError):
         consumer.run(handle)
@@ -167,6 +168,47 @@ def test_signals_let_handlers_finish(database: Database, sync_store: pgqrs.sync.
     assert (stats.ready, stats.leased) == (5 - handled, 0)
 
 
+def test_a_handler_that_waits_for_a_thread_has_not_begun(
+    sync_store: pgqrs.sync.Store, database: Database
+) -> None:
+    """Python can't break off a thread: one that takes too long stays busy, and others wait for it."""
+    sync_store.admin().configure_queue("tasks", max_attempts=1)
+    sync_store.producer("tasks").enqueue_batch(["blocks", "waits for the thread"])
+    consumer = sync_store.consumer("tasks")
+
+    def handle(delivery: Delivery[Any]) -> None:
+        if delivery.payload == "blocks":
+            time.sleep(2)
+        else:
+            consumer.stop()
+
+    # It never comes to its end if what waits is a failed attempt.
+    threading.Timer(30, consumer.stop).start()
+    report = consumer.run(handle, concurrency=1, handler_timeout=0.5)
+    assert (report.done, report.dead) == (1, 1)
+
+
+def test_what_has_waited_for_a_thread_until_the_deadline_is_not_begun_any_more(
+    sync_store: pgqrs.sync.Store, database: Database
+) -> None:
+    sync_store.producer("tasks").enqueue_batch(["blocks", "waits for the thread"])
+    consumer = sync_store.consumer("tasks")
+    called = []
+
+    def handle(delivery: Delivery[Any]) -> None:
+        called.append(delivery.payload)
+        # Cut off, so that the next one is delivered, and then until after the handlers' part of the deadline.
+        time.sleep(1)
+        consumer.stop()
+        time.sleep(4)
+
+    retry = pgqrs.RetryPolicy.fixed(3_000)
+    report = consumer.run(handle, concurrency=1, handler_timeout=0.2, retry=retry, shutdown_deadline=5)
+    assert called == ["blocks"]
+    assert (report.retried, report.released) == (1, 1)
+    assert database.rows("select attempt from pgqrs.messages order by id") == [(1,), (0,)]
+
+
 def test_administration(sync_store: pgqrs.sync.Store, database: Database) -> None:
     admin = sync_store.admin()
     assert admin.verify().state == "up_to_date"
@@ -191,7 +233,7 @@ def test_administration(sync_store: pgqrs.sync.Store, database: Database) -> Non
     assert (stats.ready, stats.delayed, stats.leased, stats.total) == (2, 1, 0, 3)
     assert stats.oldest_ready is not None and stats.oldest_ready < timedelta(minutes=1)
 
-    consumer = sync_store.consumer("new", "host", 4)
+    consumer = sync_store.consumer("new", hostname="host", port=4)
     delivery = next(consumer)
     (held,) = admin.held_messages(consumer.id)
     assert (held.id, held.attempt) == (delivery.id, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -19,7 +20,7 @@ import sqlalchemy.orm
 import pgqrs
 import pgqrs.sync
 
-from .conftest import Database
+from .conftest import Database, until
 
 DRIVERS = [
     "psycopg",
@@ -206,3 +207,90 @@ def test_the_drivers_own_errors_are_left_as_they_are(
     connection.close()
     with pytest.raises(psycopg.OperationalError):
         pgqrs.enqueue_in(connection, "tasks", 1)
+
+
+SESSIONS = [driver for driver in DRIVERS if "session" in driver]
+
+
+class Receiver:
+    """A consumer that finds nothing by itself: it has to be woken."""
+
+    def __init__(self, store: pgqrs.Store, database: Database) -> None:
+        self.received: list[Any] = []
+        self._store = store
+        self._database = database
+
+    async def __aenter__(self) -> Receiver:
+        self._consumer = await self._store.consumer("tasks")
+
+        async def handle(delivery: pgqrs.Delivery[Any]) -> None:
+            self.received.append(delivery.payload)
+
+        self._running = asyncio.create_task(self._consumer.run(handle, poll_interval=3_600))
+        listens = (
+            "select 1 from pg_stat_activity where datname = current_database() and query ilike 'listen%%'"
+        )
+        await until("it listens", lambda: bool(self._database.rows(listens)))
+        # By then it has looked for messages a last time.
+        await (await self._store.producer("tasks")).enqueue("begin")
+        await self.receives("begin")
+        return self
+
+    async def receives(self, payload: Any) -> None:
+        await until(f"{payload} is received", lambda: payload in self.received)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._consumer.stop()
+        await self._running
+
+
+@pytest.mark.parametrize("through", ["a store", "a producer"])
+@pytest.mark.parametrize("driver", SESSIONS)
+async def test_a_sessions_commit_wakes_consumers_in_other_processes(
+    driver: str, through: str, store: pgqrs.Store, database: Database
+) -> None:
+    async with (
+        Receiver(store, database) as receiver,
+        # As another process: it has connections of its own.
+        await pgqrs.connect(database.url) as other,
+        AsyncExitStack() as stack,
+    ):
+        transaction = await begin(driver, database.url, stack)
+        on = transaction.connection
+        producer = await other.producer("tasks")
+        target: Any = producer if through == "a producer" else "tasks"
+        named = other if through == "a store" else None
+        await done(pgqrs.enqueue_in(on, target, "rolled back", store=named))
+        await done(transaction.rollback())
+        for round in range(2):
+            # A savepoint's end is not the commit.
+            savepoint = on.begin_nested()
+            savepoint = await done(savepoint)
+            await done(pgqrs.enqueue_batch_in(on, target, [round, "and"], store=named))
+            await done(savepoint.commit())
+            await done(transaction.run("select 1"))
+            await done(transaction.commit())
+            await receiver.receives(round)
+        assert "rolled back" not in receiver.received
+
+
+@pytest.mark.parametrize("driver", ["psycopg async", "asyncpg", "sqlalchemy async with asyncpg"])
+@pytest.mark.parametrize("waker", ["this process", "another", "a blocking one"])
+async def test_consumers_can_be_woken_after_a_commit(
+    driver: str, waker: str, store: pgqrs.Store, database: Database
+) -> None:
+    async with Receiver(store, database) as receiver, AsyncExitStack() as stack:
+        transaction = await begin(driver, database.url, stack)
+        await done(pgqrs.enqueue_in(transaction.connection, "tasks", "sent"))
+        await done(transaction.commit())
+        if waker == "this process":
+            await store.wake(pgqrs.Queue("tasks"))
+            await receiver.receives("sent")
+        elif waker == "another":
+            async with await pgqrs.connect(database.url) as other:
+                await other.wake("tasks")
+                await receiver.receives("sent")
+        else:
+            with pgqrs.sync.connect(database.url) as blocking:
+                blocking.wake("tasks")
+                await receiver.receives("sent")

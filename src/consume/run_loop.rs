@@ -367,6 +367,9 @@ impl<F> RunLoop<F> {
             }
             Verdict::Returned(Outcome::Done) => return self.unsettled.ack(receipt),
             Verdict::Returned(Outcome::Archive) => return self.unsettled.archive(receipt),
+            Verdict::Returned(Outcome::Release) => {
+                return self.unsettled.release_returned(receipt, lease.is_settled());
+            }
             Verdict::Returned(Outcome::Retry) => Failure::retry(receipt, wait(), None),
             Verdict::Returned(Outcome::RetryIn(wait)) => {
                 Failure::retry(receipt, wait.min(LONGEST_DELAY), None)

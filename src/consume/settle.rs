@@ -44,6 +44,7 @@ struct Lane {
     failures: Vec<Failure>,
     untouched: Vec<Receipt>,
     unfinished: Vec<Receipt>,
+    returned: Vec<Receipt>,
     /// The kind that is next, so that each gets its turn.
     next: usize,
 }
@@ -59,11 +60,21 @@ enum Settlements {
     Ack(Vec<Receipt>),
     Archive(Vec<Receipt>),
     Fail(Vec<Failure>),
-    /// Given back, with the attempt if no handler had begun.
     Release {
         receipts: Vec<Receipt>,
-        untouched: bool,
+        kind: Release,
     },
+}
+
+/// Which messages are given back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Release {
+    /// No handler has had them.
+    Untouched,
+    /// Their handlers were aborted: the attempt is used.
+    Unfinished,
+    /// Their handlers have asked for it.
+    Returned,
 }
 
 impl Unsettled {
@@ -96,6 +107,17 @@ impl Unsettled {
 
     pub(super) fn release_unfinished(&mut self, receipts: Vec<Receipt>) {
         self.fresh.unfinished.extend(receipts);
+    }
+
+    /// The handler has returned [`Release`](crate::Outcome::Release). If it had also settled the message, that was in a
+    /// transaction that may have been rolled back.
+    pub(super) fn release_returned(&mut self, receipt: Receipt, is_settled: bool) {
+        let lane = if is_settled {
+            &mut self.uncertain
+        } else {
+            &mut self.fresh
+        };
+        lane.returned.push(receipt);
     }
 
     /// The handlers of these were aborted after they had settled them by themselves, in transactions that may have been
@@ -205,6 +227,7 @@ impl Lane {
             + self.failures.len()
             + self.untouched.len()
             + self.unfinished.len()
+            + self.returned.len()
     }
 
     fn is_empty(&self) -> bool {
@@ -222,13 +245,14 @@ impl Lane {
             &self.archives,
             &self.untouched,
             &self.unfinished,
+            &self.returned,
         ];
         let others = kinds.into_iter().flatten().copied();
         others.chain(failures).collect()
     }
 
     fn next_batch(&mut self, limit: usize) -> Option<Settlements> {
-        const KINDS: usize = 5;
+        const KINDS: usize = 6;
         for _ in 0..KINDS {
             let kind = self.next;
             self.next = (kind + 1) % KINDS;
@@ -236,14 +260,9 @@ impl Lane {
                 0 => first(&mut self.acks, limit).map(Settlements::Ack),
                 1 => first(&mut self.archives, limit).map(Settlements::Archive),
                 2 => first(&mut self.failures, limit).map(Settlements::Fail),
-                3 => first(&mut self.untouched, limit).map(|receipts| Settlements::Release {
-                    receipts,
-                    untouched: true,
-                }),
-                _ => first(&mut self.unfinished, limit).map(|receipts| Settlements::Release {
-                    receipts,
-                    untouched: false,
-                }),
+                3 => first(&mut self.untouched, limit).map(Release::Untouched.of()),
+                4 => first(&mut self.unfinished, limit).map(Release::Unfinished.of()),
+                _ => first(&mut self.returned, limit).map(Release::Returned.of()),
             };
             if batch.is_some() {
                 return batch;
@@ -257,11 +276,20 @@ impl Lane {
             Settlements::Ack(mut receipts) => self.acks.append(&mut receipts),
             Settlements::Archive(mut receipts) => self.archives.append(&mut receipts),
             Settlements::Fail(mut failures) => self.failures.append(&mut failures),
-            Settlements::Release {
-                mut receipts,
-                untouched: true,
-            } => self.untouched.append(&mut receipts),
-            Settlements::Release { mut receipts, .. } => self.unfinished.append(&mut receipts),
+            Settlements::Release { mut receipts, kind } => match kind {
+                Release::Untouched => self.untouched.append(&mut receipts),
+                Release::Unfinished => self.unfinished.append(&mut receipts),
+                Release::Returned => self.returned.append(&mut receipts),
+            },
+        }
+    }
+}
+
+impl Release {
+    fn of(self) -> impl FnOnce(Vec<Receipt>) -> Settlements {
+        move |receipts| Settlements::Release {
+            receipts,
+            kind: self,
         }
     }
 }
@@ -300,7 +328,8 @@ impl Batch {
     fn handled(&self) -> usize {
         match &self.settlements {
             Settlements::Release {
-                untouched: true, ..
+                kind: Release::Untouched,
+                ..
             } => 0,
             _ => self.len(),
         }
@@ -312,12 +341,9 @@ impl Batch {
             Settlements::Ack(receipts) => Settlements::Ack(receipts.split_off(half)),
             Settlements::Archive(receipts) => Settlements::Archive(receipts.split_off(half)),
             Settlements::Fail(failures) => Settlements::Fail(failures.split_off(half)),
-            Settlements::Release {
-                receipts,
-                untouched,
-            } => Settlements::Release {
+            Settlements::Release { receipts, kind } => Settlements::Release {
                 receipts: receipts.split_off(half),
-                untouched: *untouched,
+                kind: *kind,
             },
         };
         Self {
@@ -449,11 +475,9 @@ async fn settle_batch(store: &Store, batch: &Batch, timeout: Duration) -> Result
                         report.done = by_handler.count() as u64;
                     }
                 }
-                Settlements::Release {
-                    receipts,
-                    untouched,
-                } => {
-                    report.released = settle::release(connection, receipts, *untouched).await?;
+                Settlements::Release { receipts, kind } => {
+                    let used = *kind == Release::Unfinished;
+                    report.released = settle::release(connection, receipts, !used).await?;
                 }
             }
             Ok(report)
@@ -524,16 +548,18 @@ mod tests {
         unsettled.fail(Failure::retry(receipt(3_001), Duration::ZERO, None));
         unsettled.release_untouched(receipts(3_002..3_003));
         unsettled.release_unfinished(receipts(3_003..3_004));
+        unsettled.release_returned(receipt(3_004), false);
         let mut kinds = Vec::new();
         while let Some(batch) = unsettled.next_batch() {
             kinds.push(match batch.settlements {
                 Settlements::Ack(_) => "ack",
                 Settlements::Archive(_) => "archive",
                 Settlements::Fail(_) => "fail",
-                Settlements::Release {
-                    untouched: true, ..
-                } => "untouched",
-                Settlements::Release { .. } => "unfinished",
+                Settlements::Release { kind, .. } => match kind {
+                    Release::Untouched => "untouched",
+                    Release::Unfinished => "unfinished",
+                    Release::Returned => "returned",
+                },
             });
             unsettled.settled();
         }
@@ -543,6 +569,7 @@ mod tests {
             "fail",
             "untouched",
             "unfinished",
+            "returned",
             "ack",
             "ack",
         ];
@@ -620,9 +647,10 @@ mod tests {
         let mut unsettled = with_acks(1_500);
         unsettled.release_untouched(receipts(1_500..1_510));
         unsettled.release_unfinished(receipts(1_510..1_512));
+        unsettled.release_returned(receipt(1_512), false);
         let batch = next(&mut unsettled);
         assert_eq!(batch.len(), 1_000);
-        assert_eq!(unsettled.abandon().unknown, 1_502);
+        assert_eq!(unsettled.abandon().unknown, 1_503);
         assert!(unsettled.is_empty() && !unsettled.is_settling());
         assert_eq!(unsettled.abandon().unknown, 0);
     }

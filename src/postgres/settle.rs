@@ -407,8 +407,8 @@ pub(crate) async fn extend_many(
         .collect())
 }
 
-/// Makes messages of one queue ready again at once, and returns how many. `untouched` ones were never handed to a
-/// handler, so that this delivery doesn't count.
+/// Makes messages of one queue ready again at once, and returns how many. No handler has begun with `untouched` ones, so
+/// that this delivery doesn't count.
 pub(crate) async fn release(
     connection: &mut PgConnection,
     receipts: &[Receipt],

@@ -3,7 +3,7 @@
 use std::{
     process::Stdio,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -112,6 +112,36 @@ async fn each_outcome_does_what_it_says(pool: PgPool) -> TestResult {
         (dead.len(), dead[0].reason.as_str()),
         (1, "no such customer")
     );
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_released_message_comes_again_at_once_and_no_attempt_is_used(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let one_attempt = QueueOptions::builder().max_attempts(1).build();
+    pgqrs::admin(&store)
+        .configure_queue("tasks", one_attempt)
+        .await?;
+    send(&store, &["wanted later"]).await?;
+    let attempts = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&attempts);
+    let running = start(
+        consumer().create(&store).await?,
+        move |delivery: Delivery<Value>| {
+            let mut seen = seen.lock().unwrap();
+            seen.push(delivery.attempt());
+            let outcome = if seen.len() < 4 {
+                Outcome::Release
+            } else {
+                Outcome::Done
+            };
+            std::future::ready(outcome)
+        },
+    );
+    drained(&pool).await;
+    let report = running.stop().await?;
+    assert_eq!((report.released, report.done, report.dead), (3, 1, 0));
+    assert_eq!(*attempts.lock().unwrap(), [1; 4]);
     Ok(())
 }
 

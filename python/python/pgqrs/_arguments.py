@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -31,6 +32,14 @@ def integer(name: str, value: object, least: int, most: int) -> int:
     if not least <= value <= most:
         raise ValueError(f"{name}: expected {least} to {most}, not {value}")
     return int(value)
+
+
+def identity(hostname: object, port: object) -> tuple[str, int] | None:
+    """A worker's host and port; ``None`` for an anonymous one under the machine's host name."""
+    checked = integer("port", port, 0, 65_535)
+    if hostname is not None:
+        return text("hostname", hostname), checked
+    return (socket.gethostname(), checked) if checked else None
 
 
 def optional_integer(name: str, value: object, least: int, most: int) -> int | None:

@@ -1,29 +1,86 @@
-"""What both kinds of consumers do with a delivery."""
+"""What both kinds of consumers do with a delivery, and the settings of their loops."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
-from pgqrs import _pgqrs
+from pgqrs import _arguments, _pgqrs
 from pgqrs.errors import DecodeError
-from pgqrs.outcome import Outcome
+from pgqrs.outcome import Outcome, RetryPolicy
 from pgqrs.queue import Queue
 
 D = TypeVar("D")
 
-DEADLINE = 30
-"""In seconds: how long handlers may go on after a consumer was told to stop."""
+HANDLERS = 8
+"""How many handlers ``run`` calls at once by default."""
+
+PREFETCH = 512
+"""How many messages are held ready by default, at most."""
+
+PREFETCH_BYTES = 64 << 20
+"""How many bytes of payload are held by default, at most: 64 MiB."""
+
+LEASE = 30
+"""In seconds: the default lease."""
+
+POLL_INTERVAL = 0.25
+"""In seconds: how soon a message is found by default that nothing announces."""
+
+DEADLINE = 25
+"""In seconds: how long stopping takes by default, at most. Kubernetes kills a container after 30."""
 
 _log = logging.getLogger("pgqrs")
+
+
+class Settings(TypedDict):
+    """What the extension's ``start`` takes."""
+
+    concurrency: int
+    prefetch: int
+    prefetch_bytes: int
+    lease: timedelta
+    poll_interval: timedelta
+    retry: tuple[timedelta, float, timedelta, float]
+    handler_timeout: timedelta | None
+    listen: bool
+    shutdown_deadline: timedelta
+
+
+def settings(
+    *,
+    concurrency: int,
+    prefetch: int,
+    prefetch_bytes: int,
+    lease: float | timedelta,
+    poll_interval: float | timedelta,
+    retry: RetryPolicy,
+    listen: bool,
+    shutdown_deadline: float | timedelta,
+    handler_timeout: float | timedelta | None = None,
+) -> Settings:
+    """Checked, each by its name."""
+    if not isinstance(retry, RetryPolicy):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"retry: expected a pgqrs.RetryPolicy, not {type(retry).__name__}")
+    return Settings(
+        concurrency=_arguments.integer("concurrency", concurrency, 1, 10_000),
+        prefetch=_arguments.integer("prefetch", prefetch, 0, 5_000),
+        prefetch_bytes=_arguments.integer("prefetch_bytes", prefetch_bytes, 0, 2**40),
+        lease=_arguments.duration("lease", lease),
+        poll_interval=_arguments.duration("poll_interval", poll_interval),
+        retry=retry._parts(),
+        handler_timeout=_arguments.optional_duration("handler_timeout", handler_timeout),
+        listen=_arguments.flag("listen", listen),
+        shutdown_deadline=_arguments.duration("shutdown_deadline", shutdown_deadline),
+    )
 
 
 def decoded(
     deliver: Callable[[_pgqrs.Delivery, Queue[Any]], D], native: _pgqrs.Delivery, queue: Queue[Any]
 ) -> D | None:
-    """The delivery; or none where its payload isn't of the queue's type, and it is a dead letter now."""
+    """The delivery; ``None`` if its payload isn't of the queue's type, and it is a dead letter now."""
     try:
         return deliver(native, queue)
     except DecodeError as error:
@@ -33,7 +90,7 @@ def decoded(
 
 
 def finished(native: _pgqrs.Delivery, outcome: object) -> None:
-    """By what the handler has returned."""
+    """Settles it by what the handler has returned."""
     if outcome is None:
         outcome = Outcome.done()
     if not isinstance(outcome, Outcome):
@@ -41,13 +98,33 @@ def finished(native: _pgqrs.Delivery, outcome: object) -> None:
     native.finish(outcome.kind, outcome.delay, outcome.reason)
 
 
-def failed(native: _pgqrs.Delivery, error: Exception) -> None:
-    """By what it has raised."""
-    native.finish("failed", None, f"{type(error).__name__}: {error}")
+def failed(native: _pgqrs.Delivery, error: BaseException) -> None:
+    """Settles it by what the handler has raised: a failed attempt."""
+    native.finish("failed", None, described(error))
     _log.error("the handler of message %s failed", native.id, exc_info=error)
 
 
+def exited(native: _pgqrs.Delivery) -> None:
+    """The handler ends the whole program. The message is ready again at once; its attempt is used, so that one that
+    ends every worker becomes a dead letter in the end."""
+    native.finish("retry", timedelta(0), None)
+
+
 def give_back(event: _pgqrs.Delivery | int) -> None:
-    """To be delivered again at once: nobody has failed."""
+    """Ready again at once, as if it had not been delivered: no attempt is used."""
     if not isinstance(event, int):
-        event.finish("retry", timedelta(0), None)
+        event.finish("release")
+
+
+def described(error: BaseException) -> str:
+    """An exception with those that led to it, in one line."""
+    texts: list[str] = []
+    seen: set[int] = set()
+    next_one: BaseException | None = error
+    while next_one is not None and id(next_one) not in seen:
+        seen.add(id(next_one))
+        name, text = type(next_one).__name__, " ".join(str(next_one).split())
+        texts.append(f"{name}: {text}" if text else name)
+        hidden = next_one.__cause__ is not None or next_one.__suppress_context__
+        next_one = next_one.__cause__ if hidden else next_one.__context__
+    return ": caused by ".join(texts)

@@ -21,8 +21,8 @@ __all__ = [
     "Error",
     "ForkedError",
     "InvalidHostnameError",
-    "InvalidSettingError",
     "InvalidQueueNameError",
+    "InvalidSettingError",
     "InvalidTransitionError",
     "LeaseLostError",
     "LeaseOutOfRangeError",
@@ -169,6 +169,12 @@ class WorkerExistsError(Error):
     """How long ago its last heartbeat was, in seconds, by the database's clock."""
     crashed_after: float
     """How long without a heartbeat it counts as crashed, in seconds, and its identity is free."""
+
+    _message = (
+        "a {kind} `{hostname}:{port}` for queue `{queue}` is registered already: it was last heard of "
+        "{last_heartbeat:.1f} s ago, and counts as crashed after {crashed_after:.1f} s; wait for that, take its place "
+        "with `replace=True`, or choose another port"
+    )
 
 
 class WorkerNotFoundError(Error):
@@ -394,6 +400,6 @@ class NotSettledError(Error):
     """The message that waits."""
 
     _message = (
-        "message {message} is not settled, and this consumer gives out one at a time; call `delivery.ack()` or "
-        "another of its verbs, or give the consumer a higher `concurrency`"
+        "message {message} is not settled, and one is given out at a time; call `delivery.ack()` or "
+        "another of its verbs, or iterate over `consumer.deliveries(concurrency=..)`"
     )

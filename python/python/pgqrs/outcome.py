@@ -13,9 +13,9 @@ class Outcome:
     """What a handler says of its message, by what it returns. ``None`` is ``Outcome.done()``."""
 
     kind: str
-    """``done``, ``archive``, ``retry`` or ``dead_letter``."""
+    """``done``, ``archive``, ``retry``, ``dead_letter`` or ``release``."""
     delay: timedelta | None = None
-    """For ``retry``: for how long, if not as the consumer's ``retry`` says."""
+    """For ``retry``: for how long, if not as the ``retry`` of the run says."""
     reason: str | None = None
     """For ``dead_letter``: why."""
 
@@ -31,13 +31,27 @@ class Outcome:
 
     @staticmethod
     def retry(delay: float | timedelta | None = None) -> Outcome:
-        """This attempt failed: again after this many seconds, or as the consumer's ``retry`` says."""
+        """This attempt failed: again later.
+
+        Args:
+            delay: After this many seconds, or a ``timedelta``; by default, as the ``retry`` of the run says.
+        """
         return Outcome("retry", delay=_arguments.optional_duration("delay", delay))
 
     @staticmethod
     def dead_letter(reason: str) -> Outcome:
-        """It can't be handled, for this reason: to the dead letters, whatever attempts are left."""
+        """It can't be handled: to the dead letters, whatever attempts are left.
+
+        Args:
+            reason: Why; it is kept with the dead letter.
+        """
         return Outcome("dead_letter", reason=_arguments.text("reason", reason))
+
+    @staticmethod
+    def release() -> Outcome:
+        """The handler didn't begin with it: ready again at once, as if it had not been delivered. No attempt is used,
+        so that a message that is always released is delivered for ever."""
+        return Outcome("release")
 
 
 @dataclass(frozen=True)
@@ -78,17 +92,24 @@ class RetryPolicy:
 @dataclass(frozen=True)
 class Report:
     """What a consumer has done from its start to its end. Counted in deliveries: a message that was retried
-    counts each time."""
+    counts each time.
+
+    Each delivery that a handler was called with is counted under one of these names. ``dead`` also counts payloads
+    that don't have the queue's type, and ``released`` messages that no handler was called with."""
 
     done: int = 0
-    """Handled and acknowledged, by the loop, or settled by the handler itself."""
+    """Handled and acknowledged, by the loop or by the handler itself."""
     archived: int = 0
     """Handled and archived."""
     retried: int = 0
     """Failed, and put back for another attempt."""
     dead: int = 0
-    """Put among the dead letters."""
+    """Moved to the dead letters."""
     released: int = 0
-    """Given back at the end: not begun, or not finished by the deadline."""
+    """Given back: at the end, not begun or not finished by the deadline, or by a handler with
+    :meth:`Outcome.release`."""
     lost: int = 0
     """Whose lease was lost before they could be settled: they were, or will be, delivered again."""
+    unknown: int = 0
+    """Whose settlement is uncertain: its answer was lost, or the server could not be reached by the deadline, or
+    refused it. They are settled, or will be delivered again."""

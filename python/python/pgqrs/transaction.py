@@ -6,11 +6,12 @@ a connection of one has imported it.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from pgqrs import _arguments, _pgqrs
@@ -20,6 +21,7 @@ from pgqrs.queue import Priority, PriorityName, Queue
 if TYPE_CHECKING:
     from pgqrs import sync
     from pgqrs.producer import Producer
+    from pgqrs.store import Store
 
 T = TypeVar("T")
 
@@ -46,6 +48,7 @@ def enqueue_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    store: Store | sync.Store | None = None,
 ) -> int: ...
 @overload
 def enqueue_in(
@@ -56,6 +59,7 @@ def enqueue_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    store: Store | sync.Store | None = None,
 ) -> int: ...
 @overload
 def enqueue_in(
@@ -66,6 +70,7 @@ def enqueue_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    store: Store | sync.Store | None = None,
 ) -> Coroutine[Any, Any, int]: ...
 @overload
 def enqueue_in(
@@ -76,6 +81,7 @@ def enqueue_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    store: Store | sync.Store | None = None,
 ) -> Coroutine[Any, Any, int]: ...
 def enqueue_in(
     connection: Any,
@@ -85,23 +91,37 @@ def enqueue_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    store: Store | sync.Store | None = None,
 ) -> int | Coroutine[Any, Any, int]:
-    """Stores a message on your own connection, and gives its id: it is sent if, and only if, your transaction
-    commits.
+    """Stores a message on your own connection: it is sent if, and only if, your transaction commits.
 
-    The connection is psycopg's ``Connection``, ``AsyncConnection`` or one of their cursors, asyncpg's
-    ``Connection``, or SQLAlchemy's ``Connection``, ``Session``, ``AsyncConnection`` or ``AsyncSession``. With one
-    that is async, this is to be awaited. Nothing is committed here. The target is a queue, or a producer, through
-    which the message is then sent; payloads and times are as in :meth:`pgqrs.Producer.enqueue`.
+    One statement is run, and nothing is committed here. Consumers find the message at their next poll after your
+    commit, unless they are woken: in a session of SQLAlchemy's that happens by itself, if the target is a producer or
+    ``store`` is given. The other drivers, and SQLAlchemy's ``Connection`` too, don't report that a commit is done:
+    call ``store.wake(queue)`` after it.
 
-    One statement is run. In a transaction, an error of the server's makes that transaction fail.
+    Args:
+        connection: psycopg's ``Connection``, ``AsyncConnection`` or one of their cursors, asyncpg's ``Connection``, or
+            SQLAlchemy's ``Connection``, ``Session``, ``AsyncConnection`` or ``AsyncSession``. With one that is async,
+            this call is to be awaited.
+        queue: A queue, its name, or a producer, through which the message is then sent.
+        payload, delay, at, priority: As for :meth:`pgqrs.Producer.enqueue`.
+        store: Wakes the queue's consumers after the commit. Only for sessions of SQLAlchemy's.
 
-    Raises what :meth:`pgqrs.Producer.enqueue` raises before it sends; :class:`pgqrs.QueueNotFoundError`,
-    :class:`pgqrs.WorkerSuspendedError`, :class:`pgqrs.WorkerStoppedError`, after which your transaction can go on;
-    :class:`pgqrs.NotInstalledError`; and your driver's own errors.
+    Returns:
+        The message's id.
+
+    Raises:
+        SerializeError, PayloadTooLargeError, PayloadTooDeepError: Before anything is sent; your transaction can go
+            on.
+        QueueNotFoundError, WorkerSuspendedError, WorkerStoppedError: Nothing was stored, and your transaction can go
+            on.
+        NotInstalledError: The database has no pgqrs schema; your transaction has failed.
+        Exception: Your driver's own errors. If the server has refused the statement, your transaction has failed.
     """
-    plan = _plan(_statement(queue, [payload], False, delay, at, priority))
-    return _carried_out(connection, plan, lambda ids: ids[0])
+    statement = _statement(queue, [payload], False, delay, at, priority)
+    wake = _waker(connection, queue, store, is_ready=not delay and at is None)
+    return _carried_out(connection, _plan(statement, wake), lambda ids: ids[0])
 
 
 @overload
@@ -113,6 +133,7 @@ def enqueue_batch_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    store: Store | sync.Store | None = None,
 ) -> list[int]: ...
 @overload
 def enqueue_batch_in(
@@ -123,6 +144,7 @@ def enqueue_batch_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    store: Store | sync.Store | None = None,
 ) -> list[int]: ...
 @overload
 def enqueue_batch_in(
@@ -133,6 +155,7 @@ def enqueue_batch_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    store: Store | sync.Store | None = None,
 ) -> Coroutine[Any, Any, list[int]]: ...
 @overload
 def enqueue_batch_in(
@@ -143,6 +166,7 @@ def enqueue_batch_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    store: Store | sync.Store | None = None,
 ) -> Coroutine[Any, Any, list[int]]: ...
 def enqueue_batch_in(
     connection: Any,
@@ -152,12 +176,16 @@ def enqueue_batch_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    store: Store | sync.Store | None = None,
 ) -> list[int] | Coroutine[Any, Any, list[int]]:
-    """Stores messages on your own connection, all of them or none, and gives their ids in the order of the
-    payloads. Otherwise as :func:`enqueue_in`."""
-    batch = _arguments.payloads(payloads)
-    plan = _plan(_statement(queue, batch, True, delay, at, priority))
-    return _carried_out(connection, plan, lambda ids: ids)
+    """Stores messages on your own connection, all of them or none. Otherwise as :func:`enqueue_in`.
+
+    Returns:
+        Their ids, in the order of the payloads.
+    """
+    statement = _statement(queue, _arguments.payloads(payloads), True, delay, at, priority)
+    wake = _waker(connection, queue, store, is_ready=not delay and at is None)
+    return _carried_out(connection, _plan(statement, wake), lambda ids: ids)
 
 
 def _statement(
@@ -182,18 +210,94 @@ def _statement(
     return _pgqrs.statement(queue.name, producer, payloads, in_batch, wait, time, level)
 
 
+def _waker(connection: object, target: object, store: object, *, is_ready: bool) -> Callable[[], None]:
+    """Called once the messages are stored: it sees to it that consumers are woken after the commit."""
+    session = _session(connection)
+    if store is not None:
+        native_store = getattr(store, "_native", None)
+        if not isinstance(native_store, _pgqrs.Store):
+            raise TypeError(f"store: expected a pgqrs.Store, not {type(store).__name__}")
+        if session is None:
+            raise TypeError(
+                "store: only a session of SQLAlchemy's reports that its commit is done; call `store.wake(queue)` "
+                "after yours"
+            )
+        name = _arguments.queue_name(getattr(target, "_queue", target))
+        wake: Callable[[], None] = partial(native_store.wake_soon, name)
+        key = (id(native_store), name)
+    else:
+        native = getattr(target, "_native", None)
+        if not isinstance(native, _pgqrs.Producer):
+            return _nothing
+        wake = native.wake_soon
+        key = (id(native), "")
+    if session is None or not is_ready:
+        return _nothing
+    return partial(_after_commit, session, key, wake)
+
+
+def _nothing() -> None:
+    pass
+
+
+_WAKES = "pgqrs wakes"
+"""In ``Session.info``: what is to be called after the commit, once for each queue."""
+
+Wakes = dict["tuple[int, str]", Callable[[], None]]
+
+
+def _after_commit(session: Any, key: tuple[int, str], wake: Callable[[], None]) -> None:
+    wakes: Wakes | None = session.info.get(_WAKES)
+    if wakes is None:
+        from sqlalchemy import event
+
+        session.info[_WAKES] = wakes = {}
+        event.listen(session, "after_commit", _committed)
+        event.listen(session, "after_rollback", _rolled_back)
+    wakes[key] = wake
+
+
+def _committed(session: Any) -> None:
+    # Savepoints come here too.
+    if session.in_nested_transaction():
+        return
+    wakes: Wakes = session.info[_WAKES]
+    for wake in wakes.values():
+        # A hint: without it the message is found at the next poll, and the commit is done.
+        with contextlib.suppress(Exception):
+            wake()
+    wakes.clear()
+
+
+def _rolled_back(session: Any) -> None:
+    if not session.in_nested_transaction():
+        session.info[_WAKES].clear()
+
+
+def _session(connection: Any) -> Any:
+    """SQLAlchemy's own session behind one of its kinds of sessions; ``None`` for other connections."""
+    if _is(connection, "sqlalchemy.orm", "scoped_session") or _is(
+        connection, "sqlalchemy.ext.asyncio", "async_scoped_session"
+    ):
+        connection = connection()
+    if _is(connection, "sqlalchemy.ext.asyncio", "AsyncSession"):
+        connection = connection.sync_session
+    return connection if _is(connection, "sqlalchemy.orm", "Session") else None
+
+
 Rows = Sequence[Sequence[Any]]
 
 Plan = Generator["tuple[str, Sequence[Any]]", Rows, "list[int]"]
 """Statements to run, one after the other, and what they come to."""
 
 
-def _plan(statement: _pgqrs.Statement) -> Plan:
+def _plan(statement: _pgqrs.Statement, wake: Callable[[], None]) -> Plan:
     parameters = statement.parameters
     if not parameters[-1]:
         return []
     rows = yield statement.sql, parameters
     if rows:
+        wake()
         # The keys were drawn in the order of the payloads.
         return sorted(row[0] for row in rows)
     standing: tuple[str, bool] | None = None

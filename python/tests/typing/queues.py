@@ -7,6 +7,7 @@ one. Never run, only read.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypedDict
 
 import asyncpg
@@ -120,6 +121,17 @@ async def consumers(store: pgqrs.Store) -> None:
     await consumer.run(returns_text)  # expect-error
     await consumer.run(blocking)  # expect-error
 
+    async for delivery in (await store.consumer(EMAILS)).deliveries(concurrency=3, lease=60):
+        assert_type(delivery, Delivery[SendEmail])
+        await delivery.ack()
+
+    await store.consumer(EMAILS, "host", 7)  # expect-error
+    await store.consumer(EMAILS, hostname="host", port=7, replace=True)
+    await store.consumer(EMAILS, concurrency=8)  # expect-error
+    await consumer.run(handle, lease=timedelta(minutes=1), retry=pgqrs.RetryPolicy.fixed(3))
+    await consumer.run(handle, lease="30")  # expect-error
+    consumer.deliveries(handler_timeout=3)  # expect-error
+
     untyped = await store.consumer("tasks")
     assert_type(untyped, pgqrs.Consumer[Any])
 
@@ -139,6 +151,8 @@ def blocking_twin(store: pgqrs.sync.Store) -> None:
         assert_type(delivery, pgqrs.sync.Delivery[SendEmail])
         assert_type(delivery.payload, SendEmail)
         delivery.ack()
+    for delivery in store.consumer(EMAILS).deliveries(concurrency=3):
+        assert_type(delivery, pgqrs.sync.Delivery[SendEmail])
 
     def handle(delivery: pgqrs.sync.Delivery[SendEmail]) -> None:
         pass
@@ -156,11 +170,14 @@ def transactions(
     core: sqlalchemy.Connection,
     session: sqlalchemy.orm.Session,
     producer: pgqrs.Producer[SendEmail],
+    store: pgqrs.sync.Store,
 ) -> None:
     assert_type(pgqrs.enqueue_in(connection, EMAILS, SendEmail("ada")), int)
     assert_type(pgqrs.enqueue_in(cursor, producer, SendEmail("ada")), int)
     assert_type(pgqrs.enqueue_in(core, "anything", Invoice(7)), int)
     assert_type(pgqrs.enqueue_batch_in(session, EMAILS, [SendEmail("ada")]), list[int])
+    assert_type(pgqrs.enqueue_in(session, EMAILS, SendEmail("ada"), store=store), int)
+    pgqrs.enqueue_in(session, EMAILS, SendEmail("ada"), store=session)  # expect-error
     pgqrs.enqueue_in(connection, EMAILS, Invoice(7))  # expect-error
     pgqrs.enqueue_in(session, producer, Invoice(7))  # expect-error
     pgqrs.enqueue_batch_in(core, EMAILS, [Invoice(7)])  # expect-error

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from types import TracebackType
-from typing import ClassVar, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from pgqrs import _arguments, _pgqrs, _signals
-from pgqrs._receiving import DEADLINE, decoded, failed, finished, give_back
+from pgqrs import _arguments, _pgqrs, _receiving, _signals
+from pgqrs._receiving import Settings, decoded, exited, failed, finished, give_back
 from pgqrs.errors import NotSettledError, WorkerStoppedError
 from pgqrs.listings import WorkerStatus
-from pgqrs.outcome import Outcome, Report
+from pgqrs.outcome import Outcome, Report, RetryPolicy
 from pgqrs.queue import Queue
 from pgqrs.sync.delivery import Delivery
 
@@ -22,6 +23,9 @@ T = TypeVar("T")
 
 Handler = Callable[[Delivery[T]], "Outcome | None"]
 """What :meth:`Consumer.run` takes."""
+
+_ENDING = timedelta(seconds=5)
+"""For how long an aborted loop is waited for, which takes about two seconds at most."""
 
 
 class Consumer(Generic[T]):
@@ -34,7 +38,8 @@ class Consumer(Generic[T]):
 
         consumer.run(handle)
 
-    Iteration gives one delivery at a time, to be settled by its verbs::
+    Iteration returns one delivery at a time, to be settled by its verbs; :meth:`deliveries` does so with other
+    settings::
 
         for delivery in consumer:
             send(delivery.payload)
@@ -45,31 +50,15 @@ class Consumer(Generic[T]):
     delivered. A consumer runs once: when it has ended, register another.
     """
 
-    HANDLERS: ClassVar[int] = 8
-    """How many handlers :meth:`run` has at work at once, unless told."""
-
-    def __init__(
-        self,
-        native: _pgqrs.Consumer,
-        queue: Queue[T],
-        hostname: str,
-        port: int,
-        concurrency: int | None,
-    ) -> None:
+    def __init__(self, native: _pgqrs.Consumer, queue: Queue[T]) -> None:
         self._native = native
         self._queue = queue
-        self._hostname = hostname
-        self._port = port
-        self._concurrency = concurrency
-        self._started = False
-        self._ready: deque[_pgqrs.Delivery] = deque()
-        self._out: weakref.WeakSet[Delivery[T]] = weakref.WeakSet()
-        self._iterates = False
+        self._started = self._ended = False
+        self._iteration: _Deliveries[T] | None = None
 
     @property
     def id(self) -> int:
-        """Its key. Another one from when it begins to run with another ``concurrency`` than it was registered
-        with."""
+        """Its id, by which operators see it."""
         return self._native.id
 
     @property
@@ -79,139 +68,198 @@ class Consumer(Generic[T]):
 
     @property
     def hostname(self) -> str:
-        """The host that it was registered with."""
-        return self._hostname
+        """The host that it was registered with; the machine's, if none was given."""
+        return self._native.hostname
 
     @property
     def port(self) -> int:
         """The port that it was registered with; 0 is anonymous."""
-        return self._port
+        return self._native.port
 
     def run(
         self,
         handler: Handler[T],
         *,
-        concurrency: int | None = None,
-        shutdown_deadline: float | timedelta = DEADLINE,
+        concurrency: int = _receiving.HANDLERS,
+        prefetch: int = _receiving.PREFETCH,
+        prefetch_bytes: int = _receiving.PREFETCH_BYTES,
+        lease: float | timedelta = _receiving.LEASE,
+        poll_interval: float | timedelta = _receiving.POLL_INTERVAL,
+        retry: RetryPolicy = RetryPolicy(),
+        handler_timeout: float | timedelta | None = None,
+        listen: bool = True,
+        shutdown_deadline: float | timedelta = _receiving.DEADLINE,
     ) -> Report:
-        """Receives messages and hands each to the handler, until it is told to stop; and says what it has done.
+        """Receives messages and calls the handler with each, in threads, until it is stopped.
 
-        What the handler returns is an :class:`pgqrs.Outcome`, and ``None`` acknowledges the message. An exception
-        is a failed attempt, after which the message waits as the consumer's ``retry`` says, or becomes a dead
-        letter where its attempts are used up. A handler can also settle the delivery by itself. While it runs,
-        its message's lease is kept alive.
+        What the handler returns is an :class:`pgqrs.Outcome`, and ``None`` acknowledges the message. An exception is a
+        failed attempt, after which the message waits as ``retry`` says, or becomes a dead letter if its attempts are
+        used up. A handler can also settle the delivery by itself. While it runs, its message's lease is extended.
 
-        It stops with :meth:`stop`, on SIGTERM, unless the program has a handler of its own for that, on Ctrl-C,
-        or when others have stopped it. Then no more is claimed, and handlers may finish. Python can't break off a
-        thread: one that is at work after ``shutdown_deadline`` seconds, or for longer than the consumer's
-        ``handler_timeout``, is waited for, but its message is given back.
+        It stops with :meth:`stop`, on SIGTERM, unless the program has a handler of its own for that, on Ctrl-C, or
+        when others have stopped it: no more is claimed, handlers finish, and what is left is given back. Python can't
+        break off a thread: a handler that runs beyond the deadline, or for longer than ``handler_timeout``, is waited
+        for, but its message is given back. ``SystemExit`` and ``KeyboardInterrupt`` in a handler end the consumer at
+        once, and are raised by this call.
 
-        Acknowledgements travel in batches, and aren't waited for until they are on the server's disk.
+        Acknowledgements are made in batches, a moment after the handlers have returned: if the process crashes in
+        between, those messages are delivered again. What is acknowledged is on the server's disk. A message that
+        is given back before its handler was called hasn't used an attempt.
 
-        Raises :class:`pgqrs.NotInstalledError`, :class:`pgqrs.QueueNotFoundError`, :class:`pgqrs.ClosedError`:
-        what waiting doesn't mend.
+        Args:
+            handler: A function of a :class:`pgqrs.sync.Delivery`.
+            concurrency: How many handlers run at once, each in a thread, from 1 to 10,000.
+            prefetch: The most messages to hold ready beyond those being handled, up to 5,000. Fewer are held if
+                handlers take their time.
+            prefetch_bytes: The most bytes of payload to hold, ready or being handled. One message is fetched whatever
+                its size.
+            lease: How long a message stays away from others if this consumer crashes, from a millisecond to a day.
+                While its handler runs, the lease is extended every third of this.
+            poll_interval: How soon a message is found that nobody announces: a delayed one, or one enqueued in a
+                transaction.
+            retry: How long a message waits after a failed attempt.
+            handler_timeout: Counts a handler that has run for this long since its first step as a failed attempt; by
+                default, a handler may run for ever. Its thread goes on, and until it ends there is one less for others.
+            listen: Whether other processes wake it through LISTEN.
+            shutdown_deadline: How long stopping takes at most, but for threads that are waited for: handlers may
+                settle their messages until five seconds before its end (or until its half, if it is shorter than ten
+                seconds).
+
+        Times are in seconds, or a ``timedelta``.
+
+        Returns:
+            What it has done.
+
+        Raises:
+            NotInstalledError, SchemaOutdatedError, PermissionDeniedError, QueueNotFoundError, ClosedError: What
+                waiting doesn't mend.
+            LeaseOutOfRangeError: The lease is out of its limits.
+            WorkerStoppedError: It runs, or has run, already.
         """
         if not callable(handler):
             raise TypeError(f"handler: expected a function, not {type(handler).__name__}")
-        handlers = _arguments.optional_integer("concurrency", concurrency, 1, 10_000)
-        at_once = handlers or self._concurrency or self.HANDLERS
-        self._start(at_once, shutdown_deadline)
+        settings = _receiving.settings(
+            concurrency=concurrency,
+            prefetch=prefetch,
+            prefetch_bytes=prefetch_bytes,
+            lease=lease,
+            poll_interval=poll_interval,
+            retry=retry,
+            handler_timeout=handler_timeout,
+            listen=listen,
+            shutdown_deadline=shutdown_deadline,
+        )
+        self._start(settings)
+        work = _Work(self._native, handler, self._queue)
+        ready: deque[_pgqrs.Delivery] = deque()
         interrupt: KeyboardInterrupt | None = None
         with (
             _signals.stopping(self.stop),
-            ThreadPoolExecutor(at_once, thread_name_prefix="pgqrs") as threads,
+            ThreadPoolExecutor(concurrency, thread_name_prefix="pgqrs") as threads,
         ):
             going = True
             while going:
                 # Ctrl-C comes anywhere in here, and then too handlers may finish.
                 try:
-                    while self._ready:
-                        threads.submit(self._handle, handler, self._ready.popleft())
+                    while ready:
+                        threads.submit(work.handle, ready.popleft())
                     events = self._native.next()
-                    self._ready.extend(event for event in events if not isinstance(event, int))
+                    ready.extend(event for event in events if not isinstance(event, int))
                     going = bool(events)
                 except KeyboardInterrupt as error:
                     interrupt = error
                     self.stop()
-        if interrupt is not None:
-            raise interrupt
+        self._ended = True
+        ended_by = work.error or interrupt
+        if ended_by is not None:
+            self._native.ended(_ENDING)
+            raise ended_by
         return Report(**self._native.report())
 
-    def _handle(self, handler: Handler[T], native: _pgqrs.Delivery) -> None:
-        delivery = decoded(Delivery, native, self._queue)
-        if delivery is None:
-            return
-        try:
-            finished(native, handler(delivery))
-        except Exception as error:
-            failed(native, error)
-        except BaseException:
-            give_back(native)
-            raise
+    def deliveries(
+        self,
+        *,
+        concurrency: int = 1,
+        prefetch: int = _receiving.PREFETCH,
+        prefetch_bytes: int = _receiving.PREFETCH_BYTES,
+        lease: float | timedelta = _receiving.LEASE,
+        poll_interval: float | timedelta = _receiving.POLL_INTERVAL,
+        retry: RetryPolicy = RetryPolicy(),
+        listen: bool = True,
+        shutdown_deadline: float | timedelta = _receiving.DEADLINE,
+    ) -> Iterator[Delivery[T]]:
+        """Iterates over deliveries, each to be settled by its verbs. ``for delivery in consumer`` is the same
+        with these defaults.
+
+        One that is dropped without being settled is a failed attempt. :meth:`shutdown`, or the end of a
+        ``with consumer``, gives back what isn't settled.
+
+        Args:
+            concurrency: How many deliveries may be unsettled at once. With 1, asking for the next one while the last
+                one isn't settled raises :class:`pgqrs.NotSettledError`; otherwise it waits.
+            prefetch, prefetch_bytes, lease, poll_interval, retry, listen: As for :meth:`run`.
+            shutdown_deadline: How long after :meth:`stop` deliveries can still be settled; the last part of it is as
+                for :meth:`run`.
+
+        Returns:
+            The iterator, which ends when the consumer is stopped. Nothing is received before its first step, which
+            raises :class:`pgqrs.WorkerStoppedError` if the consumer runs, or has run, already.
+        """
+        settings = _receiving.settings(
+            concurrency=concurrency,
+            prefetch=prefetch,
+            prefetch_bytes=prefetch_bytes,
+            lease=lease,
+            poll_interval=poll_interval,
+            retry=retry,
+            listen=listen,
+            shutdown_deadline=shutdown_deadline,
+        )
+        return _Deliveries(self, settings)
 
     def __iter__(self) -> Iterator[Delivery[T]]:
         return self
 
     def __next__(self) -> Delivery[T]:
-        if not self._started:
-            self._start(self._concurrency or 1, DEADLINE)
-            self._iterates = True
-        if (self._concurrency or 1) == 1:
-            for out in self._out:
-                if not out.is_settled:
-                    raise NotSettledError(message=out.id)
-        while True:
-            while self._ready:
-                delivery = decoded(Delivery, self._ready.popleft(), self._queue)
-                if delivery is not None:
-                    self._out.add(delivery)
-                    return delivery
-            events = self._native.next()
-            if not events:
-                self._native.report()
-                raise StopIteration
-            self._ready.extend(event for event in events if not isinstance(event, int))
+        iteration = self._iteration or self.deliveries()
+        return next(iteration)
 
     def stop(self) -> None:
         """Lets it come to its end: nothing more is claimed, and what is under way may finish. Returns at once."""
         self._native.stop()
 
     def heartbeat(self) -> None:
-        """Says that it lives. This happens by itself too.
+        """Sends a heartbeat. This happens by itself too.
 
-        Raises :class:`pgqrs.WorkerStoppedError` where it was stopped, removed, or taken over.
+        Raises:
+            WorkerStoppedError: It was stopped, removed, or taken over.
         """
         self._native.heartbeat()
 
     def suspend(self) -> None:
-        """Holds it back: until it is resumed, it receives nothing.
+        """Suspends it: until it is resumed, it receives nothing.
 
-        Raises :class:`pgqrs.InvalidTransitionError` where it isn't ready, :class:`pgqrs.WorkerStoppedError`
-        where it is gone.
+        Raises:
+            InvalidTransitionError: It isn't ready.
+            WorkerStoppedError: It is gone.
         """
         self._native.suspend()
 
     def resume(self) -> None:
-        """Lets it go on.
+        """Resumes it.
 
-        Raises :class:`pgqrs.InvalidTransitionError` where it isn't suspended,
-        :class:`pgqrs.WorkerStoppedError` where it is gone.
+        Raises:
+            InvalidTransitionError: It isn't suspended.
+            WorkerStoppedError: It is gone.
         """
         self._native.resume()
 
     def shutdown(self) -> None:
-        """Ends it, for good, and frees its identity: stops it if it runs, and gives back what it has given out to
-        iteration and is not settled. On a consumer that has ended, nothing happens."""
+        """Ends it, for good, and frees its identity: stops it if it runs, and gives back what iteration has returned
+        and is not settled. On a consumer that has ended, nothing happens."""
         self._native.stop()
-        if self._iterates:
-            for delivery in list(self._out):
-                give_back(delivery._native)
-            while self._ready:
-                give_back(self._ready.popleft())
-            # What is on its way. After that the loop comes to its end.
-            while events := self._native.next():
-                for event in events:
-                    give_back(event)
+        if self._iteration is not None:
+            self._iteration._give_back()
         self._native.shutdown()
 
     def status(self) -> WorkerStatus:
@@ -220,7 +268,11 @@ class Consumer(Generic[T]):
         return status
 
     def is_healthy(self, max_age: float | timedelta) -> bool:
-        """Whether it lives and was heard of within this time, in seconds or as a ``timedelta``."""
+        """Whether it lives and was heard of lately.
+
+        Args:
+            max_age: Within this time, in seconds or as a ``timedelta``.
+        """
         healthy: bool = self._native.is_healthy(_arguments.duration("max_age", max_age))
         return healthy
 
@@ -235,15 +287,91 @@ class Consumer(Generic[T]):
     ) -> None:
         self.shutdown()
 
-    def _start(self, concurrency: int, deadline: float | timedelta) -> None:
-        until = _arguments.duration("shutdown_deadline", deadline)
+    def _start(self, settings: Settings) -> None:
         if self._started:
             raise WorkerStoppedError(
                 f"consumer {self.id} runs, or has run; register another with `store.consumer(..)`",
                 worker=self.id,
             )
         self._started = True
-        self._native.start(concurrency, until)
+        self._native.start(**settings)
 
     def __repr__(self) -> str:
-        return f"<Consumer {self.id} {self._hostname}:{self._port} for {self._queue!r}>"
+        return f"<Consumer {self.id} {self.hostname}:{self.port} for {self._queue!r}>"
+
+
+class _Deliveries(Generic[T]):
+    """Iterates over a consumer's deliveries."""
+
+    def __init__(self, consumer: Consumer[T], settings: Settings) -> None:
+        self._consumer = consumer
+        self._settings = settings
+        # What was received and not returned yet, and what was returned.
+        self._ready: deque[_pgqrs.Delivery] = deque()
+        self._out: weakref.WeakSet[Delivery[T]] = weakref.WeakSet()
+
+    def __iter__(self) -> Iterator[Delivery[T]]:
+        return self
+
+    def __next__(self) -> Delivery[T]:
+        consumer = self._consumer
+        if consumer._iteration is not self:
+            if consumer._ended:
+                raise StopIteration
+            consumer._start(self._settings)
+            consumer._iteration = self
+        if self._settings["concurrency"] == 1:
+            for out in self._out:
+                if not out.is_settled:
+                    raise NotSettledError(message=out.id)
+        native = consumer._native
+        while True:
+            while self._ready:
+                delivery = decoded(Delivery, self._ready.popleft(), consumer._queue)
+                if delivery is not None and delivery._native.begin():
+                    self._out.add(delivery)
+                    return delivery
+            events = native.next()
+            if not events:
+                native.report()
+                raise StopIteration
+            self._ready.extend(event for event in events if not isinstance(event, int))
+
+    def _give_back(self) -> None:
+        for delivery in list(self._out):
+            give_back(delivery._native)
+        while self._ready:
+            give_back(self._ready.popleft())
+        # What is on its way. After that the loop comes to its end.
+        while events := self._consumer._native.next():
+            for event in events:
+                give_back(event)
+
+
+class _Work(Generic[T]):
+    """The handlers of a consumer that run, in threads."""
+
+    def __init__(self, native: _pgqrs.Consumer, handler: Handler[T], queue: Queue[T]) -> None:
+        self._native = native
+        self._handler = handler
+        self._queue = queue
+        self.error: BaseException | None = None
+        """What ends the run."""
+
+    def handle(self, native: _pgqrs.Delivery) -> None:
+        if self.error is not None:
+            give_back(native)
+            return
+        try:
+            delivery = decoded(Delivery, native, self._queue)
+            # The clock of `handler_timeout` starts here, and not while it waited for a thread.
+            if delivery is not None and native.begin():
+                finished(native, self._handler(delivery))
+        except (Exception, asyncio.CancelledError) as error:
+            failed(native, error)
+        except BaseException as error:
+            # In a thread, `SystemExit` and its like would end nothing.
+            exited(native)
+            if self.error is None:
+                self.error = error
+                self._native.abort()

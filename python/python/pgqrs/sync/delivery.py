@@ -15,14 +15,15 @@ T = TypeVar("T")
 
 
 class Delivery(Generic[T]):
-    """A leased message, with its payload; what a consumer gives.
+    """A leased message, with its payload; what a consumer delivers.
 
     It is settled by one of :meth:`ack`, :meth:`archive`, :meth:`nack` and :meth:`dead_letter`, once. Until then
-    its lease is kept alive. One that is let go of without being settled counts as a failed attempt.
+    its lease is extended. One that is dropped without being settled counts as a failed attempt.
 
-    Each of these raises :class:`pgqrs.LeaseLostError` where the message is gone or went to somebody else, and
-    then nothing was changed; :class:`pgqrs.AlreadySettledError` the second time; and errors of the connection,
-    after which it can be tried again.
+    Raises:
+        LeaseLostError: From each of these: the message is gone, or went to another consumer, and nothing was changed.
+        AlreadySettledError: The second time.
+        ConnectionLostError, ConnectError, AcquireTimeoutError: It can be tried again.
     """
 
     __slots__ = ("__weakref__", "_native", "payload")
@@ -39,7 +40,7 @@ class Delivery(Generic[T]):
 
     @property
     def id(self) -> int:
-        """The message's key."""
+        """The message's id."""
         return self._native.id
 
     @property
@@ -70,8 +71,7 @@ class Delivery(Generic[T]):
 
     @property
     def lease_expires_at(self) -> datetime | None:
-        """When the lease runs out unless it is kept alive, by the database's clock; ``None`` once it is
-        settled."""
+        """When the lease runs out unless it is extended, by the database's clock; ``None`` once it is settled."""
         return self._native.lease_expires_at
 
     @property
@@ -80,27 +80,39 @@ class Delivery(Generic[T]):
         return self._native.is_settled
 
     def ack(self) -> None:
-        """Says that the message is done: deletes it. That is durable when this returns."""
+        """Acknowledges the message: deletes it. That is durable when this returns."""
         self._native.ack()
 
     def archive(self) -> None:
-        """Says that the message is done, and keeps it in ``pgqrs.archive``."""
+        """Acknowledges the message, and keeps it in ``pgqrs.archive``. That is durable when this returns."""
         self._native.archive()
 
     def nack(self, *, delay: float | timedelta | None = None) -> None:
-        """Says that this attempt failed. The message is delivered again after this many seconds, or after the
-        consumer's ``retry`` says, or becomes a dead letter where its attempts are used up."""
+        """Fails this attempt. The message is delivered again later, or becomes a dead letter if its attempts are used
+        up.
+
+        Args:
+            delay: After this many seconds, or a ``timedelta``; by default, as the ``retry`` of the consumer's run says.
+        """
         self._native.nack(_arguments.optional_duration("delay", delay))
 
     def dead_letter(self, reason: str) -> None:
-        """Says that the message can't be handled: moves it to the dead letters, whatever attempts are left."""
+        """Moves the message to the dead letters, whatever attempts are left: it can't be handled.
+
+        Args:
+            reason: Why; it is kept with the dead letter.
+        """
         self._native.dead_letter(_arguments.text("reason", reason))
 
     def extend(self, lease: float | timedelta) -> None:
-        """Lets the lease run this long from now on, in seconds or as a ``timedelta``. As long as the consumer
-        lives it is kept alive anyway; this is for what has to be safe from the consumer's crash for longer.
+        """Extends the lease. As long as the consumer lives, that happens by itself; this is for what has to be safe from
+        the consumer's crash for longer.
 
-        Raises :class:`pgqrs.LeaseOutOfRangeError` beyond a millisecond to a day.
+        Args:
+            lease: How long from now on, in seconds or as a ``timedelta``, from a millisecond to a day.
+
+        Raises:
+            LeaseOutOfRangeError: Beyond these limits.
         """
         self._native.extend(_arguments.duration("lease", lease))
 

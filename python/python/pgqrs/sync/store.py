@@ -12,7 +12,6 @@ from pgqrs import _arguments, _pgqrs
 from pgqrs.sync.admin import Admin
 from pgqrs.sync.consumer import Consumer
 from pgqrs.errors import Error
-from pgqrs.outcome import RetryPolicy
 from pgqrs.sync.producer import Producer
 from pgqrs.queue import Queue
 
@@ -34,19 +33,25 @@ def connect(
     coalesce: bool = True,
     pgbouncer: bool = False,
 ) -> Store:
-    """Connects to a database: ``postgresql://user:password@host:port/database``.
+    """Connects to a database.
 
-    - ``max_connections``: the most that the store holds at once;
-    - ``install``: whether to create or upgrade the schema ``pgqrs``, which needs the rights for it;
-    - ``acquire_timeout``: how long a call waits for a connection, in seconds or as a ``timedelta``;
-    - ``application_name``: what ``pg_stat_activity`` shows;
-    - ``payload_limit``: the most bytes that one payload may have as JSON;
-    - ``retry_for``: for how long a send is tried again where the connection breaks or the server is away, an hour
-      at most;
-    - ``coalesce``: whether sends that wait at the same time share a statement and its commit;
-    - ``pgbouncer``: whether the URL leads to PgBouncer.
+    Args:
+        url: ``postgresql://user:password@host:port/database``.
+        max_connections: The most connections that the store holds at once.
+        install: Whether to create or upgrade the schema ``pgqrs``, which needs the rights for it.
+        acquire_timeout: How long a call waits for a connection, in seconds or as a ``timedelta``.
+        application_name: What ``pg_stat_activity`` shows.
+        payload_limit: The most bytes that one payload may have as JSON.
+        retry_for: For how long a send is tried again if the connection breaks or the server is away, in seconds or as a
+            ``timedelta``; an hour at most.
+        coalesce: Whether sends that wait at the same time share a statement and its commit.
+        pgbouncer: Whether the URL leads to PgBouncer.
 
-    Raises :class:`pgqrs.ConnectError` where the server can't be reached or refuses the login.
+    Returns:
+        The store.
+
+    Raises:
+        ConnectError: The server can't be reached, or refuses the login.
     """
     native: _pgqrs.Store = _pgqrs.connect(
         _arguments.text("url", url),
@@ -82,11 +87,30 @@ class Store:
     def queue(self, queue: str | Queue[Any]) -> Queue[Any]:
         """A queue, created if there is none of that name.
 
-        Raises :class:`pgqrs.InvalidQueueNameError`, :class:`pgqrs.NotInstalledError`.
+        Args:
+            queue: The queue, or its name.
+
+        Returns:
+            The queue.
+
+        Raises:
+            InvalidQueueNameError: That can't be a queue's name.
+            NotInstalledError: The database has no pgqrs schema.
         """
         checked = _arguments.queue(queue)
         self._native.queue(checked.name)
         return checked
+
+    def wake(self, queue: str | Queue[Any]) -> None:
+        """Wakes the consumers of a queue, in this process and in others: after the commit of your own transaction in
+        which you have enqueued. Otherwise they find its messages at their next poll.
+
+        :func:`pgqrs.enqueue_in` says when that happens by itself.
+
+        Args:
+            queue: The queue, or its name.
+        """
+        self._native.wake(_arguments.queue_name(queue))
 
     @overload
     def producer(
@@ -96,6 +120,7 @@ class Store:
         port: int = 0,
         *,
         heartbeat_interval: float | timedelta = 15,
+        replace: bool = False,
     ) -> Producer[Any]: ...
     @overload
     def producer(
@@ -105,6 +130,7 @@ class Store:
         port: int = 0,
         *,
         heartbeat_interval: float | timedelta = 15,
+        replace: bool = False,
     ) -> Producer[T]: ...
     def producer(
         self,
@@ -113,15 +139,30 @@ class Store:
         port: int = 0,
         *,
         heartbeat_interval: float | timedelta = 15,
+        replace: bool = False,
     ) -> Producer[Any]:
         """Registers a producer of a queue.
 
-        The host and the port are what others will know it by; with port 0 it is anonymous. Where a producer of
-        the same host, port and queue has crashed, this one takes its place.
+        If a producer of the same host, port and queue has crashed, this one takes its place.
 
-        Raises :class:`pgqrs.QueueNotFoundError`, :class:`pgqrs.NotInstalledError`;
-        :class:`pgqrs.WorkerExistsError` where one of the same host, port and queue lives;
-        :class:`pgqrs.InvalidHostnameError`.
+        Args:
+            queue: The queue, or its name.
+            hostname: The host that operators see.
+            port: With another port than 0, no second live producer has the same host, port and queue. With 0 it is
+                anonymous, and there may be any number of them.
+            heartbeat_interval: How often it sends a heartbeat, in seconds or as a ``timedelta``. If four in a row are
+                missing, it counts as crashed.
+            replace: Whether to take the place of a live producer of the same identity, too, which then finds itself
+                stopped: for a restart after a crash.
+
+        Returns:
+            The producer.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+            NotInstalledError: The database has no pgqrs schema.
+            WorkerExistsError: One of the same host, port and queue lives.
+            InvalidHostnameError: The host is empty, too long, or has control characters.
         """
         checked = _arguments.queue(queue)
         hostname = _arguments.text("hostname", hostname)
@@ -131,6 +172,7 @@ class Store:
             hostname,
             port,
             heartbeat_interval=_arguments.duration("heartbeat_interval", heartbeat_interval),
+            replace=_arguments.flag("replace", replace),
         )
         producer = Producer(native, checked, hostname, port)
         self._workers.add(producer)
@@ -140,88 +182,64 @@ class Store:
     def consumer(
         self,
         queue: str,
-        hostname: str = "localhost",
-        port: int = 0,
         *,
-        concurrency: int | None = None,
-        prefetch: int = 512,
-        lease: float | timedelta = 30,
-        poll_interval: float | timedelta = 0.25,
-        retry: RetryPolicy = RetryPolicy(),
-        handler_timeout: float | timedelta | None = None,
-        listen: bool = True,
+        hostname: str | None = None,
+        port: int = 0,
         heartbeat_interval: float | timedelta = 15,
+        replace: bool = False,
     ) -> Consumer[Any]: ...
     @overload
     def consumer(
         self,
         queue: Queue[T],
-        hostname: str = "localhost",
-        port: int = 0,
         *,
-        concurrency: int | None = None,
-        prefetch: int = 512,
-        lease: float | timedelta = 30,
-        poll_interval: float | timedelta = 0.25,
-        retry: RetryPolicy = RetryPolicy(),
-        handler_timeout: float | timedelta | None = None,
-        listen: bool = True,
+        hostname: str | None = None,
+        port: int = 0,
         heartbeat_interval: float | timedelta = 15,
+        replace: bool = False,
     ) -> Consumer[T]: ...
     def consumer(
         self,
         queue: str | Queue[Any],
-        hostname: str = "localhost",
-        port: int = 0,
         *,
-        concurrency: int | None = None,
-        prefetch: int = 512,
-        lease: float | timedelta = 30,
-        poll_interval: float | timedelta = 0.25,
-        retry: RetryPolicy = RetryPolicy(),
-        handler_timeout: float | timedelta | None = None,
-        listen: bool = True,
+        hostname: str | None = None,
+        port: int = 0,
         heartbeat_interval: float | timedelta = 15,
+        replace: bool = False,
     ) -> Consumer[Any]:
         """Registers a consumer of a queue. It receives nothing before it runs, or is iterated over.
 
-        - ``concurrency``: how many deliveries may be unsettled at once; 8 for ``run`` and 1 for iteration, unless
-          told;
-        - ``prefetch``: the most messages to hold ready beyond those; fewer where handlers take their time;
-        - ``lease``: how long a message stays away from others if this consumer crashes. While it is handled, its
-          lease is extended every third of this;
-        - ``poll_interval``: how soon a message is found that nothing hints at: a delayed one, or one enqueued in a
-          transaction;
-        - ``retry``: how long a message waits after a failed attempt;
-        - ``handler_timeout``: cuts a handler off after this time, and counts that as a failed attempt;
-        - ``listen``: whether to be woken by other processes through LISTEN.
+        It is anonymous, under the machine's host name, and there may be any number of them, unless it is given a
+        port. If a consumer of the same host, port and queue has crashed, this one takes its place.
 
-        Times are in seconds, or a ``timedelta``.
+        Args:
+            queue: The queue, or its name.
+            hostname: The host that operators see; the machine's by default.
+            port: With another port than 0, no second live consumer has the same host, port and queue.
+            heartbeat_interval: How often it sends a heartbeat, in seconds or as a ``timedelta``. If four in a row are
+                missing, it counts as crashed.
+            replace: Whether to take the place of a live consumer of the same identity, too, which then finds itself
+                stopped: for a restart after a crash.
 
-        Raises what :meth:`producer` raises, and :class:`pgqrs.LeaseOutOfRangeError`; ``TypeError`` where the
-        queue's type has no form in JSON.
+        Returns:
+            The consumer.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+            NotInstalledError: The database has no pgqrs schema.
+            WorkerExistsError: One of the same host, port and queue lives.
+            InvalidHostnameError: The host is empty, too long, or has control characters.
+            TypeError: The queue's type has no form in JSON.
         """
         checked = _arguments.queue(queue)
         checked._decoder()
-        hostname = _arguments.text("hostname", hostname)
-        port = _arguments.integer("port", port, 0, 65_535)
-        handlers = _arguments.optional_integer("concurrency", concurrency, 1, 10_000)
-        if not isinstance(retry, RetryPolicy):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"retry: expected a pgqrs.RetryPolicy, not {type(retry).__name__}")
         native: _pgqrs.Consumer = self._native.consumer(
             checked.name,
-            hostname,
-            port,
-            concurrency=handlers or Consumer.HANDLERS,
-            prefetch=_arguments.integer("prefetch", prefetch, 0, 5_000),
-            lease=_arguments.duration("lease", lease),
-            poll_interval=_arguments.duration("poll_interval", poll_interval),
-            retry=retry._parts(),
-            handler_timeout=_arguments.optional_duration("handler_timeout", handler_timeout),
-            listen=_arguments.flag("listen", listen),
+            _arguments.identity(hostname, port),
             heartbeat_interval=_arguments.duration("heartbeat_interval", heartbeat_interval),
+            replace=_arguments.flag("replace", replace),
         )
-        consumer = Consumer(native, checked, hostname, port, handlers)
+        consumer = Consumer(native, checked)
         self._workers.add(consumer)
         return consumer
 
@@ -230,7 +248,7 @@ class Store:
         return Admin(_pgqrs.Admin(self._native))
 
     def close(self) -> None:
-        """Shuts its producers and consumers down, and closes its connections. What is called afterwards raises
+        """Shuts its producers and consumers down, and closes its connections. Calls made afterwards raise
         :class:`pgqrs.ClosedError`. Closing again does nothing."""
         for worker in list(self._workers):
             self._workers.discard(worker)
