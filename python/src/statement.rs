@@ -16,11 +16,10 @@ use crate::{
 #[pyclass(frozen, module = "pgqrs._pgqrs")]
 pub(crate) struct Statement(pgqrs::Statement);
 
-/// What `$1` to `$7` stand for.
+/// What `$1` to `$6` stand for.
 type Parameters<'a> = (
     &'a str,
     i16,
-    Option<DateTime<Utc>>,
     Option<DateTime<Utc>>,
     i64,
     Option<i64>,
@@ -72,7 +71,7 @@ pub(crate) fn statement(
 
 #[pymethods]
 impl Statement {
-    /// With `$1` to `$7`.
+    /// With `$1` to `$6`.
     #[getter]
     fn sql(&self) -> &str {
         self.0.sql()
@@ -84,7 +83,6 @@ impl Statement {
         (
             self.0.queue().as_str(),
             self.0.priority(),
-            None,
             self.0.not_before(),
             self.0.delay(),
             self.0.producer().map(|producer| producer.get()),
@@ -92,29 +90,16 @@ impl Statement {
         )
     }
 
-    /// Asks why nothing was stored, by `$1` and `$2`; none where there is nothing to ask.
-    #[getter]
-    fn refusal_sql(&self) -> Option<String> {
-        self.0.refusal_sql()
-    }
-
-    /// What these stand for.
-    #[getter]
-    fn refusal_parameters(&self) -> (Option<i64>, &str) {
-        let producer = self.0.producer().map(|producer| producer.get());
-        (producer, self.0.queue().as_str())
-    }
-
-    /// The error that says why nothing was stored.
-    #[pyo3(signature = (row))]
-    fn refusal(&self, py: Python<'_>, row: Option<(String, bool)>) -> Py<PyAny> {
-        errors::raised(py, &self.0.refusal(row))
-            .into_value(py)
-            .into_any()
+    /// The ids of the messages, in their order, by the rows that the statement returned. Raises if nothing was stored.
+    fn check(&self, py: Python<'_>, rows: Vec<i64>) -> PyResult<Vec<i64>> {
+        match self.0.check(rows) {
+            Ok(ids) => Ok(ids.iter().map(|id| id.get()).collect()),
+            Err(error) => Err(errors::raised(py, &error)),
+        }
     }
 }
 
-/// Raises where a text can't be a queue's name.
+/// Raises if a text can't be a queue's name.
 #[pyfunction]
 pub(crate) fn check_queue_name(py: Python<'_>, name: String) -> PyResult<()> {
     match QueueName::new(name) {

@@ -12,10 +12,12 @@ const LAYERS: [&[&str]; 6] = [
         "error",
         "lifecycle",
         "message",
+        "ok",
         "payload",
         "queue",
         "report",
         "retry",
+        "signal",
         "telemetry",
         "token",
         "watermark",
@@ -23,7 +25,14 @@ const LAYERS: [&[&str]; 6] = [
     &["postgres"],
     &["pool", "send"],
     &["store", "connect", "executor", "transaction"],
-    &["worker", "enqueue", "import", "dequeue", "delivery"],
+    &[
+        "worker",
+        "enqueue",
+        "statement",
+        "import",
+        "dequeue",
+        "delivery",
+    ],
     &["producer", "consumer", "consume", "run", "handler", "admin"],
 ];
 

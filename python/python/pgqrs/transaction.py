@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
@@ -121,7 +121,7 @@ def enqueue_in(
     """
     statement = _statement(queue, [payload], False, delay, at, priority)
     wake = _waker(connection, queue, store, is_ready=not delay and at is None)
-    return _carried_out(connection, _plan(statement, wake), lambda ids: ids[0])
+    return _carried_out(connection, statement, wake, lambda ids: ids[0])
 
 
 @overload
@@ -185,7 +185,7 @@ def enqueue_batch_in(
     """
     statement = _statement(queue, _arguments.payloads(payloads), True, delay, at, priority)
     wake = _waker(connection, queue, store, is_ready=not delay and at is None)
-    return _carried_out(connection, _plan(statement, wake), lambda ids: ids)
+    return _carried_out(connection, statement, wake, lambda ids: ids)
 
 
 def _statement(
@@ -287,61 +287,43 @@ def _session(connection: Any) -> Any:
 
 Rows = Sequence[Sequence[Any]]
 
-Plan = Generator["tuple[str, Sequence[Any]]", Rows, "list[int]"]
-"""Statements to run, one after the other, and what they come to."""
-
-
-def _plan(statement: _pgqrs.Statement, wake: Callable[[], None]) -> Plan:
-    parameters = statement.parameters
-    if not parameters[-1]:
-        return []
-    rows = yield statement.sql, parameters
-    if rows:
-        wake()
-        # The keys were drawn in the order of the payloads.
-        return sorted(row[0] for row in rows)
-    standing: tuple[str, bool] | None = None
-    if statement.refusal_sql is not None:
-        for row in (yield statement.refusal_sql, statement.refusal_parameters):
-            standing = (row[0], row[1])
-    raise statement.refusal(standing)
-
-
 R = TypeVar("R")
 
 
 def _carried_out(
-    connection: object, plan: Plan, result: Callable[[list[int]], R]
+    connection: object,
+    statement: _pgqrs.Statement,
+    wake: Callable[[], None],
+    result: Callable[[list[int]], R],
 ) -> R | Coroutine[Any, Any, R]:
     run, run_async = _runners(connection)
+    parameters = statement.parameters
+
+    def checked(rows: Rows) -> R:
+        ids = statement.check([row[0] for row in rows])
+        if ids:
+            wake()
+        return result(ids)
+
+    async def awaited(run_async: RunAsync) -> R:
+        if not parameters[-1]:
+            return result([])
+        with _Translated():
+            rows = await run_async(statement.sql, parameters)
+        return checked(rows)
+
     if run_async is not None:
-        return _awaited(plan, run_async, result)
+        return awaited(run_async)
     assert run is not None
-    try:
-        sql, parameters = next(plan)
-        while True:
-            with _Translated():
-                rows = run(sql, parameters)
-            sql, parameters = plan.send(rows)
-    except StopIteration as end:
-        return result(end.value)
-
-
-async def _awaited(
-    plan: Plan, run: Callable[..., Coroutine[Any, Any, Rows]], result: Callable[[list[int]], R]
-) -> R:
-    try:
-        sql, parameters = next(plan)
-        while True:
-            with _Translated():
-                rows = await run(sql, parameters)
-            sql, parameters = plan.send(rows)
-    except StopIteration as end:
-        return result(end.value)
+    if not parameters[-1]:
+        return result([])
+    with _Translated():
+        rows = run(statement.sql, parameters)
+    return checked(rows)
 
 
 class _Translated:
-    """A missing table or schema is a schema that isn't installed; whatever else, the caller knows."""
+    """If a table or the schema of pgqrs is missing, it isn't installed. Any other error is the driver's own."""
 
     def __enter__(self) -> None:
         pass
@@ -350,7 +332,7 @@ class _Translated:
         # SQLAlchemy keeps the driver's own error.
         origin = getattr(error, "orig", error)
         sqlstate = getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None)
-        if sqlstate in ("42P01", "3F000"):
+        if sqlstate in ("42P01", "3F000") and "pgqrs" in str(origin):
             raise NotInstalledError from error
 
 
