@@ -1,3 +1,15 @@
+// The first definition of a link counts: here these lead to docs.rs, in the README to the repository.
+//! [python]: https://docs.rs/crate/pgqrs/latest/source/python/README.md
+//! [quickstart]: https://docs.rs/crate/pgqrs/latest/source/examples/quickstart.rs
+//! [service]: https://docs.rs/crate/pgqrs/latest/source/examples/service.rs
+//! [worker]: https://docs.rs/crate/pgqrs/latest/source/examples/worker.rs
+//! [transactional_handler]: https://docs.rs/crate/pgqrs/latest/source/examples/transactional_handler.rs
+//! [payload_evolution]: https://docs.rs/crate/pgqrs/latest/source/examples/payload_evolution.rs
+//! [managed_producer]: https://docs.rs/crate/pgqrs/latest/source/examples/managed_producer.rs
+//! [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin/
+//! [compile-errors]: crate::guide::compile_errors
+//! [reliability]: crate::guide::reliability
+//! [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
 #![doc = include_str!("../README.md")]
 
 mod admin;
@@ -9,6 +21,8 @@ mod dequeue;
 mod enqueue;
 mod error;
 mod executor;
+#[cfg(doc)]
+pub mod guide;
 mod handler;
 mod import;
 mod lifecycle;

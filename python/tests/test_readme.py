@@ -1,4 +1,4 @@
-"""The README's Python: each of its blocks is a program that runs."""
+"""The package's README: each of its blocks is a program that runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def run(block: str, database: Database) -> dict[str, Any]:
 
 
 async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
-    quick_start, options, typed, transactional = blocks("README.md")
+    quick_start, options, typed, transactional = blocks("python/README.md")
 
     await run(quick_start, database)
     printed = capsys.readouterr().out
@@ -65,10 +65,3 @@ async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.Cap
         await names["pay"](session, 7)
     await engine.dispose()
     assert database.payloads() == ['{"order":7}']
-
-
-async def test_the_packages_own(store: pgqrs.Store, database: Database) -> None:
-    (quick_start,) = blocks("python/README.md")
-    names = await run(quick_start, database)
-    assert database.rows("select id from pgqrs.messages") == [(names["msg_id"],)]
-    await names["store"].close()

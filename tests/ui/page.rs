@@ -77,12 +77,12 @@ fn entry(page: &mut String, misuse: &Misuse) {
     let said = shortened(&misuse.answer);
     let _ = write!(
         page,
-        "\n### {heading}\n\n{why}\n\n```rust\n{wrong}\n```\n\nThe compiler says:\n\n```text\n{said}\n```\n\n"
+        "\n### {heading}\n\n{why}\n\n```rust,ignore\n{wrong}\n```\n\nThe compiler says:\n\n```text\n{said}\n```\n\n"
     );
     if let Some(reason) = &misuse.rustcs_own_words {
         let _ = write!(page, "These words are rustc's own: {reason}\n\n");
     }
-    let _ = write!(page, "Instead:\n\n```rust\n{mend}\n```\n");
+    let _ = write!(page, "Instead:\n\n```rust,ignore\n{mend}\n```\n");
 }
 
 /// As GitHub makes it from a heading.

@@ -10,6 +10,7 @@ use std::{
 const LAYERS: [&[&str]; 6] = [
     &[
         "error",
+        "guide",
         "lifecycle",
         "message",
         "ok",
@@ -304,4 +305,128 @@ fn each_promise_of_reliability_names_tests_that_exist() {
         );
     }
     assert!(named.len() > 120, "only {} tests are named", named.len());
+}
+
+/// The lines of a Markdown page outside of its code blocks.
+fn prose(page: &str) -> impl Iterator<Item = &str> {
+    let mut in_code = false;
+    page.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        in_code ^= is_fence;
+        !in_code && !is_fence
+    })
+}
+
+/// What a heading is linked by.
+fn anchor(heading: &str) -> String {
+    heading
+        .trim_start_matches('#')
+        .trim()
+        .to_lowercase()
+        .chars()
+        .filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'))
+        .map(|letter| if letter == ' ' { '-' } else { letter })
+        .collect()
+}
+
+/// The targets of `[text](target)` and `[name]: target`.
+fn targets(page: &str) -> Vec<String> {
+    let mut targets = Vec::new();
+    for line in prose(page) {
+        for (at, _) in line.match_indices("](") {
+            let target = &line[at + 2..];
+            targets.extend(target.split_once(')').map(|(target, _)| target.to_owned()));
+        }
+        if let Some((name, target)) = line.split_once("]: ")
+            && name.starts_with('[')
+        {
+            targets.push(target.to_owned());
+        }
+    }
+    targets
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut pages: Vec<_> = [
+        "README.md",
+        "CONTRIBUTING.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+    ]
+    .map(|page| root().join(page))
+    .to_vec();
+    pages.push(root().join("python/README.md"));
+    pages.extend(
+        files("docs", "md")
+            .into_iter()
+            .map(|(path, _)| root().join(path)),
+    );
+    let mut links = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("it is there");
+        for target in targets(&text) {
+            if target.contains("://") {
+                continue;
+            }
+            links += 1;
+            let (path, anchored) = target.split_once('#').unwrap_or((&target, ""));
+            let file = if path.is_empty() {
+                page.clone()
+            } else {
+                page.parent().expect("a folder").join(path)
+            };
+            assert!(file.exists(), "{}: {target} leads nowhere", page.display());
+            if !anchored.is_empty() {
+                let of = fs::read_to_string(&file).expect("it is text");
+                let mut headings = prose(&of).filter(|line| line.starts_with('#'));
+                assert!(
+                    headings.any(|heading| anchor(heading) == anchored),
+                    "{}: {target} has no such heading",
+                    page.display()
+                );
+            }
+        }
+    }
+    assert!(links > 50, "only {links} links");
+}
+
+#[test]
+fn links_of_the_readme_work_on_docs_rs_too() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("it is there");
+    let lib = fs::read_to_string(root().join("src/lib.rs")).expect("it is there");
+    for line in prose(&readme) {
+        if let Some((name, target)) = line.split_once("]: ")
+            && name.starts_with('[')
+            && !target.contains("://")
+        {
+            assert!(
+                lib.contains(&format!("//! {name}]: ")),
+                "src/lib.rs doesn't say where {name}] leads to on docs.rs"
+            );
+        }
+        let relative = line
+            .split("](")
+            .skip(1)
+            .find(|target| !(target.starts_with("http") || target.starts_with('#')));
+        assert_eq!(
+            relative, None,
+            "README.md: name this link, and define it at the end"
+        );
+    }
+}
+
+/// They would be shown on a repository's page.
+#[test]
+fn code_of_the_readme_hides_no_lines() {
+    for page in ["README.md", "python/README.md"] {
+        let text = fs::read_to_string(root().join(page)).expect("it is there");
+        let hidden = text
+            .split("```rust")
+            .skip(1)
+            .filter_map(|block| block.split("```").next())
+            .flat_map(str::lines)
+            .find(|line| line.starts_with("# ") || *line == "#");
+        assert_eq!(hidden, None, "{page}");
+    }
 }

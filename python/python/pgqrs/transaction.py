@@ -420,17 +420,12 @@ def _text(sql: str) -> Any:
     from sqlalchemy import ARRAY, BigInteger, DateTime, SmallInteger, Text, bindparam, text
 
     named = re.sub(r"\$(\d+)", r":p\1", sql.replace("::", r"\:\:"))
-    places = set(re.findall(r"\$(\d+)", sql))
-    if len(places) == 2:
-        kinds: dict[str, Any] = {"p1": BigInteger(), "p2": Text()}
-    else:
-        kinds = {
-            "p1": Text(),
-            "p2": SmallInteger(),
-            "p3": DateTime(timezone=True),
-            "p4": DateTime(timezone=True),
-            "p5": BigInteger(),
-            "p6": BigInteger(),
-            "p7": ARRAY(Text()),
-        }
+    kinds: dict[str, Any] = {
+        "p1": Text(),
+        "p2": SmallInteger(),
+        "p3": DateTime(timezone=True),
+        "p4": BigInteger(),
+        "p5": BigInteger(),
+        "p6": ARRAY(Text()),
+    }
     return text(named).bindparams(*(bindparam(name, type_=kind) for name, kind in kinds.items()))
