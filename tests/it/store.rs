@@ -242,12 +242,13 @@ async fn a_pooler_that_refuses_settings_is_named() -> TestResult {
         login.write_all(fields)
     });
     let url = format!("postgresql://me@127.0.0.1:{port}/mydb?sslmode=disable");
-    let refused = pgqrs::connect(&url).await.unwrap_err();
+    let options = ConnectOptions::builder().url(url).pgbouncer(true).build();
+    let refused = pgqrs::connect_with(options).await.unwrap_err();
     pooler.join().expect("it doesn't panic")?;
     assert!(
         refused
             .to_string()
-            .contains("ConnectOptions::pgbouncer(true)"),
+            .contains("PgBouncer's `ignore_startup_parameters`"),
         "{}",
         chain(&refused)
     );
