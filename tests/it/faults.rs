@@ -662,7 +662,8 @@ async fn an_upgrade_that_only_adds_stops_no_running_worker(pool: PgPool) -> Test
     let consumers = [(3001, &store), (3002, &elsewhere)].map(|(port, store)| {
         let seen = seen.clone();
         async move {
-            let consumer = pgqrs::consumer("my-service", port, "tasks").concurrency(8);
+            let consumer = pgqrs::consumer("tasks").identity("my-service", port);
+            let consumer = prepare(consumer).concurrency(8);
             let running = start(consumer.create(store).await?, move |delivery| {
                 let first = delivery.attempt() == 1;
                 let outcome = match delivery.id().get() % 8 {
