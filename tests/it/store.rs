@@ -10,7 +10,7 @@ use std::{
 use pgqrs::{ConnectOptions, Error, Store};
 use sqlx::PgPool;
 
-use crate::support::{TestResult, chain, connect, terminate, until, url, with_queues};
+use crate::support::{TestResult, chain, connect, terminate, until, url, warm, with_queues};
 
 #[tokio::test]
 async fn a_closed_port_is_told_at_once() -> TestResult {
@@ -134,15 +134,7 @@ async fn a_closed_store_says_so(pool: PgPool) -> TestResult {
 async fn a_connection_that_died_in_its_sleep_is_not_handed_out(pool: PgPool) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;
     let store = connect(&pool).await?;
-    pgqrs::enqueue()
-        .message(&1)
-        .to("tasks")
-        .execute(&store)
-        .await?;
-    until("the connection is idle", async || {
-        store.pool().num_idle() == 1
-    })
-    .await;
+    warm(&store).await?;
     let idle: i32 = sqlx::query_scalar(
         "select pid from pg_stat_activity where datname = current_database() and application_name = 'pgqrs'",
     )
