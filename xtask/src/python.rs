@@ -94,7 +94,7 @@ async fn check_packages(venv: &Venv) -> Result<()> {
     let out = cargo::target().join("python").join("sdist");
     let _ = fs::remove_dir_all(&out);
     let mut sdist = venv.command("maturin");
-    finish(sdist.args(["sdist", "--quiet", "--out"]).arg(&out)).await?;
+    finish(sdist.args(["sdist", "--out"]).arg(&out)).await?;
     let sdist = only_file(&out)?;
     let mut twine = venv.command("twine");
     finish(twine.args(["check", "--strict"]).args([&wheel, &sdist])).await?;
