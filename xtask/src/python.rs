@@ -114,7 +114,7 @@ async fn check_packages(venv: &Venv) -> Result<()> {
         .args([
             "build",
             "--quiet",
-            "--locked",
+            // Not `--locked`: what only xtask depends on leaves the lock file with it.
             "--offline",
             "--profile",
             "dev",
