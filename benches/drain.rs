@@ -65,7 +65,7 @@ pub(crate) async fn fill(store: &Store, messages: usize) -> Outcome {
     Ok(())
 }
 
-async fn run_consumer(store: &Store, messages: usize) -> Outcome {
+pub(crate) async fn run_consumer(store: &Store, messages: usize) -> Outcome {
     let consumer = pgqrs::consumer("drain").create(store).await?;
     let (handled, all) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let run = consumer.run({

@@ -12,6 +12,7 @@ mod lifecycle;
 mod meter;
 mod once;
 mod payload;
+mod pgbouncer;
 mod report;
 
 use std::{env, time::Instant};
@@ -60,6 +61,7 @@ async fn main() -> Outcome {
             "drain" => drain::run(&url, &meter, quick).await?,
             "latency" => latency::run(&url, &meter, quick).await?,
             "growth" => growth::run(&url, &meter, quick).await?,
+            "pgbouncer" => pgbouncer::run(&url, &meter, quick).await?,
             // The machine has been told of, and the peers are a program of their own.
             _ => continue,
         };

@@ -461,7 +461,7 @@ impl Report {
 }
 
 /// The order in which they are told.
-pub(crate) const SUBJECTS: [&str; 10] = [
+pub(crate) const SUBJECTS: [&str; 11] = [
     "machine",
     "enqueue",
     "once",
@@ -471,6 +471,7 @@ pub(crate) const SUBJECTS: [&str; 10] = [
     "drain",
     "latency",
     "growth",
+    "pgbouncer",
     "peers",
 ];
 

@@ -3,6 +3,9 @@
 --
 -- The schema itself stays: it holds the history of migrations, in which this very step is noted.
 
+-- Whoever uses the tables meanwhile waits behind this one.
+set local lock_timeout = '2s';
+
 drop table pgqrs.archive;
 drop table pgqrs.writers;
 drop table pgqrs.dead_letters;

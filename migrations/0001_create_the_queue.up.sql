@@ -1,12 +1,13 @@
 -- Why: the tables of the queue. Nothing runs against this schema before it.
 --
--- Everything is in schema `pgqrs`, which the migrator creates: it holds the history of migrations too.
+-- Everything is in schema `pgqrs`, which the migrator creates: it holds the history of migrations too. Each constraint and
+-- index is named here: the crate looks at names in the server's refusals, and later migrations refer to them.
 
 create table pgqrs.queues (
-    id integer generated always as identity primary key,
-    name text collate "C" not null unique,
+    id integer generated always as identity constraint queues_pkey primary key,
+    name text collate "C" not null constraint queues_name_key unique,
     -- Deliveries of one message before it becomes a dead letter.
-    max_attempts integer not null default 20 check (max_attempts > 0),
+    max_attempts integer not null default 20 constraint queues_max_attempts_check check (max_attempts > 0),
     created_at timestamptz not null default now()
 );
 
@@ -16,7 +17,7 @@ create table pgqrs.messages (
     -- speed), and would make deleting a queue or a worker scan the messages.
     queue_id integer not null,
     id bigint generated always as identity,
-    priority smallint not null check (priority >= 0),
+    priority smallint not null constraint messages_priority_check check (priority >= 0),
     -- Both the schedule and the expiry of a lease: who may be delivered is `visible_at <= now()`,
     -- so a crashed consumer's messages come back without anybody putting them back.
     visible_at timestamptz not null default now(),
@@ -52,7 +53,7 @@ select 0, page, 0, to_json(repeat(' ', 7000)) from generate_series(1, 128) page;
 delete from pgqrs.messages;
 alter table pgqrs.messages alter column payload set storage extended;
 
-alter table pgqrs.messages add primary key (queue_id, id);
+alter table pgqrs.messages add constraint messages_pkey primary key (queue_id, id);
 
 -- The order of delivery. A range of it starts at the ready head, whatever waits behind.
 --
@@ -63,13 +64,14 @@ alter table pgqrs.messages add primary key (queue_id, id);
 create index messages_ready on pgqrs.messages ((queue_id + 0), priority, visible_at, id) where priority >= 0;
 
 create table pgqrs.workers (
-    id bigint generated always as identity primary key,
-    kind text not null check (kind in ('producer', 'consumer')),
-    hostname text not null check (octet_length(hostname) between 1 and 255),
+    id bigint generated always as identity constraint workers_pkey primary key,
+    kind text not null constraint workers_kind_check check (kind in ('producer', 'consumer')),
+    hostname text not null constraint workers_hostname_check check (octet_length(hostname) between 1 and 255),
     -- 0 is anonymous: any number of workers may have it.
-    port integer not null check (port between 0 and 65535),
+    port integer not null constraint workers_port_check check (port between 0 and 65535),
     queue_id integer not null,
-    status text not null default 'ready' check (status in ('ready', 'suspended', 'stopped')),
+    status text not null default 'ready'
+        constraint workers_status_check check (status in ('ready', 'suspended', 'stopped')),
     started_at timestamptz not null default now(),
     -- In no index, so that a heartbeat is a heap-only update.
     heartbeat_at timestamptz not null default now(),
@@ -84,7 +86,7 @@ create unique index workers_identity on pgqrs.workers (queue_id, kind, hostname,
 -- How far each writer of sends has come. A statement that stores messages advances its writer's number in
 -- the same transaction, so that the number tells, after an answer got lost, whether they are stored.
 create table pgqrs.writers (
-    token bigint primary key,
+    token bigint constraint writers_pkey primary key,
     sequence bigint not null,
     -- A token is used for an hour at most, and its row deleted after a day.
     created_at timestamptz not null default now()
@@ -105,7 +107,7 @@ create table pgqrs.dead_letters (
     reason text not null,
     last_error text,
     died_at timestamptz not null default statement_timestamp(),
-    primary key (queue_id, id)
+    constraint dead_letters_pkey primary key (queue_id, id)
 );
 
 create table pgqrs.archive (
@@ -119,7 +121,7 @@ create table pgqrs.archive (
     headers json,
     payload json not null,
     archived_at timestamptz not null default statement_timestamp(),
-    primary key (queue_id, id)
+    constraint archive_pkey primary key (queue_id, id)
 );
 
 -- Compress large payloads with lz4 where the server has it (PostgreSQL 14 and later, built with lz4):

@@ -55,13 +55,15 @@ impl Admin {
     /// Creates the schema `pgqrs` with its tables, or upgrades it. Where it is up to date, nothing
     /// happens; where several processes do this at once, one does it and the others wait.
     ///
-    /// A role that only sends and receives needs `usage` on schema `pgqrs` and on its sequences, and `select`,
-    /// `insert`, `update`, `delete` on its tables.
+    /// An upgrade takes short locks on tables in use. A statement waits two seconds for its lock, since sends and claims
+    /// wait behind it meanwhile; then the migration is undone, and tried again, for 30 seconds.
+    ///
+    /// A role that only sends or receives needs less than this does: see [`Access`](crate::Access).
     ///
     /// # Errors
-    /// [`Error::SchemaNewer`] where a newer version of the crate has been here: it is left as it is.
-    /// [`Error::Migrate`] where the role may not create a schema, or a migration fails; then nothing of
-    /// that migration stays.
+    /// [`Error::SchemaNewer`] if a newer version of the crate has been here: the schema is left as it is.
+    /// [`Error::Migrate`] if the role may not create a schema, or a migration fails; then nothing of
+    /// that migration stays. It is retryable if a lock could not be had in time.
     ///
     /// # Source
     /// [`MIGRATOR`](crate::MIGRATOR): `migrations/`, with their history in `pgqrs._sqlx_migrations`. On a

@@ -58,32 +58,33 @@ pub async fn connect(url: &str) -> Result<Store> {
 /// # }
 /// ```
 pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
-    let to = options.to_postgres()?;
     let listen = options.to_listen()?;
-    let can_listen = listen.is_some() || !options.pgbouncer;
     // The pool would wait for a server that isn't there until its time-out. One connection outside of it
     // says at once why it can't be had.
-    let mut probe = timeout(options.acquire_timeout, PgConnection::connect_with(&to))
+    let Probe {
+        mut connection,
+        to,
+        is_pooled,
+    } = timeout(options.acquire_timeout, Probe::connect(&options))
         .await
         .map_err(|_| Error::AcquireTimeout {
             after: options.acquire_timeout,
-        })?
-        .map_err(|error| Error::Connect(Arc::new(error)))?;
+        })??;
+    let can_listen = listen.is_some() || !is_pooled;
     if options.install {
         migrate(&to, options.acquire_timeout).await?;
     }
     // So that the first send is one statement. If the schema isn't there yet, its writer begins by itself.
     let first = async {
-        let server = schema::started_at(&mut probe).await?;
-        Ok::<_, Error>((server, Writer::begun(&mut probe, server).await?))
+        let server = schema::started_at(&mut connection).await?;
+        Ok::<_, Error>((server, Writer::begun(&mut connection, server).await?))
     };
     let first = timeout(options.acquire_timeout, first).await;
     // It has served its purpose, however it ends.
-    let _ = timeout(PING_TIMEOUT, probe.close()).await;
+    let _ = timeout(PING_TIMEOUT, connection.close()).await;
     let (server, first) = first.ok().and_then(Result::ok).unwrap_or_default();
     let server = Arc::new(AtomicI64::new(server));
     let connected = Arc::clone(&server);
-    let is_pooled = options.pgbouncer;
     let pool = pool_options()
         .max_connections(options.max_connections)
         .acquire_timeout(options.acquire_timeout)
@@ -102,7 +103,7 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
         .connect_lazy_with(to);
     let sending = SendOptions {
         // One connection to PgBouncer leads to whatever server there is.
-        draw_ahead: !options.pgbouncer,
+        draw_ahead: !is_pooled,
         retry_for: options.retry_for.min(MAX_RETRY_FOR),
         coalesce: options.coalesce,
     };
@@ -118,6 +119,52 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
     ))
 }
 
+/// The first connection, and what it has found out.
+struct Probe {
+    connection: PgConnection,
+    /// How to make the others.
+    to: PgConnectOptions,
+    /// Whether a pooler such as PgBouncer is in between.
+    is_pooled: bool,
+}
+
+impl Probe {
+    /// A pooler refuses the settings that a connection brings along, or, if it is configured to, ignores them: either
+    /// tells that it is there.
+    async fn connect(options: &ConnectOptions) -> Result<Self> {
+        let failed = |error| Error::Connect(Arc::new(error));
+        if !options.pgbouncer {
+            let to = options.to_postgres(false)?;
+            match PgConnection::connect_with(&to).await {
+                Ok(mut connection) => {
+                    // Unless the URL has a mode of its own.
+                    let brought = to.get_options().unwrap_or_default();
+                    let is_pooled = brought.contains("plan_cache_mode=force_generic_plan")
+                        && !session::has_generic_plans(&mut connection).await;
+                    let to = if is_pooled {
+                        options.to_postgres(true)?
+                    } else {
+                        to
+                    };
+                    return Ok(Self {
+                        connection,
+                        to,
+                        is_pooled,
+                    });
+                }
+                Err(error) if Error::is_refused_setting(&error) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        let to = options.to_postgres(true)?;
+        Ok(Self {
+            connection: PgConnection::connect_with(&to).await.map_err(failed)?,
+            to,
+            is_pooled: true,
+        })
+    }
+}
+
 /// Brings the schema up to date, on a connection of its own.
 pub(crate) async fn migrate(to: &PgConnectOptions, connect_within: Duration) -> Result<()> {
     let migrating = schema::migrate(to, connect_within);
@@ -128,7 +175,8 @@ pub(crate) async fn migrate(to: &PgConnectOptions, connect_within: Duration) -> 
 
 /// What the store's connections bring along.
 const SETTINGS: [(&str, &str); 5] = [
-    // `limit $n` would be planned anew at every call, since the server hopes for a better plan.
+    // `limit $n` would be planned anew at every call, since the server hopes for a better plan. Also how a pooler is
+    // found: see `session::has_generic_plans`.
     ("plan_cache_mode", "force_generic_plan"),
     // If our machine vanishes without a word, the server would keep its session for two hours; and in the
     // middle of an answer, the locks of what it claims for a quarter of an hour. Our own side needs no such
@@ -182,23 +230,30 @@ pub struct ConnectOptions {
     /// Whether to create or upgrade the schema on connecting; false by default.
     #[builder(default)]
     install: bool,
-    /// Whether the URL leads to PgBouncer; false by default. It refuses connections that bring settings
-    /// along, so `plan_cache_mode` and TCP's time-outs are left as they are; and there is no LISTEN through it,
-    /// so consumers poll, unless there is a `listen_url`. In session mode any PgBouncer will do; in transaction mode it takes 1.21 or later with
-    /// `max_prepared_statements`, as all of sqlx does, and the schema is to be installed past it, since the migrator's
-    /// lock belongs to a session.
+    /// Whether the URL leads to PgBouncer or a similar pooler. Defaults to false, and then the store finds out when it
+    /// connects: a pooler refuses or ignores the settings that a connection brings along. It can't if the URL sets
+    /// `plan_cache_mode` by itself, or the server sets it to `force_generic_plan` for everyone; then set this to true.
+    ///
+    /// Through a pooler, `plan_cache_mode` and the timeouts of TCP stay as the server has them, and there is no LISTEN:
+    /// consumers poll, unless there is a `listen_url`.
+    ///
+    /// | mode | |
+    /// |---|---|
+    /// | session | any PgBouncer. The `max_connections` of all stores together must fit into `default_pool_size`: a connection of the server's belongs to one client until that one closes it |
+    /// | transaction | 1.21 or later with `max_prepared_statements`, which sqlx needs. Install the schema past the pooler, since the migrator's lock belongs to a session |
+    /// | statement | none: it has no transactions |
     #[builder(default)]
     pgbouncer: bool,
     /// A URL of the same server that leads past the pooler, for LISTEN: consumers behind PgBouncer are then woken by what
     /// other processes enqueue, and don't have to poll for it. Takes one connection, while a consumer runs. None by
-    /// default: `url` is used, or with `pgbouncer` there is no LISTEN.
+    /// default: `url` is used, or through a pooler there is no LISTEN.
     #[builder(default, setter(into, strip_option))]
     listen_url: Option<String>,
 }
 
 impl ConnectOptions {
-    fn to_postgres(&self) -> Result<PgConnectOptions> {
-        self.parse(&self.url, self.pgbouncer)
+    fn to_postgres(&self, is_pooled: bool) -> Result<PgConnectOptions> {
+        self.parse(&self.url, is_pooled)
     }
 
     fn to_listen(&self) -> Result<Option<PgConnectOptions>> {
@@ -206,12 +261,12 @@ impl ConnectOptions {
         url.map(|url| self.parse(url, false)).transpose()
     }
 
-    fn parse(&self, url: &str, pgbouncer: bool) -> Result<PgConnectOptions> {
+    fn parse(&self, url: &str, is_pooled: bool) -> Result<PgConnectOptions> {
         let to: PgConnectOptions = url
             .parse()
             .map_err(|error| Error::Connect(Arc::new(error)))?;
         let to = to.application_name(&self.application_name);
-        if pgbouncer {
+        if is_pooled {
             // One of sqlx's own, for how floats are printed.
             return Ok(to.extra_float_digits(None));
         }

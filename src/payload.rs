@@ -26,13 +26,15 @@ pub(crate) fn encode<P: Serialize + ?Sized>(index: usize, payload: &P) -> Result
             nulls: &mut nulls,
         },
     );
-    let written = payload.serialize(&mut serializer);
+    let mut written = payload.serialize(&mut serializer);
+    // JSON has no word for these: `serde_json` writes `null`, and their receiver could not tell.
+    if written.is_ok()
+        && nulls
+        && let Some(error) = not_finite(payload)
+    {
+        written = Err(error);
+    }
     match written {
-        // JSON has no word for these: `serde_json` writes `null`, and their receiver could not tell.
-        Ok(()) if nulls && let Some(source) = not_finite(payload) => Err(Error::Serialize {
-            index,
-            source: Arc::new(source),
-        }),
         Ok(()) => Ok(String::from_utf8(json).expect("serde_json writes UTF-8")),
         // A vector takes all that is written, so the only failure of "writing" is the one below.
         Err(error) if error.is_io() => Err(Error::PayloadTooDeep {

@@ -17,7 +17,7 @@ use crate::{
 #[pyfunction]
 #[pyo3(signature = (
     url, *, max_connections, acquire_timeout, application_name, payload_limit, retry_for, coalesce, install,
-    pgbouncer, blocking
+    pgbouncer, listen_url, blocking
 ))]
 #[expect(
     clippy::too_many_arguments,
@@ -34,6 +34,7 @@ pub(crate) fn connect<'py>(
     coalesce: bool,
     install: bool,
     pgbouncer: bool,
+    listen_url: Option<&str>,
     blocking: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
     let options = ConnectOptions::builder()
@@ -45,8 +46,11 @@ pub(crate) fn connect<'py>(
         .retry_for(retry_for)
         .coalesce(coalesce)
         .install(install)
-        .pgbouncer(pgbouncer)
-        .build();
+        .pgbouncer(pgbouncer);
+    let options = match listen_url {
+        Some(listen_url) => options.listen_url(listen_url).build(),
+        None => options.build(),
+    };
     let mode = Mode::new(blocking);
     mode.answer(py, async move {
         let store = pgqrs::connect_with(options).await?;

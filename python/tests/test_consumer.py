@@ -43,6 +43,22 @@ async def test_iteration_gives_messages_in_order_to_be_acknowledged(
     assert database.count() == 0
 
 
+async def test_a_listen_url_past_a_pooler_wakes_the_consumer(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
+) -> None:
+    listening = """select count(*) from pg_stat_activity
+                   where query ilike 'listen%%' and datname = current_database()"""
+    async with await pgqrs.connect(database.url, pgbouncer=True, listen_url=database.url) as pooled:
+        # Polling would find the message in ten minutes.
+        consumer = await pooled.consumer("tasks", poll_interval=600)
+        received = asyncio.ensure_future(anext(consumer))
+        await until("it listens", lambda: database.rows(listening) == [(1,)])
+        await producer.enqueue("wake up")
+        delivery = await asyncio.wait_for(received, 30)
+        assert delivery.payload == "wake up"
+        await delivery.ack()
+
+
 async def test_a_delivery_tells_of_its_message(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:

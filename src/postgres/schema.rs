@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 use sqlx::{Connection, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{Error, Result};
 
@@ -94,20 +94,36 @@ pub(crate) async fn started_at(connection: &mut PgConnection) -> Result<i64> {
     Ok(started.timestamp_micros())
 }
 
-/// Runs what is missing, on a connection of its own: a run that fails keeps the migrator's lock for as
-/// long as its connection lives.
+/// How long it is tried to get the locks of a migration.
+const RETRY_FOR: Duration = Duration::from_secs(30);
+
+/// Between two attempts, so that those who waited behind the last one get on.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Runs the migrations that are missing. If a lock can't be had, tries again for [`RETRY_FOR`], each time on a
+/// connection of its own: a run that fails keeps the migrator's lock until its connection is closed.
 pub(crate) async fn migrate(options: &PgConnectOptions, connect_within: Duration) -> Result<()> {
-    let mut connection = timeout(connect_within, PgConnection::connect_with(options))
-        .await
-        .map_err(|_| Error::AcquireTimeout {
-            after: connect_within,
-        })?
-        .map_err(|error| Error::Connect(Arc::new(error)))?;
-    let outcome = run(&mut connection).await;
-    let outcome = outcome.map_err(|error| error.of_role(|| options.get_username().to_owned()));
-    // Whatever it says: the server drops the session and its lock either way.
-    let _ = connection.close().await;
-    outcome
+    let give_up_at = Instant::now() + RETRY_FOR;
+    loop {
+        let mut connection = timeout(connect_within, PgConnection::connect_with(options))
+            .await
+            .map_err(|_| Error::AcquireTimeout {
+                after: connect_within,
+            })?
+            .map_err(|error| Error::Connect(Arc::new(error)))?;
+        let outcome = run(&mut connection).await;
+        // Whatever it says: the server drops the session and its lock either way.
+        let _ = connection.close().await;
+        match outcome {
+            Err(error) if error.is_lock_timeout() && Instant::now() < give_up_at => {
+                sleep(PAUSE).await;
+            }
+            outcome => {
+                return outcome
+                    .map_err(|error| error.of_role(|| options.get_username().to_owned()));
+            }
+        }
+    }
 }
 
 async fn run(connection: &mut PgConnection) -> Result<()> {
@@ -131,10 +147,10 @@ async fn run(connection: &mut PgConnection) -> Result<()> {
     }
 }
 
-/// Bounds the wait for another installer, and for readers of a table that changes. Not as a setting that the connection
-/// brings along: PgBouncer refuses those.
+/// Bounds each wait for a lock, of which most are another installer's. On a table that is in use, all statements that come
+/// after it wait behind it. Not as a setting that the connection brings along: PgBouncer refuses those.
 async fn limit_waits(connection: &mut PgConnection) -> Result<()> {
-    sqlx::query!("select set_config('lock_timeout', '30s', false)")
+    sqlx::query!("select set_config('lock_timeout', '2s', false)")
         .fetch_all(connection)
         .await?;
     Ok(())

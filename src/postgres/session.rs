@@ -32,3 +32,12 @@ pub(crate) async fn limit_idle_in_transaction(
     .await?;
     Ok(())
 }
+
+/// Whether the session has the `plan_cache_mode` that a store's connections bring along. If not, a pooler has ignored it. A
+/// session that can't be asked counts as one that has it.
+pub(crate) async fn has_generic_plans(connection: &mut PgConnection) -> bool {
+    let mode = sqlx::query_scalar!(r#"select current_setting('plan_cache_mode') as "mode!""#)
+        .fetch_one(connection)
+        .await;
+    mode.map_or(true, |mode| mode == "force_generic_plan")
+}

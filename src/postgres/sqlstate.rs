@@ -164,11 +164,8 @@ impl Error {
 
     /// What to do about a login that was refused, by the server or by a pooler in front of it.
     pub(crate) fn login_remedy(refusal: &dyn DatabaseError) -> &'static str {
-        if refusal
-            .message()
-            .starts_with("unsupported startup parameter")
-        {
-            return "a PgBouncer is in front of it, so connect with `ConnectOptions::pgbouncer(true)`";
+        if refuses_setting(refusal) {
+            return "a PgBouncer in front of it refuses this setting: remove it from the URL, or add it to PgBouncer's `ignore_startup_parameters`";
         }
         match refusal.code().as_deref() {
             // invalid_password
@@ -187,6 +184,11 @@ impl Error {
             Some("57P03") => "the server is starting or stopping, so try again",
             _ => GENERAL_REMEDY,
         }
+    }
+
+    /// Whether a pooler has refused a setting that the connection has brought along.
+    pub(crate) fn is_refused_setting(error: &sqlx::Error) -> bool {
+        error.as_database_error().is_some_and(refuses_setting)
     }
 
     /// The server's refusal of a statement, which it then has undone.
@@ -210,6 +212,22 @@ impl Error {
     /// Whether the server only reads: it is a standby by now.
     pub(crate) fn is_read_only(&self) -> bool {
         self.has_code(|code| code == "25006")
+    }
+
+    /// Whether a migration could not get a lock in time.
+    pub(crate) fn is_lock_timeout(&self) -> bool {
+        let Self::Migrate(source) = self else {
+            return false;
+        };
+        let (MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _)) = &**source
+        else {
+            return false;
+        };
+        // lock_not_available
+        let code = source
+            .as_database_error()
+            .and_then(|refusal| refusal.code());
+        code.as_deref() == Some("55P03")
     }
 
     fn has_code(&self, is: impl FnOnce(&str) -> bool) -> bool {
@@ -261,6 +279,13 @@ impl Error {
         self.refusal()
             .is_some_and(|refusal| refusal.constraint() == Some(constraint))
     }
+}
+
+/// As PgBouncer words it, which has no SQLSTATE for it.
+fn refuses_setting(refusal: &dyn DatabaseError) -> bool {
+    refusal
+        .message()
+        .starts_with("unsupported startup parameter")
 }
 
 /// Whether a failure passes by itself.

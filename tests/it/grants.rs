@@ -17,9 +17,7 @@ async fn as_role(
     access: Option<Access>,
     work: impl AsyncFnOnce(&Store, &str) -> TestResult,
 ) -> TestResult {
-    // The end of the database's name, which is random: the whole would be too long.
-    let database = support::database(pool);
-    let role = format!("role_{}", &database[database.len().saturating_sub(32)..]);
+    let role = support::access::role(pool);
     // A run that failed may have left it.
     run(pool, format!("drop role if exists \"{role}\"")).await?;
     let mut statements = format!("create role \"{role}\" login password 'role';");
@@ -172,6 +170,38 @@ async fn a_producer_sends_and_manages_its_worker_and_reads_no_payload(pool: PgPo
     })
     .await?;
     assert_eq!(count(&pool).await?, 1_506);
+    Ok(())
+}
+
+/// As `Access` says: roles that use one schema have to trust each other that far, and no further.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_producer_can_suspend_anothers_worker_and_neither_reads_nor_changes_what_it_sent(
+    pool: PgPool,
+) -> TestResult {
+    let owner = with_queues(pool.clone(), &["tasks"]).await?;
+    let theirs = pgqrs::producer("their-service", 3000, "tasks");
+    let theirs = theirs.create(&owner).await?;
+    let send = || pgqrs::enqueue().message(&"secret").worker(&*theirs);
+    let id = send().execute(&owner).await?[0];
+    let before = support::everything(&pool).await?;
+    as_role(&pool, Some(Access::Producer), async |store, _| {
+        let admin = pgqrs::admin(store);
+        admin.suspend_worker(theirs.id()).await?;
+        let refused = send().execute(&owner).await;
+        assert!(
+            matches!(refused, Err(Error::WorkerSuspended { .. })),
+            "{refused:?}"
+        );
+        admin.resume_worker(theirs.id()).await?;
+        let later = support::now(&pool).await? + Duration::from_secs(60);
+        denied(admin.reschedule("tasks", id, later).await, "reschedule");
+        denied(admin.cancel("tasks", id).await, "cancel");
+        denied(admin.release(theirs.id()).await, "release");
+        denied_statement(store, "select * from pgqrs.messages").await;
+        Ok(())
+    })
+    .await?;
+    assert_eq!(support::everything(&pool).await?, before);
     Ok(())
 }
 

@@ -1,14 +1,14 @@
 //! `install` and `verify`: the schema, by whomever and however often.
 
-use std::process::Stdio;
+use std::{process::Stdio, time::Duration};
 
 use pgqrs::{ConnectOptions, Error, SchemaVersion, Store};
-use sqlx::{Connection, PgConnection, PgPool};
-use tokio::process::Command;
+use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
+use tokio::{process::Command, time::timeout};
 
 use crate::{
     examples::compiled,
-    support::{TestResult, url},
+    support::{self, TestResult, blocked_backend, until, url, with_queues},
 };
 
 const TABLES: [&str; 7] = [
@@ -282,5 +282,111 @@ async fn a_failed_install_leaves_nothing_and_no_lock(pool: PgPool) -> TestResult
     let mut apart = PgConnection::connect(&url(&pool)).await?;
     pgqrs::MIGRATOR.run_direct(None, &mut apart, false).await?;
     assert_eq!(tables(&pool).await?, TABLES);
+    Ok(())
+}
+
+/// Another transaction that has made the schema and isn't over: whoever installs waits for it.
+async fn in_the_way(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let mut transaction = pool.begin().await?;
+    sqlx::raw_sql("create schema pgqrs")
+        .execute(&mut *transaction)
+        .await?;
+    Ok(transaction)
+}
+
+#[sqlx::test(migrations = false)]
+async fn an_install_that_cannot_get_a_lock_is_tried_again_until_it_can(pool: PgPool) -> TestResult {
+    let other = in_the_way(&pool).await?;
+    let admin = pgqrs::admin(&Store::from(pool.clone()));
+    let installing = tokio::spawn({
+        let admin = admin.clone();
+        async move { admin.install().await }
+    });
+    let first = blocked_backend(&pool, "CREATE SCHEMA").await;
+    // Those who waited behind it got on in between.
+    until("another attempt waits", async || {
+        blocked_backend(&pool, "CREATE SCHEMA").await != first
+    })
+    .await;
+    other.rollback().await?;
+    installing.await??;
+    let installed = newest();
+    assert_eq!(admin.verify().await?, SchemaVersion::UpToDate { installed });
+    Ok(())
+}
+
+#[sqlx::test(migrations = false)]
+async fn an_install_that_never_gets_a_lock_gives_up(pool: PgPool) -> TestResult {
+    let other = in_the_way(&pool).await?;
+    let admin = pgqrs::admin(&Store::from(pool.clone()));
+    let refused = timeout(Duration::from_secs(120), admin.install()).await?;
+    let refused = refused.unwrap_err();
+    assert!(matches!(refused, Error::Migrate(_)), "{refused:?}");
+    assert!(refused.is_retryable());
+    other.rollback().await?;
+    admin.install().await?;
+    Ok(())
+}
+
+/// It would lock all tables, and all sends and claims would wait behind it for as long as it waits itself.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_way_back_gives_up_on_tables_that_are_in_use(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let mut open = pool.begin().await?;
+    let enqueue = pgqrs::enqueue().message(&1).to("tasks");
+    enqueue.execute(&mut open).await?;
+    let mut apart = PgConnection::connect(&url(&pool)).await?;
+    let sending = async {
+        blocked_backend(&pool, "drop table").await;
+        // Behind it.
+        timeout(Duration::from_secs(30), support::send(&store, &[2])).await
+    };
+    let (undone, sent) = tokio::join!(pgqrs::MIGRATOR.undo(&mut apart, 0), sending);
+    apart.close().await?;
+    sent??;
+    let refused = undone.unwrap_err();
+    assert!(refused.to_string().contains("lock timeout"), "{refused}");
+    open.commit().await?;
+    assert_eq!(support::count(&pool).await?, 2);
+    assert_eq!(tables(&pool).await?, TABLES);
+    Ok(())
+}
+
+/// Refusals name them, and so do later migrations: none may depend on how a version of PostgreSQL makes up names.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult {
+    let names: Vec<String> = sqlx::query_scalar(
+        "select conname::text from pg_constraint
+         where connamespace = 'pgqrs'::regnamespace and contype <> 'n'
+         union
+         select relname::text from pg_class
+         where relnamespace = 'pgqrs'::regnamespace and relkind in ('i', 'S')
+         order by 1",
+    )
+    .fetch_all(&pool)
+    .await?;
+    let expected = [
+        "_sqlx_migrations_pkey",
+        "archive_pkey",
+        "dead_letters_pkey",
+        "messages_id_seq",
+        "messages_pkey",
+        "messages_priority_check",
+        "messages_ready",
+        "queues_id_seq",
+        "queues_max_attempts_check",
+        "queues_name_key",
+        "queues_pkey",
+        "workers_hostname_check",
+        "workers_id_seq",
+        "workers_identity",
+        "workers_kind_check",
+        "workers_pkey",
+        "workers_port_check",
+        "workers_status_check",
+        "writers_age",
+        "writers_pkey",
+    ];
+    assert_eq!(names, expected);
     Ok(())
 }

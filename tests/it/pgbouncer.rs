@@ -156,21 +156,90 @@ async fn the_schema_can_be_installed_through_session_mode() -> TestResult {
     Ok(())
 }
 
+/// What the store knows of its way to the server: through a pooler it sets nothing for the rest of a session.
+async fn sets_up_sessions(store: &Store) -> sqlx::Result<bool> {
+    let interval = "select current_setting('client_connection_check_interval')";
+    let interval: String = sqlx::query_scalar(interval).fetch_one(store.pool()).await?;
+    Ok(interval != "0")
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pooler_that_refuses_settings_is_named_with_the_option_that_helps() -> TestResult {
+async fn a_pooler_is_found_whether_it_refuses_or_ignores_settings() -> TestResult {
+    let ignoring = "ignore_startup_parameters = extra_float_digits,options\n";
+    for (program, mode) in poolers() {
+        let (server, direct) = server().await?;
+        assert!(sets_up_sessions(&direct).await?);
+        for settings in [mode.to_owned(), format!("{mode}{ignoring}")] {
+            let pooler = PgBouncer::start(&program, &server, &settings).await?;
+            let store = pgqrs::connect(&pooler.url()).await?;
+            assert!(!sets_up_sessions(&store).await?, "{settings}");
+            let seen = Seen::default();
+            let running = start(consumer().create(&store).await?, seen.handler());
+            support::send(&store, &[settings]).await?;
+            until("the message is handled", async || seen.len() == 1).await;
+            let listening = "select count(*) from pg_stat_activity where query ilike 'listen%'";
+            let listening: i64 = sqlx::query_scalar(listening)
+                .fetch_one(direct.pool())
+                .await?;
+            assert_eq!(listening, 0);
+            running.stop().await?;
+            store.pool().close().await;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_of_the_url_that_the_pooler_refuses_is_an_error_with_the_remedy() -> TestResult {
     for (program, mode) in poolers() {
         let (server, _) = server().await?;
         let pooler = PgBouncer::start(&program, &server, mode).await?;
-        let refused = pgqrs::connect(&pooler.url()).await.unwrap_err();
+        let url = format!("{}?options=-c%20work_mem=8MB", pooler.url());
+        let refused = pgqrs::connect(&url).await.unwrap_err();
         assert!(matches!(refused, Error::Connect(_)), "{refused:?}");
         assert!(!refused.is_retryable());
         assert!(
-            refused
-                .to_string()
-                .contains("ConnectOptions::pgbouncer(true)"),
+            refused.to_string().contains("remove it from the URL"),
             "{}",
             chain(&refused)
         );
+    }
+    Ok(())
+}
+
+/// Which takes away what was prepared and set, after each transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_query_after_each_transaction_does_no_harm() -> TestResult {
+    let settings =
+        format!("{TRANSACTION}server_reset_query = DISCARD ALL\nserver_reset_query_always = 1\n");
+    for program in installed(WITH_PREPARED_STATEMENTS) {
+        let (server, direct) = server().await?;
+        let pooler = PgBouncer::start(&program, &server, &settings).await?;
+        flow(&pooler, direct.pool()).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_passed_on_has_nothing_of_the_client_before() -> TestResult {
+    const FEW: &str =
+        "pool_mode = session\ndefault_pool_size = 2\nserver_reset_query = DISCARD ALL\n";
+    for program in installed((1, 0)) {
+        let (server, direct) = server().await?;
+        let pooler = PgBouncer::start(&program, &server, FEW).await?;
+        for round in 0..5 {
+            let options = ConnectOptions::builder()
+                .url(pooler.url())
+                .max_connections(1)
+                .build();
+            let store = pgqrs::connect_with(options).await?;
+            support::send(&store, &[round]).await?;
+            let delivery = support::one(&store).await?;
+            assert_eq!(delivery.raw_payload(), round.to_string());
+            delivery.ack(&store).await?;
+            store.pool().close().await;
+        }
+        assert_eq!(count(direct.pool()).await?, 0);
     }
     Ok(())
 }

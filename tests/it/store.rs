@@ -10,7 +10,7 @@ use std::{
 use pgqrs::{ConnectOptions, Error, Store};
 use sqlx::PgPool;
 
-use crate::support::{TestResult, chain, connect, terminate, until, url, with_queues};
+use crate::support::{TestResult, chain, connect, terminate, until, url, warm, with_queues};
 
 #[tokio::test]
 async fn a_closed_port_is_told_at_once() -> TestResult {
@@ -134,15 +134,7 @@ async fn a_closed_store_says_so(pool: PgPool) -> TestResult {
 async fn a_connection_that_died_in_its_sleep_is_not_handed_out(pool: PgPool) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;
     let store = connect(&pool).await?;
-    pgqrs::enqueue()
-        .message(&1)
-        .to("tasks")
-        .execute(&store)
-        .await?;
-    until("the connection is idle", async || {
-        store.pool().num_idle() == 1
-    })
-    .await;
+    warm(&store).await?;
     let idle: i32 = sqlx::query_scalar(
         "select pid from pg_stat_activity where datname = current_database() and application_name = 'pgqrs'",
     )
@@ -242,12 +234,13 @@ async fn a_pooler_that_refuses_settings_is_named() -> TestResult {
         login.write_all(fields)
     });
     let url = format!("postgresql://me@127.0.0.1:{port}/mydb?sslmode=disable");
-    let refused = pgqrs::connect(&url).await.unwrap_err();
+    let options = ConnectOptions::builder().url(url).pgbouncer(true).build();
+    let refused = pgqrs::connect_with(options).await.unwrap_err();
     pooler.join().expect("it doesn't panic")?;
     assert!(
         refused
             .to_string()
-            .contains("ConnectOptions::pgbouncer(true)"),
+            .contains("PgBouncer's `ignore_startup_parameters`"),
         "{}",
         chain(&refused)
     );

@@ -3,6 +3,8 @@
 use std::{process::Stdio, time::Instant};
 
 use anyhow::Result;
+use clap::ValueEnum;
+use tokio::process::Command;
 
 use crate::{
     cargo, drivers, matrix, prepare, python,
@@ -37,6 +39,7 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
         ];
         cargo::run(&check, url).await?;
     }
+    oldest_rust().await?;
     step("query cache");
     prepare::run(url, true).await?;
     // Each command of CONTRIBUTING.md runs once: here, or in xtask/tests/commands.rs. This one ahead of the tests, since it
@@ -45,6 +48,10 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
     cargo::run(&["xtask", "soak", "--faults", "50"], url).await?;
     step("tests");
     test(&[], url).await?;
+    for access in [Access::Producer, Access::Consumer] {
+        step(&format!("tests as the role of a {}", access.name()));
+        test_as(access, &[], url).await?;
+    }
     let installed = server::installed_major();
     let (oldest, newest) = (SUPPORTED[0], SUPPORTED[SUPPORTED.len() - 1]);
     let others: Vec<u32> = [oldest, newest]
@@ -80,6 +87,37 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether the crate compiles with the oldest Rust that its manifest names. Clippy only notices functions that are too new.
+async fn oldest_rust() -> Result<()> {
+    let oldest = env!("CARGO_PKG_RUST_VERSION");
+    let toolchain = format!("{oldest}.0");
+    let rustup = |arguments: &[&str]| {
+        let mut command = Command::new("rustup");
+        command
+            .args(["run", &toolchain])
+            .args(arguments)
+            .current_dir(cargo::root())
+            // Of the toolchain that runs this.
+            .env_remove("CARGO")
+            .env_remove("RUSTC")
+            .env_remove("RUSTUP_TOOLCHAIN");
+        command
+    };
+    let mut version = rustup(&["rustc", "--version"]);
+    let version = version.stdout(Stdio::null()).stderr(Stdio::null());
+    if !version.status().await.is_ok_and(|status| status.success()) {
+        step(&format!(
+            "Rust {oldest}: left out, since it isn't installed (`rustup toolchain install {toolchain} --profile minimal`)"
+        ));
+        return Ok(());
+    }
+    step(&format!("Rust {oldest}"));
+    let check = ["cargo", "check", "--package", "pgqrs", "--all-features"];
+    let target = cargo::target().join("oldest");
+    let mut command = rustup(&check);
+    cargo::finish(command.env("CARGO_TARGET_DIR", target), &check).await
+}
+
 fn step(what: &str) {
     eprintln!("\n== {what}");
 }
@@ -99,6 +137,92 @@ pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
         cargo::run(&["test", "--doc"], url).await?;
     }
     Ok(())
+}
+
+/// The roles whose suite of tests runs with their privileges alone. An operator's is one test of `tests/it/grants.rs`.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Access {
+    /// Sends
+    Producer,
+    /// Claims, settles; and sends what it receives
+    Consumer,
+}
+
+impl Access {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Producer => "producer",
+            Self::Consumer => "consumer",
+        }
+    }
+
+    /// Parts of names of tests, for either test runner.
+    fn tests(self) -> &'static [&'static str] {
+        match self {
+            Self::Producer => &["enqueue::", "sends::", "payload::", "import::"],
+            Self::Consumer => &["dequeue::", "delivery::", "consumer::"],
+        }
+    }
+
+    /// Those that also do what the role can't.
+    fn others(self) -> &'static [&'static str] {
+        match self {
+            // Claim, or create queues.
+            Self::Producer => &[
+                "enqueue::a_delay_counts_from_the_databases_now",
+                "enqueue::a_delayed_message_is_delivered_after_its_time_and_not_before",
+                "enqueue::in_the_callers_transaction_it_is_invisible_until_commit_and_gone_after_rollback",
+                "enqueue::names_that_sql_would_trip_over_are_just_names",
+                "import::after_an_error_the_same_chunk_is_sent_again",
+                "payload::a_lone_surrogate_is_refused_or_kept_but_never_a_raw_sql_error",
+                "payload::every_kind_of_value_comes_back_as_it_was_sent",
+                "payload::json_that_others_would_rewrite_keeps_every_byte",
+                "sends::sends_and_consumers_work_at_every_default_isolation_level",
+                "sends::what_a_vanished_client_was_about_to_claim_is_free_soon",
+            ],
+            // Configure queues, read what is archived or dead, requeue it; or have a trigger that needs more.
+            Self::Consumer => &[
+                "consumer::a_handler_that_is_cut_off_each_time_leaves_a_dead_letter_that_says_so",
+                "consumer::a_message_that_kills_its_consumer_each_time_ends_as_a_dead_letter",
+                "consumer::a_message_that_kills_its_process_each_time_ends_as_a_dead_letter",
+                "consumer::acknowledgements_share_statements",
+                "consumer::an_idle_consumer_is_woken_for_what_is_requeued",
+                "consumer::each_outcome_does_what_it_says",
+                "consumer::errors_and_panics_are_failed_attempts_and_end_as_dead_letters",
+                "consumer::what_a_handler_says_after_its_lease_was_lost_counts_for_nothing",
+                "consumer::what_does_not_decode_becomes_a_dead_letter_and_never_reaches_the_handler",
+                "delivery::archive_keeps_the_message_as_it_was",
+                "delivery::dead_letter_keeps_the_reason_whatever_attempts_are_left",
+                "delivery::headers_go_along_to_the_archive_and_to_the_dead_letters_and_back",
+                "delivery::nack_with_its_attempts_used_up_is_a_dead_letter",
+                "delivery::on_its_way_to_the_dead_letters_a_message_is_neither_lost_nor_doubled",
+                "dequeue::what_waits_behind_messages_that_are_used_up_is_delivered_at_once",
+                "dequeue::where_burying_fails_what_is_ready_is_delivered",
+            ],
+        }
+    }
+}
+
+/// The tests of what a role does, as that role.
+pub(crate) async fn test_as(access: Access, arguments: &[String], url: &str) -> Result<()> {
+    let mut command = if has_nextest().await {
+        vec!["nextest", "run", "--test"]
+    } else {
+        vec!["test", "--test"]
+    };
+    command.extend(["it", "--"]);
+    if arguments.is_empty() {
+        command.extend(access.tests());
+        let others = access.others().iter().flat_map(|other| ["--skip", *other]);
+        command.extend(others);
+    }
+    command.extend(arguments.iter().map(String::as_str));
+    build_examples(url).await?;
+    let mut tests = cargo::command(&command);
+    tests
+        .env("DATABASE_URL", url)
+        .env("PGQRS_TEST_ACCESS", access.name());
+    cargo::finish(&mut tests, &command).await
 }
 
 /// The examples, and the processes that tests start and kill. `cargo test --examples` would build the tests that are in

@@ -43,6 +43,9 @@ enum Command {
     Test {
         #[command(flatten)]
         server: ServerVersion,
+        /// Instead, the tests of what such a role does, with no more privileges than its GRANTs
+        #[arg(long)]
+        access: Option<ci::Access>,
         /// For `cargo nextest run`, or `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -85,7 +88,7 @@ enum Command {
     },
     /// Measure, in a release build, against a PostgreSQL of its own with fsync on
     ///
-    /// Subjects: enqueue, once, payload, claim, lifecycle, drain, latency, growth; all of these, unless named. What
+    /// Subjects: enqueue, once, payload, claim, lifecycle, drain, latency, growth, pgbouncer; all of these, unless named. What
     /// is told are ratios to the limit, measured in the same run. `peers`, which has to be named, measures other
     /// Rust libraries beside this one; its first build takes ten minutes. Figures, table and chart are left in
     /// target/bench. `bench compile`, alone, measures what compiling against the crate costs, and `bench python`,
@@ -172,9 +175,19 @@ async fn run() -> Result<()> {
             })
             .await
         }
-        Command::Test { server, arguments } => {
-            server::with(server.postgres, async |url| ci::test(&arguments, url).await).await
+        Command::Test {
+            server,
+            access: Some(access),
+            arguments,
+        } => {
+            server::with(server.postgres, async |url| {
+                ci::test_as(access, &arguments, url).await
+            })
+            .await
         }
+        Command::Test {
+            server, arguments, ..
+        } => server::with(server.postgres, async |url| ci::test(&arguments, url).await).await,
         Command::Matrix {
             postgres,
             arguments,

@@ -1,13 +1,15 @@
 //! Migrations from the command line, for those who don't let their service install the schema.
 
-use std::{env, fmt::Write, fs};
+use std::{env, fmt::Write, fs, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use sqlx::{
-    Connection, PgConnection,
-    migrate::{Migrate, Migration, Migrator},
+    Connection, Executor, PgConnection,
+    migrate::{Migrate, MigrateError, Migration, Migrator},
 };
+
+use tokio::time::{Instant, sleep};
 
 use crate::cargo;
 
@@ -137,16 +139,39 @@ pub(crate) enum Direction {
     Down(i64),
 }
 
-/// On a connection of its own that is closed whatever happens: a run that fails keeps the migrator's lock
+/// How long it is tried to get the locks of a migration, and how long each statement waits for one: all that comes after it
+/// waits behind it. As the crate's `install` does it.
+const RETRY_FOR: Duration = Duration::from_secs(30);
+const LOCK_TIMEOUT: &str = "set lock_timeout = '2s'";
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// On connections of its own that are closed whatever happens: a run that fails keeps the migrator's lock
 /// for as long as its connection lives.
 pub(crate) async fn migrate(url: &str, migrator: &Migrator, direction: Direction) -> Result<()> {
-    let mut connection = connect(url).await?;
-    let outcome = match direction {
-        Direction::Up(to) => migrator.run_direct(to, &mut connection, false).await,
-        Direction::Down(to) => migrator.undo(&mut connection, to).await,
+    let give_up_at = Instant::now() + RETRY_FOR;
+    loop {
+        let mut connection = connect(url).await?;
+        connection.execute(LOCK_TIMEOUT).await?;
+        let outcome = match direction {
+            Direction::Up(to) => migrator.run_direct(to, &mut connection, false).await,
+            Direction::Down(to) => migrator.undo(&mut connection, to).await,
+        };
+        connection.close().await?;
+        match outcome {
+            Err(error) if is_lock_timeout(&error) && Instant::now() < give_up_at => {
+                sleep(PAUSE).await;
+            }
+            outcome => return outcome.context("the migration failed, and was undone"),
+        }
+    }
+}
+
+fn is_lock_timeout(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
+        return false;
     };
-    connection.close().await?;
-    outcome.context("the migration failed, and was undone")
+    let code = error.as_database_error().and_then(|refusal| refusal.code());
+    code.as_deref() == Some("55P03")
 }
 
 pub(crate) async fn migrator() -> Result<Migrator> {

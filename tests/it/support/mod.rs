@@ -1,6 +1,7 @@
 //! What tests know of the database that the public API doesn't tell: rows, other sessions, and time,
 //! which is moved by moving rows.
 
+pub(crate) mod access;
 pub(crate) mod consumers;
 pub(crate) mod faults;
 pub(crate) mod link;
@@ -33,7 +34,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 /// A store on the test's own database, made by `connect`, as a user would.
 pub(crate) async fn connect(pool: &PgPool) -> pgqrs::Result<Store> {
-    pgqrs::connect(&url(pool)).await
+    let options = access::options(pool).await;
+    pgqrs::connect(options.to_url_lossy().as_str()).await
 }
 
 pub(crate) fn url(pool: &PgPool) -> String {
@@ -48,11 +50,11 @@ pub(crate) fn database(pool: &PgPool) -> String {
 
 /// A store with the queues that a test is about.
 pub(crate) async fn with_queues(pool: PgPool, queues: &[&str]) -> pgqrs::Result<Store> {
-    let store = Store::from(pool);
+    let store = Store::from(pool.clone());
     for queue in queues {
         store.queue(*queue).await?;
     }
-    Ok(store)
+    Ok(access::store(pool).await)
 }
 
 /// Sends to `tasks`, the queue that most tests are about.

@@ -32,6 +32,7 @@ def connect(
     retry_for: float | timedelta = 30,
     coalesce: bool = True,
     pgbouncer: bool = False,
+    listen_url: str | None = None,
 ) -> Store:
     """Connects to a database.
 
@@ -45,7 +46,9 @@ def connect(
         retry_for: For how long a send is tried again if the connection breaks or the server is away, in seconds or as a
             ``timedelta``; an hour at most.
         coalesce: Whether sends that wait at the same time share a statement and its commit.
-        pgbouncer: Whether the URL leads to PgBouncer.
+        pgbouncer: Whether the URL leads to PgBouncer, if the store can't find out by itself.
+        listen_url: A URL of the same server past the pooler, over which consumers are woken; behind a pooler they
+            poll without it.
 
     Returns:
         The store.
@@ -63,6 +66,7 @@ def connect(
         retry_for=_arguments.duration("retry_for", retry_for),
         coalesce=_arguments.flag("coalesce", coalesce),
         pgbouncer=_arguments.flag("pgbouncer", pgbouncer),
+        listen_url=_arguments.optional_text("listen_url", listen_url),
         blocking=True,
     )
     return Store(native)
