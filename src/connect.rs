@@ -203,51 +203,70 @@ const SETTINGS: [(&str, &str); 5] = [
 ///     .build();
 /// ```
 #[derive(Clone, TypedBuilder)]
+#[builder(builder_type(
+    doc = "Settings of [`ConnectOptions`], each with its default; made by [`ConnectOptions::builder`]."
+))]
 pub struct ConnectOptions {
-    /// `postgresql://user:password@host:port/database?sslmode=…`, as libpq has it.
-    #[builder(setter(into))]
+    #[builder(setter(
+        into,
+        doc = "`postgresql://user:password@host:port/database?sslmode=…`, as libpq has it."
+    ))]
     url: String,
-    /// The most connections that the store holds at once; 10 by default.
-    #[builder(default = 10)]
+    #[builder(
+        default = 10,
+        setter(doc = "The most connections that the store holds at once; 10 by default.")
+    )]
     max_connections: u32,
-    /// How long a call waits for a connection before it fails with [`Error::AcquireTimeout`]; 10 seconds
-    /// by default.
-    #[builder(default = Duration::from_secs(10))]
+    #[builder(default = Duration::from_secs(10), setter(doc = "How long a call waits for a connection before it fails with [`Error::AcquireTimeout`]; 10 seconds
+by default."))]
     acquire_timeout: Duration,
-    /// What `pg_stat_activity` shows for the store's connections; `pgqrs` by default.
-    #[builder(default = "pgqrs".into(), setter(into))]
+    #[builder(default = "pgqrs".into(), setter(into, doc = "What `pg_stat_activity` shows for the store's connections; `pgqrs` by default."))]
     application_name: String,
-    /// The most bytes that one payload may have as JSON; 64 MiB by default.
-    #[builder(default = PAYLOAD_LIMIT)]
+    #[builder(default = PAYLOAD_LIMIT, setter(doc = "The most bytes that one payload may have as JSON; 64 MiB by default."))]
     payload_limit: usize,
-    /// For how long a send through the store is tried again where the connection breaks, the server is away
-    /// or restarts, or fails over to another; 30 seconds by default, an hour at most. Zero is one try.
-    #[builder(default = DEFAULT_RETRY_FOR)]
+    #[builder(default = DEFAULT_RETRY_FOR, setter(doc = "For how long a send through the store is tried again where the connection breaks, the server is away
+or restarts, or fails over to another; 30 seconds by default, an hour at most. Zero is one try."))]
     retry_for: Duration,
-    /// Whether sends that wait at the same time share a statement and its commit; true by default.
-    #[builder(default = true)]
+    #[builder(
+        default = true,
+        setter(
+            doc = "Whether sends that wait at the same time share a statement and its commit; true by default."
+        )
+    )]
     coalesce: bool,
-    /// Whether to create or upgrade the schema on connecting; false by default.
-    #[builder(default)]
+    #[builder(
+        default,
+        setter(doc = "Whether to create or upgrade the schema on connecting; false by default.")
+    )]
     install: bool,
-    /// Whether the URL leads to PgBouncer or a similar pooler. Defaults to false, and then the store finds out when it
-    /// connects: a pooler refuses or ignores the settings that a connection brings along. It can't if the URL sets
-    /// `plan_cache_mode` by itself, or the server sets it to `force_generic_plan` for everyone; then set this to true.
-    ///
-    /// Through a pooler, `plan_cache_mode` and the timeouts of TCP stay as the server has them, and there is no LISTEN:
-    /// consumers poll, unless there is a `listen_url`.
-    ///
-    /// | mode | |
-    /// |---|---|
-    /// | session | any PgBouncer. The `max_connections` of all stores together must fit into `default_pool_size`: a connection of the server's belongs to one client until that one closes it |
-    /// | transaction | 1.21 or later with `max_prepared_statements`, which sqlx needs. Install the schema past the pooler, since the migrator's lock belongs to a session |
-    /// | statement | none: it has no transactions |
-    #[builder(default)]
+    #[builder(
+        default,
+        setter(
+            doc = "Whether the URL leads to PgBouncer or a similar pooler. Defaults to false, and then the store finds out when it
+connects: a pooler refuses or ignores the settings that a connection brings along. It can't if the URL sets
+`plan_cache_mode` by itself, or the server sets it to `force_generic_plan` for everyone; then set this to true.
+
+Through a pooler, `plan_cache_mode` and the timeouts of TCP stay as the server has them, and there is no LISTEN:
+consumers poll, unless there is a `listen_url`.
+
+| mode | |
+|---|---|
+| session | any PgBouncer. The `max_connections` of all stores together must fit into `default_pool_size`: a connection of the server's belongs to one client until that one closes it |
+| transaction | 1.21 or later with `max_prepared_statements`, which sqlx needs. Install the schema past the pooler, since the migrator's lock belongs to a session |
+| statement | none: it has no transactions |"
+        )
+    )]
     pgbouncer: bool,
-    /// A URL of the same server that leads past the pooler, for LISTEN: consumers behind PgBouncer are then woken by what
-    /// other processes enqueue, and don't have to poll for it. Takes one connection, while a consumer runs. None by
-    /// default: `url` is used, or through a pooler there is no LISTEN.
-    #[builder(default, setter(into, strip_option))]
+    #[builder(
+        default,
+        setter(
+            into,
+            strip_option,
+            doc = "A URL of the same server that leads past the pooler, for LISTEN: consumers behind PgBouncer are then woken by what
+other processes enqueue, and don't have to poll for it. Takes one connection, while a consumer runs. None by
+default: `url` is used, or through a pooler there is no LISTEN."
+        )
+    )]
     listen_url: Option<String>,
 }
 

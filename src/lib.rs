@@ -1,4 +1,3 @@
-// The first definition of a link counts: here these lead to docs.rs, in the README to the repository.
 //! [python]: https://docs.rs/crate/pgqrs/latest/source/python/README.md
 //! [quickstart]: https://docs.rs/crate/pgqrs/latest/source/examples/quickstart.rs
 //! [service]: https://docs.rs/crate/pgqrs/latest/source/examples/service.rs
@@ -10,6 +9,7 @@
 //! [compile-errors]: crate::guide::compile_errors
 //! [reliability]: crate::guide::reliability
 //! [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
+// The first definition of a link counts: those above lead to docs.rs, those of the README to the repository.
 #![doc = include_str!("../README.md")]
 
 mod admin;
@@ -55,7 +55,7 @@ pub use sqlx;
 // implemented by anybody else.
 pub use crate::{
     admin::{Admin, admin},
-    connect::{ConnectOptions, connect, connect_with},
+    connect::{ConnectOptions, ConnectOptionsBuilder, connect, connect_with},
     consumer::{Consumer, ConsumerBuilder, ConsumerHandle, consumer},
     delivery::{Decoded, Delivery, Unchecked, Unsettled, UnsettledBatch, ack_all, try_ack_all},
     dequeue::{Dequeue, dequeue},
@@ -65,21 +65,21 @@ pub use crate::{
     handler::{IntoOutcome, Outcome},
     import::Import,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
-    message::{Enqueued, MessageId, Page, Priority},
+    message::{Enqueued, MessageId, Page, PageBuilder, Priority},
     ok::Ok,
     postgres::{
         archive::ArchivedMessage,
         dead_letters::DeadLetter,
         grants::Access,
         messages::QueuedMessage,
-        queues::{QueueInfo, QueueOptions, QueueStats},
+        queues::{QueueInfo, QueueOptions, QueueOptionsBuilder, QueueStats},
         schema::{MIGRATOR, SchemaVersion},
-        workers::{HeldMessage, WorkerFilter, WorkerInfo},
+        workers::{HeldMessage, WorkerFilter, WorkerFilterBuilder, WorkerInfo},
     },
     producer::{Producer, ProducerBuilder, producer},
     queue::{Carries, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped},
     report::Report,
-    retry::RetryPolicy,
+    retry::{RetryPolicy, RetryPolicyBuilder},
     run::Run,
     signal::shutdown_signal,
     statement::Statement,

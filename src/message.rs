@@ -145,15 +145,24 @@ impl<'a> IntoIterator for &'a Enqueued {
 /// let with_payloads = Page::builder().limit(10).payload(true).build();
 /// ```
 #[derive(Debug, Clone, Copy, TypedBuilder)]
+#[builder(builder_type(
+    doc = "Settings of [`Page`], each with its default; made by [`Page::builder`]."
+))]
 pub struct Page {
-    /// Only what comes after this key: the last one of the page before.
-    #[builder(default, setter(strip_option))]
+    #[builder(
+        default,
+        setter(
+            strip_option,
+            doc = "Only what comes after this key: the last one of the page before."
+        )
+    )]
     after: Option<MessageId>,
-    /// The most to read; 100 by default.
-    #[builder(default = 100)]
+    #[builder(default = 100, setter(doc = "The most to read; 100 by default."))]
     limit: u32,
-    /// Whether to read payloads too; false by default.
-    #[builder(default)]
+    #[builder(
+        default,
+        setter(doc = "Whether to read payloads too; false by default.")
+    )]
     payload: bool,
 }
 

@@ -25,18 +25,27 @@ use typed_builder::TypedBuilder;
 /// assert_eq!(RetryPolicy::fixed(Duration::from_secs(5)).delay(7), Duration::from_secs(5));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, TypedBuilder)]
+#[builder(builder_type(
+    doc = "Settings of [`RetryPolicy`], each with its default; made by [`RetryPolicy::builder`]."
+))]
 pub struct RetryPolicy {
-    /// The wait after the first attempt; a second by default.
-    #[builder(default = Duration::from_secs(1))]
+    #[builder(default = Duration::from_secs(1), setter(doc = "The wait after the first attempt; a second by default."))]
     first: Duration,
-    /// What each further wait is multiplied by; 2 by default. Below 1 counts as 1.
-    #[builder(default = 2.0)]
+    #[builder(
+        default = 2.0,
+        setter(
+            doc = "What each further wait is multiplied by; 2 by default. Below 1 counts as 1."
+        )
+    )]
     factor: f64,
-    /// The longest wait; an hour by default, and a year at most.
-    #[builder(default = Duration::from_secs(60 * 60))]
+    #[builder(default = Duration::from_secs(60 * 60), setter(doc = "The longest wait; an hour by default, and a year at most."))]
     cap: Duration,
-    /// By how much a wait can be shortened at random, as a fraction from 0 to 1; 0.25 by default.
-    #[builder(default = 0.25)]
+    #[builder(
+        default = 0.25,
+        setter(
+            doc = "By how much a wait can be shortened at random, as a fraction from 0 to 1; 0.25 by default."
+        )
+    )]
     jitter: f64,
 }
 

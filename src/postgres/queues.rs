@@ -60,9 +60,17 @@ impl QueueStats {
 /// # }
 /// ```
 #[derive(Debug, Clone, Copy, Default, TypedBuilder)]
+#[builder(builder_type(
+    doc = "Settings of [`QueueOptions`], each with its default; made by [`QueueOptions::builder`]."
+))]
 pub struct QueueOptions {
-    /// How often a message is delivered before it becomes a dead letter: from 1 to 2,147,483,647; 20 for a new queue.
-    #[builder(default, setter(strip_option))]
+    #[builder(
+        default,
+        setter(
+            strip_option,
+            doc = "How often a message is delivered before it becomes a dead letter: from 1 to 2,147,483,647; 20 for a new queue."
+        )
+    )]
     max_attempts: Option<u32>,
 }
 

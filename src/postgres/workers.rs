@@ -50,13 +50,18 @@ pub struct WorkerInfo {
 ///     .build();
 /// ```
 #[derive(Debug, Clone, Default, TypedBuilder)]
-#[builder(field_defaults(default, setter(strip_option)))]
+#[builder(
+    field_defaults(default, setter(strip_option)),
+    builder_type(
+        doc = "Settings of [`WorkerFilter`], each with its default; made by [`WorkerFilter::builder`]."
+    )
+)]
 pub struct WorkerFilter {
-    /// Only those of this queue.
+    #[builder(setter(doc = "Only those of this queue."))]
     queue: Option<QueueName>,
-    /// Only those in this state.
+    #[builder(setter(doc = "Only those in this state."))]
     status: Option<WorkerStatus>,
-    /// Only those that do this.
+    #[builder(setter(doc = "Only those that do this."))]
     kind: Option<WorkerKind>,
 }
 

@@ -443,3 +443,38 @@ fn code_of_the_readme_hides_no_lines() {
         assert_eq!(hidden, None, "{page}");
     }
 }
+
+/// typed-builder gives a setter no doc but this one, and nobody sees those of private fields.
+#[test]
+fn each_setter_of_a_builder_has_a_doc() {
+    let mut setters = 0;
+    for (path, text) in files("src", "rs") {
+        for item in syn::parse_file(&text).expect("it is Rust").items {
+            let syn::Item::Struct(item) = item else {
+                continue;
+            };
+            let shown = |attribute: &syn::Attribute| quote::quote!(#attribute).to_string();
+            if !item
+                .attrs
+                .iter()
+                .any(|derive| shown(derive).contains("TypedBuilder"))
+            {
+                continue;
+            }
+            for field in &item.fields {
+                let name = field.ident.as_ref().expect("it has a name");
+                let documented =
+                    field.attrs.iter().map(shown).any(|builder| {
+                        builder.contains("setter (") && builder.contains("doc = \"")
+                    });
+                assert!(
+                    documented,
+                    "{}: `{name}` has no `setter(doc = \"…\")`",
+                    path.display()
+                );
+                setters += 1;
+            }
+        }
+    }
+    assert!(setters > 15, "only {setters} setters");
+}

@@ -211,6 +211,11 @@ impl Crate {
     }
 
     fn find(&self, module: &str, name: &str) -> &Item {
+        self.search(module, name)
+            .unwrap_or_else(|| panic!("no `{name}` in `{module}`"))
+    }
+
+    fn search(&self, module: &str, name: &str) -> Option<&Item> {
         let file = self
             .modules
             .get(module)
@@ -218,7 +223,13 @@ impl Crate {
         file.items
             .iter()
             .find(|item| name_of(item).is_some_and(|found| found == name))
-            .unwrap_or_else(|| panic!("no `{name}` in `{module}`"))
+    }
+
+    /// The type whose builder typed-builder writes: its setters are listed there.
+    fn built_by(&self, module: &str, name: &str) -> Option<String> {
+        let of = name.strip_suffix("Builder")?;
+        let is_written_here = self.search(module, name).is_some();
+        (!is_written_here).then(|| of.to_owned())
     }
 
     /// What `lib.rs` re-exports; nothing else is public.
@@ -290,6 +301,10 @@ impl Crate {
         let mut text = "# What users of pgqrs can name, and call. Made by `ACCEPT=1 cargo xtask test surface`.\n".to_owned();
         text += &format!("\ncrates: {}\n", self.crates().join(", "));
         for Exported { path, module, name } in &exported {
+            if let Some(of) = self.built_by(module, name) {
+                text += &format!("\nstruct {path}: see `builder()` of `{of}`\n");
+                continue;
+            }
             let (heading, mut lines) = shown(self.find(module, name), path);
             let mut others = Vec::new();
             for item in self.all_items() {
@@ -520,7 +535,7 @@ fn setters(attributes: &[Attribute], fields: &Fields) -> Vec<String> {
         let options = attributes
             .iter()
             .find(|attribute| attribute.path().is_ident("builder"))?;
-        Some(tidy(&options.meta))
+        Some(without_docs(&tidy(&options.meta)))
     };
     let of_all = options(attributes);
     let shown = of_all.as_deref().unwrap_or_default();
@@ -531,10 +546,43 @@ fn setters(attributes: &[Attribute], fields: &Fields) -> Vec<String> {
             .attrs
             .iter()
             .find(|attribute| attribute.path().is_ident("builder"));
-        let options = options.map_or_else(|| "required".to_owned(), |options| tidy(&options.meta));
+        let options = options.map_or_else(
+            || "required".to_owned(),
+            |options| without_docs(&tidy(&options.meta)),
+        );
         setters.push(format!("builder().{name}({}) {options}", tidy(&field.ty)));
     }
     setters
+}
+
+/// Docs are read in the documentation.
+fn without_docs(options: &str) -> String {
+    let mut options = options.to_owned();
+    while let Some(start) = options.find("doc = \"") {
+        let text = start + "doc = \"".len();
+        let mut letters = options[text..].char_indices();
+        let mut end = options.len();
+        while let Some((at, letter)) = letters.next() {
+            match letter {
+                '\\' => drop(letters.next()),
+                '"' => {
+                    end = text + at + 1;
+                    break;
+                }
+                _ => {}
+            }
+        }
+        options.replace_range(start..end, "");
+    }
+    for (left, right) in [
+        (", )", ")"),
+        ("setter()", ""),
+        ("builder_type()", ""),
+        (", )", ")"),
+    ] {
+        options = options.replace(left, right);
+    }
+    options.replace("builder()", "")
 }
 
 fn derived(attributes: &[Attribute]) -> Vec<String> {
