@@ -1,4 +1,4 @@
-//! From before a send to the start of its handler, in another, idle process; beside the least that
+//! From before a send, or a commit, to the start of the handler, in another, idle process; beside the least that
 //! PostgreSQL needs: an insert with `pg_notify` in one statement, LISTEN, and a delete.
 
 use std::{
@@ -33,6 +33,7 @@ fn now() -> u64 {
 
 const BARE: &str = "insert and pg_notify, LISTEN, delete";
 const OURS: &str = "enqueue, consumer.run";
+const COMMIT: &str = "commit of store.begin(), consumer.run";
 /// Messages of each in a round.
 const BLOCK: usize = 20;
 
@@ -57,6 +58,7 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     while table.next() {
         let (mut of_ours, mut of_bare) = (Samples::default(), Samples::default());
+        let mut of_commit = Samples::default();
         for _ in 0..BLOCK {
             tick.tick().await;
             let sent = now();
@@ -65,7 +67,15 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
                 .to(QUEUE)
                 .execute(&store)
                 .await?;
-            of_ours.push(ours.took(sent).await?);
+            of_ours.push(ours.took(sent, sent).await?);
+            tick.tick().await;
+            let mut tx = store.begin().await?;
+            let sent = now();
+            let enqueue = pgqrs::enqueue().message(&sent).to(QUEUE);
+            enqueue.execute(&mut tx).await?;
+            let committed = now();
+            tx.commit().await?;
+            of_commit.push(ours.took(sent, committed).await?);
             tick.tick().await;
             let sent = now();
             sqlx::query(
@@ -74,9 +84,9 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
             .bind(sent as i64)
             .execute(&mut *connection)
             .await?;
-            of_bare.push(bare.took(sent).await?);
+            of_bare.push(bare.took(sent, sent).await?);
         }
-        for (name, samples) in [(BARE, of_bare), (OURS, of_ours)] {
+        for (name, samples) in [(BARE, of_bare), (OURS, of_ours), (COMMIT, of_commit)] {
             // A round's time is its median, as one that took long says nothing of the others.
             let median = samples.quantile(0.5).unwrap_or_default();
             table.add(name, 1, median, samples, None);
@@ -84,6 +94,13 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
     }
     table.quantile_at_most(1.5, 0.5, OURS, BARE, "wake-up, p50, to LISTEN and NOTIFY");
     table.quantile_at_most(2.0, 0.99, OURS, BARE, "wake-up, p99, to LISTEN and NOTIFY");
+    table.quantile_at_most(
+        1.2,
+        0.5,
+        COMMIT,
+        OURS,
+        "wake-up, p50, by a commit to by a send",
+    );
     Ok(vec![table.finish()])
 }
 
@@ -115,14 +132,15 @@ impl Receiver {
         Ok(line.ok_or("the other process ended")?)
     }
 
-    async fn took(&mut self, sent: u64) -> Outcome<Duration> {
+    /// From a moment to the start of the handler of the message that was sent at another.
+    async fn took(&mut self, sent: u64, since: u64) -> Outcome<Duration> {
         let line = self.line().await?;
         let (started, of) = line.split_once(' ').ok_or("two numbers")?;
         if of.parse::<u64>()? != sent {
             return Err(format!("{of} was received, and {sent} was sent").into());
         }
         Ok(Duration::from_nanos(
-            started.parse::<u64>()?.saturating_sub(sent),
+            started.parse::<u64>()?.saturating_sub(since),
         ))
     }
 }
