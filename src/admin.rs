@@ -44,8 +44,25 @@ pub fn admin<S: AsStore + ?Sized>(store: &S) -> Admin {
 
 /// Administrative calls; made by [`admin`].
 ///
-/// Each of them fails with [`Error::NotInstalled`] where there is no schema, and those that take a queue
-/// with [`Error::InvalidQueueName`].
+/// # Errors
+/// Each of them fails with [`Error::NotInstalled`] if there is no schema, and those that take a queue
+/// with [`Error::InvalidQueueName`] and [`Error::QueueNotFound`].
+///
+/// # Example
+/// Put back what died since a mistake was mended:
+///
+/// ```no_run
+/// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+/// use pgqrs::Page;
+///
+/// let admin = pgqrs::admin(&store);
+/// for dead in admin.dead_letters("emails", Page::default()).await? {
+///     println!("{}: {}", dead.reason, dead.last_error.as_deref().unwrap_or_default());
+///     admin.requeue("emails", dead.id).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Admin {
     store: Store,

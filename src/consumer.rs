@@ -56,6 +56,21 @@ where
 }
 
 /// A consumer about to be registered; made by [`consumer`].
+///
+/// # Example
+/// ```no_run
+/// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+/// use std::time::Duration;
+///
+/// let consumer = pgqrs::consumer("tasks")
+///     .identity("my-service", 3001)
+///     .heartbeat_interval(Duration::from_secs(5))
+///     .replace(true)
+///     .create(&store)
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "a consumer is registered by `.create(&store).await`"]
 pub struct ConsumerBuilder<C = Untyped> {

@@ -269,7 +269,7 @@ impl<M, T, W> Enqueue<M, T, W> {
     /// |---|---|---|---|
     /// | `&store` | until it is known what became of it, or [`retry_for`](crate::ConnectOptions) is over | stored, durable, once | nothing was stored; only [`Error::OutcomeUnknown`] says that it may have been |
     /// | `&pool`, `&mut connection` | one | stored, durable | nothing was stored; only [`Error::ConnectionLost`] says that it may have been |
-    /// | `&mut transaction` | one | part of the caller's transaction | nothing was stored, and the transaction has failed |
+    /// | `&mut transaction` | one | part of the caller's transaction | nothing was stored; whether the transaction can still be committed, without the messages, says [`Error::aborted_transaction`] |
     ///
     /// Sends through a store that wait at the same time share a statement and its commit, and each gets its
     /// own ids or its own error. Dropped before a statement took it, a send is not made; afterwards it may be.

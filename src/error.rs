@@ -15,7 +15,24 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Why a call failed.
 ///
 /// The message says what happened and what to do; [`source`](std::error::Error::source) says what was
-/// behind it. Nothing was stored where a call returns an error, except where the variant says otherwise.
+/// behind it. If a call returns an error, nothing was stored, except if the variant says otherwise. `Debug` prints the message
+/// with its sources, for `fn main() -> Result<(), Box<dyn Error>>`; `{:#?}` prints the fields.
+///
+/// # Example
+/// ```no_run
+/// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+/// use pgqrs::Error;
+///
+/// let sent = pgqrs::enqueue().message(&"hello").to("tasks").execute(&store).await;
+/// match sent {
+///     Ok(ids) => println!("stored as {}", ids[0]),
+///     Err(Error::OutcomeUnknown { ids, .. }) => println!("may be stored, as {ids:?}"),
+///     Err(error) if error.is_retryable() => println!("not stored; again later: {error}"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

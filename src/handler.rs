@@ -19,6 +19,21 @@ use crate::{
 };
 
 /// What a handler says of its message.
+///
+/// # Example
+/// ```
+/// use std::time::Duration;
+///
+/// use pgqrs::{Delivery, Outcome};
+///
+/// async fn send(delivery: Delivery<String>) -> Outcome {
+///     match delivery.payload().as_str() {
+///         "" => Outcome::DeadLetter("no address".into()),
+///         "postmaster" => Outcome::RetryIn(Duration::from_secs(60)),
+///         _ => Outcome::Done,
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It is done: acknowledge it.

@@ -1,3 +1,18 @@
+//! [connect_options]: crate::ConnectOptions
+//! [enqueue]: crate::enqueue()
+//! [queue]: crate::Queue
+//! [begin]: crate::Store::begin
+//! [statement]: crate::Statement
+//! [import]: crate::Import
+//! [consumer]: crate::consumer()
+//! [run]: crate::Run
+//! [outcome]: crate::Outcome
+//! [dequeue]: crate::dequeue()
+//! [delivery]: crate::Delivery
+//! [producer]: crate::producer()
+//! [worker_trait]: crate::Worker
+//! [admin]: crate::admin()
+//! [error]: crate::Error
 //! [python]: https://docs.rs/crate/pgqrs/latest/source/python/README.md
 //! [quickstart]: https://docs.rs/crate/pgqrs/latest/source/examples/quickstart.rs
 //! [service]: https://docs.rs/crate/pgqrs/latest/source/examples/service.rs
@@ -51,8 +66,21 @@ pub use chrono;
 /// The version of sqlx whose pools, connections and transactions this crate's calls run on.
 pub use sqlx;
 
-// The states of the builders are public and not named here: they can be held, and neither built nor
-// implemented by anybody else.
+/// The states of builders and the bounds in their signatures. They can be named, and neither built nor implemented outside
+/// of this crate: a builder's own methods bring it from one state into the next.
+pub mod state {
+    pub use crate::{
+        dequeue::{FromQueue, NoSource, SourceIsSet, SourceNotSet},
+        enqueue::{
+            AtOnce, ByWorker, FitsInto, Later, MessageIsSet, MessageNotSet, Messages, NoMessage,
+            NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet, ToQueue,
+        },
+        handler::Handling,
+        store::AsStore,
+        worker::{CanDequeue, CanEnqueue, Receives, Sends},
+    };
+}
+
 pub use crate::{
     admin::{Admin, admin},
     connect::{ConnectOptions, ConnectOptionsBuilder, connect, connect_with},

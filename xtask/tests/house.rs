@@ -478,3 +478,30 @@ fn each_setter_of_a_builder_has_a_doc() {
     }
     assert!(setters > 15, "only {setters} setters");
 }
+
+/// A count in a sentence is wrong after the next change. Those of a dated measurement name their figures otherwise.
+#[test]
+fn no_page_counts_what_changes() {
+    let words = [
+        "statements",
+        "tests",
+        "files",
+        "modules",
+        "variants",
+        "dependencies",
+        "examples",
+    ];
+    for page in ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"] {
+        let text = fs::read_to_string(root().join(page)).expect("it is there");
+        let words_of: Vec<&str> = text.split_whitespace().collect();
+        for pair in words_of.windows(2) {
+            let is_count = pair[0].chars().all(|letter| letter.is_ascii_digit());
+            let of = pair[1].trim_matches(|letter: char| !letter.is_alphabetic());
+            assert!(
+                !(is_count && words.contains(&of)),
+                "{page}: `{} {of}`",
+                pair[0]
+            );
+        }
+    }
+}
