@@ -897,3 +897,19 @@ async fn an_age_beyond_the_calendar_is_more_than_any_message_has(pool: PgPool) -
     assert_eq!(everything(&pool).await?, before);
     Ok(())
 }
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_store_in_an_arc_is_a_store_and_ids_are_read_from_text(pool: PgPool) -> TestResult {
+    let store = std::sync::Arc::new(with_queues(pool, &["tasks"]).await?);
+    let enqueue = pgqrs::enqueue().message(&1).to("tasks");
+    let id = enqueue.execute(&store).await?[0];
+    let listed = pgqrs::admin(&store)
+        .messages("tasks", Page::default())
+        .await?;
+    assert_eq!(listed[0].id.to_string().parse::<MessageId>()?, id);
+    assert!("seven".parse::<WorkerId>().is_err());
+    assert_eq!("7".parse::<WorkerId>()?, WorkerId::from(7));
+    let json = serde_json::to_value(&listed[0])?;
+    assert_eq!(json["id"], id.get());
+    Ok(())
+}

@@ -842,7 +842,11 @@ struct Process {
 
 impl Process {
     fn start(pool: &PgPool) -> Result<Self, Box<dyn std::error::Error>> {
-        let mut child = Command::new(compiled("consumer_process"))
+        Self::of(pool, "consumer_process")
+    }
+
+    fn of(pool: &PgPool, example: &str) -> Result<Self, Box<dyn std::error::Error>> {
+        let mut child = Command::new(compiled(example))
             .env("DATABASE_URL", url(pool))
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -1039,5 +1043,73 @@ async fn what_a_stores_transaction_has_sent_is_handled_as_soon_as_it_is_committe
         running.stop().await?;
     }
     assert_eq!(count(&pool).await?, 0);
+    Ok(())
+}
+
+#[cfg(unix)]
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_signal_stops_all_runs_of_a_process_that_wait_for_it(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks", "others"]).await?;
+    for signal in ["-TERM", "-INT"] {
+        let mut process = Process::of(&pool, "service_process")?;
+        send(&store, &[1]).await?;
+        // It works, so it waits for the signal by now.
+        assert_eq!(process.said().await?, Some(("done".into(), "1".into())));
+        let id = process.child.id().expect("it runs").to_string();
+        let killed = Command::new("kill").args([signal, &id]).status().await?;
+        assert!(killed.success());
+        let mut stopped = Vec::new();
+        while let Some((word, done)) = process.said().await? {
+            assert_eq!(word, "stopped");
+            stopped.push(done);
+        }
+        stopped.sort();
+        assert_eq!(stopped, ["0", "1"], "{signal}");
+        assert!(process.child.wait().await?.success(), "{signal}");
+    }
+    assert_eq!(count(&pool).await?, 0);
+    let workers: i64 =
+        sqlx::query_scalar("select count(*) from pgqrs.workers where status <> 'stopped'")
+            .fetch_one(&pool)
+            .await?;
+    assert_eq!(workers, 0);
+    Ok(())
+}
+
+#[derive(Debug)]
+struct Outer(std::num::ParseIntError);
+
+impl std::fmt::Display for Outer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the order has no number")
+    }
+}
+
+impl std::error::Error for Outer {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn the_last_error_of_a_message_holds_what_led_to_it(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let later = RetryPolicy::fixed(Duration::from_secs(3_600));
+    let consumer = consumer().retry(later).create(&store).await?;
+    send(&store, &[1]).await?;
+    let running = start(consumer, async |_: Delivery<Value>| {
+        "seven".parse::<u32>().map(|_| ()).map_err(Outer)
+    });
+    let admin = pgqrs::admin(&store);
+    let last_error = async || {
+        let messages = admin.messages("tasks", Page::default()).await;
+        messages.expect("listed")[0].last_error.clone()
+    };
+    until("it has failed", async || last_error().await.is_some()).await;
+    assert_eq!(
+        last_error().await.as_deref(),
+        Some("the order has no number: invalid digit found in string")
+    );
+    running.stop().await?;
     Ok(())
 }

@@ -790,6 +790,9 @@ async fn a_payload_of_another_shape_is_a_typed_error_and_the_delivery_stays_usab
         .await?
         .pop()
         .expect("one");
+    let undecoded = delivery.decoded().unwrap_err();
+    assert!(matches!(undecoded.error(), Error::Decode { message, .. } if *message == ids[0]));
+    let delivery = undecoded.into_delivery();
     let error = delivery.payload().unwrap_err();
     let Error::Decode { message, source } = &error else {
         panic!("{error:?}")
@@ -808,5 +811,17 @@ async fn a_delivery_shows_no_payload_in_a_log(pool: PgPool) -> TestResult {
     send(&store, &["secret"]).await?;
     let delivery = one(&store).await?;
     assert!(!format!("{delivery:?}").contains("secret"));
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_dequeued_delivery_becomes_one_as_a_handler_gets_it(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    send(&store, &["hello"]).await?;
+    let decoded = one(&store).await?.decoded()?;
+    assert_eq!(decoded.payload(), "hello");
+    assert_eq!(decoded.into_payload(), json!("hello"));
+    // It was dropped, and so not settled.
+    assert_eq!(count(&pool).await?, 1);
     Ok(())
 }

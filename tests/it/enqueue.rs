@@ -912,3 +912,25 @@ impl serde::Serialize for Refused {
         Err(serde::ser::Error::custom("refused"))
     }
 }
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_delay_may_be_none(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    for delay in [None, Some(Duration::from_secs(60))] {
+        let enqueue = pgqrs::enqueue().message(&1).to("tasks").delay(delay);
+        enqueue.execute(&store).await?;
+    }
+    pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .delay(Some(60))
+        .execute(&store)
+        .await?;
+    let waits: Vec<_> = stored(&pool)
+        .await?
+        .iter()
+        .map(|message| (message.visible_at - message.enqueued_at).num_seconds())
+        .collect();
+    assert_eq!(waits, [0, 60, 60]);
+    Ok(())
+}

@@ -1004,3 +1004,57 @@ async fn every_transition_is_an_event(pool: PgPool) -> TestResult {
     assert_eq!(notes.len(), 4, "{notes:?}");
     Ok(())
 }
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_consumer_without_an_identity_has_the_machines_host_name_beside_any_number_of_others(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_queues(pool, &["tasks"]).await?;
+    let mut workers = Vec::new();
+    for _ in 0..3 {
+        workers.push(pgqrs::consumer("tasks").create(&store).await?);
+    }
+    let uname = std::process::Command::new("uname").arg("-n").output()?;
+    let hostname = uname.stdout;
+    let hostname = String::from_utf8(hostname)?;
+    for worker in &workers {
+        assert_eq!((worker.hostname(), worker.port()), (hostname.trim(), 0));
+    }
+    assert_eq!(all(&store).await?.len(), 3);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn rows_of_workers_last_heard_of_a_day_ago_are_deleted_by_the_next_one(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let day = Duration::from_secs(24 * 60 * 60);
+    let producer = |port| pgqrs::producer("my-service", port, "tasks");
+    let stopped = producer(1).create(&store).await?;
+    stopped.shutdown().await?;
+    let crashed = producer(2).create(&newcomer(&pool)).await?;
+    let recent = producer(3).create(&store).await?;
+    // It counts as crashed after four days only.
+    let rare = producer(4).heartbeat_interval(day).create(&store).await?;
+    let age = async |worker: WorkerId, hours: i64| {
+        sqlx::query(
+            "update pgqrs.workers set heartbeat_at = now() - $2 * interval '1 hour' where id = $1",
+        )
+        .bind(worker.get())
+        .bind(hours)
+        .execute(&pool)
+        .await
+    };
+    let ids = [stopped.id(), crashed.id(), recent.id(), rare.id()];
+    // No heartbeat of theirs comes any more.
+    drop((stopped, crashed));
+    for (id, hours) in ids.into_iter().zip([25, 25, 23, 25]) {
+        age(id, hours).await?;
+    }
+    let new = producer(5).create(&store).await?;
+    let mut left: Vec<WorkerId> = all(&store).await?.iter().map(|worker| worker.id).collect();
+    left.sort();
+    assert_eq!(left, [ids[2], ids[3], new.id()]);
+    Ok(())
+}
