@@ -11,12 +11,12 @@ fn main() {
     println!("cargo:rerun-if-changed=.sqlx");
     println!("cargo:rerun-if-env-changed=PGQRS_PREPARE_URL");
     match env::var("PGQRS_PREPARE_URL") {
-        // `cargo xtask prepare`: check each statement against a live database and note what it says.
+        // `cargo xtask prepare`: check each statement against a live database and write the results to `.sqlx`.
         Ok(url) if !url.is_empty() => {
             println!("cargo:rustc-env=SQLX_OFFLINE=false");
             println!("cargo:rustc-env=DATABASE_URL={url}");
         }
-        // Everybody else. Leave `DATABASE_URL` alone: cargo would set an empty one when tests run.
+        // All other builds. Leave `DATABASE_URL` alone: cargo would set an empty one when tests run.
         _ => {
             let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it for build scripts");
             println!("cargo:rustc-env=SQLX_OFFLINE=true");

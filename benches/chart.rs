@@ -1,6 +1,6 @@
-//! The chart: each ratio beside what it aims at, and the speeds of what was compared. Shared with
-//! `benches/peers`. Ratios are on a logarithmic scale, where twice as fast and half as fast are the same way
-//! apart; speeds begin at nothing.
+//! The chart: each ratio beside its goal, and the speeds of the compared programs. Shared with `benches/peers`. Ratios
+//! are on a logarithmic scale, on which twice as fast and half as fast are equally far from 1; the scale of speeds
+//! starts at zero.
 
 use std::fmt::Write;
 
@@ -43,7 +43,7 @@ struct Drawing {
     at: f64,
 }
 
-/// Where values lie between the labels and the figures.
+/// Horizontal position of values, between the labels and the figures.
 struct Scale {
     low: f64,
     high: f64,

@@ -1,4 +1,4 @@
-//! A claim of ten messages: whatever lies behind them, in front of them, or dead among them.
+//! A claim of ten messages, with a backlog behind them, delayed messages in front of them, or dead rows among them.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 const LIMIT: usize = 10;
-/// Claims in a round.
+/// Claims in each round.
 const BLOCK: usize = 20;
 
 pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Table>> {
@@ -63,7 +63,7 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
     ])
 }
 
-/// Messages that are there before anything is measured.
+/// Fills a queue before anything is measured.
 pub(crate) async fn fill(store: &Store, queue: &str, ready: usize, delayed: usize) -> Outcome {
     store.queue(queue).await?;
     sqlx::query(
@@ -80,7 +80,7 @@ pub(crate) async fn fill(store: &Store, queue: &str, ready: usize, delayed: usiz
     Ok(())
 }
 
-/// Only the claims are measured. What they take is put back, so that the backlog stays what it is.
+/// Only the claims are measured. Claimed messages are put back, so that the backlog stays the same.
 async fn claim(table: &mut Rounds<'_>, store: &Store, queue: &str) -> Outcome {
     let deliveries = table
         .measure(queue, LIMIT * BLOCK, async |calls| {
@@ -106,7 +106,7 @@ async fn claim(table: &mut Rounds<'_>, store: &Store, queue: &str) -> Outcome {
     Ok(())
 }
 
-/// Messages flow while a transaction keeps vacuum from taking away what they leave behind.
+/// Messages are enqueued and consumed while a transaction keeps vacuum from removing their dead rows.
 async fn old_snapshot(meter: &Meter, store: &Store, messages: usize) -> Outcome<Table> {
     const BATCH: usize = 1_000;
     const WINDOWS: usize = 10;
@@ -123,7 +123,7 @@ async fn old_snapshot(meter: &Meter, store: &Store, messages: usize) -> Outcome<
     let mut table = Rounds::new(meter, title, batches).without_warm_up();
     let payloads = vec!["x".repeat(190); BATCH];
     let window = |n: usize| format!("tenth {} of {WINDOWS}", n + 1);
-    // The rows can't take turns here: each is what the time before it has left behind.
+    // The rows can't take turns here: each depends on what the time before it has left behind.
     table.next();
     for n in 0..WINDOWS {
         for _ in 0..batches {
@@ -157,8 +157,8 @@ async fn old_snapshot(meter: &Meter, store: &Store, messages: usize) -> Outcome<
     Ok(table.finish())
 }
 
-/// Transactions that stay open between their enqueue and their commit, beside a steady flow: by then, claims have
-/// read on, and find such a message only by reading from the beginning.
+/// Transactions that stay open between their enqueue and their commit, beside a steady flow of messages: by then,
+/// claims have read past the message, and find it only by reading from the beginning.
 async fn late_commits(meter: &Meter, store: &Store, rounds: usize) -> Outcome<Table> {
     const AT_ONCE: usize = 8;
     const OPEN: Duration = Duration::from_millis(200);
@@ -216,7 +216,7 @@ async fn late_commits(meter: &Meter, store: &Store, rounds: usize) -> Outcome<Ta
             table.add(name, 1, median, samples, None);
         }
     }
-    // It never ends by itself, unless a send failed.
+    // The flow never ends by itself, unless a send failed.
     if flow.is_finished() {
         return Err(flow.await?.into());
     }

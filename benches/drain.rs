@@ -1,5 +1,5 @@
-//! Draining a full queue through a handler that does nothing, beside eight bare loops of "delete a hundred,
-//! handle, commit".
+//! Draining a full queue through a handler that does nothing, beside eight bare loops of "delete a hundred, handle,
+//! commit".
 
 use std::sync::{
     Arc,

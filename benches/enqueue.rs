@@ -1,6 +1,6 @@
-//! Sends, beside the least that PostgreSQL needs for them: one insert for a single message, `unnest` and
-//! COPY for a batch; and many tasks at once, beside the same inserts over a pool of eight connections. All of
-//! them write their payloads as JSON on the clock.
+//! Sends, beside the minimum that PostgreSQL needs for them: one insert for a single message, `unnest` and COPY for a
+//! batch; and many concurrent tasks, beside the same inserts over a pool of eight connections. The time to serialise
+//! payloads to JSON is included for all of them.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 const BYTES: usize = 200;
-/// Single sends in a round.
+/// Single sends in each round.
 const BLOCK: usize = 50;
 
 pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Table>> {
@@ -34,7 +34,7 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
     Ok(tables)
 }
 
-/// What an application without a queue library would use.
+/// The pool of an application without a queue library.
 pub(crate) async fn pool_of_eight(url: &str) -> Outcome<PgPool> {
     let options = PgPoolOptions::new()
         .max_connections(8)
@@ -138,10 +138,10 @@ async fn single(meter: &Meter, store: &Store, bare: &PgPool, rounds: usize) -> O
     Ok(table.finish())
 }
 
-/// The least that a batch needs where its ids are wanted.
+/// The minimum for a batch whose ids are returned.
 pub(crate) async fn unnest(pool: &PgPool, queue: i32, json: &[String]) -> Outcome<usize> {
     let ids: Vec<(i64,)> = sqlx::query_as(
-        // In the list and not after `from`, where all rows would be written down before the first is used.
+        // In the select list and not after `from`, where all rows would be materialised before the first is used.
         "insert into pgqrs.messages (queue_id, priority, payload)
          select $1, 2, unnest($2::text[])::json returning id",
     )
@@ -200,7 +200,7 @@ async fn batch(
                 Ok(())
             })
             .await?;
-        // The last few packets of a COPY wait for each other, which says nothing of a small batch.
+        // The last few packets of a COPY wait for each other, which makes its time meaningless for a small batch.
         if size < 1_000 {
             table.leave_empty(COPY);
         } else {
@@ -245,14 +245,14 @@ async fn batch(
         format!("batch of {size}, &store, to unnest"),
     );
     let what = format!("batch of {size}, &store, to COPY");
-    // Where commits are dear they hide what the ids cost; on a fast disk `unnest` itself has 0.8.
+    // Slow commits hide what the ids cost; on a fast disk `unnest` itself has 0.8.
     let dear = meter.commit > Duration::from_millis(1);
     table.at_least(if dear { 0.9 } else { 0.75 }, STORE, COPY, what);
     clear(bare).await?;
     Ok(table.finish())
 }
 
-/// Runs so many tasks, each of which makes its calls one after another.
+/// Runs this number of tasks, each of which makes its calls one after another.
 pub(crate) async fn tasks<F>(
     calls: &mut Samples,
     tasks: usize,
@@ -282,7 +282,7 @@ where
     Ok(())
 }
 
-/// How many sends each of so many tasks makes in a round, and how many rounds there are.
+/// How many sends each of the tasks makes in a round, and how many rounds there are.
 pub(crate) fn sends_each(tasks: usize, quick: bool) -> (usize, usize) {
     match quick {
         true => ((4_096 / tasks).min(64), 3),

@@ -1,10 +1,10 @@
-//! Samples, and what is told of them. Shared with `benches/peers`.
+//! Samples and their statistics. Shared with `benches/peers`.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Times of single calls, as they came.
+/// Times of single calls, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Samples(Vec<Duration>);
 
@@ -13,7 +13,7 @@ impl Samples {
         self.0.push(sample);
     }
 
-    /// None where there are no samples.
+    /// `None` if there are no samples.
     pub(crate) fn quantile(&self, q: f64) -> Option<Duration> {
         let seconds: Vec<f64> = self.0.iter().map(Duration::as_secs_f64).collect();
         quantile(&seconds, q).map(Duration::from_secs_f64)
@@ -35,7 +35,7 @@ impl IntoIterator for Samples {
     }
 }
 
-/// The middle of several rounds, and the quartiles below and above it.
+/// The median of several rounds, and the quartiles below and above it.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) low: f64,
@@ -44,7 +44,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// None where there are no values.
+    /// `None` if there are no values.
     pub(crate) fn of(values: &[f64]) -> Option<Self> {
         Some(Self {
             low: quantile(values, 0.25)?,

@@ -1,4 +1,4 @@
-//! What more of something does to the speed: more queues in one table, more consumers of one queue.
+//! How the speed scales: more queues in one table, more consumers of one queue.
 
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
     Ok(vec![consumers, queues(meter, &store, quick).await?])
 }
 
-/// Tasks that claim a hundred and acknowledge them, until there are none.
+/// Tasks that claim and ack a hundred messages at a time, until the queue is empty.
 async fn consumers(meter: &Meter, store: &Store, quick: bool) -> Outcome<Table> {
     let (messages, rounds) = if quick { (5_000, 3) } else { (20_000, 10) };
     let title = format!("draining {messages} messages by claims of 100");
@@ -57,7 +57,7 @@ async fn empty(store: Store) -> Outcome<Samples> {
     }
 }
 
-/// Life cycles of ten messages that go from queue to queue.
+/// Life cycles of ten messages, each on the next queue.
 async fn queues(meter: &Meter, store: &Store, quick: bool) -> Outcome<Table> {
     const SIZE: usize = 10;
     let rounds = if quick { 4 } else { 40 };
@@ -88,7 +88,7 @@ async fn queues(meter: &Meter, store: &Store, quick: bool) -> Outcome<Table> {
             table
                 .measure(&name(number), SIZE * block, async |calls| {
                     for _ in 0..block {
-                        // A step that meets all of them, and not in the order of their creation.
+                        // A step that reaches all of them, and not in the order of their creation.
                         next = next.wrapping_add(7_919);
                         let queue = format!("{number}-{}", next % number + 1);
                         let started = Instant::now();

@@ -1,4 +1,4 @@
-//! From before a send, or a commit, to the start of the handler, in another, idle process; beside the least that
+//! Time from before a send, or a commit, to the start of the handler, in another, idle process; beside the minimum that
 //! PostgreSQL needs: an insert with `pg_notify` in one statement, LISTEN, and a delete.
 
 use std::{
@@ -34,7 +34,7 @@ fn now() -> u64 {
 const BARE: &str = "insert and pg_notify, LISTEN, delete";
 const OURS: &str = "enqueue, consumer.run";
 const COMMIT: &str = "commit of store.begin(), consumer.run";
-/// Messages of each in a round.
+/// Messages of each row in a round.
 const BLOCK: usize = 20;
 
 pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Table>> {
@@ -87,7 +87,7 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
             of_bare.push(bare.took(sent, sent).await?);
         }
         for (name, samples) in [(BARE, of_bare), (OURS, of_ours), (COMMIT, of_commit)] {
-            // A round's time is its median, as one that took long says nothing of the others.
+            // A round's time is its median, since one slow message says nothing about the others.
             let median = samples.quantile(0.5).unwrap_or_default();
             table.add(name, 1, median, samples, None);
         }
@@ -104,7 +104,7 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
     Ok(vec![table.finish()])
 }
 
-/// The other process, and what it prints: when a handler started, and when its message was sent.
+/// The other process, and its output: when a handler started, and when its message was sent.
 struct Receiver {
     _process: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -132,7 +132,7 @@ impl Receiver {
         Ok(line.ok_or("the other process ended")?)
     }
 
-    /// From a moment to the start of the handler of the message that was sent at another.
+    /// The time from `since` to the start of the handler of the message sent at `sent`.
     async fn took(&mut self, sent: u64, since: u64) -> Outcome<Duration> {
         let line = self.line().await?;
         let (started, of) = line.split_once(' ').ok_or("two numbers")?;

@@ -1,5 +1,5 @@
-//! From enqueue to acknowledgement, beside the least that PostgreSQL needs for it: an insert, and a delete
-//! of the oldest that returns them. A delete on claim loses what its consumer crashes over; ours doesn't.
+//! From enqueue to ack, beside the minimum that PostgreSQL needs for it: an insert, and a delete of the oldest rows
+//! that returns them. A delete on claim loses the messages of a consumer that crashes; ours doesn't.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::{
     report::{Rounds, Table},
 };
 
-/// Life cycles in a round.
+/// Life cycles in each round.
 const BLOCK: usize = 20;
 
 pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Table>> {
@@ -51,7 +51,7 @@ fn bare(backlog: usize) -> String {
     format!("bare {backlog}")
 }
 
-/// Both on queues of their own, of which each has this backlog.
+/// Compares the two on queues of their own, each with this backlog.
 async fn compare(
     meter: &Meter,
     store: &Store,
@@ -75,7 +75,7 @@ async fn compare(
 pub(crate) const BARE: &str = "unnest, delete on claim";
 pub(crate) const OURS: &str = "enqueue, claim, ack";
 
-/// One of each.
+/// One life cycle of each.
 pub(crate) async fn round(
     table: &mut Rounds<'_>,
     store: &Store,

@@ -1,5 +1,5 @@
-//! Benchmarks, as ratios: each subject beside its limit, in one run, in turn. `cargo xtask bench` starts a
-//! PostgreSQL with fsync on, and runs them against it in a release build.
+//! Benchmarks, as ratios: each subject beside its limit, in one run, in turn. `cargo xtask bench` starts a PostgreSQL
+//! with fsync on, and runs them against it in a release build.
 
 mod chart;
 mod claim;
@@ -37,7 +37,7 @@ async fn main() -> Outcome {
         .filter(|argument| !argument.starts_with("--"))
         .collect();
     let url = env::var("DATABASE_URL").map_err(|_| "run it as `cargo xtask bench`")?;
-    // The other process of the latency benchmark is this program too.
+    // The other process of the latency benchmark is also this program.
     if let ["receive", how] = subjects[..] {
         return latency::receive(&url, how).await;
     }
@@ -62,7 +62,7 @@ async fn main() -> Outcome {
             "latency" => latency::run(&url, &meter, quick).await?,
             "growth" => growth::run(&url, &meter, quick).await?,
             "pgbouncer" => pgbouncer::run(&url, &meter, quick).await?,
-            // The machine has been told of, and the peers are a program of their own.
+            // The machine was reported already, and the peers are a separate program.
             _ => continue,
         };
         report.write()?;
@@ -87,13 +87,13 @@ async fn fresh(url: &str) -> Outcome<pgqrs::Store> {
     Ok(pgqrs::connect_with(options).await?)
 }
 
-/// The key of a queue that is there.
+/// The id of an existing queue.
 async fn queue_id(pool: &sqlx::PgPool, queue: &str) -> Outcome<i32> {
     let id = sqlx::query_scalar("select id from pgqrs.queues where name = $1");
     Ok(id.bind(queue).fetch_one(pool).await?)
 }
 
-/// Takes away what a round left behind, so that each begins with the same.
+/// Deletes what a round left behind, so that each round starts from the same state.
 async fn clear(pool: &sqlx::PgPool) -> Outcome {
     sqlx::raw_sql("truncate pgqrs.messages; checkpoint")
         .execute(pool)

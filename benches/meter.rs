@@ -1,5 +1,5 @@
-//! What a round costs besides time: log, commits, and the processors' time on both sides. Read before and
-//! after, from a connection of its own. Shared with `benches/peers`.
+//! What a round costs besides time: WAL, commits, and processor time on both sides. Read before and after, over a
+//! separate connection. Shared with `benches/peers`.
 
 use std::{collections::HashMap, fs, path::Path, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::Outcome;
 
 pub(crate) struct Meter {
     pool: PgPool,
-    /// How long a commit waits for the disk, once that is known.
+    /// How long a commit waits for the disk, once it was measured.
     pub(crate) commit: Duration,
 }
 
@@ -25,8 +25,8 @@ impl Meter {
     }
 
     pub(crate) async fn read(&self) -> Outcome<Reading> {
-        // The statistics' views are up to a second late. The number of the next transaction is not, and
-        // counts those that wrote something.
+        // The statistics views are up to a second late. The next transaction id is not, and counts the transactions
+        // that wrote something.
         let row = sqlx::query(
             "select (pg_current_wal_insert_lsn() - '0/0')::bigint as wal,
                  pg_snapshot_xmax(pg_current_snapshot())::text::bigint as next,
@@ -55,12 +55,12 @@ impl Meter {
 pub(crate) struct Reading {
     wal: i64,
     transactions: i64,
-    /// Nanoseconds of each of the server's processes; empty where this machine isn't the server's.
+    /// Nanoseconds of each server process; empty if the server runs on another machine.
     server: HashMap<i32, u64>,
     client: Option<u64>,
 }
 
-/// What lies between two readings, or the sum of several such.
+/// The difference between two readings, or the sum of several such.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Cost {
     pub(crate) wal: i64,
@@ -98,7 +98,7 @@ impl std::ops::AddAssign for Cost {
     }
 }
 
-/// What all threads of this process have computed so far; Linux alone tells.
+/// Processor time of all threads of this process so far; only known on Linux.
 fn tasks() -> Option<u64> {
     let tasks = fs::read_dir("/proc/self/task").ok()?.flatten();
     Some(tasks.filter_map(|task| on_processor(&task.path())).sum())

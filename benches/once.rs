@@ -1,6 +1,5 @@
-//! What "stored exactly once" costs: the statement that advances its writer's row, and the same statement
-//! without that row, through one and the same small sender that coalesces. The library's own sender has no
-//! way to leave the row out.
+//! What "stored exactly once" costs: the statement that advances its writer's row, and the same statement without that
+//! row, both through the same small coalescing sender. The library's own sender can't leave the row out.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -20,7 +19,7 @@ use crate::{
     report::{Rounds, Table, many},
 };
 
-/// As `src/postgres/writers.rs` has it for messages of one envelope, but for the payloads, which sqlx sends as text.
+/// As in `src/postgres/writers.rs` for messages of one envelope, except for the payloads, which sqlx sends as text.
 const WITH_ROW: &str = "
     with advanced as (
         update pgqrs.writers w set sequence = $10
@@ -68,7 +67,7 @@ const WITHOUT_ROW: &str = "
     ) m";
 
 const WRITERS: usize = 2;
-/// As the library's: a token serves for so many statements, and a statement takes so many messages at most.
+/// The library's limits: statements per token, and messages per statement.
 const STATEMENTS: i64 = 1_000;
 const MOST: usize = 1_000;
 const BLOCK: usize = 4_000;
@@ -85,7 +84,7 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
         let under = many(n, "task");
         tables.push(compare(url, meter, pool, n, quick, &under).await?);
     }
-    // It keeps all versions of a writer's row, but touches no table of ours.
+    // The snapshot keeps all versions of a writer's row, but touches no table of ours.
     let mut snapshot = PgConnection::connect(url).await?;
     sqlx::raw_sql("begin isolation level repeatable read; select 1")
         .execute(&mut snapshot)
@@ -193,7 +192,7 @@ async fn write(
         if statements == STATEMENTS {
             (token, statements) = (rand::random::<i64>(), 0);
             if with_row {
-                // The library makes it together with the ids.
+                // The library inserts it together with the ids.
                 sqlx::query("insert into pgqrs.writers (token, sequence) values ($1, 0)")
                     .bind(token)
                     .execute(&mut connection)
@@ -221,7 +220,7 @@ async fn write(
             return Err(format!("{stored} of {} were stored", messages.len()).into());
         }
         for (message, id) in messages.into_iter().zip(batch) {
-            // Its task may have been given up.
+            // The task may have been dropped.
             let _ = message.stored.send(id);
         }
     }

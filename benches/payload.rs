@@ -1,4 +1,4 @@
-//! How the size of a payload counts: a batch beside a bare one, and whole life cycles.
+//! How the size of a payload affects the speed: a batch beside a bare one, and whole life cycles.
 
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
     Ok(tables)
 }
 
-/// Text that can be compressed about as well as other text, and not down to nothing.
+/// Text that compresses about as well as real text, and not to almost nothing.
 fn text(bytes: usize) -> String {
     let mut state = 1_u32;
     let letters = (2..bytes).map(|_| {

@@ -1,5 +1,5 @@
-//! The same through PgBouncer in session and in transaction mode as without one: what each mode costs. Without a PgBouncer
-//! that keeps account of prepared statements there is nothing to measure.
+//! The same operations through PgBouncer in session and in transaction mode as without it: what each mode costs.
+//! Without a PgBouncer that supports prepared statements nothing is measured.
 
 use std::{
     env, fs,
@@ -86,7 +86,7 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
     while table.next() {
         for (name, store) in &stores {
             fill(&direct, messages).await?;
-            // Which fails unless each message was acknowledged.
+            // Fails unless each message was acknowledged.
             let work = async |_: &mut _| run_consumer(store, messages).await;
             table.measure(name, messages, work).await?;
         }
@@ -103,7 +103,7 @@ async fn send(store: &Store, messages: usize) -> Outcome {
     Ok(())
 }
 
-/// `PGQRS_PGBOUNCER`, one beside the checkout, or the system's; of those, the first that is new enough.
+/// `PGQRS_PGBOUNCER`, one beside the checkout, or the system's: the first of these that is new enough.
 fn program() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/engines");
     let beside = fs::read_dir(beside).into_iter().flatten().flatten();
@@ -127,7 +127,7 @@ fn version(program: &Path) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// In front of the server, as its user; killed when it is dropped.
+/// A PgBouncer in front of the server, run as the server's user; killed on drop.
 struct PgBouncer {
     process: Child,
     folder: PathBuf,
@@ -145,7 +145,7 @@ impl PgBouncer {
             .await?;
         let owner = fs::metadata(data)?;
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        // Copied, since the server's user may have no access to where it is.
+        // Copied, since the server's user may have no access to its folder.
         let folder = env::temp_dir().join(format!("pgqrs-pgbouncer-{port}"));
         fs::create_dir_all(&folder)?;
         let (copy, settings) = (folder.join("pgbouncer"), folder.join("pgbouncer.ini"));

@@ -1,6 +1,6 @@
-//! Tables of measured rows, and the files that are made of them. A table's rows are measured in turn, round
-//! after round, so that a slow moment of the machine falls on all of them; a ratio is the median of the
-//! ratios of single rounds. Shared with `benches/peers`.
+//! Tables of measured rows, and the files generated from them. A table's rows are measured in turn, round after round,
+//! so that a slow moment of the machine affects all of them; a ratio is the median of the ratios of single rounds.
+//! Shared with `benches/peers`.
 
 use std::{
     env, fs,
@@ -18,11 +18,11 @@ use crate::{
     meter::{Cost, Meter},
 };
 
-/// All that is told of one subject.
+/// The results of one subject.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) subject: String,
-    /// Of a quick run, which is noisier.
+    /// Whether this was a quick run, which is noisier.
     pub(crate) quick: bool,
     pub(crate) tables: Vec<Table>,
     pub(crate) facts: Vec<(String, String)>,
@@ -38,27 +38,27 @@ pub(crate) struct Table {
     pub(crate) compared: bool,
 }
 
-/// Where something couldn't be measured or has no meaning, there is nothing.
+/// Values that couldn't be measured or have no meaning are `None`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) name: String,
-    /// Microseconds a message.
+    /// Microseconds per message.
     pub(crate) time: Option<Spread>,
     /// How many times as fast as the table's first row.
     pub(crate) speed: Option<Spread>,
     /// Milliseconds of a single call.
     pub(crate) p50: Option<f64>,
     pub(crate) p99: Option<f64>,
-    /// Bytes of the server's log a message.
+    /// Bytes of WAL per message.
     pub(crate) wal: Option<f64>,
-    /// Transactions that wrote, a message.
+    /// Transactions that wrote, per message.
     pub(crate) commits: Option<f64>,
-    /// Microseconds of a processor a message.
+    /// Microseconds of processor time per message.
     pub(crate) server: Option<f64>,
     pub(crate) client: Option<f64>,
 }
 
-/// A ratio that is aimed at.
+/// A ratio and its goal.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Check {
     pub(crate) what: String,
@@ -81,25 +81,25 @@ impl Check {
     }
 }
 
-/// A table under way.
+/// A table whose rows are being measured.
 pub(crate) struct Rounds<'m> {
     meter: &'m Meter,
     title: String,
     rows: Vec<Measured>,
     round: usize,
     of: usize,
-    /// The first rounds prepare statements and fill caches, and don't count.
+    /// Number of first rounds that don't count, since they prepare statements and fill caches.
     warm_up: usize,
     compared: bool,
     checks: Vec<Check>,
-    /// When it was last said which round it is.
+    /// When the progress was last printed.
     told: Instant,
 }
 
 #[derive(Default)]
 struct Measured {
     name: String,
-    /// Seconds a message, one for each round.
+    /// Seconds per message, one value for each round.
     rounds: Vec<f64>,
     calls: Samples,
     messages: usize,
@@ -127,18 +127,18 @@ impl<'m> Rounds<'m> {
         self
     }
 
-    /// For what is warm already, or is told as it is.
+    /// For rows that are warm already, or are reported as they are.
     pub(crate) fn without_warm_up(mut self) -> Self {
         self.warm_up = 0;
         self
     }
 
-    /// Whether there is another round to do; and says so to whoever is waiting.
+    /// Whether there is another round to measure. Prints the progress.
     pub(crate) fn next(&mut self) -> bool {
         let more = self.round < self.of + self.warm_up;
         let (round, of) = (self.round + 1, self.of + self.warm_up);
         match (stderr().is_terminal(), more) {
-            // The line is taken away again: the table follows on standard output.
+            // The line is erased afterwards: the table follows on standard output.
             (true, true) => eprint!("\r\x1b[K{}: round {round} of {of}", self.title),
             (true, false) => eprint!("\r\x1b[K"),
             (false, true) if self.told.elapsed() > Duration::from_secs(30) => {
@@ -163,7 +163,7 @@ impl<'m> Rounds<'m> {
         &mut self.rows[at]
     }
 
-    /// Does one round of one row, which is about so many messages; the work itself notes the times of its calls.
+    /// Measures one round of one row, of about `messages` messages. The work itself records the times of its calls.
     pub(crate) async fn measure<T>(
         &mut self,
         name: &str,
@@ -180,7 +180,7 @@ impl<'m> Rounds<'m> {
         Ok(done)
     }
 
-    /// Notes a round that was measured elsewhere.
+    /// Records a round that was measured elsewhere.
     pub(crate) fn add(
         &mut self,
         name: &str,
@@ -202,12 +202,12 @@ impl<'m> Rounds<'m> {
         }
     }
 
-    /// A row for what can't do it.
+    /// A row for a program that can't do this.
     pub(crate) fn leave_empty(&mut self, name: &str) {
         self.row(name);
     }
 
-    /// How many times as fast one row is as another, round by round.
+    /// How many times as fast one row is as another, from the ratios of rounds.
     fn speed(&self, of: &str, to: &str) -> Option<Spread> {
         let find = |name: &str| self.rows.iter().find(|row| row.name == name);
         let (of, to) = (find(of)?, find(to)?);
@@ -220,21 +220,21 @@ impl<'m> Rounds<'m> {
         Spread::of(&ratios)
     }
 
-    /// Aims at a row being so many times as fast as another.
+    /// Sets a goal: a row at least `goal` times as fast as another.
     pub(crate) fn at_least(&mut self, goal: f64, of: &str, to: &str, what: impl Into<String>) {
         if let Some(ratio) = self.speed(of, to) {
             self.check(what, ratio, Goal::AtLeast(goal));
         }
     }
 
-    /// Aims at a row taking at most so many times as long as another.
+    /// Sets a goal: a row takes at most `goal` times as long as another.
     pub(crate) fn at_most(&mut self, goal: f64, of: &str, to: &str, what: impl Into<String>) {
         if let Some(ratio) = self.speed(to, of) {
             self.check(what, ratio, Goal::AtMost(goal));
         }
     }
 
-    /// Aims at a quantile of a row's calls being at most so many times another's.
+    /// Sets a goal: a quantile of a row's calls is at most `goal` times another's.
     pub(crate) fn quantile_at_most(
         &mut self,
         goal: f64,
@@ -263,7 +263,7 @@ impl<'m> Rounds<'m> {
         self.checks.push(Check { what, ratio, goal });
     }
 
-    /// Prints the table, and hands it over for the report.
+    /// Prints the table, and returns it for the report.
     pub(crate) fn finish(self) -> Table {
         let first = self.rows.first().map_or("", |row| &row.name).to_owned();
         let speeds: Vec<_> = self
@@ -321,7 +321,7 @@ const HEAD: [&str; 9] = [
 ];
 
 impl Table {
-    /// As Markdown that can be read as it is.
+    /// As Markdown that is also readable as plain text.
     pub(crate) fn markdown(&self) -> String {
         let mut lines = vec![HEAD.map(str::to_owned)];
         for row in &self.rows {
@@ -344,7 +344,7 @@ impl Table {
                 number(row.client),
             ]);
         }
-        // A column that nothing is known of is left out.
+        // Columns without any value are omitted.
         let kept: Vec<usize> = (0..HEAD.len())
             .filter(|&at| at == 0 || lines[1..].iter().any(|line| !line[at].is_empty()))
             .collect();
@@ -407,7 +407,7 @@ pub(crate) fn many(n: usize, of: &str) -> String {
     format!("{n} {of}{s}")
 }
 
-/// Three digits that mean something.
+/// Rounded to three significant digits.
 fn figure(value: f64) -> String {
     match value.abs() {
         x if x >= 100.0 => format!("{value:.0}"),
@@ -427,7 +427,7 @@ impl Report {
         }
     }
 
-    /// Writes what was measured, and makes the table and the chart of all subjects anew.
+    /// Writes the results, and regenerates the table and the chart of all subjects.
     pub(crate) fn write(&self) -> Outcome {
         let folder = folder();
         fs::create_dir_all(&folder)?;
@@ -436,7 +436,7 @@ impl Report {
         let mut reports = Vec::new();
         for subject in SUBJECTS {
             if let Ok(json) = fs::read_to_string(folder.join(format!("{subject}.json"))) {
-                // What an older version of this program left is of no use any more.
+                // Results written by an older version of this program are ignored.
                 reports.extend(serde_json::from_str::<Report>(&json));
             }
         }
@@ -460,7 +460,7 @@ impl Report {
     }
 }
 
-/// The order in which they are told.
+/// The order of the subjects in the report.
 pub(crate) const SUBJECTS: [&str; 11] = [
     "machine",
     "enqueue",
@@ -475,12 +475,12 @@ pub(crate) const SUBJECTS: [&str; 11] = [
     "peers",
 ];
 
-/// Where the files go: `target/bench`, as xtask says.
+/// The output folder: `target/bench`, as in xtask.
 fn folder() -> PathBuf {
     env::var_os("PGQRS_BENCH_OUTPUT").map_or_else(|| PathBuf::from("target/bench"), PathBuf::from)
 }
 
-/// What the figures were measured on, and what a commit costs there.
+/// The machine on which the figures were measured, and what a commit costs there.
 pub(crate) async fn machine(meter: &mut Meter, quick: bool) -> Outcome<Report> {
     let mut report = Report::new("machine", quick);
     let facts = &mut report.facts;
@@ -500,7 +500,7 @@ pub(crate) async fn machine(meter: &mut Meter, quick: bool) -> Outcome<Report> {
     if let Some(memory) = field("/proc/meminfo", "MemTotal") {
         fact("memory", memory);
     }
-    // The figures of a machine that does something else besides are worth little, and should say so.
+    // Figures of a machine under other load are unreliable, and the report has to say so.
     if let Ok(load) = fs::read_to_string("/proc/loadavg") {
         let minute = load.split(' ').next().unwrap_or_default();
         fact("load before the run, of the last minute", minute.to_owned());

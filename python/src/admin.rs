@@ -1,5 +1,5 @@
-//! What an operator does: schema, queues, workers, dead letters, archive. For Python's `Admin`. Rows come as
-//! tuples, in the order of the fields of Python's classes.
+//! Operations of an operator on schema, queues, workers, dead letters and archive, for Python's `Admin`. Rows are
+//! returned as tuples, in the order of the fields of Python's classes.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 
 use crate::{answer::Mode, consumer::priority_name, store::Store};
 
-/// What an operator does.
+/// Administration of the schema, queues, messages and workers.
 #[pyclass(frozen, module = "pgqrs._pgqrs")]
 pub(crate) struct Admin {
     store: Py<Store>,
@@ -31,7 +31,7 @@ impl Admin {
         mode.answer(py, async move { admin.install().await })
     }
 
-    /// Which version the schema is of: what it is, in the database, and known here.
+    /// Compares the schema's version: returns the status, the version in the database, and the version of this build.
     fn verify<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         mode.answer(py, async move { Ok(version(admin.verify().await?)) })
@@ -45,13 +45,13 @@ impl Admin {
         })
     }
 
-    /// A queue.
+    /// Returns a queue.
     fn queue<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         mode.answer(py, async move { Ok(queue_row(admin.queue(queue).await?)) })
     }
 
-    /// All queues.
+    /// Returns all queues.
     fn queues<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         mode.answer(
@@ -72,7 +72,7 @@ impl Admin {
         mode.answer(py, async move { admin.purge_queue(queue).await })
     }
 
-    /// How many messages are ready, delayed and leased.
+    /// Returns how many messages are ready, delayed and leased.
     fn queue_stats<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         mode.answer(py, async move {
@@ -101,7 +101,7 @@ impl Admin {
         })
     }
 
-    /// Messages of a queue.
+    /// Lists messages of a queue.
     #[pyo3(signature = (queue, after, limit, payload))]
     fn messages<'py>(
         &self,
@@ -118,7 +118,7 @@ impl Admin {
         })
     }
 
-    /// Takes a message out.
+    /// Cancels a message that isn't leased.
     fn cancel<'py>(
         &self,
         py: Python<'py>,
@@ -129,7 +129,7 @@ impl Admin {
         mode.answer(py, async move { admin.cancel(queue, message.into()).await })
     }
 
-    /// Delivers a message at another time.
+    /// Reschedules a message that isn't leased.
     fn reschedule<'py>(
         &self,
         py: Python<'py>,
@@ -143,7 +143,7 @@ impl Admin {
         })
     }
 
-    /// Dead letters of a queue.
+    /// Lists dead letters of a queue.
     #[pyo3(signature = (queue, after, limit, payload))]
     fn dead_letters<'py>(
         &self,
@@ -160,7 +160,7 @@ impl Admin {
         })
     }
 
-    /// How many there are.
+    /// Returns the number of dead letters.
     fn dead_letter_count<'py>(
         &self,
         py: Python<'py>,
@@ -170,7 +170,7 @@ impl Admin {
         mode.answer(py, async move { admin.dead_letter_count(queue).await })
     }
 
-    /// Puts a dead letter back.
+    /// Requeues a dead letter.
     fn requeue<'py>(
         &self,
         py: Python<'py>,
@@ -184,7 +184,7 @@ impl Admin {
         )
     }
 
-    /// Puts all of this age back.
+    /// Requeues all dead letters of this age.
     fn requeue_all<'py>(
         &self,
         py: Python<'py>,
@@ -211,7 +211,7 @@ impl Admin {
         })
     }
 
-    /// Archived messages of a queue.
+    /// Lists archived messages of a queue.
     #[pyo3(signature = (queue, after, limit, payload))]
     fn archived<'py>(
         &self,
@@ -242,7 +242,7 @@ impl Admin {
         )
     }
 
-    /// Workers, of a queue where that is told.
+    /// Lists workers, of one queue if one is given.
     #[pyo3(signature = (queue))]
     fn workers<'py>(&self, py: Python<'py>, queue: Option<String>) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
@@ -251,7 +251,7 @@ impl Admin {
         })
     }
 
-    /// A worker.
+    /// Returns a worker.
     fn worker<'py>(&self, py: Python<'py>, worker: i64) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         mode.answer(py, async move {
@@ -259,31 +259,31 @@ impl Admin {
         })
     }
 
-    /// Holds a worker back.
+    /// Suspends a worker.
     fn suspend_worker<'py>(&self, py: Python<'py>, worker: i64) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         mode.answer(py, async move { admin.suspend_worker(worker.into()).await })
     }
 
-    /// Lets a worker go on.
+    /// Resumes a worker.
     fn resume_worker<'py>(&self, py: Python<'py>, worker: i64) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         mode.answer(py, async move { admin.resume_worker(worker.into()).await })
     }
 
-    /// Ends a worker.
+    /// Stops a worker.
     fn stop_worker<'py>(&self, py: Python<'py>, worker: i64) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         mode.answer(py, async move { admin.stop_worker(worker.into()).await })
     }
 
-    /// Removes a worker that has ended.
+    /// Removes a worker that has stopped or crashed.
     fn remove_worker<'py>(&self, py: Python<'py>, worker: i64) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         mode.answer(py, async move { admin.remove_worker(worker.into()).await })
     }
 
-    /// Removes those that ended this long ago.
+    /// Removes workers that stopped or crashed this long ago.
     fn remove_ended_workers<'py>(
         &self,
         py: Python<'py>,
@@ -296,7 +296,7 @@ impl Admin {
         )
     }
 
-    /// What a worker holds.
+    /// Returns the messages that a worker holds.
     fn held_messages<'py>(&self, py: Python<'py>, worker: i64) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         mode.answer(py, async move {
@@ -304,7 +304,7 @@ impl Admin {
         })
     }
 
-    /// Gives back what a worker holds.
+    /// Releases the messages that a worker holds.
     fn release<'py>(&self, py: Python<'py>, worker: i64) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         mode.answer(py, async move { admin.release(worker.into()).await })

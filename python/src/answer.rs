@@ -1,5 +1,5 @@
-//! How Python gets the outcome of a call: as an awaitable, or by waiting. For every verb. Nobody holds the
-//! GIL while the database works.
+//! Returns the outcome of a call to Python, as an awaitable or by blocking. For every verb. The GIL is not held while
+//! the database works.
 
 use std::{
     cell::RefCell,
@@ -17,7 +17,7 @@ use crate::{
     errors,
 };
 
-/// Whether calls return awaitables, or wait.
+/// Whether calls return awaitables, or block.
 #[derive(Clone, Copy)]
 pub(crate) enum Mode {
     Awaitable,
@@ -50,7 +50,7 @@ impl Mode {
         }
     }
 
-    /// Makes a call of which many come to their end at once.
+    /// Makes a call that may end at the same time as many others.
     pub(crate) fn answer_among_many<'py, T>(
         self,
         py: Python<'py>,
@@ -69,7 +69,7 @@ impl Mode {
     }
 }
 
-/// What a call came to. Turned into an object, an error is raised.
+/// The outcome of a call. Converting it into a Python object raises its error.
 pub(crate) struct Answer<T>(pub(crate) pgqrs::Result<T>);
 
 impl<'py, T> IntoPyObject<'py> for Answer<T>
@@ -88,7 +88,7 @@ where
     }
 }
 
-/// How long Ctrl-C takes at most to be seen.
+/// Maximum time until Ctrl-C is noticed.
 const TICK: Duration = Duration::from_millis(50);
 
 fn wait<T: Send>(
@@ -101,7 +101,7 @@ fn wait<T: Send>(
         let waited = py.detach(|| runtime.block_on(async { timeout(TICK, call.as_mut()).await }));
         match waited {
             Ok(outcome) => return Ok(Answer(outcome)),
-            // Dropping the call is what a cancelled one is.
+            // Dropping the call cancels it.
             Err(_) => py.check_signals()?,
         }
     }
@@ -110,10 +110,10 @@ fn wait<T: Send>(
 /// The outcome of one of many calls.
 pub(crate) type Ended = Answer<i64>;
 
-/// Calls from one event loop that are under way, and those that have ended and wait to be told.
+/// Calls from one event loop that are under way, and those that have ended and are to be reported to the loop.
 ///
-/// Sends that share a statement end at the same time. `pyo3-async-runtimes` would attach to Python, and wake the
-/// loop, for each of them; here it is once for all that have ended until the loop comes to look.
+/// Sends that share a statement end at the same time. `pyo3-async-runtimes` would attach to Python, and wake the loop,
+/// for each of them; here this is done once for all that have ended until the loop collects them.
 pub(crate) struct Completions {
     event_loop: Py<PyAny>,
     create_future: Py<PyAny>,
@@ -121,7 +121,7 @@ pub(crate) struct Completions {
 }
 
 thread_local! {
-    /// Of the loop that last ran in this thread, as long as a call is under way.
+    /// Of the loop that last ran in this thread, while a call is under way.
     static RUNNING: RefCell<Weak<Completions>> = const { RefCell::new(Weak::new()) };
 }
 
@@ -165,9 +165,9 @@ impl Completions {
             all.len() == 1
         };
         if is_first {
-            // To attach can take a while, which no other task should have to wait for.
+            // Attaching may block for a while, which would hold up other tasks.
             Handle::current().spawn_blocking(move || {
-                // Nobody waits any more where the interpreter or the loop has come to its end.
+                // If the interpreter or the loop has ended, the result is no longer needed.
                 Python::try_attach(|py| {
                     let event_loop = self.event_loop.clone_ref(py);
                     let tell = Tell(self);
@@ -203,7 +203,7 @@ impl Tell {
     }
 }
 
-/// Called when a future is done. Where that is because it was cancelled, so is the call.
+/// Called when a future is done. If it was cancelled, the call is cancelled too.
 #[pyclass(frozen, module = "pgqrs._pgqrs")]
 struct Cancel(AbortHandle);
 

@@ -1,6 +1,6 @@
-//! A registered consumer, and what it delivers. For Python's `Consumer` and `Delivery`. The loop is pgqrs's
-//! own, with its claims ahead, its leases kept alive and its retries; its handler is a few lines here, which
-//! hand each delivery over to Python and wait for Python's verdict.
+//! A registered consumer and its deliveries, for Python's `Consumer` and `Delivery`. The loop is that of pgqrs, with
+//! its prefetching, lease extensions and retries; its handler is a few lines here, which pass each delivery to Python
+//! and wait for Python's verdict.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -20,10 +20,11 @@ use tokio::{
 
 use crate::{answer::Mode, engine, errors, process::Here};
 
-/// A payload as it was sent, byte for byte: Python decodes it. Read as a `Value`, some would not be numbers any more.
+/// A payload as it was sent, byte for byte, for Python to decode. Decoded as a `Value`, some payloads would have other
+/// numbers.
 type Raw = Box<RawValue>;
 
-/// What a consumer is registered with.
+/// The arguments of a registration.
 pub(crate) struct Registration {
     pub(crate) queue: String,
     /// The host and the port; anonymous without them.
@@ -32,14 +33,14 @@ pub(crate) struct Registration {
     pub(crate) replace: bool,
 }
 
-/// How it runs.
+/// Options of a run.
 pub(crate) struct Settings {
     concurrency: usize,
     prefetch: usize,
     prefetch_bytes: usize,
     lease: Duration,
     poll_interval: Duration,
-    /// First wait, factor, longest wait, jitter.
+    /// First delay, factor, maximum delay, jitter.
     retry: (Duration, f64, Duration, f64),
     handler_timeout: Option<Duration>,
     listen: bool,
@@ -65,13 +66,13 @@ impl Settings {
             .shutdown_deadline(self.shutdown_deadline)
     }
 
-    /// How long after it was told to stop deliveries whose handlers have not started are given back: a little before
-    /// the loop aborts all of them, which would use their attempts.
+    /// How long after the stop request deliveries whose handlers have not started are released: a little before the
+    /// loop aborts all of them, which would use their attempts.
     fn give_back_after(&self) -> Duration {
         let deadline = self.shutdown_deadline;
         let final_part = (deadline / 2).min(Duration::from_secs(5));
         let margin = (deadline / 20).min(Duration::from_millis(250));
-        // Far beyond any use, but well within what an instant can hold.
+        // Far beyond any use, but within the range of an instant.
         (deadline - final_part - margin).min(Duration::from_secs(365 * 24 * 60 * 60))
     }
 }
@@ -86,7 +87,7 @@ pub(crate) struct Consumer {
 struct Held {
     store: pgqrs::Store,
     handle: pgqrs::ConsumerHandle<Raw>,
-    /// Whether it was told to stop. Each handler at work listens.
+    /// The stop request. Each running handler listens for it.
     stop: Arc<watch::Sender<Stop>>,
     state: Mutex<State>,
 }
@@ -94,7 +95,7 @@ struct Held {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stop {
     No,
-    /// At that time.
+    /// By this time.
     Graceful(Instant),
     Abort,
 }
@@ -102,20 +103,20 @@ enum Stop {
 struct State {
     /// Until it runs.
     idle: Option<pgqrs::Consumer<Raw>>,
-    /// Since then.
+    /// Once it runs.
     running: Option<Running>,
 }
 
 #[derive(Clone)]
 struct Running {
-    /// Taken by one caller at a time.
+    /// Locked by one caller at a time.
     events: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Event>>>,
     outcome: watch::Receiver<Option<pgqrs::Result<Report>>>,
     #[expect(dead_code, reason = "it is for being dropped")]
     task: Arc<AbortOnDrop>,
 }
 
-/// Without its consumer, a loop would go on for nobody: its messages come back when the leases run out.
+/// Without its consumer, a loop would run without a handler: its messages come back when the leases run out.
 struct AbortOnDrop(AbortHandle);
 
 impl Drop for AbortOnDrop {
@@ -124,10 +125,10 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// What the loop reports to Python.
+/// An event of the loop, for Python.
 enum Event {
     Delivered(Handed),
-    /// The loop has given this delivery up: its handler took too long, or the consumer ends.
+    /// The loop has given up this delivery: its handler took too long, or the consumer ends.
     CutOff(u64),
 }
 
@@ -147,8 +148,8 @@ impl<'py> IntoPyObject<'py> for Event {
     }
 }
 
-/// A delivery on its way to Python. If nobody takes it, since the one who waited for it was cancelled, it is
-/// delivered again at once.
+/// A delivery in transit to Python. If it isn't taken, since the waiting caller was cancelled, it is delivered again at
+/// once.
 struct Handed(Option<Delivery>);
 
 impl Drop for Handed {
@@ -159,15 +160,15 @@ impl Drop for Handed {
     }
 }
 
-/// The most deliveries that are handed over at once.
+/// Maximum number of deliveries returned to Python at once.
 const AT_ONCE: usize = 256;
 
-/// How long an abort waits at most until all handlers have given their deliveries back.
+/// How long an abort waits at most until all handlers have released their deliveries.
 const GIVING_BACK: Duration = Duration::from_secs(1);
 
 #[pymethods]
 impl Consumer {
-    /// Begins to receive. Does nothing if it runs already, or has run.
+    /// Starts receiving. Does nothing if it is running already, or has run.
     #[pyo3(signature = (
         *, concurrency, prefetch, prefetch_bytes, lease, poll_interval, retry, handler_timeout, listen,
         shutdown_deadline
@@ -205,7 +206,7 @@ impl Consumer {
         Ok(())
     }
 
-    /// What has happened since: deliveries, and tickets of those that were cut off. Empty at the end.
+    /// Returns the events since the last call: deliveries, and tickets of those that were given up. Empty at the end.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let running = self.running(py)?;
         self.mode.answer(py, async move {
@@ -217,13 +218,13 @@ impl Consumer {
         })
     }
 
-    /// Lets it come to its end. Returns at once.
+    /// Requests a graceful stop. Returns at once.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         self.held.get(py)?.stop();
         Ok(())
     }
 
-    /// Ends it without waiting for handlers: all that it holds is given back. Returns at once.
+    /// Ends the run without waiting for handlers: all messages that it holds are released. Returns at once.
     fn abort(&self, py: Python<'_>) -> PyResult<()> {
         let runtime = engine::handle(py)?;
         let held = self.held.get(py)?;
@@ -231,14 +232,14 @@ impl Consumer {
         held.stop.send_replace(Stop::Abort);
         let (stop, handle) = (Arc::clone(&held.stop), held.handle.clone());
         runtime.spawn(async move {
-            // First what is given back without an attempt being used.
+            // First the deliveries that are released without an attempt being used.
             let _ = timeout(GIVING_BACK, stop.closed()).await;
             handle.abort();
         });
         Ok(())
     }
 
-    /// Waits for the end, and gives the report.
+    /// Waits for the end, and returns the report.
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let running = self.running(py)?;
         self.mode.answer(py, async move {
@@ -253,7 +254,7 @@ impl Consumer {
         })
     }
 
-    /// Waits for the end, for this long at most.
+    /// Waits for the end, at most for this time.
     fn ended<'py>(&self, py: Python<'py>, limit: Duration) -> PyResult<Bound<'py, PyAny>> {
         let running = self.running(py)?;
         self.mode.answer(py, async move {
@@ -277,45 +278,45 @@ impl Consumer {
         Ok(self.handle(py)?.port())
     }
 
-    /// Its key.
+    /// The worker's id.
     #[getter]
     fn id(&self, py: Python<'_>) -> PyResult<i64> {
         Ok(self.handle(py)?.id().get())
     }
 
-    /// Says that it lives.
+    /// Sends a heartbeat.
     fn heartbeat<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let handle = self.handle(py)?;
         self.mode
             .answer(py, async move { handle.heartbeat().await })
     }
 
-    /// Holds it back.
+    /// Suspends the worker.
     fn suspend<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let handle = self.handle(py)?;
         self.mode.answer(py, async move { handle.suspend().await })
     }
 
-    /// Lets it go on.
+    /// Resumes the worker.
     fn resume<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let handle = self.handle(py)?;
         self.mode.answer(py, async move { handle.resume().await })
     }
 
-    /// Ends it.
+    /// Shuts the worker down.
     fn shutdown<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let handle = self.handle(py)?;
         self.mode.answer(py, async move { handle.shutdown().await })
     }
 
-    /// Its state.
+    /// The worker's state.
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let handle = self.handle(py)?;
         self.mode
             .answer(py, async move { Ok(handle.status().await?.as_str()) })
     }
 
-    /// Whether it was heard of within this time.
+    /// Whether its last heartbeat is within this time.
     fn is_healthy<'py>(&self, py: Python<'py>, max_age: Duration) -> PyResult<Bound<'py, PyAny>> {
         let handle = self.handle(py)?;
         self.mode
@@ -394,7 +395,7 @@ impl Held {
         });
     }
 
-    /// The loop, whose handlers hand each delivery over to Python and wait for Python's verdict.
+    /// Runs the loop, whose handlers pass each delivery to Python and wait for Python's verdict.
     fn run(
         &self,
         consumer: pgqrs::Consumer<Raw>,
@@ -420,7 +421,7 @@ impl Held {
             let stop = stop.subscribe();
             async move {
                 if let Some(tell) = &cut_off.tell {
-                    // If nobody listens any more, it is given back.
+                    // If Python no longer listens, the delivery is released.
                     let _ = tell.send(Event::Delivered(Handed(Some(handed))));
                 }
                 tokio::select! {
@@ -438,17 +439,17 @@ impl Held {
     }
 }
 
-/// How far a delivery's handler has come.
+/// The state of a delivery's handler.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Python has not called it yet.
     Waiting,
     Begun,
-    /// The loop has given the delivery up: it must not begin any more.
+    /// The loop has given up the delivery: the handler must not start any more.
     Over,
 }
 
-/// From one stage to another, unless it is in a third one.
+/// Moves from one stage to another, unless it is in a third one.
 fn advance(stage: &watch::Sender<Stage>, from: Stage, to: Stage) -> bool {
     stage.send_if_modified(|stage| {
         let is_from = *stage == from;
@@ -468,8 +469,8 @@ fn let_go_of(stage: &watch::Sender<Stage>) -> Verdict {
     }
 }
 
-/// Ready when the handler has run for too long. The limit counts from its first step: while it waits for its turn in an
-/// event loop, or for a thread, it can't have failed.
+/// Ready when the handler has run for too long. The time limit starts with the handler's first step: while it is queued
+/// in an event loop, or for a thread, it can't have failed.
 async fn over_limit(limit: Option<Duration>, mut stage: watch::Receiver<Stage>) -> Verdict {
     let begun = stage.wait_for(|stage| *stage == Stage::Begun).await.is_ok();
     match limit {
@@ -481,8 +482,8 @@ async fn over_limit(limit: Option<Duration>, mut stage: watch::Receiver<Stage>) 
     }
 }
 
-/// Ready when a delivery is to be given back: at once if the consumer is aborted; if it was told to stop and the handler
-/// has not begun, in time before the loop aborts it.
+/// Ready when a delivery is to be released: at once if the consumer is aborted; if it was stopped and the handler has
+/// not started, shortly before the loop aborts it.
 async fn given_back(stop: watch::Receiver<Stop>, after: Duration, stage: &watch::Sender<Stage>) {
     let mut aborted = stop.clone();
     let aborted = aborted.wait_for(|stop| *stop == Stop::Abort);
@@ -503,7 +504,7 @@ async fn given_back(stop: watch::Receiver<Stop>, after: Duration, stage: &watch:
     }
 }
 
-/// Reports a handler that is dropped, or given up, before Python has settled its delivery.
+/// Reports a handler that is dropped, or aborted, before Python has settled its delivery.
 struct CutOff {
     ticket: u64,
     tell: Option<mpsc::UnboundedSender<Event>>,
@@ -548,7 +549,7 @@ impl<'py> IntoPyObject<'py> for Counts {
 
 type Verdict = Result<Outcome, String>;
 
-/// A message that is leased to this process. Its lease is kept alive until it is settled, or let go of.
+/// A message that is leased to this process. Its lease is extended until it is settled, or dropped.
 #[pyclass(frozen, module = "pgqrs._pgqrs")]
 pub(crate) struct Delivery {
     ticket: u64,
@@ -559,16 +560,16 @@ pub(crate) struct Delivery {
 struct HeldDelivery {
     about: About,
     store: pgqrs::Store,
-    /// Not there once it is settled. Locked while a statement about it is under way.
+    /// `None` once it is settled. Locked while a statement about it is under way.
     delivery: Arc<tokio::sync::Mutex<Option<pgqrs::Delivery<Raw>>>>,
     /// Whether it is settled, or is being settled.
     settled: Arc<AtomicBool>,
-    /// What the loop waits for.
+    /// The channel for the verdict that the loop waits for.
     verdict: Arc<Mutex<Option<oneshot::Sender<Verdict>>>>,
     stage: Arc<watch::Sender<Stage>>,
 }
 
-/// What stays when it is settled.
+/// What remains available after it is settled.
 struct About {
     id: i64,
     payload: String,
@@ -580,13 +581,13 @@ struct About {
 
 #[pymethods]
 impl Delivery {
-    /// Which of the loop's deliveries this is.
+    /// The ticket of this delivery in the loop.
     #[getter]
     fn ticket(&self) -> u64 {
         self.ticket
     }
 
-    /// The message's key.
+    /// The message's id.
     #[getter]
     fn id(&self, py: Python<'_>) -> PyResult<i64> {
         Ok(self.held.get(py)?.about.id)
@@ -598,7 +599,7 @@ impl Delivery {
         Ok(self.held.get(py)?.about.payload.clone())
     }
 
-    /// What was sent along, as JSON.
+    /// The headers, as JSON.
     #[getter]
     fn headers(&self, py: Python<'_>) -> PyResult<Option<String>> {
         Ok(self.held.get(py)?.about.headers.clone())
@@ -610,7 +611,7 @@ impl Delivery {
         Ok(self.held.get(py)?.about.priority)
     }
 
-    /// Which delivery of the message this is.
+    /// The attempt: 1 for the first delivery of the message.
     #[getter]
     fn attempt(&self, py: Python<'_>) -> PyResult<u32> {
         Ok(self.held.get(py)?.about.attempt)
@@ -622,7 +623,7 @@ impl Delivery {
         Ok(self.held.get(py)?.about.enqueued_at)
     }
 
-    /// When the lease runs out; none where it is settled, or a statement about it is under way.
+    /// When the lease runs out; `None` if it is settled, or if a statement about it is under way.
     #[getter]
     fn lease_expires_at(&self, py: Python<'_>) -> PyResult<Option<DateTime<Utc>>> {
         let held = self.held.get(py)?;
@@ -638,17 +639,17 @@ impl Delivery {
         Ok(self.held.get(py)?.settled.load(Ordering::Acquire))
     }
 
-    /// Says that it is done.
+    /// Acknowledges the message.
     fn ack<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.settle(py, |delivery, store| delivery.try_ack(store))
     }
 
-    /// Says that it is done, and keeps it.
+    /// Archives the message.
     fn archive<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.settle(py, |delivery, store| delivery.try_archive(store))
     }
 
-    /// Says that this attempt failed: again after this wait, or by the consumer's policy.
+    /// Fails this attempt: the message is retried after this delay, or by the consumer's policy.
     fn nack<'py>(&self, py: Python<'py>, delay: Option<Duration>) -> PyResult<Bound<'py, PyAny>> {
         self.settle(py, move |delivery, store| match delay {
             Some(delay) => delivery.try_retry_in(delay, store),
@@ -656,14 +657,14 @@ impl Delivery {
         })
     }
 
-    /// Says that it can't be handled.
+    /// Makes the message a dead letter.
     fn dead_letter<'py>(&self, py: Python<'py>, reason: String) -> PyResult<Bound<'py, PyAny>> {
         self.settle(py, move |delivery, store| {
             delivery.try_dead_letter(reason, store)
         })
     }
 
-    /// Lets the lease run this long from now on.
+    /// Extends the lease to this duration from now on.
     fn extend<'py>(&self, py: Python<'py>, lease: Duration) -> PyResult<Bound<'py, PyAny>> {
         let held = self.held.get(py)?;
         let message = held.about.id;
@@ -682,13 +683,15 @@ impl Delivery {
         })
     }
 
-    /// The handler takes its first step now; `false` if it must not, since the loop has given the delivery up.
+    /// Starts the handler's time limit; `false` if the handler must not start, since the loop has given up the
+    /// delivery.
     fn begin(&self, py: Python<'_>) -> PyResult<bool> {
         let held = self.held.get(py)?;
         Ok(advance(&held.stage, Stage::Waiting, Stage::Begun))
     }
 
-    /// Tells the loop how it went. It settles in batches, and nothing happens where it is settled already.
+    /// Reports the handler's outcome to the loop, which settles in batches. Does nothing if the delivery is settled
+    /// already.
     #[pyo3(signature = (outcome, delay=None, reason=None))]
     fn finish(
         &self,
@@ -712,7 +715,7 @@ impl Delivery {
         if !held.settled.swap(true, Ordering::AcqRel)
             && let Some(tell) = lock(&held.verdict).take()
         {
-            // The loop may have come to its end.
+            // The loop may have ended.
             let _ = tell.send(verdict);
         }
         Ok(())
@@ -759,7 +762,7 @@ impl Delivery {
         }
     }
 
-    /// Settles it by itself, at once.
+    /// Settles the delivery itself, at once.
     fn settle<'py, F>(&self, py: Python<'py>, verb: F) -> PyResult<Bound<'py, PyAny>>
     where
         F: for<'a> FnOnce(
@@ -790,7 +793,7 @@ impl Delivery {
                 return Err(error);
             }
             if let Some(tell) = lock(&verdict).take() {
-                // The delivery knows that it is settled, so the loop only goes on.
+                // The delivery knows that it is settled, so the loop only continues.
                 let _ = tell.send(Ok(Outcome::Done));
             }
             Ok(())

@@ -1,5 +1,5 @@
-//! Python's values as JSON text, strictly. For payloads: what can't be written exactly is refused before
-//! anything is sent, and the error names where it stands, as in `payload.items[3].price`.
+//! Python's values as JSON text, strictly, for payloads. Values that can't be represented exactly are refused before
+//! anything is sent, and the error names their path, as in `payload.items[3].price`.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::errors;
 
-/// As deep as pgqrs takes it.
+/// Maximum depth that pgqrs accepts.
 const DEEPEST: usize = 127;
 
 /// A payload as JSON text.
@@ -31,7 +31,7 @@ pub(crate) fn encode(payload: &Bound<'_, PyAny>, index: usize, in_batch: bool) -
     Ok(writer.json)
 }
 
-/// A payload as pgqrs takes it.
+/// A payload in the type that pgqrs accepts.
 pub(crate) fn encode_raw(
     payload: &Bound<'_, PyAny>,
     index: usize,
@@ -43,7 +43,7 @@ pub(crate) fn encode_raw(
 
 struct Writer<'py> {
     json: String,
-    /// From the payload to the value that is being written: as long as its depth.
+    /// Path from the payload to the value that is being written. Its length is the depth.
     path: Vec<Step<'py>>,
     index: usize,
     in_batch: bool,
@@ -67,7 +67,7 @@ impl<'py> Writer<'py> {
         } else if let Ok(text) = value.cast_exact::<PyString>() {
             self.text(text)
         } else if value.is_instance(ENUM.import(py, "enum", "Enum")?)? {
-            // Ahead of text and numbers, which the members of an enumeration can be too.
+            // Before text and numbers, since the members of an enumeration can be those too.
             self.value(&value.getattr(intern!(py, "value"))?)
         } else if let Ok(text) = value.cast::<PyString>() {
             self.text(text)
@@ -102,7 +102,7 @@ impl<'py> Writer<'py> {
                 "text with half of a surrogate pair is not Unicode",
             );
         };
-        // It knows what to escape.
+        // serde_json escapes it.
         self.write(text.py(), serde_json::to_string(&*unicode))
     }
 
@@ -112,13 +112,13 @@ impl<'py> Writer<'py> {
             let _ = write!(self.json, "{number}");
             return Ok(());
         }
-        // As `int` writes it, whatever a subclass makes of it.
+        // As formatted by `int`, whatever a subclass overrides.
         let digits = py
             .get_type::<PyInt>()
             .call_method1(intern!(py, "__repr__"), (number,));
         match digits {
             Ok(digits) => self.json.push_str(&digits.cast::<PyString>()?.to_cow()?),
-            // Python writes no integers of more than 4,300 digits, unless told otherwise.
+            // Python writes no integers of more than 4,300 digits by default.
             Err(error) => return self.refuse(py, &error.value(py).to_string()),
         }
         Ok(())
@@ -141,7 +141,7 @@ impl<'py> Writer<'py> {
         if !finite.is_truthy()? {
             return self.refuse(py, &format!("{} is no number in JSON", number.str()?));
         }
-        // All of its digits and its exponent, which JSON writes alike.
+        // All of its digits and its exponent, in the same notation as JSON.
         let decimal = DECIMAL.import(py, "decimal", "Decimal")?;
         let digits = decimal.call_method1(intern!(py, "__str__"), (number,))?;
         self.json.push_str(&digits.cast::<PyString>()?.to_cow()?);
@@ -178,14 +178,14 @@ impl<'py> Writer<'py> {
         Ok(())
     }
 
-    /// One of pydantic's: by aliases, since that is how it reads it again.
+    /// A pydantic model: by aliases, since that is how it is read again.
     fn model(&mut self, model: &Bound<'py, PyAny>, serializer: &Bound<'py, PyAny>) -> PyResult<()> {
         let py = model.py();
         let how = PyDict::new(py);
         how.set_item("mode", "json")?;
         how.set_item("by_alias", true)?;
         match serializer.call_method(intern!(py, "to_python"), (model,), Some(&how)) {
-            // Its floats may still be none of JSON's.
+            // Its floats may still be invalid in JSON.
             Ok(plain) => self.value(&plain),
             Err(error) => self.refuse(py, &error.value(py).to_string()),
         }
@@ -235,7 +235,7 @@ impl<'py> Writer<'py> {
         Ok(())
     }
 
-    /// Also what holds itself comes to its end here.
+    /// Also stops at a container that contains itself.
     fn enter(&self, py: Python<'py>) -> PyResult<()> {
         match self.path.len() >= DEEPEST {
             true => Err(errors::too_deep(py, self.index, DEEPEST)),
@@ -274,7 +274,7 @@ static ENUM: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static DECIMAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static FIELDS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// A batch as pgqrs takes it.
+/// A batch in the type that pgqrs accepts.
 pub(crate) fn encode_all(payloads: &Bound<'_, PyList>) -> PyResult<Vec<Box<RawValue>>> {
     payloads
         .iter()

@@ -1,6 +1,5 @@
-//! The one tokio runtime of a process. For everything that waits. It is not `pyo3_async_runtimes::tokio`'s,
-//! since that one is there for ever: in a child made by `fork` its threads are missing, and whoever connects
-//! there would wait for them without end.
+//! The process's one tokio runtime, for everything that waits. It is not that of `pyo3_async_runtimes::tokio`, which is
+//! never replaced: in a child made by `fork` its threads are missing, and connecting there would never end.
 
 use std::{
     future::Future,
@@ -18,18 +17,18 @@ use tokio::{
     task::{self, JoinHandle},
 };
 
-/// The runtime, and the process that it runs in. Locked only by threads that are attached to Python, as the one
-/// that forks is: so it is never locked while a process forks.
+/// The runtime, and the process that it runs in. Locked only by threads that are attached to Python, such as the one
+/// that forks: so it is never locked while a process forks.
 static RUNTIME: Mutex<State> = Mutex::new(State::None);
 
 enum State {
     None,
     Running(u32, Runtime),
-    /// The interpreter is coming to its end.
+    /// The interpreter is shutting down.
     Ended(u32),
 }
 
-/// They wait for the GIL, which one of them has at a time.
+/// They wait for the GIL, which only one of them holds at a time.
 const BLOCKING_THREADS: usize = 8;
 
 /// The runtime of this process, started if there is none.
@@ -54,7 +53,7 @@ pub(crate) fn handle(_attached: Python<'_>) -> PyResult<Handle> {
         .build()
         .map_err(|error| PyRuntimeError::new_err(format!("no runtime can be started: {error}")))?;
     let handle = started.handle().clone();
-    // Dropping the parent's would wait for threads that are not there.
+    // Dropping the parent's runtime would wait for threads that don't exist here.
     mem::forget(mem::replace(
         &mut *runtime,
         State::Running(process::id(), started),
@@ -62,8 +61,8 @@ pub(crate) fn handle(_attached: Python<'_>) -> PyResult<Handle> {
     Ok(handle)
 }
 
-/// Ends the runtime; called by `atexit`. A thread of it that waits for the GIL when the interpreter goes away is
-/// ended by it in the middle, and takes the process with it.
+/// Ends the runtime; called by `atexit`. A thread of the runtime that waits for the GIL when the interpreter shuts down
+/// is terminated, and the process with it.
 #[pyfunction]
 pub(crate) fn end(py: Python<'_>) {
     let mut runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,13 +76,13 @@ pub(crate) fn end(py: Python<'_>) {
     }
 }
 
-/// For threads that are about to tell Python something.
+/// Time limit for threads that are about to report to Python.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What `pyo3-async-runtimes` runs futures on.
+/// The runtime for futures of `pyo3-async-runtimes`.
 pub(crate) struct Engine;
 
-/// How a task of the runtime failed, as `pyo3-async-runtimes` wants to be told.
+/// The failure of a task, in the form that `pyo3-async-runtimes` requires.
 pub(crate) struct Failed(task::JoinError);
 
 impl generic::JoinError for Failed {
@@ -112,7 +111,7 @@ impl Future for Joined {
     }
 }
 
-/// Inside of the runtime, that one: no lock is taken there.
+/// Inside the runtime, that one: no lock is taken there.
 fn current() -> Handle {
     Handle::try_current().unwrap_or_else(|_| {
         Python::attach(handle).expect("`answer` has started it before it spawns the first task")

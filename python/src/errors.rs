@@ -1,24 +1,24 @@
-//! pgqrs's errors as Python's exceptions. The classes stand in `pgqrs/errors.py`, one for each variant and
-//! named after it; here their fields are taken out.
+//! pgqrs's errors as Python exceptions. The classes are in `pgqrs/errors.py`, one for each variant and named after it;
+//! here their fields are extracted.
 
 use std::error::Error as _;
 
 use pgqrs::Error;
 use pyo3::{IntoPyObject, intern, prelude::*, types::PyDict};
 
-/// What Python raises for an error of pgqrs's.
+/// The Python exception for an error of pgqrs.
 pub(crate) fn raised(py: Python<'_>, error: &Error) -> PyErr {
     exception(py, error).unwrap_or_else(|failure| failure)
 }
 
-/// For a value that another process has made.
+/// For a value that was created in another process.
 pub(crate) fn forked(py: Python<'_>, made_in: u32) -> PyErr {
     made(py, "Forked", String::new(), false, |fields| {
         fields.set_item("connected_in", made_in)
     })
 }
 
-/// For a payload that has no form in JSON.
+/// For a payload that can't be represented in JSON.
 pub(crate) fn not_json(py: Python<'_>, index: usize, path: &str, reason: &str) -> PyErr {
     made(py, "Serialize", String::new(), false, |fields| {
         fields.set_item("index", index)?;
@@ -27,13 +27,13 @@ pub(crate) fn not_json(py: Python<'_>, index: usize, path: &str, reason: &str) -
     })
 }
 
-/// For a payload that is nested too deeply, or without end.
+/// For a payload that is nested too deeply, or endlessly.
 pub(crate) fn too_deep(py: Python<'_>, index: usize, limit: usize) -> PyErr {
     let error = Error::PayloadTooDeep { index, limit };
     raised(py, &error)
 }
 
-/// For a delivery that was settled, or is about to be.
+/// For a delivery that is settled, or being settled.
 pub(crate) fn already_settled(py: Python<'_>, message: i64) -> PyErr {
     made(py, "AlreadySettled", String::new(), false, |fields| {
         fields.set_item("message", message)
@@ -68,7 +68,7 @@ fn exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     Ok(made(py, kind, text(error), error.is_retryable(), fill))
 }
 
-/// The error, and what was behind it.
+/// The error's text, and that of its sources.
 fn text(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -237,13 +237,13 @@ fn describe(error: &Error, fields: &Bound<'_, PyDict>) -> PyResult<&'static str>
             of_server(source, fields)?;
             "Database"
         }
-        // A variant of a version that this file doesn't know is still an error of pgqrs's.
+        // A variant of a later version, which this file doesn't know, is still an error of pgqrs.
         _ => "",
     };
     Ok(kind)
 }
 
-/// What PostgreSQL itself has said.
+/// The fields of an error from PostgreSQL itself.
 fn of_server(source: &sqlx::Error, fields: &Bound<'_, PyDict>) -> PyResult<()> {
     let refusal = source.as_database_error();
     let sqlstate = refusal.and_then(|refusal| refusal.code()).map(String::from);

@@ -1,6 +1,5 @@
-//! The part of the Python package that is written in Rust: pgqrs's public API, as classes that Python can
-//! hold. For `python/pgqrs/`, which makes a Python API of them. Nothing in here is meant for users: names,
-//! defaults and checks of arguments are Python's.
+//! The part of the Python package that is written in Rust: pgqrs's public API as Python classes, for `python/pgqrs/`,
+//! which builds the Python API on them. Nothing in here is public: names, defaults and argument checks are in Python.
 
 mod admin;
 mod answer;

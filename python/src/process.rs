@@ -1,6 +1,6 @@
-//! What belongs to one process. For every class that Python holds. After a fork the child has a copy of the
-//! parent's memory, but neither its threads nor a connection that it could use without disturbing the
-//! parent: so what was made before is neither used there, nor even dropped.
+//! Values that belong to one process, for every class that Python holds. After a fork the child has a copy of the
+//! parent's memory, but neither its threads nor a connection that it could use without disturbing the parent: so a
+//! value that was created before is neither used nor dropped there.
 
 use std::{mem, process};
 
@@ -8,10 +8,10 @@ use pyo3::prelude::*;
 
 use crate::errors;
 
-/// A value that only the process that made it can use.
+/// A value that only the process that created it can use.
 pub(crate) struct Here<T> {
     process: u32,
-    /// Always there, but while it is dropped.
+    /// Always there, except while it is dropped.
     value: Option<T>,
 }
 
@@ -35,7 +35,7 @@ impl<T> Here<T> {
 
 impl<T> Drop for Here<T> {
     fn drop(&mut self) {
-        // A lock in it may have been held by one of the parent's threads, which will never let go of it.
+        // One of the parent's threads, which don't exist here, may hold a lock in it.
         if self.process != process::id() {
             mem::forget(self.value.take());
         }

@@ -1,4 +1,4 @@
-//! A registered producer. For Python's `Producer`.
+//! A registered producer, for Python's `Producer`.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(crate) struct Producer {
 
 #[pymethods]
 impl Producer {
-    /// Stores a message, and gives its id.
+    /// Enqueues a message, and returns its id.
     #[pyo3(signature = (payload, delay, at, priority))]
     fn enqueue<'py>(
         &self,
@@ -50,7 +50,7 @@ impl Producer {
         })
     }
 
-    /// Stores messages, all or none, and gives their ids.
+    /// Enqueues messages, all or none, and returns their ids.
     #[pyo3(signature = (payloads, delay, at, priority))]
     fn enqueue_batch<'py>(
         &self,
@@ -78,58 +78,58 @@ impl Producer {
         })
     }
 
-    /// Its key.
+    /// The worker's id.
     #[getter]
     fn id(&self, py: Python<'_>) -> PyResult<i64> {
         Ok(self.held.get(py)?.0.id().get())
     }
 
-    /// Wakes the consumers of its queue, without an answer: from any thread, and if nothing can be awaited.
+    /// Wakes the consumers of its queue in the background: callable from any thread, and without an event loop.
     fn wake_soon(&self, py: Python<'_>) -> PyResult<()> {
         let (producer, store) = self.held.get(py)?;
         let (queue, store) = (producer.queue().clone(), store.clone());
         engine::handle(py)?.spawn(async move {
-            // Its name was checked before.
+            // Its name was validated before.
             let _ = store.wake(queue);
         });
         Ok(())
     }
 
-    /// Says that it lives.
+    /// Sends a heartbeat.
     fn heartbeat<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let producer = self.held.get(py)?.0.clone();
         self.mode
             .answer(py, async move { producer.heartbeat().await })
     }
 
-    /// Holds it back.
+    /// Suspends the worker.
     fn suspend<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let producer = self.held.get(py)?.0.clone();
         self.mode
             .answer(py, async move { producer.suspend().await })
     }
 
-    /// Lets it go on.
+    /// Resumes the worker.
     fn resume<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let producer = self.held.get(py)?.0.clone();
         self.mode.answer(py, async move { producer.resume().await })
     }
 
-    /// Ends it.
+    /// Shuts the worker down.
     fn shutdown<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let producer = self.held.get(py)?.0.clone();
         self.mode
             .answer(py, async move { producer.shutdown().await })
     }
 
-    /// Its state.
+    /// The worker's state.
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let producer = self.held.get(py)?.0.clone();
         self.mode
             .answer(py, async move { Ok(producer.status().await?.as_str()) })
     }
 
-    /// Whether it was heard of within this time.
+    /// Whether its last heartbeat is within this time.
     fn is_healthy<'py>(&self, py: Python<'py>, max_age: Duration) -> PyResult<Bound<'py, PyAny>> {
         let producer = self.held.get(py)?.0.clone();
         self.mode

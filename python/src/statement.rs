@@ -12,11 +12,11 @@ use crate::{
     producer::{Producer, to_priority},
 };
 
-/// The statement, and what belongs to its places.
+/// The statement and its parameters.
 #[pyclass(frozen, module = "pgqrs._pgqrs")]
 pub(crate) struct Statement(pgqrs::Statement);
 
-/// What `$1` to `$6` stand for.
+/// The values of `$1` to `$6`.
 type Parameters<'a> = (
     &'a str,
     i16,
@@ -50,7 +50,7 @@ pub(crate) fn statement(
         .map(|(index, payload)| encode_raw(&payload, index, in_batch))
         .collect::<PyResult<Vec<_>>>()?;
     let enqueue = pgqrs::enqueue().messages(&payloads).priority(priority);
-    // Each of these is of another type.
+    // Each of these has another type.
     let statement = match (producer, delay, at) {
         (None, Some(delay), _) => enqueue.to(queue).delay(delay).statement(),
         (None, None, Some(at)) => enqueue.to(queue).at(at).statement(),
@@ -71,13 +71,13 @@ pub(crate) fn statement(
 
 #[pymethods]
 impl Statement {
-    /// With `$1` to `$6`.
+    /// The text, with `$1` to `$6`.
     #[getter]
     fn sql(&self) -> &str {
         self.0.sql()
     }
 
-    /// What they stand for.
+    /// The values of the parameters.
     #[getter]
     fn parameters(&self) -> Parameters<'_> {
         (
@@ -90,7 +90,8 @@ impl Statement {
         )
     }
 
-    /// The ids of the messages, in their order, by the rows that the statement returned. Raises if nothing was stored.
+    /// Returns the ids of the messages, in their order, from the rows that the statement returned. Raises if nothing
+    /// was stored.
     fn check(&self, py: Python<'_>, rows: Vec<i64>) -> PyResult<Vec<i64>> {
         match self.0.check(rows) {
             Ok(ids) => Ok(ids.iter().map(|id| id.get()).collect()),
@@ -99,7 +100,7 @@ impl Statement {
     }
 }
 
-/// Raises if a text can't be a queue's name.
+/// Raises if a text isn't a valid queue name.
 #[pyfunction]
 pub(crate) fn check_queue_name(py: Python<'_>, name: String) -> PyResult<()> {
     match QueueName::new(name) {

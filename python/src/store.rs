@@ -1,4 +1,4 @@
-//! A connected database. For Python's `connect` and `Store`.
+//! A connected database, for Python's `connect` and `Store`.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     producer::Producer,
 };
 
-/// Connects; what it gives makes its calls in the same mode.
+/// Connects. The store and all objects made from it make their calls in the same mode.
 #[pyfunction]
 #[pyo3(signature = (
     url, *, max_connections, acquire_timeout, application_name, payload_limit, retry_for, coalesce, install,
@@ -68,22 +68,22 @@ pub(crate) struct Store {
     mode: Mode,
 }
 
-/// How long closing waits for calls that are under way.
+/// Maximum time for which closing waits for calls that are under way.
 const CLOSING: Duration = Duration::from_secs(5);
 
 #[pymethods]
 impl Store {
-    /// Closes its connections. What is called afterwards is refused.
+    /// Closes its connections. Later calls are refused.
     fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let store = self.get(py)?;
         self.mode.answer(py, async move {
-            // From here on nothing new begins, whether or not all that is under way comes to its end.
+            // No new call starts from here on, whether or not those that are under way end in time.
             let _ = tokio::time::timeout(CLOSING, store.pool().close()).await;
             Ok(())
         })
     }
 
-    /// Creates the queue, if there is none of that name.
+    /// Creates the queue if there is none of that name.
     fn queue<'py>(&self, py: Python<'py>, name: String) -> PyResult<Bound<'py, PyAny>> {
         let store = self.get(py)?;
         self.mode.answer(py, async move {
@@ -98,11 +98,11 @@ impl Store {
         self.mode.answer(py, async move { store.wake(queue) })
     }
 
-    /// The same, without an answer: from any thread, and where nothing can be awaited.
+    /// The same, in the background: callable from any thread, and without an event loop.
     fn wake_soon(&self, py: Python<'_>, queue: String) -> PyResult<()> {
         let (store, runtime) = (self.get(py)?, engine::handle(py)?);
         runtime.spawn(async move {
-            // A name that can't be one has no consumers.
+            // An invalid name has no consumers.
             let _ = store.wake(queue);
         });
         Ok(())

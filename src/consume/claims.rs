@@ -1,33 +1,33 @@
-//! When to claim, and how much: decisions without I/O, so that they can be tested by themselves.
+//! When to claim, and how much. Decisions without I/O, with unit tests below.
 
 use std::time::{Duration, Instant};
 
-/// Claims under way at once. They share what there is room for: a single one would leave the database idle while its
-/// messages are handled. More of them step over what the others have locked.
+/// Maximum number of concurrent claims. They share the free capacity: with a single claim, the database would be idle
+/// while its messages are handled. With more, claims step over each other's locked rows.
 pub(super) const MAX_CONCURRENT_CLAIMS: usize = 2;
 
-/// As many messages are held ready as are handled in this time.
+/// Prefetch target: the messages that handlers finish in this time.
 const AHEAD: Duration = Duration::from_millis(50);
 
-/// What a consumer holds, and what it may hold.
+/// What a consumer holds, and its limits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Load {
-    /// Handlers that run at once.
+    /// Handlers that may run concurrently.
     pub(super) concurrency: usize,
-    /// The most messages to hold beyond those.
+    /// Maximum number of messages to hold beyond those.
     pub(super) prefetch: usize,
-    /// The most bytes of payload to hold.
+    /// Maximum bytes of payload to hold.
     pub(super) max_bytes: usize,
-    /// Messages handled per second, of late.
+    /// Recent rate of handled messages, per second.
     pub(super) per_second: f64,
-    /// Claims under way, and what they were allowed to claim.
+    /// Claims under way, and the sum of their limits.
     pub(super) claims: usize,
     pub(super) requested: Request,
     /// Messages ready or being handled.
     pub(super) held: Request,
     /// Messages handled whose settlement is overdue.
     pub(super) unsettled: usize,
-    /// The most messages for one claim.
+    /// Maximum number of messages of one claim.
     pub(super) limit: usize,
 }
 
@@ -39,19 +39,19 @@ pub(super) struct Request {
 }
 
 impl Load {
-    /// How many messages to hold: as many as handlers run, and those that they handle soon.
+    /// How many messages to hold: one for each handler, and those that are handled soon.
     pub(super) fn capacity(&self) -> usize {
         let ahead = (self.per_second * AHEAD.as_secs_f64()) as usize;
         self.concurrency + ahead.min(self.prefetch)
     }
 
-    /// What to claim now; `None` while there is enough, or on its way.
+    /// What to claim now; `None` if enough is held or being claimed.
     pub(super) fn next_claim(&self) -> Option<Request> {
         let capacity = self.capacity();
         let held = self.held.messages + self.requested.messages + self.unsettled;
         let room = capacity.saturating_sub(held);
-        // Not one by one, if many are handled in the time that a claim takes; but a handler that is
-        // idle waits for nothing.
+        // If many messages are handled in the time of one claim, they aren't claimed one by one. But an idle handler
+        // never waits.
         let is_idle = held < self.concurrency;
         if room == 0 || self.claims >= MAX_CONCURRENT_CLAIMS || !(is_idle || room > capacity / 3) {
             return None;
@@ -62,7 +62,7 @@ impl Load {
         let held_bytes = self.held.bytes + self.requested.bytes;
         let room_bytes = self.max_bytes.saturating_sub(held_bytes);
         let share_bytes = self.max_bytes / MAX_CONCURRENT_CLAIMS;
-        // A claim takes one message whatever its size, so it waits until there is some room. Unless nothing is held.
+        // A claim takes one message whatever its size, so it waits for some free capacity, unless nothing is held.
         if held_bytes > 0 && (room_bytes == 0 || room_bytes < share_bytes / 2) {
             return None;
         }
@@ -73,7 +73,8 @@ impl Load {
     }
 }
 
-/// The most that one statement carries: halved after a failure that may come from its size, and growing back.
+/// Maximum size of one statement: halved after a failure that its size may have caused, and growing again after
+/// successes.
 #[derive(Debug)]
 pub(super) struct AdaptiveLimit {
     most: usize,
@@ -89,21 +90,21 @@ impl AdaptiveLimit {
         self.now
     }
 
-    /// A statement with this much passed.
+    /// A statement of this size succeeded.
     pub(super) fn passed(&mut self, size: usize) {
-        // A small one says nothing about larger ones.
+        // A small statement says nothing about larger ones.
         if size >= self.now / 2 {
             self.now = (self.now + self.now / 8 + 1).min(self.most);
         }
     }
 
-    /// A statement with this much failed.
+    /// A statement of this size failed.
     pub(super) fn failed(&mut self, size: usize) {
         self.now = self.now.min(size / 2).max(1);
     }
 }
 
-/// How fast messages are handled, of late.
+/// Recent rate at which messages are handled.
 #[derive(Debug)]
 pub(super) struct Pace {
     since: Instant,

@@ -1,5 +1,5 @@
-//! Deliveries in flight: ready, running, finished. Shared by the run loop and the handler tasks, so that a handler takes
-//! its next delivery without a change of tasks.
+//! Deliveries in flight: ready, running, finished. Shared by the run loop and the handler tasks, so that a handler
+//! takes its next delivery without a task switch.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -19,34 +19,35 @@ use crate::{
     message::{Message, MessageId, Receipt},
 };
 
-/// What the loop and its handlers share.
+/// State shared by the loop and its handlers.
 pub(super) struct InFlight {
     /// Never held across an await.
     state: Mutex<State>,
-    /// Something happened that the loop waits for.
+    /// Notifies the loop of a change that it waits for.
     changed: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// Leased, and not begun.
+    /// Leased, and not started.
     ready: VecDeque<Ready>,
-    /// Whose lease may have run out before a handler came: not to be begun unless it can still be extended.
+    /// Ready messages whose lease may have run out before a handler was free. Not to be started unless the lease can
+    /// still be extended.
     expired: Vec<Ready>,
-    /// By delivery, and not by message: one whose lease was lost can come again while its first handler still
-    /// runs, and the verdict of the first must not be taken for that of the second.
+    /// Keyed by delivery, not by message: a message whose lease was lost can be delivered again while its first handler
+    /// still runs, and the verdict of the first must not be taken for that of the second.
     running: Slab<Running>,
     finished: Vec<Finished>,
-    /// Whose handlers were aborted.
+    /// Leases of deliveries whose handlers were aborted.
     aborted: Vec<Arc<Lease>>,
     /// Bytes of payload that are ready, expired or running.
     bytes: usize,
-    /// The loop wants to know of what has finished when fewer are ready than this.
+    /// The loop is notified of finished deliveries when fewer than this are ready.
     notify_below: usize,
 }
 
-/// A message, and until when it is safe to begin with it: counted from before the claim was sent, on this
-/// process's own steady clock.
+/// A message, and the time until which it is safe to start its handler: counted from before the claim was sent, on this
+/// process's own monotonic clock.
 struct Ready {
     message: Message,
     until: Instant,
@@ -61,11 +62,11 @@ struct Running {
 /// Deliveries whose handlers were aborted.
 pub(super) struct Aborted {
     pub(super) held: Vec<Receipt>,
-    /// Those that a handler had settled by itself, in a transaction that may have been rolled back.
+    /// Those that a handler had settled itself, in a transaction that may have been rolled back.
     pub(super) settled: Vec<Receipt>,
 }
 
-/// A delivery that a handler has finished.
+/// A delivery whose handler has returned.
 pub(super) struct Finished {
     pub(super) lease: Arc<Lease>,
     pub(super) attempt: u32,
@@ -84,16 +85,16 @@ impl InFlight {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No handler runs under it, so none can panic under it.
+        // No handler runs under the lock, so none can panic under it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something has finished that the loop wants to know of.
+    /// Waits until a delivery has finished that the loop is to be notified of.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Adds what was claimed.
+    /// Adds claimed messages.
     pub(super) fn add(&self, messages: Vec<Message>, until: Instant) {
         let is_expired = until <= Instant::now();
         let mut state = self.lock();
@@ -108,13 +109,13 @@ impl InFlight {
         }
     }
 
-    /// The next delivery for a handler.
+    /// Takes the next delivery for a handler.
     pub(super) fn take(self: &Arc<Self>) -> Option<Taken> {
         let mut state = self.lock();
         loop {
             let Ready { message, until } = state.ready.pop_front()?;
             if until <= Instant::now() {
-                // The database was away for so long that another consumer may have it by now.
+                // The database was unreachable for so long that another consumer may have the message by now.
                 state.expired.push(Ready { message, until });
                 self.changed.notify_one();
                 continue;
@@ -171,7 +172,7 @@ impl InFlight {
         mem::take(&mut self.lock().finished)
     }
 
-    /// Removes what no handler has begun.
+    /// Removes messages that no handler has started.
     pub(super) fn take_untouched(&self) -> Vec<Receipt> {
         let mut state = self.lock();
         let mut untouched: Vec<_> = state.ready.drain(..).collect();
@@ -183,7 +184,7 @@ impl InFlight {
         receipts.collect()
     }
 
-    /// Removes what handlers had begun that were aborted.
+    /// Removes deliveries whose handlers were aborted.
     pub(super) fn take_aborted(&self) -> Aborted {
         let aborted = mem::take(&mut self.lock().aborted);
         let (settled, held): (Vec<_>, Vec<_>) =
@@ -196,7 +197,7 @@ impl InFlight {
         }
     }
 
-    /// What is ready or running.
+    /// Messages that are ready or running.
     pub(super) fn held(&self) -> Request {
         let state = self.lock();
         Request {
@@ -209,7 +210,7 @@ impl InFlight {
         self.lock().ready.len()
     }
 
-    /// How many deliveries handlers have been given whose end the loop doesn't know of.
+    /// Number of deliveries that handlers have taken and whose end the loop has not yet collected.
     pub(super) fn begun(&self) -> usize {
         let state = self.lock();
         state.running.len() + state.finished.len() + state.aborted.len()
@@ -228,17 +229,17 @@ impl InFlight {
             && state.aborted.is_empty()
     }
 
-    /// Whether the loop is to hear of what has finished: when fewer are ready than this.
+    /// Sets when the loop is notified of finished deliveries: when fewer than this are ready.
     pub(super) fn notify_below(&self, ready: usize) {
         let mut state = self.lock();
         state.notify_below = ready;
-        // What finished since the loop last looked was not reported.
+        // What finished since the loop last collected was not reported.
         if !state.finished.is_empty() && state.ready.len() < ready {
             self.changed.notify_one();
         }
     }
 
-    /// What is leased, but for what a handler has settled by itself.
+    /// Receipts of all leased messages, except those that a handler has settled itself.
     pub(super) fn receipts(&self) -> Vec<Receipt> {
         let state = self.lock();
         let untouched = state.ready.iter().chain(&state.expired);
@@ -255,8 +256,8 @@ impl InFlight {
             .collect()
     }
 
-    /// Leases were extended: of those `asked` for, those in `extended`. What isn't among these is another consumer's, or
-    /// gone, and is not begun.
+    /// Records an extension of leases: of those `asked` for, those in `extended` succeeded. The others belong to
+    /// another consumer or are deleted, and are not started.
     pub(super) fn extended(
         &self,
         asked: &[Receipt],
@@ -299,9 +300,9 @@ impl InFlight {
     }
 }
 
-/// A delivery that a handler has taken. However the handler ends, its place comes back.
+/// A delivery that a handler has taken. However the handler ends, its slot is freed.
 pub(super) struct Taken {
-    /// None once it was handed over.
+    /// `None` once it was handed over.
     message: Option<Message>,
     lease: Arc<Lease>,
     guard: Guard,
@@ -321,7 +322,7 @@ impl Taken {
 
 struct Guard {
     in_flight: Arc<InFlight>,
-    /// None once it has finished.
+    /// `None` once it has finished.
     key: Option<usize>,
 }
 

@@ -1,5 +1,5 @@
-//! The machinery behind [`Consumer::run`](crate::Consumer::run): claims ahead, runs handlers, extends leases, settles in
-//! batches. [`start`] is the only way in.
+//! The machinery behind [`Consumer::run`](crate::Consumer::run): claims ahead, runs handlers, extends leases, settles
+//! in batches. [`start`] is the only entry point.
 
 mod claims;
 mod in_flight;
@@ -12,7 +12,7 @@ pub(crate) use run_loop::{Ended, Job, Stop, start};
 
 use crate::retry::RetryPolicy;
 
-/// How a consumer runs.
+/// Options of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {
     pub(crate) concurrency: usize,

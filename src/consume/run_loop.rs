@@ -1,5 +1,5 @@
-//! The run loop of a consumer: claims ahead, keeps leases alive, settles in batches, and goes on whatever breaks. It holds
-//! all of its state in one task; handlers and statements are tasks of their own, which report back to it.
+//! The run loop of a consumer: claims ahead, extends leases, settles in batches, and continues after failures. One task
+//! holds all of its state; handlers and statements are tasks of their own, which report back to it.
 
 use std::{
     collections::HashMap,
@@ -40,7 +40,7 @@ use crate::{
     telemetry,
 };
 
-/// What a run loop works on.
+/// What a run loop needs to run.
 pub(crate) struct Job<F> {
     pub(crate) store: Store,
     pub(crate) queue: QueueName,
@@ -60,7 +60,7 @@ pub(crate) enum Stop {
     Abort,
 }
 
-/// What a loop came to, and by when its shutdown is to be over.
+/// The outcome of a loop, and the deadline of its shutdown.
 pub(crate) struct Ended {
     pub(crate) outcome: Result<Report>,
     pub(crate) deadline: Instant,
@@ -94,7 +94,7 @@ where
         }
     };
     let abort = async move {
-        // Without a handle, nobody can ask for it.
+        // Without a handle, no abort can be requested.
         if stop.wait_for(|stop| *stop == Stop::Abort).await.is_err() {
             std::future::pending().await
         }
@@ -136,27 +136,28 @@ where
 
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// The most messages of one claim.
+/// Maximum number of messages of one claim.
 const MAX_CLAIM: usize = 10_000;
-/// The most leases that one statement extends.
+/// Maximum number of leases that one statement extends.
 const MAX_EXTENSION: usize = 1_000;
-/// A claim's answer may take long to arrive over a slow link. After a time-out the next one waits twice as long.
+/// A claim's answer may take long to arrive over a slow link. After a time-out, the time-out of the next claim is
+/// doubled.
 const MIN_CLAIM_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_CLAIM_TIMEOUT: Duration = Duration::from_secs(120);
-/// While messages are claimed, acks wait until they are this many: the claim's end is a good time too.
+/// While a claim is under way, acks wait until there are this many: its end is a good time to send them too.
 const MIN_ACKS: usize = 64;
-/// But not for longer than this, if the claim takes its time.
+/// But not longer than this, if the claim takes long.
 const MAX_ACK_WAIT: Duration = Duration::from_millis(50);
-/// A handler that never waits lets other tasks have its thread after this time.
+/// A handler that never yields lets other tasks have its thread after this time.
 const MAX_TURN: Duration = Duration::from_millis(10);
-/// Settlements that may be outstanding without holding up claims.
+/// Maximum number of outstanding settlements that don't hold up claims.
 const SETTLED_SOON: usize = 1_000;
 /// The last part of the shutdown deadline, after handlers were aborted: for outstanding settlements and releases.
 const FINAL_SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The very last part of it, to free the worker's identity.
+/// The final part of it, to deregister the worker.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a claim waits for its answer.
+/// The time-out of a claim.
 fn claim_timeout(lease: Duration) -> Duration {
     (lease / 3).clamp(MIN_CLAIM_TIMEOUT, STATEMENT_TIMEOUT)
 }
@@ -170,21 +171,21 @@ struct RunLoop<F> {
     handler: Arc<F>,
     subscription: WakeSubscription,
     in_flight: Arc<InFlight>,
-    /// Tasks that take deliveries until none is ready: at most as many as handlers may run.
+    /// Tasks that take deliveries until none is ready: at most one for each concurrent handler.
     handlers: JoinSet<()>,
     queries: JoinSet<Query>,
-    /// Claims under way, and what they were allowed to claim.
+    /// Claims under way, and the sum of their limits.
     claims: usize,
     requested: Request,
     claim_limit: AdaptiveLimit,
     claim_timeout: Duration,
-    /// The lease of the next claim: longer than the usual one over a link on which a single message takes long to arrive,
-    /// which would otherwise always arrive too late.
+    /// The lease of the next claim. Longer than the configured one over a link on which a single message takes long to
+    /// arrive, which would otherwise always arrive too late.
     claim_lease: Duration,
-    /// When to claim next, unless woken before.
+    /// When to claim next, unless woken earlier.
     claim_at: Instant,
     unsettled: Unsettled,
-    /// When the first of those came that wait for a batch.
+    /// When the first of the settlements that wait for a batch was added.
     unsettled_since: Option<Instant>,
     settle_at: Instant,
     extend_limit: AdaptiveLimit,
@@ -194,24 +195,24 @@ struct RunLoop<F> {
     backoff: Duration,
     pace: Pace,
     ending: Option<Ending>,
-    /// The pool was closed: nothing can be claimed or settled any more.
+    /// The pool was closed, so nothing can be claimed or settled any more.
     is_closed: bool,
     fatal: Option<Error>,
     report: Report,
 }
 
-/// The shutdown, in three parts.
+/// The deadlines of the three parts of a shutdown.
 struct Ending {
-    /// Handlers that still run are aborted.
+    /// Handlers that are still running are aborted.
     abort_at: Instant,
-    /// What isn't settled is left to its lease.
+    /// Messages that aren't settled are left to their leases.
     settle_until: Instant,
-    /// All is over.
+    /// The run returns.
     deadline: Instant,
     is_aborted: bool,
 }
 
-/// A query that has come to its end.
+/// A query that has finished.
 enum Query {
     Claim {
         result: Result<Received>,
@@ -222,13 +223,13 @@ enum Query {
     Extend(Extension),
 }
 
-/// Leases that were extended.
+/// The result of extending leases.
 struct Extension {
     asked: Vec<Receipt>,
     extended: HashMap<MessageId, DateTime<Utc>>,
     /// Before the first statement.
     sent: Instant,
-    /// The first failure, and how many leases it was about.
+    /// The first failure, and the number of leases in its statement.
     failed: Option<(Error, usize)>,
 }
 
@@ -248,7 +249,7 @@ impl<F> RunLoop<F> {
         let mut closed = pin!(closed);
         let mut is_aborted = false;
         loop {
-            // First: what a handler has settled by itself leaves nothing else to wait for.
+            // First, since there may be nothing else to wait for if a handler has settled its message itself.
             self.collect_finished();
             if self.is_over() {
                 break;
@@ -308,7 +309,7 @@ impl<F> RunLoop<F> {
         });
     }
 
-    /// Without waiting for handlers.
+    /// Ends without waiting for handlers.
     fn end_now(&mut self) {
         self.end();
         if let Some(ending) = &mut self.ending {
@@ -321,7 +322,7 @@ impl<F> RunLoop<F> {
 
     fn on_closed(&mut self) {
         self.is_closed = true;
-        // One that was stopped before says in its report what it could not settle.
+        // A loop that was stopped earlier counts unsettled messages in its report.
         if self.ending.is_none() {
             self.fail(Error::Closed);
         }
@@ -332,7 +333,7 @@ impl<F> RunLoop<F> {
         self.end();
     }
 
-    /// Collects finished deliveries; during shutdown also those that won't be started, or were aborted.
+    /// Collects finished deliveries; during shutdown also those that won't be started or were aborted.
     fn collect_finished(&mut self) {
         let finished = self.in_flight.take_finished();
         self.pace.handled(finished.len(), std::time::Instant::now());
@@ -360,7 +361,7 @@ impl<F> RunLoop<F> {
         let receipt = lease.receipt();
         let wait = || self.options.retry.jittered(attempt, rand::random());
         let failure = match verdict {
-            // The handler has settled it, in a transaction that it has committed: it says so itself.
+            // The handler has settled the message in a transaction that it says it has committed.
             Verdict::Returned(Outcome::Done | Outcome::Archive) if lease.is_settled() => {
                 self.report.done += 1;
                 return;
@@ -418,7 +419,7 @@ impl<F> RunLoop<F> {
                         telemetry::handler_failed(&span, "handler");
                     }
                     taken.finish(verdict);
-                    // A handler that never waits must not keep its thread from all other tasks.
+                    // A handler that never yields must not keep its thread from all other tasks.
                     if turn.elapsed() < MAX_TURN {
                         consume_budget().await;
                     } else {
@@ -456,30 +457,30 @@ impl<F> RunLoop<F> {
             self.start_extending();
         }
         self.in_flight.notify_below(match self.claims {
-            // What was handled is to be settled at once.
+            // Finished deliveries are to be settled at once.
             0 => usize::MAX,
-            // The next claim is due when this few are left.
+            // The next claim is due when only this many are left.
             1..MAX_CONCURRENT_CLAIMS => self.load().capacity() / 2,
             _ => 0,
         });
     }
 
-    /// How long a settlement or an extension waits for its answer: so that there is time for another before the lease
-    /// is over.
+    /// Time-out of a settlement or an extension: short enough that a second one is possible before the lease runs out.
     fn statement_timeout(&self) -> Duration {
         (self.options.lease / 3).clamp(Duration::from_secs(1), Duration::from_secs(10))
     }
 
     /// What to claim at `claim_at`.
     fn next_claim(&self) -> Option<Request> {
-        // What arrived too late is to be extended first: the claim could take it away from this very consumer.
+        // Messages that arrived too late have their leases extended first: the claim could take them away from this
+        // very consumer.
         if self.ending.is_some() || self.in_flight.has_expired() {
             return None;
         }
         self.load().next_claim()
     }
 
-    /// When to settle next; `None` while a batch is under way, or there is none.
+    /// When to settle next; `None` while a batch is under way, or if nothing is to be settled.
     fn next_settling(&self) -> Option<Instant> {
         if self.unsettled.is_settling() || !self.unsettled.has_waiting() {
             return None;
@@ -611,7 +612,7 @@ impl<F> RunLoop<F> {
                 self.is_extending = false;
                 self.on_extended(extension);
             }
-            // A query's task neither panics nor is aborted; and if it did, its leases run out.
+            // A query's task neither panics nor is aborted. If it did, its leases would run out.
             Err(_) => {
                 (self.claims, self.requested) = (0, Request::default());
                 self.report.add(self.unsettled.abandon());
@@ -628,7 +629,7 @@ impl<F> RunLoop<F> {
         let count = claimed.messages.len();
         let took = now - sent;
         if count > 0 && took > self.options.lease / 3 {
-            // What is left of these leases is little, and of the next ones' would be too.
+            // Little time is left of these leases, and the next ones would have as little.
             self.claim_limit.failed(count);
             self.extend_at = now;
             if count == 1 {
@@ -638,9 +639,9 @@ impl<F> RunLoop<F> {
             self.claim_limit.passed(count);
             self.claim_lease = self.options.lease.max(self.claim_lease / 2);
         }
-        // A claim that found less than there was room for has found all.
+        // A claim that returned less than its limit has returned all messages that were ready.
         let is_all = !claimed.full && count < requested.messages;
-        // Unless something was hinted at meanwhile.
+        // A wake-up may have arrived meanwhile, though.
         if is_all && self.claim_at <= sent {
             self.claim_at = now + self.options.poll_interval;
         }
@@ -649,16 +650,16 @@ impl<F> RunLoop<F> {
 
     fn on_claim_failed(&mut self, error: Error, requested: Request) {
         match error {
-            // Others have stopped it.
+            // The worker was stopped by an operator or another process.
             Error::WorkerStopped { .. } => self.end(),
-            // Others have suspended it, until they resume it.
+            // The worker was suspended by an operator or another process, until it is resumed.
             Error::WorkerSuspended { .. } => {
                 self.claim_at = Instant::now() + self.options.poll_interval
             }
             error if is_final(&error) => self.fail(error),
             error => {
                 if matches!(error, Error::ConnectionLost(_)) {
-                    // Perhaps its answer is too large for the link.
+                    // Its answer may be too large for the link.
                     self.claim_limit.failed(requested.messages);
                     self.claim_timeout = (self.claim_timeout * 2).min(MAX_CLAIM_TIMEOUT);
                 }
@@ -680,7 +681,7 @@ impl<F> RunLoop<F> {
         if let Some((error, size)) = failed {
             telemetry::loop_failed("extend", &error);
             self.extend_limit.failed(size);
-            // Soon again, while there is still something to extend.
+            // Retries soon, while there is still something to extend.
             let soon = (self.options.lease / 10).min(Duration::from_secs(1));
             self.extend_at = Instant::now() + soon;
         } else {
@@ -690,7 +691,7 @@ impl<F> RunLoop<F> {
         self.extend_not_before = self.extend_at.min(Instant::now() + Duration::from_secs(1));
     }
 
-    /// When to try again. Apart from others who failed at the same time.
+    /// When to retry, with jitter against others that failed at the same time.
     fn back_off(&mut self) -> Instant {
         let wait = self.backoff.mul_f64(0.5 + rand::random::<f64>() / 2.0);
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
@@ -717,7 +718,7 @@ impl<F> RunLoop<F> {
         if let Some(at) = self.next_settling() {
             next = next.min(at);
         }
-        // While claims are under way, few of those that finish are reported.
+        // While claims are under way, only few finished deliveries are reported.
         if self.claims > 0 && !self.in_flight.is_empty() {
             next = next.min(Instant::now() + MAX_ACK_WAIT);
         }
@@ -725,7 +726,7 @@ impl<F> RunLoop<F> {
     }
 }
 
-/// What waiting doesn't mend.
+/// Whether an error won't pass by waiting.
 fn is_final(error: &Error) -> bool {
     matches!(
         error,
@@ -737,8 +738,8 @@ fn is_final(error: &Error) -> bool {
     )
 }
 
-/// Extends leases, in as many statements as it takes. If the server refuses one for a reason that may be about one message,
-/// the others are extended without it.
+/// Extends leases, in as many statements as needed. If the server rejects a statement for a reason that may apply to
+/// one message, the others are extended without it.
 async fn extend(
     store: &Store,
     receipts: &[Receipt],

@@ -1,4 +1,4 @@
-//! What is to be settled: acks, archives, failures, releases, each kind in batches. A batch that fails is taken apart, so
+//! Outstanding settlements: acks, archives, failures, releases, each kind in batches. A batch that fails is split, so
 //! that no settlement blocks another.
 
 use std::{collections::HashSet, mem, time::Duration};
@@ -13,26 +13,26 @@ use crate::{
     telemetry,
 };
 
-/// The most settlements in one statement.
+/// Maximum number of settlements in one statement.
 const MAX_BATCH: usize = 1_000;
 
-/// What is to be settled.
+/// Outstanding settlements.
 pub(super) struct Unsettled {
     fresh: Lane,
-    /// What was sent, and its answer got lost: it may be settled already.
+    /// Settlements that were sent and whose answer was lost: they may have taken effect.
     uncertain: Lane,
     /// The batch under way.
     sent: Option<Sent>,
     limit: AdaptiveLimit,
-    /// Whether the last batch came from the uncertain ones: both get their turn.
+    /// Whether the last batch came from the uncertain ones: the two lanes take turns.
     last_was_uncertain: bool,
     failing: bool,
 }
 
-/// What is known of a batch while it is under way.
+/// The batch under way, as far as it has to be known meanwhile.
 struct Sent {
     receipts: Vec<Receipt>,
-    /// How many of them a handler has had.
+    /// How many of its messages a handler has been called with.
     handled: usize,
 }
 
@@ -45,7 +45,7 @@ struct Lane {
     untouched: Vec<Receipt>,
     unfinished: Vec<Receipt>,
     returned: Vec<Receipt>,
-    /// The kind that is next, so that each gets its turn.
+    /// The kind that is next, so that all kinds take turns.
     next: usize,
 }
 
@@ -66,14 +66,14 @@ enum Settlements {
     },
 }
 
-/// Which messages are given back.
+/// Which messages are released.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Release {
-    /// No handler has had them.
+    /// No handler was called with them.
     Untouched,
-    /// Their handlers were aborted: the attempt is used.
+    /// Their handlers were aborted: the attempt counts.
     Unfinished,
-    /// Their handlers have asked for it.
+    /// Their handlers have returned `Release`.
     Returned,
 }
 
@@ -120,13 +120,13 @@ impl Unsettled {
         lane.returned.push(receipt);
     }
 
-    /// The handlers of these were aborted after they had settled them by themselves, in transactions that may have been
-    /// rolled back.
+    /// The handlers of these were aborted after they had settled the messages themselves, in transactions that may have
+    /// been rolled back.
     pub(super) fn release_if_unsettled(&mut self, receipts: Vec<Receipt>) {
         self.uncertain.unfinished.extend(receipts);
     }
 
-    /// All that isn't settled, with the batch under way.
+    /// Number of messages not settled yet, including the batch under way.
     pub(super) fn len(&self) -> usize {
         let sent = self.sent.as_ref().map_or(0, |sent| sent.receipts.len());
         self.fresh.len() + self.uncertain.len() + sent
@@ -136,7 +136,7 @@ impl Unsettled {
         self.len() == 0
     }
 
-    /// Whether there is something for another batch.
+    /// Whether there are settlements for another batch.
     pub(super) fn has_waiting(&self) -> bool {
         !self.fresh.is_empty() || !self.uncertain.is_empty()
     }
@@ -151,12 +151,12 @@ impl Unsettled {
         self.failing
     }
 
-    /// Whether there is nothing but a few acks, which can wait for more of them.
+    /// Whether there are only a few acks, which can wait for more.
     pub(super) fn can_wait(&self, few: usize) -> bool {
         !self.failing && self.uncertain.is_empty() && self.fresh.is_acks_below(few)
     }
 
-    /// All that handlers have finished, whose leases are still to be kept.
+    /// Receipts of all finished deliveries whose leases still have to be extended.
     pub(super) fn receipts(&self) -> Vec<Receipt> {
         let mut receipts = self.fresh.receipts();
         receipts.extend(self.uncertain.receipts());
@@ -191,7 +191,8 @@ impl Unsettled {
         self.failing = false;
     }
 
-    /// Puts what a failure has left back, behind the others. Smaller batches follow if the size may have been the reason.
+    /// Requeues the rest of a failed batch behind the others. Smaller batches follow if the size may have been the
+    /// reason.
     pub(super) fn failed(&mut self, rest: Batch, error: &Error) {
         self.sent = None;
         self.failing = true;
@@ -207,7 +208,7 @@ impl Unsettled {
         lane.put_back(rest.settlements);
     }
 
-    /// What can't be settled any more, as when time is over. Its leases run out.
+    /// Gives up what can't be settled any more, for example after the deadline. The leases run out.
     pub(super) fn abandon(&mut self) -> Report {
         let handled = |lane: &Lane| lane.len() - lane.untouched.len();
         let sent = self.sent.take().map_or(0, |sent| sent.handled);
@@ -294,7 +295,7 @@ impl Release {
     }
 }
 
-/// Up to `limit` from the front; `None` if there is nothing.
+/// Removes up to `limit` elements from the front; `None` if there are none.
 fn first<T>(from: &mut Vec<T>, limit: usize) -> Option<Vec<T>> {
     if from.is_empty() {
         return None;
@@ -324,7 +325,7 @@ impl Batch {
         }
     }
 
-    /// How many of them a handler has had.
+    /// How many of its messages a handler has been called with.
     fn handled(&self) -> usize {
         match &self.settlements {
             Settlements::Release {
@@ -352,7 +353,7 @@ impl Batch {
         }
     }
 
-    /// With texts that every database can hold, whatever its encoding; `false` if they are that already.
+    /// Replaces texts by ones that every database can store, whatever its encoding; `false` if nothing changed.
     fn simplify_texts(&mut self) -> bool {
         let Settlements::Fail(failures) = &mut self.settlements else {
             return false;
@@ -375,14 +376,14 @@ impl Batch {
     }
 }
 
-/// What a batch came to: what was settled, and, if it failed, what is left.
+/// The outcome of a batch: what was settled and, if it failed, what is left.
 pub(super) struct Outcome {
     pub(super) report: Report,
     pub(super) failed: Option<(Batch, Error)>,
 }
 
-/// Settles a batch. If the server refuses it for a reason that may be about one of them, the others are settled
-/// without it.
+/// Settles a batch. If the server rejects it for a reason that may apply to one message, the others are settled without
+/// it.
 pub(super) async fn settle(store: &Store, batch: Batch, timeout: Duration) -> Outcome {
     let mut report = Report::default();
     let mut batches = vec![batch];
@@ -409,7 +410,7 @@ pub(super) async fn settle(store: &Store, batch: Batch, timeout: Duration) -> Ou
         } else if batch.simplify_texts() {
             batches.push(batch);
         } else {
-            // Its lease runs out, and it is delivered again.
+            // The lease of that message runs out, and it is delivered again.
             telemetry::settlement_refused(batch.message(), &error);
             report.unknown += batch.handled() as u64;
         }
@@ -421,7 +422,7 @@ pub(super) async fn settle(store: &Store, batch: Batch, timeout: Duration) -> Ou
 }
 
 impl Batch {
-    /// Adds another one of the same kind, as halves of one batch are.
+    /// Merges a batch of the same kind, such as the other half of a split batch.
     fn append(&mut self, other: Self) {
         match (&mut self.settlements, other.settlements) {
             (Settlements::Ack(these), Settlements::Ack(mut those))
@@ -615,7 +616,7 @@ mod tests {
         let again = next(&mut unsettled);
         assert!(again.is_uncertain);
         unsettled.failed(again, &no_connection());
-        // The others get their turn.
+        // The others take their turn.
         let fresh = next(&mut unsettled);
         assert_eq!(fresh.receipts(), receipts(10..15));
         assert!(!fresh.is_uncertain);

@@ -1,5 +1,5 @@
-//! Connections whose statements are bounded in time. One that was given up in the middle of a statement is closed, and the
-//! server ends what it was doing.
+//! Connections whose statements have a time-out. A connection that was dropped in the middle of a statement is closed,
+//! and the server cancels that statement.
 
 use std::{
     io,
@@ -19,18 +19,19 @@ use tokio::{
 
 use crate::error::{Error, Result};
 
-/// How long a statement waits for its answer.
+/// Default statement time-out.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same, for statements on very many rows.
+/// Time-out of statements on very many rows.
 pub(crate) const LONG_STATEMENT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a connection can be idle before it is pinged ahead of its next use.
 const TRUSTED_IDLE: Duration = Duration::from_secs(5);
-/// The pool size from which on idle writers and the notifier may keep a connection.
+/// Minimum pool size at which idle writers and the notifier may keep a connection.
 const MIN_POOL_TO_KEEP: u32 = 4;
-/// Connections beyond the pool's: for settlements, and for extensions of leases and heartbeats.
+/// Connections beyond the pool's: for settlements, lease extensions and heartbeats.
 const RESERVE: u32 = 2;
-/// How long a call that keeps leases or workers alive waits for the pool before it takes one of the reserve.
+/// How long a call that extends leases or sends heartbeats waits for the pool before it takes a connection of the
+/// reserve.
 const RESERVE_AFTER: Duration = Duration::from_millis(20);
 /// The reserve's connections are closed after this time without use.
 const RESERVE_IDLE: Duration = Duration::from_secs(30);
@@ -39,16 +40,16 @@ const RESERVE_IDLE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(crate) struct Connections {
     pool: PgPool,
-    /// Made at its first use, since that needs a runtime.
+    /// Created on first use, since that needs a runtime.
     reserve: Arc<OnceLock<PgPool>>,
-    /// Of connections for LISTEN, if they aren't the pool's.
+    /// Options of connections for LISTEN, if they differ from the pool's.
     listen: Option<Arc<PgConnectOptions>>,
 }
 
 /// The settings of a store's own pool, whatever its size.
 pub(crate) fn pool_options() -> PgPoolOptions {
     PgPoolOptions::new()
-        // A round trip before every statement is too slow; ping only what may have died while it was idle.
+        // A ping before every statement is too slow; ping only connections that may have broken while they were idle.
         .test_before_acquire(false)
         .before_acquire(|connection, meta| {
             Box::pin(async move {
@@ -102,13 +103,13 @@ impl Connections {
         self.pool.is_closed()
     }
 
-    /// A connection of the pool.
+    /// A connection from the pool.
     pub(crate) async fn acquire(&self) -> Result<StoreConnection> {
         Ok(self.of_store(acquire(&self.pool).await?))
     }
 
-    /// A connection for what keeps leases and workers alive: of the pool, or of the reserve while all of the pool's are in
-    /// use, as by handlers.
+    /// A connection for lease extensions, settlements and heartbeats: from the pool, or from the reserve while all of
+    /// the pool's are in use, for example by handlers.
     pub(crate) async fn acquire_reserved(&self) -> Result<StoreConnection> {
         let reserve = async {
             sleep(RESERVE_AFTER).await;
@@ -126,7 +127,7 @@ impl Connections {
         StoreConnection::new(connection, self.pool.connect_options())
     }
 
-    /// The reserve, which is closed as soon as the pool is.
+    /// The reserve, which is closed when the pool is.
     fn reserve(&self) -> &PgPool {
         self.reserve.get_or_init(|| {
             let options = self.pool.options().clone();
@@ -145,7 +146,7 @@ impl Connections {
     }
 }
 
-/// A connection of `pool`, or why there is none.
+/// A connection from `pool`, or the reason why there is none.
 pub(crate) async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>> {
     pool.acquire().await.map_err(|error| match error {
         sqlx::Error::PoolTimedOut => Error::AcquireTimeout {
@@ -156,11 +157,11 @@ pub(crate) async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>> {
     })
 }
 
-/// A connection of a store. Given up in the middle of a statement, it is closed: it may never answer, and would keep its
-/// place in the pool until then.
+/// A connection of a store. If dropped in the middle of a statement, it is closed: the statement may never be answered,
+/// and the connection would occupy its place in the pool until then.
 pub(crate) struct StoreConnection {
     connection: Option<PoolConnection<Postgres>>,
-    /// To name the role in errors.
+    /// For the role's name in errors.
     options: Arc<PgConnectOptions>,
     is_answered: bool,
     acquired: Instant,
@@ -176,12 +177,12 @@ impl StoreConnection {
         }
     }
 
-    /// For how long it has been out of the pool.
+    /// Time since it was acquired from the pool.
     pub(crate) fn held_for(&self) -> Duration {
         self.acquired.elapsed()
     }
 
-    /// Runs statements, which fail as on a broken connection if the server doesn't answer in time.
+    /// Runs statements, with the error of a broken connection if the server doesn't answer in time.
     pub(crate) async fn within<T>(
         &mut self,
         limit: Duration,
@@ -193,7 +194,7 @@ impl StoreConnection {
         self.is_answered = false;
         let outcome = timeout(limit, statements(connection)).await;
         let outcome = outcome.map_err(|_| no_answer())?;
-        // A read-only server is a standby by now: another connection may lead to its successor.
+        // A server that is read-only is a standby by now: another connection may lead to its successor.
         self.is_answered = !outcome.as_ref().is_err_and(Error::is_read_only);
         outcome.map_err(|error| error.of_role(|| self.options.get_username().to_owned()))
     }
@@ -205,22 +206,22 @@ impl Drop for StoreConnection {
             return;
         };
         match Handle::try_current() {
-            // The pool tests what comes back, and would wait for a vanished server until TCP gives up.
+            // The pool pings returned connections, and for a vanished server would wait until TCP gives up.
             Ok(runtime) if self.is_answered => {
                 runtime.spawn(timeout(PING_TIMEOUT, connection.return_to_pool()));
             }
-            // Closes the socket, by which the server notices that nobody waits for the statement any more.
+            // Closes the socket, by which the server notices that its client no longer waits for the statement.
             _ => drop(connection.detach()),
         }
     }
 }
 
-/// The server did not answer in time.
+/// The error if the server did not answer in time.
 pub(crate) fn no_answer() -> Error {
     broken(io::ErrorKind::TimedOut, "the server did not answer")
 }
 
-/// The runtime that was at it has ended, and its tasks with it.
+/// The error if the runtime that ran the call has ended, and its tasks with it.
 pub(crate) fn runtime_ended() -> Error {
     broken(
         io::ErrorKind::Interrupted,

@@ -17,9 +17,9 @@ use tokio::{
 use super::Connections;
 use crate::{error::Result, lifecycle::WorkerId, postgres::workers, telemetry};
 
-/// After a failure the next try comes soon, so that no worker counts as crashed because the server was restarted.
+/// After a failure the next attempt follows soon, so that no worker counts as crashed because the server was restarted.
 const RETRY: Duration = Duration::from_secs(1);
-/// Shorter than elsewhere: the next try has another connection.
+/// Shorter than elsewhere: the next attempt uses another connection.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// When each worker is due, and how often.
+    /// When the next heartbeat of each worker is due, and its interval.
     workers: BTreeMap<i64, (Instant, Duration)>,
     task: Option<JoinHandle<()>>,
 }
@@ -65,7 +65,7 @@ impl Heartbeats {
         }
     }
 
-    /// Goes on with the heartbeats if the runtime that sent them has ended. To be called by what runs for long.
+    /// Restarts the task if the runtime that ran it has ended. To be called by long-running operations.
     pub(crate) fn resume(&self) {
         self.start_task(&mut self.shared.lock());
     }
@@ -81,7 +81,7 @@ impl Heartbeats {
     }
 }
 
-/// Heartbeats are sent for its worker until it is dropped, which needs no runtime.
+/// Heartbeats are sent for the worker until this is dropped. Dropping needs no runtime.
 pub(crate) struct HeartbeatGuard {
     worker: i64,
     shared: Weak<Shared>,
@@ -112,12 +112,12 @@ impl fmt::Debug for HeartbeatGuard {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that is done under it can leave it half done.
+        // No operation under the lock can leave the state half-updated.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the next worker is due; `None` if there is none, and then the task ends. Under the lock by which a worker
-    /// joins, so that a new one either finds the task or starts another.
+    /// When the next worker is due; `None` if there is none, and then the task ends. Under the same lock under which a
+    /// worker joins, so that a new worker either finds the task or starts another.
     fn next(&self) -> Option<Instant> {
         let mut state = self.lock();
         let next = state.workers.values().map(|(due, _)| *due).min();
@@ -127,7 +127,7 @@ impl Shared {
         next
     }
 
-    /// The workers that are due, and those that will be within half of their interval: one statement now instead of two.
+    /// Workers that are due, and those due within half of their interval: one statement instead of two.
     fn due(&self) -> Vec<i64> {
         let now = Instant::now();
         let workers = &self.lock().workers;
@@ -142,7 +142,7 @@ impl Shared {
         let mut state = self.lock();
         for worker in tried {
             if !alive.contains(worker) {
-                // Stopped or taken over by another process. Its handle returns an error when it is used.
+                // Stopped, or taken over by another process. Its handle returns an error on its next use.
                 state.workers.remove(worker);
             } else if let Some((due, interval)) = state.workers.get_mut(worker) {
                 *due = now + *interval;

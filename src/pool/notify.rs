@@ -1,7 +1,7 @@
-//! Wakes idle consumers when a message was enqueued, which otherwise find it only at their next poll. It is a hint: it may
-//! come late, get lost or be for nothing, and polling is what is relied on.
+//! Wakes idle consumers when a message was enqueued; without it they find the message at their next poll. A wake-up is
+//! only a hint: it may come late, get lost or be spurious. Correctness rests on polling.
 //!
-//! A consumer of the same store is woken directly, those in other processes by NOTIFY: after the commit,
+//! Consumers of the same store are woken directly, those in other processes by NOTIFY. It is sent after the commit,
 //! since inside the transaction it would make all commits wait for each other.
 
 use std::{
@@ -22,10 +22,10 @@ use crate::{error::Result, postgres::messages, queue::QueueName, telemetry};
 
 /// The channel of NOTIFY; its payload is a queue's name.
 const CHANNEL: &str = "pgqrs";
-/// The least time between two NOTIFYs; the second is for everything enqueued in between.
+/// Minimum time between two NOTIFYs; the second one is for everything enqueued in between.
 const NOTIFY_INTERVAL: Duration = Duration::from_millis(5);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A listener that hears nothing for this long checks its connection.
+/// A listener that receives nothing for this long checks its connection.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -44,7 +44,7 @@ struct Shared {
     unsubscribed: Notify,
 }
 
-/// Is woken for a queue until it is dropped.
+/// Receives wake-ups for a queue until it is dropped.
 #[derive(Debug)]
 pub(crate) struct WakeSubscription {
     woken: Arc<Notify>,
@@ -87,7 +87,7 @@ impl Shared {
 
     fn wake(&self, queue: &str) {
         let state = self.lock();
-        // By string: what comes from the server need not be a queue's name.
+        // Compared as a string: a name that comes from the server need not be a valid queue name.
         for (name, subscriptions) in &state.subscriptions {
             if name.as_str() == queue {
                 subscriptions.iter().for_each(|woken| woken.notify_one());
@@ -96,7 +96,7 @@ impl Shared {
     }
 
     /// Takes the queues for which a NOTIFY is to be sent; `None` if there are none, and then the task ends. Under the
-    /// lock by which the next enqueue looks for the task, so that it either finds it or starts another.
+    /// same lock under which the next enqueue looks for the task, so that it either finds the task or starts another.
     fn take_pending(&self) -> Option<Vec<String>> {
         let mut state = self.lock();
         if state.pending.is_empty() {
@@ -140,7 +140,7 @@ impl Notifier {
         }
     }
 
-    /// Wakes the consumers of a queue, in which a message is ready now.
+    /// Wakes the consumers of a queue in which a message is ready now.
     pub(crate) fn wake(&self, queue: &QueueName) {
         self.shared.wake(queue.as_str());
         let mut state = self.shared.lock();
@@ -155,7 +155,7 @@ impl Notifier {
         }
     }
 
-    /// Subscribes to a queue: to what this process enqueues, and with `listen` to what others enqueue.
+    /// Subscribes to a queue: to what this process enqueues, and with `listen` also to what other processes enqueue.
     pub(crate) fn subscribe(&self, queue: &QueueName, listen: bool) -> WakeSubscription {
         let woken = Arc::new(Notify::new());
         let mut state = self.shared.lock();
@@ -170,7 +170,7 @@ impl Notifier {
         }
     }
 
-    /// Goes on to listen if the runtime that listened has ended. To be called by what runs for long.
+    /// Restarts the listener if the runtime that ran it has ended. To be called by long-running operations.
     pub(crate) fn resume_listening(&self) {
         self.start_listening(&mut self.shared.lock());
     }
@@ -186,7 +186,7 @@ impl Notifier {
 }
 
 async fn notify_loop(shared: Arc<Shared>, connections: Connections) {
-    // From one NOTIFY to the next.
+    // Kept from one NOTIFY to the next.
     let mut kept = None;
     while let Some(queues) = shared.take_pending() {
         let notified = async {
@@ -216,7 +216,7 @@ async fn listen_loop(shared: Arc<Shared>, connections: Connections) {
         match listen(&connections).await {
             Ok(mut listener) => {
                 backoff = NOTIFY_INTERVAL;
-                // For what was enqueued before this process listened.
+                // For messages that were enqueued before this process listened.
                 shared.wake_all();
                 loop {
                     let heard = tokio::select! {
@@ -230,9 +230,9 @@ async fn listen_loop(shared: Arc<Shared>, connections: Connections) {
                     };
                     match heard {
                         Ok(Ok(Some(notification))) => shared.wake(notification.payload()),
-                        // The connection is gone.
+                        // The connection is closed.
                         Ok(Ok(None) | Err(_)) => break,
-                        // There was nothing to hear, or the server has vanished.
+                        // Nothing was received, or the server has vanished.
                         Err(_) => {
                             match timeout(STATEMENT_TIMEOUT, listener.listen(CHANNEL)).await {
                                 Ok(Ok(())) => {}
@@ -249,7 +249,7 @@ async fn listen_loop(shared: Arc<Shared>, connections: Connections) {
     }
 }
 
-/// On a connection of its own: those of the pool are there for statements.
+/// Uses its own connection: those of the pool are for statements.
 async fn listen(connections: &Connections) -> Result<PgListener> {
     let alone = PgPoolOptions::new()
         .max_connections(1)

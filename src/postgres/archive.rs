@@ -1,4 +1,4 @@
-//! Statements on `pgqrs.archive`. For administration: a message gets here by being archived, which is a
+//! Statements on `pgqrs.archive`, for administration. A message is inserted here by being archived, which is a
 //! statement on `pgqrs.messages`.
 
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub struct ArchivedMessage {
     pub attempt: u32,
     /// When it was archived, by the database's clock.
     pub archived_at: DateTime<Utc>,
-    /// The payload as it was sent, where the page asked for payloads.
+    /// The payload as it was sent, if the page asked for payloads.
     pub payload: Option<String>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) async fn list(
     Ok(archived.collect())
 }
 
-/// The number of those that were deleted; `None` where there is no such queue.
+/// Returns the number of deleted messages; `None` if there is no such queue.
 pub(crate) async fn purge(
     connection: &mut PgConnection,
     queue: &QueueName,

@@ -21,9 +21,9 @@ use crate::{
 pub(crate) struct Claim<'a> {
     pub(crate) queue: &'a QueueName,
     pub(crate) consumer: Option<WorkerId>,
-    /// The most messages.
+    /// Maximum number of messages.
     pub(crate) limit: u32,
-    /// The most bytes of payload; one message is claimed however large it is.
+    /// Maximum bytes of payload; one message is claimed however large it is.
     pub(crate) max_bytes: usize,
     pub(crate) lease: Duration,
     /// After this time the caller has given up, and no message is claimed any more.
@@ -38,18 +38,18 @@ pub(crate) struct Claimed {
     pub(crate) messages: Vec<Message>,
     /// The database's time.
     pub(crate) now: DateTime<Utc>,
-    /// How long the database took.
+    /// The duration of the statement in the database.
     pub(crate) took: Duration,
-    /// Whether it stopped at its limit, so that there may be more that is ready.
+    /// Whether it stopped at a limit, so that more messages may be ready.
     pub(crate) full: bool,
-    /// Whether the limit that it stopped at was that of the bytes.
+    /// Whether the limit that it stopped at was `max_bytes`.
     pub(crate) stopped_by_bytes: bool,
 }
 
 /// Takes ready messages under a lease, in queue order.
 ///
-/// To be run outside a transaction: it turns synchronous commit off for its own, and nobody else's.
-/// Messages whose attempts are used up become dead letters instead: their consumers crashed without a word.
+/// To be run outside a transaction: it turns synchronous commit off for its own transaction only. Messages whose
+/// attempts are used up become dead letters instead: their consumers crashed without settling them.
 pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> Result<Claimed> {
     let ranks = Priority::ALL.map(Priority::rank);
     let lease_token = random_token();
@@ -196,8 +196,8 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
     })
 }
 
-/// Makes dead letters of messages of one queue that a claim has found with their attempts used up. A statement
-/// of its own, since it is seldom needed, and as a part of each claim made that a third slower.
+/// Dead-letters messages of one queue that a claim has found with their attempts used up. A separate statement, since
+/// it is seldom needed, and as a part of the claim made each one a third slower.
 async fn dead_letter_used_up(
     connection: &mut PgConnection,
     queue_id: i32,

@@ -1,5 +1,5 @@
-//! Statements on `pgqrs.dead_letters`. For administration: a message gets here by a claim that finds its
-//! attempts used up, or by being failed, both of which are statements on `pgqrs.messages`.
+//! Statements on `pgqrs.dead_letters`, for administration. A message is inserted here by a claim that finds its
+//! attempts used up, or by a failure, both of which are statements on `pgqrs.messages`.
 
 use std::time::Duration;
 
@@ -25,13 +25,13 @@ pub struct DeadLetter {
     pub enqueued_at: DateTime<Utc>,
     /// How often it was delivered.
     pub attempt: u32,
-    /// Why it is here: `attempts used up`, or what a handler said.
+    /// Why it is here: `attempts used up`, or the reason from the handler.
     pub reason: String,
-    /// What the last attempt failed with, where that is known.
+    /// The error of the last attempt, if known.
     pub last_error: Option<String>,
-    /// When it came here, by the database's clock.
+    /// When it was dead-lettered, by the database's clock.
     pub died_at: DateTime<Utc>,
-    /// The payload as it was sent, where the page asked for payloads.
+    /// The payload as it was sent, if the page asked for payloads.
     pub payload: Option<String>,
 }
 
@@ -84,8 +84,8 @@ pub(crate) async fn count(connection: &mut PgConnection, queue: &QueueName) -> R
     Ok(count.map(i64::unsigned_abs))
 }
 
-/// Puts dead letters back, ready and with all attempts before them: one, or all that died before an age.
-/// Gives the number of them; `None` where there is no such queue.
+/// Requeues dead letters, ready and with all attempts before them: one, or all that died before an age. Returns their
+/// number; `None` if there is no such queue.
 pub(crate) async fn requeue(
     connection: &mut PgConnection,
     queue: &QueueName,
@@ -126,7 +126,7 @@ pub(crate) async fn requeue(
     Ok(requeued.map(i64::unsigned_abs))
 }
 
-/// The number of those that were deleted; `None` where there is no such queue.
+/// Returns the number of deleted dead letters; `None` if there is no such queue.
 pub(crate) async fn purge(
     connection: &mut PgConnection,
     queue: &QueueName,

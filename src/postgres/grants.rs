@@ -1,5 +1,5 @@
-//! The privileges of roles that aren't the schema's owner, as SQL for its owner to run. Whoever creates queues and
-//! installs the schema needs more.
+//! The privileges of roles that don't own the schema, as SQL for its owner to run. Creating queues and installing the
+//! schema require more.
 
 /// What a role can do with pgqrs: for services that should have no more privileges than they need.
 ///
@@ -44,7 +44,7 @@ impl Access {
             Self::Operator => include_str!("../../grants/operator.sql"),
         };
         let quoted = format!("\"{}\"", role.replace('"', "\"\""));
-        // As a variable of psql's, so that the files work there too.
+        // As a psql variable, so that the files also work in psql.
         grants.replace(":\"role\"", &quoted)
     }
 }

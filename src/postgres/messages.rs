@@ -1,5 +1,5 @@
-//! Statements on `pgqrs.messages` besides claims and settlements: insert, list, cancel, reschedule. All of them carry
-//! the queue, since it leads every key.
+//! Statements on `pgqrs.messages` besides claims and settlements: insert, list, cancel, reschedule. All of them filter
+//! by queue, which is the first column of every key.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -13,12 +13,12 @@ use crate::{
     queue::QueueName,
 };
 
-/// The most messages, and about the most bytes of payload, that one statement carries.
+/// Maximum number of messages, and approximate maximum bytes of payload, of one statement.
 pub(crate) const CHUNK_MESSAGES: usize = 1_000;
 pub(crate) const CHUNK_BYTES: usize = 64 << 20;
 
-/// Ids in the order of the payloads. One statement; or, where there is too much for one, a transaction
-/// around a few of them (a savepoint, inside the caller's own).
+/// Inserts messages, and returns their ids in the order of the payloads. One statement; if the batch is too large for
+/// one, a transaction of several (a savepoint, inside the caller's own).
 pub(crate) async fn insert(
     connection: &mut PgConnection,
     envelope: &Envelope,
@@ -29,7 +29,7 @@ pub(crate) async fn insert(
         return insert_chunk(connection, envelope, envelope.visible, first).await;
     }
     let mut transaction = connection.begin().await?;
-    // A batch becomes visible at one time, not chunk by chunk.
+    // All of a batch becomes visible at the same time, not chunk by chunk.
     let visible = Visible::Exactly(resolve(&mut transaction, envelope.visible).await?);
     let mut ids = insert_chunk(&mut transaction, envelope, visible, first).await?;
     while !rest.is_empty() {
@@ -41,7 +41,7 @@ pub(crate) async fn insert(
     Ok(ids)
 }
 
-/// What fits into one statement, and what is left. Takes at least one payload, where there is one.
+/// Splits off what fits into one statement. Takes at least one payload, if there is one.
 pub(crate) fn next_chunk(payloads: &[String]) -> (&[String], &[String]) {
     let mut bytes = 0;
     let fitting = payloads.iter().take(CHUNK_MESSAGES).take_while(|payload| {
@@ -63,7 +63,7 @@ async fn insert_chunk(
     if ids.is_empty() {
         return Err(workers::refusal(connection, &envelope.queue, envelope.producer).await?);
     }
-    // Ids are drawn in the batch's order; in which the rows come back isn't promised.
+    // Ids are drawn in the batch's order; the order in which the rows are returned isn't guaranteed.
     ids.sort_unstable();
     Ok(ids.into_iter().map(MessageId::from).collect())
 }
@@ -120,7 +120,7 @@ fn insertion<'q>(
     )
 }
 
-/// When messages become visible that are enqueued now, by the database's clock.
+/// When messages that are enqueued now become visible, by the database's clock.
 pub(crate) async fn resolve(
     connection: &mut PgConnection,
     visible: Visible,
@@ -140,7 +140,7 @@ pub(crate) async fn resolve(
     Ok(time)
 }
 
-/// A message of a queue, as it is now.
+/// A message of a queue, in its current state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct QueuedMessage {
@@ -154,15 +154,15 @@ pub struct QueuedMessage {
     pub enqueued_at: DateTime<Utc>,
     /// How often it was delivered.
     pub attempt: u32,
-    /// Whether somebody holds it under a lease that still runs.
+    /// Whether a consumer holds it under a lease that still runs.
     pub leased: bool,
     /// The producer that it was sent through, if any.
     pub producer: Option<WorkerId>,
     /// The consumer that it was last delivered to, if any.
     pub consumer: Option<WorkerId>,
-    /// What the last attempt failed with, where that is known.
+    /// The error of the last attempt, if known.
     pub last_error: Option<String>,
-    /// The payload as it was sent, where the page asked for payloads.
+    /// The payload as it was sent, if the page asked for payloads.
     pub payload: Option<String>,
 }
 
@@ -210,7 +210,7 @@ pub(crate) async fn list(
     Ok(messages.collect())
 }
 
-/// Deletes a message that nobody holds; `false` where there is none.
+/// Deletes a message that isn't leased; `false` if there is none.
 pub(crate) async fn cancel(
     connection: &mut PgConnection,
     queue: &QueueName,
@@ -229,7 +229,7 @@ pub(crate) async fn cancel(
     Ok(cancelled.rows_affected() == 1)
 }
 
-/// Moves a message that nobody holds to another time; `false` where there is none.
+/// Reschedules a message that isn't leased; `false` if there is none.
 pub(crate) async fn reschedule(
     connection: &mut PgConnection,
     queue: &QueueName,
@@ -255,7 +255,7 @@ pub(crate) async fn reschedule(
     Ok(moved.rows_affected() == 1)
 }
 
-/// Makes all that a worker holds ready again; `None` where there is no such worker.
+/// Makes all messages that a worker holds ready again; `None` if there is no such worker.
 pub(crate) async fn release_of(
     connection: &mut PgConnection,
     worker: WorkerId,
@@ -281,7 +281,7 @@ pub(crate) async fn release_of(
     Ok(released.map(i64::unsigned_abs))
 }
 
-/// Tells others that there is something in these queues.
+/// Notifies listening processes that messages are ready in these queues.
 pub(crate) async fn notify(
     connection: &mut PgConnection,
     channel: &str,

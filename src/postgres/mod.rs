@@ -1,6 +1,6 @@
-//! Every SQL statement of the crate: a file a table, a function a statement. For the layers above, which
-//! name what they want and never see SQL. Each statement is a `query!`, held against `.sqlx` when the
-//! crate is compiled: after a change here, run `cargo xtask prepare`.
+//! Every SQL statement of the crate: a file for each table, a function for each statement. The layers above call these
+//! functions and contain no SQL. Each statement is a `query!`, checked against `.sqlx` when the crate is compiled:
+//! after a change here, run `cargo xtask prepare`.
 
 pub(crate) mod archive;
 pub(crate) mod claim;

@@ -1,5 +1,4 @@
-//! Statements on `pgqrs.queues`. For the administration of queues. An enqueue reads this table and never
-//! writes to it.
+//! Statements on `pgqrs.queues`, for the administration of queues. An enqueue reads this table and never writes to it.
 
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use crate::{
     queue::QueueName,
 };
 
-/// A queue as the database has it.
+/// A queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct QueueInfo {
@@ -26,17 +25,17 @@ pub struct QueueInfo {
     pub created_at: DateTime<Utc>,
 }
 
-/// What a queue holds at one moment. Every message is counted in just one of the three.
+/// Counts of a queue's messages at one moment. Every message is counted in just one of the three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct QueueStats {
     /// Messages that the next dequeue can get.
     pub ready: u64,
-    /// Messages whose time has not come: delayed, scheduled, or waiting for a retry.
+    /// Messages that aren't visible yet: delayed, scheduled, or waiting for a retry.
     pub delayed: u64,
     /// Messages that a consumer holds and whose lease still runs.
     pub leased: u64,
-    /// For how long the oldest ready message has been ready; `None` where there is none.
+    /// How long the oldest ready message has been ready; `None` if none is ready.
     pub oldest_ready: Option<Duration>,
 }
 
@@ -47,7 +46,7 @@ impl QueueStats {
     }
 }
 
-/// What can be set of a queue. What isn't stays as it is.
+/// Settings of a queue that can be changed. Those that aren't set stay as they are.
 ///
 /// # Example
 /// ```no_run
@@ -108,7 +107,7 @@ impl TryFrom<Row> for QueueInfo {
     }
 }
 
-/// `None` where there is a queue of that name.
+/// Creates a queue; `None` if there is one of that name.
 pub(crate) async fn create(
     connection: &mut PgConnection,
     name: &QueueName,
@@ -141,7 +140,7 @@ pub(crate) async fn find(
     .transpose()
 }
 
-/// `None` where there is no queue of that name.
+/// Changes a queue's settings; `None` if there is no queue of that name.
 pub(crate) async fn configure(
     connection: &mut PgConnection,
     name: &QueueName,
@@ -175,9 +174,8 @@ pub(crate) async fn list(connection: &mut PgConnection) -> Result<Vec<QueueInfo>
     .collect()
 }
 
-/// Deletes an empty queue, and all that belongs to it. Gives the number of messages in the way; 0 where the
-/// queue was deleted; `None` where there is none. A client that vanishes meanwhile keeps others waiting for
-/// so long at most.
+/// Deletes an empty queue, and everything that belongs to it. Returns the number of messages in the way; 0 if the queue
+/// was deleted; `None` if there is none. A client that vanishes meanwhile blocks others for at most `patience`.
 pub(crate) async fn delete(
     connection: &mut PgConnection,
     name: &QueueName,
@@ -191,12 +189,12 @@ pub(crate) async fn delete(
     Ok(messages)
 }
 
-/// Keeps everybody from adding messages until the transaction ends.
+/// Blocks inserts of messages until the transaction ends.
 ///
-/// Enqueues take no lock on their queue's row, since that would cost each of them. So a queue can only be
-/// found empty, and then be deleted, while nobody enqueues: an enqueue that waits here looks for its queue
-/// afterwards and doesn't find it. The time-out bounds how long a transaction that has enqueued and stays
-/// open can hold up everybody else behind this lock.
+/// Enqueues take no lock on their queue's row, since that would cost each of them. So a queue can only be found empty,
+/// and then be deleted, while no enqueue is running: an enqueue that waits here looks for its queue afterwards and
+/// doesn't find it. The time-out bounds how long a transaction that has enqueued and stays open can block all enqueues
+/// that queue up behind this lock.
 async fn hold_enqueues(connection: &mut PgConnection) -> Result<()> {
     sqlx::query!("select set_config('lock_timeout', '2s', true)")
         .fetch_one(&mut *connection)
@@ -233,7 +231,7 @@ async fn delete_if_empty(connection: &mut PgConnection, name: &QueueName) -> Res
     Ok(messages.map(i64::unsigned_abs))
 }
 
-/// The number of messages that were deleted; `None` where there is no such queue.
+/// Returns the number of deleted messages; `None` if there is no such queue.
 pub(crate) async fn purge(connection: &mut PgConnection, name: &QueueName) -> Result<Option<u64>> {
     let purged = sqlx::query_scalar!(
         r#"
@@ -251,7 +249,7 @@ pub(crate) async fn purge(connection: &mut PgConnection, name: &QueueName) -> Re
     Ok(purged.map(i64::unsigned_abs))
 }
 
-/// Counts, in one snapshot, at the statement's own time. `None` where there is no such queue.
+/// Counts messages in one snapshot, at the time of the statement. `None` if there is no such queue.
 pub(crate) async fn stats(
     connection: &mut PgConnection,
     name: &QueueName,

@@ -1,5 +1,5 @@
-//! The schema itself: its migrations and its version. For `install` and `verify`. The history of
-//! migrations stands in `pgqrs._sqlx_migrations`, apart from the application's own `_sqlx_migrations`.
+//! The schema itself: its migrations and its version, for `install` and `verify`. The history of migrations is in
+//! `pgqrs._sqlx_migrations`, separate from the application's own `_sqlx_migrations`.
 
 use std::{
     sync::{Arc, LazyLock},
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{Error, Result};
 
-/// The migrations as data, for those who run all of their migrations in one place.
+/// The migrations as data, for applications that run all of their migrations in one place.
 ///
 /// [`Admin::install`](crate::Admin::install) is the same with typed errors. Both are idempotent.
 ///
@@ -28,11 +28,11 @@ pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
     migrator
 });
 
-/// How the database's schema compares with the one that this build of the crate was made for.
+/// How the database's schema compares with the one that this build of the crate requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub enum SchemaVersion {
-    /// There is none.
+    /// The schema isn't installed.
     NotInstalled,
     /// [`install`](crate::Admin::install) would upgrade it.
     Older {
@@ -41,7 +41,7 @@ pub enum SchemaVersion {
         /// The version of this build.
         compiled: i64,
     },
-    /// They are the same.
+    /// The versions are equal.
     UpToDate {
         /// The version in the database and of this build.
         installed: i64,
@@ -86,7 +86,7 @@ pub(crate) async fn version(connection: &mut PgConnection) -> Result<SchemaVersi
     })
 }
 
-/// When the server was started, in microseconds: after a restart or a fail-over it is another time.
+/// When the server was started, in microseconds: after a restart or a fail-over this differs.
 pub(crate) async fn started_at(connection: &mut PgConnection) -> Result<i64> {
     let started = sqlx::query_scalar!(r#"select pg_postmaster_start_time() as "started!""#)
         .fetch_one(connection)
@@ -94,14 +94,14 @@ pub(crate) async fn started_at(connection: &mut PgConnection) -> Result<i64> {
     Ok(started.timestamp_micros())
 }
 
-/// How long it is tried to get the locks of a migration.
+/// How long a migration retries to get its locks.
 const RETRY_FOR: Duration = Duration::from_secs(30);
 
-/// Between two attempts, so that those who waited behind the last one get on.
+/// Pause between two attempts, so that statements queued behind the last one can run.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Runs the migrations that are missing. If a lock can't be had, tries again for [`RETRY_FOR`], each time on a
-/// connection of its own: a run that fails keeps the migrator's lock until its connection is closed.
+/// Runs the missing migrations. If a lock isn't available, retries for [`RETRY_FOR`], each time on a new connection: a
+/// run that fails keeps the migrator's lock until its connection is closed.
 pub(crate) async fn migrate(options: &PgConnectOptions, connect_within: Duration) -> Result<()> {
     let give_up_at = Instant::now() + RETRY_FOR;
     loop {
@@ -112,7 +112,7 @@ pub(crate) async fn migrate(options: &PgConnectOptions, connect_within: Duration
             })?
             .map_err(|error| Error::Connect(Arc::new(error)))?;
         let outcome = run(&mut connection).await;
-        // Whatever it says: the server drops the session and its lock either way.
+        // The result doesn't matter: the server drops the session and its lock either way.
         let _ = connection.close().await;
         match outcome {
             Err(error) if error.is_lock_timeout() && Instant::now() < give_up_at => {
@@ -128,7 +128,7 @@ pub(crate) async fn migrate(options: &PgConnectOptions, connect_within: Duration
 
 async fn run(connection: &mut PgConnection) -> Result<()> {
     match version(connection).await? {
-        // Before any DDL, so that a role which may only use the tables can call `install` too.
+        // Before any DDL, so that a role that may only use the tables can also call `install`.
         SchemaVersion::UpToDate { .. } => Ok(()),
         SchemaVersion::Newer {
             installed,
@@ -147,8 +147,8 @@ async fn run(connection: &mut PgConnection) -> Result<()> {
     }
 }
 
-/// Bounds each wait for a lock, of which most are another installer's. On a table that is in use, all statements that come
-/// after it wait behind it. Not as a setting that the connection brings along: PgBouncer refuses those.
+/// Bounds each wait for a lock. Most such waits are for another installer. On a table that is in use, all later
+/// statements queue up behind the waiting one. Not set as a startup parameter: PgBouncer refuses those.
 async fn limit_waits(connection: &mut PgConnection) -> Result<()> {
     sqlx::query!("select set_config('lock_timeout', '2s', false)")
         .fetch_all(connection)

@@ -6,10 +6,11 @@ use sqlx::PgConnection;
 
 use crate::error::Result;
 
-/// Lets the server look every second, during a statement, whether its client is still there, and end the statement if it
-/// isn't. Otherwise a statement that its caller has given up would go on, take locks, and take effect much later.
+/// Makes the server check every second, during a statement, whether its client is still connected, and cancel the
+/// statement if it isn't. Otherwise a statement whose caller has given up would continue, take locks, and take effect
+/// much later.
 ///
-/// A server that can't do this, as before PostgreSQL 14 or on Windows, goes on as it is.
+/// A server that doesn't support this, such as before PostgreSQL 14 or on Windows, is left as it is.
 pub(crate) async fn end_abandoned_statements(connection: &mut PgConnection) {
     let _ = sqlx::query!("select set_config('client_connection_check_interval', '1000', false)")
         .fetch_all(connection)
@@ -17,8 +18,8 @@ pub(crate) async fn end_abandoned_statements(connection: &mut PgConnection) {
 }
 
 /// For a transaction of several statements: if its client vanishes between them, the server ends it after `limit`.
-/// Otherwise it would hold the writer's row, and nobody could learn what became of the attempt, until TCP gives
-/// up after hours.
+/// Otherwise it would hold the lock of the writer's row until TCP gives up after hours, and until then the outcome of
+/// the attempt could not be queried.
 pub(crate) async fn limit_idle_in_transaction(
     connection: &mut PgConnection,
     limit: Duration,
@@ -33,8 +34,8 @@ pub(crate) async fn limit_idle_in_transaction(
     Ok(())
 }
 
-/// Whether the session has the `plan_cache_mode` that a store's connections bring along. If not, a pooler has ignored it. A
-/// session that can't be asked counts as one that has it.
+/// Whether the session has the `plan_cache_mode` that a store's connections set at start-up. If not, a pooler has
+/// ignored it. A session that can't be queried counts as one that has it.
 pub(crate) async fn has_generic_plans(connection: &mut PgConnection) -> bool {
     let mode = sqlx::query_scalar!(r#"select current_setting('plan_cache_mode') as "mode!""#)
         .fetch_one(connection)

@@ -1,10 +1,10 @@
-//! Statements that end or extend leases: ack, archive, fail, release, extend. A message is held by its [`Receipt`], and
-//! a receipt that is out of date changes nothing.
+//! Statements that end or extend leases: ack, archive, fail, release, extend. A message is identified by its
+//! [`Receipt`], and a stale receipt changes nothing.
 //!
 //! Many messages are found by primary key one by one, and then changed by `ctid`: a join has plans that read the whole
-//! queue, which the planner takes while the table is new, and a connection keeps. The price: a message that was changed
-//! while the statement ran, as by an extension of its lease, has moved and isn't found. So what is missing is looked for
-//! once more.
+//! queue, which the planner chooses while the table is new, and a connection keeps. The price: a message that was
+//! changed while the statement ran, for example by an extension of its lease, has moved and isn't found. So missing
+//! messages are looked up a second time.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -52,8 +52,8 @@ pub(crate) async fn ack(connection: &mut PgConnection, receipt: Receipt) -> Resu
     Ok(deleted.rows_affected() == 1)
 }
 
-/// Deletes messages of one queue whose leases are still held. Returns how many: naming each costs both sides
-/// more than deleting it.
+/// Deletes messages of one queue whose leases are still held. Returns only their number: returning each id costs both
+/// sides more than deleting the message.
 pub(crate) async fn ack_many(connection: &mut PgConnection, receipts: &[Receipt]) -> Result<u64> {
     let columns: Columns = receipts.iter().collect();
     let deleted = delete(connection, &columns).await?;
@@ -86,7 +86,7 @@ async fn delete(connection: &mut PgConnection, columns: &Columns) -> Result<u64>
     Ok(deleted.rows_affected())
 }
 
-/// Deletes messages whose leases are still held, of any queues. Returns those.
+/// Deletes messages of any queues whose leases are still held. Returns their ids.
 pub(crate) async fn ack_each(
     connection: &mut PgConnection,
     receipts: &[Receipt],
@@ -127,7 +127,7 @@ async fn delete_each(
     Ok(message_ids(deleted))
 }
 
-/// Moves messages of one queue whose leases are still held to the archive. Returns those.
+/// Moves messages of one queue whose leases are still held to the archive. Returns their ids.
 pub(crate) async fn archive(
     connection: &mut PgConnection,
     receipts: &[Receipt],
@@ -179,21 +179,21 @@ async fn move_to_archive(
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) receipt: Receipt,
-    /// How long to wait if there is another attempt.
+    /// How long to wait before the next attempt, if there is one.
     pub(crate) delay: Duration,
     pub(crate) error: Option<String>,
-    /// Why there is to be no other attempt, if that is decided already.
+    /// Why there is to be no further attempt, if that is decided already.
     pub(crate) dead: Option<String>,
-    /// Whether the handler has settled the message by itself, before it failed. If its transaction was committed, there is
-    /// nothing left to settle.
+    /// Whether the handler has settled the message itself before it failed. If its transaction was committed, nothing
+    /// is left to settle.
     pub(crate) is_settled: bool,
 }
 
-/// The most bytes that are kept of an error's text.
+/// Maximum bytes that are stored of an error's text.
 const MAX_TEXT: usize = 8 << 10;
 
 impl Failure {
-    /// Another attempt follows, if there is one left.
+    /// Another attempt follows, unless the attempts are used up.
     pub(crate) fn retry(receipt: Receipt, delay: Duration, error: Option<&str>) -> Self {
         Self {
             receipt,
@@ -204,7 +204,7 @@ impl Failure {
         }
     }
 
-    /// No other attempt follows.
+    /// No further attempt follows.
     pub(crate) fn dead(receipt: Receipt, reason: &str, error: Option<&str>) -> Self {
         Self {
             receipt,
@@ -216,7 +216,7 @@ impl Failure {
     }
 }
 
-/// PostgreSQL's text holds every character but one.
+/// PostgreSQL's `text` can store every character except NUL.
 fn storable(text: &str) -> String {
     let end = text.floor_char_boundary(MAX_TEXT);
     text.get(..end)
@@ -224,15 +224,15 @@ fn storable(text: &str) -> String {
         .replace('\0', "\u{fffd}")
 }
 
-/// A message that failed, and whether it is a dead letter now.
+/// A message that failed, and whether it is now a dead letter.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Failed {
     pub(crate) id: MessageId,
     pub(crate) dead: bool,
 }
 
-/// Puts messages of one queue whose leases are still held back for later, or among the dead letters if
-/// their attempts are used up. Returns those.
+/// Schedules a retry of messages of one queue whose leases are still held, or dead-letters them if their attempts are
+/// used up. Returns their ids and which of the two it was.
 pub(crate) async fn fail(
     connection: &mut PgConnection,
     failures: &[Failure],
@@ -334,8 +334,8 @@ async fn retry_or_dead_letter(
         .collect())
 }
 
-/// Makes a lease run from now on, and returns the time when it runs out; `None` if it isn't held any more.
-/// Waits for another transaction that is changing the message, which may be another extension.
+/// Extends a lease from now on, and returns the time when it runs out; `None` if it isn't held any more. Waits for
+/// another transaction that is changing the message, such as another extension.
 pub(crate) async fn extend(
     connection: &mut PgConnection,
     receipt: Receipt,
@@ -363,8 +363,8 @@ pub(crate) struct Extended {
     pub(crate) expires_at: DateTime<Utc>,
 }
 
-/// Makes leases of messages of one queue run from now on, unless they run longer already. Returns those that are
-/// still held, except those that another transaction is changing.
+/// Extends leases of messages of one queue from now on, unless they run longer already. Returns those that are still
+/// held, except those that another transaction is changing.
 pub(crate) async fn extend_many(
     connection: &mut PgConnection,
     receipts: &[Receipt],
@@ -407,8 +407,8 @@ pub(crate) async fn extend_many(
         .collect())
 }
 
-/// Makes messages of one queue ready again at once, and returns how many. No handler has begun with `untouched` ones, so
-/// that this delivery doesn't count.
+/// Makes messages of one queue ready again at once, and returns their number. No handler was called with `untouched`
+/// messages, so this delivery doesn't count as an attempt.
 pub(crate) async fn release(
     connection: &mut PgConnection,
     receipts: &[Receipt],
@@ -454,7 +454,7 @@ async fn make_ready(
     Ok(released.rows_affected())
 }
 
-/// Those that aren't among the settled.
+/// Receipts whose messages aren't among the settled.
 fn missing(receipts: &[Receipt], settled: &[MessageId]) -> Vec<Receipt> {
     let settled: HashSet<_> = settled.iter().collect();
     let rest = receipts.iter().filter(|one| !settled.contains(&one.id));

@@ -1,4 +1,4 @@
-//! What a SQLSTATE means. The only place that looks at one.
+//! What a SQLSTATE means. The only file that examines one.
 
 use std::{io, sync::Arc};
 
@@ -29,7 +29,7 @@ impl From<sqlx::Error> for Error {
                 },
                 // The server has ended the session, perhaps after the commit and before its answer.
                 _ if ends_session(refusal.as_ref()) => Self::ConnectionLost(Arc::new(error)),
-                // connection_exception and its kin
+                // connection_exception and the others of its class
                 Some(code) if code.starts_with("08") => Self::ConnectionLost(Arc::new(error)),
                 _ => Self::Database(Arc::new(error)),
             },
@@ -42,18 +42,18 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// Whether one of our statements names what is missing, and not a trigger or a rule of the user's.
+/// Whether it is one of our statements that names the missing object, and not a trigger or a rule of the user's.
 fn is_ours(refusal: &dyn DatabaseError) -> bool {
     let is_in_our_text = refusal
         .try_downcast_ref::<PgDatabaseError>()
-        // Only what runs inside of a function has a context.
+        // Only statements inside a function have a context.
         .is_none_or(|refusal| refusal.r#where().is_none());
     let names_a_table = matches!(refusal.code().as_deref(), Some("42P01" | "3F000"));
-    // Whatever the language of the message, the name stands in it.
+    // The name is in the message, whatever its language.
     is_in_our_text && (!names_a_table || refusal.message().contains("pgqrs"))
 }
 
-/// What of ours the role lacks a privilege on.
+/// The object of ours on which the role lacks a privilege.
 fn denied_object(refusal: &dyn DatabaseError) -> Option<String> {
     const OURS: [&str; 8] = [
         "archive",
@@ -66,13 +66,13 @@ fn denied_object(refusal: &dyn DatabaseError) -> Option<String> {
         "_sqlx_migrations",
     ];
     let refusal = refusal.try_downcast_ref::<PgDatabaseError>()?;
-    // Row-level security has the same code, but may be about single rows; a trigger has a context.
+    // Row-level security has the same code, but may apply to single rows; a trigger has a context.
     let is_ours = refusal.r#where().is_none()
         && matches!(
             refusal.routine(),
             Some("aclcheck_error" | "nextval_internal")
         );
-    // Whatever the language of the message, the name stands in it.
+    // The name is in the message, whatever its language.
     let is_separator = |letter: char| !letter.is_alphanumeric() && letter != '_';
     let mut words = refusal.message().split(is_separator);
     let name = words.find(|word| *word == "pgqrs" || OURS.contains(word))?;
@@ -89,8 +89,8 @@ fn ends_session(refusal: &dyn DatabaseError) -> bool {
 }
 
 impl Error {
-    /// Whether the same call can succeed when it is made again: the reason lies in the connection, the
-    /// load, a conflict with another transaction or a worker that lives, and not in what was asked for.
+    /// Whether the same call may succeed if it is repeated: the reason is the connection, the load, a conflict with
+    /// another transaction or a running worker, and not the call's arguments.
     ///
     /// | variant | |
     /// |---|---|
@@ -101,8 +101,8 @@ impl Error {
     /// | `OutcomeUnknown` | no: the messages may be stored |
     /// | all others | no |
     ///
-    /// An enqueue that failed with [`ConnectionLost`](Self::ConnectionLost) may have been stored, so
-    /// making it again may store it twice.
+    /// An enqueue that failed with [`ConnectionLost`](Self::ConnectionLost) may have been stored, so repeating it may
+    /// store it twice.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::AcquireTimeout { .. }
@@ -162,7 +162,7 @@ impl Error {
         )
     }
 
-    /// What to do about a login that was refused, by the server or by a pooler in front of it.
+    /// The remedy for a login that was refused, by the server or by a pooler in front of it.
     pub(crate) fn login_remedy(refusal: &dyn DatabaseError) -> &'static str {
         if refuses_setting(refusal) {
             return "a PgBouncer in front of it refuses this setting: remove it from the URL, or add it to PgBouncer's `ignore_startup_parameters`";
@@ -186,12 +186,12 @@ impl Error {
         }
     }
 
-    /// Whether a pooler has refused a setting that the connection has brought along.
+    /// Whether a pooler has refused a startup parameter of the connection.
     pub(crate) fn is_refused_setting(error: &sqlx::Error) -> bool {
         error.as_database_error().is_some_and(refuses_setting)
     }
 
-    /// The server's refusal of a statement, which it then has undone.
+    /// Whether the server has refused a statement, which it has then undone.
     pub(crate) fn is_refusal(&self) -> bool {
         self.refusal().is_some()
     }
@@ -209,7 +209,7 @@ impl Error {
         self.has_code(|code| code == "40001" || code == "40P01")
     }
 
-    /// Whether the server only reads: it is a standby by now.
+    /// Whether the server is read-only: it is a standby by now.
     pub(crate) fn is_read_only(&self) -> bool {
         self.has_code(|code| code == "25006")
     }
@@ -236,14 +236,14 @@ impl Error {
             .is_some_and(|code| is(&code))
     }
 
-    /// Whether a statement on many messages was refused for a reason that may be about one of them, and doesn't pass by
-    /// itself: then the others get on without it.
+    /// Whether a statement on many messages was refused for a reason that may apply to one of them, and isn't
+    /// transient: then the others are sent without it.
     pub(crate) fn may_concern_one_message(&self) -> bool {
         !self.concerns_every_message() && !self.is_retryable()
     }
 
-    /// Whether a statement was refused for a reason that all of its rows have in common. What a trigger or a constraint
-    /// says, in whichever code, may concern one row only.
+    /// Whether a statement was refused for a reason that all of its rows have in common. An error raised by a trigger
+    /// or a constraint, whatever its code, may apply to one row only.
     pub(crate) fn concerns_every_message(&self) -> bool {
         let Some(refusal) = self.refusal() else {
             return true;
@@ -254,7 +254,7 @@ impl Error {
         let Some(code) = refusal.code() else {
             return false;
         };
-        // A right that is missing may be one for some rows only.
+        // A missing privilege may concern some rows only.
         let is_general = code != "42501"
             && code.get(..2).is_some_and(|class| {
                 matches!(
@@ -266,7 +266,7 @@ impl Error {
         is_general && !is_in_a_function
     }
 
-    /// After a fail-over the server may draw ids again that it has drawn before. Others will do.
+    /// After a fail-over the server may draw ids again that were drawn before. The remedy is to draw others.
     pub(crate) fn is_message_id_taken(&self) -> bool {
         self.breaks("messages_pkey")
     }
@@ -281,17 +281,17 @@ impl Error {
     }
 }
 
-/// As PgBouncer words it, which has no SQLSTATE for it.
+/// Matched by PgBouncer's message, since it has no SQLSTATE for this.
 fn refuses_setting(refusal: &dyn DatabaseError) -> bool {
     refusal
         .message()
         .starts_with("unsupported startup parameter")
 }
 
-/// Whether a failure passes by itself.
+/// Whether a failure is transient.
 fn is_transient(error: &sqlx::Error) -> bool {
     match error {
-        // A connection that breaks in the middle of the login is a breach of the protocol.
+        // A connection that breaks in the middle of the login is reported as a protocol violation.
         sqlx::Error::Protocol(_) | sqlx::Error::PoolTimedOut => true,
         sqlx::Error::Io(error) => is_transient_io(error),
         sqlx::Error::Tls(error) => error
@@ -304,8 +304,8 @@ fn is_transient(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Not what a look at the other side's certificate, or at a file of one's own, has come to. A file that isn't there may
-/// be the socket of a server that restarts.
+/// Excludes errors about the server's certificate and about local files. A file that doesn't exist may be the socket of
+/// a server that restarts.
 fn is_transient_io(error: &io::Error) -> bool {
     !matches!(
         error.kind(),
@@ -316,7 +316,7 @@ fn is_transient_io(error: &io::Error) -> bool {
     )
 }
 
-/// The SQLSTATEs that pass: conflicts between transactions, a server that is starting, stopping or full.
+/// SQLSTATEs of transient errors: conflicts between transactions, a server that is starting, stopping or full.
 fn is_transient_code(sqlstate: &str) -> bool {
     matches!(
         sqlstate,
@@ -346,7 +346,7 @@ mod tests {
         queue::QueueName,
     };
 
-    /// What a server says, of which the code alone counts here.
+    /// An error of the server, of which only the code matters here.
     #[derive(Debug)]
     struct Refusal(&'static str);
 
@@ -396,7 +396,7 @@ mod tests {
         sqlx::Error::Tls(error.into())
     }
 
-    /// Each variant, in its order, with all that decides about it.
+    /// Each variant, in order, with the fields that decide about it.
     fn every_variant() -> Vec<(Error, bool)> {
         let queue = || QueueName::new("tasks").expect("a name");
         let (worker, message) = (WorkerId::from(1), MessageId::from(1));
@@ -416,7 +416,7 @@ mod tests {
                 },
                 false,
             ),
-            // Another installer, or whoever uses a table that is to change, is waited for in vain.
+            // Waiting for another installer, or for a transaction on a table that is to change, timed out.
             (migrate(MigrateError::Execute(refused("55P03"))), true),
             (
                 migrate(MigrateError::ExecuteMigration(refused("55P03"), 1)),
@@ -525,7 +525,7 @@ mod tests {
             (connect(refused("28P01")), false),
             (connect(refused("3D000")), false),
             (connect(sqlx::Error::Configuration("a URL".into())), false),
-            // A certificate that nobody has vouched for, and a TLS connection that was cut.
+            // A certificate of an unknown issuer, and a TLS connection that was cut.
             (connect(tls("an unknown issuer")), false),
             (
                 connect(tls(io::Error::from(io::ErrorKind::InvalidData))),

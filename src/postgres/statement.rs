@@ -1,5 +1,5 @@
-//! The insert for connections of other drivers. It answers with ids or with the reason why there are none, in one
-//! statement, since nothing else is known about the connection.
+//! The insert for connections of other drivers. It returns ids or the reason why there are none, in one statement,
+//! since nothing else is known about the connection.
 
 use std::sync::LazyLock;
 
@@ -13,7 +13,7 @@ pub(crate) fn sql() -> &'static str {
     &SQL
 }
 
-/// Each parameter has its type in the text: what a driver binds is what the server expects.
+/// Each parameter is cast in the text, so that a driver binds the type that the server expects.
 fn insertion<'q>() -> QueryScalar<'q, Postgres, Option<i64>, PgArguments> {
     let payloads: &[String] = &[];
     sqlx::query_scalar!(

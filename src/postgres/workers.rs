@@ -1,5 +1,5 @@
-//! Statements on `pgqrs.workers`. For handles and their heartbeats, and for administration. A heartbeat
-//! writes one column, which is in no index; an enqueue or a claim through a worker only reads its state.
+//! Statements on `pgqrs.workers`: for handles and their heartbeats, and for administration. A heartbeat writes one
+//! column, which is in no index; an enqueue or a claim through a worker only reads its state.
 
 use std::time::Duration;
 
@@ -15,31 +15,31 @@ use crate::{
     queue::QueueName,
 };
 
-/// A worker as the database has it.
+/// A registered worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct WorkerInfo {
-    /// Its key.
+    /// Its id.
     pub id: WorkerId,
-    /// What it does.
+    /// Whether it is a producer or a consumer.
     pub kind: WorkerKind,
-    /// The queue that it is for.
+    /// The queue that it is registered for.
     pub queue: QueueName,
-    /// The host, by its own account.
+    /// The host that it was registered with.
     pub hostname: String,
-    /// The port, by its own account; 0 is anonymous.
+    /// The port that it was registered with; 0 is anonymous.
     pub port: u16,
     /// Its state.
     pub status: WorkerStatus,
     /// When it was registered, by the database's clock.
     pub started_at: DateTime<Utc>,
-    /// When it was last heard of, by the database's clock.
+    /// When its last heartbeat was, by the database's clock.
     pub heartbeat_at: DateTime<Utc>,
-    /// Whether it was not heard of for so long that it counts as crashed.
+    /// Whether its last heartbeat is so old that it counts as crashed.
     pub stale: bool,
 }
 
-/// Which workers to list: all of them, unless told.
+/// Which workers to list. Defaults to all.
 ///
 /// ```
 /// use pgqrs::{WorkerFilter, WorkerKind, WorkerStatus};
@@ -77,18 +77,18 @@ pub struct HeldMessage {
     pub lease_expires_at: DateTime<Utc>,
 }
 
-/// A worker that registers.
+/// The data of a registration.
 #[derive(Debug)]
 pub(crate) struct Identity<'a> {
     pub(crate) kind: WorkerKind,
     pub(crate) hostname: &'a str,
     pub(crate) port: u16,
     pub(crate) queue: &'a QueueName,
-    /// Whether it takes the place of a live worker of the same identity, too.
+    /// Whether to take over the identity of a running worker, too.
     pub(crate) replace: bool,
 }
 
-/// Deletes rows of workers that were last heard of a day ago: those that were stopped, and those that crashed.
+/// Deletes rows of workers whose last heartbeat was a day ago: those that were stopped, and those that crashed.
 pub(crate) async fn prune(connection: &mut PgConnection) -> Result<()> {
     sqlx::query!(
         "delete from pgqrs.workers
@@ -105,7 +105,7 @@ pub(crate) async fn prune(connection: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// Registers a worker, in the place of a crashed one of the same identity.
+/// Registers a worker, and replaces a crashed one of the same identity.
 pub(crate) async fn register(
     connection: &mut PgConnection,
     identity: &Identity<'_>,
@@ -171,7 +171,7 @@ pub(crate) async fn register(
     }
 }
 
-/// Those of the workers that live: the others are stopped or gone.
+/// Returns those of the workers that are still registered and not stopped.
 pub(crate) async fn heartbeat(connection: &mut PgConnection, workers: &[i64]) -> Result<Vec<i64>> {
     let alive = sqlx::query_scalar!(
         "update pgqrs.workers set heartbeat_at = statement_timestamp()
@@ -184,7 +184,7 @@ pub(crate) async fn heartbeat(connection: &mut PgConnection, workers: &[i64]) ->
     Ok(alive)
 }
 
-/// The state before, and whether the step was made; `None` where there is no such worker.
+/// Returns the state before, and whether the transition was made; `None` if there is no such worker.
 pub(crate) async fn step(
     connection: &mut PgConnection,
     worker: WorkerId,
@@ -217,7 +217,7 @@ pub(crate) async fn step(
     Ok(outcome.map(|row| (WorkerStatus::parse(&row.status), row.changed)))
 }
 
-/// Its state, and whether it was heard of within this time; `None` where there is no such worker.
+/// Returns its state, and whether its last heartbeat is within this time; `None` if there is no such worker.
 pub(crate) async fn state(
     connection: &mut PgConnection,
     worker: WorkerId,
@@ -237,7 +237,7 @@ pub(crate) async fn state(
     Ok(state.map(|row| (WorkerStatus::parse(&row.status), row.recent)))
 }
 
-/// Why nothing could be done on a queue, through a worker if there is one.
+/// The error for a statement that found no usable queue, through a worker if there is one.
 pub(crate) async fn refusal(
     connection: &mut PgConnection,
     queue: &QueueName,
@@ -262,15 +262,15 @@ pub(crate) async fn refusal(
     Ok(refused(queue, Some(worker), standing))
 }
 
-/// How a worker stands, as far as that tells why nothing could be done through it.
+/// The state of a worker, as far as it explains why a statement was refused.
 #[derive(Debug)]
 struct Standing {
     status: String,
-    /// Whether the queue is there, and the worker's.
+    /// Whether the queue exists and is the worker's.
     with_queue: bool,
 }
 
-/// What it comes to.
+/// The error for a worker in this state.
 fn refused(queue: &QueueName, worker: Option<WorkerId>, standing: Option<Standing>) -> Error {
     let queue_not_found = || Error::QueueNotFound {
         queue: queue.clone(),
@@ -281,7 +281,7 @@ fn refused(queue: &QueueName, worker: Option<WorkerId>, standing: Option<Standin
     match standing.map(|found| (WorkerStatus::parse(&found.status), found.with_queue)) {
         None | Some((WorkerStatus::Stopped, _)) => Error::WorkerStopped { worker },
         Some((_, false)) => queue_not_found(),
-        // Ready again by now; when it mattered, it was not.
+        // Ready again by now; when the statement ran, it was not.
         Some((WorkerStatus::Suspended | WorkerStatus::Ready, true)) => {
             Error::WorkerSuspended { worker }
         }
@@ -354,7 +354,7 @@ async fn select(
         .collect()
 }
 
-/// The state that it was in; `None` where there is no such worker.
+/// Returns the state that it was in; `None` if there is no such worker.
 pub(crate) async fn remove(
     connection: &mut PgConnection,
     worker: WorkerId,
@@ -368,7 +368,7 @@ pub(crate) async fn remove(
     Ok(removed.map(|status| WorkerStatus::parse(&status)))
 }
 
-/// Removes what ended: stopped, or crashed; and that this long ago.
+/// Removes workers that stopped or crashed at least this long ago.
 pub(crate) async fn remove_ended(
     connection: &mut PgConnection,
     older_than: Duration,
@@ -384,7 +384,7 @@ pub(crate) async fn remove_ended(
     Ok(removed.rows_affected())
 }
 
-/// What a worker holds, by the order in which the leases run out; `None` where there is no such worker.
+/// Messages that a worker holds, in the order in which their leases run out; `None` if there is no such worker.
 pub(crate) async fn held(
     connection: &mut PgConnection,
     worker: WorkerId,

@@ -1,5 +1,5 @@
-//! Statements on `pgqrs.writers`: the numbers by which a send is stored once. For the writers of a store.
-//! A number is used for one try: whoever asks about a try afterwards also forbids it to come late.
+//! Statements on `pgqrs.writers`: the numbers by which a send is stored exactly once. A number is used for one attempt.
+//! Querying the outcome of an attempt also fences it, so that it can't take effect late.
 
 use sqlx::{
     Decode, Encode, PgConnection, Postgres, Type,
@@ -14,21 +14,21 @@ use crate::{
     message::Envelope,
 };
 
-/// The number of one try of one writer.
+/// The number of one attempt of one writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Try {
-    /// The writer.
+    /// Identifies the writer.
     pub(crate) token: i64,
-    /// Even; the odd number after it says that the try was forbidden.
+    /// Even; the odd number after it means that the attempt was fenced.
     pub(crate) sequence: i64,
 }
 
-/// Messages for one statement: of any queues, priorities and times.
+/// Messages of one statement: of any queues, priorities and times.
 #[derive(Debug)]
 pub(crate) struct Batch<'a> {
     pub(crate) envelopes: Vec<&'a Envelope>,
     pub(crate) ids: Vec<i64>,
-    /// For each message the place of its envelope, from 1.
+    /// For each message the position of its envelope, from 1.
     pub(crate) envelope: Vec<i32>,
     pub(crate) payloads: Vec<Json<'a>>,
 }
@@ -37,7 +37,7 @@ pub(crate) struct Batch<'a> {
 #[derive(Debug)]
 pub(crate) struct Json<'a>(pub(crate) &'a str);
 
-// By their keys, which are the same on every server: each connection would ask for a name's.
+// By their OIDs, which are the same on every server: a type given by name would be looked up on each connection.
 impl Type<Postgres> for Json<'_> {
     fn type_info() -> PgTypeInfo {
         PgTypeInfo::with_oid(Oid(114))
@@ -72,19 +72,19 @@ impl<'r> Decode<'r, Postgres> for JsonText {
     }
 }
 
-/// What a statement did that came to its end.
+/// The outcome of a statement that completed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Written {
     /// All of the batch is stored.
     Stored,
-    /// Nothing is stored, and the number is unused: at these places stand envelopes whose queue doesn't
-    /// exist, or whose producer may not send.
+    /// Nothing is stored, and the number is unused: the envelopes at these positions have a queue that doesn't exist,
+    /// or a producer that may not send.
     Refused(Vec<usize>),
-    /// Nothing was stored by this statement: its number was used before, or its writer's row is gone.
+    /// Nothing was stored by this statement: its number was used before, or its writer's row is missing.
     Taken,
 }
 
-/// Draws ids for messages, ascending; and makes the row of a new writer, without which it stores nothing.
+/// Draws ids for messages, ascending, and inserts the row of a new writer. Without that row, the writer stores nothing.
 pub(crate) async fn reserve(
     connection: &mut PgConnection,
     new: Option<i64>,
@@ -109,7 +109,7 @@ pub(crate) async fn reserve(
         .ok_or_else(|| Error::from(sqlx::Error::RowNotFound))
 }
 
-/// Stores all of a batch and advances the writer, or does neither.
+/// Stores all of a batch and advances the writer's row, or does neither.
 pub(crate) async fn write(
     connection: &mut PgConnection,
     this: Try,
@@ -125,7 +125,7 @@ pub(crate) async fn write(
     if stored {
         return Ok(Written::Stored);
     }
-    // The number is a fresh one, so it is the queue that was not found, or the row.
+    // The number is unused, so either a queue or the row was not found.
     let has_row = sqlx::query_scalar!(
         r#"select exists (select from pgqrs.writers where token = $1) as "has_row!""#,
         this.token,
@@ -138,8 +138,8 @@ pub(crate) async fn write(
     })
 }
 
-/// One message that no producer sends, as most are that are sent alone. Arrays of one, and a look at nobody's
-/// state, would make it a sixth slower.
+/// Stores one message without a producer, as most single sends are. Arrays of one element and reading a producer's
+/// state would make it a sixth slower.
 async fn write_one(
     connection: &mut PgConnection,
     this: Try,
@@ -179,7 +179,7 @@ async fn write_one(
         not_before,
         delay,
         i32::try_from(payload.0.len()).unwrap_or(i32::MAX),
-        // The last, since what follows it may make the buffer grow by as much again.
+        // Bound last, since what follows it may make the buffer grow by as much again.
         payload as &Json<'_>,
     )
     .execute(connection)
@@ -187,7 +187,7 @@ async fn write_one(
     Ok(stored.rows_affected() > 0)
 }
 
-/// Messages of one envelope: without a table of envelopes, which makes a few of them a quarter slower.
+/// Stores messages of one envelope, without a table of envelopes, which makes a few of them a quarter slower.
 async fn write_alike(
     connection: &mut PgConnection,
     this: Try,
@@ -333,7 +333,7 @@ async fn write_mixed(
         &batch.envelope,
         &batch.payloads as &[Json<'_>],
     )
-    // All of the answer, down to the end of the transaction: only then are the messages stored.
+    // Reads all of the answer, down to the end of the transaction: only then are the messages stored.
     .fetch_all(connection)
     .await?;
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
@@ -350,7 +350,8 @@ async fn write_mixed(
     })
 }
 
-/// Whether a try stored its messages, once it can't be under way any more: where it has not, it never will.
+/// Resolves an attempt and fences it: waits for the row's lock, returns whether the attempt committed and, if not,
+/// advances the sequence so that it never can.
 pub(crate) async fn settle(connection: &mut PgConnection, this: Try) -> Result<bool> {
     let rows = sqlx::query_scalar!(
         "insert into pgqrs.writers as w (token, sequence) values ($1, $2::bigint + 1)
@@ -365,12 +366,12 @@ pub(crate) async fn settle(connection: &mut PgConnection, this: Try) -> Result<b
     match rows.first() {
         Some(sequence) if *sequence == this.sequence => Ok(true),
         Some(sequence) if *sequence == this.sequence + 1 => Ok(false),
-        // No writer goes on before its last try is settled, so there is no such row.
+        // No writer continues before its last attempt is resolved, so there is no such row.
         _ => Err(sqlx::Error::RowNotFound.into()),
     }
 }
 
-/// Deletes rows of writers that are long gone.
+/// Deletes rows of writers that ended long ago.
 pub(crate) async fn prune(connection: &mut PgConnection) -> Result<()> {
     sqlx::query!(
         "delete from pgqrs.writers

@@ -1,4 +1,4 @@
-//! What one statement carries: the columns of a group of pending sends, and the chunks of a large one.
+//! The columns of one statement for a group of pending sends, and the chunks of a large batch.
 
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ pub(super) fn columns(group: &[PendingSend]) -> Batch<'_> {
     let mut last: Option<(&Envelope, i32)> = None;
     for pending in group {
         let place = match last {
-            // Mostly they are alike, and comparing two is cheaper than a look into the map.
+            // Consecutive envelopes are mostly equal, and comparing two is cheaper than a look-up in the map.
             Some((envelope, place)) if *envelope == pending.envelope => place,
             _ => *places.entry(&pending.envelope).or_insert_with(|| {
                 batch.envelopes.push(&pending.envelope);
@@ -41,7 +41,7 @@ pub(super) fn columns(group: &[PendingSend]) -> Batch<'_> {
     batch
 }
 
-/// The chunks that one statement each should carry.
+/// Splits payloads into chunks, one for each statement.
 pub(super) fn chunks(payloads: &[String]) -> impl Iterator<Item = &[String]> {
     let mut rest = payloads;
     std::iter::from_fn(move || {

@@ -1,5 +1,5 @@
-//! Pending sends and the writers that take them. While one statement is under way, what comes after it waits, and goes out
-//! with the next statement, all of it together. Few writers share the work.
+//! Pending sends and the writers that take them. Sends that arrive while a statement is under way wait, and go out
+//! together with the next statement. A few writers share the work.
 
 use std::{
     collections::VecDeque,
@@ -28,21 +28,21 @@ use crate::{
     telemetry,
 };
 
-/// The most payload that waits, in KiB: beyond that, sends wait for room.
+/// Maximum payload of all pending sends, in KiB. Beyond it, sends wait for room.
 const MAX_PENDING_KIB: u32 = 64 << 10;
-/// What a message takes besides its payload, about, in bytes.
+/// Estimated size of a message besides its payload, in bytes.
 const MESSAGE_OVERHEAD: usize = 512;
-/// The most writers while commits are fast, and while they are slow.
+/// Maximum number of writers while commits are fast, and while they are slow.
 const MAX_WRITERS: usize = 2;
 const MAX_WRITERS_IF_SLOW: usize = 8;
-/// The commit time from which on commits count as slow.
+/// Commit time above which commits count as slow.
 const SLOW_COMMIT: Duration = Duration::from_millis(1);
-/// How long an idle writer keeps its connection: the next send is likely to follow soon, and the
-/// pool tests with a round trip what comes back.
+/// How long an idle writer keeps its connection. The next send is likely to follow soon, and the pool pings each
+/// connection that is returned, which takes a round trip.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_millis(50);
-/// From this many calls on, two statements share them evenly.
+/// Above this number of calls, two statements share them evenly.
 const MANY_CALLS: usize = 64;
-/// How long a few sends wait for many.
+/// Maximum time for which a few sends wait for others to join their statement.
 const MAX_GATHER_TIME: Duration = Duration::from_millis(5);
 
 /// The pending sends of a store, and its writers.
@@ -53,8 +53,8 @@ pub(crate) struct Batcher {
     /// Never held across an await.
     state: Mutex<State>,
     room: Arc<Semaphore>,
-    /// When the server was started that the last connection was made to: ids that were drawn on another, before
-    /// a fail-over, may be drawn again on this one.
+    /// Start time of the server that the last connection was made to. Ids drawn on another server, before a fail-over,
+    /// may be drawn again on this one.
     server: Arc<AtomicI64>,
     is_prune_due: AtomicBool,
     /// A writer has finished a statement.
@@ -62,12 +62,12 @@ pub(crate) struct Batcher {
 }
 
 struct State {
-    /// One lane for each tokio runtime that sends: a runtime that nobody drives, or that has ended, must not hold up the
+    /// One lane for each tokio runtime that sends, so that a runtime that isn't driven, or has ended, doesn't block the
     /// sends of another.
     lanes: Vec<(Option<runtime::Id>, Lane)>,
-    /// Made when the store was connected, for the first lane.
+    /// Created when the store was connected, for the first lane.
     first: Option<Writer>,
-    /// How much longer than its rows explain a statement takes, of late.
+    /// Recent commit time: the duration of a statement beyond what its rows explain.
     commit_time: Duration,
 }
 
@@ -78,11 +78,11 @@ struct Lane {
     idle: Vec<Writer>,
     /// Tasks that take pending sends.
     running: usize,
-    /// Calls whose messages these carry.
+    /// Calls whose messages the running tasks are sending.
     in_flight: usize,
-    /// Whether a caller is its own writer.
+    /// Whether a caller is acting as its own writer.
     is_direct: bool,
-    /// Whether a task takes connections back from idle writers.
+    /// Whether a reaper task is running for the lane's idle connections.
     has_reaper: bool,
 }
 
@@ -126,7 +126,7 @@ impl Batcher {
         self.server.load(Ordering::Relaxed)
     }
 
-    /// A new token was begun: rows of old ones are to be looked for, once.
+    /// A writer has a new token, so rows of old tokens should be pruned once.
     pub(super) fn prune_later(&self) {
         self.is_prune_due.store(true, Ordering::Relaxed);
     }
@@ -135,18 +135,18 @@ impl Batcher {
         self.is_prune_due.swap(false, Ordering::Relaxed)
     }
 
-    /// A statement took this much longer than its rows explain.
+    /// Records how much longer a statement took than its rows explain.
     pub(super) fn record_commit_time(&self, commit_time: Duration) {
         let mut state = self.lock();
-        // Follows the quickest ones: a slow one may have waited for a processor, and more writers would only
-        // make that worse.
+        // Follows the fastest statements: a slow one may have waited for a processor, and more writers would only make
+        // that worse.
         state.commit_time = match commit_time.checked_sub(state.commit_time) {
             Some(more) => state.commit_time + more / 32,
             None => commit_time,
         };
     }
 
-    /// How many writers may run: more than a few only while commits are slow.
+    /// Maximum number of running writers: more than a few only while commits are slow.
     fn max_writers(&self, commit_time: Duration) -> usize {
         let connections = self.connections.max_connections() as usize;
         let most = match (self.options.coalesce, commit_time > SLOW_COMMIT) {
@@ -162,7 +162,7 @@ impl Batcher {
         let bytes = payloads.iter().map(String::len).sum::<usize>();
         let room = (bytes + payloads.len() * MESSAGE_OVERHEAD) / 1024 + 1;
         let room = u32::try_from(room).map_or(MAX_PENDING_KIB, |room| room.min(MAX_PENDING_KIB));
-        // Without a timer if there is room at once.
+        // No timer if there is room at once.
         if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(room) {
             return Ok(room);
         }
@@ -200,8 +200,8 @@ impl Batcher {
         None
     }
 
-    /// A statement for few sends, beside one for many, costs the server more than it helps them: for a moment they
-    /// wait for the others to return.
+    /// Beside a statement for many sends, one for a few costs the server more than it saves them, so they wait up to
+    /// [`MAX_GATHER_TIME`] for the others to return.
     async fn gather(&self, lane: Option<runtime::Id>) {
         let finished = self.finished.notified();
         let is_worth_it = {
@@ -210,7 +210,7 @@ impl Batcher {
             lane.in_flight <= MANY_CALLS || lane.pending.len() >= lane.in_flight / 4
         };
         if !is_worth_it {
-            // Not for long: the other statement may hang.
+            // Bounded, since the other statement may hang.
             let _ = timeout(MAX_GATHER_TIME, finished).await;
         }
     }
@@ -223,7 +223,7 @@ impl Batcher {
         mut writer: Writer,
     ) -> Parked {
         let is_of_use = self.connections.can_keep() || self.is_prune_due.load(Ordering::Relaxed);
-        // A writer that found nothing to send has not noticed that the pool was closed.
+        // A writer that found no pending sends has not noticed that the pool was closed.
         let keeps = is_of_use && !self.connections.is_closed();
         let returned = if keeps {
             None
@@ -258,7 +258,7 @@ impl Batcher {
             let is_over = writer.idle_since.elapsed() >= idle_for;
             connections.extend(writer.connection.take_if(|_| is_over));
         }
-        // Under the lock by which the next one is started.
+        // Updated under the same lock under which the next reaper is started.
         lane.has_reaper = lane.idle.iter().any(|writer| writer.connection.is_some());
         Returned {
             connections,
@@ -266,8 +266,8 @@ impl Batcher {
         }
     }
 
-    /// The server can't be reached, so those that wait behind an attempt needn't have one of their own once their
-    /// deadline is over. They were not sent.
+    /// The server can't be reached, so sends that wait behind an attempt needn't make their own once their deadline has
+    /// passed. They were not sent.
     pub(super) fn expire_pending(&self, why: &Error) {
         let now = Instant::now();
         let mut expired = Vec::new();
@@ -283,7 +283,7 @@ impl Batcher {
             .for_each(|pending| pending.not_stored(why));
     }
 
-    /// All of a group is stored: answers it, and wakes consumers.
+    /// The whole group is stored: answers its calls and wakes consumers.
     pub(super) fn stored(&self, group: &mut Vec<PendingSend>) {
         let mut woken: Option<QueueName> = None;
         for pending in group.drain(..) {
@@ -301,7 +301,7 @@ impl State {
     fn lane(&mut self, id: Option<runtime::Id>) -> &mut Lane {
         let found = self.lanes.iter().position(|(lane, _)| *lane == id);
         let at = found.unwrap_or_else(|| {
-            // Those of runtimes that have ended, among others. None of them has a connection.
+            // Removes unused lanes, such as those of runtimes that have ended. None of them has a connection.
             self.lanes
                 .retain(|(_, lane)| lane.is_in_use() || lane.has_reaper);
             let lane = Lane {
@@ -320,7 +320,7 @@ impl Lane {
         self.is_direct || self.running > 0 || !self.pending.is_empty()
     }
 
-    /// The pending sends that one statement is to carry. Those whose callers have left are dropped.
+    /// Takes the pending sends for one statement. Those whose callers have left are dropped.
     fn take_group(&mut self, coalesce: bool) -> Vec<PendingSend> {
         let most = group_size(self.pending.len() + self.in_flight, coalesce);
         let (mut group, mut messages, mut bytes) = (Vec::new(), 0, 0);
@@ -347,8 +347,8 @@ impl Lane {
     }
 }
 
-/// How many of the calls that are pending or in flight one statement carries. Two statements of half of many calls each are
-/// under way together; one of all, and nothing, take turns.
+/// Number of calls, of those pending or in flight, that one statement carries. Many calls are split in half, so that
+/// two statements are under way together; if one took all of them, the two writers would only take turns.
 fn group_size(calls: usize, coalesce: bool) -> usize {
     if !coalesce {
         1
@@ -379,18 +379,17 @@ impl fmt::Debug for Batcher {
     }
 }
 
-/// A caller that found no writer running, and is its own: a task would cost it two changes of
-/// thread. It carries nobody else's messages, and nobody waits for it, since it may be left unpolled for long,
-/// or be dropped.
+/// A caller that found no writer running, and acts as its own: a task would cost it two thread switches. It sends its
+/// own messages only and no other call waits for it, since its future may be left unpolled for long, or be dropped.
 pub(super) struct DirectSend<'a> {
     batcher: &'a Arc<Batcher>,
     lane: Option<runtime::Id>,
-    /// None once it is idle again.
+    /// `None` once it is parked.
     writer: Option<Writer>,
 }
 
 impl<'a> DirectSend<'a> {
-    /// `None` if others send at this moment.
+    /// Returns `None` if other sends are under way.
     pub(super) fn begin(batcher: &'a Arc<Batcher>) -> Option<Self> {
         let id = runtime_id();
         let mut state = batcher.lock();
@@ -423,7 +422,7 @@ impl<'a> DirectSend<'a> {
     }
 }
 
-/// What a writer was in the middle of when its caller left is unknown, so it isn't used again.
+/// The state of a writer whose caller left in the middle of a statement is unknown, so it isn't used again.
 impl Drop for DirectSend<'_> {
     fn drop(&mut self) {
         self.batcher.lock().lane(self.lane).is_direct = false;
@@ -434,14 +433,14 @@ impl Drop for DirectSend<'_> {
 pub(super) struct WriterTask {
     batcher: Arc<Batcher>,
     lane: Option<runtime::Id>,
-    /// None once it is idle again.
+    /// `None` once it is parked.
     writer: Option<Writer>,
-    /// How many calls it carries.
+    /// How many calls it is sending.
     calls: usize,
 }
 
 impl WriterTask {
-    /// Adds a pending send. Returns a task to run for it, if one more writer may run.
+    /// Adds a pending send. Returns a task to run for it, if another writer may run.
     pub(super) fn for_pending(batcher: &Arc<Batcher>, pending: PendingSend) -> Option<Self> {
         let id = runtime_id();
         let mut state = batcher.lock();
@@ -472,7 +471,7 @@ impl WriterTask {
             let mut stored = writer.deliver(&batcher, group).await;
             self.finish_calls();
             batcher.stored(&mut stored);
-            // Those that were answered are about to send again: what they send goes out together.
+            // Callers that were just answered are about to send again, and their sends go out together.
             yield_now().await;
             batcher.finished.notify_waiters();
         }
@@ -488,7 +487,7 @@ impl Drop for WriterTask {
         if self.writer.is_none() {
             return;
         }
-        // The runtime has ended in the middle of its work. What is pending on it was not sent.
+        // The runtime has ended while the task was running. What is pending on it was not sent.
         self.finish_calls();
         let pending = {
             let mut state = self.batcher.lock();
@@ -505,10 +504,10 @@ impl Drop for WriterTask {
     }
 }
 
-/// What is left to do, without the lock, after a writer was parked.
+/// What is left to do after a writer was parked, without the lock.
 #[must_use]
 struct Parked {
-    /// Goes back to the pool.
+    /// To be returned to the pool.
     returned: Option<StoreConnection>,
     reaper: Option<Reaper>,
 }
@@ -517,14 +516,14 @@ impl Parked {
     fn finish(self) {
         drop(self.returned);
         if let Some(reaper) = self.reaper {
-            // A runtime that is ending drops it at once, and with it the connections.
+            // A runtime that is ending drops the task at once, and its connections with it.
             tokio::spawn(reaper.run());
         }
     }
 }
 
-/// Returns the connections of a lane's writers that have been idle for a while. Before that, one of them is used to
-/// delete the rows of old writers.
+/// Returns the connections of a lane's writers that have been idle for [`IDLE_CONNECTION_TIMEOUT`]. Before that, it
+/// deletes the rows of old writers over one of them.
 struct Reaper {
     batcher: Weak<Batcher>,
     lane: Option<runtime::Id>,
@@ -551,7 +550,7 @@ impl Reaper {
 
 impl Drop for Reaper {
     fn drop(&mut self) {
-        // Its runtime has ended, and nobody else would return them.
+        // The reaper's runtime has ended, so its connections have to be returned here.
         if !self.is_done
             && let Some(batcher) = self.batcher.upgrade()
         {
@@ -563,11 +562,11 @@ impl Drop for Reaper {
 /// Connections of idle writers, to be returned to the pool without the lock.
 struct Returned {
     connections: Vec<StoreConnection>,
-    /// Whether no idle writer has one any more, so that the next one to keep its own starts another reaper.
+    /// Whether no idle writer has a connection left, so that the next one to keep its own starts another reaper.
     is_last: bool,
 }
 
-/// Deletes the rows of writers that are long gone.
+/// Deletes the rows of writers that ended long ago.
 pub(super) async fn prune(connection: &mut StoreConnection, timeout: Duration) {
     if let Err(error) = connection.within(timeout, writers::prune).await {
         telemetry::prune_failed("writers", &error);

@@ -1,10 +1,10 @@
-//! Message ids that were drawn ahead, so that a send knows its ids before its statement.
+//! Message ids drawn ahead, so that a send knows its ids before its statement.
 
 use std::collections::VecDeque;
 
 use super::pending::PendingSend;
 
-/// A few at first, since a store may never send; then for a few statements, within these bounds.
+/// The first block is small, since a store may never send. Later blocks last for a few statements, within these bounds.
 pub(super) const FIRST_BLOCK: usize = 64;
 const MIN_BLOCK: usize = 1_000;
 const MAX_BLOCK: usize = 4_000;
@@ -13,7 +13,7 @@ const MAX_BLOCK: usize = 4_000;
 #[derive(Default)]
 pub(super) struct IdPool {
     drawn: VecDeque<i64>,
-    /// When the server was started that drew them: another one may draw the same ids again.
+    /// Start time of the server that drew them: another server may draw the same ids again.
     server: i64,
 }
 
@@ -27,7 +27,7 @@ impl IdPool {
         self.drawn.clear();
     }
 
-    /// Throws away what another server has drawn.
+    /// Discards ids that another server has drawn.
     pub(super) fn keep_only(&mut self, server: i64) {
         if self.server != server {
             self.drawn.clear();
@@ -44,7 +44,7 @@ impl IdPool {
         )
     }
 
-    /// Gives ids to those that have none yet. There must be enough.
+    /// Assigns ids to those that have none yet. There must be enough.
     pub(super) fn assign(&mut self, group: &mut [PendingSend]) {
         for pending in group.iter_mut().filter(|pending| pending.ids.is_empty()) {
             let count = pending.payloads.len().min(self.drawn.len());
@@ -53,7 +53,7 @@ impl IdPool {
     }
 }
 
-/// How many ids to draw if `needed` are, and `drawn` are there.
+/// How many ids to draw if `needed` are required and `drawn` are available.
 fn block(needed: usize, drawn: usize, draw_ahead: bool) -> usize {
     if drawn >= needed {
         0

@@ -1,5 +1,5 @@
-//! Sends through a store: what waits at the same time goes out in one statement, and each message is stored exactly once,
-//! whatever breaks on the way. [`send`] is the only way in.
+//! Sends through a store. Sends that wait at the same time share one statement, and each message is stored exactly
+//! once, whatever fails on the way. [`send`] is the only entry point.
 
 mod batch;
 mod batcher;
@@ -33,7 +33,7 @@ pub(crate) struct SendOptions {
 }
 
 impl SendOptions {
-    /// How long an attempt waits for its answer.
+    /// Statement time-out of an attempt.
     fn statement_timeout(&self) -> Duration {
         if self.retry_for.is_zero() {
             return Duration::from_secs(30);
@@ -53,11 +53,11 @@ pub(crate) async fn send(
     let retry_for = batcher.options().retry_for;
     let (pending, reply) = PendingSend::new(envelope, payloads, started, retry_for, room);
     if let Some(direct) = DirectSend::begin(batcher) {
-        // Boxed: it is large, and would be moved along with each send that isn't direct.
+        // Boxed: the future is large, and would be moved along with each send that isn't direct.
         Box::pin(direct.send(pending)).await;
     } else if let Some(task) = WriterTask::for_pending(batcher, pending) {
         tokio::spawn(task.run());
     }
-    // Every send is answered, if only as it is dropped.
+    // Every send is answered, on drop if nothing else.
     reply.await.unwrap_or_else(|_| Err(runtime_ended()))
 }

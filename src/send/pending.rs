@@ -1,5 +1,5 @@
-//! One call that waits for its messages to be stored. It is always answered: if it is dropped in the middle of an attempt,
-//! with [`Error::OutcomeUnknown`].
+//! One call that waits for its messages to be stored. It always completes: if dropped in the middle of an attempt, with
+//! [`Error::OutcomeUnknown`].
 
 use std::mem;
 
@@ -14,7 +14,7 @@ use crate::{
     pool::runtime_ended,
 };
 
-/// The messages of one call, and where its caller waits for the answer.
+/// The messages of one call, and the channel for its result.
 pub(super) struct PendingSend {
     pub(super) envelope: Envelope,
     pub(super) payloads: Vec<String>,
@@ -23,7 +23,7 @@ pub(super) struct PendingSend {
     pub(super) ids: Vec<i64>,
     started: Instant,
     pub(super) deadline: Instant,
-    /// None once it was answered.
+    /// `None` once it was answered.
     reply: Option<oneshot::Sender<Result<Vec<MessageId>>>>,
     _room: OwnedSemaphorePermit,
 }
@@ -91,17 +91,17 @@ impl PendingSend {
         self.ids.iter().copied().map(MessageId::from).collect()
     }
 
-    /// Whether its caller has left.
+    /// Whether the caller has dropped its future.
     pub(super) fn is_abandoned(&self) -> bool {
         self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 }
 
-/// A runtime that ends drops its writers, in the middle of whatever they do.
+/// A runtime that ends drops its writers at any point of their work.
 impl Drop for PendingSend {
     fn drop(&mut self) {
         if self.ids.is_empty() {
-            // No attempt is under way: ids are drawn before each, and dropped after it has stored nothing.
+            // No attempt is under way: ids are assigned before each attempt, and removed after one that stored nothing.
             self.answer_not_stored(&runtime_ended());
         } else {
             self.answer_unknown(&runtime_ended());
@@ -109,7 +109,7 @@ impl Drop for PendingSend {
     }
 }
 
-/// Removes those whose deadline is over.
+/// Removes those whose deadline has passed.
 pub(super) fn take_expired(
     group: &mut Vec<PendingSend>,
 ) -> impl Iterator<Item = PendingSend> + use<> {

@@ -1,11 +1,11 @@
-//! Which messages of a group were refused, and why.
+//! Which messages of a group were rejected, and why.
 
 use std::{collections::HashMap, time::Duration};
 
 use super::{pending::PendingSend, writer::Attempt};
 use crate::{error::Error, message::Envelope, pool::StoreConnection, postgres::workers};
 
-/// What a refusal by the server means for the group.
+/// What a rejection by the server means for the group.
 pub(super) fn by_server(error: Error) -> Attempt {
     if error.concerns_every_message() && !error.is_retryable() {
         Attempt::NotSent(error)
@@ -14,7 +14,7 @@ pub(super) fn by_server(error: Error) -> Attempt {
     }
 }
 
-/// Asks why the envelopes at these places have no queue that takes them.
+/// Queries why the envelopes at these places have no queue that accepts them.
 pub(super) async fn reasons(
     connection: &mut StoreConnection,
     envelopes: &[&Envelope],
@@ -39,7 +39,7 @@ pub(super) async fn reasons(
     Attempt::NoQueue(reasons)
 }
 
-/// Answers those whose envelopes were refused, and returns the others.
+/// Answers those whose envelopes were rejected, and returns the others.
 pub(super) fn answer(group: Vec<PendingSend>, reasons: &[(usize, Error)]) -> Vec<PendingSend> {
     let mut places = HashMap::new();
     let places: Vec<_> = group

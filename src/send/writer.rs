@@ -1,8 +1,8 @@
-//! A writer: a line of statements, each of which stores all of its messages or none, and the next of which follows once
-//! the outcome of the last is known. An attempt whose answer got lost is asked about, and fenced so that it can't come
-//! late, before its messages are sent again.
+//! A writer: a sequence of statements, each of which stores all of its messages or none. The next one follows once the
+//! outcome of the last is known. If the answer to an attempt is lost, the writer queries its outcome, and fences the
+//! attempt so that it can't take effect late, before the messages are sent again.
 //!
-//! The rules stand in `tests/models/writer.rs`, which checks them against every failure.
+//! The rules are listed in `tests/models/writer.rs`, which checks them against every failure.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -29,27 +29,27 @@ use crate::{
     token::random_token,
 };
 
-/// Upper bound of one row's processor time. The rest of a statement's time counts as its commit's.
+/// Upper bound of one row's processor time. The rest of a statement's time is attributed to its commit.
 const ROW_TIME: Duration = Duration::from_micros(16);
-/// A token is used for at most this many statements, since an old snapshot keeps all versions of its row; and for
-/// at most this long, since rows are pruned a day after they were made.
+/// A token is used for at most this many statements, since an old snapshot keeps all versions of its row, and for at
+/// most this time, since rows are pruned a day after they were created.
 const MAX_STATEMENTS: i64 = 1_000;
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 const MIN_BACKOFF: Duration = Duration::from_millis(20);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
-/// How long past the deadline the server is asked what became of the last attempt.
+/// How long past the deadline the server is queried for the outcome of the last attempt.
 const LAST_QUESTION: Duration = Duration::from_secs(2);
-/// In a small pool, a writer that is never idle returns its connection after this time: others get their turn.
+/// In a small pool, a writer that is never idle returns its connection after this time, so that other callers get one.
 const MAX_HOLD: Duration = Duration::from_millis(5);
-/// How often a token is drawn that turns out to be taken.
+/// How often a token may be drawn that turns out to be in use.
 const MAX_TOKENS: u32 = 3;
 
-/// A line of statements.
+/// A sequence of statements under one token.
 pub(crate) struct Writer {
     token: i64,
     /// Of the last attempt.
     sequence: i64,
-    /// When its row was made. None before: without its row, no attempt stores anything.
+    /// When its row was created; `None` before. Without its row, no attempt stores anything.
     since: Option<Instant>,
     ids: IdPool,
     /// Kept from one statement to the next.
@@ -57,14 +57,14 @@ pub(crate) struct Writer {
     pub(super) idle_since: Instant,
 }
 
-/// What became of one attempt.
+/// The outcome of one attempt.
 pub(super) enum Attempt {
     Stored,
-    /// Nothing is stored: these envelopes, for these reasons, have no queue that takes them.
+    /// Nothing is stored: for these reasons, these envelopes have no queue that accepts them.
     NoQueue(Vec<(usize, Error)>),
-    /// Nothing is stored, for a reason that concerns all messages.
+    /// Nothing is stored, for a reason that applies to all messages.
     NotSent(Error),
-    /// Nothing is stored: the server refused the statement, perhaps because of one message.
+    /// Nothing is stored: the server rejected the statement, perhaps because of one message.
     Refused(Error),
     Unknown(Error),
 }
@@ -83,7 +83,7 @@ impl Default for Writer {
 }
 
 impl Writer {
-    /// Of a store that is being connected, so that its first send is one statement.
+    /// A writer whose row exists, for a store that is being connected: its first send is then one statement.
     pub(crate) async fn begun(connection: &mut PgConnection, server: i64) -> Result<Self> {
         let mut writer = Self::default();
         let drawn = writers::reserve(connection, Some(writer.token), FIRST_BLOCK).await?;
@@ -92,14 +92,14 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Sends a group until the outcome of each is known. Returns those of the last statement, if it has stored
+    /// Sends a group until the outcome of each call is known. Returns the calls of the last statement, if it stored
     /// them; all others were answered.
     pub(super) async fn deliver(
         &mut self,
         batcher: &Arc<Batcher>,
         group: Vec<PendingSend>,
     ) -> Vec<PendingSend> {
-        // In the order in which they came: the next is the last.
+        // A stack in reverse order: the next group is the last.
         let mut groups = vec![group];
         while let Some(mut group) = groups.pop() {
             let (mut backoff, mut failures) = (MIN_BACKOFF, 0);
@@ -115,15 +115,15 @@ impl Writer {
                         if group.len() == 1 {
                             refuse(&mut group, &error);
                         } else {
-                            // One of them is refused: the half without it is not.
+                            // One of them is rejected; the half without it isn't.
                             groups.push(group.split_off(group.len() / 2));
                         }
                     }
-                    // It doesn't pass; perhaps it concerns one of them only.
+                    // The rejection is permanent; perhaps it applies to one call only.
                     Attempt::Refused(_) if failures > 0 && group.len() > 1 => {
                         groups.push(group.split_off(group.len() / 2));
                     }
-                    // It concerns this one: the others first.
+                    // It applies to this call, so the others go first.
                     Attempt::Refused(error) if failures > 0 && !groups.is_empty() => {
                         take_expired(&mut group).for_each(|one| one.not_stored(&error));
                         groups.insert(0, mem::take(&mut group));
@@ -133,7 +133,7 @@ impl Writer {
                         telemetry::send_failed(&error);
                         take_expired(&mut group).for_each(|one| one.not_stored(&error));
                         batcher.expire_pending(&error);
-                        // Perhaps it is another server next time, which draws the same ids for others.
+                        // The next attempt may reach another server, which draws the same ids for other messages.
                         self.forget_ids(&mut group);
                         wait(&mut backoff, &group).await;
                     }
@@ -148,8 +148,8 @@ impl Writer {
         Vec::new()
     }
 
-    /// Asks whether the last attempt stored its messages, until there is an answer. If it has not, what is left
-    /// of the group is to be sent again.
+    /// Queries whether the last attempt stored its messages, until there is an answer. If it stored nothing, what is
+    /// left of the group is to be sent again.
     async fn resolve(
         &mut self,
         batcher: &Arc<Batcher>,
@@ -161,7 +161,8 @@ impl Writer {
         loop {
             telemetry::send_failed(&why);
             if group.is_empty() {
-                // The number's outcome stays unknown, so it is never used again, nor any after it.
+                // The outcome of this number stays unknown, so neither it nor any later number of this token is used
+                // again.
                 self.renew();
                 return false;
             }
@@ -169,8 +170,8 @@ impl Writer {
             match ask(batcher, group, last).await {
                 Ok(true) => return true,
                 Ok(false) => {
-                    // After their deadline they are not sent again, however late the answer came: the row that
-                    // fences the last attempt may be pruned by then.
+                    // After their deadline they are not sent again, however late the answer came: the row that fences
+                    // the last attempt may be pruned by then.
                     let in_time = asked_at.elapsed() < MAX_AGE;
                     take_expired(group).for_each(|one| {
                         if in_time {
@@ -179,7 +180,7 @@ impl Writer {
                             one.unknown(&why);
                         }
                     });
-                    // Perhaps it is another server by now, which draws the same ids for others.
+                    // It may be another server by now, which draws the same ids for other messages.
                     self.forget_ids(group);
                     return false;
                 }
@@ -208,7 +209,7 @@ impl Writer {
         (self.token, self.sequence, self.since) = (random_token(), 0, None);
     }
 
-    /// Takes a new token in good time: before an attempt, since the writer may have been idle for days.
+    /// Draws a new token in good time: before an attempt, since the writer may have been idle for days.
     fn renew_if_old(&mut self) {
         let is_old = self.since.is_some_and(|since| since.elapsed() > MAX_AGE);
         if self.sequence >= 2 * MAX_STATEMENTS || is_old {
@@ -221,7 +222,7 @@ impl Writer {
         self.ids.clear();
     }
 
-    /// Makes the writer's row, and draws ids for the group: one statement, if there is anything to do.
+    /// Creates the writer's row and draws ids for the group, in one statement if either is needed.
     async fn prepare(
         &mut self,
         batcher: &Batcher,
@@ -251,7 +252,7 @@ impl Writer {
             match drawn {
                 Ok(drawn) => break (drawn, since),
                 Err(error) => {
-                    // Its row may come late, when others of its time are pruned already.
+                    // The row may be inserted late, when others of its age are already pruned.
                     self.renew();
                     tokens += 1;
                     if !(error.is_writer_token_taken() && tokens < MAX_TOKENS) {
@@ -272,7 +273,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The connection that was kept, or one of the pool.
+    /// The kept connection, or one from the pool.
     async fn connect(&mut self, batcher: &Batcher) -> Result<StoreConnection> {
         let connections = batcher.connections();
         let kept = self.connection.take();
@@ -284,7 +285,7 @@ impl Writer {
         {
             return Ok(kept);
         }
-        // By now the kept one is back: it may be the pool's only one.
+        // The kept one has been returned by now: it may be the pool's only one.
         connections.acquire().await
     }
 
@@ -300,7 +301,7 @@ impl Writer {
             return Attempt::NotSent(error);
         }
         self.ids.assign(group);
-        // One number for each statement. The last one's outcome is that of all.
+        // One number for each statement. The outcome of the last one is that of all.
         let statements = match &*group {
             [one] => chunks(&one.payloads).count(),
             _ => 1,
@@ -340,7 +341,7 @@ impl Writer {
                 let envelopes = columns(group).envelopes;
                 rejection::reasons(&mut connection, &envelopes, places, timeout).await
             }
-            // No attempt has its number twice. So the row is gone, with the server that had it; or was pruned.
+            // No number is used twice. So the row is missing: lost with the server that had it, or pruned.
             Ok(Written::Taken) => Attempt::Unknown(sqlx::Error::RowNotFound.into()),
             Err(
                 error @ (Error::NotInstalled
@@ -357,11 +358,11 @@ fn refuse(group: &mut Vec<PendingSend>, why: &Error) {
     group.drain(..).for_each(|one| one.refused(why.clone()));
 }
 
-/// How long an attempt waits for its answer: not much beyond the deadline of the whole group.
+/// Time-out of an attempt: not much beyond the deadline of the whole group.
 fn time_for_attempt(options: &SendOptions, group: &[PendingSend]) -> Duration {
     let timeout = options.statement_timeout();
     if options.retry_for.is_zero() {
-        // There is no other attempt.
+        // There is no second attempt.
         return timeout;
     }
     let left = last_deadline(group).map_or(timeout, |last| last - Instant::now());
@@ -372,7 +373,7 @@ fn last_deadline(group: &[PendingSend]) -> Option<Instant> {
     group.iter().map(|pending| pending.deadline).max()
 }
 
-/// Asks what became of an attempt: at least once, and for a moment also past the deadline.
+/// Queries the outcome of an attempt: at least once, and for at least [`LAST_QUESTION`], even past the deadline.
 async fn ask(batcher: &Batcher, group: &[PendingSend], last: Try) -> Result<bool> {
     let now = Instant::now();
     let until = last_deadline(group).map_or(now, |deadline| deadline.max(now + LAST_QUESTION));
@@ -389,7 +390,7 @@ async fn ask(batcher: &Batcher, group: &[PendingSend], last: Try) -> Result<bool
         .unwrap_or_else(|_| Err(no_answer()))
 }
 
-/// Longer each time, apart from others that failed at the same time; not beyond the group's last deadline.
+/// Exponential back-off with jitter, bounded by the group's last deadline.
 async fn wait(backoff: &mut Duration, group: &[PendingSend]) {
     let until = Instant::now() + backoff.mul_f64(0.5 + rand::random::<f64>() / 2.0);
     *backoff = (*backoff * 2).min(MAX_BACKOFF);
@@ -398,7 +399,7 @@ async fn wait(backoff: &mut Duration, group: &[PendingSend]) {
     }
 }
 
-/// More than one statement should carry: several, in one transaction.
+/// Too large for one statement: several, in one transaction.
 async fn write_large(
     connection: &mut PgConnection,
     token: i64,

@@ -2,36 +2,36 @@
 //!
 //! # What happens
 //!
-//! One message waits, and two consumers want it; messages share nothing, so that one is enough. A claim puts
-//! a lease on it: it moves `visible_at` to when the lease runs out, and leaves a token that only the claim
-//! knows. Under that token the holder extends the lease, acknowledges the message (which deletes it), or
-//! fails it (which makes it ready at once). A holder that says nothing more has crashed, or is cut off, and
-//! the message is ready for others when the lease runs out.
+//! One message waits, and two consumers want it; messages share nothing, so one is enough. A claim puts a lease on it:
+//! it moves `visible_at` to the end of the lease, and writes a token that only the claim knows. With that token the
+//! holder extends the lease, acknowledges the message (which deletes it), or fails it (which makes it ready at once).
+//! If the holder does nothing more, because it has crashed or lost its connection, the message becomes ready for others
+//! when the lease runs out.
 //!
-//! The network may lose, delay and reorder what is sent, without any limit: a claim may be carried out when
-//! its consumer has long sent another, an acknowledgement when the message is leased to somebody else. Who
-//! has no answer to an acknowledgement or a failure tries again. A consumer may crash at any time. The server
-//! may crash, and then loses commits that nobody waited for: some of the last ones, in their order, since its
-//! log is cut at one place.
+//! The network may lose, delay and reorder requests, without any limit: a claim may be executed when its consumer has
+//! long sent another, an acknowledgement when the message is leased to another consumer. A consumer without an answer
+//! to an acknowledgement or a failure tries again. A consumer may crash at any time. The server may crash, and then
+//! loses commits whose flush was not waited for: some of the last ones, in their order, since its log is cut at one
+//! place.
 //!
-//! The rules are [`Rule`], and what they are good for is told by the tests at the end.
+//! The rules are [`Rule`], and the tests at the end show what each is needed for.
 //!
 //! # What is promised
 //!
-//! - Of a live lease there is one holder, as far as consumers know: none works on a message in the belief
-//!   that its lease still runs while another does. The exception are claims that a crash of the server
-//!   undid, since a claim isn't waited for: the message is delivered again, beside its first delivery.
-//! - What a consumer does is done to its own delivery and never to another's, also after such a crash.
+//! - A live lease has one holder, as far as consumers know: no consumer works on a message in the belief that its lease
+//!   still runs while another does. The exception are claims that a crash of the server undid, since a claim doesn't
+//!   wait for the disk: the message is delivered again, beside its first delivery.
+//! - A consumer's statement affects its own delivery and never another's, also after such a crash.
 //! - A message whose acknowledgement was answered never comes back, whatever crashes.
 //!
 //! # What is not modelled
 //!
-//! - Acknowledgements that travel with the next claim of a loop. Nobody is told of these one by one, and they
-//!   aren't waited for: a crash of the server may undo them like a claim.
+//! - Acknowledgements that travel with the next claim of a loop. They are not reported one by one, and they don't wait
+//!   for the disk: a crash of the server may undo them like a claim.
 //! - Clocks that run at different speeds. A consumer needs its own only for the length of a lease.
 //! - The choice among several messages, priorities, attempts that are used up.
-//! - A fail-over to a server that lacks the last of its log: that is a crash which loses even what was waited
-//!   for, so what was acknowledged may come back.
+//! - A fail-over to a server that lacks the end of its log: that is a crash which also loses flushed commits, so
+//!   acknowledged messages may come back.
 
 use std::collections::BTreeSet;
 
@@ -42,43 +42,43 @@ use crate::{breaks, holds};
 /// A rule of the protocol, each of which can be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
-    /// A claim takes what is visible, and so what nobody holds.
+    /// A claim takes only visible messages, and so only those that no consumer holds.
     ClaimWhatIsVisible,
-    /// Of two claims at the same time one gets the row's lock, and the other passes the row over.
+    /// Of two concurrent claims one gets the row's lock, and the other skips the row.
     RowLock,
-    /// Each claim has a token that no other ever has. (Without it: the number of the attempt.)
+    /// Each claim has a token that no other ever has. (Without the rule: the number of the attempt.)
     TokenOfItsOwn,
-    /// An acknowledgement or a failure is carried out under the token of the lease,
+    /// An acknowledgement or a failure is executed only with the token of the lease,
     SettleUnderTheToken,
     /// and so is an extension.
     ExtendUnderTheToken,
-    /// A failure takes the token off the message.
+    /// A failure removes the token from the message.
     FailureClearsTheToken,
-    /// An acknowledgement that finds nothing under its token is answered with "lease lost".
+    /// An acknowledgement that finds no message with its token is answered with "lease lost".
     NothingFoundIsLost,
-    /// An acknowledgement has reached the disk before it is answered,
+    /// An acknowledgement is flushed to disk before it is answered,
     AcknowledgeOnDisk,
     /// and so has an extension.
     ExtendOnDisk,
-    /// A consumer counts its lease from when it sent the claim, not from when it heard the answer.
+    /// A consumer counts its lease from when it sent the claim, not from when it received the answer.
     CountFromTheSending,
 }
 
-/// How long a lease runs.
+/// The duration of a lease.
 const LEASE: u8 = 2;
-/// When the model ends: a second lease has begun to run after the first one ran out.
+/// The end of the model: a second lease has begun to run after the first one ran out.
 const END: u8 = LEASE + 1;
-/// How many requests there are on the way at once. What got lost makes room.
+/// Maximum number of concurrent requests. A lost request makes room.
 const ON_THE_WAY: usize = 2;
 
 #[derive(Debug, Clone)]
 struct Protocol {
     without: Option<Rule>,
-    /// How many claims there are. Who has the third only works: nobody is left that it could disturb.
+    /// Number of claims. The holder of the third one only works: there is no consumer left that it could affect.
     claims: u8,
     /// How often a settling statement is sent, at most.
     tries: u8,
-    /// Of the server; consumers crash as often as they like.
+    /// Crashes of the server; consumers crash any number of times.
     crashes: u8,
 }
 
@@ -86,27 +86,27 @@ struct Protocol {
 struct State {
     now: u8,
     consumers: [Consumer; 2],
-    /// On the way to the server.
+    /// Requests in transit to the server.
     requests: BTreeSet<Request>,
-    /// Claims that have looked at the row and not yet written it; none where the row is locked meanwhile.
+    /// Claims that have read the row and not yet written it; none if the row is locked meanwhile.
     looked: BTreeSet<Request>,
-    /// On the way to the consumers.
+    /// Answers in transit to the consumers.
     answers: BTreeSet<Answer>,
-    /// What the table held since the last commit that was waited for. A crash goes back to one of these.
+    /// The table's states since the last flushed commit. A crash reverts to one of these.
     log: Vec<Table>,
     claims: u8,
-    /// Whether an extension was sent. One is enough.
+    /// Whether an extension was sent. The model has at most one.
     extended: bool,
     crashes: u8,
     /// The claims that a crash undid.
     undone: BTreeSet<u8>,
-    /// Whether a consumer heard that its acknowledgement was carried out.
+    /// Whether a consumer received the answer that its acknowledgement was executed.
     acknowledged: bool,
-    /// Whether a statement was carried out on another's delivery.
+    /// Whether a statement affected another consumer's delivery.
     meddled: bool,
 }
 
-/// The message, while it is there.
+/// The message, until it is deleted.
 type Table = Option<Row>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -114,7 +114,7 @@ struct Row {
     visible_at: u8,
     attempt: u8,
     lease_token: Option<u8>,
-    /// Which claim this lease is from. No column: it is what the token stands for.
+    /// Which claim this lease is from. Not a column: the token represents it.
     claim: Option<u8>,
 }
 
@@ -158,7 +158,7 @@ enum Verb {
 struct Request {
     verb: Verb,
     claim: u8,
-    /// Where there is a lease.
+    /// The token, for requests under a lease.
     token: Option<u8>,
     place: u8,
 }
@@ -171,11 +171,11 @@ struct Answer {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Says {
-    /// A message, under this token.
+    /// The claim got the message, with this token.
     Leased { token: u8 },
-    /// Carried out.
+    /// The statement was executed.
     Done,
-    /// There is nothing under this token.
+    /// There is no message with this token.
     LeaseLost,
 }
 
@@ -186,15 +186,15 @@ enum Step {
     Settle(usize, Verb),
     /// Sends the same settling statement again.
     SettleAgain(usize),
-    /// Waits no longer, or crashes and starts anew: it knows nothing any more.
+    /// Gives up waiting, or crashes and restarts: it has lost all its state.
     Forget(usize),
     Hear(Answer),
     Lose(Request),
-    /// The server carries out a statement.
+    /// The server executes a statement.
     Execute(Request),
-    /// It writes what a claim saw; a step of its own only without the row's lock.
+    /// The server writes what a claim has read; a separate step only without the row's lock.
     Write(Request),
-    /// The server crashes, and this many of the last commits are gone.
+    /// The server crashes, and loses this many of the last commits.
     Crash(usize),
     Tick,
 }
@@ -204,9 +204,8 @@ impl Protocol {
         self.without != Some(rule)
     }
 
-    /// Makes one state of those that differ in nothing that matters: times that are over, and requests that
-    /// can't do anything any more and have nobody waiting for them, so that it is all the same whether they
-    /// arrive.
+    /// Merges states that differ in nothing that matters: times that are over, and requests that can't do anything any
+    /// more and whose consumer doesn't wait, so that their arrival makes no difference.
     fn tidy(&self, state: &mut State) {
         for row in state.log.iter_mut().flatten() {
             if row.visible_at <= state.now {
@@ -216,7 +215,7 @@ impl Protocol {
         for consumer in &mut state.consumers {
             let over = match consumer {
                 Consumer::Working { lease, .. } if lease.until <= state.now => lease,
-                // Whoever settles works no longer.
+                // A consumer that settles no longer works.
                 Consumer::Settling { lease, .. } => lease,
                 _ => continue,
             };
@@ -256,7 +255,7 @@ impl Protocol {
                     self.write(state, request);
                 }
             }
-            // Nothing is ready. Its consumer might as well not hear of it.
+            // Nothing is ready. It makes no difference whether the consumer receives the answer.
             _ => {}
         }
     }
@@ -273,7 +272,7 @@ impl Protocol {
         };
         let leased = Row {
             visible_at: state.now + LEASE,
-            // Kept only where it is looked at, since there are fewer states without it.
+            // Kept only if it is used, which reduces the number of states.
             attempt: match self.keeps(Rule::TokenOfItsOwn) {
                 true => 0,
                 false => attempt,
@@ -281,7 +280,7 @@ impl Protocol {
             lease_token: Some(token),
             claim: Some(request.claim),
         };
-        // Not waited for.
+        // Not flushed.
         state.log.push(Some(leased));
         state.answer(request, Says::Leased { token });
     }
@@ -362,7 +361,7 @@ impl Protocol {
 }
 
 impl Consumer {
-    /// Whether it waits for the answer to this request.
+    /// Whether it is waiting for the answer to this request.
     fn awaits(&self, request: &Request) -> bool {
         let (verb, claim, place) = match *self {
             Consumer::Idle => return false,
@@ -386,9 +385,9 @@ impl State {
         self.log.last().copied().flatten()
     }
 
-    /// The message under the request's token, or in any case where the statement has no guard.
+    /// The message with the request's token, or whichever it is if the statement has no guard.
     fn found(&mut self, request: Request, guarded: bool) -> Table {
-        // As in SQL, no token is equal to none.
+        // As in SQL, a null token equals no other.
         let held = |row: &Row| row.lease_token.is_some() && row.lease_token == request.token;
         let found = self.table().filter(|row| held(row) || !guarded)?;
         self.meddled |= found.claim != Some(request.claim);
@@ -396,7 +395,7 @@ impl State {
     }
 
     fn commit(&mut self, table: Table, on_disk: bool) {
-        // Whoever waits for a commit waits for all of the log before it.
+        // Waiting for a commit means waiting for all of the log before it.
         if on_disk {
             self.log.clear();
         }
@@ -417,7 +416,7 @@ impl State {
         self.forget_answers();
     }
 
-    /// Those that nobody waits for.
+    /// Removes answers that no consumer waits for.
     fn forget_answers(&mut self) {
         let consumers = self.consumers;
         self.answers
@@ -436,7 +435,7 @@ impl State {
         self.log.drain(..self.log.len() - 1);
     }
 
-    /// Those who work in the belief that their lease runs.
+    /// Consumers that work in the belief that their lease runs.
     fn holders(&self) -> impl Iterator<Item = Lease> {
         self.consumers.iter().filter_map(|consumer| match consumer {
             Consumer::Working { lease, .. } if self.now < lease.until => Some(*lease),
@@ -477,7 +476,7 @@ impl Model for Protocol {
 
     fn actions(&self, state: &State, steps: &mut Vec<Step>) {
         let room = state.requests.len() < ON_THE_WAY;
-        // Idle consumers are all the same, so that it is enough if the first of them claims.
+        // Idle consumers are interchangeable, so it is enough if the first of them claims.
         let idle = |consumer: &Consumer| *consumer == Consumer::Idle;
         let gone = state.log.iter().all(Option::is_none);
         if let Some(index) = state.consumers.iter().position(idle)
@@ -594,7 +593,7 @@ impl Model for Protocol {
             Property::always(GONE_FOR_GOOD, |_, state: &State| {
                 !state.acknowledged || state.table().is_none()
             }),
-            // That the model isn't true for want of anything that happens.
+            // Ensures that the model isn't vacuous: each of these happens.
             Property::sometimes("a message is acknowledged", |_, state: &State| {
                 state.acknowledged
             }),
@@ -617,7 +616,7 @@ impl Model for Protocol {
             Property::sometimes(
                 "a late claim takes a lease that nobody knows of",
                 |_, state: &State| {
-                    // While its consumer has claimed anew.
+                    // While its consumer has sent a new claim.
                     matches!(state.consumers, [Consumer::Claiming { claim: 2, .. }, _])
                         && state.table().is_some_and(|row| row.claim == Some(1))
                         && !state.requests.iter().any(|request| request.claim == 1)
@@ -655,7 +654,7 @@ fn protocol(claims: u8, tries: u8, crashes: u8) -> Protocol {
     }
 }
 
-/// Finds the way in which a promise is broken once a rule is left out.
+/// Finds a way to break a promise if a rule is left out.
 fn without(rule: Rule, promise: &'static str) {
     let crashes = match rule {
         Rule::TokenOfItsOwn | Rule::AcknowledgeOnDisk | Rule::ExtendOnDisk => 1,

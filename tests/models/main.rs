@@ -1,11 +1,10 @@
-//! The two protocols that the crate's promises rest on, searched through from end to end with `stateright`:
-//! [`writer`] stores what is sent exactly once, [`lease`] delivers what is stored until it is settled.
+//! The two protocols on which the crate's promises rest, searched exhaustively with `stateright`: [`writer`] stores
+//! sent messages exactly once, [`lease`] delivers stored messages until they are settled.
 //!
-//! A model is a small machine that holds all that matters of the real one: in each state every step that
-//! the rules allow may be the next, faults included, and the search visits every state that can be reached.
-//! Each rule can be left out, and a test for each shows what then goes wrong. The models share no code with
-//! the crate: what ties the two together are the rules, which stand in each model under their own names, and
-//! the tests against a real server.
+//! A model is a small state machine with everything that matters of the real one: in each state every step that the
+//! rules allow may be the next, faults included, and the search visits every reachable state. Each rule can be left
+//! out, and a test for each shows what then fails. The models share no code with the crate: the two are linked by the
+//! rules, which have names in each model, and by the tests against a real server.
 
 mod lease;
 mod writer;
@@ -19,7 +18,7 @@ use std::{
 
 use stateright::{Checker, HasDiscoveries, Model};
 
-/// Looks at every state, and panics where a promise is broken or where something never happens that should.
+/// Visits every state, and panics if a promise is broken or if something never happens that should.
 fn holds<M>(name: &str, model: M)
 where
     M: Model + Send + Sync + 'static,
@@ -44,11 +43,11 @@ where
             panic!("{name}: not `{property}`, by {:#?}", path.into_actions());
         }
     }
-    // What is left are the properties that something happens at all.
+    // The remaining properties: that each thing happens at all.
     checker.assert_properties();
 }
 
-/// Looks for a way to break this promise, and panics where there is none.
+/// Searches for a way to break this promise, and panics if there is none.
 fn breaks<M>(name: &str, model: M, promise: &'static str)
 where
     M: Model + Send + Sync + 'static,

@@ -1,52 +1,49 @@
-//! How a send is stored exactly once though answers get lost: ask, and forbid.
+//! How a send is stored exactly once although answers get lost: query the outcome, and fence the attempt.
 //!
 //! # What happens
 //!
-//! A writer of the store has batches to send. Each *try* of a batch has an even number of its own, two more
-//! than the last, and is one statement: it inserts the messages and moves its writer's row on to its number,
-//! or does neither. It does so only where the row is there, and behind that number. The row is made before the
+//! A writer of the store has batches to send. Each *try* of a batch (an attempt, in the library) has an even number of
+//! its own, two more than the last, and is one statement: it inserts the messages and advances its writer's row to its
+//! number, or does neither. It does so only if the row exists and is behind that number. The row is created before the
 //! first try, by a statement that has to be answered.
 //!
-//! When the answer to try `n` gets lost, the try may have been carried out, may be under way, or may come
-//! late. The writer doesn't make it again but *settles* it, with another statement: where the row is behind
-//! `n` it is moved on to `n + 1`, and its number is the answer. If that is `n`, the messages are stored. If it
-//! is `n + 1`, they are not and never will be, since the try finds its number taken whenever it comes. A try
-//! under way holds the row's lock, and is waited for. Settling may be repeated, get lost and come late, in any
-//! order: it changes nothing where the row is at `n` or beyond.
+//! If the answer to try `n` is lost, the try may have been executed, may be under way, or may arrive late. The writer
+//! doesn't repeat it but *settles* it, with another statement: if the row is behind `n` it is advanced to `n + 1`, and
+//! its number is the answer. If that is `n`, the messages are stored. If it is `n + 1`, they are not and never will be,
+//! since the try finds its number taken whenever it arrives. A try under way holds the row's lock, and is waited for.
+//! Settling may be repeated, get lost and arrive late, in any order: it changes nothing if the row is at `n` or beyond.
 //!
-//! Only what is settled as not stored is sent again, as a try with the next number, of what is left of the
-//! batch: some messages were refused meanwhile, some callers have gone. Where time runs out before, the
-//! callers are told that the outcome is unknown.
+//! Only messages that are settled as not stored are sent again, by a try with the next number, with what is left of the
+//! batch: some messages were refused meanwhile, some callers have gone. If time runs out before, the callers get the
+//! error that the outcome is unknown.
 //!
-//! A large batch is a transaction of several statements with consecutive numbers, two here; the last one's
-//! number tells of all.
+//! A large batch is a transaction of several statements with consecutive numbers, two here; the last one's number
+//! decides for all.
 //!
-//! The network may lose, delay and reorder what is sent, up to [`LATE`] ticks. The server may turn a try away,
-//! break it off, take its time, and refuse a message today that it takes tomorrow (a queue that is being
-//! created, a producer that is being resumed). It crashes; it is replaced by another that lacks the last of
-//! its log. A pruner removes the rows of old tokens. The writer may lose patience at any moment; after
-//! [`GIVE_UP`] ticks its callers have their answer.
+//! The network may lose, delay and reorder requests, by up to [`LATE`] ticks. The server may reject a try, abort it,
+//! take its time, and refuse a message today that it accepts tomorrow (a queue that is being created, a producer that
+//! is being resumed). It crashes; it is replaced by another that lacks the end of its log. A pruner deletes the rows of
+//! old tokens. The writer may time out at any moment; after [`GIVE_UP`] ticks its callers have their answer.
 //!
-//! The rules are [`Rule`], and what they are good for is told by the tests at the end.
+//! The rules are [`Rule`], and the tests at the end show what each is needed for.
 //!
-//! # Why not the same statement again
+//! # Why not repeat the same statement
 //!
-//! It could be sent again under its number until one of the tries is answered. But a retry that is refused
-//! proves nothing about the tries before it, so what is refused could not be told, nor the rest sent without
-//! it, before all of them are over. Here the number says by itself which of the two happened.
+//! It could be repeated with its number until one of the tries is answered. But a retry that is refused proves nothing
+//! about the tries before it, so no refusal could be reported, nor the rest sent without the refused messages, before
+//! all of them are over. Here the number itself shows which of the two happened.
 //!
 //! # What is not modelled
 //!
-//! - A network that hands the same request over twice: a try that was refused could come once more. TCP
-//!   doesn't do that, nor does a pooler.
-//! - How a row is made: at once here. Where that isn't answered, the token is never used.
-//! - Where ids come from. Each try stores under ids of its own here.
-//! - The primary key of the messages: a consumer may have taken a message at once, and then nothing stops a
+//! - A network that delivers the same request twice: a try that was refused could arrive once more. TCP doesn't do
+//!   that, nor does a pooler.
+//! - How a row is created: at once here. If that isn't answered, the token is never used.
+//! - How ids are drawn. Each try stores under ids of its own here.
+//! - The primary key of the messages: a consumer may have taken a message at once, and then the key doesn't prevent a
 //!   second one.
-//! - Other writers: each has a token of its own, so that they share nothing.
-//! - What a fail-over loses after it was acknowledged. Whoever wants that kept has to make the server wait for
-//!   its standby.
-//! - A transaction of the caller's own, which is sent once and never again.
+//! - Other writers: each has its own token, so they share nothing.
+//! - What a fail-over loses after it was acknowledged. To keep that, the server has to wait for its standby.
+//! - A transaction of the caller's own, which is sent once and never repeated.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,68 +54,66 @@ use crate::{breaks, holds};
 /// A rule of the protocol, each of which can be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
-    /// A try stores only where its writer's row is behind its number.
+    /// A try stores only if its writer's row is behind its number.
     Guard,
-    /// It doesn't make that row itself: what is so late that its row is gone stores nothing.
+    /// A try doesn't create that row itself: one that is so late that its row is deleted stores nothing.
     RowFirst,
     /// It stores all of its messages, or none of them.
     AllOrNone,
-    /// One that stores nothing leaves the row where it was.
+    /// A try that stores nothing leaves the row as it was.
     RefusalAdvancesNothing,
     /// The statements of a large batch are one transaction.
     OneTransaction,
-    /// A try has reached the disk before it is answered.
+    /// A try is flushed to disk before it is answered.
     TryOnDisk,
     /// Each try has a number of its own.
     FreshNumber,
-    /// The next try is made when the fate of the last one is known.
+    /// The next try is sent once the outcome of the last one is known.
     SettleFirst,
     /// Settling waits for the row's lock, and so for a try under way.
     SettleWaits,
-    /// It takes the number of a try that hasn't stored, instead of only looking,
+    /// Settling takes the number of a try that hasn't stored, instead of only reading the row,
     SettleForbids,
-    /// by another number than the try would leave there.
+    /// with another number than the try would leave there.
     NumbersApart,
-    /// It has reached the disk before it is answered.
+    /// Settling is flushed to disk before it is answered.
     SettleOnDisk,
     /// A large batch is settled by its last number.
     LastNumberTells,
-    /// The writer gives up in time, and believes no answer that comes later.
+    /// The writer gives up in time, and ignores any answer that arrives later.
     GiveUpInTime,
-    /// It then says that it doesn't know,
+    /// It then reports that the outcome is unknown,
     SayUnknown,
-    /// and goes on with a new token.
+    /// and continues with a new token.
     NewTokenAfterwards,
-    /// A token older than [`TOKEN_AGE`] isn't used for another send. It is looked at before it is used: a
-    /// writer may have been idle for long.
+    /// A token older than [`TOKEN_AGE`] isn't used for another send. Its age is checked before use: a writer may have
+    /// been idle for long.
     RetireBeforeUse,
-    /// A row is pruned only when nothing that was sent under its token matters any more.
+    /// A row is pruned only when no request that was sent with its token matters any more.
     PruneLate,
-    /// What was sent to a server ends with it, and doesn't reach the one that takes over.
+    /// Requests to a server end with it, and don't reach its successor.
     EndWithTheServer,
 }
 
-/// How long a writer tries.
+/// How long a writer retries.
 const GIVE_UP: u8 = 1;
-/// How long after it was sent a request may still arrive or run. Without such a limit no row could ever be
-/// pruned.
+/// How long after it was sent a request may still arrive or run. Without such a limit no row could ever be pruned.
 const LATE: u8 = 1;
 /// How old a token may be when a send begins to use it.
 const TOKEN_AGE: u8 = 1;
-/// How old a row must be for the pruner: until then its writer may ask for it. What is late after that finds
-/// no row.
+/// How old a row must be to be pruned: until then its writer may query it. A request that arrives later finds no row.
 const PRUNE_AGE: u8 = TOKEN_AGE + GIVE_UP;
-/// When the model ends: what a pruner makes possible has happened by then, and what may be late has come.
+/// The end of the model: what a pruner makes possible has happened by then, and late requests have arrived.
 const END: u8 = PRUNE_AGE + 1 + LATE;
-/// Messages as a set of bits.
+/// A set of messages, as bits.
 type Messages = u8;
 const A: Messages = 0b001;
 const B: Messages = 0b010;
 const C: Messages = 0b100;
 const MESSAGES: usize = 3;
-/// What the server may refuse.
+/// Messages that the server may refuse.
 const REFUSABLE: Messages = B;
-/// Whose caller has less time than the others of its batch.
+/// Messages whose caller has an earlier deadline than the others of its batch.
 const HASTY: Messages = A;
 
 #[derive(Debug, Clone)]
@@ -127,7 +122,7 @@ struct Protocol {
     batches: &'static [Messages],
     /// Whether a batch of two messages takes two statements.
     large: bool,
-    /// How many tries a batch has, at most.
+    /// Maximum number of tries of a batch.
     tries: u8,
     /// How often a try is settled, at most.
     settles: u8,
@@ -139,18 +134,18 @@ struct Protocol {
 struct State {
     now: u8,
     writer: Writer,
-    /// How many batches the writer has begun.
+    /// Number of batches that the writer has begun.
     begun: usize,
-    /// What the callers were told of each message.
+    /// The outcome that the callers got for each message.
     told: [Told; MESSAGES],
-    /// On the way to the server.
+    /// Requests in transit to the server.
     requests: BTreeSet<Request>,
-    /// Tries that the server has begun, and not committed. They hold their row's lock.
+    /// Tries that the server is executing, and has not committed. They hold their row's lock.
     running: BTreeSet<Running>,
     server: Database,
-    /// What a crash leaves.
+    /// The state after a crash.
     disk: Database,
-    /// What a fail-over leaves.
+    /// The state after a fail-over.
     standby: Database,
     crashes: u8,
     failovers: u8,
@@ -163,9 +158,9 @@ struct Writer {
     token: u8,
     /// When the token was first used.
     since: Option<u8>,
-    /// Of the last try.
+    /// The number of the last try.
     number: u8,
-    /// Its row was made.
+    /// Whether its row was created.
     has_row: bool,
     task: Task,
 }
@@ -175,9 +170,9 @@ enum Task {
     Idle,
     /// Waits for the answer to its last try.
     Trying(Group),
-    /// Waits for the fate of its last try, having asked so many times.
+    /// Waits for the outcome of its last try, which it has queried this many times.
     Settling(Group, u8),
-    /// Knows that none of the tries has stored, or will.
+    /// Knows that none of the tries has stored anything, or will.
     Free(Group),
 }
 
@@ -187,7 +182,7 @@ struct Group {
     messages: Messages,
     began: u8,
     tries: u8,
-    /// The number by which the last try is settled.
+    /// The number with which the last try is settled.
     asked: u8,
 }
 
@@ -207,7 +202,7 @@ enum Told {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Request {
     token: u8,
-    /// Of a large batch the last one.
+    /// The last one, of a large batch.
     number: u8,
     asks: Asks,
     sent: u8,
@@ -230,12 +225,12 @@ struct Running {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Says {
     Stored,
-    /// Nothing was stored, because of these. A number that is taken already looks the same, but doesn't
-    /// happen to a try with a number of its own.
+    /// Nothing was stored, because of these messages. A number that is already taken looks the same, but that doesn't
+    /// happen to a try with its own number.
     Refused(Messages),
-    /// Nothing was stored, for a reason that passes.
+    /// Nothing was stored, for a transient reason.
     Failed,
-    /// The number of the row, when settled.
+    /// The number of the row, after settling.
     Number(u8),
 }
 
@@ -243,7 +238,7 @@ enum Says {
 struct Database {
     /// `pgqrs.writers`, by token.
     writers: BTreeMap<u8, Row>,
-    /// Each message under the token and the number that stored it. Consumers may have taken it since.
+    /// Each message, with the token and the number that stored it. Consumers may have taken it since.
     stored: BTreeSet<(usize, u8, u8)>,
 }
 
@@ -257,28 +252,28 @@ struct Row {
 enum Step {
     /// The writer makes the first try of the next batch.
     Begin,
-    /// It waits no longer for an answer, and asks what became of its try; perhaps once more.
+    /// It stops waiting for an answer, and queries the outcome of its try; perhaps once more.
     Settle,
-    /// It makes another try.
+    /// It sends another try.
     Again,
-    /// It tells a caller whose time is up while others of the batch have some left.
+    /// It answers a caller whose deadline has passed while others of the batch have time left.
     TellHasty,
-    /// It ends a send of which nothing is stored, for certain, instead of trying again.
+    /// It ends a send of which certainly nothing is stored, instead of retrying.
     TellNotStored,
     GiveUp,
-    /// The server carries out a request: of a try its statement, and the commit is a step of its own.
+    /// The server executes a request: of a try only the statement; the commit is a separate step.
     Execute(Request),
-    /// It settles a try, and the answer gets lost.
+    /// It settles a try, and the answer is lost.
     ExecuteUnheard(Request),
     /// It executes the second statement of a large batch.
     Continue(Running),
     Commit(Running),
     /// It stores nothing, since a message can't be stored now.
     Refuse(Request),
-    /// It breaks a try off: a time-out, an administrator. One that it turns away is the same to its writer.
+    /// It aborts a try: a time-out, an administrator. To its writer this looks like a rejection.
     BreakOff(Running),
     Crash,
-    /// What was committed reaches the disk; needed only where it isn't waited for.
+    /// Commits are flushed to disk; a separate step only if they don't wait for it.
     Flush,
     Replicate,
     FailOver,
@@ -294,7 +289,7 @@ impl Protocol {
     fn prune_age(&self) -> u8 {
         match self.keeps(Rule::PruneLate) {
             true => PRUNE_AGE,
-            // A tick sooner: the sum is tight.
+            // One tick less: the sum is tight.
             false => PRUNE_AGE - 1,
         }
     }
@@ -303,13 +298,13 @@ impl Protocol {
         self.large && messages.count_ones() > 1
     }
 
-    /// The numbers of a try: one for each statement.
+    /// The numbers of a try, one for each statement.
     fn numbers(&self, messages: Messages) -> u8 {
         if self.is_large(messages) { 4 } else { 2 }
     }
 
-    /// Makes one state of those that differ in nothing that matters: forgets requests that nobody waits for
-    /// and that find their number taken whenever they arrive, since their row stands for longer.
+    /// Merges states that differ in nothing that matters: removes requests whose answer isn't waited for and that
+    /// find their number taken whenever they arrive, since their row exists for longer.
     fn tidy(&self, state: &mut State) {
         if self.batches.len() == 1
             || !self.keeps(Rule::Guard)
@@ -396,8 +391,9 @@ impl Protocol {
         state.requests.insert(request);
     }
 
-    /// Answers a request, if its connection still stands. The writer hears it at once: what it hears later,
-    /// it could as well act on later; and what it never hears has happened after it lost its patience.
+    /// Answers a request if its connection is still open. The writer receives it at once: an answer that it receives
+    /// later is the same as one that it acts on later, and one that it never receives is the same as one after its
+    /// time-out.
     fn answer(&self, state: &mut State, to: Request, says: Says) {
         if !state.awaits(&to) {
             return;
@@ -461,11 +457,11 @@ impl Protocol {
                     Some(row) if !behind => row.number,
                     _ => forbidden,
                 };
-                // Who doesn't wait for the lock can't write either.
+                // A statement that doesn't wait for the lock can't write either.
                 if behind && self.keeps(Rule::SettleForbids) && !state.locked(request.token) {
                     state.server.advance(request.token, forbidden, state.now);
                 }
-                // Written in any case, so that the answer has reached the disk with all before it.
+                // Written in any case, so that the answer, and everything before it, is flushed to disk.
                 state.on_disk(self.keeps(Rule::SettleOnDisk));
                 if heard {
                     self.answer(state, request, Says::Number(number));
@@ -525,7 +521,7 @@ impl Protocol {
     }
 }
 
-/// What a request can do when it arrives. What does nothing and is answered to nobody may be taken for lost.
+/// What a request can do on arrival. One that does nothing and has no answer waited for counts as lost.
 impl Protocol {
     fn arrivals(&self, state: &State, request: Request, steps: &mut Vec<Step>) {
         let behind = self.is_behind(&state.server, &request);
@@ -542,7 +538,7 @@ impl Protocol {
                 }
             }
             Asks::Try { .. } if locked => {}
-            // It stores nothing, and its writer is none the wiser: as if it had been lost.
+            // It stores nothing and its writer learns nothing: the same as if it had been lost.
             Asks::Try { .. } if !state.server.writers.contains_key(&request.token) && !behind => {}
             Asks::Try { messages, .. } => {
                 if awaited || behind || !self.keeps(Rule::Guard) {
@@ -578,7 +574,7 @@ impl Writer {
 }
 
 impl Running {
-    /// Whether it is what this request asks about.
+    /// Whether it is the try that this request queries.
     fn is_try(&self, settling: &Request) -> bool {
         let of = |request: &Request| (request.token, request.number);
         of(settling) == of(&self.request)
@@ -586,7 +582,7 @@ impl Running {
 }
 
 impl State {
-    /// Each message is spoken of once.
+    /// Each message is answered once.
     fn tell(&mut self, messages: Messages, told: Told) {
         for message in each(messages) {
             self.told[message] = told;
@@ -600,7 +596,7 @@ impl State {
         }
     }
 
-    /// Whether the writer waits for the answer to this.
+    /// Whether the writer is waiting for the answer to this.
     fn awaits(&self, request: &Request) -> bool {
         let waits = match (self.writer.task, request.asks) {
             (Task::Trying(group), Asks::Try { place, .. }) => {
@@ -879,7 +875,7 @@ impl Model for Protocol {
     }
 }
 
-/// That the model isn't true for want of anything that happens.
+/// Ensures that the model isn't vacuous.
 impl Protocol {
     fn happenings(&self) -> Vec<Property<Self>> {
         if self.batches.len() > 1 {
@@ -1001,7 +997,7 @@ impl Protocol {
     }
 }
 
-/// One batch, sent again and again.
+/// One batch, retried repeatedly.
 const ONE_SEND: Protocol = Protocol {
     without: None,
     batches: &[A | B],
@@ -1012,14 +1008,14 @@ const ONE_SEND: Protocol = Protocol {
     failovers: 0,
 };
 
-/// Two batches, the second perhaps long after the first.
+/// Two batches, the second possibly long after the first.
 const TWO_SENDS: Protocol = Protocol {
     batches: &[A, C],
     settles: 1,
     ..ONE_SEND
 };
 
-/// Finds the way in which a promise is broken once a rule is left out.
+/// Finds a way to break a promise if a rule is left out.
 fn without(rule: Rule, promise: &'static str) {
     let without = Some(rule);
     let model = match rule {

@@ -1,5 +1,5 @@
-//! `soak --adversary`: the tests under `tests/it/adversary/`, one at a time, several times and at a larger scale; then a
-//! table of what was tried and what came of it.
+//! `soak --adversary`: the tests under `tests/it/adversary/`, one at a time, several times and at a larger scale; then
+//! a table of what was tried and the results.
 
 use std::{
     process::Stdio,
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{cargo, ci};
 
-/// The tests' module.
+/// The module of the tests.
 const MODULE: &str = "adversary::";
 
 pub(crate) async fn run(scale: u32, rounds: u32, url: &str) -> Result<()> {
@@ -53,10 +53,10 @@ async fn tests(url: &str) -> Result<Vec<String>> {
     Ok(names.map(str::to_owned).collect())
 }
 
-/// What came of one test.
+/// The result of one test.
 struct Tried {
     test: String,
-    /// What the last run has printed of it.
+    /// What the last run has printed about it.
     details: Option<String>,
     passed: u32,
     rounds: u32,

@@ -1,4 +1,4 @@
-//! The benchmarks: the library's own, and those of its peers, each against a new PostgreSQL with fsync on.
+//! The benchmarks of the library and of its peers, each against a new PostgreSQL with fsync on.
 
 use std::{fs, path::PathBuf};
 
@@ -39,13 +39,13 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Where the benchmarks leave their figures.
+/// The output folder of the benchmarks.
 fn output() -> PathBuf {
     cargo::target().join("bench")
 }
 
 async fn measure(build: &[&str], run: &[&str], major: Option<u32>) -> Result<()> {
-    // Nothing else should be running while it measures, and least of all a compiler.
+    // Nothing else should be running during the measurement, least of all a compiler.
     let mut command = cargo::command(build);
     command.env("CARGO_TARGET_DIR", cargo::target());
     cargo::finish(&mut command, build).await?;
@@ -80,7 +80,7 @@ async fn peers(quick: bool, major: Option<u32>) -> Result<()> {
     measure(&build, &run, major).await
 }
 
-/// Puts the table and the chart of the last runs where they are read.
+/// Copies the table and the chart of the last runs into the documentation.
 fn publish() -> Result<()> {
     const BEGIN: &str = "<!-- Made by `cargo xtask bench --accept`; don't edit. -->\n";
     const END: &str = "<!-- End of what was made. -->";

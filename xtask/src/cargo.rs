@@ -1,4 +1,4 @@
-//! Running cargo on this workspace, from whatever folder xtask was called in.
+//! Runs cargo on this workspace, from whatever folder xtask was called in.
 
 use std::{
     env,
@@ -10,7 +10,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
 
-/// The checkout that xtask was called in: not the one that it was built in, if several share a target folder.
+/// The checkout in which xtask was called, which may not be the one in which it was built if several share a target
+/// folder.
 pub(crate) fn root() -> PathBuf {
     let built_in = || OsString::from(env!("CARGO_MANIFEST_DIR"));
     Path::new(&env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(built_in))
@@ -19,14 +20,14 @@ pub(crate) fn root() -> PathBuf {
         .to_owned()
 }
 
-/// Where cargo puts what it builds; the one place where xtask leaves files.
+/// cargo's target folder, the only one into which xtask writes files.
 pub(crate) fn target() -> PathBuf {
     let target =
         env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     root().join(target)
 }
 
-/// A cargo that dies with us.
+/// A cargo process that is killed when xtask ends.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     command
@@ -34,8 +35,8 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
         .current_dir(root())
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    // What cargo tells of the package that it runs, which is xtask: some build scripts would run again for
-    // it, and with them half of the dependencies be built again.
+    // The variables that cargo sets for the package that it runs, which is xtask: some build scripts would run again
+    // because of them, and half of the dependencies would be rebuilt.
     for (name, _) in env::vars_os() {
         let told = name.to_string_lossy();
         if told.starts_with("CARGO_PKG_") || told.starts_with("CARGO_MANIFEST_") {
@@ -45,7 +46,7 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs cargo with `DATABASE_URL` set, and shows what it prints.
+/// Runs cargo with `DATABASE_URL` set, and prints its output.
 pub(crate) async fn run(arguments: &[&str], database_url: &str) -> Result<()> {
     finish(
         command(arguments).env("DATABASE_URL", database_url),

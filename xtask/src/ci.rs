@@ -1,4 +1,4 @@
-//! Tests, and all else that must hold before a change lands.
+//! Tests, and all other checks before a change lands.
 
 use std::{process::Stdio, time::Instant};
 
@@ -26,7 +26,7 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
     ];
     cargo::run(&clippy, url).await?;
     step("TLS features");
-    // The default is what all else is built with.
+    // The default features are those of all other steps.
     for features in ["", "tls-native", "tls-rustls-aws-lc"] {
         let check = [
             "check",
@@ -42,8 +42,8 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
     oldest_rust().await?;
     step("query cache");
     prepare::run(url, true).await?;
-    // Each command of CONTRIBUTING.md runs once: here, or in xtask/tests/commands.rs. This one ahead of the tests, since it
-    // has to build by itself what it starts.
+    // Each command of CONTRIBUTING.md runs once: here, or in xtask/tests/commands.rs. This one before the tests, since
+    // it has to build by itself the programs that it starts.
     step("a short soak");
     cargo::run(&["xtask", "soak", "--faults", "50"], url).await?;
     step("tests");
@@ -75,7 +75,7 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
         python::test(&[], url).await?;
     }
     step("a short benchmark");
-    // Whether it runs, and not how fast: optimising it and its dependencies takes minutes.
+    // Checks that it runs, not how fast: optimising it and its dependencies takes minutes.
     let bench = ["xtask", "bench", "--quick", "enqueue"];
     let mut command = cargo::command(&bench);
     command.env("CARGO_PROFILE_BENCH_OPT_LEVEL", "0");
@@ -87,7 +87,8 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether the crate compiles with the oldest Rust that its manifest names. Clippy only notices functions that are too new.
+/// Whether the crate compiles with the oldest Rust version in its manifest. Clippy only notices functions that are too
+/// new.
 async fn oldest_rust() -> Result<()> {
     let oldest = env!("CARGO_PKG_RUST_VERSION");
     let toolchain = format!("{oldest}.0");
@@ -97,7 +98,7 @@ async fn oldest_rust() -> Result<()> {
             .args(["run", &toolchain])
             .args(arguments)
             .current_dir(cargo::root())
-            // Of the toolchain that runs this.
+            // Set by the toolchain that runs xtask.
             .env_remove("CARGO")
             .env_remove("RUSTC")
             .env_remove("RUSTUP_TOOLCHAIN");
@@ -124,7 +125,7 @@ fn step(what: &str) {
 
 pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
     let mut command = if has_nextest().await {
-        // Without `--workspace`: the Python package is not for those who have no Python.
+        // Without `--workspace`, since the Python package needs Python.
         vec!["nextest", "run"]
     } else {
         vec!["test", "--lib", "--bins", "--tests", "--examples"]
@@ -133,13 +134,13 @@ pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
     build_examples(url).await?;
     cargo::run(&command, url).await?;
     if arguments.is_empty() {
-        // The examples in the README and in the documentation, which nextest doesn't run.
+        // Examples in the README and in the documentation, which nextest doesn't run.
         cargo::run(&["test", "--doc"], url).await?;
     }
     Ok(())
 }
 
-/// The roles whose suite of tests runs with their privileges alone. An operator's is one test of `tests/it/grants.rs`.
+/// Roles whose test suite runs with no more than their privileges. An operator's is one test of `tests/it/grants.rs`.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Access {
     /// Sends
@@ -156,7 +157,7 @@ impl Access {
         }
     }
 
-    /// Parts of names of tests, for either test runner.
+    /// Parts of test names, for either test runner.
     fn tests(self) -> &'static [&'static str] {
         match self {
             Self::Producer => &["enqueue::", "sends::", "payload::", "import::"],
@@ -164,10 +165,10 @@ impl Access {
         }
     }
 
-    /// Those that also do what the role can't.
+    /// Those that also do something which the role can't.
     fn others(self) -> &'static [&'static str] {
         match self {
-            // Claim, or create queues.
+            // They claim, or create queues.
             Self::Producer => &[
                 "enqueue::a_delay_counts_from_the_databases_now",
                 "enqueue::a_delayed_message_is_delivered_after_its_time_and_not_before",
@@ -180,7 +181,8 @@ impl Access {
                 "sends::sends_and_consumers_work_at_every_default_isolation_level",
                 "sends::what_a_vanished_client_was_about_to_claim_is_free_soon",
             ],
-            // Configure queues, read what is archived or dead, requeue it; or have a trigger that needs more.
+            // They configure queues, read or requeue archived or dead messages, or have a trigger that needs more
+            // privileges.
             Self::Consumer => &[
                 "consumer::a_handler_that_is_cut_off_each_time_leaves_a_dead_letter_that_says_so",
                 "consumer::a_message_that_kills_its_consumer_each_time_ends_as_a_dead_letter",
@@ -203,7 +205,7 @@ impl Access {
     }
 }
 
-/// The tests of what a role does, as that role.
+/// Runs the tests of what a role does, as that role.
 pub(crate) async fn test_as(access: Access, arguments: &[String], url: &str) -> Result<()> {
     let mut command = if has_nextest().await {
         vec!["nextest", "run", "--test"]
@@ -225,13 +227,13 @@ pub(crate) async fn test_as(access: Access, arguments: &[String], url: &str) -> 
     cargo::finish(&mut tests, &command).await
 }
 
-/// The examples, and the processes that tests start and kill. `cargo test --examples` would build the tests that are in
-/// them, and not the programs; `cargo test --test it`, neither.
+/// Builds the examples, and the processes that tests start and kill. `cargo test --examples` would build the tests in
+/// them instead of the programs, and `cargo test --test it` neither.
 async fn build_examples(url: &str) -> Result<()> {
     cargo::run(&["build", "--examples"], url).await
 }
 
-/// The integration tests, and what they start.
+/// Builds the integration tests and the programs that they start.
 pub(crate) async fn build_tests(url: &str) -> Result<()> {
     build_examples(url).await?;
     cargo::run(&["test", "--test", "it", "--no-run"], url).await
@@ -246,7 +248,7 @@ pub(crate) async fn has_nextest() -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// The test of faults alone, with what it prints.
+/// Runs the test of faults alone, and prints its output.
 pub(crate) async fn soak(faults: u64, seed: Option<u64>, url: &str) -> Result<()> {
     let test = "faults::whatever_breaks_what_is_acknowledged_is_stored_once_and_handled";
     build_tests(url).await?;

@@ -1,5 +1,5 @@
-//! What the types cost whoever compiles against them: a generated application with a hundred enqueues to
-//! twenty queues, against the same one with a table of its own and plain `sqlx::query!`.
+//! What the types cost an application that compiles against them: a generated one with a hundred enqueues to twenty
+//! queues, against the same one with a table of its own and plain `sqlx::query!`.
 
 use std::{
     fmt::Write,
@@ -17,7 +17,7 @@ use crate::cargo;
 const QUEUES: usize = 20;
 const CALLS: usize = 100;
 const ROUNDS: usize = 5;
-/// How much longer than the plain one ours may take.
+/// Maximum ratio of our compile time to the plain application's.
 const LIMIT: f64 = 1.3;
 
 /// The applications, in the order in which they are measured.
@@ -35,7 +35,7 @@ pub(crate) async fn run(url: &str) -> Result<()> {
         check(&folder, application, Some(url)).await?;
     }
 
-    // From here on without a database, as on most machines.
+    // Without a database from here on, as on most machines.
     let (mut clean, mut touched) = ([vec![], vec![]], [vec![], vec![]]);
     for round in 1..=ROUNDS {
         for (at, application) in BOTH.into_iter().enumerate() {
@@ -77,7 +77,7 @@ fn median(mut times: Vec<Duration>) -> f64 {
     times[times.len() / 2].as_secs_f64()
 }
 
-/// Compiles what an application itself is made of, and says how long that took.
+/// Compiles the application itself, and returns the time that it took.
 async fn check(folder: &Path, application: &str, url: Option<&str>) -> Result<Duration> {
     let arguments = ["check", "--quiet", "--package", application];
     let mut command = cargo::command(&arguments);
@@ -96,14 +96,14 @@ async fn check(folder: &Path, application: &str, url: Option<&str>) -> Result<Du
     Ok(started.elapsed())
 }
 
-/// What the compiler was told about the plain application's statements.
+/// The query cache of the plain application's statements.
 fn statements(folder: &Path) -> Result<PathBuf> {
     let statements = folder.join("statements");
     fs::create_dir_all(&statements)?;
     Ok(statements)
 }
 
-/// Deletes what was compiled of an application, and nothing else.
+/// Deletes the application's own build output, and nothing else.
 async fn forget(folder: &Path, application: &str) -> Result<()> {
     let arguments = ["clean", "--quiet", "--package", application];
     let mut command = cargo::command(&arguments);
@@ -114,7 +114,7 @@ async fn forget(folder: &Path, application: &str) -> Result<()> {
     cargo::finish(&mut command, &arguments).await
 }
 
-/// Changes one line, as somebody who works on the application does.
+/// Changes one line, as in an edit by a developer.
 fn touch(application: &Path, round: usize) -> Result<()> {
     let file = application.join("src/lib.rs");
     let source = fs::read_to_string(&file)?;
@@ -156,7 +156,7 @@ fn generate(folder: &Path) -> Result<()> {
     );
     fs::create_dir_all(folder)?;
     fs::write(folder.join("Cargo.toml"), workspace)?;
-    // The versions that the crate is tested with.
+    // The same versions that the crate is tested with.
     fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock"))?;
     for application in BOTH {
         let source = folder.join(application).join("src");
@@ -216,7 +216,7 @@ fn with_pgqrs(call: usize, queue: usize) -> String {
     )
 }
 
-/// The same four, by hand.
+/// The same four, hand-written.
 fn with_statements(call: usize, queue: usize) -> String {
     let json = "let payload = serde_json::to_value(payload).map_err(|error| sqlx::Error::Encode(error.into()))?;";
     let jsons = "let payload: Vec<_> = payload.iter().map(serde_json::to_value).collect::<Result<_, _>>()\n        \

@@ -1,5 +1,5 @@
-//! The examples of enqueues in transactions of other drivers: a crate outside of the workspace, since it needs drivers that
-//! pgqrs doesn't.
+//! The examples of enqueues in transactions of other drivers: a crate outside the workspace, since it needs drivers
+//! that pgqrs doesn't.
 
 use std::{fs, process};
 
@@ -10,7 +10,7 @@ use crate::cargo;
 
 const EXAMPLES: [&str; 3] = ["tokio_postgres", "diesel_async", "sqlx_0_8"];
 
-/// Runs them, and compares what they print with their `// Output:`.
+/// Runs them, and compares their output with their `// Output:`.
 pub(crate) async fn run(url: &str) -> Result<()> {
     let (server, _) = url
         .rsplit_once('/')
@@ -43,7 +43,7 @@ async fn compare(url: &str) -> Result<()> {
         let arguments = ["run", "--quiet", "--locked", "--bin", example];
         let output = cargo::command(&arguments)
             .current_dir(&folder)
-            // A folder of its own: its dependencies have other features.
+            // A separate folder: its dependencies have other features.
             .env("CARGO_TARGET_DIR", cargo::target().join("drivers"))
             .env("DATABASE_URL", url)
             .stderr(process::Stdio::inherit())

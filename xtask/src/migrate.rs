@@ -1,4 +1,4 @@
-//! Migrations from the command line, for those who don't let their service install the schema.
+//! Migrations from the command line, for services that don't install the schema themselves.
 
 use std::{env, fmt::Write, fs, time::Duration};
 
@@ -15,15 +15,15 @@ use crate::cargo;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Apply what is missing
+    /// Apply the missing migrations
     Up(Up),
     /// Revert the newest migration
     Down(Down),
     /// Show which migrations are applied
     Status(Database),
-    /// Print, as one script for psql, what `up` does to an empty database
+    /// Print a psql script of what `up` does to an empty database
     Sql,
-    /// Print the GRANTs for roles that aren't the schema's owner
+    /// Print the GRANTs for roles that don't own the schema
     ///
     /// For its owner to run, after each migration. A role can have several of these.
     Grants(Grants),
@@ -54,7 +54,7 @@ pub(crate) struct Up {
 
 #[derive(Args)]
 pub(crate) struct Down {
-    /// Revert all that are newer than this version; 0 reverts everything
+    /// Revert all migrations that are newer than this version; 0 reverts everything
     #[arg(long, value_name = "VERSION")]
     to: Option<i64>,
     #[command(flatten)]
@@ -63,7 +63,7 @@ pub(crate) struct Down {
 
 #[derive(Args)]
 pub(crate) struct Database {
-    /// The database; DATABASE_URL where it isn't given
+    /// The database; defaults to DATABASE_URL
     #[arg(long)]
     url: Option<String>,
 }
@@ -139,14 +139,14 @@ pub(crate) enum Direction {
     Down(i64),
 }
 
-/// How long it is tried to get the locks of a migration, and how long each statement waits for one: all that comes after it
-/// waits behind it. As the crate's `install` does it.
+/// How long a migration retries to get its locks, and how long each statement waits for one: all later statements queue
+/// up behind it. As in the crate's `install`.
 const RETRY_FOR: Duration = Duration::from_secs(30);
 const LOCK_TIMEOUT: &str = "set lock_timeout = '2s'";
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// On connections of its own that are closed whatever happens: a run that fails keeps the migrator's lock
-/// for as long as its connection lives.
+/// Uses connections of its own that are always closed: a run that fails keeps the migrator's lock until its connection
+/// is closed.
 pub(crate) async fn migrate(url: &str, migrator: &Migrator, direction: Direction) -> Result<()> {
     let give_up_at = Instant::now() + RETRY_FOR;
     loop {
@@ -216,21 +216,21 @@ impl Database {
                 .into_iter()
                 .map(|one| (one.version, one.checksum))
                 .collect(),
-            // No history: nothing was ever installed.
+            // No history: the schema was never installed.
             Err(error) if error.to_string().contains("does not exist") => Vec::new(),
             Err(error) => return Err(error.into()),
         })
     }
 }
 
-/// As the crate's `Access::grants` returns them.
+/// The GRANTs, as returned by the crate's `Access::grants`.
 fn grants(access: &str, role: &str) -> Result<String> {
     let file = cargo::root().join(format!("grants/{access}.sql"));
     let quoted = format!("\"{}\"", role.replace('"', "\"\""));
     Ok(fs::read_to_string(file)?.replace(":\"role\"", &quoted))
 }
 
-/// What `up` does to an empty database, history and all, so that the crate finds itself installed.
+/// What `up` does to an empty database, including the history, so that the crate sees the schema as installed.
 fn script(migrator: &Migrator) -> Result<String> {
     let mut script = String::from(
         "begin;\n\ncreate schema if not exists pgqrs;\n\n\

@@ -1,5 +1,5 @@
-//! The query cache: what PostgreSQL says about each statement of the crate, as files under `.sqlx`.
-//! sqlx's own command line tool would take minutes to install, and empties the cache before it fails.
+//! The query cache: PostgreSQL's description of each statement of the crate, as files under `.sqlx`. sqlx's own command
+//! line tool would take minutes to install, and empties the cache before it fails.
 
 use std::{collections::BTreeMap, fs, path::Path, process};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(crate) async fn run(url: &str, check: bool) -> Result<()> {
-    // A name that was never used makes build.rs run anew, and the compiler expand every statement.
+    // A name that was never used makes build.rs run again, and the compiler expand every statement again.
     let name = format!("pgqrs_prepare_{}", process::id());
     let (server, _) = url
         .rsplit_once('/')
@@ -91,7 +91,7 @@ fn read(folder: &Path) -> Result<BTreeMap<String, String>> {
     Ok(files)
 }
 
-/// The beginning of the statement that a cache file is about, on one line.
+/// The beginning of the statement of a cache file, on one line.
 fn statement(text: &str) -> String {
     let query = text
         .lines()

