@@ -13,7 +13,7 @@ use serde_json::json;
 use sqlx::PgPool;
 
 use crate::support::{
-    TestResult, blocked_backend, changes, connect, count, server::Server, terminate, until, url,
+    TestResult, blocked_backend, changes, connect, count, newcomer, server::Server, terminate, until, url,
     with_queues,
 };
 

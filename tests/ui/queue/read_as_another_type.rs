@@ -5,7 +5,7 @@
 //! Fails with: E0308
 //! rustc's own words: where two types are compared, the compiler words it; it names both of them.
 
-use pgqrs::{Delivery, Queue};
+use pgqrs::{Delivery, Queue, Unchecked};
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct SendEmail {
@@ -20,7 +20,7 @@ struct Invoice {
 const EMAILS: Queue<SendEmail> = Queue::new("emails");
 const INVOICES: Queue<Invoice> = Queue::new("invoices");
 
-async fn receive(store: pgqrs::Store) -> pgqrs::Result<Vec<Delivery<Invoice>>> {
+async fn receive(store: pgqrs::Store) -> pgqrs::Result<Vec<Delivery<Invoice, Unchecked>>> {
     // Wrong:
     pgqrs::dequeue().from(EMAILS).execute(&store).await
     // Right:
