@@ -61,7 +61,7 @@ mod transaction;
 mod watermark;
 mod worker;
 
-/// The version of chrono whose times this crate's API speaks.
+/// The version of chrono whose types this crate's API uses.
 pub use chrono;
 /// The version of sqlx whose pools, connections and transactions this crate's calls run on.
 pub use sqlx;

@@ -1,5 +1,5 @@
-//! [`Ok`](crate::Ok()), for closures whose error type nothing else says. In a file of its own, since it hides the standard
-//! library's.
+//! [`Ok`](crate::Ok()), for closures whose error type can't be inferred. In a file of its own, since it hides the
+//! standard library's.
 
 use crate::error::Result;
 
