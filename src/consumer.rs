@@ -83,7 +83,8 @@ impl<C> ConsumerBuilder<C> {
     /// Defaults to an anonymous consumer, with the machine's host name, of which there may be any number.
     ///
     /// # Errors
-    /// From [`create`](Self::create): [`Error::WorkerExists`], [`Error::InvalidHostname`].
+    /// From [`create`](Self::create): [`Error::WorkerExists`](crate::Error::WorkerExists),
+    /// [`Error::InvalidHostname`](crate::Error::InvalidHostname).
     pub fn identity(self, hostname: impl Into<String>, port: u16) -> Self {
         Self {
             applicant: self.applicant.identity(hostname.into(), port),
@@ -114,9 +115,11 @@ impl<C> ConsumerBuilder<C> {
     /// If a consumer with the same host, port and queue has crashed, this one takes its place, with an id of its own.
     ///
     /// # Errors
-    /// [`Error::WorkerExists`] if one with the same host, port and queue is running; [`Error::InvalidHostname`] for an
-    /// empty host, one of more than 255 bytes, or one with control characters; [`Error::QueueNotFound`],
-    /// [`Error::InvalidQueueName`], [`Error::NotInstalled`]. On an error, no row is stored.
+    /// [`Error::WorkerExists`](crate::Error::WorkerExists) if one with the same host, port and queue is running;
+    /// [`Error::InvalidHostname`](crate::Error::InvalidHostname) for an empty host, one of more than 255 bytes, or one
+    /// with control characters; [`Error::QueueNotFound`](crate::Error::QueueNotFound),
+    /// [`Error::InvalidQueueName`](crate::Error::InvalidQueueName),
+    /// [`Error::NotInstalled`](crate::Error::NotInstalled). On an error, no row is stored.
     ///
     /// # Source
     /// One `insert into pgqrs.workers … on conflict do nothing`, backed by a unique index.
@@ -190,9 +193,11 @@ impl<C: 'static> Consumer<C> {
     /// when the leases run out.
     ///
     /// # Errors
-    /// [`Error::NotInstalled`], [`Error::SchemaOutdated`], [`Error::PermissionDenied`], [`Error::QueueNotFound`],
-    /// [`Error::Closed`]: errors that a retry can't fix; [`Error::LeaseOutOfRange`]. If the worker is stopped by
-    /// another process, it returns a report.
+    /// [`Error::NotInstalled`](crate::Error::NotInstalled), [`Error::SchemaOutdated`](crate::Error::SchemaOutdated),
+    /// [`Error::PermissionDenied`](crate::Error::PermissionDenied),
+    /// [`Error::QueueNotFound`](crate::Error::QueueNotFound), [`Error::Closed`](crate::Error::Closed): errors that a
+    /// retry can't fix; [`Error::LeaseOutOfRange`](crate::Error::LeaseOutOfRange). If the worker is stopped by another
+    /// process, it returns a report.
     ///
     /// # Example
     /// See [`consumer`], and `examples/worker.rs`, `examples/transactional_handler.rs`.
