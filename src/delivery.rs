@@ -571,7 +571,7 @@ pub struct Unsettled<T, D = Decoded> {
 }
 
 impl<T, D> Unsettled<T, D> {
-    /// Returns why.
+    /// Returns why the settlement failed.
     pub fn error(&self) -> &Error {
         &self.error
     }
@@ -608,7 +608,7 @@ pub struct UnsettledBatch<T, D = Decoded> {
 }
 
 impl<T, D> UnsettledBatch<T, D> {
-    /// Returns why.
+    /// Returns why the settlement failed.
     pub fn error(&self) -> &Error {
         &self.error
     }

@@ -127,8 +127,7 @@ pub(crate) enum Verdict {
     Undecodable(String),
 }
 
-/// Decodes a delivery and calls the handler; a panic of either is a failed attempt. The time limit is for the handler
-/// alone.
+/// Decodes a delivery and calls the handler, and catches a panic of either. The time limit is for the handler alone.
 pub(crate) async fn handle<P, F, R>(
     handler: &F,
     deliver: impl FnOnce() -> Delivery<P, Unchecked>,

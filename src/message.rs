@@ -86,7 +86,7 @@ impl Priority {
         }
     }
 
-    /// The inverse of it. This crate stores no other values than these four.
+    /// The inverse of `rank`. This crate stores no other values than these four.
     pub(crate) const fn from_rank(rank: i16) -> Self {
         match rank {
             ..=0 => Self::Urgent,

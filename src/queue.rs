@@ -203,7 +203,7 @@ pub struct InvalidQueueName {
 }
 
 impl InvalidQueueName {
-    /// The string that was refused.
+    /// Returns the string that was refused.
     pub fn name(&self) -> &str {
         &self.name
     }
