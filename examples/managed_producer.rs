@@ -1,5 +1,5 @@
-//! A managed producer: it is registered with its host and port and sends heartbeats, and an operator suspends it, as from
-//! another process.
+//! A managed producer: it is registered with its host and port and sends heartbeats, and an operator suspends it, as
+//! from another process.
 //!
 //! `DATABASE_URL=postgresql://… cargo run --example managed_producer`
 

@@ -1,7 +1,7 @@
 //! A worker process of a service: two queues, shared state, and one shutdown for both.
 //!
-//! `DATABASE_URL=postgresql://… cargo run --example service`. It runs until Ctrl-C or SIGTERM, or until it has handled its
-//! own four messages.
+//! `DATABASE_URL=postgresql://… cargo run --example service`. It runs until Ctrl-C or SIGTERM, or until it has handled
+//! its own four messages.
 
 use std::{
     env,

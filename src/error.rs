@@ -376,8 +376,8 @@ variants! {
     Database(source),
 }
 
-/// For `fn main() -> Result<(), Box<dyn Error>>`, which prints this: the sentence and what to do, then the causes, each on
-/// a line of its own. The alternate form `{:#?}` has the variant and its fields.
+/// For `fn main() -> Result<(), Box<dyn Error>>`, which prints this: the sentence and what to do, then the causes, each
+/// on a line of its own. The alternate form `{:#?}` has the variant and its fields.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if f.alternate() {

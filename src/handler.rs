@@ -1,5 +1,5 @@
-//! A handler: what it may return, and calling it once. An error, a panic and a handler that takes too long are all failed
-//! attempts.
+//! A handler: what it may return, and calling it once. An error, a panic and a handler that takes too long are all
+//! failed attempts.
 
 use std::{
     any::Any,
@@ -52,9 +52,9 @@ pub enum Outcome {
     Release,
 }
 
-/// What a handler may return: `Result<(), E>`, [`Outcome`], or `Result<Outcome, E>`, where `E` is an error type, such as
-/// [`Error`](crate::Error), `anyhow::Error` or `Box<dyn Error + Send + Sync>`, or a `String`. The error is kept with the
-/// message, as text, together with its chain of [sources](std::error::Error::source).
+/// What a handler may return: `Result<(), E>`, [`Outcome`], or `Result<Outcome, E>`, where `E` is an error type, such
+/// as [`Error`](crate::Error), `anyhow::Error` or `Box<dyn Error + Send + Sync>`, or a `String`. The error is kept with
+/// the message, as text, together with its chain of [sources](std::error::Error::source).
 #[diagnostic::on_unimplemented(
     message = "a handler can't return `{Self}`",
     label = "expected `Result<(), E>`, an `Outcome`, or a `Result<Outcome, E>`, where `E` is an error type",

@@ -3,7 +3,8 @@
 
 use crate::error::Result;
 
-/// `Ok` with the error type [`Error`](crate::Error), for the end of a handler whose error type the compiler can't infer.
+/// `Ok` with the error type [`Error`](crate::Error), for the end of a handler whose error type the compiler can't
+/// infer.
 ///
 /// # Example
 /// ```no_run

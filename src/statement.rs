@@ -28,15 +28,16 @@ use crate::{
 /// | `$5` | `bigint` | [`producer`](Self::producer) |
 /// | `$6` | `text[]` | [`payloads`](Self::payloads) |
 ///
-/// It returns rows of one `bigint` named `id`, for [`check`](Self::check). It is one statement however many messages there are, and
-/// so stores all of them or none.
+/// It returns rows of one `bigint` named `id`, for [`check`](Self::check). It is one statement however many messages
+/// there are, and so stores all of them or none.
 ///
 /// # Errors
 /// If the enqueue is refused, such as for a queue that doesn't exist, the server returns no error: the statement stores
 /// nothing, and [`check`](Self::check) returns the error.
 ///
 /// # Example
-/// With sqlx's own functions; `examples/drivers` has the same for tokio-postgres, diesel-async and another version of sqlx.
+/// With sqlx's own functions; `examples/drivers` has the same for tokio-postgres, diesel-async and another version of
+/// sqlx.
 ///
 /// ```no_run
 /// # async fn example(store: pgqrs::Store) -> Result<(), Box<dyn std::error::Error>> {

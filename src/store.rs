@@ -23,8 +23,8 @@ use crate::{
 
 /// A connected database: what every verb runs on.
 ///
-/// Cheap to clone. Made by [`connect`](fn@crate::connect) or [`connect_with`](crate::connect_with), or from a pool that the application has
-/// already:
+/// Cheap to clone. Made by [`connect`](fn@crate::connect) or [`connect_with`](crate::connect_with), or from a pool that
+/// the application has already:
 ///
 /// ```no_run
 /// # fn example(pool: sqlx::PgPool) {
@@ -57,7 +57,8 @@ pub(crate) struct StoreOptions {
     pub(crate) can_listen: bool,
 }
 
-/// The default of [`ConnectOptions::payload_limit`](crate::ConnectOptions), and the limit on a connection of the caller's own.
+/// The default of [`ConnectOptions::payload_limit`](crate::ConnectOptions), and the limit on a connection of the
+/// caller's own.
 pub(crate) const PAYLOAD_LIMIT: usize = 64 << 20;
 /// The default of [`ConnectOptions::retry_for`](crate::ConnectOptions).
 pub(crate) const DEFAULT_RETRY_FOR: Duration = Duration::from_secs(30);
@@ -216,7 +217,8 @@ impl Store {
     /// Returns a queue, and creates it if it doesn't exist.
     ///
     /// # Errors
-    /// [`Error::InvalidQueueName`](crate::Error::InvalidQueueName); [`Error::NotInstalled`](crate::Error::NotInstalled).
+    /// [`Error::InvalidQueueName`](crate::Error::InvalidQueueName);
+    /// [`Error::NotInstalled`](crate::Error::NotInstalled).
     ///
     /// # Source
     /// `select … from pgqrs.queues`; `insert … on conflict do nothing` only if that finds nothing.

@@ -78,8 +78,8 @@ impl Transaction {
     /// Commits, and wakes consumers: those of this process directly, others by NOTIFY, which is sent after the commit.
     ///
     /// # Errors
-    /// [`Error::ConnectionLost`](crate::Error::ConnectionLost) if the connection broke: then the transaction was committed,
-    /// or it was not. [`Error::Database`](crate::Error::Database), such as for a deferred constraint.
+    /// [`Error::ConnectionLost`](crate::Error::ConnectionLost) if the connection broke: then the transaction was
+    /// committed, or it was not. [`Error::Database`](crate::Error::Database), such as for a deferred constraint.
     pub async fn commit(self) -> Result<()> {
         self.inner.commit().await?;
         for queue in self.sent_to.take() {
