@@ -1,5 +1,5 @@
-//! Creates or upgrades the schema: for a deployment that does so in a step of its own, ahead of the
-//! services. Any number of them can run at once.
+//! Creates or upgrades the schema: for a deployment that does so in a step of its own, before the services start. Any
+//! number of them can run at once.
 //!
 //! `DATABASE_URL=postgresql://… cargo run --example install`
 

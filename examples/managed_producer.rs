@@ -1,5 +1,5 @@
-//! A producer that others can see: registered under its host and port, kept alive by a heartbeat, and
-//! suspended by an operator, as from another process.
+//! A managed producer: it is registered with its host and port and sends heartbeats, and an operator suspends it, as
+//! from another process.
 //!
 //! `DATABASE_URL=postgresql://… cargo run --example managed_producer`
 
@@ -25,7 +25,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         producer.port()
     );
 
-    // A second one of the same identity can't be registered while this one lives.
+    // A second one with the same identity can't be registered while this one is running.
     match pgqrs::producer("my-service", 3000, "orders")
         .create(&store)
         .await
@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
     println!("enqueued {} message", ids.len());
 
-    // The operator, in another process, knows it by its key.
+    // The operator, in another process, identifies it by its id.
     let operator = pgqrs::admin(&store);
     operator.suspend_worker(producer.id()).await?;
     match producer
@@ -59,7 +59,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         producer.is_healthy(Duration::from_secs(10)).await?
     );
 
-    // The end: frees the identity at once, and not only when the heartbeat is missed.
+    // Shutting down frees the identity at once, instead of after four missed heartbeats.
     producer.shutdown().await?;
     println!("status: {}", producer.status().await?);
     operator.purge_queue("orders").await?;

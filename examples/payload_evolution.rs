@@ -13,7 +13,7 @@ mod v1 {
     use pgqrs::Queue;
     use serde::{Deserialize, Serialize};
 
-    // Tagged, although there is one kind of task only: a second one then changes nothing about the first.
+    // Tagged, although there is only one kind of task: adding a second one doesn't change the first.
     #[derive(Serialize, Deserialize)]
     #[serde(tag = "kind", rename_all = "snake_case")]
     pub(crate) enum Task {
@@ -69,7 +69,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         delivery.ack(&store).await?;
     }
 
-    // 2. A new message with an added field, and an old consumer: it doesn't look at what it doesn't know.
+    // 2. A new message with an added field, and an old consumer: it ignores the unknown field.
     let new = v2::Task::SendEmail {
         to: "bob".into(),
         subject: "hello".into(),
@@ -85,7 +85,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         delivery.ack(&store).await?;
     }
 
-    // 3. A message of a new kind, and an old consumer. Whoever dequeues by hand gets an error for this one
+    // 3. A message of a new kind, and an old consumer. `dequeue()` returns an error for this one
     //    message, and still holds it: here it is given back, for a consumer of the new version.
     let invoice = v2::Task::PrintInvoice { number: 7 };
     pgqrs::enqueue()
@@ -101,7 +101,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         delivery.retry_in(std::time::Duration::ZERO, &store).await?;
     }
 
-    // 4. The loop of an old consumer never hands it to the handler: it becomes a dead letter, with the reason.
+    // 4. The loop of an old consumer doesn't call the handler: the message becomes a dead letter, with the reason.
     pgqrs::enqueue()
         .message(&old)
         .to(v1::TASKS)
@@ -111,7 +111,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let handle = consumer.handle();
     let report = consumer
         .run(move |_: Delivery<v1::Task>| {
-            // The e-mail stands behind the invoice in the queue, so by now the invoice was seen.
+            // The e-mail is behind the invoice in the queue, so by now the invoice was delivered.
             handle.stop();
             async { Outcome::Done }
         })
@@ -122,7 +122,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         report.done, report.dead
     );
 
-    // 5. Nothing is lost: the new version puts it back, and understands it.
+    // 5. Nothing is lost: the new version requeues it, and can decode it.
     for letter in admin.dead_letters(v2::TASKS, Page::default()).await? {
         println!("dead letter: {}", letter.reason);
         admin.requeue(v2::TASKS, letter.id).await?;

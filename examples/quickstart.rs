@@ -1,7 +1,7 @@
-//! The main job on real messages: enqueue, delay, a batch, your own transaction, and consume.
+//! The main use cases: enqueue, delay, a batch, your own transaction, and dequeue.
 //!
-//! `cargo xtask quickstart` runs it against a PostgreSQL that it starts for the purpose. To run it on
-//! your own: `DATABASE_URL=postgresql://… cargo run --example quickstart`.
+//! `cargo xtask quickstart` runs it against a PostgreSQL that it starts for this. To run it on your own:
+//! `DATABASE_URL=postgresql://… cargo run --example quickstart`.
 
 use std::{env, time::Duration};
 
@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
     println!("enqueued a batch: {} and {}", ids[0], ids[1]);
 
-    // Not before its time.
+    // Delayed or scheduled: not delivered before this time.
     let ids = pgqrs::enqueue()
         .message(&json!({"reminder": "Follow up"}))
         .to("tasks")
@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
     println!("enqueued message {} for tomorrow", ids[0]);
 
-    // Before the others.
+    // Urgent: delivered before the others.
     let ids = pgqrs::enqueue()
         .message(&json!({"task": "page_the_operator"}))
         .to("tasks")
@@ -60,7 +60,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
     println!("enqueued message {}, which is urgent", ids[0]);
 
-    // In your own transaction: this one is rolled back, so it was never there.
+    // In your own transaction: this one is rolled back, so it is not stored.
     let mut transaction = store.pool().begin().await?;
     let ids = pgqrs::enqueue()
         .message(&"never seen")
@@ -73,7 +73,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ids[0]
     );
 
-    // And out again.
+    // Dequeue and acknowledge.
     loop {
         let deliveries = pgqrs::dequeue()
             .from("tasks")

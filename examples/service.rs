@@ -1,7 +1,7 @@
-//! A worker process as services have it: two queues, shared state, and one shutdown for both.
+//! A worker process of a service: two queues, shared state, and one shutdown for both.
 //!
-//! `DATABASE_URL=postgresql://… cargo run --example service`. It runs until Ctrl-C or SIGTERM, or until it has handled its
-//! own four messages.
+//! `DATABASE_URL=postgresql://… cargo run --example service`. It runs until Ctrl-C or SIGTERM, or until it has handled
+//! its own four messages.
 
 use std::{
     env,
@@ -28,7 +28,7 @@ struct Invoice {
 const EMAILS: Queue<Email> = Queue::new("emails");
 const INVOICES: Queue<Invoice> = Queue::new("invoices");
 
-/// What all handlers share.
+/// State shared by all handlers.
 struct App {
     sender: String,
     handled: AtomicU32,

@@ -80,7 +80,7 @@ async fn book(
         .await?;
     delivery.ack(&mut tx).await?;
     if first_time {
-        // The first time, something goes wrong before the commit.
+        // The first attempt fails before the commit.
         return Err("the power fails".into());
     }
     tx.commit().await?;

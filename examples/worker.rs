@@ -1,5 +1,5 @@
-//! A worker with a graceful shutdown: on Ctrl-C or SIGTERM it takes no more messages, lets its handlers finish, and
-//! gives back what it has not begun.
+//! A worker with a graceful shutdown: on Ctrl-C or SIGTERM it claims no more messages, lets its handlers finish, and
+//! releases the messages that it has not started on.
 //!
 //! `DATABASE_URL=postgresql://… cargo run --example worker`. To end by itself, this one stops when the
 //! last of its five messages was handled.

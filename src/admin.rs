@@ -1,5 +1,5 @@
-//! `admin(&store)`: the schema, queues and workers, and what became of messages. For set-up, operators and dashboards. What it reports it
-//! reads at that moment and writes nothing for it.
+//! `admin(&store)`: the schema, queues, workers, messages, dead letters and the archive, for set-up, operators and
+//! dashboards. Each call reads the database when it is made, and one that only reports writes nothing.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::{
     worker,
 };
 
-/// Starts an administrative call.
+/// Returns the administrative calls of a store.
 ///
 /// # Example
 /// ```no_run
@@ -45,11 +45,11 @@ pub fn admin<S: AsStore + ?Sized>(store: &S) -> Admin {
 /// Administrative calls; made by [`admin`].
 ///
 /// # Errors
-/// Each of them fails with [`Error::NotInstalled`] if there is no schema, and those that take a queue
-/// with [`Error::InvalidQueueName`] and [`Error::QueueNotFound`].
+/// Each call fails with [`Error::NotInstalled`] if there is no schema, and those that take a queue with
+/// [`Error::InvalidQueueName`] and [`Error::QueueNotFound`].
 ///
 /// # Example
-/// Put back what died since a mistake was mended:
+/// Requeue dead letters after a bug was fixed:
 ///
 /// ```no_run
 /// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
@@ -69,18 +69,18 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Creates the schema `pgqrs` with its tables, or upgrades it. Where it is up to date, nothing
-    /// happens; where several processes do this at once, one does it and the others wait.
+    /// Creates the schema `pgqrs` with its tables, or upgrades it. If it is up to date, nothing happens; if several
+    /// processes do this at once, one does it and the others wait.
     ///
-    /// An upgrade takes short locks on tables in use. A statement waits two seconds for its lock, since sends and claims
-    /// wait behind it meanwhile; then the migration is undone, and tried again, for 30 seconds.
+    /// An upgrade takes short locks on tables in use. A statement waits two seconds for its lock, since sends and
+    /// claims wait behind it meanwhile; then the migration is rolled back and tried again, for 30 seconds.
     ///
     /// A role that only sends or receives needs less than this does: see [`Access`](crate::Access).
     ///
     /// # Errors
-    /// [`Error::SchemaNewer`] if a newer version of the crate has been here: the schema is left as it is.
-    /// [`Error::Migrate`] if the role may not create a schema, or a migration fails; then nothing of
-    /// that migration stays. It is retryable if a lock could not be had in time.
+    /// [`Error::SchemaNewer`] if a newer version of the crate has upgraded the schema, which is left as it is.
+    /// [`Error::Migrate`] if the role may not create a schema, or a migration fails; then that migration is rolled
+    /// back. It is retryable if a lock was not obtained in time.
     ///
     /// # Source
     /// [`MIGRATOR`](crate::MIGRATOR): `migrations/`, with their history in `pgqrs._sqlx_migrations`. On a
@@ -90,7 +90,7 @@ impl Admin {
         connect::migrate(&to, self.store.acquire_timeout()).await
     }
 
-    /// Compares the database's schema with the one that this build was made for. Changes nothing.
+    /// Returns how the database's schema compares with the one that this build was made for. Changes nothing.
     ///
     /// # Example
     /// ```no_run
@@ -110,11 +110,10 @@ impl Admin {
             .await
     }
 
-    /// Creates a queue.
+    /// Creates a queue, and returns its settings.
     ///
     /// # Errors
-    /// [`Error::QueueExists`]; to get a queue whether or not it exists, see
-    /// [`Store::queue`](crate::Store::queue).
+    /// [`Error::QueueExists`]; to create a queue only if it doesn't exist, see [`Store::queue`](crate::Store::queue).
     pub async fn create_queue(&self, queue: impl IntoQueue) -> Result<QueueInfo> {
         let queue = queue.into_name()?;
         let created = self
@@ -124,7 +123,7 @@ impl Admin {
         created.ok_or(Error::QueueExists { queue })
     }
 
-    /// A queue and its settings.
+    /// Returns a queue and its settings.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`].
@@ -138,7 +137,7 @@ impl Admin {
         )
     }
 
-    /// All queues, by name.
+    /// Returns all queues, ordered by name.
     pub async fn queues(&self) -> Result<Vec<QueueInfo>> {
         self.store
             .run(async |connection| queues::list(connection).await)
@@ -147,10 +146,9 @@ impl Admin {
 
     /// Deletes an empty queue.
     ///
-    /// No message gets lost to it: it waits for enqueues that are under way, and holds up new ones, of
-    /// all queues, while it looks. It gives up with a retryable [`Error::Database`] where a transaction
-    /// that has enqueued stays open for more than two seconds. The queue's workers, dead
-    /// letters and archive are removed with it.
+    /// No message is lost: it waits for enqueues in progress, and blocks new ones, of all queues, while it checks. It
+    /// fails with a retryable [`Error::Database`] if a transaction that has enqueued stays open for more than two
+    /// seconds. The queue's workers, dead letters and archive are removed with it.
     ///
     /// # Errors
     /// [`Error::QueueNotEmpty`] with the number of messages; [`Error::QueueNotFound`].
@@ -172,8 +170,8 @@ impl Admin {
         }
     }
 
-    /// Deletes all messages of a queue: ready, delayed, and leased ones too, whose consumers then find
-    /// their lease lost. Gives the number of them.
+    /// Deletes all messages of a queue: ready, delayed, and leased ones too, whose consumers then get
+    /// [`Error::LeaseLost`]. Returns the number of messages.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`].
@@ -187,9 +185,9 @@ impl Admin {
         )
     }
 
-    /// Counts what a queue holds, in one snapshot.
+    /// Returns how many messages of a queue are ready, delayed and leased, in one snapshot.
     ///
-    /// Exact, so it reads all of the queue's messages: about a second for some millions of them.
+    /// The counts are exact, so it reads all of the queue's messages: about a second for some millions of them.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`].
@@ -203,7 +201,7 @@ impl Admin {
         )
     }
 
-    /// Sets what a queue's options say.
+    /// Changes the settings of a queue that are set in `options`, and returns all of them.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`]; [`Error::InvalidSetting`] for `max_attempts(0)`.
@@ -222,7 +220,7 @@ impl Admin {
         )
     }
 
-    /// Messages of a queue, by their ids: ready, delayed and leased ones.
+    /// Returns messages of a queue, ordered by id: ready, delayed and leased ones.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`].
@@ -235,7 +233,7 @@ impl Admin {
         self.unless_absent(queue, !listed.is_empty(), listed).await
     }
 
-    /// Deletes a message that no consumer holds. Returns `false` if there is none of that id, or a consumer
+    /// Deletes a message that no consumer holds. Returns `false` if there is no message with that id, or a consumer
     /// holds it: then it may be handled already.
     ///
     /// # Errors
@@ -249,8 +247,8 @@ impl Admin {
         self.unless_absent(queue, cancelled, cancelled).await
     }
 
-    /// Moves a message that no consumer holds to another time; the past is now. Returns `false` if there is
-    /// none of that id, or a consumer holds it.
+    /// Moves a message that no consumer holds to another time; a time in the past means now. Returns `false` if there
+    /// is no message with that id, or a consumer holds it.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`].
@@ -270,7 +268,7 @@ impl Admin {
         self.unless_absent(queue, moved, moved).await
     }
 
-    /// What was found in a queue; if that is nothing, asks whether the queue exists at all.
+    /// Returns what was found in a queue. If nothing was, checks that the queue exists.
     async fn unless_absent<T>(&self, queue: QueueName, exists: bool, found: T) -> Result<T> {
         if !exists {
             self.queue(queue).await?;
@@ -278,7 +276,7 @@ impl Admin {
         Ok(found)
     }
 
-    /// Dead letters of a queue, by their ids.
+    /// Returns dead letters of a queue, ordered by id.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`].
@@ -291,7 +289,7 @@ impl Admin {
         self.unless_absent(queue, !listed.is_empty(), listed).await
     }
 
-    /// How many dead letters a queue has.
+    /// Returns the number of dead letters of a queue.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`].
@@ -305,8 +303,8 @@ impl Admin {
         )
     }
 
-    /// Puts a dead letter back into its queue: ready, under its key, with all attempts before it. Gives
-    /// `false` where there is no dead letter of that key; what was handled can't be requeued.
+    /// Puts a dead letter back into its queue: ready, with its id, and with all of its attempts available again.
+    /// Returns `false` if there is no dead letter with that id. A message that was handled can't be requeued.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`].
@@ -317,8 +315,8 @@ impl Admin {
             == 1)
     }
 
-    /// Puts all dead letters back that died at least this long ago; all of them for `Duration::ZERO`.
-    /// Gives the number of them.
+    /// Requeues all dead letters that are at least `older_than` old; all of them for `Duration::ZERO`. Returns the
+    /// number of them.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`].
@@ -342,7 +340,7 @@ impl Admin {
         found(requeued, queue)
     }
 
-    /// Deletes dead letters that died at least this long ago. Gives the number of them.
+    /// Deletes dead letters that are at least `older_than` old. Returns the number of them.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`].
@@ -362,7 +360,7 @@ impl Admin {
         )
     }
 
-    /// Archived messages of a queue, by their ids.
+    /// Returns archived messages of a queue, ordered by id.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`].
@@ -379,7 +377,7 @@ impl Admin {
         self.unless_absent(queue, !listed.is_empty(), listed).await
     }
 
-    /// Deletes messages that were archived at least this long ago. Gives the number of them.
+    /// Deletes messages that were archived at least `older_than` ago. Returns the number of them.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`].
@@ -393,7 +391,7 @@ impl Admin {
         )
     }
 
-    /// Workers, by their keys.
+    /// Returns workers, ordered by id.
     ///
     /// # Example
     /// ```no_run
@@ -413,7 +411,7 @@ impl Admin {
             .await
     }
 
-    /// A worker.
+    /// Returns a worker.
     ///
     /// # Errors
     /// [`Error::WorkerNotFound`].
@@ -425,24 +423,24 @@ impl Admin {
         found.ok_or(Error::WorkerNotFound { worker })
     }
 
-    /// Holds a worker back, wherever it runs: its very next enqueue or dequeue is refused.
+    /// Suspends a worker, in whichever process it runs: its next enqueue or dequeue is refused.
     ///
     /// # Errors
-    /// [`Error::InvalidTransition`] where it isn't ready; [`Error::WorkerNotFound`].
+    /// [`Error::InvalidTransition`] if it isn't ready; [`Error::WorkerNotFound`].
     pub async fn suspend_worker(&self, worker: WorkerId) -> Result<()> {
         self.step(worker, Transition::Suspend).await
     }
 
-    /// Lets a worker go on.
+    /// Resumes a suspended worker.
     ///
     /// # Errors
-    /// [`Error::InvalidTransition`] where it isn't suspended; [`Error::WorkerNotFound`].
+    /// [`Error::InvalidTransition`] if it isn't suspended; [`Error::WorkerNotFound`].
     pub async fn resume_worker(&self, worker: WorkerId) -> Result<()> {
         self.step(worker, Transition::Resume).await
     }
 
-    /// Ends a worker for good. One that is stopped stays so. What it holds comes back when its leases run
-    /// out.
+    /// Stops a worker, for good. If it is already stopped, nothing happens. The messages that it holds are delivered
+    /// again when their leases run out.
     ///
     /// # Errors
     /// [`Error::WorkerNotFound`].
@@ -457,8 +455,8 @@ impl Admin {
         }
     }
 
-    /// Removes a worker, in whatever state it is and whatever it holds or has sent. Its handle then finds
-    /// it stopped; its messages keep its key.
+    /// Removes a worker, whatever its state and whatever it holds or has sent. Its handle then reports it as stopped;
+    /// its messages keep its id.
     ///
     /// # Errors
     /// [`Error::WorkerNotFound`].
@@ -470,15 +468,15 @@ impl Admin {
         removed.map(drop).ok_or(Error::WorkerNotFound { worker })
     }
 
-    /// Removes workers that have ended and were last heard of longer ago than this: those that were
-    /// stopped, and those that crashed. Gives the number of them.
+    /// Removes workers that were stopped or have crashed, if their last heartbeat is older than `older_than`. Returns
+    /// the number of them.
     pub async fn remove_ended_workers(&self, older_than: Duration) -> Result<u64> {
         self.store
             .run_long(async |connection| workers::remove_ended(connection, older_than).await)
             .await
     }
 
-    /// The messages that a worker holds under leases that still run, by the order in which those run out.
+    /// Returns the messages that a worker holds under leases that have not run out, ordered by when they will.
     ///
     /// Reads all of the queue's messages.
     ///
@@ -492,8 +490,8 @@ impl Admin {
         held.ok_or(Error::WorkerNotFound { worker })
     }
 
-    /// Makes all messages that a worker holds ready again, without waiting for their leases to run out.
-    /// Gives the number of them. For a worker that is known to be dead: a live one finds its leases lost.
+    /// Makes all messages that a worker holds ready again, without waiting for their leases to run out. Returns the
+    /// number of them. For a worker that is known to have crashed: a running one loses its leases.
     ///
     /// Reads all of the queue's messages.
     ///

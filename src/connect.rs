@@ -24,8 +24,8 @@ use crate::{
 /// Connects to a database with the default [`ConnectOptions`].
 ///
 /// # Errors
-/// [`Error::Connect`] where the server can't be reached or refuses the login. A server that isn't there
-/// is reported at once, not after the pool's time-out.
+/// [`Error::Connect`] if the server can't be reached or refuses the login. A server that can't be reached is reported
+/// at once, not after the pool's time-out.
 ///
 /// # Example
 /// ```no_run
@@ -59,8 +59,8 @@ pub async fn connect(url: &str) -> Result<Store> {
 /// ```
 pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
     let listen = options.to_listen()?;
-    // The pool would wait for a server that isn't there until its time-out. One connection outside of it
-    // says at once why it can't be had.
+    // The pool would wait for a server that can't be reached until its time-out. One connection outside of the pool
+    // fails at once, with the reason.
     let Probe {
         mut connection,
         to,
@@ -74,13 +74,14 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
     if options.install {
         migrate(&to, options.acquire_timeout).await?;
     }
-    // So that the first send is one statement. If the schema isn't there yet, its writer begins by itself.
+    // Prepared here, so that the first send is one statement. If the schema isn't installed yet, the first send
+    // prepares its writer itself.
     let first = async {
         let server = schema::started_at(&mut connection).await?;
         Ok::<_, Error>((server, Writer::begun(&mut connection, server).await?))
     };
     let first = timeout(options.acquire_timeout, first).await;
-    // It has served its purpose, however it ends.
+    // It is no longer needed, whether or not it closes cleanly.
     let _ = timeout(PING_TIMEOUT, connection.close()).await;
     let (server, first) = first.ok().and_then(Result::ok).unwrap_or_default();
     let server = Arc::new(AtomicI64::new(server));
@@ -91,7 +92,7 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
         .after_connect(move |connection, _| {
             let connected = Arc::clone(&connected);
             Box::pin(async move {
-                // Not worth a connection: without it, ids that were drawn ahead are drawn anew.
+                // Not worth failing a connection: without the start time, ids that were drawn ahead are drawn again.
                 let now = schema::started_at(connection).await.unwrap_or_default();
                 connected.store(now, Ordering::Relaxed);
                 if !is_pooled {
@@ -102,7 +103,7 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
         })
         .connect_lazy_with(to);
     let sending = SendOptions {
-        // One connection to PgBouncer leads to whatever server there is.
+        // A connection through PgBouncer doesn't say which server is behind it.
         draw_ahead: !is_pooled,
         retry_for: options.retry_for.min(MAX_RETRY_FOR),
         coalesce: options.coalesce,
@@ -119,25 +120,25 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
     ))
 }
 
-/// The first connection, and what it has found out.
+/// The first connection, and what it detected.
 struct Probe {
     connection: PgConnection,
-    /// How to make the others.
+    /// The options of all further connections.
     to: PgConnectOptions,
     /// Whether a pooler such as PgBouncer is in between.
     is_pooled: bool,
 }
 
 impl Probe {
-    /// A pooler refuses the settings that a connection brings along, or, if it is configured to, ignores them: either
-    /// tells that it is there.
+    /// A pooler refuses the settings that a connection sends at startup, or, if it is configured to, ignores them:
+    /// either way it is detected.
     async fn connect(options: &ConnectOptions) -> Result<Self> {
         let failed = |error| Error::Connect(Arc::new(error));
         if !options.pgbouncer {
             let to = options.to_postgres(false)?;
             match PgConnection::connect_with(&to).await {
                 Ok(mut connection) => {
-                    // Unless the URL has a mode of its own.
+                    // Unless the URL sets a mode of its own.
                     let brought = to.get_options().unwrap_or_default();
                     let is_pooled = brought.contains("plan_cache_mode=force_generic_plan")
                         && !session::has_generic_plans(&mut connection).await;
@@ -165,7 +166,7 @@ impl Probe {
     }
 }
 
-/// Brings the schema up to date, on a connection of its own.
+/// Creates or upgrades the schema, on a connection of its own.
 pub(crate) async fn migrate(to: &PgConnectOptions, connect_within: Duration) -> Result<()> {
     let migrating = schema::migrate(to, connect_within);
     timeout(LONG_STATEMENT_TIMEOUT, migrating)
@@ -173,14 +174,14 @@ pub(crate) async fn migrate(to: &PgConnectOptions, connect_within: Duration) -> 
         .map_err(|_| no_answer())?
 }
 
-/// What the store's connections bring along.
+/// Settings that the store's connections send at startup.
 const SETTINGS: [(&str, &str); 5] = [
-    // `limit $n` would be planned anew at every call, since the server hopes for a better plan. Also how a pooler is
-    // found: see `session::has_generic_plans`.
+    // Without it, `limit $n` is planned at every call, since the server expects a better plan. Also how a pooler is
+    // detected: see `session::has_generic_plans`.
     ("plan_cache_mode", "force_generic_plan"),
-    // If our machine vanishes without a word, the server would keep its session for two hours; and in the
-    // middle of an answer, the locks of what it claims for a quarter of an hour. Our own side needs no such
-    // settings, which sqlx doesn't have: each statement has its time.
+    // If the client's machine vanishes without closing its connections, the server would keep their sessions for two
+    // hours, and in the middle of an answer, the locks of a claim for a quarter of an hour. The client's side needs no
+    // such settings, which sqlx doesn't have: each statement has a time-out.
     ("tcp_keepalives_idle", "60"),
     ("tcp_keepalives_interval", "10"),
     ("tcp_keepalives_count", "3"),
@@ -209,50 +210,50 @@ const SETTINGS: [(&str, &str); 5] = [
 pub struct ConnectOptions {
     #[builder(setter(
         into,
-        doc = "`postgresql://user:password@host:port/database?sslmode=…`, as libpq has it."
+        doc = "`postgresql://user:password@host:port/database?sslmode=…`, as libpq accepts it."
     ))]
     url: String,
     #[builder(
         default = 10,
-        setter(doc = "The most connections that the store holds at once; 10 by default.")
+        setter(doc = "Maximum number of connections of the store; defaults to 10.")
     )]
     max_connections: u32,
-    #[builder(default = Duration::from_secs(10), setter(doc = "How long a call waits for a connection before it fails with [`Error::AcquireTimeout`]; 10 seconds
-by default."))]
+    #[builder(default = Duration::from_secs(10), setter(doc = "How long a call waits for a connection before it fails with [`Error::AcquireTimeout`]; defaults to
+10 seconds."))]
     acquire_timeout: Duration,
-    #[builder(default = "pgqrs".into(), setter(into, doc = "What `pg_stat_activity` shows for the store's connections; `pgqrs` by default."))]
+    #[builder(default = "pgqrs".into(), setter(into, doc = "Name of the store's connections in `pg_stat_activity`; defaults to `pgqrs`."))]
     application_name: String,
-    #[builder(default = PAYLOAD_LIMIT, setter(doc = "The most bytes that one payload may have as JSON; 64 MiB by default."))]
+    #[builder(default = PAYLOAD_LIMIT, setter(doc = "Maximum size of one payload as JSON, in bytes; defaults to 64 MiB."))]
     payload_limit: usize,
-    #[builder(default = DEFAULT_RETRY_FOR, setter(doc = "For how long a send through the store is tried again where the connection breaks, the server is away
-or restarts, or fails over to another; 30 seconds by default, an hour at most. Zero is one try."))]
+    #[builder(default = DEFAULT_RETRY_FOR, setter(doc = "How long a send through the store is retried if the connection breaks, or the server is unavailable,
+restarts, or fails over to another; defaults to 30 seconds, at most an hour. Zero is one try."))]
     retry_for: Duration,
     #[builder(
         default = true,
         setter(
-            doc = "Whether sends that wait at the same time share a statement and its commit; true by default."
+            doc = "Whether sends that wait at the same time share a statement and its commit; defaults to true."
         )
     )]
     coalesce: bool,
     #[builder(
         default,
-        setter(doc = "Whether to create or upgrade the schema on connecting; false by default.")
+        setter(doc = "Whether to create or upgrade the schema on connecting; defaults to false.")
     )]
     install: bool,
     #[builder(
         default,
         setter(
-            doc = "Whether the URL leads to PgBouncer or a similar pooler. Defaults to false, and then the store finds out when it
-connects: a pooler refuses or ignores the settings that a connection brings along. It can't if the URL sets
+            doc = "Whether the URL leads to PgBouncer or a similar pooler. Defaults to false, and then the store detects it when it
+connects: a pooler refuses or ignores the settings that a connection sends at startup. It can't if the URL sets
 `plan_cache_mode` by itself, or the server sets it to `force_generic_plan` for everyone; then set this to true.
 
 Through a pooler, `plan_cache_mode` and the timeouts of TCP stay as the server has them, and there is no LISTEN:
-consumers poll, unless there is a `listen_url`.
+consumers poll, unless `listen_url` is set.
 
 | mode | |
 |---|---|
 | session | any PgBouncer. The `max_connections` of all stores together must fit into `default_pool_size`: a connection of the server's belongs to one client until that one closes it |
-| transaction | 1.21 or later with `max_prepared_statements`, which sqlx needs. Install the schema past the pooler, since the migrator's lock belongs to a session |
+| transaction | 1.21 or later with `max_prepared_statements`, which sqlx needs. Install the schema without the pooler, since the migrator's lock belongs to a session |
 | statement | none: it has no transactions |"
         )
     )]
@@ -263,8 +264,8 @@ consumers poll, unless there is a `listen_url`.
             into,
             strip_option,
             doc = "A URL of the same server that leads past the pooler, for LISTEN: consumers behind PgBouncer are then woken by what
-other processes enqueue, and don't have to poll for it. Takes one connection, while a consumer runs. None by
-default: `url` is used, or through a pooler there is no LISTEN."
+other processes enqueue, and don't have to poll for it. Takes one connection, while a consumer runs. Defaults
+to none: `url` is used, or through a pooler there is no LISTEN."
         )
     )]
     listen_url: Option<String>,
@@ -286,10 +287,10 @@ impl ConnectOptions {
             .map_err(|error| Error::Connect(Arc::new(error)))?;
         let to = to.application_name(&self.application_name);
         if is_pooled {
-            // One of sqlx's own, for how floats are printed.
+            // sqlx sets this one, for how floats are printed.
             return Ok(to.extra_float_digits(None));
         }
-        // What the URL says of them holds.
+        // A setting in the URL takes precedence.
         let brought = to.get_options().unwrap_or_default().to_owned();
         let own = SETTINGS.into_iter();
         Ok(to.options(own.filter(|(name, _)| !brought.contains(name))))

@@ -1,5 +1,5 @@
-//! `consumer()`: a registered receiver of one queue. For long-running services, which others can watch,
-//! suspend and stop. Receiving a message needs none of it; [`run`](Consumer::run) does all the rest.
+//! `consumer()`: a registered consumer of one queue, for long-running services that operators can watch, suspend and
+//! stop. Receiving a message needs no registration; [`run`](Consumer::run) does the rest.
 
 use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
 /// Starts the registration of a consumer.
 ///
 /// # Shape
-/// The queue is a name, or a [`Queue`](crate::Queue) with a type. The consumer is anonymous unless it is given an
+/// The queue is a name, or a [`Queue`](crate::Queue) with a type. The consumer is anonymous unless it has an
 /// [`identity`](ConsumerBuilder::identity).
 ///
 /// # Example
@@ -79,11 +79,12 @@ pub struct ConsumerBuilder<C = Untyped> {
 }
 
 impl<C> ConsumerBuilder<C> {
-    /// Names the process, so that no second live consumer has the same host, port and queue. Without it, the consumer is
-    /// anonymous, under the machine's host name, and there may be any number of them.
+    /// Sets the host and the port of the process, so that no second running consumer has the same host, port and queue.
+    /// Defaults to an anonymous consumer, with the machine's host name, of which there may be any number.
     ///
     /// # Errors
-    /// From [`create`](Self::create): [`Error::WorkerExists`], [`Error::InvalidHostname`].
+    /// From [`create`](Self::create): [`Error::WorkerExists`](crate::Error::WorkerExists),
+    /// [`Error::InvalidHostname`](crate::Error::InvalidHostname).
     pub fn identity(self, hostname: impl Into<String>, port: u16) -> Self {
         Self {
             applicant: self.applicant.identity(hostname.into(), port),
@@ -91,8 +92,8 @@ impl<C> ConsumerBuilder<C> {
         }
     }
 
-    /// How often it says that it lives, from 10 ms to a day; 15 seconds unless told. When four in a row
-    /// are missing, it counts as crashed, and another can take over its identity.
+    /// Heartbeat interval, from 10 ms to a day; defaults to 15 seconds. A worker that misses four heartbeats in a row
+    /// counts as crashed, and another can take over its identity.
     pub fn heartbeat_interval(self, interval: Duration) -> Self {
         Self {
             applicant: self.applicant.heartbeat_interval(interval),
@@ -100,8 +101,8 @@ impl<C> ConsumerBuilder<C> {
         }
     }
 
-    /// Whether to take the place of a live worker of the same identity, too, whose handle then finds itself stopped; defaults
-    /// to false. For a restart after a crash that must not wait until the old one counts as crashed.
+    /// Whether to replace a running worker with the same identity, too, whose handle then reports it as stopped;
+    /// defaults to false. For a restart after a crash that must not wait until the old worker counts as crashed.
     pub fn replace(self, replace: bool) -> Self {
         Self {
             applicant: self.applicant.replace(replace),
@@ -109,19 +110,19 @@ impl<C> ConsumerBuilder<C> {
         }
     }
 
-    /// Registers it.
+    /// Registers the consumer.
     ///
-    /// Where a consumer of the same host, port and queue has crashed, this one takes its place, with a key
-    /// of its own.
+    /// If a consumer with the same host, port and queue has crashed, this one takes its place, with an id of its own.
     ///
     /// # Errors
-    /// [`Error::LeaseOutOfRange`]; [`Error::WorkerExists`] where one of the same host, port and queue
-    /// lives; [`Error::InvalidHostname`] for an empty host, one of more than 255 bytes, or one with control
-    /// characters; [`Error::QueueNotFound`], [`Error::InvalidQueueName`], [`Error::NotInstalled`]. No row
-    /// is left behind.
+    /// [`Error::WorkerExists`](crate::Error::WorkerExists) if one with the same host, port and queue is running;
+    /// [`Error::InvalidHostname`](crate::Error::InvalidHostname) for an empty host, one of more than 255 bytes, or one
+    /// with control characters; [`Error::QueueNotFound`](crate::Error::QueueNotFound),
+    /// [`Error::InvalidQueueName`](crate::Error::InvalidQueueName),
+    /// [`Error::NotInstalled`](crate::Error::NotInstalled). On an error, no row is stored.
     ///
     /// # Source
-    /// One `insert into pgqrs.workers … on conflict do nothing`, held by a unique index.
+    /// One `insert into pgqrs.workers … on conflict do nothing`, backed by a unique index.
     pub fn create(self, store: &Store) -> Execute<'_, Result<Consumer<C>>>
     where
         C: 'static,
@@ -153,7 +154,7 @@ pub struct Consumer<C = Untyped> {
 }
 
 impl<C: 'static> Consumer<C> {
-    /// Starts a dequeue through this consumer, so that its queue is set.
+    /// Starts a dequeue through this consumer, from its queue.
     ///
     /// ```compile_fail,E0277
     /// # async fn example(consumer: pgqrs::Consumer) {
@@ -167,35 +168,36 @@ impl<C: 'static> Consumer<C> {
         dequeue().worker(self)
     }
 
-    /// Another handle of the same worker, for whoever watches or stops it while it runs.
+    /// Returns a handle of the same worker, to watch or stop it while it runs.
     pub fn handle(&self) -> ConsumerHandle<C> {
         self.handle.clone()
     }
 
     /// Receives messages and passes each to the handler, until it is stopped. Nothing happens until this is awaited, or
-    /// spawned as a task. How it runs is set on the [`Run`].
+    /// spawned as a task. Options are set on the [`Run`].
     ///
     /// # Shape
-    /// The handler takes the delivery, and returns `Result<(), E>`, an [`Outcome`](crate::Outcome), or a
-    /// `Result` of that. `Ok(())` acknowledges the message; an error, like a panic, is a failed attempt,
-    /// after which the message waits by the retry policy, or becomes a dead letter if its attempts are
-    /// used up. A handler that has settled the delivery by itself, in its own transaction, returns `Ok(())`
-    /// too.
+    /// The handler takes the delivery, and returns `Result<(), E>`, an [`Outcome`](crate::Outcome), or a `Result` of
+    /// that. `Ok(())` acknowledges the message; an error, like a panic, is a failed attempt, after which the message
+    /// waits by the retry policy, or becomes a dead letter if its attempts are used up. A handler that has settled the
+    /// delivery itself, in its own transaction, returns `Ok(())` too.
     ///
-    /// While a handler runs, its message's lease is extended. Messages whose payload doesn't decode become
-    /// dead letters and never reach the handler. While the database is away, the loop waits, longer each
-    /// time up to five seconds, and goes on.
+    /// While a handler runs, its message's lease is extended. Messages whose payload doesn't decode become dead letters
+    /// and never reach the handler. While the database is unavailable, the loop retries, with a wait that grows up to
+    /// five seconds.
     ///
-    /// Acknowledgements are made in batches, a moment after the handlers have returned: if the process
-    /// crashes in between, those messages are delivered again. What is acknowledged is on the disk.
+    /// Acknowledgements are made in batches, a moment after the handlers have returned: if the process crashes in
+    /// between, those messages are delivered again. Acknowledgements are durable.
     ///
-    /// Dropping the future, instead of stopping it gracefully, aborts the handlers; their messages come
-    /// back when the leases run out.
+    /// Dropping the future, instead of stopping it gracefully, aborts the handlers; their messages are delivered again
+    /// when the leases run out.
     ///
     /// # Errors
-    /// [`Error::NotInstalled`], [`Error::SchemaOutdated`], [`Error::PermissionDenied`], [`Error::QueueNotFound`],
-    /// [`Error::Closed`]: what waiting doesn't mend; [`Error::LeaseOutOfRange`]. A worker that others have stopped ends
-    /// with a report.
+    /// [`Error::NotInstalled`](crate::Error::NotInstalled), [`Error::SchemaOutdated`](crate::Error::SchemaOutdated),
+    /// [`Error::PermissionDenied`](crate::Error::PermissionDenied),
+    /// [`Error::QueueNotFound`](crate::Error::QueueNotFound), [`Error::Closed`](crate::Error::Closed): errors that a
+    /// retry can't fix; [`Error::LeaseOutOfRange`](crate::Error::LeaseOutOfRange). If the worker is stopped by another
+    /// process, it returns a report.
     ///
     /// # Example
     /// See [`consumer`], and `examples/worker.rs`, `examples/transactional_handler.rs`.
@@ -262,15 +264,15 @@ pub struct ConsumerHandle<C = Untyped> {
 }
 
 impl<C> ConsumerHandle<C> {
-    /// Stops [`run`](Consumer::run) gracefully: no more claims; handlers finish, up to the deadline; what is left goes
-    /// back to the queue. Returns at once; the report is what `run` returns.
+    /// Stops [`run`](Consumer::run) gracefully: no more claims; handlers finish, up to the deadline; all other messages
+    /// go back to the queue. Returns at once; `run` returns the report.
     pub fn stop(&self) {
         self.request(Stop::Graceful);
     }
 
     /// Stops [`run`](Consumer::run) without waiting for handlers: they are aborted, and their messages go back to the
-    /// queue. For a second signal, or instead of the first. Returns at once; `run` ends within about two seconds, also if
-    /// the server is away.
+    /// queue. For a second signal, or instead of the first. Returns at once; `run` ends within about two seconds, even
+    /// if the server is unavailable.
     pub fn abort(&self) {
         self.request(Stop::Abort);
     }

@@ -31,15 +31,13 @@ use crate::{
 /// A leased message, with its payload decoded as `T`.
 ///
 /// It is settled by one of [`ack`](Self::ack), [`archive`](Self::archive), [`nack`](Self::nack),
-/// [`retry_in`](Self::retry_in) and [`dead_letter`](Self::dead_letter), on a store or in a transaction of
-/// the caller's, with which it then commits. Dropping it settles nothing: the message is delivered again
-/// when its lease runs out.
+/// [`retry_in`](Self::retry_in) and [`dead_letter`](Self::dead_letter), on a store, or in the caller's transaction,
+/// with which it commits. Dropping it settles nothing: the message is delivered again when its lease runs out.
 ///
 /// # Errors
-/// Each of them fails with [`Error::LeaseLost`] if
-/// the lease ran out and the message went to another consumer, or the message is gone, and then nothing was
-/// changed; or with one of the connection's errors, if trying again can help. [`try_ack`](Self::try_ack) and its like
-/// fail with [`Unsettled`] instead, which hands the delivery back to try again.
+/// Each of them returns [`Error::LeaseLost`] if the lease ran out and the message went to another consumer, or the
+/// message is gone, and then nothing was changed; or a connection error, after which a retry can help.
+/// [`try_ack`](Self::try_ack) and its like return [`Unsettled`] instead, which hands the delivery back for a retry.
 ///
 /// # Shape
 /// A handler of [`Consumer::run`](crate::Consumer::run) gets a `Delivery<T>`, whose payload has been decoded.
@@ -76,11 +74,11 @@ pub struct Delivery<T, D = Decoded> {
 #[derive(Debug)]
 pub struct Decoded(());
 
-/// The payload of a [`Delivery`] may not be what its queue carries, as in what was dequeued.
+/// The payload of a [`Delivery`] may not decode as the type that its queue carries, as after a dequeue.
 #[derive(Debug)]
 pub struct Unchecked(());
 
-/// What a delivery and the loop that keeps it alive share.
+/// State shared by a delivery and the loop that extends its lease.
 #[derive(Debug)]
 pub(crate) struct Lease {
     receipt: Receipt,
@@ -107,19 +105,19 @@ impl Lease {
             .store(until.timestamp_micros(), Ordering::Relaxed);
     }
 
-    /// Whether a handler has settled it by itself; in a transaction that may still be rolled back.
+    /// Whether a handler has settled it itself, maybe in a transaction that can still be rolled back.
     pub(crate) fn is_settled(&self) -> bool {
         self.settled.load(Ordering::Acquire)
     }
 }
 
 impl<T> Delivery<T> {
-    /// What was enqueued.
+    /// Returns the payload.
     pub fn payload(&self) -> &T {
         self.payload.as_ref().expect(DECODED)
     }
 
-    /// What was enqueued, by value. The handler's result settles the message, as always.
+    /// Returns the payload by value. The handler's result settles the message, as always.
     pub fn into_payload(self) -> T {
         self.payload.expect(DECODED)
     }
@@ -147,18 +145,18 @@ impl<T> Delivery<T, Unchecked> {
         }
     }
 
-    /// What was enqueued.
+    /// Returns the payload.
     ///
     /// # Errors
     /// [`Error::Decode`] if the payload doesn't have the shape of `T`. The delivery stays usable, and
-    /// [`raw_payload`](Self::raw_payload) returns what is there.
+    /// [`raw_payload`](Self::raw_payload) returns its text.
     pub fn payload(&self) -> Result<&T> {
         self.payload
             .as_ref()
             .map_err(|source| self.decode_error(source))
     }
 
-    /// The delivery as a handler gets it.
+    /// Returns the delivery as a handler gets it, with its payload decoded.
     ///
     /// # Errors
     /// [`Unsettled`] with [`Error::Decode`] if the payload doesn't have the shape of `T`; it hands the delivery back.
@@ -187,17 +185,17 @@ impl<T> Delivery<T, Unchecked> {
 }
 
 impl<T, D> Delivery<T, D> {
-    /// The message's id.
+    /// Returns the message's id.
     pub fn id(&self) -> MessageId {
         self.message.id
     }
 
-    /// The payload as it was sent, byte for byte.
+    /// Returns the payload as JSON text, byte for byte as it was sent.
     pub fn raw_payload(&self) -> &str {
         &self.message.payload
     }
 
-    /// What was sent along with the payload, if anything was.
+    /// Returns the message's headers, if it has any.
     pub fn headers(&self) -> Option<&RawValue> {
         self.message
             .headers
@@ -205,35 +203,35 @@ impl<T, D> Delivery<T, D> {
             .and_then(|headers| serde_json::from_str(headers).ok())
     }
 
-    /// The message's priority.
+    /// Returns the message's priority.
     pub fn priority(&self) -> Priority {
         self.message.priority
     }
 
-    /// Which delivery of the message this is: 1 the first time.
+    /// Returns the number of this attempt; the first one is 1.
     pub fn attempt(&self) -> u32 {
         self.message.attempt.unsigned_abs()
     }
 
-    /// When the message was enqueued, by the database's clock.
+    /// Returns when the message was enqueued, by the database's clock.
     pub fn enqueued_at(&self) -> DateTime<Utc> {
         self.message.enqueued_at
     }
 
-    /// When the lease runs out, by the database's clock. It moves when the lease is extended, which
-    /// [`Consumer::run`](crate::Consumer::run) does by itself.
+    /// Returns when the lease runs out, by the database's clock. It changes when the lease is extended, which
+    /// [`Consumer::run`](crate::Consumer::run) does automatically.
     pub fn lease_expires_at(&self) -> DateTime<Utc> {
         let micros = self.lease.expires_at.load(Ordering::Relaxed);
         DateTime::from_timestamp_micros(micros).unwrap_or(self.message.lease_expires_at)
     }
 
-    /// Extends the lease to this long from now, if the work takes longer than expected. It never shortens it.
+    /// Extends the lease to `lease` from now, if the work takes longer than expected. It never shortens the lease.
     ///
     /// # Units
     /// From a millisecond to a day, by the database's clock.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`]; [`Error::LeaseOutOfRange`]; those of the connection.
+    /// [`Error::LeaseLost`]; [`Error::LeaseOutOfRange`]; connection errors.
     ///
     /// # Source
     /// `update pgqrs.messages set visible_at = … where … lease_token = …`
@@ -312,7 +310,7 @@ impl<T, D> Delivery<T, D> {
         self.settle(Ok(retry), on)
     }
 
-    /// As [`nack`](Self::nack), with a wait of the caller's.
+    /// As [`nack`](Self::nack), with the given wait.
     ///
     /// # Errors
     /// Also [`Error::DelayTooLong`].
@@ -324,7 +322,7 @@ impl<T, D> Delivery<T, D> {
         self.settle(Settlement::retry_in(wait), on)
     }
 
-    /// Moves the message to the dead letters, whatever attempts are left: it can't be handled.
+    /// Moves the message to the dead letters, even if attempts are left, since it can't be handled.
     ///
     /// # Source
     /// `delete from pgqrs.messages …` and `insert into pgqrs.dead_letters …` in one statement.
@@ -340,7 +338,7 @@ impl<T, D> Delivery<T, D> {
         self.settle(Ok(Settlement::DeadLetter(reason.into())), on)
     }
 
-    /// As [`ack`](Self::ack); an error hands the delivery back, to try again.
+    /// As [`ack`](Self::ack); an error hands the delivery back, for a retry.
     pub fn try_ack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T, D>>>
     where
         T: Send + 'c,
@@ -349,7 +347,7 @@ impl<T, D> Delivery<T, D> {
         self.settle(Ok(Settlement::Ack), on)
     }
 
-    /// As [`archive`](Self::archive); an error hands the delivery back, to try again.
+    /// As [`archive`](Self::archive); an error hands the delivery back, for a retry.
     pub fn try_archive<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T, D>>>
     where
         T: Send + 'c,
@@ -358,7 +356,7 @@ impl<T, D> Delivery<T, D> {
         self.settle(Ok(Settlement::Archive), on)
     }
 
-    /// As [`nack`](Self::nack); an error hands the delivery back, to try again.
+    /// As [`nack`](Self::nack); an error hands the delivery back, for a retry.
     pub fn try_nack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T, D>>>
     where
         T: Send + 'c,
@@ -368,7 +366,7 @@ impl<T, D> Delivery<T, D> {
         self.settle(Ok(retry), on)
     }
 
-    /// As [`retry_in`](Self::retry_in); an error hands the delivery back, to try again.
+    /// As [`retry_in`](Self::retry_in); an error hands the delivery back, for a retry.
     pub fn try_retry_in<'c>(
         self,
         wait: Duration,
@@ -381,7 +379,7 @@ impl<T, D> Delivery<T, D> {
         self.settle(Settlement::retry_in(wait), on)
     }
 
-    /// As [`dead_letter`](Self::dead_letter); an error hands the delivery back, to try again.
+    /// As [`dead_letter`](Self::dead_letter); an error hands the delivery back, for a retry.
     pub fn try_dead_letter<'c>(
         self,
         reason: impl Into<String>,
@@ -479,10 +477,11 @@ impl Settlement {
 /// Acknowledges many deliveries, of one queue or of several, in one statement.
 ///
 /// # Shape
-/// Returns the ids of those whose lease was lost; all the others are done.
+/// Returns the ids of those whose lease was lost; all others are acknowledged.
 ///
 /// # Errors
-/// Those of the connection. None of them is settled then, or it isn't known: [`try_ack_all`] hands all of them back.
+/// Connection errors. Then no delivery is settled, or it isn't known whether they are: [`try_ack_all`] hands all of
+/// them back.
 ///
 /// # Source
 /// `delete from pgqrs.messages where ctid = any(…) and lease_token = any(…)`
@@ -503,7 +502,7 @@ pub fn ack_all<'c, T: Send + 'c, D: 'c>(
     settle_all(deliveries, on)
 }
 
-/// As [`ack_all`]; an error hands the deliveries back, to try again.
+/// As [`ack_all`]; an error hands the deliveries back, for a retry.
 ///
 /// # Errors
 /// [`UnsettledBatch`].
@@ -572,12 +571,12 @@ pub struct Unsettled<T, D = Decoded> {
 }
 
 impl<T, D> Unsettled<T, D> {
-    /// Why.
+    /// Returns why the settlement failed.
     pub fn error(&self) -> &Error {
         &self.error
     }
 
-    /// The delivery, to try again.
+    /// Returns the delivery, for a retry.
     pub fn into_delivery(self) -> Delivery<T, D> {
         *self.delivery
     }
@@ -592,7 +591,7 @@ impl<T, D> fmt::Debug for Unsettled<T, D> {
     }
 }
 
-/// For `?` in a function that returns an [`Error`] and has no use for the delivery.
+/// For `?` in a function that returns an [`Error`] and doesn't need the delivery.
 impl<T, D> From<Unsettled<T, D>> for Error {
     fn from(unsettled: Unsettled<T, D>) -> Self {
         unsettled.error
@@ -609,12 +608,12 @@ pub struct UnsettledBatch<T, D = Decoded> {
 }
 
 impl<T, D> UnsettledBatch<T, D> {
-    /// Why.
+    /// Returns why the settlement failed.
     pub fn error(&self) -> &Error {
         &self.error
     }
 
-    /// The deliveries, to try again.
+    /// Returns the deliveries, for a retry.
     pub fn into_deliveries(self) -> Vec<Delivery<T, D>> {
         self.deliveries
     }
@@ -629,7 +628,7 @@ impl<T, D> fmt::Debug for UnsettledBatch<T, D> {
     }
 }
 
-/// For `?` in a function that returns an [`Error`] and has no use for the deliveries.
+/// For `?` in a function that returns an [`Error`] and doesn't need the deliveries.
 impl<T, D> From<UnsettledBatch<T, D>> for Error {
     fn from(unsettled: UnsettledBatch<T, D>) -> Self {
         unsettled.error

@@ -1,5 +1,5 @@
-//! `dequeue()`: messages on their way out of a queue, under a lease. For consumers. What is dequeued is
-//! not gone: until it is settled, it comes back when its lease runs out.
+//! `dequeue()`: claims messages of a queue under a lease. A dequeued message is not deleted: unless it is settled, it
+//! is delivered again when its lease runs out.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,8 +24,8 @@ use crate::{
 /// Starts a dequeue.
 ///
 /// # Shape
-/// Say where with [`from`](Dequeue::from) or [`worker`](Dequeue::worker), then [`execute`](Dequeue::execute) it on a store. It gives up to
-/// [`limit`](Dequeue::limit) deliveries in queue order, and none where nothing is ready.
+/// Set the queue with [`from`](Dequeue::from) or [`worker`](Dequeue::worker), then [`execute`](Dequeue::execute) it on
+/// a store. It returns up to [`limit`](Dequeue::limit) deliveries in queue order, and none if nothing is ready.
 ///
 /// # Example
 /// ```no_run
@@ -55,11 +55,11 @@ pub fn dequeue() -> Dequeue {
     }
 }
 
-/// A dequeue being put together; made by [`dequeue`].
+/// Builder of a dequeue; made by [`dequeue`].
 ///
-/// Its methods can be called in any order: [`from`](Self::from) and [`worker`](Self::worker) are there until
-/// one of them was called, [`limit`](Self::limit) and [`lease`](Self::lease) always, and
-/// [`execute`](Self::execute) once there is a queue. `S` keeps account of it.
+/// Its methods can be called in any order: [`from`](Self::from) and [`worker`](Self::worker) are available until one of
+/// them was called, [`limit`](Self::limit) and [`lease`](Self::lease) always, and [`execute`](Self::execute) once the
+/// queue is set. The type parameter `S` tracks this.
 ///
 /// Without a queue, it doesn't compile:
 ///
@@ -82,18 +82,18 @@ const DEFAULT_LEASE: Duration = Duration::from_secs(30);
 pub(crate) const SHORTEST_LEASE: Duration = Duration::from_millis(1);
 pub(crate) const LONGEST_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 const DEFAULT_MAX_BYTES: usize = 64 << 20;
-/// How often a claim that conflicts with others is repeated, a little later each time.
+/// How many times a claim that conflicts with others is retried, with a longer wait each time.
 const MAX_CONFLICTS: u32 = 8;
 const HIGHEST_LIMIT: u32 = 10_000;
 
 impl<S> Dequeue<S> {
-    /// The queue: a name, which is read as [`serde_json::Value`], or a [`Queue`](crate::Queue), which is
-    /// read as what it carries.
+    /// Sets the queue: a name, which is read as [`serde_json::Value`], or a [`Queue`](crate::Queue), which is read as
+    /// the type that it carries.
     ///
-    /// There until the dequeue has its queue.
+    /// Available until a queue is set.
     ///
     /// # Errors
-    /// A name that can't be a queue's is reported by [`execute`](Self::execute).
+    /// An invalid name is reported by [`execute`](Self::execute).
     pub fn from<Q>(self, queue: Q) -> Dequeue<FromQueue<<Q::Carries as Readable>::Payload>>
     where
         S: SourceNotSet,
@@ -113,10 +113,9 @@ impl<S> Dequeue<S> {
         }
     }
 
-    /// The consumer that the messages are received through, from its queue. Nothing is claimed where it is
-    /// suspended or stopped.
+    /// Sets the consumer that receives the messages, from its queue. Nothing is claimed if it is suspended or stopped.
     ///
-    /// There until the dequeue has its queue.
+    /// Available until a queue is set.
     ///
     /// # Errors
     /// [`Error::WorkerSuspended`], [`Error::WorkerStopped`] from [`execute`](Self::execute).
@@ -140,23 +139,23 @@ impl<S> Dequeue<S> {
         }
     }
 
-    /// The most messages to get, from 1 to 10,000; 1 unless told.
+    /// Maximum number of messages, from 1 to 10,000; defaults to 1.
     pub fn limit(mut self, messages: u32) -> Self {
         self.limit = messages;
         self
     }
 
-    /// The most bytes of payload to get; defaults to 64 MiB. One message is returned whatever its size.
+    /// Maximum size of all payloads in bytes; defaults to 64 MiB. One message is returned whatever its size.
     ///
-    /// If this is why there are fewer messages than the [`limit`](Self::limit), an event at `info` says so, and the next
-    /// call gets the rest: only an empty answer means that nothing is ready.
+    /// If this is why there are fewer messages than the [`limit`](Self::limit), an event at `info` reports it, and the
+    /// next call returns the rest: only an empty result means that nothing is ready.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// For how long nobody else gets the messages, from a millisecond to a day, counted by the database's
-    /// clock; 30 seconds unless told. A message that is not settled by then is delivered again.
+    /// How long no other consumer gets the messages, from a millisecond to a day, by the database's clock; defaults to
+    /// 30 seconds. A message that is not settled by then is delivered again.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
@@ -168,21 +167,20 @@ impl<S> Dequeue<S> {
         self
     }
 
-    /// Claims what is ready, in queue order: by priority, then by the time since when it has been ready,
-    /// then by id.
+    /// Claims ready messages, and returns them in queue order: by priority, then by the time at which they became
+    /// ready, then by id.
     ///
-    /// There once the dequeue has its queue. The claim is a transaction of its own, so it runs on a store and
-    /// not in the caller's transaction.
+    /// Available once a queue is set. The claim is a transaction of its own, so it runs on a store and not in the
+    /// caller's transaction.
     ///
     /// # Errors
-    /// [`Error::LimitOutOfRange`], [`Error::LeaseOutOfRange`], [`Error::InvalidQueueName`],
-    /// [`Error::QueueNotFound`], [`Error::NotInstalled`]; through a consumer [`Error::WorkerSuspended`] and
-    /// [`Error::WorkerStopped`]; and those of the connection. Where the
-    /// connection is lost, messages may have been claimed: they come back when the lease runs out.
+    /// [`Error::LimitOutOfRange`], [`Error::LeaseOutOfRange`], [`Error::InvalidQueueName`], [`Error::QueueNotFound`],
+    /// [`Error::NotInstalled`]; through a consumer [`Error::WorkerSuspended`] and [`Error::WorkerStopped`]; and
+    /// connection errors. If the connection is lost, messages may have been claimed: they are delivered again when the
+    /// lease runs out.
     ///
     /// # Source
-    /// One `update … where ctid = any(array(select … for update skip locked))`, in
-    /// `src/postgres/messages.rs`.
+    /// One `update … where ctid = any(array(select … for update skip locked))`, in `src/postgres/claim.rs`.
     pub fn execute<'c, P>(self, on: &'c Store) -> Execute<'c, Result<Vec<Delivery<P, Unchecked>>>>
     where
         S: SourceIsSet<P> + 'c,
@@ -239,7 +237,7 @@ pub(crate) struct ClaimRequest {
     pub(crate) limit: u32,
     pub(crate) max_bytes: usize,
     pub(crate) lease: Duration,
-    /// How long to wait for the answer.
+    /// How long to wait for the result.
     pub(crate) timeout: Duration,
 }
 
@@ -285,8 +283,8 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
             .await;
         let claimed = match claimed {
             Ok(claimed) => claimed,
-            // It has done nothing, since others were there first: usual if the database's default is a stricter
-            // isolation than the one that a claim is written for.
+            // It has changed nothing, since other claims came first. This is usual if the database's default is a
+            // stricter isolation than the one that a claim is written for.
             Err(error) if error.is_conflict() && conflicts < MAX_CONFLICTS => {
                 drop(connection);
                 sleep(Duration::from_millis(1 << conflicts).mul_f64(rand::random())).await;
@@ -302,7 +300,7 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
             full: claimed.full,
         };
         store.hints().end(&request.queue, &reading, &found);
-        // All that it found had their attempts used up, and are dead letters now: there may be others.
+        // All messages found had used up their attempts, and are dead letters now: there may be others behind them.
         if !(claimed.full && claimed.messages.is_empty()) {
             return Ok(Received { claimed, sent });
         }
@@ -344,8 +342,8 @@ mod sealed {
 }
 
 /// The dequeue has its queue, whose payloads are read as `P`.
-// A parameter and not an associated type: with that in `execute`'s signature, the compiler would say that
-// there is no such method.
+// A parameter and not an associated type: with that in `execute`'s signature, the compiler would report that there is
+// no such method.
 #[diagnostic::on_unimplemented(
     message = "this dequeue has no queue",
     label = "call `.from(\"queue\")` or `.worker(&consumer)` before `.execute(..)`"

@@ -1,5 +1,5 @@
-//! `enqueue()`: messages on their way to a queue. For producers. The builder's type says what it has been
-//! told so far, so an enqueue that is not finished, or that contradicts itself, doesn't compile.
+//! `enqueue()`: stores messages in a queue. The builder's type tracks what is set, so an enqueue that is incomplete, or
+//! that contradicts itself, doesn't compile.
 
 use std::{marker::PhantomData, time::Duration};
 
@@ -24,9 +24,9 @@ use crate::{
 /// Starts an enqueue.
 ///
 /// # Shape
-/// Say what with [`message`](Enqueue::message) or [`messages`](Enqueue::messages) and where with
-/// [`to`](Enqueue::to) or [`worker`](Enqueue::worker), in any order; then [`execute`](Enqueue::execute) it on a store, or in a
-/// transaction. It gives the ids, in the order of the messages.
+/// Set the messages with [`message`](Enqueue::message) or [`messages`](Enqueue::messages) and the target with
+/// [`to`](Enqueue::to) or [`worker`](Enqueue::worker), in any order; then [`execute`](Enqueue::execute) it on a store,
+/// or in a transaction. It returns the ids, in the order of the messages.
 ///
 /// # Example
 /// ```no_run
@@ -52,11 +52,11 @@ pub fn enqueue() -> Enqueue {
     }
 }
 
-/// An enqueue being put together; made by [`enqueue`].
+/// Builder of an enqueue; made by [`enqueue`].
 ///
-/// Its methods can be called in any order, each where it makes sense:
+/// Its methods can be called in any order, each as long as it makes sense:
 ///
-/// | methods | are there |
+/// | methods | are available |
 /// |---|---|
 /// | [`message`](Self::message), [`messages`](Self::messages) | until one of them was called |
 /// | [`to`](Self::to), [`worker`](Self::worker) | until one of them was called |
@@ -64,11 +64,9 @@ pub fn enqueue() -> Enqueue {
 /// | [`priority`](Self::priority) | always |
 /// | [`execute`](Self::execute), [`statement`](Self::statement) | once there are messages and a target |
 ///
-/// The type keeps account of it: `M` says whether there are messages, `T` whether there is a target, and
-/// `W` whether it was told when. The compiler says in plain words what is missing or too much, and
-/// `docs/compile-errors.md` shows each of its messages beside the code that is right. An enqueue can be
-/// kept, moved and sent to another task: payloads are serialised when they are handed over, so nothing is
-/// borrowed.
+/// The type parameters track what is set: messages (`M`), target (`T`), time (`W`). The compiler's messages say what is
+/// missing or set twice, and `docs/compile-errors.md` shows each of them beside the corrected code. An enqueue can be
+/// kept, moved and sent to another task: payloads are serialised when they are passed in, so nothing is borrowed.
 ///
 /// What doesn't compile:
 ///
@@ -105,11 +103,10 @@ pub struct Enqueue<M = NoMessage, T = NoTarget, W = AtOnce> {
 }
 
 impl<M, T, W> Enqueue<M, T, W> {
-    /// One message. For a `Vec` or a slice of payloads, see [`messages`](Self::messages): here it would be one message
-    /// with an array.
+    /// Sets one message. For a `Vec` or a slice of payloads, see [`messages`](Self::messages): here it would be one
+    /// message with an array.
     ///
-    /// There until the enqueue has its messages; for a payload that the target carries, if there is one
-    /// already.
+    /// Available until messages are set. If a target is set, the payload must be of a type that it carries.
     ///
     /// # Errors
     /// A payload that can't be serialised is reported by [`execute`](Self::execute).
@@ -122,13 +119,12 @@ impl<M, T, W> Enqueue<M, T, W> {
         self.with_payloads(std::iter::once(payload))
     }
 
-    /// A batch: all of them are stored, in this order, or none is.
+    /// Sets a batch of messages: all of them are stored, in this order, or none is.
     ///
-    /// There until the enqueue has its messages; for payloads that the target carries, if there is one
-    /// already.
+    /// Available until messages are set. If a target is set, the payloads must be of a type that it carries.
     ///
     /// # Shape
-    /// `ids[i]` of what [`execute`](Self::execute) gives belongs to `payloads[i]`. An empty batch gives no
+    /// `ids[i]` of what [`execute`](Self::execute) returns belongs to `payloads[i]`. For an empty batch it returns no
     /// ids and sends nothing to the database.
     ///
     /// # Errors
@@ -166,12 +162,12 @@ impl<M, T, W> Enqueue<M, T, W> {
         }
     }
 
-    /// The queue that the messages go to: a name, or a [`Queue`] that carries their type.
+    /// Sets the queue: a name, or a [`Queue`] that carries the messages' type.
     ///
-    /// There until the enqueue has its target.
+    /// Available until a target is set.
     ///
     /// # Errors
-    /// A name that can't be a queue's is reported by [`execute`](Self::execute).
+    /// An invalid name is reported by [`execute`](Self::execute).
     pub fn to<Q>(self, queue: Q) -> Enqueue<M, ToQueue<Q::Carries>, W>
     where
         T: TargetNotSet,
@@ -190,10 +186,10 @@ impl<M, T, W> Enqueue<M, T, W> {
         }
     }
 
-    /// The producer that the messages are sent through, to its queue. They carry its key, and nothing is
-    /// stored where it is suspended or stopped.
+    /// Sets the producer that sends the messages, to its queue. They record its id, and nothing is stored if it is
+    /// suspended or stopped.
     ///
-    /// There until the enqueue has its target; for a producer whose queue carries the messages.
+    /// Available until a target is set. If messages are set, the producer's queue must carry their type.
     ///
     /// # Errors
     /// [`Error::WorkerSuspended`], [`Error::WorkerStopped`] from [`execute`](Self::execute).
@@ -217,10 +213,10 @@ impl<M, T, W> Enqueue<M, T, W> {
         }
     }
 
-    /// Nobody gets the messages before this much time has passed on the database's clock, counted from
-    /// the statement.
+    /// Delays the messages: they are not delivered before this duration has passed, by the database's clock, counted
+    /// from the statement.
     ///
-    /// There until the enqueue was told when.
+    /// Available until a delay or a time is set.
     ///
     /// # Units
     /// A whole number is seconds; a [`Duration`] keeps its microseconds. An `Option` of either may be `None`: no delay.
@@ -234,9 +230,10 @@ impl<M, T, W> Enqueue<M, T, W> {
         self.later(Visible::after(delay.into_duration()))
     }
 
-    /// Nobody gets the messages before this time on the database's clock. A time in the past is now.
+    /// Schedules the messages: they are not delivered before this time, by the database's clock. A time in the past
+    /// means now.
     ///
-    /// There until the enqueue was told when.
+    /// Available until a delay or a time is set.
     pub fn at(self, time: DateTime<Utc>) -> Enqueue<M, T, Later>
     where
         W: TimeNotSet,
@@ -254,41 +251,42 @@ impl<M, T, W> Enqueue<M, T, W> {
         }
     }
 
-    /// Which messages of the queue are delivered first; [`Priority::Normal`] unless told. The last call counts.
+    /// Sets which messages of the queue are delivered first; defaults to [`Priority::Normal`]. The last call counts.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
-    /// Stores the messages, and gives their ids in the order of the messages.
+    /// Stores the messages, and returns their ids in the order of the messages.
     ///
-    /// There once the enqueue has its messages and its target. On a store, a pool or a connection, the messages
-    /// are stored when this returns; in a transaction, when the caller commits it.
+    /// Available once messages and a target are set. On a store, a pool or a connection, the messages are stored when
+    /// this returns; in a transaction, when the caller commits it.
     ///
     /// | on | tries | `Ok` | an error |
     /// |---|---|---|---|
-    /// | `&store` | until it is known what became of it, or [`retry_for`](crate::ConnectOptions) is over | stored, durable, once | nothing was stored; only [`Error::OutcomeUnknown`] says that it may have been |
-    /// | `&pool`, `&mut connection` | one | stored, durable | nothing was stored; only [`Error::ConnectionLost`] says that it may have been |
-    /// | `&mut transaction` | one | part of the caller's transaction | nothing was stored; whether the transaction can still be committed, without the messages, says [`Error::aborted_transaction`] |
+    /// | `&store` | until its outcome is known, or [`retry_for`](crate::ConnectOptions) is over | stored, durable, once | nothing was stored; only after [`Error::OutcomeUnknown`] it may have been |
+    /// | `&pool`, `&mut connection` | one | stored, durable | nothing was stored; only after [`Error::ConnectionLost`] it may have been |
+    /// | `&mut transaction` | one | part of the caller's transaction | nothing was stored; [`Error::aborted_transaction`] returns whether the transaction can only be rolled back, or still be committed without the messages |
     ///
-    /// Sends through a store that wait at the same time share a statement and its commit, and each gets its
-    /// own ids or its own error. Dropped before a statement took it, a send is not made; afterwards it may be.
+    /// Sends through a store that wait at the same time share a statement and its commit, and each gets its own ids or
+    /// its own error. If its future is dropped before the send is part of a statement, it is not made; afterwards it
+    /// may be.
     ///
     /// # Errors
-    /// Nothing of the batch is stored where it fails, but for the cases in the table.
+    /// If it fails, nothing of the batch is stored, except in the cases of the table.
     ///
     /// - [`Error::Serialize`], [`Error::PayloadTooLarge`], [`Error::PayloadTooDeep`],
     ///   [`Error::InvalidQueueName`], [`Error::DelayTooLong`]: before anything is sent;
     /// - [`Error::QueueNotFound`], [`Error::NotInstalled`];
     /// - [`Error::WorkerSuspended`], [`Error::WorkerStopped`], for an enqueue through a producer;
-    /// - [`Error::Database`] where the server refuses the messages; [`Error::Connect`] where it refuses the login;
-    /// - on a store [`Error::NotStored`] where the server was away for too long, and [`Error::OutcomeUnknown`];
+    /// - [`Error::Database`] if the server refuses the messages; [`Error::Connect`] if it refuses the login;
+    /// - on a store [`Error::NotStored`] if the server was unavailable for too long, and [`Error::OutcomeUnknown`];
     /// - elsewhere [`Error::AcquireTimeout`], [`Error::Connect`], [`Error::ConnectionLost`].
     ///
     /// # Source
     /// One `insert … select … unnest`, in `src/postgres/`; on a store one that advances its writer's row in
-    /// `pgqrs.writers` too, with ids that were drawn ahead: one more statement in a while. Batches of more
-    /// than 1,000 messages are several, in one transaction.
+    /// `pgqrs.writers` too, with ids that were drawn ahead, which takes one more statement every now and then. A batch
+    /// of more than 1,000 messages takes several statements, in one transaction.
     ///
     /// # Example
     /// In the caller's own transaction:
@@ -331,10 +329,10 @@ impl<M, T, W> Enqueue<M, T, W> {
         })
     }
 
-    /// What [`execute`](Self::execute) would send, for a connection that isn't sqlx's: the text of the statement,
-    /// and its parameters. So whoever works with another driver enqueues in its transactions too.
+    /// Returns the statement that [`execute`](Self::execute) would send, as text and parameters: to enqueue in a
+    /// transaction of a driver other than sqlx.
     ///
-    /// There once the enqueue has its messages and its target. Nothing is sent.
+    /// Available once messages and a target are set. Nothing is sent.
     ///
     /// # Errors
     /// Those that [`execute`](Self::execute) returns before anything is sent. The limit for one payload is that
@@ -387,7 +385,7 @@ pub(crate) async fn send(
         }
         match on.store() {
             Some(store) => send::send(store.batcher(), envelope, payloads).await,
-            // Boxed: it is large, and would be moved along with each send through a store.
+            // Boxed: it is large, and would be moved with each send through a store.
             None => {
                 Box::pin(async move {
                     let sent_to = on.sent_to();
@@ -451,11 +449,11 @@ pub struct ByWorker<C> {
     carries: PhantomData<fn() -> C>,
 }
 
-/// Not told when: at once.
+/// No delay or time is set: delivered at once.
 #[derive(Debug)]
 pub struct AtOnce(());
 
-/// Told when, by `.delay(..)` or `.at(..)`.
+/// A delay or a time is set, by `.delay(..)` or `.at(..)`.
 #[derive(Debug)]
 pub struct Later(());
 
@@ -567,7 +565,7 @@ pub trait FitsInto<Q> {}
 impl<Q> FitsInto<Q> for NoMessage {}
 impl<P: ?Sized, Q: Carries<P>> FitsInto<Q> for Messages<P> {}
 
-/// The enqueue has not been told when.
+/// The enqueue has no delay or time yet.
 #[diagnostic::on_unimplemented(
     message = "this enqueue already has its time",
     label = "a second `.delay(..)` or `.at(..)`",
@@ -580,7 +578,7 @@ impl sealed::Unset for AtOnce {}
 impl TimeNotSet for AtOnce {}
 
 /// What `.delay(..)` takes: whole seconds, such as `300`, a [`Duration`], or an `Option` of either.
-// Exactly one integer type, so that the literal `300` has a type to be.
+// Exactly one integer type, so that the type of the literal `300` can be inferred.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a delay",
     label = "expected whole seconds, such as `300`, or a `std::time::Duration`",
@@ -596,7 +594,7 @@ impl sealed::Delay for u64 {
 #[diagnostic::do_not_recommend]
 impl IntoDelay for u64 {}
 
-/// Without one, the messages are delivered at once.
+/// Delivers the messages at once if it is `None`.
 impl<D: IntoDelay> sealed::Delay for Option<D> {
     fn into_duration(self) -> Duration {
         self.map_or(Duration::ZERO, sealed::Delay::into_duration)

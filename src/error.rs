@@ -1,5 +1,5 @@
-//! What can go wrong, as one type. For callers who decide what to do next: every variant is something
-//! that they would act on. A mistake that the types rule out has no variant here.
+//! The one error type of this crate. A variant exists only if a caller would act on it; a mistake that the types rule
+//! out has none.
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
@@ -9,14 +9,14 @@ use crate::{
     queue::{InvalidQueueName, QueueName},
 };
 
-/// What every call of this crate returns.
+/// The result of every call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call failed.
 ///
-/// The message says what happened and what to do; [`source`](std::error::Error::source) says what was
-/// behind it. If a call returns an error, nothing was stored, except if the variant says otherwise. `Debug` prints the message
-/// with its sources, for `fn main() -> Result<(), Box<dyn Error>>`; `{:#?}` prints the fields.
+/// The message says what happened and what to do; [`source`](std::error::Error::source) returns the cause. If a call
+/// returns an error, nothing was stored, unless the variant says otherwise. `Debug` prints the message with its
+/// sources, for `fn main() -> Result<(), Box<dyn Error>>`; `{:#?}` prints the fields.
 ///
 /// # Example
 /// ```no_run
@@ -48,8 +48,8 @@ pub enum Error {
     )]
     SchemaOutdated,
 
-    /// The database's schema is newer than this version of the crate, so [`install`](crate::Admin::install)
-    /// leaves it alone.
+    /// The database's schema is newer than this version of the crate, so [`install`](crate::Admin::install) leaves it
+    /// unchanged.
     #[error(
         "the pgqrs schema of this database is version {installed}, and this version of the crate knows up to {compiled}; upgrade the crate"
     )]
@@ -69,9 +69,9 @@ pub enum Error {
     PermissionDenied {
         /// The role that the store connects as; `None` on a connection of the caller's own.
         role: Option<String>,
-        /// What it lacks a privilege on: `schema pgqrs`, or such as `pgqrs.messages`.
+        /// The object that the privilege is missing on, such as `schema pgqrs` or `pgqrs.messages`.
         object: String,
-        /// What PostgreSQL said.
+        /// PostgreSQL's error.
         source: Arc<sqlx::Error>,
     },
 
@@ -102,12 +102,12 @@ pub enum Error {
         messages: u64,
     },
 
-    /// A worker of this kind, host, port and queue lives.
+    /// A worker of this kind, host, port and queue is running.
     #[error(
         "a {kind} `{hostname}:{port}` for queue `{queue}` is registered already: it was last heard of {last_heartbeat:?} ago, and counts as crashed after {crashed_after:?}; wait for that, take its place with `.replace(true)`, or choose another port"
     )]
     WorkerExists {
-        /// What it does.
+        /// Its kind.
         kind: WorkerKind,
         /// Its host.
         hostname: String,
@@ -117,18 +117,18 @@ pub enum Error {
         queue: QueueName,
         /// How long ago its last heartbeat was, by the database's clock.
         last_heartbeat: Duration,
-        /// How long without a heartbeat it counts as crashed, and its identity is free.
+        /// How long after its last heartbeat it counts as crashed, and its identity is free.
         crashed_after: Duration,
     },
 
     /// There is no such worker.
     #[error("there is no worker {worker}")]
     WorkerNotFound {
-        /// The key that was asked for.
+        /// The id that was asked for.
         worker: WorkerId,
     },
 
-    /// The worker is suspended, so nothing goes through it.
+    /// The worker is suspended, so its enqueues and dequeues are refused.
     #[error(
         "worker {worker} is suspended; resume it with `.resume()` or `pgqrs::admin(&store).resume_worker({worker})`"
     )]
@@ -144,18 +144,18 @@ pub enum Error {
         worker: WorkerId,
     },
 
-    /// The worker can't make this step from the state that it is in.
+    /// The worker can't make this transition from its current state.
     #[error("worker {worker} is {from} and can't become {to}")]
     InvalidTransition {
         /// The worker.
         worker: WorkerId,
-        /// The state that it is in.
+        /// Its current state.
         from: WorkerStatus,
         /// The state that was asked for.
         to: WorkerStatus,
     },
 
-    /// A string that was given as a worker's host can't be one.
+    /// A worker's host name is invalid.
     #[error(
         "{hostname:?} can't be a worker's host: it has 1 to 255 bytes and no control characters"
     )]
@@ -164,7 +164,7 @@ pub enum Error {
         hostname: String,
     },
 
-    /// A string that was given as a queue's name can't be one.
+    /// A queue's name is invalid.
     #[error(transparent)]
     InvalidQueueName(#[from] InvalidQueueName),
 
@@ -175,7 +175,7 @@ pub enum Error {
         setting: &'static str,
         /// What it was set to.
         value: String,
-        /// What it can be.
+        /// The allowed values.
         expected: &'static str,
     },
 
@@ -184,7 +184,7 @@ pub enum Error {
     Serialize {
         /// Its place in the batch, from 0.
         index: usize,
-        /// What `serde_json` said.
+        /// The error of `serde_json`.
         source: Arc<serde_json::Error>,
     },
 
@@ -197,7 +197,7 @@ pub enum Error {
         index: usize,
         /// Its size as JSON, in bytes.
         bytes: usize,
-        /// The most that is accepted, in bytes.
+        /// The maximum size, in bytes.
         limit: usize,
     },
 
@@ -217,11 +217,11 @@ pub enum Error {
     Decode {
         /// The message.
         message: MessageId,
-        /// What `serde_json` said.
+        /// The error of `serde_json`.
         source: Arc<serde_json::Error>,
     },
 
-    /// A delay beyond what PostgreSQL's `timestamptz` can hold.
+    /// A delay is longer than PostgreSQL's `timestamptz` can hold.
     #[error("a delay of {delay:?} is beyond the longest one, {limit:?}")]
     DelayTooLong {
         /// The delay that was asked for.
@@ -230,7 +230,7 @@ pub enum Error {
         limit: Duration,
     },
 
-    /// A dequeue of no messages, or of more than one statement should claim.
+    /// A dequeue's limit is zero, or more than one statement should claim.
     #[error("a dequeue takes 1 to {max} messages, not {limit}")]
     LimitOutOfRange {
         /// The limit that was asked for.
@@ -239,7 +239,8 @@ pub enum Error {
         max: u32,
     },
 
-    /// A lease that is over at once, or that would hide a crashed consumer's messages for too long.
+    /// A lease is so short that it runs out at once, or so long that it would hide a crashed consumer's messages for
+    /// too long.
     #[error(
         "a lease lasts between {min:?} and {max:?}, not {lease:?}; extend it where the work takes longer"
     )]
@@ -262,8 +263,8 @@ pub enum Error {
         message: MessageId,
     },
 
-    /// All of the pool's connections were in use, or no new one could be opened, for as long as
-    /// [`ConnectOptions::acquire_timeout`](crate::ConnectOptions) allows.
+    /// All of the pool's connections were in use, or no new one could be opened, for
+    /// [`ConnectOptions::acquire_timeout`](crate::ConnectOptions).
     #[error(
         "no connection to PostgreSQL came free within {after:?}; raise `max_connections` or `acquire_timeout`, or see whether the server is there"
     )]
@@ -280,25 +281,24 @@ pub enum Error {
     #[error("can't connect to PostgreSQL; {}", connect_remedy(.0))]
     Connect(#[source] Arc<sqlx::Error>),
 
-    /// The connection broke while the call was under way. A statement whose answer was lost may or may
-    /// not have been carried out.
+    /// The connection broke during the call. A statement whose result was lost may or may not have taken effect.
     #[error("the connection to PostgreSQL broke; whether the statement took effect is not known")]
     ConnectionLost(#[source] Arc<sqlx::Error>),
 
-    /// A send could not be made for as long as [`ConnectOptions::retry_for`](crate::ConnectOptions) allows.
-    /// Nothing was stored, and nothing will be.
+    /// A send was retried for [`ConnectOptions::retry_for`](crate::ConnectOptions) without success. Nothing was stored,
+    /// and nothing will be.
     #[error(
         "nothing was stored: each try failed, for {after:?}; see whether the server is there, and raise `ConnectOptions::retry_for` where it takes longer to come back"
     )]
     NotStored {
-        /// How long it was tried.
+        /// How long it was retried.
         after: Duration,
         /// Why the last try failed.
         source: Box<Error>,
     },
 
-    /// The time for a send ran out while the server's last word on it was outstanding: the messages are
-    /// stored, each once, or they are not, and will not be.
+    /// The time for a send ran out before its outcome was known: the messages are stored, each once, or they are not,
+    /// and will not be.
     #[error(
         "whether {} messages were stored is not known: the server could not be asked in time; look for their ids, or raise `ConnectOptions::retry_for`",
         ids.len()
@@ -306,7 +306,7 @@ pub enum Error {
     OutcomeUnknown {
         /// The ids that the messages have if they are stored, in their order.
         ids: Vec<MessageId>,
-        /// Why the server could not be asked.
+        /// Why the outcome could not be found out.
         source: Box<Error>,
     },
 
@@ -376,8 +376,8 @@ variants! {
     Database(source),
 }
 
-/// For `fn main() -> Result<(), Box<dyn Error>>`, which prints this: the sentence and what to do, then the causes, each on
-/// a line of its own. The alternate form `{:#?}` has the variant and its fields.
+/// For `fn main() -> Result<(), Box<dyn Error>>`, which prints this: the sentence and what to do, then the causes, each
+/// on a line of its own. The alternate form `{:#?}` has the variant and its fields.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if f.alternate() {
@@ -431,7 +431,7 @@ fn permission_remedy(role: Option<&str>, object: &str) -> String {
     )
 }
 
-/// What to do about a connection that was not made.
+/// The remedy for a connection that could not be made.
 fn connect_remedy(error: &sqlx::Error) -> &'static str {
     match error {
         sqlx::Error::Database(refusal) => Error::login_remedy(refusal.as_ref()),
@@ -451,7 +451,7 @@ fn connect_remedy(error: &sqlx::Error) -> &'static str {
 pub(crate) const GENERAL_REMEDY: &str =
     "check the URL, and that the server runs and accepts connections";
 
-/// The same, for a TLS handshake that failed. Its reason is known by its text alone, which differs between the TLS
+/// The same, for a TLS handshake that failed. Its reason is only in its text, which differs between the TLS
 /// implementations.
 fn tls_remedy(reason: &str) -> &'static str {
     let reason = reason.to_lowercase();

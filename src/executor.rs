@@ -33,17 +33,18 @@ mod sealed {
 
         fn acquire(self) -> impl Future<Output = Result<Self::Connection>> + Send;
 
-        /// The most bytes that one payload may have.
+        /// Maximum size of one payload, in bytes.
         fn payload_limit(&self) -> usize {
             PAYLOAD_LIMIT
         }
 
-        /// Where to note the queues whose consumers are to be woken by the commit.
+        /// Where to record the queues whose consumers the commit wakes.
         fn sent_to(&self) -> Option<SentTo> {
             None
         }
 
-        /// The store, if this is one: then what is done is durable once it is done, and consumers can be woken.
+        /// The store, if this is one: then what a call has changed is durable when it returns, and consumers can be
+        /// woken.
         fn store(&self) -> Option<Store> {
             None
         }
@@ -59,16 +60,16 @@ pub(crate) async fn run<T>(
 ) -> Result<T> {
     match on.store() {
         Some(store) => store.run(statement).await,
-        // The caller's own connection, whose time-outs are the caller's, too.
+        // The caller's own connection, so the time-outs are the caller's, too.
         None => statement(&mut *on.acquire().await?).await,
     }
 }
 
-/// Where a verb runs: on a connection of the store's, or in a transaction that the caller owns.
+/// What a verb runs on: a connection of the store, or a connection or transaction of the caller's.
 ///
-/// Written for `&Store`, `&PgPool`, `&mut PgConnection`, `&mut PoolConnection`, sqlx's `&mut Transaction`, and the
-/// store's own [`Transaction`](crate::Transaction).
-/// What is enqueued in a transaction is invisible until the caller commits, and gone if they don't.
+/// Implemented for `&Store`, `&PgPool`, `&mut PgConnection`, `&mut PoolConnection`, sqlx's `&mut Transaction`, and the
+/// store's own [`Transaction`](crate::Transaction). Messages that are enqueued in a transaction are invisible until the
+/// caller commits it, and discarded if it is rolled back.
 // No lifetime parameter: with one, `tokio::spawn` around a call fails with "not general enough".
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is nothing that a pgqrs call can run on",
@@ -110,7 +111,7 @@ impl Acquire for &Store {
     }
 }
 
-/// A store is shared already; some keep it in another `Arc` all the same.
+/// A store is shared already, but an application may keep it in another `Arc`.
 #[diagnostic::do_not_recommend]
 impl Acquire for &Arc<Store> {
     type Connection = PoolConnection<Postgres>;

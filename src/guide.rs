@@ -1,4 +1,4 @@
-//! Pages beside the reference: what happens when something breaks, and what the compiler says to mistakes.
+//! Guides: what happens when something fails, and the compiler's messages for mistakes.
 
 #[doc = include_str!("../docs/compile-errors.md")]
 pub mod compile_errors {}

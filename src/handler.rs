@@ -1,5 +1,5 @@
-//! A handler: what it may return, and calling it once. An error, a panic and a handler that takes too long are all failed
-//! attempts.
+//! A handler: what it may return, and calling it once. An error, a panic and a handler that takes too long are all
+//! failed attempts.
 
 use std::{
     any::Any,
@@ -18,7 +18,7 @@ use crate::{
     error::error_chain,
 };
 
-/// What a handler says of its message.
+/// What a handler returns for its message.
 ///
 /// # Example
 /// ```
@@ -40,20 +40,21 @@ pub enum Outcome {
     Done,
     /// It is done: keep it in the archive.
     Archive,
-    /// This attempt failed: again after the retry policy's wait.
+    /// This attempt failed: deliver it again after the retry policy's wait.
     Retry,
-    /// This attempt failed: again after this wait. A wait beyond PostgreSQL's calendar is cut to the longest one.
+    /// This attempt failed: deliver it again after this wait. A wait beyond PostgreSQL's calendar is shortened to the
+    /// longest one.
     RetryIn(Duration),
-    /// It can't be handled, for this reason: to the dead letters, whatever attempts are left.
+    /// It can't be handled, for this reason: move it to the dead letters, even if attempts are left.
     DeadLetter(String),
-    /// The handler didn't begin with it: ready again at once, as if it had not been delivered. No attempt is used, so that a
-    /// message that is always released is delivered for ever.
+    /// The handler didn't start on it: make it ready again at once, as if it had not been delivered. No attempt is
+    /// used, so a message that is always released is delivered for ever.
     Release,
 }
 
-/// What a handler may return: `Result<(), E>`, [`Outcome`], or `Result<Outcome, E>`, where `E` is an error type, such as
-/// [`Error`](crate::Error), `anyhow::Error` or `Box<dyn Error + Send + Sync>`, or a `String`. The error is kept with the
-/// message, as text, together with its chain of [sources](std::error::Error::source).
+/// What a handler may return: `Result<(), E>`, [`Outcome`], or `Result<Outcome, E>`, where `E` is an error type, such
+/// as [`Error`](crate::Error), `anyhow::Error` or `Box<dyn Error + Send + Sync>`, or a `String`. The error is kept with
+/// the message, as text, together with its chain of [sources](std::error::Error::source).
 #[diagnostic::on_unimplemented(
     message = "a handler can't return `{Self}`",
     label = "expected `Result<(), E>`, an `Outcome`, or a `Result<Outcome, E>`, where `E` is an error type",
@@ -70,7 +71,7 @@ mod sealed {
     }
 }
 
-/// Whatever `?` turns into a boxed error.
+/// Anything that `?` converts into a boxed error.
 trait IntoError: Into<Box<dyn StdError + Send + Sync>> {}
 
 impl<E: Into<Box<dyn StdError + Send + Sync>>> IntoError for E {}
@@ -104,7 +105,7 @@ impl<E: IntoError> sealed::IntoVerdict for Result<Outcome, E> {
 #[diagnostic::do_not_recommend]
 impl<E: IntoError> IntoOutcome for Result<Outcome, E> {}
 
-/// What a handler gives when it is called: a future of what it returns. Each future is one.
+/// What calling a handler returns: a future of its result. Every future implements it.
 #[diagnostic::on_unimplemented(
     message = "this handler is not `async`: it returns `{Self}` instead of a future",
     label = "expected a handler that can be awaited",
@@ -115,7 +116,7 @@ pub trait Handling<O>: Future<Output = O> {}
 #[diagnostic::do_not_recommend]
 impl<O, R: Future<Output = O>> Handling<O> for R {}
 
-/// What came of one delivery.
+/// How one delivery ended.
 #[derive(Debug)]
 pub(crate) enum Verdict {
     /// What the handler returned.
@@ -126,7 +127,7 @@ pub(crate) enum Verdict {
     Undecodable(String),
 }
 
-/// Decodes a delivery and calls the handler, whatever either does. The time limit is the handler's alone.
+/// Decodes a delivery and calls the handler, and catches a panic of either. The time limit is for the handler alone.
 pub(crate) async fn handle<P, F, R>(
     handler: &F,
     deliver: impl FnOnce() -> Delivery<P, Unchecked>,
@@ -162,10 +163,9 @@ where
     }
 }
 
-/// Calls what users have written. Its panic is returned as a text.
+/// Calls the user's code. Returns its panic as text.
 fn catch<T>(call: impl FnOnce() -> T) -> Result<T, String> {
-    // Nothing of what it leaves behind is looked at again, but for what it shares with others: as with a thread
-    // that panics.
+    // Its state is not used again, except for what it shares with other code: as with a thread that panics.
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| panic_text(&*panic).to_owned())
 }
 

@@ -1,6 +1,6 @@
-//! `enqueue().to(..).import(..)`: more messages than one would hold in memory, a chunk at a time. For large
-//! imports. The caller's loop drives it, so progress is the caller's to see, and the executor says whether
-//! each chunk is committed by itself or all of them in one transaction.
+//! `enqueue().to(..).import(..)`: sends more messages than fit into memory, a chunk at a time. The caller's loop drives
+//! it and sees its progress, and the executor determines whether each chunk is committed by itself or all of them in
+//! one transaction.
 
 use std::{fmt, iter::Fuse, marker::PhantomData};
 
@@ -16,10 +16,10 @@ use crate::{
 };
 
 impl<T, W> Enqueue<NoMessage, T, W> {
-    /// Very many messages, from an iterator, sent by [`Import::next`] a chunk at a time.
+    /// Imports very many messages from an iterator: [`Import::next`] sends a chunk at a time.
     ///
-    /// There once there is a target, and as long as there is no message. For messages from a stream, collect
-    /// as many as are to be sent at once and use [`messages`](Self::messages).
+    /// Available once a target is set, and until messages are set. For messages from a stream, collect as many as are
+    /// to be sent at once and use [`messages`](Self::messages).
     ///
     /// # Example
     /// ```no_run
@@ -50,7 +50,7 @@ impl<T, W> Enqueue<NoMessage, T, W> {
     }
 }
 
-/// A large import under way; made by [`Enqueue::import`].
+/// A large import in progress; made by [`Enqueue::import`].
 #[must_use = "an import does nothing until `.next(&store).await`"]
 pub struct Import<I: Iterator> {
     payloads: Fuse<I>,
@@ -58,7 +58,7 @@ pub struct Import<I: Iterator> {
     /// Taken from the iterator, and not yet stored.
     chunk: Vec<String>,
     bytes: usize,
-    /// What could not be encoded ends the import once all before it is sent.
+    /// The error of a payload that can't be encoded or is too large, returned once all messages before it are sent.
     refused: Option<Error>,
     taken: usize,
     sent: usize,
@@ -66,18 +66,17 @@ pub struct Import<I: Iterator> {
 }
 
 impl<I: Iterator<Item: Serialize>> Import<I> {
-    /// Stores the next chunk: up to 1,000 messages, or about 64 MiB. Gives its ids in the order of the
-    /// messages, and `None` where there are no more.
+    /// Stores the next chunk: up to 1,000 messages, or about 64 MiB. Returns its ids in the order of the messages, and
+    /// `None` if there are no more.
     ///
-    /// On a store each chunk is stored for itself, exactly once; in a transaction, all of them are when the
-    /// caller commits. No more than a chunk is in memory.
+    /// On a store, each chunk is committed by itself and stored exactly once; in a transaction, all chunks are stored
+    /// when the caller commits. At most one chunk is in memory.
     ///
     /// # Errors
-    /// As [`execute`](Enqueue::execute). The chunk is kept: calling it again sends the same chunk again, so
-    /// an error doesn't end the import, and no message is left out. After
-    /// [`Error::OutcomeUnknown`] or [`Error::ConnectionLost`] it may so be stored twice. A payload that
-    /// can't be encoded is reported by its place in the import, after all before it are stored, and skipped
-    /// by the next call.
+    /// As [`execute`](Enqueue::execute). The chunk is kept: the next call sends the same chunk again, so an error
+    /// doesn't end the import, and no message is left out. After [`Error::OutcomeUnknown`] or [`Error::ConnectionLost`]
+    /// this may store it twice. A payload that can't be encoded is reported by its place in the import, after all
+    /// before it are stored, and skipped by the next call.
     ///
     /// # Example
     /// All in one transaction:
@@ -114,7 +113,7 @@ impl<I: Iterator<Item: Serialize>> Import<I> {
         })
     }
 
-    /// How many messages are stored so far, or are in the caller's transaction.
+    /// Returns how many messages are stored so far, or are in the caller's transaction.
     pub fn sent(&self) -> usize {
         self.sent
     }

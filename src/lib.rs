@@ -61,13 +61,13 @@ mod transaction;
 mod watermark;
 mod worker;
 
-/// The version of chrono whose times this crate's API speaks.
+/// The version of chrono whose types this crate's API uses.
 pub use chrono;
 /// The version of sqlx whose pools, connections and transactions this crate's calls run on.
 pub use sqlx;
 
-/// The states of builders and the bounds in their signatures. They can be named, and neither built nor implemented outside
-/// of this crate: a builder's own methods bring it from one state into the next.
+/// The states of builders and the bounds in their signatures. They can be named, and neither built nor implemented
+/// outside of this crate: a builder's own methods bring it from one state into the next.
 pub mod state {
     pub use crate::{
         dequeue::{FromQueue, NoSource, SourceIsSet, SourceNotSet},

@@ -1,17 +1,17 @@
-//! Who a worker is and which state it is in. For errors, statements and handles alike. A state is what
-//! the database says it is: another process may have changed it a moment ago.
+//! A worker's id, kind and state. The state is the one in the database: another process may have changed it a moment
+//! ago.
 
 use std::{fmt, num::ParseIntError, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// The key of a worker. A worker that takes over a crashed one's identity has a new key.
+/// The id of a worker. A worker that takes over a crashed one's identity has a new id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WorkerId(i64);
 
 impl WorkerId {
-    /// The key as the database has it, in `pgqrs.workers.id`.
+    /// Returns the id as a number, as in `pgqrs.workers.id`.
     pub const fn get(self) -> i64 {
         self.0
     }
@@ -54,7 +54,7 @@ pub enum WorkerKind {
 }
 
 impl WorkerKind {
-    /// As the database has it.
+    /// The value in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Producer => "producer",
@@ -65,7 +65,7 @@ impl WorkerKind {
     pub(crate) fn parse(kind: &str) -> Self {
         match kind {
             "producer" => Self::Producer,
-            // The table's own check leaves no third.
+            // The table's check constraint allows no third value.
             _ => Self::Consumer,
         }
     }
@@ -79,20 +79,20 @@ impl fmt::Display for WorkerKind {
 
 /// Which state a worker is in.
 ///
-/// `ready` and `suspended` go to and fro; both end in `stopped`, which is final.
+/// A worker changes between `ready` and `suspended`; both can end in `stopped`, which is final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkerStatus {
-    /// It works.
+    /// Its enqueues and dequeues are accepted.
     Ready,
-    /// It is held back: nothing is enqueued or dequeued through it.
+    /// Its enqueues and dequeues are refused until it is resumed.
     Suspended,
-    /// It has ended.
+    /// It has ended, for good.
     Stopped,
 }
 
 impl WorkerStatus {
-    /// As the database has it.
+    /// The value in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",
@@ -105,7 +105,7 @@ impl WorkerStatus {
         match status {
             "ready" => Self::Ready,
             "suspended" => Self::Suspended,
-            // The table's own check leaves no fourth.
+            // The table's check constraint allows no fourth value.
             _ => Self::Stopped,
         }
     }
@@ -117,7 +117,7 @@ impl fmt::Display for WorkerStatus {
     }
 }
 
-/// A step of a worker's life.
+/// A transition between a worker's states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transition {
     Suspend,

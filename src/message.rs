@@ -1,6 +1,6 @@
-//! A message on its way in and as it is stored: its key, its priority, when it becomes visible, and its
-//! payload as JSON. For the statements and the builders alike. A payload is JSON *text* here: it is
-//! written once, where the caller hands it over, and never parsed again on its way to the database.
+//! What a message consists of: its id, its priority, when it becomes visible, and its payload as JSON. A payload is
+//! JSON *text* here: it is serialised once, when the caller passes it in, and never parsed again on its way to the
+//! database.
 
 use std::{fmt, num::ParseIntError, ops::Deref, slice, str::FromStr, time::Duration, vec};
 
@@ -14,13 +14,13 @@ use crate::{
     queue::QueueName,
 };
 
-/// The key of a message: positive, and growing with the order of enqueueing.
+/// The id of a message: positive, and increasing in the order of enqueueing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MessageId(i64);
 
 impl MessageId {
-    /// The key as the database has it, in `pgqrs.messages.id`.
+    /// Returns the id as a number, as in `pgqrs.messages.id`.
     pub const fn get(self) -> i64 {
         self.0
     }
@@ -65,10 +65,10 @@ pub enum Priority {
     Urgent,
     /// Before normal ones.
     High,
-    /// What a message has that says nothing else.
+    /// The default.
     #[default]
     Normal,
-    /// When nothing else is ready.
+    /// Only if nothing else is ready.
     Low,
 }
 
@@ -76,7 +76,7 @@ impl Priority {
     /// In the order of delivery.
     pub(crate) const ALL: [Self; 4] = [Self::Urgent, Self::High, Self::Normal, Self::Low];
 
-    /// As the database has it: the smaller, the sooner.
+    /// The value in the database: smaller values are delivered first.
     pub(crate) const fn rank(self) -> i16 {
         match self {
             Self::Urgent => 0,
@@ -86,7 +86,7 @@ impl Priority {
         }
     }
 
-    /// The other way round. A number from beyond the four can't get in through this crate.
+    /// The inverse of `rank`. This crate stores no other values than these four.
     pub(crate) const fn from_rank(rank: i16) -> Self {
         match rank {
             ..=0 => Self::Urgent,
@@ -97,7 +97,7 @@ impl Priority {
     }
 }
 
-/// What an enqueue gives back: the ids, in the order of the messages that went in.
+/// What an enqueue returns: the ids, in the order of the messages that went in.
 ///
 /// It reads like a slice: `ids[0]`, `ids.len()`, `for id in ids`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,7 +135,7 @@ impl<'a> IntoIterator for &'a Enqueued {
     }
 }
 
-/// Which part of a list to read: by keys, from the first on.
+/// Which part of a list to read. Lists are ordered by id.
 ///
 /// # Example
 /// ```
@@ -153,15 +153,18 @@ pub struct Page {
         default,
         setter(
             strip_option,
-            doc = "Only what comes after this key: the last one of the page before."
+            doc = "Only entries after this id, the last one of the previous page; defaults to all."
         )
     )]
     after: Option<MessageId>,
-    #[builder(default = 100, setter(doc = "The most to read; 100 by default."))]
+    #[builder(
+        default = 100,
+        setter(doc = "Maximum number of entries; defaults to 100.")
+    )]
     limit: u32,
     #[builder(
         default,
-        setter(doc = "Whether to read payloads too; false by default.")
+        setter(doc = "Whether to read payloads too; defaults to false.")
     )]
     payload: bool,
 }
@@ -186,7 +189,7 @@ impl Default for Page {
     }
 }
 
-/// What goes in with payloads, and is the same for all of a batch.
+/// What all messages of a batch have in common, besides their payloads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Envelope {
     pub(crate) queue: QueueName,
@@ -209,7 +212,7 @@ pub(crate) struct Message {
     pub(crate) queue_id: i32,
     pub(crate) id: MessageId,
     pub(crate) priority: Priority,
-    /// When it became visible; what its place in the queue was decided by.
+    /// When it became visible, which decided its place in the queue.
     pub(crate) visible_at: DateTime<Utc>,
     pub(crate) enqueued_at: DateTime<Utc>,
     pub(crate) attempt: i32,
@@ -236,7 +239,7 @@ pub(crate) enum Visible {
     Now,
     In(Duration),
     At(DateTime<Utc>),
-    /// A time that the database has given, and that isn't to be compared with its clock again.
+    /// A time that the database returned, and that isn't compared with its clock again.
     Exactly(DateTime<Utc>),
 }
 
@@ -254,25 +257,25 @@ impl Visible {
         Ok(Self::In(delay))
     }
 
-    /// For the statement: at exactly this time; or not before this one, and not before this many
-    /// microseconds from now.
+    /// The statement's parameters: at exactly this time; or not before this time, and not before this many microseconds
+    /// from now.
     pub(crate) fn bounds(self) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>, i64) {
         match self {
             Self::Now => (None, None, 0),
             Self::In(delay) => (None, None, microseconds(delay)),
-            // The past is now; so it is of no interest how far back PostgreSQL's calendar goes.
+            // A time in the past means now, so it doesn't matter how far back PostgreSQL's calendar goes.
             Self::At(time) => (None, Some(time.max(DateTime::UNIX_EPOCH)), 0),
             Self::Exactly(time) => (Some(time), None, 0),
         }
     }
 }
 
-/// As PostgreSQL counts time.
+/// A duration in PostgreSQL's unit of time.
 pub(crate) fn microseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// As PostgreSQL counts time, for an age: beyond a thousand years there is nothing, and `timestamptz` ends.
+/// An age in PostgreSQL's unit of time, at most a thousand years: no row is older, and `timestamptz` has an end.
 pub(crate) fn age(duration: Duration) -> i64 {
     microseconds(duration.min(Duration::from_secs(1_000 * 365 * 24 * 60 * 60)))
 }

@@ -1,9 +1,10 @@
-//! [`Ok`](crate::Ok()), for closures whose error type nothing else says. In a file of its own, since it hides the standard
-//! library's.
+//! [`Ok`](crate::Ok()), for closures whose error type can't be inferred. In a file of its own, since it hides the
+//! standard library's.
 
 use crate::error::Result;
 
-/// `Ok` with the error type [`Error`](crate::Error), for the end of a handler whose error type the compiler can't infer.
+/// `Ok` with the error type [`Error`](crate::Error), for the end of a handler whose error type the compiler can't
+/// infer.
 ///
 /// # Example
 /// ```no_run

@@ -1,5 +1,5 @@
-//! A payload as JSON text. It is written once, where the caller hands it over, and never parsed again on its way to the
-//! database.
+//! A payload as JSON text. It is serialised once, when the caller passes it in, and never parsed again on its way to
+//! the database.
 
 use std::{io, sync::Arc};
 
@@ -11,8 +11,8 @@ use serde_json::ser::Formatter;
 
 use crate::error::{Error, Result};
 
-/// The deepest nesting that goes in. It is what `serde_json` reads back into a type or a `Value`, so
-/// nothing is stored that a consumer then can't read.
+/// Maximum depth of nesting: the deepest that `serde_json` reads back into a type or a `Value`, so nothing is stored
+/// that a consumer then can't read.
 const DEEPEST: usize = 127;
 
 /// A payload as JSON text.
@@ -27,7 +27,7 @@ pub(crate) fn encode<P: Serialize + ?Sized>(index: usize, payload: &P) -> Result
         },
     );
     let mut written = payload.serialize(&mut serializer);
-    // JSON has no word for these: `serde_json` writes `null`, and their receiver could not tell.
+    // JSON can't represent these: `serde_json` writes `null`, which a consumer could not tell from a real one.
     if written.is_ok()
         && nulls
         && let Some(error) = not_finite(payload)
@@ -36,7 +36,7 @@ pub(crate) fn encode<P: Serialize + ?Sized>(index: usize, payload: &P) -> Result
     }
     match written {
         Ok(()) => Ok(String::from_utf8(json).expect("serde_json writes UTF-8")),
-        // A vector takes all that is written, so the only failure of "writing" is the one below.
+        // Writing to a vector doesn't fail, so the only I/O error is the one of `Nesting`.
         Err(error) if error.is_io() => Err(Error::PayloadTooDeep {
             index,
             limit: DEEPEST,
@@ -48,8 +48,8 @@ pub(crate) fn encode<P: Serialize + ?Sized>(index: usize, payload: &P) -> Result
     }
 }
 
-/// Writes compact JSON, no more than [`DEEPEST`] levels deep. Counting while writing costs nothing, and stops a
-/// bottomless value before its recursion overflows the stack.
+/// Writes compact JSON, no more than [`DEEPEST`] levels deep. Counting while writing costs nothing, and stops an
+/// endlessly nested value before its recursion overflows the stack.
 struct Nesting<'a> {
     depth: usize,
     /// Whether there was a `null`.
@@ -92,7 +92,7 @@ impl Formatter for Nesting<'_> {
         writer.write_all(b"}")
     }
 
-    /// A `RawValue`: JSON that somebody else wrote, and that `serde_json` has checked.
+    /// A `RawValue`: JSON that was not written here, and that `serde_json` has checked.
     fn write_raw_fragment<W: ?Sized + io::Write>(
         &mut self,
         writer: &mut W,
@@ -120,7 +120,7 @@ fn not_finite<P: Serialize + ?Sized>(payload: &P) -> Option<serde_json::Error> {
     payload.serialize(Finder(&mut Path::default())).err()
 }
 
-/// Where in a payload the search is.
+/// The current position in a payload.
 #[derive(Default)]
 struct Path(String);
 

@@ -1,5 +1,5 @@
-//! `producer()`: a registered sender to one queue. For long-running services, whose messages then say who
-//! sent them, and which others can watch, suspend and stop. Sending a message needs none of it.
+//! `producer()`: a registered producer of one queue, for long-running services that operators can watch, suspend and
+//! stop. Its messages record its id. Sending a message needs no registration.
 
 use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
 
@@ -16,8 +16,8 @@ use crate::{
 /// Starts the registration of a producer.
 ///
 /// # Shape
-/// The host and the port are what others will know it by; with port 0 it is anonymous. The queue is a
-/// name, or a [`Queue`](crate::Queue) with a type.
+/// The host and the port identify it; with port 0 it is anonymous. The queue is a name, or a [`Queue`](crate::Queue)
+/// with a type.
 ///
 /// # Example
 /// ```no_run
@@ -49,8 +49,8 @@ pub struct ProducerBuilder<C = Untyped> {
 }
 
 impl<C> ProducerBuilder<C> {
-    /// How often it says that it lives, from 10 ms to a day; 15 seconds unless told. When four in a row
-    /// are missing, it counts as crashed, and another can take over its identity.
+    /// Heartbeat interval, from 10 ms to a day; defaults to 15 seconds. A worker that misses four heartbeats in a row
+    /// counts as crashed, and another can take over its identity.
     pub fn heartbeat_interval(self, interval: Duration) -> Self {
         Self {
             applicant: self.applicant.heartbeat_interval(interval),
@@ -58,8 +58,8 @@ impl<C> ProducerBuilder<C> {
         }
     }
 
-    /// Whether to take the place of a live worker of the same identity, too, whose handle then finds itself stopped; defaults
-    /// to false. For a restart after a crash that must not wait until the old one counts as crashed.
+    /// Whether to replace a running worker with the same identity, too, whose handle then reports it as stopped;
+    /// defaults to false. For a restart after a crash that must not wait until the old worker counts as crashed.
     pub fn replace(self, replace: bool) -> Self {
         Self {
             applicant: self.applicant.replace(replace),
@@ -67,21 +67,19 @@ impl<C> ProducerBuilder<C> {
         }
     }
 
-    /// Registers it.
+    /// Registers the producer.
     ///
-    /// Where a producer of the same host, port and queue has crashed, this one takes its place, with a key
-    /// of its own.
+    /// If a producer with the same host, port and queue has crashed, this one takes its place, with an id of its own.
     ///
     /// # Errors
-    /// [`Error::WorkerExists`](crate::Error::WorkerExists) where one of the same host, port and queue
-    /// lives; [`Error::InvalidHostname`](crate::Error::InvalidHostname) for an empty host, one of more
-    /// than 255 bytes, or one with control characters;
-    /// [`Error::QueueNotFound`](crate::Error::QueueNotFound),
+    /// [`Error::WorkerExists`](crate::Error::WorkerExists) if one with the same host, port and queue is running;
+    /// [`Error::InvalidHostname`](crate::Error::InvalidHostname) for an empty host, one of more than 255 bytes, or one
+    /// with control characters; [`Error::QueueNotFound`](crate::Error::QueueNotFound),
     /// [`Error::InvalidQueueName`](crate::Error::InvalidQueueName),
-    /// [`Error::NotInstalled`](crate::Error::NotInstalled). No row is left behind.
+    /// [`Error::NotInstalled`](crate::Error::NotInstalled). On an error, no row is stored.
     ///
     /// # Source
-    /// One `insert into pgqrs.workers … on conflict do nothing`, held by a unique index.
+    /// One `insert into pgqrs.workers … on conflict do nothing`, backed by a unique index.
     pub fn create(self, store: &Store) -> Execute<'_, Result<Producer<C>>>
     where
         C: 'static,
@@ -106,7 +104,7 @@ pub struct Producer<C = Untyped> {
 }
 
 impl<C: 'static> Producer<C> {
-    /// Starts an enqueue through this producer, so that its target is set.
+    /// Starts an enqueue through this producer, to its queue.
     ///
     /// ```compile_fail,E0277
     /// # async fn example(producer: pgqrs::Producer) {

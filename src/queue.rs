@@ -1,6 +1,5 @@
-//! Queues by name and by what they carry. For `.to(..)` and `.from(..)`, which accept anything that
-//! [`IntoQueue`] is written for. A [`Queue`] is only a name with a type: that it exists in the database is
-//! another matter.
+//! Queues by name and by payload type. `.to(..)` and `.from(..)` accept anything that implements [`IntoQueue`]. A
+//! [`Queue`] is only a name with a type: it need not exist in the database.
 
 use std::{borrow::Cow, fmt, marker::PhantomData, str::FromStr};
 
@@ -10,7 +9,7 @@ use crate::error::Error;
 
 /// A queue's name with the type of its payloads.
 ///
-/// Declare one as a constant, and only that type goes in and comes out:
+/// Declare one as a constant, and only that type can be enqueued and is dequeued:
 ///
 /// ```
 /// use pgqrs::Queue;
@@ -42,24 +41,23 @@ use crate::error::Error;
 /// side by side. The type ties together what one version of a program sends and reads; between versions,
 /// serde's rules hold:
 ///
-/// - a field that is added has a `#[serde(default)]`, for messages that were sent without it. Old consumers
-///   pass over fields that they don't know, unless the type has `deny_unknown_fields`;
+/// - a field that is added has a `#[serde(default)]`, for messages that were sent without it. Old consumers ignore
+///   fields that they don't know, unless the type has `deny_unknown_fields`;
 /// - a field that is removed had a default before, for consumers that still expect it;
 /// - a new kind of message is a new variant of an enum with a `#[serde(tag = "kind")]`. It is an enum from
 ///   the start, or a queue of its own.
 ///
-/// What an old consumer can't decode is not lost. [`payload`](crate::Delivery::payload) returns
-/// [`Error::Decode`] for that message alone, and the delivery can be given back;
-/// [`Consumer::run`](crate::Consumer::run) makes it a dead letter without calling the handler, and
-/// [`Admin::requeue`](crate::Admin::requeue) puts it back once a consumer understands it. So deploy
-/// consumers before producers. `examples/payload_evolution.rs` shows all of it.
+/// What an old consumer can't decode is not lost. [`payload`](crate::Delivery::payload) returns [`Error::Decode`] for
+/// that message alone, and the delivery can be given back; [`Consumer::run`](crate::Consumer::run) makes it a dead
+/// letter without calling the handler, and [`Admin::requeue`](crate::Admin::requeue) puts it back once a consumer can
+/// decode it. So deploy consumers before producers. `examples/payload_evolution.rs` shows all of it.
 pub struct Queue<T = Untyped> {
     name: QueueName,
     carries: PhantomData<fn() -> T>,
 }
 
 impl<T> Queue<T> {
-    /// A queue of that name, checked when the constant is evaluated: a bad name doesn't compile.
+    /// Returns a queue with that name, which is checked when the constant is evaluated: a bad name doesn't compile.
     ///
     /// ```compile_fail,E0080
     /// const EMAILS: pgqrs::Queue = pgqrs::Queue::new(" emails");
@@ -81,7 +79,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// A queue whose name is known only at run time, as from configuration.
+    /// Returns a queue whose name is known only at run time, such as from configuration.
     ///
     /// # Errors
     /// [`InvalidQueueName`], which says what is wrong with it.
@@ -106,7 +104,7 @@ impl<T> Queue<T> {
         Ok(Self::of(QueueName::new(name)?))
     }
 
-    /// The queue's name.
+    /// Returns the queue's name.
     pub fn name(&self) -> &QueueName {
         &self.name
     }
@@ -137,8 +135,7 @@ impl<T> fmt::Display for Queue<T> {
     }
 }
 
-/// What a queue carries that was named by a plain string: any payload goes in, and
-/// [`serde_json::Value`] comes out.
+/// What a queue carries that is named by a plain string: it takes any payload, and is read as [`serde_json::Value`].
 #[derive(Debug)]
 pub struct Untyped(());
 
@@ -150,7 +147,7 @@ pub struct Untyped(());
 pub struct QueueName(Cow<'static, str>);
 
 impl QueueName {
-    /// Checks a name that is known only at run time.
+    /// Returns a checked name from a string that is known only at run time.
     ///
     /// # Errors
     /// [`InvalidQueueName`], which says what is wrong with it.
@@ -165,7 +162,7 @@ impl QueueName {
         }
     }
 
-    /// The name as a string.
+    /// Returns the name as a string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -206,7 +203,7 @@ pub struct InvalidQueueName {
 }
 
 impl InvalidQueueName {
-    /// The string that was refused.
+    /// Returns the string that was refused.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -233,8 +230,8 @@ impl fmt::Display for Problem {
 
 const LONGEST: usize = 128;
 
-/// The one place where names are checked, at compile time and at run time alike. So it gets by with what
-/// a `const fn` may call.
+/// The one place where names are checked, at compile time and at run time alike, so it uses only what a `const fn` may
+/// call.
 const fn check(name: &str) -> Option<Problem> {
     let bytes = name.as_bytes();
     if bytes.is_empty() {
@@ -332,7 +329,7 @@ into_queue! {
     [T] &Queue<T>, T, |queue| Ok(queue.name.clone());
 }
 
-/// Which payloads a queue takes: its own type, or anything where it has none.
+/// Which payloads a queue takes: its own type, or anything if it has none.
 #[diagnostic::on_unimplemented(
     message = "queue `{Self}` does not carry `{P}`",
     label = "this payload is not the queue's",
@@ -346,8 +343,8 @@ impl<P: ?Sized> Carries<P> for Queue<Untyped> {}
 #[diagnostic::do_not_recommend]
 impl<P: Serialize> Carries<P> for Queue<P> {}
 
-// With one implementation alone, the compiler would conclude the payload's type from the queue's, and
-// then complain of "mismatched types" where the payload is another's.
+// With only one implementation, the compiler would infer the payload's type from the queue's, and then report
+// "mismatched types" for a payload of another type.
 #[diagnostic::do_not_recommend]
 impl<T: Serialize> Carries<NoPayload> for Queue<T> {}
 
@@ -355,7 +352,7 @@ impl<T: Serialize> Carries<NoPayload> for Queue<T> {}
 #[derive(Debug)]
 pub struct NoPayload(());
 
-/// What a queue's payloads are read as: its own type, or [`serde_json::Value`] where it has none.
+/// What a queue's payloads are read as: its own type, or [`serde_json::Value`] if it has none.
 #[diagnostic::on_unimplemented(
     message = "a queue of `{Self}` can't be read: `{Self}` can't be deserialised",
     label = "this queue's payload type doesn't implement `serde::Deserialize`",
@@ -410,7 +407,7 @@ mod tests {
         assert_eq!(problem(&"é".repeat(65)), Some(Problem::TooLong));
     }
 
-    /// The standard library's own idea of these characters, which a `const fn` can't ask in full.
+    /// The standard library's classes of these characters, which a `const fn` can't call in full.
     #[test]
     fn every_character_is_judged_as_the_standard_library_does() {
         for character in (0..=0x10_ffff).filter_map(char::from_u32) {

@@ -2,16 +2,16 @@
 
 use serde::Serialize;
 
-/// What a consumer has done from its start to its end. Counted in deliveries: a message that was retried
-/// counts each time.
+/// What a consumer has done from its start to its end, counted in deliveries: a message that was retried counts each
+/// time.
 ///
-/// Each delivery that a handler was given is counted under one of these names. `dead` also counts payloads that didn't
-/// decode, and `released` messages that no handler was given.
+/// Each delivery that was passed to a handler is counted under one of these names. `dead` also counts payloads that
+/// didn't decode, and `released` messages that were not passed to a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Report {
     /// Handled and acknowledged, by the loop or by the handler itself. Also if the handler has settled the message in a
-    /// transaction that it committed, and then returned an error: the message doesn't come again.
+    /// transaction that it committed, and then returned an error: the message is not delivered again.
     pub done: u64,
     /// Handled and archived.
     pub archived: u64,
@@ -19,13 +19,13 @@ pub struct Report {
     pub retried: u64,
     /// Moved to the dead letters.
     pub dead: u64,
-    /// Given back: at the end, not begun or not finished by the deadline, or by a handler with
+    /// Released: at the end, not started or not finished by the deadline, or by a handler with
     /// [`Outcome::Release`](crate::Outcome::Release).
     pub released: u64,
     /// Whose lease was lost before they could be settled: they were, or will be, delivered again.
     pub lost: u64,
-    /// Whose settlement is uncertain: its answer was lost, or the server could not be reached by the deadline, or refused
-    /// it. They are settled, or will be delivered again.
+    /// Whose settlement is uncertain: its answer was lost, or the server could not be reached by the deadline, or
+    /// refused it. They are settled, or will be delivered again.
     pub unknown: u64,
 }
 

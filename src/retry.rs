@@ -1,5 +1,5 @@
-//! How long a message waits after a failed attempt. For consumers and for `nack`. Pure arithmetic: who
-//! rolls the dice for the jitter is the caller.
+//! How long a message waits after a failed attempt. For consumers and for `nack`. Pure arithmetic: the caller passes
+//! the random number for the jitter.
 
 use std::time::Duration;
 
@@ -29,21 +29,21 @@ use typed_builder::TypedBuilder;
     doc = "Settings of [`RetryPolicy`], each with its default; made by [`RetryPolicy::builder`]."
 ))]
 pub struct RetryPolicy {
-    #[builder(default = Duration::from_secs(1), setter(doc = "The wait after the first attempt; a second by default."))]
+    #[builder(default = Duration::from_secs(1), setter(doc = "The wait after the first attempt; defaults to one second."))]
     first: Duration,
     #[builder(
         default = 2.0,
         setter(
-            doc = "What each further wait is multiplied by; 2 by default. Below 1 counts as 1."
+            doc = "Factor by which each further wait is longer; defaults to 2. Values below 1 count as 1."
         )
     )]
     factor: f64,
-    #[builder(default = Duration::from_secs(60 * 60), setter(doc = "The longest wait; an hour by default, and a year at most."))]
+    #[builder(default = Duration::from_secs(60 * 60), setter(doc = "Maximum wait; defaults to an hour, and is at most a year."))]
     cap: Duration,
     #[builder(
         default = 0.25,
         setter(
-            doc = "By how much a wait can be shortened at random, as a fraction from 0 to 1; 0.25 by default."
+            doc = "By how much a wait can be shortened at random, as a fraction from 0 to 1; defaults to 0.25."
         )
     )]
     jitter: f64,
@@ -52,7 +52,7 @@ pub struct RetryPolicy {
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 impl RetryPolicy {
-    /// The same wait after each attempt, without jitter.
+    /// Returns a policy with the same wait after each attempt, without jitter.
     pub fn fixed(wait: Duration) -> Self {
         Self {
             first: wait,
@@ -62,16 +62,16 @@ impl RetryPolicy {
         }
     }
 
-    /// The wait after an attempt, counted from 1, before jitter.
+    /// Returns the wait after an attempt, counted from 1, before jitter.
     pub fn delay(&self, attempt: u32) -> Duration {
         let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
-        // Infinity where it overflows, and then the cap.
+        // Infinity if it overflows, which is then limited to the cap.
         let seconds = self.first.as_secs_f64() * self.factor.max(1.0).powi(exponent);
         let cap = self.cap.min(LONGEST);
         Duration::try_from_secs_f64(seconds).map_or(cap, |wait| wait.min(cap))
     }
 
-    /// The wait with jitter, by a random number from 0 to 1.
+    /// Returns the wait with jitter, for a random number from 0 to 1.
     pub(crate) fn jittered(&self, attempt: u32, random: f64) -> Duration {
         let jitter = if self.jitter.is_finite() {
             self.jitter.clamp(0.0, 1.0)

@@ -55,7 +55,7 @@ use crate::{
 /// | setting | meaning | default |
 /// |---|---|---|
 /// | [`concurrency`](Self::concurrency) | handlers that run at once | 8 |
-/// | [`lease`](Self::lease) | how long a message stays with this consumer if it crashes | 30 s |
+/// | [`lease`](Self::lease) | how long no other consumer gets its messages if it crashes | 30 s |
 /// | [`retry`](Self::retry) | how long a message waits after a failed attempt | 1 s, doubled up to 1 h |
 /// | [`handler_timeout`](Self::handler_timeout) | how long a handler may run | no limit |
 /// | [`prefetch`](Self::prefetch) | messages held ready for handlers, at most | 512 |
@@ -66,9 +66,9 @@ use crate::{
 /// | [`shutdown_deadline`](Self::shutdown_deadline) | how long stopping takes, at most | 25 s |
 #[must_use = "a consumer does nothing until this is awaited or spawned: add `.await`"]
 pub struct Run {
-    /// Until it is polled.
+    /// Until it is first polled.
     idle: Option<Box<Idle>>,
-    /// Since then.
+    /// Once it was polled.
     running: Option<Execute<'static, Result<Report>>>,
 }
 
@@ -120,24 +120,23 @@ impl Run {
         self.set(|idle| idle.options.concurrency = handlers.max(1))
     }
 
-    /// The most messages to hold ready beyond those being handled; defaults to 512. Fewer are fetched if
-    /// handlers take their time, so that other consumers get their share: about as many as are handled in a
-    /// twentieth of a second.
+    /// Maximum number of messages to hold ready beyond those being handled; defaults to 512. Fewer are fetched if
+    /// handlers are slow, so that other consumers get some: about as many as are handled in a twentieth of a second.
     pub fn prefetch(self, messages: usize) -> Self {
         self.set(|idle| idle.options.prefetch = messages.min(5_000))
     }
 
-    /// The most bytes of payload to hold, ready or being handled; defaults to 64 MiB. One message is fetched whatever its
-    /// size. Payloads are counted as JSON: decoded, they may take more.
+    /// Maximum size of all payloads held, ready or being handled, in bytes; defaults to 64 MiB. One message is fetched
+    /// whatever its size. Payloads are counted as JSON: decoded, they may take more.
     pub fn prefetch_bytes(self, bytes: usize) -> Self {
         self.set(|idle| idle.options.max_bytes = bytes)
     }
 
-    /// How long a message stays away from others if this consumer crashes, from a millisecond to a day; defaults to 30
-    /// seconds. While its handler runs, the lease is extended every third of this.
+    /// How long no other consumer gets this consumer's messages if it crashes, from a millisecond to a day; defaults to
+    /// 30 seconds. While a message's handler runs, the lease is extended every third of this.
     ///
-    /// Over a link on which a single message takes longer than a third of this to arrive, messages stay away for up to three
-    /// times as long as that takes.
+    /// Over a link on which a single message takes longer than a third of this to arrive, leases last up to three times
+    /// as long as that takes.
     ///
     /// # Errors
     /// A lease out of these limits ends the run with [`Error::LeaseOutOfRange`].
@@ -145,8 +144,8 @@ impl Run {
         self.set(|idle| idle.options.lease = lease)
     }
 
-    /// How soon a message is found that nobody announces: a delayed one, or one enqueued in a transaction of another
-    /// library's; defaults to 250 milliseconds, and is at least one.
+    /// Poll interval: how soon a message is found without a notification, such as a delayed one, or one enqueued in a
+    /// transaction of another library; defaults to 250 milliseconds, and is at least one.
     pub fn poll_interval(self, interval: Duration) -> Self {
         let interval = interval.clamp(Duration::from_millis(1), LONGEST_LEASE);
         self.set(|idle| idle.options.poll_interval = interval)
@@ -157,8 +156,7 @@ impl Run {
         self.set(|idle| idle.options.retry = policy)
     }
 
-    /// Drops a handler that has run for this long, and counts that as a failed attempt; by default, a handler may run for
-    /// ever.
+    /// Drops a handler that has run for this long, and counts that as a failed attempt; defaults to no limit.
     pub fn handler_timeout(self, timeout: Duration) -> Self {
         self.set(|idle| idle.options.handler_timeout = Some(timeout))
     }
@@ -169,7 +167,7 @@ impl Run {
         self.set(|idle| idle.options.listen = listen)
     }
 
-    /// Stops when this future is ready, as [`ConsumerHandle::stop`] does; never by default. See
+    /// Stops when this future is ready, as [`ConsumerHandle::stop`] does; defaults to never. See
     /// [`shutdown_signal`](crate::shutdown_signal()).
     ///
     /// To end at once on a second signal, call [`ConsumerHandle::abort`].
@@ -180,9 +178,9 @@ impl Run {
     /// How long the shutdown takes at most, from the signal until this future is ready; defaults to 25 seconds, since
     /// Kubernetes kills a container after 30.
     ///
-    /// All of it is within this time, also if the server is away: handlers run on until five seconds before its end (or
-    /// until its half, if it is shorter than ten seconds) and are then aborted, and their messages given back; what was
-    /// handled is settled, and the worker's identity is freed.
+    /// All of it is within this time, even if the server is unavailable: handlers run on until five seconds before its
+    /// end (or until its half, if it is shorter than ten seconds) and are then aborted, and their messages released;
+    /// what was handled is settled, and the worker's identity is freed.
     pub fn shutdown_deadline(self, deadline: Duration) -> Self {
         // Far beyond any use, but well within what an instant can hold.
         let deadline = deadline.min(Duration::from_secs(365 * 24 * 60 * 60));
@@ -211,7 +209,7 @@ impl Future for Run {
         }
         match &mut self.running {
             Some(running) => Pin::new(running).poll(context),
-            // One of the two is there.
+            // One of the two is always set.
             None => Poll::Pending,
         }
     }

@@ -4,13 +4,15 @@ use std::{future::pending, io};
 
 use crate::telemetry;
 
-/// Is ready when the process is asked to stop: by Ctrl-C, or on Unix by SIGTERM, as Kubernetes, systemd and Docker send it.
+/// Completes when the process is asked to stop: by Ctrl-C, or on Unix by SIGTERM, as Kubernetes, systemd and Docker
+/// send it.
 ///
-/// From the first call on, these signals no longer end the process by themselves. Each call's future is ready on the same
-/// signal, so one process can stop several consumers by it.
+/// From the first call on, these signals no longer end the process by themselves. Each call's future completes on the
+/// same signal, so one process can stop several consumers by it.
 ///
 /// # Errors
-/// None. If the operating system refuses to deliver a signal, an event at `warn` says so, and the other one still counts.
+/// None. If the operating system refuses to deliver a signal, an event at `warn` reports it, and the other one still
+/// counts.
 ///
 /// # Example
 /// ```no_run

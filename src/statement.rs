@@ -13,7 +13,7 @@ use crate::{
     queue::QueueName,
 };
 
-/// An enqueue as SQL, to be run on a connection of any driver's; made by
+/// An enqueue as SQL, to be run on a connection of any driver; made by
 /// [`Enqueue::statement`](crate::Enqueue::statement).
 ///
 /// # Shape
@@ -28,15 +28,16 @@ use crate::{
 /// | `$5` | `bigint` | [`producer`](Self::producer) |
 /// | `$6` | `text[]` | [`payloads`](Self::payloads) |
 ///
-/// It returns rows of one `bigint` named `id`, for [`check`](Self::check). It is one statement however many messages there are, and
-/// so stores all of them or none.
+/// It returns rows of one `bigint` named `id`, for [`check`](Self::check). It is one statement however many messages
+/// there are, and so stores all of them or none.
 ///
 /// # Errors
-/// What refuses the enqueue, such as a queue that doesn't exist, is no error of the server's: the statement stores nothing
-/// then, and [`check`](Self::check) returns the error.
+/// If the enqueue is refused, such as for a queue that doesn't exist, the server returns no error: the statement stores
+/// nothing, and [`check`](Self::check) returns the error.
 ///
 /// # Example
-/// With sqlx's own functions; `examples/drivers` has the same for tokio-postgres, diesel-async and another version of sqlx.
+/// With sqlx's own functions; `examples/drivers` has the same for tokio-postgres, diesel-async and another version of
+/// sqlx.
 ///
 /// ```no_run
 /// # async fn example(store: pgqrs::Store) -> Result<(), Box<dyn std::error::Error>> {
@@ -66,12 +67,12 @@ impl Statement {
         Self { envelope, payloads }
     }
 
-    /// The statement, with `$1` to `$6`. The same text for each enqueue.
+    /// Returns the text of the statement, with `$1` to `$6`. It is the same for each enqueue.
     pub fn sql(&self) -> &'static str {
         statement::sql()
     }
 
-    /// `$1`: where the messages go.
+    /// `$1`: the queue.
     pub fn queue(&self) -> &QueueName {
         &self.envelope.queue
     }
@@ -86,7 +87,7 @@ impl Statement {
         self.envelope.visible.bounds().1
     }
 
-    /// `$4`: for how long the messages aren't delivered; 0 unless set by [`delay`](crate::Enqueue::delay).
+    /// `$4`: how long the messages aren't delivered; 0 unless set by [`delay`](crate::Enqueue::delay).
     ///
     /// # Units
     /// Microseconds, counted from the statement.
@@ -104,10 +105,10 @@ impl Statement {
         &self.payloads
     }
 
-    /// What the statement did, by the rows that it returned.
+    /// Returns the ids of the messages, from the rows that the statement returned.
     ///
     /// # Shape
-    /// The rows in any order. Returns the ids in the order of the messages.
+    /// The rows can be in any order; the ids are in the order of the messages.
     ///
     /// # Errors
     /// If nothing was stored, the error that [`execute`](crate::Enqueue::execute) would have returned:

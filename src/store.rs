@@ -1,4 +1,4 @@
-//! The [`Store`]: a pool with what pgqrs keeps beside it. Cheap to clone; all clones share one pool.
+//! The [`Store`]: a pool, and the state that pgqrs keeps beside it. Cheap to clone; all clones share one pool.
 
 use std::{
     fmt,
@@ -23,8 +23,8 @@ use crate::{
 
 /// A connected database: what every verb runs on.
 ///
-/// Cheap to clone. Made by [`connect`](fn@crate::connect) or [`connect_with`](crate::connect_with), or from a pool that the application has
-/// already:
+/// Cheap to clone. Made by [`connect`](fn@crate::connect) or [`connect_with`](crate::connect_with), or from a pool that
+/// the application has already:
 ///
 /// ```no_run
 /// # fn example(pool: sqlx::PgPool) {
@@ -32,10 +32,10 @@ use crate::{
 /// # }
 /// ```
 ///
-/// A pool of the application's own keeps its own settings. Those that [`connect`](fn@crate::connect) makes serve claims and
-/// single enqueues best: `plan_cache_mode = force_generic_plan`, and no ping before each use. They also let
-/// the server find out within a minute or so where this machine has vanished: `tcp_keepalives_*` and
-/// `tcp_user_timeout`, unless the URL's `options` set them.
+/// A pool of the application keeps its own settings. Those that [`connect`](fn@crate::connect) makes serve claims and
+/// single enqueues best: `plan_cache_mode = force_generic_plan`, and no ping before each use. They also let the server
+/// detect within about a minute that this machine has vanished: `tcp_keepalives_*` and `tcp_user_timeout`, unless the
+/// URL's `options` set them.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
@@ -57,11 +57,12 @@ pub(crate) struct StoreOptions {
     pub(crate) can_listen: bool,
 }
 
-/// The default of [`ConnectOptions::payload_limit`](crate::ConnectOptions), and the limit on a connection of the caller's own.
+/// The default of [`ConnectOptions::payload_limit`](crate::ConnectOptions), and the limit on a connection of the
+/// caller's own.
 pub(crate) const PAYLOAD_LIMIT: usize = 64 << 20;
 /// The default of [`ConnectOptions::retry_for`](crate::ConnectOptions).
 pub(crate) const DEFAULT_RETRY_FOR: Duration = Duration::from_secs(30);
-/// Far less than what a writer's row is kept for.
+/// Far less than the time for which a writer's row is kept.
 pub(crate) const MAX_RETRY_FOR: Duration = Duration::from_secs(60 * 60);
 
 mod sealed {
@@ -75,7 +76,7 @@ mod sealed {
     note = "make a store of a pool: `pgqrs::Store::from(pool)`"
 )]
 pub trait AsStore: sealed::Sealed {
-    /// The store.
+    /// Returns the store.
     fn as_store(&self) -> &Store;
 }
 
@@ -96,7 +97,7 @@ impl AsStore for Arc<Store> {
 }
 
 impl Store {
-    /// `server` is when the server was started that the last connection was made to, and `first` a writer on it.
+    /// `server` is the start time of the server of the last connection, and `first` a writer on it.
     pub(crate) fn new(
         connections: Connections,
         options: StoreOptions,
@@ -121,7 +122,7 @@ impl Store {
         }))
     }
 
-    /// The pool behind the store, for statements of the application's own.
+    /// Returns the store's pool, for the application's own statements.
     pub fn pool(&self) -> &PgPool {
         self.0.connections.pool()
     }
@@ -167,7 +168,7 @@ impl Store {
         connection.within(STATEMENT_TIMEOUT, statement).await
     }
 
-    /// Runs one statement that may be about very many rows.
+    /// Runs one statement that may read or change very many rows.
     pub(crate) async fn run_long<T>(
         &self,
         statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
@@ -181,7 +182,7 @@ impl Store {
         self.0.connections.acquire().await
     }
 
-    /// The same, for what keeps leases alive: also while the application uses all of the pool's connections.
+    /// The same, for what extends leases: even while the application uses all of the pool's connections.
     pub(crate) async fn reserved(&self) -> Result<StoreConnection> {
         self.0.connections.acquire_reserved().await
     }
@@ -213,10 +214,11 @@ impl Store {
         Ok(())
     }
 
-    /// A queue, created if there is none of that name.
+    /// Returns a queue, and creates it if it doesn't exist.
     ///
     /// # Errors
-    /// [`Error::InvalidQueueName`](crate::Error::InvalidQueueName); [`Error::NotInstalled`](crate::Error::NotInstalled).
+    /// [`Error::InvalidQueueName`](crate::Error::InvalidQueueName);
+    /// [`Error::NotInstalled`](crate::Error::NotInstalled).
     ///
     /// # Source
     /// `select … from pgqrs.queues`; `insert … on conflict do nothing` only if that finds nothing.

@@ -1,6 +1,5 @@
-//! The spans of this crate. For one verb each, entered where the verb is dispatched. Their names and
-//! fields follow OpenTelemetry's conventions for messaging and stand nowhere else; payloads are never
-//! recorded.
+//! The spans and events of this crate. One span for each verb, entered where the verb is dispatched. Their names and
+//! fields follow OpenTelemetry's conventions for messaging and are defined nowhere else; payloads are never recorded.
 
 use std::{io, time::Duration};
 
@@ -13,7 +12,7 @@ use crate::{
     queue::QueueName,
 };
 
-/// An enqueue: `messaging.batch.message_count` is set where there is more than one message.
+/// An enqueue: `messaging.batch.message_count` is set if there is more than one message.
 pub(crate) fn send(queue: &str, messages: usize) -> Span {
     let span = tracing::info_span!(
         "send",
@@ -45,7 +44,7 @@ pub(crate) fn receive(queue: &str) -> Span {
     )
 }
 
-/// A handler at work on a delivery.
+/// A handler that processes a delivery.
 pub(crate) fn process(queue: &str, message: i64, attempt: u32) -> Span {
     tracing::info_span!(
         "process",
@@ -60,7 +59,7 @@ pub(crate) fn process(queue: &str, message: i64, attempt: u32) -> Span {
     )
 }
 
-/// The end of deliveries; `verb` is `ack`, `nack` and so on.
+/// The settlement of deliveries; `verb` is `ack`, `nack` and so on.
 pub(crate) fn settle(verb: &'static str, message: Option<i64>) -> Span {
     tracing::info_span!(
         "settle",
@@ -74,12 +73,12 @@ pub(crate) fn settle(verb: &'static str, message: Option<i64>) -> Span {
     )
 }
 
-/// How many messages a call was about, where that is more or less than one.
+/// Records the number of messages of a call, if it is not one.
 pub(crate) fn batch(span: &Span, messages: usize) {
     span.record("messaging.batch.message_count", messages);
 }
 
-/// Notes on the span why its call failed.
+/// Records on the span why its call failed.
 pub(crate) fn failed(span: &Span, error: &Error) {
     span.record("error.type", error.kind());
 }
@@ -94,7 +93,7 @@ pub(crate) fn registered(worker: WorkerId, kind: WorkerKind, queue: &QueueName) 
     );
 }
 
-/// A worker made a step.
+/// A worker changed its state.
 pub(crate) fn transition(worker: WorkerId, from: WorkerStatus, to: WorkerStatus) {
     tracing::info!(
         worker.id = worker.get(),
@@ -104,7 +103,7 @@ pub(crate) fn transition(worker: WorkerId, from: WorkerStatus, to: WorkerStatus)
     );
 }
 
-/// A worker has ended, but its row could not be told so.
+/// A worker has ended, but its row could not be updated.
 pub(crate) fn deregistration_failed(worker: WorkerId, reason: &str, crashes_after: Duration) {
     tracing::warn!(
         worker.id = worker.get(),
@@ -121,17 +120,17 @@ pub(crate) fn signal_failed(error: &io::Error) {
     );
 }
 
-/// Heartbeats could not be sent, and will be tried again.
+/// Heartbeats could not be sent, and will be retried.
 pub(crate) fn heartbeat_failed(reason: &str) {
     tracing::warn!(reason, "heartbeats failed, trying again");
 }
 
-/// A hint could not be sent or heard. Polling goes on.
+/// A notification could not be sent or received. Polling goes on.
 pub(crate) fn hint_failed(reason: &str) {
     tracing::debug!(reason, "a hint could not be passed on");
 }
 
-/// A call of a consumer's loop failed, and will be made again.
+/// A call of a consumer's loop failed, and will be retried.
 pub(crate) fn loop_failed(what: &'static str, error: &Error) {
     tracing::warn!(
         what,
@@ -186,7 +185,7 @@ pub(crate) fn stopped_by_bytes(queue: &QueueName, messages: usize, max_bytes: us
     );
 }
 
-/// A send failed, and is made again or looked into.
+/// A send failed, and is retried or resolved.
 pub(crate) fn send_failed(error: &Error) {
     tracing::warn!(
         error = error_chain(error),
@@ -195,7 +194,7 @@ pub(crate) fn send_failed(error: &Error) {
     );
 }
 
-/// Rows of writers or workers that are long gone could not be deleted. The next one that starts tries again.
+/// Rows of writers or workers that ended long ago could not be deleted. The next one that starts retries it.
 pub(crate) fn prune_failed(table: &'static str, error: &Error) {
     tracing::debug!(
         table,

@@ -1,4 +1,4 @@
-//! Random tokens of writers and leases, from the operating system: a generator of this process would go on with the same
+//! Random tokens of writers and leases, from the operating system: a generator of this process would return the same
 //! numbers in each of its forks.
 
 use rand::{TryRng, rngs::SysRng};

@@ -1,4 +1,4 @@
-//! A transaction of the application's own that wakes consumers when it is committed.
+//! A transaction of the application that wakes consumers when it is committed.
 
 use std::{
     collections::HashSet,
@@ -13,8 +13,8 @@ use crate::{error::Result, pool::Notifier, queue::QueueName};
 
 /// A transaction on a [`Store`](crate::Store); made by [`Store::begin`](crate::Store::begin).
 ///
-/// It is sqlx's own transaction, so that everything works on it that works on one. In addition, its
-/// [`commit`](Self::commit) wakes the consumers of the queues that it has sent to: without that they find the messages at
+/// It dereferences to sqlx's transaction, so everything that works on that works on it. In addition, its
+/// [`commit`](Self::commit) wakes the consumers of the queues that it has sent to; otherwise they find the messages at
 /// their next poll.
 ///
 /// Dropped without a commit, it is rolled back.
@@ -26,7 +26,7 @@ use crate::{error::Result, pool::Notifier, queue::QueueName};
 /// let mut tx = store.begin().await?;
 /// sqlx::query("update orders set state = 'paid' where id = $1").bind(order).execute(&mut **tx).await?;
 /// pgqrs::enqueue().message(&order).to("receipts").execute(&mut tx).await?;
-/// tx.commit().await?; // both, or neither; and whoever waits for receipts starts at once
+/// tx.commit().await?; // both, or neither; and wakes the consumers of `receipts`
 /// # Ok(())
 /// # }
 /// ```
@@ -78,8 +78,8 @@ impl Transaction {
     /// Commits, and wakes consumers: those of this process directly, others by NOTIFY, which is sent after the commit.
     ///
     /// # Errors
-    /// [`Error::ConnectionLost`](crate::Error::ConnectionLost) if the connection broke: then the transaction was committed,
-    /// or it was not. [`Error::Database`](crate::Error::Database), such as for a deferred constraint.
+    /// [`Error::ConnectionLost`](crate::Error::ConnectionLost) if the connection broke: then the transaction was
+    /// committed, or it was not. [`Error::Database`](crate::Error::Database), such as for a deferred constraint.
     pub async fn commit(self) -> Result<()> {
         self.inner.commit().await?;
         for queue in self.sent_to.take() {
@@ -88,10 +88,10 @@ impl Transaction {
         Ok(())
     }
 
-    /// Undoes all of it.
+    /// Rolls the transaction back.
     ///
     /// # Errors
-    /// [`Error::ConnectionLost`](crate::Error::ConnectionLost); it is undone all the same.
+    /// [`Error::ConnectionLost`](crate::Error::ConnectionLost); it is rolled back all the same.
     pub async fn rollback(self) -> Result<()> {
         Ok(self.inner.rollback().await?)
     }

@@ -1,8 +1,8 @@
-//! Where in a queue a claim begins to read. For claims, which would otherwise wade through what they and
-//! others have settled and vacuum could not yet take away: thousands of dead rows under an old snapshot.
+//! Where in a queue a claim begins to read. From the beginning, it would read the rows that were settled and that
+//! vacuum could not yet remove: thousands of dead rows under an old snapshot.
 //!
-//! A watermark is this process's own hint, and never decides whether a message is delivered: what lies
-//! below it is found by reading from the beginning every now and then.
+//! A watermark is this process's own hint, and never decides whether a message is delivered: messages below it are
+//! found by reading from the beginning every now and then.
 
 use std::{
     collections::HashMap,
@@ -17,15 +17,15 @@ use crate::{
     queue::QueueName,
 };
 
-/// Transactions commit a little later than they take their time. Measured: a whole second of slack costs
-/// four fifths of the speed under an old snapshot, this much a twenty-fifth.
+/// Transactions commit a little later than the time that they store. Measured: a whole second of slack costs four
+/// fifths of the speed under an old snapshot, 50 ms a twenty-fifth.
 const SLACK: TimeDelta = TimeDelta::milliseconds(50);
-/// Reading from the beginning may take a twentieth of the time, but follows after this at the latest: one
-/// that was held up must not blind us for twenty times as long.
+/// Reading from the beginning may take a twentieth of the time, but is repeated after `LONGEST_REST` at the latest: one
+/// that was held up must not suspend it for twenty times as long.
 const REST: u32 = 20;
 const LONGEST_REST: Duration = Duration::from_secs(2);
 
-/// A time for each priority, from which on there may be something; `None` is from the beginning.
+/// A time for each priority, from which on there may be messages; `None` is from the beginning.
 pub(crate) type Watermarks = [Option<DateTime<Utc>>; Priority::ALL.len()];
 
 const BEGINNING: Watermarks = [None; Priority::ALL.len()];
@@ -42,7 +42,7 @@ struct Hint {
     rescan_at: Instant,
 }
 
-/// A claim under way.
+/// A claim in progress.
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) from: Watermarks,
@@ -73,7 +73,7 @@ impl Hints {
                 };
             }
             Some(hint) => {
-                // Nobody else needs to, meanwhile.
+                // Other claims needn't do so meanwhile.
                 hint.rescan_at = now + LONGEST_REST;
                 true
             }
@@ -85,7 +85,7 @@ impl Hints {
         }
     }
 
-    /// Notes what a claim has found.
+    /// Records what a claim has found.
     pub(crate) fn end(&self, queue: &QueueName, reading: &Reading, found: &Found<'_>) {
         let Found {
             messages,
@@ -114,7 +114,7 @@ impl Hints {
             Some(Priority::Low)
         };
         for (priority, watermark) in Priority::ALL.into_iter().zip(&mut hint.watermarks) {
-            // Where it had enough of messages that it buried, there may be others behind them.
+            // If it stopped at messages that it dead-lettered, there may be others behind them.
             if last_read.is_some_and(|last| priority <= last) {
                 let of_this = messages
                     .iter()

@@ -1,6 +1,5 @@
-//! Managed workers: registered in the database, seen by others, and kept alive by a heartbeat. For
-//! producers and consumers, which differ in what they do and not in how they live. A handle's state is the
-//! database's: another process can suspend or stop the worker at any time.
+//! Managed workers: producers and consumers that are registered in the database and send heartbeats. A worker's state
+//! is the one in the database: another process can suspend or stop the worker at any time.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -28,8 +27,7 @@ use crate::{
 ///
 /// # Errors
 /// Besides those of each method: [`Error::AcquireTimeout`], [`Error::Connect`], [`Error::ConnectionLost`],
-/// [`Error::Database`]. Where the connection broke in the middle of a step, the worker is in the old state
-/// or in the new one.
+/// [`Error::Database`]. If the connection breaks during a transition, the worker is in the old state or in the new one.
 ///
 /// # Example
 /// ```no_run
@@ -51,35 +49,35 @@ pub trait Worker: sealed::Registered {
     /// What its queue carries: a payload type, or [`Untyped`](crate::Untyped).
     type Carries;
 
-    /// What it does with it: sends, or receives.
+    /// Its role: it sends, or it receives.
     type Role;
 
-    /// Its key, which its messages carry.
+    /// Returns the worker's id, which its messages record.
     fn id(&self) -> WorkerId {
         self.registration().id
     }
 
-    /// What it does.
+    /// Returns whether it is a producer or a consumer.
     fn kind(&self) -> WorkerKind {
         self.registration().kind
     }
 
-    /// The queue that it is for.
+    /// Returns its queue.
     fn queue(&self) -> &QueueName {
         &self.registration().queue
     }
 
-    /// The host that it was registered with.
+    /// Returns the host that it was registered with.
     fn hostname(&self) -> &str {
         &self.registration().hostname
     }
 
-    /// The port that it was registered with; 0 is anonymous.
+    /// Returns the port that it was registered with; 0 is anonymous.
     fn port(&self) -> u16 {
         self.registration().port
     }
 
-    /// Its state, as the database has it now. A worker that was removed is stopped.
+    /// Returns its current state in the database. A worker that was removed is stopped.
     fn status(&self) -> Execute<'_, Result<WorkerStatus>> {
         let registration = self.registration();
         Execute::new(async move {
@@ -88,7 +86,7 @@ pub trait Worker: sealed::Registered {
         })
     }
 
-    /// Whether it lives and was heard of within this time.
+    /// Returns whether it is not stopped and its last heartbeat is at most `max_age` old.
     ///
     /// # Units
     /// `max_age` is compared by the database's clock, in microseconds.
@@ -100,10 +98,10 @@ pub trait Worker: sealed::Registered {
         })
     }
 
-    /// Says that it lives. This happens by itself too, at the interval that it was created with.
+    /// Sends a heartbeat. Heartbeats are also sent automatically, at the interval that it was created with.
     ///
     /// # Errors
-    /// [`Error::WorkerStopped`] where it was stopped, removed, or taken over.
+    /// [`Error::WorkerStopped`] if it was stopped, removed, or taken over.
     fn heartbeat(&self) -> Execute<'_, Result<()>> {
         let registration = self.registration();
         Execute::new(async move {
@@ -118,10 +116,10 @@ pub trait Worker: sealed::Registered {
         })
     }
 
-    /// Holds it back: until it is resumed, nothing goes through it.
+    /// Suspends the worker: its enqueues and dequeues are refused until it is resumed.
     ///
     /// # Errors
-    /// [`Error::InvalidTransition`] where it isn't ready; [`Error::WorkerStopped`] where it is gone.
+    /// [`Error::InvalidTransition`] if it isn't ready; [`Error::WorkerStopped`] if it no longer exists.
     fn suspend(&self) -> Execute<'_, Result<()>> {
         let registration = self.registration();
         Execute::new(step(
@@ -131,10 +129,10 @@ pub trait Worker: sealed::Registered {
         ))
     }
 
-    /// Lets it go on.
+    /// Resumes the worker.
     ///
     /// # Errors
-    /// [`Error::InvalidTransition`] where it isn't suspended; [`Error::WorkerStopped`] where it is gone.
+    /// [`Error::InvalidTransition`] if it isn't suspended; [`Error::WorkerStopped`] if it no longer exists.
     fn resume(&self) -> Execute<'_, Result<()>> {
         let registration = self.registration();
         Execute::new(step(
@@ -144,7 +142,7 @@ pub trait Worker: sealed::Registered {
         ))
     }
 
-    /// Ends it, for good, and frees its identity. On a worker that has ended, nothing happens.
+    /// Stops the worker, for good, and frees its identity. If it is already stopped, nothing happens.
     fn shutdown(&self) -> Execute<'_, Result<()>> {
         let registration = self.registration();
         Execute::new(async move {
@@ -159,7 +157,7 @@ pub trait Worker: sealed::Registered {
     }
 }
 
-/// One step, by whomever. Shutting down what is stopped is no step, and no error.
+/// Makes one transition, for a handle or for `admin`. Shutting down a stopped worker changes nothing, and is no error.
 pub(crate) async fn step(store: &Store, worker: WorkerId, transition: Transition) -> Result<()> {
     let outcome = store
         .run(async |connection| workers::step(connection, worker, transition).await)
@@ -219,8 +217,8 @@ pub(crate) mod sealed {
     }
 }
 
-/// What every handle of a worker shares. When the last one is dropped, its heart stops; its identity is
-/// free again when it counts as crashed. `shutdown` frees it at once.
+/// State shared by all handles of a worker. When the last one is dropped, its heartbeats stop, and its identity is free
+/// again when it counts as crashed. `shutdown` frees it at once.
 pub struct Registration {
     id: WorkerId,
     kind: WorkerKind,
@@ -261,7 +259,7 @@ impl fmt::Debug for Registration {
     }
 }
 
-/// Who wants to register, before the database was asked.
+/// A worker to be registered.
 #[derive(Debug)]
 pub(crate) struct Applicant {
     kind: WorkerKind,
@@ -294,7 +292,7 @@ impl Applicant {
         }
     }
 
-    /// Under the machine's host name, beside any number of others.
+    /// With the machine's host name, of which there may be any number.
     pub(crate) fn anonymous(kind: WorkerKind, queue: impl IntoQueue) -> Self {
         let hostname = hostname::get()
             .ok()
@@ -371,6 +369,6 @@ fn is_hostname(name: &str) -> bool {
     (1..=LONGEST_HOSTNAME).contains(&name.len()) && !name.contains(char::is_control)
 }
 
-/// Beyond these an interval makes no sense, and arithmetic with it could overflow.
+/// Beyond these limits an interval makes no sense, and arithmetic with it could overflow.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);

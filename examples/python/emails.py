@@ -1,4 +1,4 @@
-"""What the programs of this folder share: a queue, and what it carries."""
+"""Shared by the programs of this folder: a queue, and the type that it carries."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""An order and its e-mail, in one transaction of SQLAlchemy's: both, or neither.
+"""An order and its e-mail, in one SQLAlchemy transaction: both, or neither.
 
 pip install 'sqlalchemy[asyncio]' 'psycopg[binary]'
 DATABASE_URL=postgresql://localhost/mydb python transactional.py

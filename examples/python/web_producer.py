@@ -38,6 +38,6 @@ async def send_email(request: Request, to: str, minutes: int = 0) -> dict[str, i
     try:
         message = await producer.enqueue(SendEmail(to), delay=timedelta(minutes=minutes))
     except pgqrs.Error as error:
-        # An operator has suspended the producer, or the database is away for longer than `retry_for`.
+        # An operator has suspended the producer, or the database is unavailable for longer than `retry_for`.
         raise HTTPException(503, str(error)) from error
     return {"message": message}

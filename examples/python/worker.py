@@ -2,8 +2,8 @@
 
     DATABASE_URL=postgresql://localhost/mydb python worker.py
 
-An exception is a failed attempt, after which the message comes again later; when its attempts are used up, it is a
-dead letter. While a handler runs, nobody else gets its message.
+An exception is a failed attempt, after which the message is delivered again later; when its attempts are used up, it
+becomes a dead letter. While a handler runs, no other consumer gets its message.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ async def send(email: SendEmail) -> None:
 async def handle(delivery: Delivery[SendEmail]) -> Outcome | None:
     email = delivery.payload
     if "@" not in email.to:
-        # To try again would not help.
+        # A retry would not help.
         return Outcome.dead_letter("no address")
     await send(email)
     return None
