@@ -1,5 +1,9 @@
 //! Guides: what happens when something fails, and the compiler's messages for mistakes.
 
+#[expect(
+    rustdoc::invalid_rust_codeblocks,
+    reason = "some are the one line to write instead"
+)]
 #[doc = include_str!("../docs/compile-errors.md")]
 pub mod compile_errors {}
 

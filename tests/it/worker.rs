@@ -13,8 +13,8 @@ use serde_json::json;
 use sqlx::PgPool;
 
 use crate::support::{
-    TestResult, blocked_backend, changes, connect, count, newcomer, server::Server, terminate, until, url,
-    with_queues,
+    TestResult, blocked_backend, changes, connect, count, newcomer, server::Server, terminate,
+    until, url, with_queues,
 };
 
 async fn info(store: &Store, worker: WorkerId) -> pgqrs::Result<WorkerInfo> {
