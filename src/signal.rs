@@ -1,14 +1,20 @@
 //! `shutdown_signal()`: the signals by which a service is asked to stop.
 
-use std::{future::pending, io};
+use std::{future::pending, io, sync::LazyLock};
+
+use tokio::sync::watch;
 
 use crate::telemetry;
+
+/// Whether this process was asked to stop. A consumer that starts after the signal must not run for ever.
+static REQUESTED: LazyLock<watch::Sender<bool>> = LazyLock::new(|| watch::Sender::new(false));
 
 /// Completes when the process is asked to stop: by Ctrl-C, or on Unix by SIGTERM, as Kubernetes, systemd and Docker
 /// send it.
 ///
-/// From the first call on, these signals no longer end the process by themselves. Each call's future completes on the
-/// same signal, so one process can stop several consumers by it.
+/// Once one of these futures was polled, these signals no longer end the process by themselves. All of them complete on
+/// the same signal, also those that are made after it, so one process can stop several consumers by it. To react to a
+/// second signal, use `tokio::signal`.
 ///
 /// # Errors
 /// None. If the operating system refuses to deliver a signal, an event at `warn` reports it, and the other one still
@@ -26,10 +32,14 @@ use crate::telemetry;
 /// # Source
 /// [`tokio::signal`](https://docs.rs/tokio/latest/tokio/signal/)
 pub async fn shutdown_signal() {
+    let mut requested = REQUESTED.subscribe();
     tokio::select! {
         () = received(interrupt()) => {}
         () = received(terminate()) => {}
+        // The sender is never dropped.
+        _ = requested.wait_for(|requested| *requested) => {}
     }
+    REQUESTED.send_replace(true);
 }
 
 async fn received(signal: impl Future<Output = io::Result<()>>) {

@@ -1053,7 +1053,7 @@ async fn a_signal_stops_all_runs_of_a_process_that_wait_for_it(pool: PgPool) -> 
     for signal in ["-TERM", "-INT"] {
         let mut process = Process::of(&pool, "service_process")?;
         send(&store, &[1]).await?;
-        // It works, so it waits for the signal by now.
+        // One of its consumers works, so the process waits for the signal by now. The other one may be about to begin.
         assert_eq!(process.said().await?, Some(("done".into(), "1".into())));
         let id = process.child.id().expect("it runs").to_string();
         let killed = Command::new("kill").args([signal, &id]).status().await?;

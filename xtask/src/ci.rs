@@ -187,6 +187,7 @@ impl Access {
                 "consumer::a_handler_that_is_cut_off_each_time_leaves_a_dead_letter_that_says_so",
                 "consumer::a_message_that_kills_its_consumer_each_time_ends_as_a_dead_letter",
                 "consumer::a_message_that_kills_its_process_each_time_ends_as_a_dead_letter",
+                "consumer::a_released_message_comes_again_at_once_and_no_attempt_is_used",
                 "consumer::acknowledgements_share_statements",
                 "consumer::an_idle_consumer_is_woken_for_what_is_requeued",
                 "consumer::each_outcome_does_what_it_says",
