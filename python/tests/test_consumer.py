@@ -50,8 +50,8 @@ async def test_a_listen_url_past_a_pooler_wakes_the_consumer(
                    where query ilike 'listen%%' and datname = current_database()"""
     async with await pgqrs.connect(database.url, pgbouncer=True, listen_url=database.url) as pooled:
         # Polling would find the message in ten minutes.
-        consumer = await pooled.consumer("tasks", poll_interval=600)
-        received = asyncio.ensure_future(anext(consumer))
+        consumer = await pooled.consumer("tasks")
+        received = asyncio.ensure_future(anext(consumer.deliveries(poll_interval=600)))
         await until("it listens", lambda: database.rows(listening) == [(1,)])
         await producer.enqueue("wake up")
         delivery = await asyncio.wait_for(received, 30)
