@@ -4,8 +4,6 @@
 from datetime import datetime, timedelta
 from typing import Any, final
 
-from pgqrs.errors import Error
-
 __all__ = [
     "Admin",
     "Consumer",
