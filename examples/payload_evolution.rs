@@ -116,6 +116,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             async { Outcome::Done }
         })
         .concurrency(1)
+        .prefetch(0)
         .await?;
     println!(
         "old consumer's loop: {} done, {} dead",

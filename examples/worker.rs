@@ -44,7 +44,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     let report = run
+        // Strictly in order, for what this example prints.
         .concurrency(1)
+        .prefetch(0)
         .retry(RetryPolicy::fixed(Duration::from_secs(60)))
         .with_graceful_shutdown(shutdown)
         .await?;
