@@ -5,6 +5,7 @@ mod claims;
 mod in_flight;
 mod run_loop;
 mod settle;
+mod turns;
 
 use std::time::Duration;
 

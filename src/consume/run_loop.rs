@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::watch,
-    task::{JoinError, JoinSet, coop::consume_budget, yield_now},
+    task::{JoinError, JoinSet},
     time::{Instant, sleep_until},
 };
 use tracing::Instrument;
@@ -23,6 +23,7 @@ use super::{
     claims::{AdaptiveLimit, Load, MAX_CONCURRENT_CLAIMS, Pace, Request},
     in_flight::{Aborted, Finished, InFlight},
     settle::{self, Unsettled, settle},
+    turns::Turns,
 };
 use crate::{
     delivery::Delivery,
@@ -109,6 +110,7 @@ where
         subscription,
         in_flight: Arc::new(InFlight::new()),
         handlers: JoinSet::new(),
+        turns: Arc::new(Turns::new()),
         queries: JoinSet::new(),
         claims: 0,
         requested: Request::default(),
@@ -148,8 +150,6 @@ const MAX_CLAIM_TIMEOUT: Duration = Duration::from_secs(120);
 const MIN_ACKS: usize = 64;
 /// But not longer than this, if the claim takes long.
 const MAX_ACK_WAIT: Duration = Duration::from_millis(50);
-/// A handler that never yields lets other tasks have its thread after this time.
-const MAX_TURN: Duration = Duration::from_millis(10);
 /// Maximum number of outstanding settlements that don't hold up claims.
 const SETTLED_SOON: usize = 1_000;
 /// The last part of the shutdown deadline, after handlers were aborted: for outstanding settlements and releases.
@@ -173,6 +173,7 @@ struct RunLoop<F> {
     in_flight: Arc<InFlight>,
     /// Tasks that take deliveries until none is ready: at most one for each concurrent handler.
     handlers: JoinSet<()>,
+    turns: Arc<Turns>,
     queries: JoinSet<Query>,
     /// Claims under way, and the sum of their limits.
     claims: usize,
@@ -397,11 +398,10 @@ impl<F> RunLoop<F> {
         let idle = self.options.concurrency.saturating_sub(self.handlers.len());
         for _ in 0..ready.min(idle) {
             let in_flight = Arc::clone(&self.in_flight);
-            let handler = Arc::clone(&self.handler);
+            let (handler, turns) = (Arc::clone(&self.handler), Arc::clone(&self.turns));
             let (store, queue) = (self.store.clone(), self.queue.clone());
             let (retry, limit) = (self.options.retry, self.options.handler_timeout);
             self.handlers.spawn(async move {
-                let mut turn = Instant::now();
                 while let Some(mut taken) = in_flight.take() {
                     let Some((message, lease)) = taken.message() else {
                         return;
@@ -412,20 +412,12 @@ impl<F> RunLoop<F> {
                         let decode = |json: &str| serde_json::from_str(json);
                         Delivery::new(message, lease, decode, store.clone(), retry)
                     };
-                    let verdict = handle(&*handler, deliver, limit)
-                        .instrument(span.clone())
-                        .await;
+                    let handling = handle(&*handler, deliver, limit).instrument(span.clone());
+                    let verdict = turns.run(handling).await;
                     if !matches!(verdict, Verdict::Returned(_)) {
                         telemetry::handler_failed(&span, "handler");
                     }
                     taken.finish(verdict);
-                    // A handler that never yields must not keep its thread from all other tasks.
-                    if turn.elapsed() < MAX_TURN {
-                        consume_budget().await;
-                    } else {
-                        yield_now().await;
-                        turn = Instant::now();
-                    }
                 }
             });
         }

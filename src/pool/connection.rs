@@ -2,7 +2,9 @@
 //! and the server cancels that statement.
 
 use std::{
+    future::Future,
     io,
+    pin::pin,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -192,8 +194,8 @@ impl StoreConnection {
             return Err(no_answer());
         };
         self.is_answered = false;
-        let outcome = timeout(limit, statements(connection)).await;
-        let outcome = outcome.map_err(|_| no_answer())?;
+        let outcome = answer_within(limit, statements(connection)).await;
+        let outcome = outcome.ok_or_else(no_answer)?;
         // A server that is read-only is a standby by now: another connection may lead to its successor.
         self.is_answered = !outcome.as_ref().is_err_and(Error::is_read_only);
         outcome.map_err(|error| error.of_role(|| self.options.get_username().to_owned()))
@@ -214,6 +216,19 @@ impl Drop for StoreConnection {
             _ => drop(connection.detach()),
         }
     }
+}
+
+/// Like tokio's `timeout`, except that a runtime whose threads are blocked hardly uses the time up: the answer may have
+/// arrived, and was not read yet. Each interval ends only once the runtime has looked at its sockets.
+async fn answer_within<T>(limit: Duration, answer: impl Future<Output = T>) -> Option<T> {
+    const INTERVALS: u32 = 5;
+    let mut answer = pin!(answer);
+    for _ in 0..INTERVALS {
+        if let Ok(answer) = timeout(limit / INTERVALS, answer.as_mut()).await {
+            return Some(answer);
+        }
+    }
+    None
 }
 
 /// The error if the server did not answer in time.

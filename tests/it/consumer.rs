@@ -17,7 +17,7 @@ use sqlx::PgPool;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
-    sync::{Notify, Semaphore},
+    sync::{Barrier, Notify, Semaphore},
 };
 
 use crate::{
@@ -263,21 +263,24 @@ async fn what_does_not_decode_becomes_a_dead_letter_and_never_reaches_the_handle
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn no_more_handlers_run_at_once_than_it_was_told(pool: PgPool) -> TestResult {
+async fn no_more_handlers_run_at_once_than_its_concurrency(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     pgqrs::enqueue()
-        .messages(&[0; 50])
+        .messages(&[0; 51])
         .to("tasks")
         .execute(&store)
         .await?;
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    // Nobody passes before three are there.
+    let three = Arc::new(Barrier::new(3));
     let running = start(consumer().concurrency(3).create(&store).await?, {
         let most = Arc::clone(&most);
         move |_: Delivery<Value>| {
             let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+            let three = Arc::clone(&three);
             async move {
                 most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                tokio::task::yield_now().await;
+                three.wait().await;
                 now.fetch_sub(1, Ordering::SeqCst);
                 Outcome::Done
             }

@@ -8,6 +8,7 @@ use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{self, Command},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -81,7 +82,9 @@ pub(crate) async fn with_new(
     let mut terminate = signal(SignalKind::terminate())?;
     let home = home()?;
     sweep(&home);
-    let cluster = Cluster::at(home.join(format!("{TEMPORARY}{}", process::id())));
+    // A server of another version may be running for the same command.
+    let count = STARTED.fetch_add(1, Ordering::Relaxed);
+    let cluster = Cluster::at(home.join(format!("{TEMPORARY}{}-{count}", process::id())));
     let outcome = match cluster.start(purpose, major).await {
         Ok(url) => tokio::select! {
             outcome = work(&url) => outcome,
@@ -118,8 +121,10 @@ pub(crate) async fn url_for_development() -> Result<String> {
         .context("no server for development is running: `cargo xtask db start`")
 }
 
-/// Servers that end with the command that started them have folders named after this and its process id.
+/// Servers that end with the command that started them have folders named after this, its process id, and how many it
+/// had started before.
 const TEMPORARY: &str = "run-";
+static STARTED: AtomicUsize = AtomicUsize::new(0);
 const DEVELOPMENT: &str = "development";
 
 /// Removes what a killed xtask left behind.
@@ -129,6 +134,7 @@ fn sweep(home: &Path) {
         let Some(id) = name.strip_prefix(TEMPORARY) else {
             continue;
         };
+        let id = id.split('-').next().unwrap_or(id);
         let alive = Command::new("kill")
             .args(["-0", id])
             .output()
