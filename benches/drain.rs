@@ -28,7 +28,7 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
         format!("draining {messages} messages, handler that does nothing, concurrency {LOOPS}");
     let mut table = Rounds::new(meter, title, rounds).compared();
     while table.next() {
-        fill(&store, messages).await?;
+        fill_bare(&store, messages).await?;
         table
             .measure(BARE, messages, async |_| bare_loops(&store, LOOPS).await)
             .await?;
@@ -59,6 +59,23 @@ pub(crate) async fn fill(store: &Store, messages: usize) -> Outcome {
         .execute(store)
         .await?;
     sqlx::query("vacuum analyze pgqrs.messages")
+        .execute(store.pool())
+        .await?;
+    sqlx::query("checkpoint").execute(store.pool()).await?;
+    Ok(())
+}
+
+/// The same messages, in the bare table.
+async fn fill_bare(store: &Store, messages: usize) -> Outcome {
+    fill(store, messages).await?;
+    sqlx::raw_sql(
+        "truncate bare.messages;
+         insert into bare.messages (queue_id, priority, payload)
+         select queue_id, priority, payload from pgqrs.messages order by id",
+    )
+    .execute(store.pool())
+    .await?;
+    sqlx::query("vacuum analyze bare.messages")
         .execute(store.pool())
         .await?;
     sqlx::query("checkpoint").execute(store.pool()).await?;
@@ -98,8 +115,8 @@ async fn bare_loops(store: &Store, loops: usize) -> Outcome {
                 let mut connection = pool.acquire().await?;
                 loop {
                     let rows: Vec<(i64, String)> = sqlx::query_as(
-                        "delete from pgqrs.messages where ctid = any (array(
-                             select ctid from pgqrs.messages
+                        "delete from bare.messages where ctid = any (array(
+                             select ctid from bare.messages
                              where queue_id = (select id from pgqrs.queues where name = 'drain')
                                  and priority = 2 and visible_at <= now()
                              order by visible_at, id limit 100 for update skip locked

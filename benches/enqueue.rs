@@ -48,7 +48,7 @@ fn payload() -> String {
 
 async fn insert(pool: &PgPool, queue: i32, json: &str) -> Outcome<i64> {
     let row: Vec<(i64,)> = sqlx::query_as(
-        "insert into pgqrs.messages (queue_id, priority, payload) values ($1, 2, $2::text::json) returning id",
+        "insert into bare.messages (queue_id, priority, payload) values ($1, 2, $2::text::json) returning id",
     )
     .bind(queue)
     .bind(json)
@@ -59,7 +59,7 @@ async fn insert(pool: &PgPool, queue: i32, json: &str) -> Outcome<i64> {
 
 async fn insert_by_name(pool: &PgPool, queue: &str, json: &str) -> Outcome<i64> {
     let row: Vec<(i64,)> = sqlx::query_as(
-        "insert into pgqrs.messages (queue_id, priority, payload)
+        "insert into bare.messages (queue_id, priority, payload)
          select id, 2, $2::text::json from pgqrs.queues where name = $1 returning id",
     )
     .bind(queue)
@@ -142,7 +142,7 @@ async fn single(meter: &Meter, store: &Store, bare: &PgPool, rounds: usize) -> O
 pub(crate) async fn unnest(pool: &PgPool, queue: i32, json: &[String]) -> Outcome<usize> {
     let ids: Vec<(i64,)> = sqlx::query_as(
         // In the select list and not after `from`, where all rows would be materialised before the first is used.
-        "insert into pgqrs.messages (queue_id, priority, payload)
+        "insert into bare.messages (queue_id, priority, payload)
          select $1, 2, unnest($2::text[])::json returning id",
     )
     .bind(queue)
@@ -155,7 +155,7 @@ pub(crate) async fn unnest(pool: &PgPool, queue: i32, json: &[String]) -> Outcom
 async fn copy(pool: &PgPool, queue: i32, json: &[String]) -> Outcome {
     let mut connection = pool.acquire().await?;
     let mut copy = connection
-        .copy_in_raw("copy pgqrs.messages (queue_id, priority, payload) from stdin binary")
+        .copy_in_raw("copy bare.messages (queue_id, priority, payload) from stdin binary")
         .await?;
     let mut buffer = Vec::with_capacity(json.len() * (BYTES + 32));
     buffer.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");

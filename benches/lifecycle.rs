@@ -28,9 +28,19 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
     eprintln!("filling the queues");
     for backlog in backlogs {
         fill(&store, &ours(*backlog), *backlog, 0).await?;
-        fill(&store, &bare(*backlog), *backlog, 0).await?;
+        store.queue(&bare(*backlog)).await?;
+        sqlx::query(
+            "insert into bare.messages (queue_id, priority, payload)
+             select bare.id, m.priority, m.payload
+             from pgqrs.queues bare, pgqrs.queues ours join pgqrs.messages m on m.queue_id = ours.id
+             where bare.name = $1 and ours.name = $2 order by m.id",
+        )
+        .bind(bare(*backlog))
+        .bind(ours(*backlog))
+        .execute(store.pool())
+        .await?;
     }
-    sqlx::query("vacuum analyze pgqrs.messages")
+    sqlx::query("vacuum analyze pgqrs.messages, bare.messages")
         .execute(store.pool())
         .await?;
     let mut tables = Vec::new();
@@ -126,8 +136,8 @@ fn whole(taken: usize, size: usize) -> Outcome {
 
 async fn delete(pool: &PgPool, queue: i32, limit: usize) -> Outcome<usize> {
     let rows: Vec<(i64, String)> = sqlx::query_as(
-        "delete from pgqrs.messages where ctid = any (array(
-             select ctid from pgqrs.messages
+        "delete from bare.messages where ctid = any (array(
+             select ctid from bare.messages
              where queue_id = $1 and priority = 2 and visible_at <= now()
              order by visible_at, id limit $2 for update skip locked
          )) returning id, payload::text",

@@ -5,5 +5,5 @@ grant select on all tables in schema pgqrs to :"role";
 -- To requeue is to move.
 grant delete on pgqrs.dead_letters to :"role";
 grant insert on pgqrs.messages to :"role";
-grant update (visible_at, lease_token, consumer_id) on pgqrs.messages to :"role";
+grant update (visible_at, lease_until, lease_token, consumer_id) on pgqrs.messages to :"role";
 grant update (status), delete on pgqrs.workers to :"role";

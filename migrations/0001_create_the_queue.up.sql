@@ -18,23 +18,32 @@ create table pgqrs.messages (
     queue_id integer not null,
     id bigint generated always as identity,
     priority smallint not null constraint messages_priority_check check (priority >= 0),
-    -- Both the schedule and the expiry of a lease: who may be delivered is `visible_at <= now()`,
-    -- so a crashed consumer's messages come back without anybody putting them back.
+    -- The schedule: a claim doesn't change it.
     visible_at timestamptz not null default now(),
     enqueued_at timestamptz not null default now(),
+    -- The lease, which is what a claim changes. No index has any of these columns, so that a claim is a heap-only update:
+    -- the message's index entries stay as they are. Side by side and never null, so that the log holds these bytes
+    -- and not the whole row.
+    --
+    -- A message can be delivered if `visible_at <= now() and lease_until <= now()`, so a crashed consumer's messages are
+    -- delivered again without anybody's help.
+    lease_until timestamptz not null default '-infinity',
+    -- Random for each claim: an attempt number can repeat after a crash of the server. 0 if nobody holds the message.
+    lease_token bigint not null default 0,
+    -- 0 if it wasn't claimed by a registered consumer.
+    consumer_id bigint not null default 0,
     attempt integer not null default 0,
     -- The payload's size as it was sent. A claim adds these up without reading the payloads.
     payload_bytes integer not null default 0,
-    -- Random for each claim: an attempt number can repeat after a crash of the server.
-    lease_token bigint,
     producer_id bigint,
-    consumer_id bigint,
     headers json,
-    -- Why the last attempt failed, where it said so.
+    -- The error of the last attempt, if known.
     last_error text,
     -- `json` and not `jsonb`: inserts faster, and keeps text, digits and `\u0000` as they were sent.
     payload json not null
 ) with (
+    -- Room for the version of each message that its claim makes: on another page, it would need index entries of its own.
+    fillfactor = 50,
     -- A queue's table is all churn: vacuum soon, and without pauses.
     autovacuum_vacuum_scale_factor = 0.02,
     autovacuum_vacuum_threshold = 1000,

@@ -265,7 +265,7 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
     loop {
         let mut connection = store.connection().await?;
         // Only now: a claim that waited for a connection has not begun yet.
-        let reading = store.hints().begin(&request.queue);
+        let reading = store.watermarks().begin(&request.queue);
         let sent = Instant::now();
         let claim = Claim {
             queue: &request.queue,
@@ -286,12 +286,16 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
             // It has changed nothing, since other claims came first. This is usual if the database's default is a
             // stricter isolation than the one that a claim is written for.
             Err(error) if error.is_conflict() && conflicts < MAX_CONFLICTS => {
+                store.watermarks().fail(&request.queue, &reading);
                 drop(connection);
                 sleep(Duration::from_millis(1 << conflicts).mul_f64(rand::random())).await;
                 conflicts += 1;
                 continue;
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                store.watermarks().fail(&request.queue, &reading);
+                return Err(error);
+            }
         };
         let found = Found {
             messages: &claimed.messages,
@@ -299,7 +303,7 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
             took: claimed.took,
             full: claimed.full,
         };
-        store.hints().end(&request.queue, &reading, &found);
+        store.watermarks().end(&request.queue, &reading, &found);
         // All messages found had used up their attempts, and are dead letters now: there may be others behind them.
         if !(claimed.full && claimed.messages.is_empty()) {
             return Ok(Received { claimed, sent });

@@ -18,7 +18,7 @@ use crate::{
     queue::{IntoQueue, Queue},
     send::{Batcher, SendOptions, Writer},
     transaction::Transaction,
-    watermark::Hints,
+    watermark::WatermarkCache,
 };
 
 /// A connected database: what every verb runs on.
@@ -44,7 +44,7 @@ struct Inner {
     options: StoreOptions,
     batcher: Arc<Batcher>,
     heartbeats: Heartbeats,
-    hints: Hints,
+    watermarks: WatermarkCache,
     notifier: Notifier,
 }
 
@@ -116,7 +116,7 @@ impl Store {
             options,
             batcher: Arc::new(batcher),
             heartbeats: Heartbeats::new(connections.clone()),
-            hints: Hints::default(),
+            watermarks: WatermarkCache::default(),
             notifier,
             connections,
         }))
@@ -135,8 +135,8 @@ impl Store {
         self.0.options.payload_limit
     }
 
-    pub(crate) fn hints(&self) -> &Hints {
-        &self.0.hints
+    pub(crate) fn watermarks(&self) -> &WatermarkCache {
+        &self.0.watermarks
     }
 
     pub(crate) fn notifier(&self) -> &Notifier {

@@ -1,8 +1,9 @@
-//! Where in a queue a claim begins to read. From the beginning, it would read the rows that were settled and that
-//! vacuum could not yet remove: thousands of dead rows under an old snapshot.
+//! Where in a queue a claim begins to read. From the beginning, it would read all messages that are in flight, and the
+//! rows that were settled and that vacuum could not yet remove: thousands of dead rows under an old snapshot.
 //!
-//! A watermark is this process's own hint, and never decides whether a message is delivered: messages below it are
-//! found by reading from the beginning every now and then.
+//! A watermark is this process's own hint, and never decides whether a message is delivered. Messages below it are found
+//! by a rescan, a claim that reads from the beginning, every now and then: those whose leases have run out, whose
+//! transactions have committed late, or whose claims were rolled back.
 
 use std::{
     collections::HashMap,
@@ -20,38 +21,73 @@ use crate::{
 /// Transactions commit a little later than the time that they store. Measured: a whole second of slack costs four
 /// fifths of the speed under an old snapshot, 50 ms a twenty-fifth.
 const SLACK: TimeDelta = TimeDelta::milliseconds(50);
-/// Reading from the beginning may take a twentieth of the time, but is repeated after `LONGEST_REST` at the latest: one
-/// that was held up must not suspend it for twenty times as long.
+/// Rescans may take a twentieth of the time, but there is one after `LONGEST_REST` at the latest: one that was held up must
+/// not suspend them for twenty times as long.
 const REST: u32 = 20;
 const LONGEST_REST: Duration = Duration::from_secs(2);
 
-/// A time for each priority, from which on there may be messages; `None` is from the beginning.
-pub(crate) type Watermarks = [Option<DateTime<Utc>>; Priority::ALL.len()];
+/// A place in the order of one priority. Derived ordering: by time, then by id, as the index has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Position {
+    /// `None` comes before all times.
+    pub(crate) visible_at: Option<DateTime<Utc>>,
+    pub(crate) id: i64,
+}
 
-const BEGINNING: Watermarks = [None; Priority::ALL.len()];
+impl Position {
+    const BEGINNING: Self = Self {
+        visible_at: None,
+        id: 0,
+    };
 
+    fn before_all_at(time: DateTime<Utc>) -> Self {
+        Self {
+            visible_at: Some(time),
+            id: 0,
+        }
+    }
+
+    fn of(message: &Message) -> Self {
+        Self {
+            visible_at: Some(message.visible_at),
+            id: message.id.get(),
+        }
+    }
+}
+
+/// For each priority, the position behind which there may be messages.
+pub(crate) type Watermarks = [Position; Priority::ALL.len()];
+
+const BEGINNING: Watermarks = [Position::BEGINNING; Priority::ALL.len()];
+
+/// The watermarks of a process, by queue.
 #[derive(Debug, Default)]
-pub(crate) struct Hints {
+pub(crate) struct WatermarkCache {
     /// Never held across an await.
-    queues: Mutex<HashMap<QueueName, Hint>>,
+    queues: Mutex<HashMap<QueueName, Entry>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Hint {
+struct Entry {
     watermarks: Watermarks,
     rescan_at: Instant,
+    /// Number of rescans that have ended.
+    rescans: u64,
 }
 
 /// A claim in progress.
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) from: Watermarks,
-    rescan: bool,
+    is_rescan: bool,
+    /// Number of rescans that had ended when it began.
+    rescans: u64,
 }
 
 /// What a claim has found.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found<'a> {
+    /// In queue order.
     pub(crate) messages: &'a [Message],
     /// The database's time.
     pub(crate) now: DateTime<Utc>,
@@ -61,70 +97,93 @@ pub(crate) struct Found<'a> {
     pub(crate) full: bool,
 }
 
-impl Hints {
+impl WatermarkCache {
     pub(crate) fn begin(&self, queue: &QueueName) -> Reading {
         let now = Instant::now();
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let rescan = match queues.get_mut(queue) {
-            Some(hint) if hint.rescan_at > now => {
-                return Reading {
-                    from: hint.watermarks,
-                    rescan: false,
-                };
-            }
-            Some(hint) => {
-                // Other claims needn't do so meanwhile.
-                hint.rescan_at = now + LONGEST_REST;
-                true
-            }
-            None => true,
+        let Some(entry) = queues.get_mut(queue) else {
+            return Reading {
+                from: BEGINNING,
+                is_rescan: true,
+                rescans: 0,
+            };
         };
+        let is_rescan = entry.rescan_at <= now;
+        if is_rescan {
+            // Other claims needn't do so meanwhile.
+            entry.rescan_at = now + LONGEST_REST;
+        }
         Reading {
-            from: BEGINNING,
-            rescan,
+            from: if is_rescan {
+                BEGINNING
+            } else {
+                entry.watermarks
+            },
+            is_rescan,
+            rescans: entry.rescans,
         }
     }
 
     /// Records what a claim has found.
     pub(crate) fn end(&self, queue: &QueueName, reading: &Reading, found: &Found<'_>) {
-        let Found {
-            messages,
-            now,
-            took,
-            full,
-        } = *found;
         let ended = Instant::now();
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if !queues.contains_key(queue) {
-            queues.insert(
-                queue.clone(),
-                Hint {
-                    watermarks: BEGINNING,
-                    rescan_at: ended,
-                },
-            );
+            let entry = Entry {
+                watermarks: BEGINNING,
+                rescan_at: ended,
+                rescans: 0,
+            };
+            queues.insert(queue.clone(), entry);
         }
-        let Some(hint) = queues.get_mut(queue) else {
+        let Some(entry) = queues.get_mut(queue) else {
             return;
         };
-        let last_read = if full {
-            // It read no further than the priority at which it had enough.
-            messages.iter().map(|message| message.priority).max()
-        } else {
-            Some(Priority::Low)
-        };
-        for (priority, watermark) in Priority::ALL.into_iter().zip(&mut hint.watermarks) {
-            // If it stopped at messages that it dead-lettered, there may be others behind them.
-            if last_read.is_some_and(|last| priority <= last) {
-                let of_this = messages
-                    .iter()
-                    .filter(|message| message.priority == priority);
-                let first = of_this.map(|message| message.visible_at).min();
-                *watermark = Some(first.unwrap_or(now).min(now - SLACK));
+        // A rescan may have found many messages below the watermark. Claims go on from there, or they would come only as
+        // fast as there are rescans. So a claim from before its end must not move the watermark forward again.
+        if !reading.is_rescan && reading.rescans != entry.rescans {
+            return;
+        }
+        for (priority, watermark) in Priority::ALL.into_iter().zip(&mut entry.watermarks) {
+            if let Some(reached) = found.reached(priority) {
+                *watermark = if reading.is_rescan {
+                    reached
+                } else {
+                    reached.max(*watermark)
+                };
             }
         }
-        if reading.rescan {
-            hint.rescan_at = ended + (took * REST).min(LONGEST_REST);
+        if reading.is_rescan {
+            entry.rescans += 1;
+            entry.rescan_at = ended + (found.took * REST).min(LONGEST_REST);
+        }
+    }
+
+    /// Records that a claim has failed.
+    pub(crate) fn fail(&self, queue: &QueueName, reading: &Reading) {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = queues.get_mut(queue)
+            && reading.is_rescan
+        {
+            entry.rescan_at = Instant::now();
+        }
+    }
+}
+
+impl Found<'_> {
+    /// How far a priority was read; `None` if it wasn't.
+    fn reached(&self, priority: Priority) -> Option<Position> {
+        let recent = Position::before_all_at(self.now - SLACK);
+        if !self.full {
+            return Some(recent);
+        }
+        // It read no further than the message at which it had enough. If it found only messages that it dead-lettered,
+        // there may be others behind them.
+        let last = self.messages.last()?;
+        match priority.cmp(&last.priority) {
+            std::cmp::Ordering::Less => Some(recent),
+            std::cmp::Ordering::Equal => Some(Position::of(last).min(recent)),
+            std::cmp::Ordering::Greater => None,
         }
     }
 }

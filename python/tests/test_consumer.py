@@ -68,8 +68,8 @@ async def test_a_delivery_tells_of_its_message(
     delivery = await anext(consumer)
     assert (delivery.id, delivery.payload, delivery.raw_payload) == (id, {"a": 1.5}, '{"a":1.5}')
     assert (delivery.priority, delivery.attempt, delivery.headers) == (pgqrs.Priority.HIGH, 1, {"trace": 1})
-    ((enqueued_at, visible_at),) = database.rows("select enqueued_at, visible_at from pgqrs.messages")
-    assert (delivery.enqueued_at, delivery.lease_expires_at) == (enqueued_at, visible_at)
+    ((enqueued_at, lease_until),) = database.rows("select enqueued_at, lease_until from pgqrs.messages")
+    assert (delivery.enqueued_at, delivery.lease_expires_at) == (enqueued_at, lease_until)
     assert "1.5" not in repr(delivery)
     await delivery.ack()
     assert delivery.lease_expires_at is None
@@ -146,14 +146,14 @@ async def test_a_held_delivery_keeps_its_lease(
     await producer.enqueue("a")
     consumer = await store.consumer("tasks")
     delivery = await anext(consumer.deliveries(lease=0.3))
-    (first,) = database.rows("select visible_at, lease_token from pgqrs.messages")
+    (first,) = database.rows("select lease_until, lease_token from pgqrs.messages")
 
     def extended_beyond_its_first_lease() -> bool:
         ((past,),) = database.rows("select now() > %s::timestamptz + interval '1 second'", first[0])
         return bool(past)
 
     await until("the first lease is over", extended_beyond_its_first_lease)
-    ((token, leased),) = database.rows("select lease_token, visible_at > now() from pgqrs.messages")
+    ((token, leased),) = database.rows("select lease_token, lease_until > now() from pgqrs.messages")
     assert (token, leased) == (first[1], True)
     await delivery.ack()
     assert database.count() == 0

@@ -66,7 +66,7 @@ def test_each_of_many_forks_of_a_connected_process_connects_and_sends(database: 
     # Each has a writer of its own, and leases of its own.
     ((writers,),) = database.rows("select count(*) from pgqrs.writers")
     assert writers >= CHILDREN
-    held = "from pgqrs.messages where lease_token is not null"
+    held = "from pgqrs.messages where lease_token <> 0"
     ((consumers,),) = database.rows(f"select count(distinct consumer_id) {held}")
     assert consumers == CHILDREN
     shared = f"select lease_token {held} group by lease_token having count(distinct consumer_id) > 1"

@@ -219,8 +219,8 @@ async fn listen_loop(shared: Arc<Shared>, connections: Connections) {
                 // For messages that were enqueued before this process listened.
                 shared.wake_all();
                 loop {
-                    let heard = tokio::select! {
-                        heard = timeout(LISTEN_TIMEOUT, listener.try_recv()) => heard,
+                    let received = tokio::select! {
+                        received = timeout(LISTEN_TIMEOUT, listener.try_recv()) => received,
                         () = shared.unsubscribed.notified() => {
                             if shared.has_subscriptions() {
                                 continue;
@@ -228,7 +228,7 @@ async fn listen_loop(shared: Arc<Shared>, connections: Connections) {
                             return;
                         }
                     };
-                    match heard {
+                    match received {
                         Ok(Ok(Some(notification))) => shared.wake(notification.payload()),
                         // The connection is closed.
                         Ok(Ok(None) | Err(_)) => break,

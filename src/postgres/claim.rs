@@ -53,6 +53,11 @@ pub(crate) struct Claimed {
 pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> Result<Claimed> {
     let ranks = Priority::ALL.map(Priority::rank);
     let lease_token = random_token();
+    let (times, ids): (Vec<_>, Vec<_>) = claim
+        .from
+        .iter()
+        .map(|position| (position.visible_at, position.id))
+        .unzip();
     let rows = sqlx::query!(
         r#"
         with queue as materialized (
@@ -61,22 +66,24 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
             from pgqrs.queues q
             where q.name = $1
                 -- A suspended or stopped consumer finds no queue.
-                and ($5::bigint is null or exists (
+                and ($5::bigint = 0 or exists (
                     select from pgqrs.workers w where w.id = $5 and w.queue_id = q.id and w.status = 'ready'
                 ))
         ), next as materialized (
             select ready.*
             from queue
-            cross join unnest($6::smallint[], $7::timestamptz[]) as level (priority, watermark)
+            cross join unnest($6::smallint[], $7::timestamptz[], $8::bigint[]) as level (priority, visible_at, id)
             -- A range of the index for each priority, read only until there is enough: the levels come in
             -- their order, and each range is sorted already.
             cross join lateral (
-                select m.ctid as place, m.id, m.visible_at, m.attempt >= queue.max_attempts as used_up,
-                    m.payload_bytes
+                select m.ctid as place, m.id, m.attempt >= queue.max_attempts as used_up, m.payload_bytes
                 from pgqrs.messages m
                 -- As `messages_ready` has it, and no other index.
                 where m.queue_id + 0 = queue.id and m.priority = level.priority and m.priority >= 0
-                    and m.visible_at >= coalesce(level.watermark, '-infinity') and m.visible_at <= now()
+                    and (m.visible_at, m.id) > (coalesce(level.visible_at, '-infinity'), level.id)
+                    and m.visible_at <= now()
+                    -- Nobody holds it, or no longer. Checked again for a row that was changed while we waited for it.
+                    and m.lease_until <= now()
                 order by m.visible_at, m.id
                 limit $2
                 for update skip locked
@@ -84,54 +91,55 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
             limit $2
         ), sized as materialized (
             -- What doesn't fit is unlocked by the commit, and stays as it was.
-            select place, id, visible_at, used_up,
-                row_number() over in_order = 1 or sum(payload_bytes) over in_order <= $8 as fits
+            select place, id, used_up,
+                row_number() over in_order = 1 or sum(payload_bytes) over in_order <= $9 as fits
             from next
             window in_order as (rows unbounded preceding)
         ), claimed as (
             update pgqrs.messages m
-            set visible_at = now() + $3::bigint * interval '1 microsecond',
-                attempt = m.attempt + 1,
+            set lease_until = now() + $3::bigint * interval '1 microsecond',
                 lease_token = $4,
-                consumer_id = $5
+                consumer_id = $5,
+                attempt = m.attempt + 1
             -- The array is a fence: it runs once, so a plan can't claim more rows than the limit.
             where m.ctid = any (array(select place from sized where fits and not used_up))
                 -- A caller that has given up would never hand these to a handler, but use up an attempt of each. Counted
                 -- from the transaction's begin: a wait for a lock on the table is over before the statement's time.
-                and clock_timestamp() < now() + $9::bigint * interval '1 microsecond'
-            returning m.id, m.priority, m.enqueued_at, m.attempt, m.headers, m.payload
+                and clock_timestamp() < now() + $10::bigint * interval '1 microsecond'
+            returning m.id, m.priority, m.visible_at, m.enqueued_at, m.attempt, m.headers, m.payload
         )
         -- A header row with what is common to all, then a row for each message, unordered.
         select
             queue.id as "queue_id?",
-            array(select id from sized where fits) as "ids?",
-            -- Whoever has set it to '-infinity' by hand wants the message delivered, and Rust has no such time.
-            array(
-                select greatest(visible_at, timestamptz '0001-01-01 00:00+00') from sized where fits
-            ) as "visible_at?",
             array(select id from sized where fits and used_up) as "used_up?",
             (select count(*) from sized) as "found?",
+            (select count(*) from sized where fits) as "taken?",
             now() as "now?",
             now() + $3::bigint * interval '1 microsecond' as "lease_expires_at?",
             clock_timestamp() - statement_timestamp() as "took?",
             null::bigint as "id?",
             null::smallint as "priority?",
+            null::timestamptz as "visible_at?",
             null::timestamptz as "enqueued_at?",
             null::integer as "attempt?",
             null::json as "headers?: JsonText",
             null::json as "payload?: JsonText"
         from queue
         union all
-        select null, null, null, null, null, null, null, null, id, priority, enqueued_at, attempt, headers, payload
+        select null, null, null, null, null, null, null, id, priority,
+            -- Somebody may have set it to '-infinity' by hand, and Rust has no such time.
+            greatest(visible_at, timestamptz '0001-01-01 00:00+00'),
+            enqueued_at, attempt, headers, payload
         from claimed
         "#,
         claim.queue.as_str(),
         i64::from(claim.limit),
         microseconds(claim.lease),
         lease_token,
-        claim.consumer.map(WorkerId::get),
+        claim.consumer.map_or(0, WorkerId::get),
         &ranks,
-        &claim.from as &[Option<DateTime<Utc>>],
+        &times as &[Option<DateTime<Utc>>],
+        &ids,
         i64::try_from(claim.max_bytes).unwrap_or(i64::MAX),
         microseconds(claim.timeout),
     )
@@ -139,18 +147,16 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
     .await?;
     let mut rows = rows.into_iter();
     let header = rows.next().and_then(|header| {
-        let order = (header.ids?, header.visible_at?, header.used_up?);
         Some((
             header.queue_id?,
-            order,
-            header.found?,
+            header.used_up?,
+            (header.found?, header.taken?),
             header.now?,
             header.lease_expires_at?,
             header.took?,
         ))
     });
-    let Some((queue_id, (ids, visible_at, used_up), found, now, lease_expires_at, took)) = header
-    else {
+    let Some((queue_id, used_up, (found, taken), now, lease_expires_at, took)) = header else {
         return Err(workers::refusal(connection, claim.queue, claim.consumer).await?);
     };
     let dead_lettered = if used_up.is_empty() {
@@ -158,18 +164,13 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
     } else {
         dead_letter_used_up(connection, queue_id, &used_up).await
     };
-    let mut order: Vec<_> = ids.iter().zip(visible_at).collect();
-    order.sort_unstable();
     let mut messages: Vec<_> = rows
         .filter_map(|row| {
-            let id = row.id?;
-            let place = order.binary_search_by_key(&id, |(id, _)| **id).ok()?;
-            let (_, visible_at) = *order.get(place)?;
             Some(Message {
                 queue_id,
-                id: MessageId::from(id),
+                id: MessageId::from(row.id?),
                 priority: Priority::from_rank(row.priority?),
-                visible_at,
+                visible_at: row.visible_at?,
                 enqueued_at: row.enqueued_at?,
                 attempt: row.attempt?,
                 lease_token,
@@ -180,18 +181,16 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         })
         .collect();
     messages.sort_unstable_by_key(|message| (message.priority, message.visible_at, message.id));
-    // The claim has committed, so return its messages even if dead-lettering failed; the next claim retries that.
+    // The claim has committed, so return its messages even if dead-lettering failed; a later claim retries that.
     if messages.is_empty() {
         dead_lettered?;
     }
-    let found = usize::try_from(found).unwrap_or(usize::MAX);
-    let stopped_by_bytes = found > ids.len();
-    let at_limit = ids.len() >= usize::try_from(claim.limit).unwrap_or(usize::MAX);
+    let stopped_by_bytes = found > taken;
     Ok(Claimed {
         messages,
         now,
         took: Duration::from_micros(took.microseconds.unsigned_abs()),
-        full: at_limit || stopped_by_bytes,
+        full: taken >= i64::from(claim.limit) || stopped_by_bytes,
         stopped_by_bytes,
     })
 }
@@ -217,14 +216,14 @@ async fn dead_letter_used_up(
              ))
                  -- Since the claim, others may have been there.
                  and m.attempt >= (select max_attempts from pgqrs.queues where id = $1)
-                 and m.visible_at <= statement_timestamp()
+                 and m.visible_at <= statement_timestamp() and m.lease_until <= statement_timestamp()
              returning m.*
          )
          insert into pgqrs.dead_letters (
              queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
              reason, last_error
          )
-         select queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
+         select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), headers, payload,
              'attempts used up', coalesce(last_error, 'its consumer crashed, or its lease ran out')
          from dead",
         queue_id,

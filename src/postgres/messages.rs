@@ -148,14 +148,14 @@ pub struct QueuedMessage {
     pub id: MessageId,
     /// Its priority.
     pub priority: Priority,
-    /// When it can be delivered; while it is leased, when the lease runs out.
+    /// From when on it can be delivered, if it isn't leased.
     pub visible_at: DateTime<Utc>,
     /// When it was enqueued, by the database's clock.
     pub enqueued_at: DateTime<Utc>,
     /// How often it was delivered.
     pub attempt: u32,
-    /// Whether a consumer holds it under a lease that still runs.
-    pub leased: bool,
+    /// When its lease runs out; `None` if no consumer holds it.
+    pub lease_expires_at: Option<DateTime<Utc>>,
     /// The producer that it was sent through, if any.
     pub producer: Option<WorkerId>,
     /// The consumer that it was last delivered to, if any.
@@ -178,8 +178,11 @@ pub(crate) async fn list(
             greatest(
                 least(m.visible_at, timestamptz '262000-01-01 00:00+00'), timestamptz '0001-01-01 00:00+00'
             ) as "visible_at!",
-            m.enqueued_at, m.attempt, m.producer_id, m.consumer_id,
-            m.lease_token is not null and m.visible_at > statement_timestamp() as "leased!",
+            m.enqueued_at, m.attempt, m.producer_id, nullif(m.consumer_id, 0) as consumer_id,
+            case
+                when m.lease_until > statement_timestamp()
+                then least(m.lease_until, timestamptz '262000-01-01 00:00+00')
+            end as lease_expires_at,
             m.last_error,
             case when $4 then m.payload::text end as payload
         from pgqrs.queues q
@@ -201,7 +204,7 @@ pub(crate) async fn list(
         visible_at: row.visible_at,
         enqueued_at: row.enqueued_at,
         attempt: row.attempt.unsigned_abs(),
-        leased: row.leased,
+        lease_expires_at: row.lease_expires_at,
         producer: row.producer_id.map(WorkerId::from),
         consumer: row.consumer_id.map(WorkerId::from),
         last_error: row.last_error,
@@ -220,7 +223,7 @@ pub(crate) async fn cancel(
         "delete from pgqrs.messages m
          using pgqrs.queues q
          where q.name = $1 and m.queue_id = q.id and m.id = $2
-             and (m.lease_token is null or m.visible_at <= statement_timestamp())",
+             and m.lease_until <= statement_timestamp()",
         queue.as_str(),
         message.get(),
     )
@@ -241,10 +244,11 @@ pub(crate) async fn reschedule(
         "update pgqrs.messages m
          set visible_at =
                  greatest($3::timestamptz, statement_timestamp() + $4::bigint * interval '1 microsecond'),
-             lease_token = null
+             lease_until = '-infinity',
+             lease_token = 0
          from pgqrs.queues q
          where q.name = $1 and m.queue_id = q.id and m.id = $2
-             and (m.lease_token is null or m.visible_at <= statement_timestamp())",
+             and m.lease_until <= statement_timestamp()",
         queue.as_str(),
         message.get(),
         not_before,
@@ -266,10 +270,11 @@ pub(crate) async fn release_of(
             select id, queue_id from pgqrs.workers where id = $1
         ), released as (
             update pgqrs.messages m
-            set visible_at = statement_timestamp(), lease_token = null, consumer_id = null
+            -- Not only the lease: every watermark is past the old time.
+            set visible_at = statement_timestamp(), lease_until = '-infinity', lease_token = 0, consumer_id = 0
             from worker
             where m.queue_id = worker.queue_id and m.consumer_id = worker.id
-                and m.lease_token is not null and m.visible_at > statement_timestamp()
+                and m.lease_until > statement_timestamp()
             returning m.id
         )
         select (select count(*) from released) as "count!" from worker
@@ -288,7 +293,7 @@ pub(crate) async fn notify(
     queues: &[String],
 ) -> Result<()> {
     sqlx::query!(
-        r#"select pg_notify($1, queue) as "told: ()" from unnest($2::text[]) as queue"#,
+        r#"select pg_notify($1, queue) as "sent: ()" from unnest($2::text[]) as queue"#,
         channel,
         queues,
     )

@@ -175,14 +175,14 @@ pub(crate) async fn list(connection: &mut PgConnection) -> Result<Vec<QueueInfo>
 }
 
 /// Deletes an empty queue, and everything that belongs to it. Returns the number of messages in the way; 0 if the queue
-/// was deleted; `None` if there is none. A client that vanishes meanwhile blocks others for at most `patience`.
+/// was deleted; `None` if there is none. A client that vanishes meanwhile blocks others for at most `idle_timeout`.
 pub(crate) async fn delete(
     connection: &mut PgConnection,
     name: &QueueName,
-    patience: Duration,
+    idle_timeout: Duration,
 ) -> Result<Option<u64>> {
     let mut transaction = connection.begin().await?;
-    session::limit_idle_in_transaction(&mut transaction, patience).await?;
+    session::limit_idle_in_transaction(&mut transaction, idle_timeout).await?;
     hold_enqueues(&mut transaction).await?;
     let messages = delete_if_empty(&mut transaction, name).await?;
     transaction.commit().await?;
@@ -257,17 +257,18 @@ pub(crate) async fn stats(
     let counted = sqlx::query!(
         r#"
         select
-            count(m.id) filter (where m.visible_at <= statement_timestamp()) as "ready!",
             count(m.id) filter (
-                where m.visible_at > statement_timestamp() and m.lease_token is null
+                where greatest(m.visible_at, m.lease_until) <= statement_timestamp()
+            ) as "ready!",
+            count(m.id) filter (
+                where m.visible_at > statement_timestamp() and m.lease_until <= statement_timestamp()
             ) as "delayed!",
-            count(m.id) filter (
-                where m.visible_at > statement_timestamp() and m.lease_token is not null
-            ) as "leased!",
+            count(m.id) filter (where m.lease_until > statement_timestamp()) as "leased!",
             -- Somebody may have set it to '-infinity' by hand, from which on there is no age.
             (extract(epoch from
-                statement_timestamp() - min(greatest(m.visible_at, timestamptz '0001-01-01 00:00+00'))
-                    filter (where m.visible_at <= statement_timestamp())
+                statement_timestamp()
+                - min(greatest(m.visible_at, m.lease_until, timestamptz '0001-01-01 00:00+00'))
+                    filter (where greatest(m.visible_at, m.lease_until) <= statement_timestamp())
             ) * 1000000)::bigint as oldest_ready
         from pgqrs.queues q
         left join pgqrs.messages m on m.queue_id = q.id

@@ -163,7 +163,7 @@ async fn move_to_archive(
          insert into pgqrs.archive (
              queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload
          )
-         select queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload
+         select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), headers, payload
          from done
          returning id",
         columns.queue_id,
@@ -287,8 +287,9 @@ async fn retry_or_dead_letter(
         ), retried as (
             update pgqrs.messages m
             set visible_at = statement_timestamp() + held.delay * interval '1 microsecond',
-                lease_token = null,
-                consumer_id = null,
+                lease_until = '-infinity',
+                lease_token = 0,
+                consumer_id = 0,
                 last_error = coalesce(held.error, m.last_error)
             from held
             -- An array and no join, whose plan could read the whole queue.
@@ -307,7 +308,7 @@ async fn retry_or_dead_letter(
                 queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
                 reason, last_error
             )
-            select queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
+            select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), headers, payload,
                 reason, coalesce(error, last_error)
             from dead
             returning id
@@ -343,9 +344,9 @@ pub(crate) async fn extend(
 ) -> Result<Option<DateTime<Utc>>> {
     let until = sqlx::query_scalar!(
         "update pgqrs.messages
-         set visible_at = statement_timestamp() + $4::bigint * interval '1 microsecond'
+         set lease_until = statement_timestamp() + $4::bigint * interval '1 microsecond'
          where queue_id = $1 and id = $2 and lease_token = $3
-         returning visible_at",
+         returning lease_until",
         receipt.queue_id,
         receipt.id.get(),
         receipt.token,
@@ -375,7 +376,7 @@ pub(crate) async fn extend_many(
         r#"
         update pgqrs.messages m
         -- A handler may have extended its own lease by more.
-        set visible_at = greatest(m.visible_at, statement_timestamp() + $4::bigint * interval '1 microsecond')
+        set lease_until = greatest(m.lease_until, statement_timestamp() + $4::bigint * interval '1 microsecond')
         where m.ctid = any (array(
             select held.place
             from unnest($2::bigint[], $3::bigint[]) as receipt (id, token)
@@ -389,7 +390,7 @@ pub(crate) async fn extend_many(
             ) held
         ))
         -- Somebody may have set it to 'infinity' by hand, and Rust has no such time.
-        returning m.id, least(m.visible_at, timestamptz '262000-01-01 00:00+00') as "visible_at!"
+        returning m.id, least(m.lease_until, timestamptz '262000-01-01 00:00+00') as "lease_until!"
         "#,
         columns.queue_id,
         &columns.ids,
@@ -402,7 +403,7 @@ pub(crate) async fn extend_many(
         .into_iter()
         .map(|row| Extended {
             id: MessageId::from(row.id),
-            expires_at: row.visible_at,
+            expires_at: row.lease_until,
         })
         .collect())
 }
@@ -429,9 +430,11 @@ async fn make_ready(
 ) -> Result<u64> {
     let released = sqlx::query!(
         "update pgqrs.messages m
+         -- Not only the lease: every watermark is past the old time.
          set visible_at = statement_timestamp(),
-             lease_token = null,
-             consumer_id = null,
+             lease_until = '-infinity',
+             lease_token = 0,
+             consumer_id = 0,
              attempt = m.attempt - $4::integer
          where m.ctid = any (array(
              select held.place

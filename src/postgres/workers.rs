@@ -246,8 +246,8 @@ pub(crate) async fn refusal(
     let Some(worker) = worker else {
         return Ok(refused(queue, None, None));
     };
-    let standing = sqlx::query_as!(
-        Standing,
+    let registered = sqlx::query_as!(
+        RegisteredWorker,
         r#"
         select w.status, q.id is not null as "with_queue!"
         from pgqrs.workers w
@@ -259,26 +259,30 @@ pub(crate) async fn refusal(
     )
     .fetch_optional(connection)
     .await?;
-    Ok(refused(queue, Some(worker), standing))
+    Ok(refused(queue, Some(worker), registered))
 }
 
 /// The state of a worker, as far as it explains why a statement was refused.
 #[derive(Debug)]
-struct Standing {
+struct RegisteredWorker {
     status: String,
     /// Whether the queue exists and is the worker's.
     with_queue: bool,
 }
 
 /// The error for a worker in this state.
-fn refused(queue: &QueueName, worker: Option<WorkerId>, standing: Option<Standing>) -> Error {
+fn refused(
+    queue: &QueueName,
+    worker: Option<WorkerId>,
+    registered: Option<RegisteredWorker>,
+) -> Error {
     let queue_not_found = || Error::QueueNotFound {
         queue: queue.clone(),
     };
     let Some(worker) = worker else {
         return queue_not_found();
     };
-    match standing.map(|found| (WorkerStatus::parse(&found.status), found.with_queue)) {
+    match registered.map(|found| (WorkerStatus::parse(&found.status), found.with_queue)) {
         None | Some((WorkerStatus::Stopped, _)) => Error::WorkerStopped { worker },
         Some((_, false)) => queue_not_found(),
         // Ready again by now; when the statement ran, it was not.
@@ -393,13 +397,13 @@ pub(crate) async fn held(
         r#"
         select m.id as "id?", m.attempt as "attempt?",
             -- Somebody may have set it to 'infinity' by hand, and Rust has no such time.
-            least(m.visible_at, timestamptz '262000-01-01 00:00+00') as "lease_expires_at?"
+            least(m.lease_until, timestamptz '262000-01-01 00:00+00') as "lease_expires_at?"
         from pgqrs.workers w
         left join pgqrs.messages m
             on m.queue_id = w.queue_id and m.consumer_id = w.id
-            and m.lease_token is not null and m.visible_at > statement_timestamp()
+            and m.lease_until > statement_timestamp()
         where w.id = $1
-        order by m.visible_at, m.id
+        order by m.lease_until, m.id
         "#,
         worker.get(),
     )

@@ -38,7 +38,7 @@ const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 const MIN_BACKOFF: Duration = Duration::from_millis(20);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// How long past the deadline the server is queried for the outcome of the last attempt.
-const LAST_QUESTION: Duration = Duration::from_secs(2);
+const MIN_RESOLVE_TIME: Duration = Duration::from_secs(2);
 /// In a small pool, a writer that is never idle returns its connection after this time, so that other callers get one.
 const MAX_HOLD: Duration = Duration::from_millis(5);
 /// How often a token may be drawn that turns out to be in use.
@@ -373,10 +373,10 @@ fn last_deadline(group: &[PendingSend]) -> Option<Instant> {
     group.iter().map(|pending| pending.deadline).max()
 }
 
-/// Queries the outcome of an attempt: at least once, and for at least [`LAST_QUESTION`], even past the deadline.
+/// Queries the outcome of an attempt: at least once, and for at least [`MIN_RESOLVE_TIME`], even past the deadline.
 async fn ask(batcher: &Batcher, group: &[PendingSend], last: Try) -> Result<bool> {
     let now = Instant::now();
-    let until = last_deadline(group).map_or(now, |deadline| deadline.max(now + LAST_QUESTION));
+    let until = last_deadline(group).map_or(now, |deadline| deadline.max(now + MIN_RESOLVE_TIME));
     let asked = async {
         let mut connection = batcher.connections().acquire().await?;
         connection

@@ -507,12 +507,12 @@ async fn messages_are_listed_in_pages_and_payloads_only_where_asked_for(
     );
     assert_eq!((is_first.priority, is_first.attempt), (Priority::Urgent, 1));
     assert_eq!(
-        (is_first.leased, is_delayed.leased, other.leased),
-        (true, false, false)
+        (is_delayed.lease_expires_at, other.lease_expires_at),
+        (None, None)
     );
     assert_eq!(is_first.producer, Some(producer.id()));
     assert_eq!(is_first.consumer, Some(consumer.id()));
-    assert_eq!(is_first.visible_at, held[0].lease_expires_at());
+    assert_eq!(is_first.lease_expires_at, Some(held[0].lease_expires_at()));
     assert_eq!(
         (is_first.enqueued_at, &is_first.last_error),
         (held[0].enqueued_at(), &None)
@@ -541,7 +541,11 @@ async fn messages_are_listed_in_pages_and_payloads_only_where_asked_for(
     assert!(admin.messages("tasks", nothing).await?.is_empty());
 
     expire(&pool, first).await?;
-    assert!(!admin.messages("tasks", two).await?[0].leased);
+    assert!(
+        !admin.messages("tasks", two).await?[0]
+            .lease_expires_at
+            .is_some()
+    );
     Ok(())
 }
 
@@ -594,7 +598,10 @@ async fn a_requeued_dead_letter_has_its_payload_and_all_attempts_before_it(
     assert!(admin.requeue("tasks", id).await?);
     assert_eq!(places(&pool).await?, (1, 1, 0));
     let queued = &admin.messages("tasks", Page::default()).await?[0];
-    assert_eq!((queued.id, queued.attempt, queued.leased), (id, 0, false));
+    assert_eq!(
+        (queued.id, queued.attempt, queued.lease_expires_at),
+        (id, 0, None)
+    );
     assert!(queued.visible_at >= before && queued.enqueued_at < before);
 
     let delivery = one(&store).await?;

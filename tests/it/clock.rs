@@ -205,7 +205,7 @@ async fn check_consumer(pool: &PgPool, store: &Store) -> TestResult {
             .expect("listed");
         messages
             .iter()
-            .all(|message| message.visible_at > since + lease * 3)
+            .all(|message| message.lease_expires_at > Some(since + lease * 3))
     })
     .await;
     gate.add_permits(1);

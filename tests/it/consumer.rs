@@ -216,7 +216,7 @@ async fn a_failed_attempt_waits_by_the_policy_and_keeps_its_error(pool: PgPool) 
         (message.attempt, message.last_error.as_deref()),
         (1, Some("not today"))
     );
-    assert!(!message.leased && message.payload.is_none());
+    assert!(message.lease_expires_at.is_none() && message.payload.is_none());
     let waits = message.visible_at - chrono::Utc::now();
     assert!((80..=100).contains(&waits.num_seconds()), "{waits}");
     running.stop().await?;
@@ -320,14 +320,15 @@ async fn a_long_handler_keeps_its_lease(pool: PgPool) -> TestResult {
         wait_at(&gate),
     );
     let lease_end = async || {
-        let row: (Option<i64>, chrono::DateTime<chrono::Utc>, i32) =
-            sqlx::query_as("select lease_token, visible_at, attempt from pgqrs.messages")
-                .fetch_one(&pool)
-                .await
-                .expect("there is one message");
+        let lease =
+            "select lease_token, greatest(lease_until, '0001-01-01'), attempt from pgqrs.messages";
+        let row: (i64, chrono::DateTime<chrono::Utc>, i32) = sqlx::query_as(lease)
+            .fetch_one(&pool)
+            .await
+            .expect("there is one message");
         row
     };
-    until("it is delivered", async || lease_end().await.0.is_some()).await;
+    until("it is delivered", async || lease_end().await.0 != 0).await;
     let first = lease_end().await.1;
     // Five leases long, nobody else gets it.
     let others = newcomer(&pool);
@@ -477,7 +478,7 @@ async fn a_handler_that_never_returns_keeps_its_message_and_its_worker_alive(
             .await
             .expect("listed")[0];
         assert!(message.attempt <= 1);
-        let kept = held.len() == 1 && message.visible_at > since + lease * 6;
+        let kept = held.len() == 1 && message.lease_expires_at > Some(since + lease * 6);
         kept && worker.heartbeat_at > since + lease * 5
     })
     .await;

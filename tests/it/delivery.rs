@@ -61,7 +61,7 @@ impl Verb {
 
 /// When the only message can be delivered, and whether it is leased.
 async fn visible(pool: &PgPool) -> sqlx::Result<(DateTime<Utc>, bool)> {
-    sqlx::query_as("select visible_at, lease_token is not null from pgqrs.messages")
+    sqlx::query_as("select visible_at, lease_until > now() from pgqrs.messages")
         .fetch_one(pool)
         .await
 }
@@ -337,7 +337,7 @@ async fn an_extension_that_meets_another_waits_and_is_made(pool: PgPool) -> Test
     send(&store, &[1]).await?;
     let delivery = one(&store).await?;
     let mut other = pool.begin().await?;
-    sqlx::query("update pgqrs.messages set visible_at = visible_at + interval '1 second'")
+    sqlx::query("update pgqrs.messages set lease_until = lease_until + interval '1 second'")
         .execute(&mut *other)
         .await?;
     let extending = tokio::spawn(async move {

@@ -279,13 +279,13 @@ async fn a_settlement_that_meets_an_extension_of_its_lease_is_not_lost(pool: PgP
             }
         });
         until("all are leased", async || {
-            let leased = "select count(*) from pgqrs.messages where lease_token is not null";
+            let leased = "select count(*) from pgqrs.messages where lease_token <> 0";
             let leased = sqlx::query_scalar(leased).fetch_one(&pool).await;
             leased.is_ok_and(|leased: i64| leased == 20)
         })
         .await;
         let mut extending = pool.begin().await?;
-        sqlx::query("update pgqrs.messages set visible_at = visible_at + interval '1 second'")
+        sqlx::query("update pgqrs.messages set lease_until = lease_until + interval '1 second'")
             .execute(&mut *extending)
             .await?;
         gate.add_permits(20);

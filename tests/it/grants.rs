@@ -233,7 +233,7 @@ async fn a_consumer_handles_and_settles_and_touches_no_queue(pool: PgPool) -> Te
         let delivery = one(store).await?;
         delivery.extend(Duration::from_secs(60)).await?;
         delivery.nack(store).await?;
-        sqlx::query("update pgqrs.messages set attempt = 100, visible_at = now()")
+        sqlx::query("update pgqrs.messages set attempt = 100, visible_at = now(), lease_until = '-infinity'")
             .execute(&pool)
             .await?;
         assert!(claim(store, 1).await?.is_empty());

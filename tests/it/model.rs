@@ -626,16 +626,16 @@ pub(crate) const LINES: &str = r#"
     select line from (
         select concat_ws(' ', 'queue', name, max_attempts, (
                 select coalesce(string_agg(m.id::text, ',' order by m.priority, m.visible_at, m.id), '')
-                from pgqrs.messages m where m.queue_id = q.id and m.visible_at <= clock_timestamp()
+                from pgqrs.messages m where m.queue_id = q.id
+                    and greatest(m.visible_at, m.lease_until) <= clock_timestamp()
             )) as line
             from pgqrs.queues q
         union all select concat_ws(' ', 'message', m.id, coalesce(q.name, 'nowhere'),
-                case when visible_at > clock_timestamp()
-                    then case when lease_token is not null then 'leased' else 'delayed' end
-                    else case when lease_token is not null then 'given-up' else 'ready' end end,
+                case when lease_until > clock_timestamp() then 'leased'
+                    when visible_at > clock_timestamp() then 'delayed'
+                    when lease_token <> 0 then 'given-up' else 'ready' end,
                 attempt, payload::text, coalesce(producer_id, 0),
-                case when visible_at > clock_timestamp() and lease_token is not null
-                    then coalesce(consumer_id, 0) else 0 end)
+                case when lease_until > clock_timestamp() then consumer_id else 0 end)
             from pgqrs.messages m left join pgqrs.queues q on q.id = m.queue_id
         union all select concat_ws(' ', 'dead', d.id, coalesce(q.name, 'nowhere'), attempt, payload::text, reason)
             from pgqrs.dead_letters d left join pgqrs.queues q on q.id = d.queue_id

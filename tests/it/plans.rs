@@ -87,7 +87,8 @@ fn faults(plan: &[String]) -> Vec<&str> {
             let is_good = line.contains("Tid Scan on messages")
                 || (line.contains("messages_pkey") || line.contains("Bitmap Heap Scan"))
                     && is_by_id
-                || line.contains("using messages_ready") && condition.contains("(visible_at >= ");
+                || line.contains("using messages_ready")
+                    && condition.contains("(ROW(visible_at, id) > ROW(");
             is_on_messages && !is_good
         })
         .map(|(line, _)| line)

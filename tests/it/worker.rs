@@ -248,7 +248,7 @@ async fn a_consumer_receives_through_itself_unless_it_is_suspended(pool: PgPool)
         .execute(&store)
         .await?;
     let holders: Vec<Option<i64>> = sqlx::query_scalar(
-        "select distinct consumer_id from pgqrs.messages where lease_token is not null",
+        "select distinct consumer_id from pgqrs.messages where lease_token <> 0",
     )
     .fetch_all(&pool)
     .await?;

@@ -3,7 +3,7 @@
 //! # What happens
 //!
 //! One message waits, and two consumers want it; messages share nothing, so one is enough. A claim puts a lease on it:
-//! it moves `visible_at` to the end of the lease, and writes a token that only the claim knows. With that token the
+//! it writes when the lease ends, and a token that only the claim knows. With that token the
 //! holder extends the lease, acknowledges the message (which deletes it), or fails it (which makes it ready at once).
 //! If the holder does nothing more, because it has crashed or lost its connection, the message becomes ready for others
 //! when the lease runs out.
@@ -42,8 +42,8 @@ use crate::{breaks, holds};
 /// A rule of the protocol, each of which can be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
-    /// A claim takes only visible messages, and so only those that no consumer holds.
-    ClaimWhatIsVisible,
+    /// A claim takes only messages whose lease has run out, and so only those that no consumer holds.
+    ClaimWhatIsFree,
     /// Of two concurrent claims one gets the row's lock, and the other skips the row.
     RowLock,
     /// Each claim has a token that no other ever has. (Without the rule: the number of the attempt.)
@@ -111,7 +111,7 @@ type Table = Option<Row>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Row {
-    visible_at: u8,
+    lease_until: u8,
     attempt: u8,
     lease_token: Option<u8>,
     /// Which claim this lease is from. Not a column: the token represents it.
@@ -208,8 +208,8 @@ impl Protocol {
     /// more and whose consumer doesn't wait, so that their arrival makes no difference.
     fn tidy(&self, state: &mut State) {
         for row in state.log.iter_mut().flatten() {
-            if row.visible_at <= state.now {
-                row.visible_at = 0;
+            if row.lease_until <= state.now {
+                row.lease_until = 0;
             }
         }
         for consumer in &mut state.consumers {
@@ -247,9 +247,9 @@ impl Protocol {
     }
 
     fn claim(&self, state: &mut State, request: Request) {
-        let visible = |row: Row| row.visible_at <= state.now;
+        let is_free = |row: Row| row.lease_until <= state.now;
         match state.table() {
-            Some(row) if visible(row) || !self.keeps(Rule::ClaimWhatIsVisible) => {
+            Some(row) if is_free(row) || !self.keeps(Rule::ClaimWhatIsFree) => {
                 state.looked.insert(request);
                 if self.keeps(Rule::RowLock) {
                     self.write(state, request);
@@ -271,7 +271,7 @@ impl Protocol {
             false => attempt,
         };
         let leased = Row {
-            visible_at: state.now + LEASE,
+            lease_until: state.now + LEASE,
             // Kept only if it is used, which reduces the number of states.
             attempt: match self.keeps(Rule::TokenOfItsOwn) {
                 true => 0,
@@ -290,7 +290,7 @@ impl Protocol {
         let Some(mut row) = state.found(request, guarded) else {
             return state.answer(request, Says::LeaseLost);
         };
-        row.visible_at = state.now + LEASE;
+        row.lease_until = state.now + LEASE;
         state.commit(Some(row), self.keeps(Rule::ExtendOnDisk));
         state.answer(request, Says::Done);
     }
@@ -308,7 +308,7 @@ impl Protocol {
         if request.verb == Verb::Acknowledge {
             state.commit(None, on_disk);
         } else {
-            row.visible_at = state.now;
+            row.lease_until = state.now;
             row.claim = None;
             if self.keeps(Rule::FailureClearsTheToken) {
                 row.lease_token = None;
@@ -460,7 +460,7 @@ impl Model for Protocol {
             looked: BTreeSet::new(),
             answers: BTreeSet::new(),
             log: vec![Some(Row {
-                visible_at: 0,
+                lease_until: 0,
                 attempt: 0,
                 lease_token: None,
                 claim: None,
@@ -688,7 +688,7 @@ fn a_lease_has_one_holder_where_the_server_crashes() {
 
 #[test]
 fn a_claim_of_what_is_leased_has_two_holders() {
-    without(Rule::ClaimWhatIsVisible, ONE_HOLDER);
+    without(Rule::ClaimWhatIsFree, ONE_HOLDER);
 }
 
 #[test]

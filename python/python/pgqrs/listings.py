@@ -67,13 +67,13 @@ class QueuedMessage:
     priority: Priority
     """Its priority."""
     visible_at: datetime
-    """When it is delivered at the earliest, or when its lease runs out."""
+    """From when on it can be delivered, if it isn't leased."""
     enqueued_at: datetime
     """When it was enqueued."""
     attempt: int
     """How often it was delivered."""
-    leased: bool
-    """Whether a consumer holds it."""
+    lease_expires_at: datetime | None
+    """When its lease runs out; ``None`` if no consumer holds it."""
     producer: int | None
     """The producer that sent it, if one did."""
     consumer: int | None

@@ -109,7 +109,7 @@ async fn a_message_that_takes_longer_than_its_lease_to_arrive_is_handled(
 async fn leased(pool: &PgPool) -> (i64, i64) {
     sqlx::query_as(
         "select count(*), coalesce(sum(payload_bytes), 0)::bigint from pgqrs.messages
-         where lease_token is not null",
+         where lease_token <> 0",
     )
     .fetch_one(pool)
     .await
@@ -339,7 +339,7 @@ async fn slow_decoding_lets_the_loop_extend_its_leases_in_between(pool: PgPool) 
     sqlx::raw_sql(
         "create table late (id bigint);
          create function note_late() returns trigger language plpgsql as $$ begin
-             if old.lease_token is not null and old.visible_at < clock_timestamp() then
+             if old.lease_token <> 0 and old.lease_until < clock_timestamp() then
                  insert into late values (old.id);
              end if;
              return coalesce(new, old);

@@ -290,7 +290,7 @@ async fn while_the_disk_is_full_what_is_handled_waits_and_is_not_handled_again()
 
 /// When all leases run out, at the earliest.
 async fn leases_end(pool: &PgPool) -> DateTime<Utc> {
-    sqlx::query_scalar("select min(visible_at) from pgqrs.messages where lease_token is not null")
+    sqlx::query_scalar("select min(lease_until) from pgqrs.messages where lease_token <> 0")
         .fetch_one(pool)
         .await
         .expect("there are leased messages")
@@ -340,7 +340,7 @@ async fn a_lease_that_the_server_refuses_to_extend_costs_no_other_its_lease(
     })
     .await;
     let others_end = async || -> DateTime<Utc> {
-        sqlx::query_scalar("select min(visible_at) from pgqrs.messages where id <> $1")
+        sqlx::query_scalar("select min(lease_until) from pgqrs.messages where id <> $1")
             .bind(poison)
             .fetch_one(&pool)
             .await
@@ -640,7 +640,7 @@ async fn a_longer_extension_of_a_handlers_own_stays(pool: PgPool) -> TestResult 
     })
     .await;
     let ends = async |id: pgqrs::MessageId| -> DateTime<Utc> {
-        sqlx::query_scalar("select visible_at from pgqrs.messages where id = $1")
+        sqlx::query_scalar("select lease_until from pgqrs.messages where id = $1")
             .bind(id.get())
             .fetch_one(&pool)
             .await
@@ -760,7 +760,7 @@ async fn a_handler_that_blocks_its_thread_keeps_no_other_message_at_the_end(
     let report = report???;
     assert_eq!((report.released, report.unknown), (2, 1), "{report:?}");
     let ready: i64 =
-        sqlx::query_scalar("select count(*) from pgqrs.messages where lease_token is null")
+        sqlx::query_scalar("select count(*) from pgqrs.messages where lease_token = 0")
             .fetch_one(&pool)
             .await?;
     assert_eq!(ready, 2, "they are ready for others");

@@ -264,7 +264,7 @@ impl History {
                     // The policy's first wait could end within the test, on a slow machine.
                     let later =
                         "update pgqrs.messages set visible_at = visible_at + interval '1 hour'
-                                 where id = $1 and lease_token is null";
+                                 where id = $1 and lease_token = 0";
                     let later = sqlx::query(later).bind(id.get());
                     later.execute(&self.direct).await.map_err(failed)?;
                 }
@@ -420,7 +420,7 @@ impl History {
         let over = until_within(Duration::from_secs(30), async || {
             let left: Result<i64, _> = sqlx::query_scalar(
                 "select count(*) from pgqrs.messages m join pgqrs.queues q on q.id = m.queue_id
-                 where q.name = $1 and (m.visible_at <= now() or m.consumer_id = $2 and m.lease_token is not null)",
+                 where q.name = $1 and (greatest(m.visible_at, m.lease_until) <= now() or m.consumer_id = $2)",
             )
             .bind(queue)
             .bind(worker.get())
@@ -533,7 +533,7 @@ impl History {
                     let mut lines = Vec::new();
                     let text = |payload: &Option<String>| payload.clone().unwrap_or_default();
                     for m in admin.messages(queue, page).await? {
-                        let (attempt, held) = (m.attempt, m.leased);
+                        let (attempt, held) = (m.attempt, m.lease_expires_at.is_some());
                         lines.push(format!(
                             "message {} {attempt} {held} {}",
                             m.id,

@@ -149,7 +149,8 @@ pub(crate) async fn now(pool: &PgPool) -> sqlx::Result<DateTime<Utc>> {
 /// before may look past it for a moment: see [`newcomer`].
 pub(crate) async fn age(pool: &PgPool, message: MessageId, by: Duration) -> TestResult {
     let aged = sqlx::query(
-        "update pgqrs.messages set visible_at = visible_at - $2 * interval '1 second' where id = $1",
+        "update pgqrs.messages set visible_at = visible_at - $2 * interval '1 second',
+             lease_until = lease_until - $2 * interval '1 second' where id = $1",
     )
     .bind(message.get())
     .bind(by.as_secs_f64())
@@ -159,9 +160,12 @@ pub(crate) async fn age(pool: &PgPool, message: MessageId, by: Duration) -> Test
     Ok(())
 }
 
-/// Lets a message's lease, or its schedule, end now.
+/// Lets a message's lease, or its schedule, end now, ahead of all watermarks.
 pub(crate) async fn expire(pool: &PgPool, message: MessageId) -> TestResult {
-    let expired = sqlx::query("update pgqrs.messages set visible_at = now() where id = $1")
+    let expired =
+        "update pgqrs.messages set visible_at = now(), lease_until = least(lease_until, now())
+                   where id = $1";
+    let expired = sqlx::query(expired)
         .bind(message.get())
         .execute(pool)
         .await?;
