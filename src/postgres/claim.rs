@@ -81,7 +81,9 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                 -- As `messages_ready` has it, and no other index.
                 where m.queue_id + 0 = queue.id and m.priority = level.priority and m.priority >= 0
                     and (m.visible_at, m.id) > (coalesce(level.visible_at, '-infinity'), level.id)
-                    and m.visible_at <= now()
+                    -- The planner takes a comparison of rows for a third of the table, and a range for little of it:
+                    -- without this one, it may prefer to sort.
+                    and m.visible_at >= coalesce(level.visible_at, '-infinity') and m.visible_at <= now()
                     -- Nobody holds it, or no longer. Checked again for a row that was changed while we waited for it.
                     and m.lease_until <= now()
                 order by m.visible_at, m.id

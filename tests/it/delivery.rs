@@ -61,9 +61,11 @@ impl Verb {
 
 /// When the only message can be delivered, and whether it is leased.
 async fn visible(pool: &PgPool) -> sqlx::Result<(DateTime<Utc>, bool)> {
-    sqlx::query_as("select visible_at, lease_until > now() from pgqrs.messages")
-        .fetch_one(pool)
-        .await
+    sqlx::query_as(
+        "select greatest(visible_at, lease_until), lease_until > now() from pgqrs.messages",
+    )
+    .fetch_one(pool)
+    .await
 }
 
 async fn clear(pool: &PgPool) -> TestResult {

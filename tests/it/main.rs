@@ -28,5 +28,6 @@ mod store;
 mod support;
 mod telemetry;
 mod tls;
+mod torture;
 mod wire;
 mod worker;

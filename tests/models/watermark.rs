@@ -2,8 +2,8 @@
 //!
 //! # What happens
 //!
-//! Messages are sent and committed, sometimes late. Two processes claim them, one message at a time: the first process
-//! with two claims at once, the second with one. A claim locks the first ready message that it reads and that nobody has
+//! Messages are sent and committed, sometimes late. They are claimed one at a time, with two claims at once: of one process
+//! or of two. A claim locks the first ready message that it reads and that nobody has
 //! locked, and then commits or is rolled back. When a claim has ended, it moves its process's watermark. What is claimed is
 //! in flight until it is acknowledged, released, or its lease runs out; the message's place in the order doesn't change by
 //! any of this, except by a release.
@@ -48,16 +48,18 @@ enum Rule {
 }
 
 const SLACK: u8 = 1;
-const LEASE: u8 = 2;
+const LEASE: u8 = 1;
 /// The time between two rescans.
 const REST: u8 = 2;
-const END: u8 = 4;
 
 #[derive(Debug, Clone)]
 struct Protocol {
     without: Option<Rule>,
+    /// The process of each of the two claims that can be under way.
+    claimers: [usize; 2],
     messages: usize,
     claims: u8,
+    end: u8,
 }
 
 /// A place in the order. The id is that of a message, counted from 1; 0 comes before all of them.
@@ -115,7 +117,7 @@ struct State {
     now: u8,
     messages: Vec<Message>,
     processes: [Process; 2],
-    claims: [Option<Claim>; 3],
+    claims: [Option<Claim>; 2],
     claimed: u8,
     released: bool,
     rolled_back: bool,
@@ -140,11 +142,6 @@ enum Step {
     Tick,
 }
 
-/// The process of a claim.
-fn process_of(claim: usize) -> usize {
-    claim / 2
-}
-
 impl Protocol {
     fn keeps(&self, rule: Rule) -> bool {
         self.without != Some(rule)
@@ -153,7 +150,7 @@ impl Protocol {
     fn claim(&self, state: &mut State, index: usize) {
         state.claimed += 1;
         let now = state.now;
-        let process = &mut state.processes[process_of(index)];
+        let process = &mut state.processes[self.claimers[index]];
         let is_due = process.rescanned_at.is_none_or(|at| now - at >= REST);
         // The first one of a process has no watermark in any case.
         let is_rescan = is_due && (self.keeps(Rule::Rescan) || process.rescanned_at.is_none());
@@ -167,7 +164,8 @@ impl Protocol {
         let (rescans, goes_on_behind) = (process.rescans, process.goes_on_behind);
         let mut others = state.claims.iter().enumerate();
         let is_rescanning = others.any(|(other, claim)| {
-            process_of(other) == process_of(index) && claim.is_some_and(|claim| claim.is_rescan)
+            self.claimers[other] == self.claimers[index]
+                && claim.is_some_and(|claim| claim.is_rescan)
         });
         let is_behind = |position: Position| match self.keeps(Rule::Pair) {
             true => position > from,
@@ -216,7 +214,7 @@ impl Protocol {
             Some(last) if self.keeps(Rule::StopAtTheLast) => last.min(recent),
             _ => recent,
         };
-        let process = &mut state.processes[process_of(index)];
+        let process = &mut state.processes[self.claimers[index]];
         if claim.is_rescan {
             process.watermark = match self.keeps(Rule::SetByARescan) {
                 true => reached,
@@ -259,6 +257,12 @@ impl State {
         }
     }
 
+    fn is_over(&self) -> bool {
+        self.messages
+            .iter()
+            .all(|message| *message == Message::Gone)
+    }
+
     fn is_locked(&self, index: usize) -> bool {
         let mut claims = self.claims.iter().flatten();
         claims.any(|claim| claim.locked == Some(index))
@@ -299,7 +303,7 @@ impl Model for Protocol {
             now: 1,
             messages: vec![Message::Unsent; self.messages],
             processes: [process; 2],
-            claims: [None; 3],
+            claims: [None; 2],
             claimed: 0,
             released: false,
             rolled_back: false,
@@ -310,6 +314,9 @@ impl Model for Protocol {
     }
 
     fn actions(&self, state: &State, steps: &mut Vec<Step>) {
+        if state.is_over() {
+            return;
+        }
         let unsent = |message: &Message| *message == Message::Unsent;
         steps.extend(state.messages.iter().position(unsent).map(Step::Send));
         for (index, message) in state.messages.iter().enumerate() {
@@ -335,7 +342,7 @@ impl Model for Protocol {
                 }
             }
         }
-        if state.now < END {
+        if state.now < self.end {
             steps.push(Step::Tick);
         }
     }
@@ -361,7 +368,7 @@ impl Model for Protocol {
                 next.rolled_back = true;
                 let claim = next.claims[index].take()?;
                 if claim.is_rescan {
-                    next.processes[process_of(index)].rescanned_at = None;
+                    next.processes[self.claimers[index]].rescanned_at = None;
                 }
                 if let Some(Message::Stored {
                     ready_since,
@@ -403,10 +410,10 @@ impl Model for Protocol {
             // Ensures that the model isn't vacuous: each of these happens.
             Property::sometimes(
                 "a rescan finds what is below the watermark",
-                |_, state: &State| {
+                |model: &Self, state: &State| {
                     let watermarks = state.processes.map(|process| process.watermark);
                     state.claims.iter().enumerate().any(|(index, claim)| {
-                        let below = |last| last < watermarks[process_of(index)];
+                        let below = |last| last < watermarks[model.claimers[index]];
                         let last = claim.and_then(|claim| state.position(claim.locked?));
                         last.is_some_and(below)
                     })
@@ -415,7 +422,7 @@ impl Model for Protocol {
             Property::sometimes(
                 "a watermark is past what is in flight",
                 |_, state: &State| {
-                    let highest = state.processes[1].watermark;
+                    let highest = state.processes[0].watermark;
                     let mut all = 0..state.messages.len();
                     all.any(|index| {
                         state.is_leased(index)
@@ -423,35 +430,59 @@ impl Model for Protocol {
                     })
                 },
             ),
-            Property::sometimes("everything is settled", |_, state: &State| {
-                state
-                    .messages
-                    .iter()
-                    .all(|message| *message == Message::Gone)
-            }),
+            Property::sometimes("everything is settled", |_, state: &State| state.is_over()),
         ]
     }
 }
 
-const PROTOCOL: Protocol = Protocol {
-    without: None,
-    messages: 2,
-    claims: 4,
-};
+const ONE_PROCESS: [usize; 2] = [0, 0];
+const TWO_PROCESSES: [usize; 2] = [0, 1];
+
+fn protocol(claimers: [usize; 2]) -> Protocol {
+    Protocol {
+        without: None,
+        claimers,
+        messages: 2,
+        claims: 4,
+        end: 4,
+    }
+}
+
+/// One message, for longer.
+fn for_longer() -> Protocol {
+    Protocol {
+        messages: 1,
+        end: 6,
+        ..protocol(ONE_PROCESS)
+    }
+}
 
 /// Finds a way to break a promise if a rule is left out.
 fn without(rule: Rule, promise: &'static str) {
+    let all_rules = match rule {
+        Rule::Rescan => for_longer(),
+        _ => protocol(ONE_PROCESS),
+    };
     let model = Protocol {
         without: Some(rule),
-        messages: 3,
-        claims: 6,
+        ..all_rules
     };
     breaks(&format!("watermark without {rule:?}"), model, promise);
 }
 
 #[test]
-fn what_is_ready_is_found_or_rescanned() {
-    holds("watermark", PROTOCOL);
+fn two_claims_of_a_process_find_what_is_ready() {
+    holds("watermark, one process", protocol(ONE_PROCESS));
+}
+
+#[test]
+fn claims_of_two_processes_find_what_is_ready() {
+    holds("watermark, two processes", protocol(TWO_PROCESSES));
+}
+
+#[test]
+fn what_is_below_the_watermark_is_found_by_a_rescan() {
+    holds("watermark, for longer", for_longer());
 }
 
 #[test]

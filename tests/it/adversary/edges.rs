@@ -480,6 +480,13 @@ async fn set_time(pool: &PgPool, message: MessageId, time: &str) -> TestResult {
     Ok(())
 }
 
+async fn set_lease(pool: &PgPool, message: MessageId, until: &str) -> TestResult {
+    let set = "update pgqrs.messages set lease_until = $2::timestamptz where id = $1";
+    let set = sqlx::query(set).bind(message.get()).bind(until);
+    assert_eq!(set.execute(pool).await?.rows_affected(), 1);
+    Ok(())
+}
+
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_time_that_no_calendar_has_is_ready_or_never_ready_and_breaks_nothing(
     pool: PgPool,
@@ -509,7 +516,7 @@ async fn a_time_that_no_calendar_has_is_ready_or_never_ready_and_breaks_nothing(
     let delivered: Vec<_> = delivered.iter().map(Delivery::id).collect();
     assert_eq!(delivered, [ids[0], ids[2], ids[3]]);
     assert!(claim(&store, 10).await?.is_empty());
-    set_time(&pool, ids[0], "-infinity").await?;
+    set_lease(&pool, ids[0], "-infinity").await?;
     until("it is delivered again", async || {
         let again = claim(&store, 1).await.expect("claimed");
         again.iter().any(|delivery| delivery.id() == ids[0])
@@ -522,7 +529,7 @@ async fn a_time_that_no_calendar_has_is_ready_or_never_ready_and_breaks_nothing(
         .pop()
         .expect("it is ready");
     assert_eq!(delivery.id(), ids[1]);
-    set_time(&pool, ids[1], "infinity").await?;
+    set_lease(&pool, ids[1], "infinity").await?;
     delivery.extend(Duration::from_secs(60)).await?;
     delivery.ack(&store).await?;
     let parked = send(&store, &["parked"]).await?[0];
@@ -561,7 +568,7 @@ async fn a_lease_that_was_set_to_infinity_is_extended_and_settled(pool: PgPool) 
             .is_ok_and(|stats| stats.leased == 3)
     })
     .await;
-    set_time(&pool, ids[0], "infinity").await?;
+    set_lease(&pool, ids[0], "infinity").await?;
     let leases = async || -> Result<BTreeMap<_, _>, Error> {
         let held = admin.held_messages(worker).await?;
         Ok(held
