@@ -255,6 +255,47 @@ async fn under_an_old_snapshot_single_dequeues_do_not_pass_it_over_either(
     Ok(())
 }
 
+/// Below the watermark of a consumer that is busy with others: its rescans find them.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_a_crashed_consumer_held_is_delivered_soon_after_its_lease(
+    pool: PgPool,
+) -> TestResult {
+    const HELD: usize = 1_000;
+    let lease = Duration::from_secs(1);
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    send(&store, &vec!["held"; HELD]).await?;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let held = async |seen: &Mutex<Vec<Instant>>| seen.lock().expect("no panic").len();
+    let crashed = connect(&pool).await?;
+    let claim = pgqrs::dequeue().from("tasks").limit(HELD as u32);
+    let deliveries = claim.lease(lease).execute(&crashed).await?;
+    let expires = Instant::now() + lease;
+    assert_eq!(deliveries.len(), HELD);
+    drop((deliveries, crashed));
+
+    let running = start(consumer().create(&store).await?, {
+        let seen = Arc::clone(&seen);
+        move |delivery: Delivery<Value>| {
+            if delivery.payload() == "held" {
+                seen.lock().expect("no panic").push(Instant::now());
+            }
+            std::future::ready(Outcome::Done)
+        }
+    });
+    until("all are delivered again", async || {
+        send(&store, &["other"; 10]).await.expect("sent");
+        held(&seen).await == HELD
+    })
+    .await;
+    drained(&pool).await;
+    running.stop().await?;
+    let seen = seen.lock().expect("no panic");
+    // Two seconds are promised; the rest is for a slow machine.
+    let late = seen.iter().max().expect("some").duration_since(expires);
+    assert!(late < Duration::from_secs(12), "{late:?}");
+    Ok(())
+}
+
 /// A settlement finds its message, and then waits for an extension of its lease, which moves the message to another place.
 /// That happens by itself if extensions take long, as behind a pooler with few connections.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
