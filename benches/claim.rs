@@ -20,6 +20,8 @@ use crate::{
 const LIMIT: usize = 10;
 /// Claims in each round.
 const BLOCK: usize = 20;
+const IN_FLIGHT: usize = 10_000;
+const HOUR: Duration = Duration::from_secs(3_600);
 
 pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Table>> {
     let store = fresh(url).await?;
@@ -37,16 +39,28 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
     let queue = format!("1000 behind {delayed} delayed");
     fill(&store, &queue, 1_000, delayed).await?;
     queues.push(queue);
+    let in_flight = format!("1000 behind {IN_FLIGHT} in flight");
+    fill(&store, &in_flight, IN_FLIGHT + 1_000, 0).await?;
+    queues.push(in_flight.clone());
     sqlx::query("vacuum analyze pgqrs.messages")
         .execute(store.pool())
         .await?;
 
+    // By another process, as it were: one whose watermark ours doesn't know.
+    let other = Store::from(store.pool().clone());
+    let dequeue = pgqrs::dequeue().from(in_flight.as_str());
+    let dequeue = dequeue.limit(IN_FLIGHT as u32).lease(HOUR);
+    if dequeue.execute(&other).await?.len() != IN_FLIGHT {
+        return Err("not all of them are in flight".into());
+    }
     let title = format!("claims of {LIMIT}, {BLOCK} a round");
     let mut table = Rounds::new(meter, title, rounds);
     while table.next() {
         for queue in &queues {
             claim(&mut table, &store, queue).await?;
         }
+        let newcomer = Store::from(store.pool().clone());
+        claim_once(&mut table, &newcomer, &in_flight).await?;
     }
     for queue in &queues[1..] {
         table.at_most(
@@ -80,6 +94,35 @@ pub(crate) async fn fill(store: &Store, queue: &str, ready: usize, delayed: usiz
     Ok(())
 }
 
+/// The first claim of a process, which has no watermark yet.
+async fn claim_once(table: &mut Rounds<'_>, store: &Store, queue: &str) -> Outcome {
+    let deliveries = table
+        .measure("the same, first claim of a process", LIMIT, async |calls| {
+            let started = Instant::now();
+            let dequeue = pgqrs::dequeue().from(queue).limit(LIMIT as u32);
+            let deliveries = dequeue.execute(store).await?;
+            calls.push(started.elapsed());
+            Ok(deliveries)
+        })
+        .await?;
+    refill(store, queue, deliveries).await
+}
+
+async fn refill(
+    store: &Store,
+    queue: &str,
+    deliveries: Vec<Delivery<Value, pgqrs::Unchecked>>,
+) -> Outcome {
+    let messages = vec!["x".repeat(190); deliveries.len()];
+    pgqrs::ack_all(deliveries, store).await?;
+    pgqrs::enqueue()
+        .messages(&messages)
+        .to(queue)
+        .execute(store)
+        .await?;
+    Ok(())
+}
+
 /// Only the claims are measured. Claimed messages are put back, so that the backlog stays the same.
 async fn claim(table: &mut Rounds<'_>, store: &Store, queue: &str) -> Outcome {
     let deliveries = table
@@ -97,13 +140,7 @@ async fn claim(table: &mut Rounds<'_>, store: &Store, queue: &str) -> Outcome {
     if deliveries.len() != LIMIT * BLOCK {
         return Err(format!("{queue}: {} messages were claimed", deliveries.len()).into());
     }
-    pgqrs::ack_all(deliveries, store).await?;
-    pgqrs::enqueue()
-        .messages(&vec!["x".repeat(190); LIMIT * BLOCK])
-        .to(queue)
-        .execute(store)
-        .await?;
-    Ok(())
+    refill(store, queue, deliveries).await
 }
 
 /// Messages are enqueued and consumed while a transaction keeps vacuum from removing their dead rows.
