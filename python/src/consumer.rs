@@ -463,7 +463,7 @@ fn advance(stage: &watch::Sender<Stage>, from: Stage, to: Stage) -> bool {
 /// Python has dropped the delivery.
 fn let_go_of(stage: &watch::Sender<Stage>) -> Verdict {
     if *stage.borrow() == Stage::Begun {
-        Err("let go of without being settled".to_owned())
+        Err("dropped without being settled".to_owned())
     } else {
         Ok(Outcome::Release)
     }
@@ -476,7 +476,7 @@ async fn over_limit(limit: Option<Duration>, mut stage: watch::Receiver<Stage>) 
     match limit {
         Some(limit) if begun => {
             sleep(limit).await;
-            Err(format!("the handler was cut off after {limit:?}"))
+            Err(format!("the handler timed out after {limit:?}"))
         }
         _ => pending().await,
     }
@@ -710,7 +710,7 @@ impl Delivery {
             ("dead_letter", _) => Ok(Outcome::DeadLetter(reason)),
             ("release", _) => Ok(Outcome::Release),
             ("failed", _) => Err(reason),
-            (other, _) => return Err(PyValueError::new_err(format!("{other:?} is no outcome"))),
+            (other, _) => return Err(PyValueError::new_err(format!("{other:?} is not an outcome"))),
         };
         if !held.settled.swap(true, Ordering::AcqRel)
             && let Some(tell) = lock(&held.verdict).take()

@@ -195,7 +195,7 @@ async def test_a_delivery_that_is_let_go_of_is_a_failed_attempt(
     delivery = await anext(received)
     assert delivery.attempt == 2
     ((error,),) = database.rows("select last_error from pgqrs.messages")
-    assert error == "let go of without being settled"
+    assert error == "dropped without being settled"
     await delivery.ack()
 
 
@@ -663,7 +663,7 @@ async def test_a_handler_that_blocks_the_event_loop_costs_no_other_message_an_at
     report = await asyncio.wait_for(consumer.run(handle, handler_timeout=1, concurrency=8), 60)
     assert (report.done, report.dead) == (7, 1)
     (letter,) = await store.admin().dead_letters("tasks", payload=True)
-    assert (letter.payload, letter.last_error) == ("blocks", "the handler was cut off after 1s")
+    assert (letter.payload, letter.last_error) == ("blocks", "the handler timed out after 1s")
 
 
 async def test_what_no_handler_began_goes_back_at_the_deadline_without_an_attempt(

@@ -442,7 +442,7 @@ async fn a_handler_that_is_cut_off_each_time_leaves_a_dead_letter_that_says_so(
     let dead = &admin.dead_letters("tasks", Page::default()).await?[0];
     assert_eq!(
         (dead.attempt, dead.last_error.as_deref()),
-        (2, Some("the handler was cut off after 20ms"))
+        (2, Some("the handler timed out after 20ms"))
     );
     Ok(())
 }
