@@ -26,7 +26,7 @@ from .conftest import Database, until
 Untyped = Delivery[Any]
 
 
-async def test_iteration_gives_messages_in_order_to_be_acknowledged(
+async def test_iteration_returns_messages_in_order_to_be_acknowledged(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     ids = await producer.enqueue_batch(["a", "b", "c"])
@@ -59,7 +59,7 @@ async def test_a_listen_url_past_a_pooler_wakes_the_consumer(
         await delivery.ack()
 
 
-async def test_a_delivery_tells_of_its_message(
+async def test_a_delivery_has_its_messages_fields(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     id = await producer.enqueue({"a": 1.5}, priority="high")
@@ -110,7 +110,7 @@ async def test_the_verbs_of_a_delivery_settle_it(
             await delivery.extend(5)
 
 
-async def test_a_lease_that_was_lost_is_told_and_changes_nothing(
+async def test_a_lost_lease_is_reported_and_changes_nothing(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue("a")
@@ -159,7 +159,7 @@ async def test_a_held_delivery_keeps_its_lease(
     assert database.count() == 0
 
 
-async def test_one_at_a_time_is_given_out_unless_told(
+async def test_one_delivery_at_a_time_is_the_default(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue_batch(range(5))
@@ -182,7 +182,7 @@ async def test_one_at_a_time_is_given_out_unless_told(
     assert database.count() == 0
 
 
-async def test_a_delivery_that_is_let_go_of_is_a_failed_attempt(
+async def test_a_dropped_delivery_is_a_failed_attempt(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue("a")
@@ -446,7 +446,7 @@ async def test_a_program_keeps_a_handler_of_its_own_for_sigterm(
     assert heard.is_set()
 
 
-async def test_a_cancelled_run_gives_its_messages_back(
+async def test_a_cancelled_run_releases_its_messages(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue_batch(range(4))
@@ -513,7 +513,7 @@ async def test_a_consumer_that_is_stopped_ends_its_iteration(
     assert await consumer.status() == "stopped"
 
 
-async def test_what_was_given_out_and_not_settled_goes_back_at_its_end(
+async def test_what_was_delivered_and_not_settled_is_released_at_its_end(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue_batch(range(4))
@@ -619,7 +619,7 @@ async def test_settings_of_a_run_leave_its_registration_alone(
     assert database.rows("select id from pgqrs.workers where kind = 'consumer'") == [(id,)]
 
 
-async def test_an_iteration_with_settings_holds_as_many_as_it_was_told_to(
+async def test_an_iteration_holds_as_many_deliveries_as_its_settings_allow(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue_batch(range(6))
@@ -685,7 +685,7 @@ async def test_what_no_handler_began_goes_back_at_the_deadline_without_an_attemp
     assert database.rows("select attempt from pgqrs.messages order by id") == [(1,), (0,), (0,), (0,)]
 
 
-async def test_a_handler_can_give_its_message_back(
+async def test_a_handler_can_release_its_message(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await once_each(store)

@@ -53,9 +53,7 @@ async fn an_hour_later(pool: &PgPool, ids: &[MessageId]) -> TestResult {
 const HALF_AN_HOUR: Duration = Duration::from_secs(1_800);
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn the_same_queue_twice_says_that_it_exists_and_the_store_gives_it_back(
-    pool: PgPool,
-) -> TestResult {
+async fn creating_a_queue_twice_is_refused_and_the_store_returns_it(pool: PgPool) -> TestResult {
     let store = with_queues(pool, &[]).await?;
     let admin = pgqrs::admin(&store);
     let created = admin.create_queue("tasks").await?;
@@ -83,7 +81,7 @@ async fn queues_are_listed_by_name(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn eight_at_once_who_want_a_queue_all_get_it(pool: PgPool) -> TestResult {
+async fn eight_calls_at_once_for_a_queue_all_return_it(pool: PgPool) -> TestResult {
     let store = with_queues(pool, &[]).await?;
     let wanting = (0..8).map(|_| {
         let store = store.clone();
@@ -473,9 +471,7 @@ async fn fewer_attempts_count_at_once(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn messages_are_listed_in_pages_and_payloads_only_where_asked_for(
-    pool: PgPool,
-) -> TestResult {
+async fn messages_are_listed_in_pages_and_payloads_only_if_requested(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks", "other"]).await?;
     let admin = pgqrs::admin(&store);
     let consumer = pgqrs::consumer("tasks").identity("my-service", 3001);
@@ -678,7 +674,7 @@ async fn dead_letters_are_requeued_all_or_by_age(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn of_eight_who_requeue_at_once_one_does_it(pool: PgPool) -> TestResult {
+async fn of_eight_requeues_at_once_one_succeeds(pool: PgPool) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;
     let store = connect(&pool).await?;
     for round in 0..10 {
@@ -747,7 +743,7 @@ async fn the_archive_is_listed_in_pages_and_purged_by_age(pool: PgPool) -> TestR
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn release_gives_back_what_a_worker_holds_and_nothing_else(pool: PgPool) -> TestResult {
+async fn release_frees_what_a_worker_holds_and_nothing_else(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let dead = pgqrs::consumer("tasks")
@@ -774,7 +770,7 @@ async fn release_gives_back_what_a_worker_holds_and_nothing_else(pool: PgPool) -
         let lost = delivery.ack(&store).await.unwrap_err();
         assert!(matches!(lost, Error::LeaseLost { .. }), "{lost:?}");
     }
-    // They were in somebody's hands, so that it counts.
+    // They were leased, so that the attempt counts.
     let attempts: Vec<_> = claim(&store, 10)
         .await?
         .iter()
@@ -793,7 +789,7 @@ async fn release_gives_back_what_a_worker_holds_and_nothing_else(pool: PgPool) -
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn cancel_deletes_what_nobody_holds(pool: PgPool) -> TestResult {
+async fn cancel_deletes_what_is_not_leased(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks", "other"]).await?;
     let admin = pgqrs::admin(&store);
     let ids = send(&store, &[0, 1, 2]).await?;
@@ -847,7 +843,7 @@ async fn a_message_is_cancelled_or_delivered_and_never_both(pool: PgPool) -> Tes
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn reschedule_moves_what_nobody_holds(pool: PgPool) -> TestResult {
+async fn reschedule_moves_what_is_not_leased(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks", "other"]).await?;
     let admin = pgqrs::admin(&store);
     let ids = send(&store, &[0, 1]).await?;
@@ -856,7 +852,7 @@ async fn reschedule_moves_what_nobody_holds(pool: PgPool) -> TestResult {
     let before = everything(&pool).await?;
     assert!(
         !admin.reschedule("tasks", held.id(), later).await?,
-        "somebody holds it"
+        "it is leased"
     );
     assert!(
         !admin.reschedule("other", ids[1], later).await?,
@@ -877,7 +873,7 @@ async fn reschedule_moves_what_nobody_holds(pool: PgPool) -> TestResult {
     let order: Vec<_> = claim(&store, 2).await?.iter().map(Delivery::id).collect();
     assert_eq!(order, [first, ids[1]]);
 
-    // Whose consumer has crashed: whoever had it has lost it, and its attempt counts.
+    // Its consumer has crashed: the lease is lost, and the attempt counts.
     expire(&pool, held.id()).await?;
     assert!(admin.reschedule("tasks", held.id(), long_ago).await?);
     let lost = held.ack(&store).await.unwrap_err();

@@ -167,7 +167,7 @@ async fn errors_and_panics_are_failed_attempts_and_end_as_dead_letters(pool: PgP
     let dead = admin
         .dead_letters("tasks", Page::builder().payload(true).build())
         .await?;
-    let told: Vec<_> = dead
+    let letters: Vec<_> = dead
         .iter()
         .map(|dead| {
             (
@@ -179,7 +179,7 @@ async fn errors_and_panics_are_failed_attempts_and_end_as_dead_letters(pool: PgP
         })
         .collect();
     assert_eq!(
-        told,
+        letters,
         [
             (ids[0], 3, "attempts used up", Some("attempt 3 failed")),
             (
@@ -330,7 +330,7 @@ async fn a_long_handler_keeps_its_lease(pool: PgPool) -> TestResult {
     };
     until("it is delivered", async || lease_end().await.0 != 0).await;
     let first = lease_end().await.1;
-    // Five leases long, nobody else gets it.
+    // For five leases, no other consumer gets it.
     let others = newcomer(&pool);
     until("five leases have passed", async || {
         assert!(claim(&others, 1).await.expect("claimed").is_empty());
@@ -402,9 +402,7 @@ async fn what_a_handler_says_after_its_lease_was_lost_counts_for_nothing(
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_handler_that_never_returns_is_cut_off_where_there_is_a_limit(
-    pool: PgPool,
-) -> TestResult {
+async fn a_handler_that_never_returns_times_out_if_there_is_a_limit(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     send(&store, &[1]).await?;
     let limited = consumer()
@@ -518,7 +516,7 @@ async fn an_idle_consumer_is_woken_for_what_is_requeued(pool: PgPool) -> TestRes
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     let id = send(&store, &[1]).await?[0];
     one(&store).await?.dead_letter("not yet", &store).await?;
-    // It would not poll before the test gives up.
+    // It would not poll before the test times out.
     let patient = consumer().poll_interval(Duration::from_secs(3_600));
     let seen = Seen::default();
     let running = start(patient.create(&store).await?, seen.handler());
@@ -532,7 +530,7 @@ async fn an_idle_consumer_is_woken_for_what_is_requeued(pool: PgPool) -> TestRes
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_graceful_stop_lets_handlers_finish_and_gives_the_rest_back(pool: PgPool) -> TestResult {
+async fn a_graceful_stop_lets_handlers_finish_and_releases_the_rest(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     pgqrs::enqueue()
         .messages(&[0; 10])
@@ -581,7 +579,7 @@ async fn a_graceful_stop_lets_handlers_finish_and_gives_the_rest_back(pool: PgPo
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn after_the_deadline_handlers_are_aborted_and_their_messages_given_back(
+async fn after_the_deadline_handlers_are_aborted_and_their_messages_released(
     pool: PgPool,
 ) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
@@ -699,7 +697,7 @@ async fn a_suspended_consumer_rests_and_a_stopped_one_ends(pool: PgPool) -> Test
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn what_waiting_does_not_mend_ends_the_loop(pool: PgPool) -> TestResult {
+async fn a_permanent_failure_ends_the_loop(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     let running = start(
         consumer().create(&store).await?,
@@ -722,7 +720,7 @@ async fn an_idle_consumer_is_woken_from_its_own_and_from_other_processes(
 ) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     let elsewhere = connect(&pool).await?;
-    // It would not poll before the test gives up.
+    // It would not poll before the test times out.
     let patient = consumer()
         .poll_interval(Duration::from_secs(3_600))
         .create(&store)
@@ -751,7 +749,9 @@ async fn an_idle_consumer_is_woken_from_its_own_and_from_other_processes(
     }
     assert_eq!(running.stop().await?.done, 40);
     // Long before it would look by itself whether it is still needed.
-    let ends = until("nobody listens any more", async || listeners().await == 0);
+    let ends = until("no session listens any more", async || {
+        listeners().await == 0
+    });
     tokio::time::timeout(Duration::from_secs(15), ends).await?;
     Ok(())
 }
@@ -764,7 +764,7 @@ async fn without_a_hint_it_finds_messages_by_polling(pool: PgPool) -> TestResult
         async |_: Delivery<Value>| Outcome::Done,
     );
     for n in 0..5 {
-        // A transaction gives no hint.
+        // A transaction sends no notification.
         let mut tx = pool.begin().await?;
         pgqrs::enqueue()
             .message(&n)
@@ -785,7 +785,7 @@ async fn without_a_hint_it_finds_messages_by_polling(pool: PgPool) -> TestResult
     Ok(())
 }
 
-/// Its attempts are used up without a word: nobody ever settles it.
+/// Its attempts are used up without a settlement.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_message_that_kills_its_consumer_each_time_ends_as_a_dead_letter(
     pool: PgPool,
@@ -869,7 +869,7 @@ impl Process {
     }
 }
 
-/// Half of the queue is handled by a process that then dies without a word, with messages in its hands.
+/// Half of the queue is handled by a process that is then killed while it holds messages.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn what_a_killed_process_held_is_handled_by_another(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
@@ -901,7 +901,7 @@ async fn what_a_killed_process_held_is_handled_by_another(pool: PgPool) -> TestR
     Ok(())
 }
 
-/// The process dies each time that it begins with the message: nobody is left to say that it failed.
+/// The process dies each time that it begins with the message, so that none reports the failure.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_message_that_kills_its_process_each_time_ends_as_a_dead_letter(
     pool: PgPool,

@@ -167,7 +167,7 @@ async fn nack_with_its_attempts_used_up_is_a_dead_letter(pool: PgPool) -> TestRe
     Ok(())
 }
 
-/// Whoever looks, at whatever moment, sees each message in just one place.
+/// At any moment each message is in just one place.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn on_its_way_to_the_dead_letters_a_message_is_neither_lost_nor_doubled(
     pool: PgPool,
@@ -195,12 +195,12 @@ async fn on_its_way_to_the_dead_letters_a_message_is_neither_lost_nor_doubled(
     })
     .await;
     failing.await??;
-    assert!(halfway > 0, "nobody looked in the meantime");
+    assert!(halfway > 0, "no query ran in the meantime");
     Ok(())
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn retry_in_waits_for_as_long_as_it_is_told(pool: PgPool) -> TestResult {
+async fn retry_in_waits_for_its_duration(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     let id = send(&store, &[1]).await?[0];
     for wait in [
@@ -244,7 +244,7 @@ async fn a_wait_beyond_the_calendar_hands_the_delivery_back(pool: PgPool) -> Tes
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn dead_letter_keeps_the_reason_whatever_attempts_are_left(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
-    let id = send(&store, &["to nobody"]).await?[0];
+    let id = send(&store, &["to no one"]).await?[0];
     let delivery = one(&store).await?;
     let enqueued_at = delivery.enqueued_at();
     // A zero character is what PostgreSQL's text doesn't hold.
@@ -264,7 +264,7 @@ async fn dead_letter_keeps_the_reason_whatever_attempts_are_left(pool: PgPool) -
         (id, 1, enqueued_at, None)
     );
     assert_eq!(dead.reason, "no such\u{fffd}customer: ☹");
-    assert_eq!(dead.payload.as_deref(), Some(r#""to nobody""#));
+    assert_eq!(dead.payload.as_deref(), Some(r#""to no one""#));
     Ok(())
 }
 
@@ -329,8 +329,8 @@ async fn extend_after_the_message_went_to_another_is_lease_lost(pool: PgPool) ->
     Ok(())
 }
 
-/// While nobody else has taken the message, whoever has it may as well finish.
-/// As where a handler extends its lease while the loop does.
+/// While no other consumer has claimed the message, its holder may settle it.
+/// As if a handler extends its lease while the loop does.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_extension_that_meets_another_waits_and_is_made(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
@@ -469,7 +469,7 @@ async fn of_a_purged_message_each_verb_says_that_it_is_gone(pool: PgPool) -> Tes
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn when_the_connection_breaks_the_delivery_is_handed_back_to_try_again(
+async fn when_the_connection_breaks_the_delivery_is_returned_for_a_retry(
     pool: PgPool,
 ) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;
@@ -526,7 +526,7 @@ async fn when_a_transactions_connection_breaks_the_delivery_is_handed_back_too(
 /// The late one and the holder settle at the same moment, on connections of their own: it is the holder's
 /// word that counts, whatever the late one says.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn of_two_consumers_who_settle_at_once_the_holder_wins(pool: PgPool) -> TestResult {
+async fn of_two_consumers_that_settle_at_once_the_holder_wins(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     for late_verb in VERBS {
         for verb in VERBS {
@@ -563,7 +563,7 @@ async fn of_an_ack_and_a_claim_at_once_exactly_one_gets_the_message(pool: PgPool
         let (here, there) = (store.clone(), newcomer(&pool));
         let late = async move { delivery.ack(&here).await };
         let claiming = async move { claim(&there, 1).await };
-        // Whoever is spawned first has a head start.
+        // The task that is spawned first has a head start.
         let (late, claiming) = match round % 2 {
             0 => (tokio::spawn(late), tokio::spawn(claiming)),
             _ => {
@@ -593,7 +593,7 @@ async fn of_an_ack_and_a_claim_at_once_exactly_one_gets_the_message(pool: PgPool
     Ok(())
 }
 
-/// The acknowledgement's transaction is open while the lease ends: nobody else gets the message meanwhile.
+/// The acknowledgement's transaction is open while the lease ends: no other consumer gets the message meanwhile.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_message_that_is_being_acknowledged_is_not_delivered_although_its_lease_is_over(
     pool: PgPool,
@@ -612,7 +612,7 @@ async fn a_message_that_is_being_acknowledged_is_not_delivered_although_its_leas
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn ack_all_acknowledges_what_is_held_and_tells_what_was_lost(pool: PgPool) -> TestResult {
+async fn ack_all_acknowledges_what_is_held_and_returns_what_was_lost(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks", "other"]).await?;
     let ids = send(&store, &[0, 1, 2, 3, 4]).await?;
     let elsewhere = pgqrs::enqueue()
@@ -707,7 +707,7 @@ async fn ack_all_hands_all_back_when_the_connection_breaks(pool: PgPool) -> Test
     Ok(())
 }
 
-/// Half of the batches overlap: each message is acknowledged by just one of those who try at once.
+/// Half of the batches overlap: each message is acknowledged by just one of the concurrent calls.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn ack_all_at_once_by_a_late_one_and_the_holder_loses_and_doubles_nothing(
     pool: PgPool,

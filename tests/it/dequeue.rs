@@ -1,4 +1,4 @@
-//! `dequeue()`: who gets what, in which order, and for how long.
+//! `dequeue()`: which messages it returns, in which order, and for how long.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -187,7 +187,7 @@ async fn eight_consumers_at_once_get_each_message_once(pool: PgPool) -> TestResu
     Ok(())
 }
 
-/// It dies before it commits: nobody has to wait for leases that nobody holds.
+/// It dies before it commits: no consumer has to wait for leases without a holder.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_claim_whose_connection_breaks_leaves_everything_ready(pool: PgPool) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;
@@ -201,7 +201,7 @@ async fn a_claim_whose_connection_breaks_leaves_everything_ready(pool: PgPool) -
         let store = store.clone();
         async move { claim(&store, 3).await }
     });
-    // The server tells of the first kilobyte of a statement.
+    // The server shows the first kilobyte of a statement.
     terminate(
         &pool,
         blocked_backend(&pool, "with queue as materialized").await,
@@ -234,7 +234,7 @@ async fn a_claim_steps_over_what_another_is_just_claiming(pool: PgPool) -> TestR
     Ok(())
 }
 
-/// The claim turns synchronous commit off for its own transaction, and for nobody else's.
+/// The claim turns synchronous commit off for its own transaction only.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_claim_leaves_the_session_committing_synchronously(pool: PgPool) -> TestResult {
     let pool = PgPoolOptions::new()
@@ -251,7 +251,7 @@ async fn a_claim_leaves_the_session_committing_synchronously(pool: PgPool) -> Te
     Ok(())
 }
 
-/// The index gives the ready head in order; anything else would slow down with the backlog.
+/// The index returns the ready head in order; anything else would slow down with the backlog.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn the_claim_reads_the_index_and_sorts_nothing(pool: PgPool) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;
@@ -353,7 +353,7 @@ async fn a_nack_waits_by_the_policy_of_its_dequeue(pool: PgPool) -> TestResult {
 
 /// Something is wrong with the table of dead letters: it must not keep back what is ready.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn where_burying_fails_what_is_ready_is_delivered(pool: PgPool) -> TestResult {
+async fn if_dead_lettering_fails_what_is_ready_is_delivered(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     let ids = send(&store, &[1, 2, 3]).await?;
     sqlx::query("update pgqrs.messages set attempt = 20 where id = $1")
@@ -369,7 +369,7 @@ async fn where_burying_fails_what_is_ready_is_delivered(pool: PgPool) -> TestRes
         .map(|delivery| delivery.id())
         .collect();
     assert_eq!(delivered, ids[1..]);
-    // With nothing else to deliver, it is told.
+    // With nothing else to deliver, it is an error.
     let failed = claim(&store, 3).await.unwrap_err();
     assert!(matches!(failed, Error::Database(_)), "{failed}");
 

@@ -600,7 +600,7 @@ async fn names_that_sql_would_trip_over_are_just_names(pool: PgPool) -> TestResu
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_typed_queue_gives_back_its_type(pool: PgPool) -> TestResult {
+async fn a_typed_queue_returns_its_type(pool: PgPool) -> TestResult {
     #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
     struct SendEmail {
         to: String,
@@ -748,7 +748,7 @@ async fn a_delayed_message_is_delivered_after_its_time_and_not_before(pool: PgPo
     Ok(())
 }
 
-/// As somebody with another driver would, who has nothing but the text and the parameters.
+/// As with another driver, with nothing but the text and the parameters.
 async fn run_statement(
     statement: &Statement,
     on: &mut PgConnection,

@@ -1,4 +1,4 @@
-//! What an error says to whoever reads it, and whether a transaction outlives it.
+//! The text of errors, and whether a transaction outlives one.
 
 use pgqrs::{ConnectOptions, Error};
 use sqlx::PgPool;

@@ -91,7 +91,7 @@ enum Receiver {
 const LATE: u64 = 40;
 
 /// Beside a steady flow, transactions stay open for a while between their enqueue and their commit. When
-/// their messages can be seen, others with later times have been claimed long ago. Gives how long after its
+/// their messages can be seen, others with later times have been claimed long ago. Returns how long after its
 /// commit each was delivered, sorted.
 async fn late_commits(
     pool: &PgPool,

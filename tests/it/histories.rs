@@ -1,7 +1,7 @@
 //! Random histories of all public calls, by several stores, beside a model: whatever is done, in whatever
 //! order, and whatever breaks meanwhile, the queues are as the model says.
 //!
-//! One call follows the other, so that the model can say what each is told. Where a fault strikes a call and
+//! One call follows the other, so that the model knows what each returns. If a fault strikes a call and
 //! leaves open what it did, the test looks: things must be as before the call, or as after it, and the model
 //! goes on with that. After a crash they may also be as before claims that had not reached the disk.
 
@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 
 use self::steps::{Call, Step, Trouble, Way, histories};
 use crate::{
-    model::{LINES, Told, World},
+    model::{LINES, Returned, World},
     support::{TestResult, connect, faults::Faults, server::Server, until},
 };
 
@@ -77,14 +77,14 @@ impl Nemesis {
 /// How things may be.
 struct Base {
     world: World,
-    /// Whether something is undone that a call was told of.
+    /// Whether something is undone that a call returned.
     undone: bool,
 }
 
 /// A delivery at hand: its queue, the number of its claim, and itself.
 type Held = (&'static str, usize, Delivery<Value, Unchecked>);
 
-/// The queues as they are, and those who work with them.
+/// The queues as they are, and the stores that work with them.
 struct History {
     /// Past the proxy.
     direct: PgPool,
@@ -127,7 +127,7 @@ impl History {
         }
     }
 
-    /// Gives what has happened.
+    /// Returns what has happened.
     async fn check(mut self, steps: Vec<Step>) -> Checked<BTreeMap<&'static str, usize>> {
         // The case before may have left a server that is on its way.
         let empty = "truncate pgqrs.queues, pgqrs.messages, pgqrs.dead_letters, pgqrs.archive, pgqrs.workers";
@@ -162,7 +162,7 @@ impl History {
             trouble,
         } = step;
         if let Some(trouble) = trouble {
-            // A loop goes on by itself, and nobody could say how often it has tried.
+            // A loop retries by itself, and the number of its attempts isn't known.
             let beside = !matches!(call, Call::Run(_));
             self.trouble(trouble, beside).await?;
         }
@@ -254,7 +254,7 @@ impl History {
             .map_err(failed)
     }
 
-    /// How things may have been just before a call: as they are known to be; or, where the server has crashed
+    /// How things may have been just before a call: as they are known to be; or, if the server has crashed
     /// meanwhile, as before claims that had not reached the disk.
     fn bases(&mut self) -> Vec<Base> {
         let mut bases = vec![Base {
@@ -304,28 +304,28 @@ impl History {
         Ok(())
     }
 
-    /// Compares what a call was told with what the model says, and what it did.
+    /// Compares what a call returned with what the model says, and what it did.
     async fn compare<T: PartialEq + Debug>(
         &mut self,
-        told: Result<T, Error>,
-        effect: impl Fn(&mut World) -> Told<T>,
+        returned: Result<T, Error>,
+        effect: impl Fn(&mut World) -> Returned<T>,
     ) -> Checked {
         let effect = |world: &mut World| (effect(world), Vec::new());
-        self.compare_all(told, effect, false).await
+        self.compare_all(returned, effect, false).await
     }
 
-    /// `effect` gives besides how things are between its statements, last first.
+    /// `effect` returns also the states between its statements, last first.
     async fn compare_all<T: PartialEq + Debug>(
         &mut self,
-        told: Result<T, Error>,
-        effect: impl Fn(&mut World) -> (Told<T>, Vec<World>),
+        returned: Result<T, Error>,
+        effect: impl Fn(&mut World) -> (Returned<T>, Vec<World>),
         is_asynchronous: bool,
     ) -> Checked {
         let crashed = self.crashed;
         let mut worlds = Vec::new();
-        let told = told.map_err(|error| (self.leaves_open(&error), name(&error), error));
-        let what = match &told {
-            Ok(_) => "told",
+        let returned = returned.map_err(|error| (self.leaves_open(&error), name(&error), error));
+        let what = match &returned {
+            Ok(_) => "returned",
             Err((true, ..)) => "left open",
             Err(_) => "refused",
         };
@@ -333,10 +333,10 @@ impl History {
         for base in self.bases() {
             let (mut after, undone) = (base.world.clone(), base.undone);
             let (expected, between) = effect(&mut after);
-            let as_expected = match (&told, &expected) {
+            let as_expected = match (&returned, &expected) {
                 (Err((true, ..)), _) => true,
-                (Ok(told), Ok(expected)) => told == expected,
-                (Err((_, told, _)), Err(expected)) => told == expected,
+                (Ok(returned), Ok(expected)) => returned == expected,
+                (Err((_, returned, _)), Err(expected)) => returned == expected,
                 _ => false,
             };
             expectations.push(expected);
@@ -352,23 +352,23 @@ impl History {
                 world: after,
                 undone,
             });
-            // What is told is done. Only a claim that was told of can be undone.
+            // What was returned is done. Only a claim that was returned can be undone.
             if what == "left open" || crashed && is_asynchronous {
                 let between = between.into_iter().map(|world| Base { world, undone });
                 worlds.extend(between);
-                let undone = undone || what == "told";
+                let undone = undone || what == "returned";
                 worlds.push(Base { undone, ..base });
             }
         }
         prop_assert!(
             !worlds.is_empty(),
-            "call {} was told {:?}, and should have been {:?}; before it: {:#?}",
+            "call {} returned {:?}, and should have returned {:?}; before it: {:#?}",
             self.time,
-            told.map_err(|(_, _, error)| error),
+            returned.map_err(|(_, _, error)| error),
             expectations,
             self.world.lines()
         );
-        if what == "told" && crashed && is_asynchronous {
+        if what == "returned" && crashed && is_asynchronous {
             worlds.append(&mut rest);
         }
         if let (Some(happened), true) = (happened, what != "left open") {
@@ -398,8 +398,8 @@ impl History {
     }
 }
 
-/// `PROPTEST_CASES` says how many, `cases` unless told. To see a failure again, set `PROPTEST_RNG_SEED` to
-/// what the test has printed. Gives what has happened.
+/// `PROPTEST_CASES` says how many, `cases` by default. To see a failure again, set `PROPTEST_RNG_SEED` to
+/// what the test has printed. Returns what has happened.
 async fn run_histories(
     cases: u32,
     direct: PgPool,
@@ -450,7 +450,7 @@ fn assert_happened(happened: &BTreeMap<&'static str, usize>, what: &[&str]) {
 }
 
 const USUAL: [&str; 7] = [
-    "told",
+    "returned",
     "refused",
     "settled",
     "delivered again",
@@ -486,8 +486,8 @@ async fn whatever_breaks_the_queues_are_as_their_model() -> TestResult {
         stores.push(nemesis.connect().await?);
     }
     let happened = run_histories(16, direct, stores, Some(nemesis)).await?;
-    assert_happened(&happened, &["told", "left open", "a connection struck"]);
+    assert_happened(&happened, &["returned", "left open", "a connection struck"]);
     let of = |what| happened.get(what).copied().unwrap_or(0);
-    assert!(of("told") > of("left open"));
+    assert!(of("returned") > of("left open"));
     Ok(())
 }

@@ -84,7 +84,7 @@ impl Serialize for Fickle {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_payload_that_cannot_be_encoded_is_told_by_its_place_and_skipped(
+async fn a_payload_that_cannot_be_encoded_is_reported_with_its_index_and_skipped(
     pool: PgPool,
 ) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;

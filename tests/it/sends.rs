@@ -92,8 +92,8 @@ async fn is_blocked(pool: &PgPool) -> bool {
     .expect("pg_stat_activity can be read")
 }
 
-/// A number out of what `Debug` says about the store.
-fn told(store: &Store, field: &str) -> usize {
+/// A number in the store's `Debug` output.
+fn debug_field(store: &Store, field: &str) -> usize {
     let debug = format!("{store:?}");
     let (_, after) = debug
         .split_once(&format!(" {field}: "))
@@ -103,8 +103,8 @@ fn told(store: &Store, field: &str) -> usize {
 }
 
 pub(crate) async fn waiting(store: &Store, many: usize) {
-    until("so many sends wait", async || {
-        told(store, "waiting") == many
+    until("the expected number of sends wait", async || {
+        debug_field(store, "waiting") == many
     })
     .await;
 }
@@ -205,7 +205,7 @@ async fn concurrent_sends_share_commits_and_each_gets_its_own_id(pool: PgPool) -
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn who_sends_one_after_the_other_uses_one_writer(pool: PgPool) -> TestResult {
+async fn sends_one_after_the_other_use_one_writer(pool: PgPool) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;
     let store = connect(&pool).await?;
     let mut ids = Vec::new();
@@ -395,7 +395,7 @@ async fn what_is_refused_fails_alone(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn who_leaves_before_its_message_was_taken_sends_nothing(pool: PgPool) -> TestResult {
+async fn a_send_dropped_before_a_writer_takes_it_stores_nothing(pool: PgPool) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;
     let store = with_one_writer(&pool).await?;
     let (holder, taken) = hold_up_behind(&store, &pool).await?;
@@ -423,7 +423,7 @@ async fn who_leaves_before_its_message_was_taken_sends_nothing(pool: PgPool) -> 
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn who_doesnt_poll_its_send_holds_nobody_up(pool: PgPool) -> TestResult {
+async fn a_send_that_is_not_polled_delays_no_other(pool: PgPool) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;
     let store = with_one_writer(&pool).await?;
     let unpolled = json!("unpolled");
@@ -446,7 +446,7 @@ async fn who_doesnt_poll_its_send_holds_nobody_up(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn who_leaves_its_own_send_under_way_leaves_the_store_whole(pool: PgPool) -> TestResult {
+async fn a_send_dropped_under_way_leaves_the_store_usable(pool: PgPool) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;
     let store = connect(&pool).await?;
     for n in 0..5 {
@@ -466,7 +466,7 @@ async fn who_leaves_its_own_send_under_way_leaves_the_store_whole(pool: PgPool) 
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn an_idle_writer_gives_its_connection_back(pool: PgPool) -> TestResult {
+async fn an_idle_writer_releases_its_connection(pool: PgPool) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;
     let options = ConnectOptions::builder().url(url(&pool)).max_connections(4);
     let store = pgqrs::connect_with(options.build()).await?;
@@ -587,7 +587,7 @@ async fn what_waits_for_a_server_that_is_away_takes_bounded_memory() -> TestResu
     let calls = start(&hasty);
     let mut most = 0;
     until("all sends have ended", async || {
-        most = most.max(told(&hasty, "waiting_bytes"));
+        most = most.max(debug_field(&hasty, "waiting_bytes"));
         calls.iter().all(JoinHandle::is_finished)
     })
     .await;
@@ -607,13 +607,13 @@ async fn what_waits_for_a_server_that_is_away_takes_bounded_memory() -> TestResu
 
     let calls = start(&patient);
     until("as many wait as there is room for", async || {
-        told(&patient, "waiting_bytes") > 40 << 20
+        debug_field(&patient, "waiting_bytes") > 40 << 20
     })
     .await;
     server.up()?;
     let mut ids = HashSet::new();
     for call in calls {
-        assert!(told(&patient, "waiting_bytes") <= 64 << 20);
+        assert!(debug_field(&patient, "waiting_bytes") <= 64 << 20);
         ids.insert(call.await??);
     }
     assert_eq!(ids.len(), 100);
@@ -858,7 +858,7 @@ async fn a_send_waits_while_the_server_only_reads(pool: PgPool) -> TestResult {
     Ok(())
 }
 
-/// A user of the test's own, whom the limits hold for, and who may do what a store does.
+/// A role of the test's own, with the limits, and with the privileges of a store.
 pub(crate) async fn user(pool: &PgPool) -> Result<(String, String), Box<dyn std::error::Error>> {
     let user = format!("user_{}", rand::random::<u32>());
     let create = format!(
@@ -917,7 +917,7 @@ async fn a_server_without_a_connection_to_spare_is_waited_for(pool: PgPool) -> T
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_refused_login_is_told_at_once(pool: PgPool) -> TestResult {
+async fn a_refused_login_is_reported_at_once(pool: PgPool) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;
     let (user, to) = user(&pool).await?;
     let fresh = pgqrs::connect(&to).await?;
@@ -928,7 +928,7 @@ async fn a_refused_login_is_told_at_once(pool: PgPool) -> TestResult {
     let started = Instant::now();
     let refused = single(&fresh, &json!(2)).await.unwrap_err();
     assert!(matches!(refused, Error::Connect(_)), "{refused:?}");
-    // Its connection broke under the send, and nobody is let in to ask.
+    // Its connection broke under the send, and no new one is accepted to query the outcome.
     let refused = single(&warm, &json!(3)).await.unwrap_err();
     assert!(matches!(source(&refused), Error::Connect(_)), "{refused:?}");
     assert!(started.elapsed() < Duration::from_secs(8));
@@ -937,7 +937,7 @@ async fn a_refused_login_is_told_at_once(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_dropped_database_is_told_at_once(pool: PgPool) -> TestResult {
+async fn a_dropped_database_is_reported_at_once(pool: PgPool) -> TestResult {
     let other = format!("other_{}", rand::random::<u32>());
     alter(&pool, &format!("create database {other}")).await?;
     let mut to: url::Url = url(&pool).parse()?;
@@ -1031,7 +1031,7 @@ async fn on_what_is_the_callers_own_there_is_one_try(pool: PgPool) -> TestResult
     holder.rollback().await?;
     assert_eq!(count(&pool).await?, 0);
 
-    // In a transaction it is the caller who decides.
+    // In a transaction the caller decides.
     let mut tx = own.begin().await?;
     to("tasks").execute(&mut tx).await?;
     tx.rollback().await?;
@@ -1102,7 +1102,7 @@ async fn every_call_ends_on_a_silent_server_and_the_pool_recovers(pool: PgPool) 
             let ended = timeout(LONGEST, call).await;
             tokio::time::resume();
             let error = match ended {
-                Ok(told) => Error::from(told.err().ok_or(stringify!($call))?),
+                Ok(result) => Error::from(result.err().ok_or(stringify!($call))?),
                 Err(_) => panic!("it hangs: {}", stringify!($call)),
             };
             let lost = matches!(error, Error::ConnectionLost(_));
@@ -1209,7 +1209,7 @@ async fn what_a_vanished_client_was_about_to_claim_is_free_soon(pool: PgPool) ->
     Ok(())
 }
 
-/// Its transaction would hold the writer's row, so that nobody could learn whether it is stored.
+/// Its transaction would hold the writer's row, so that no query could find out whether it is stored.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_large_batch_outlives_silence_in_the_middle_of_its_transaction(
     pool: PgPool,
@@ -1234,9 +1234,9 @@ async fn a_large_batch_outlives_silence_in_the_middle_of_its_transaction(
     Ok(())
 }
 
-/// Whoever's trigger says that it may pass, and is wrong about it.
+/// A trigger reports the refusal as transient, and is wrong.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn what_is_refused_for_now_holds_up_nobody_else(pool: PgPool) -> TestResult {
+async fn a_transient_refusal_delays_no_other_send(pool: PgPool) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;
     poison(&pool, "13", "raise using errcode = '40001'").await?;
     let options = ConnectOptions::builder()

@@ -104,7 +104,7 @@ async fn managed_producers_and_their_life_cycle(pool: PgPool) -> TestResult {
     Ok(())
 }
 
-/// What the specification's functions return where it leaves that out.
+/// What the specification's functions return if it leaves that out.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn question_marks_work_in_a_function_that_returns_any_error(
     pool: PgPool,

@@ -328,11 +328,11 @@ async fn no_payload_is_ever_recorded(pool: PgPool) -> TestResult {
     one(&store).await?.dead_letter("in a test", &store).await?;
     let delivery = one(&store).await?;
     delivery.extend(Duration::from_secs(60)).await?;
-    tracing::info!(?delivery, "whoever prints it");
+    tracing::info!(?delivery, "a delivery in an event");
     expire(&pool, delivery.id()).await?;
     pgqrs::ack_all(claim(&store, 10).await?, &store).await?;
     let unsettled = delivery.ack(&store).await.unwrap_err();
-    tracing::info!(?unsettled, error = %unsettled, "whoever prints it");
+    tracing::info!(?unsettled, error = %unsettled, "a delivery in an event");
 
     // Some are handled; another doesn't decode.
     send(&store, &["a secret"; 2]).await?;
@@ -362,7 +362,13 @@ async fn no_payload_is_ever_recorded(pool: PgPool) -> TestResult {
     assert_eq!(run.await??.dead, 1);
 
     let noted = format!("{:?}", notes.0.lock().expect("not poisoned"));
-    for name in ["send", "receive", "process", "settle", "whoever prints it"] {
+    for name in [
+        "send",
+        "receive",
+        "process",
+        "settle",
+        "a delivery in an event",
+    ] {
         assert!(noted.contains(name), "{name} was not recorded");
     }
     assert!(!noted.contains("secret"), "{noted}");

@@ -225,7 +225,7 @@ async fn an_empty_batch_sends_nothing(pool: PgPool) -> TestResult {
     Ok(())
 }
 
-/// The proxy itself can tell: a pool with sqlx's own settings pings before each use.
+/// The proxy notices the difference: a pool with sqlx's own settings pings before each use.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_ping_would_be_seen(pool: PgPool) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;

@@ -25,7 +25,7 @@ async fn all(store: &Store) -> pgqrs::Result<Vec<WorkerInfo>> {
     pgqrs::admin(store).workers(&WorkerFilter::default()).await
 }
 
-/// As if nothing had been heard of a worker for this long.
+/// As if the worker's last heartbeat had been this long ago.
 async fn silence(pool: &PgPool, worker: WorkerId, seconds: f64) -> TestResult {
     let silenced = sqlx::query(
         "update pgqrs.workers set heartbeat_at = heartbeat_at - $2 * interval '1 second' where id = $1",
@@ -379,7 +379,7 @@ async fn a_live_identity_cant_be_registered_again_and_a_stopped_one_can(
     pgqrs::producer("my-other-service", 3000, "tasks")
         .create(&store)
         .await?;
-    // And port 0 is nobody.
+    // And port 0 has no identity.
     pgqrs::producer("my-service", 0, "tasks")
         .create(&store)
         .await?;
@@ -508,7 +508,7 @@ async fn without_the_schema_registration_says_how_to_install_it(pool: PgPool) ->
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn the_heart_beats_by_itself_until_the_last_handle_is_dropped(pool: PgPool) -> TestResult {
+async fn heartbeats_are_sent_until_the_last_handle_is_dropped(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     let interval = Duration::from_millis(20);
     let producer = pgqrs::producer("my-service", 3000, "tasks")
@@ -537,7 +537,7 @@ async fn the_heart_beats_by_itself_until_the_last_handle_is_dropped(pool: PgPool
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn the_heart_of_a_stopped_worker_stops(pool: PgPool) -> TestResult {
+async fn the_heartbeats_of_a_stopped_worker_stop(pool: PgPool) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     let interval = Duration::from_millis(20);
     let register = || {
@@ -610,14 +610,14 @@ async fn heartbeats_share_a_statement_and_stay_heap_only(pool: PgPool) -> TestRe
     .fetch_one(&pool)
     .await?;
     pool.close().await;
-    // A page that is full of rows which somebody still sees makes room by one that isn't heap-only, now and
-    // then: more often where the machine is busy.
+    // A page that is full of rows which a session still sees makes room by one that isn't heap-only, now and
+    // then: more often if the machine is busy.
     assert!(heap_only * 100 >= updates * 75, "{heap_only} of {updates}");
     Ok(())
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn the_heart_survives_its_connection(pool: PgPool) -> TestResult {
+async fn heartbeats_survive_their_connection(pool: PgPool) -> TestResult {
     with_queues(pool.clone(), &["tasks"]).await?;
     let store = connect(&pool).await?;
     let interval = Duration::from_millis(20);
@@ -647,7 +647,7 @@ async fn the_heart_survives_its_connection(pool: PgPool) -> TestResult {
 }
 
 #[tokio::test]
-async fn the_heart_survives_restarts_of_the_server() -> TestResult {
+async fn heartbeats_survive_restarts_of_the_server() -> TestResult {
     let server = Server::start().await?;
     let options = pgqrs::ConnectOptions::builder()
         .url(server.url())
@@ -1025,7 +1025,7 @@ async fn a_consumer_without_an_identity_has_the_machines_host_name_beside_any_nu
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn rows_of_workers_last_heard_of_a_day_ago_are_deleted_by_the_next_one(
+async fn rows_of_workers_without_a_heartbeat_for_a_day_are_deleted_by_the_next_one(
     pool: PgPool,
 ) -> TestResult {
     let store = with_queues(pool.clone(), &["tasks"]).await?;

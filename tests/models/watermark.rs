@@ -3,7 +3,7 @@
 //! # What happens
 //!
 //! Messages are sent and committed, sometimes late. Two processes claim them, one message at a time: the first process
-//! with two claims at once, the second with one. A claim locks the first ready message that it reads and that nobody has
+//! with two claims at once, the second with one. A claim locks the first ready message that it reads and that no other has
 //! locked, and then commits or is rolled back. When a claim has ended, it moves its process's watermark. What is claimed is
 //! in flight until it is acknowledged, released, or its lease runs out; the message's place in the order doesn't change by
 //! any of this, except by a release.
@@ -39,7 +39,7 @@ enum Rule {
     StopAtTheLast,
     /// Now and then a claim reads from the beginning,
     Rescan,
-    /// and sets the watermark to where it stopped, also if that is further back.
+    /// and sets the watermark to the place at which it stopped, also if that is further back.
     SetByARescan,
     /// A claim that began before such a rescan ended leaves the watermark alone.
     OnlySinceTheRescan,
@@ -82,7 +82,7 @@ enum Message {
     Stored {
         visible_at: u8,
         lease_until: u8,
-        /// From when on it could be claimed, if nobody holds it.
+        /// From when on it could be claimed, if it isn't leased.
         ready_since: u8,
         /// Whether a claim may overlook it.
         excused: bool,

@@ -85,7 +85,7 @@ fn layer(module: &str) -> usize {
         .iter()
         .position(|modules| modules.contains(&module))
         .unwrap_or_else(|| {
-            panic!("module `{module}` has no layer: give it one, here and in ARCHITECTURE.md")
+            panic!("module `{module}` has no layer: add one, here and in ARCHITECTURE.md")
         })
 }
 
@@ -184,7 +184,7 @@ fn names_of_opentelemetry_stand_only_in_telemetry() {
     }
 }
 
-/// Only the database tells time: a client's clock may be an hour off.
+/// Only the database's clock is used: a client's clock may be an hour off.
 #[test]
 fn the_library_never_asks_its_own_clock() {
     for (path, text) in files("src", "rs") {
@@ -360,7 +360,7 @@ fn targets(page: &str) -> Vec<String> {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_lead_to_files_and_headings_that_exist() {
     let mut pages: Vec<_> = [
         "README.md",
         "CONTRIBUTING.md",
@@ -444,7 +444,7 @@ fn code_of_the_readme_hides_no_lines() {
     }
 }
 
-/// typed-builder gives a setter no doc but this one, and nobody sees those of private fields.
+/// typed-builder writes no other doc for a setter, and those of private fields aren't shown.
 #[test]
 fn each_setter_of_a_builder_has_a_doc() {
     let mut setters = 0;

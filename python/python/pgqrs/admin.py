@@ -30,7 +30,7 @@ def _prioritised(row: tuple[Any, ...]) -> tuple[Any, ...]:
 class Admin:
     """What an operator does; made by ``store.admin()``.
 
-    Ages and delays are in seconds, or a ``timedelta``. Lists are read by pages: pass the last key of one as
+    Ages and delays are in seconds, or a ``timedelta``. Lists are read by pages: pass the last id of one as
     ``after`` for the next.
     """
 
@@ -40,7 +40,7 @@ class Admin:
     async def install(self) -> None:
         """Creates or upgrades the schema ``pgqrs``. Many can do so at once.
 
-        Raises :class:`pgqrs.SchemaNewerError` where a newer version of the package has upgraded it, and
+        Raises :class:`pgqrs.SchemaNewerError` if a newer version of the package has upgraded it, and
         :class:`pgqrs.MigrateError`.
         """
         await self._native.install()
@@ -71,7 +71,7 @@ class Admin:
         return count
 
     async def configure_queue(self, queue: str | Queue[Any], *, max_attempts: int | None = None) -> QueueInfo:
-        """Changes what is told, and gives the queue as it is then."""
+        """Changes the settings that are passed, and returns the queue with its new ones."""
         attempts = _arguments.optional_integer("max_attempts", max_attempts, 1, 2**31 - 1)
         return QueueInfo(*await self._native.configure_queue(_arguments.queue_name(queue), attempts))
 
@@ -87,7 +87,7 @@ class Admin:
         limit: int = 100,
         payload: bool = False,
     ) -> list[QueuedMessage]:
-        """Messages of a queue, by key."""
+        """Messages of a queue, by id."""
         rows = await self._native.messages(_arguments.queue_name(queue), *_page(after, limit, payload))
         return [QueuedMessage(*_prioritised(row)) for row in rows]
 
@@ -111,7 +111,7 @@ class Admin:
         limit: int = 100,
         payload: bool = False,
     ) -> list[DeadLetter]:
-        """Dead letters of a queue, by key."""
+        """Dead letters of a queue, by id."""
         rows = await self._native.dead_letters(_arguments.queue_name(queue), *_page(after, limit, payload))
         return [DeadLetter(*_prioritised(row)) for row in rows]
 
@@ -148,7 +148,7 @@ class Admin:
         limit: int = 100,
         payload: bool = False,
     ) -> list[ArchivedMessage]:
-        """Archived messages of a queue, by key."""
+        """Archived messages of a queue, by id."""
         rows = await self._native.archived(_arguments.queue_name(queue), *_page(after, limit, payload))
         return [ArchivedMessage(*_prioritised(row)) for row in rows]
 

@@ -1,4 +1,4 @@
-//! Small pools, runtimes that rest or end, a pool that is closed, a server that is away: nobody starves, and nobody hangs.
+//! Small pools, runtimes that rest or end, a pool that is closed, an unavailable server: nothing starves, and nothing hangs.
 
 use std::{
     fmt::Debug,
@@ -58,7 +58,7 @@ async fn single(store: &Store, payload: &str) -> pgqrs::Result<MessageId> {
     Ok(send(store, &[payload]).await?[0])
 }
 
-/// A runtime of one thread: none of its tasks goes on while nobody is inside of `block_on`.
+/// A runtime of one thread: its tasks run only while a thread is inside of `block_on`.
 fn current_thread() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -116,7 +116,7 @@ async fn handlers_that_use_up_the_pool_lose_no_lease_and_their_worker_stays_aliv
     let events = Events::default();
     let subscriber = tracing::subscriber::set_default(events.clone());
     let seen = Seen::default();
-    // It counts as crashed when nothing is heard of it for two seconds.
+    // It counts as crashed two seconds after its last heartbeat.
     let registered = || consumer().heartbeat_interval(Duration::from_millis(500));
     let running = start(
         registered()
@@ -210,7 +210,7 @@ async fn acknowledgements_do_not_wait_for_a_claim_that_waits_for_a_connection(
     Ok(())
 }
 
-/// Tasks that send in a loop until they are told to stop; how many were sent, and how many refused with `Closed`.
+/// Tasks that send in a loop until they are stopped; how many were sent, and how many refused with `Closed`.
 struct Senders {
     is_over: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
@@ -365,7 +365,7 @@ async fn a_runtime_that_rests_with_sends_under_way_holds_up_no_other_ones_sends(
 
 type Call = Pin<Box<dyn Future<Output = pgqrs::Result<MessageId>> + Send>>;
 
-/// So that what it does belongs to this runtime, whoever awaits it later.
+/// So that it runs on this runtime, even if it is awaited on another one later.
 async fn poll_once(call: &mut Call) {
     poll_fn(|context| {
         assert!(call.as_mut().poll(context).is_pending());
@@ -743,7 +743,7 @@ async fn while_the_server_is_silent_a_consumer_ends_within_its_deadline(
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn an_abort_ends_a_consumer_at_once_and_gives_its_messages_back(pool: PgPool) -> TestResult {
+async fn an_abort_ends_a_consumer_at_once_and_releases_its_messages(pool: PgPool) -> TestResult {
     let store = with_connections(&pool, 10).await?;
     let at_once = Duration::from_secs(2);
     let first = busy(&store, "first", BOUND).await?;
@@ -840,7 +840,7 @@ async fn a_runtime_that_ends_does_not_keep_other_consumers_from_being_woken(
     let second = start(registered.remove(0), seen.handler());
     runtime.shutdown_background();
     assert!(first.await.is_err());
-    until("nobody listens", async || listeners().await == 0).await;
+    until("no session listens", async || listeners().await == 0).await;
     // What this store sends wakes it without LISTEN, and then it listens again.
     send(&store, &["first"]).await?;
     drained(&pool).await;

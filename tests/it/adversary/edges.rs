@@ -178,7 +178,7 @@ async fn listens(direct: &PgPool) {
 
 /// It polls so seldom that only a hint wakes it.
 #[tokio::test]
-async fn a_consumer_that_listens_hears_again_after_each_restart() -> TestResult {
+async fn a_consumer_that_listens_is_notified_again_after_each_restart() -> TestResult {
     let server = Arc::new(Server::start().await?);
     let direct = faults::direct(&server).await?;
     let proxy = Stall::start("127.0.0.1", server.port()).await?;
@@ -206,12 +206,12 @@ async fn a_consumer_that_listens_hears_again_after_each_restart() -> TestResult 
         let sent = send_one().await?;
         until("it is handled", async || seen.len() == sent).await;
     }
-    // What is sent while it can't reach the server, it finds when it can again. In a transaction, of which nobody is told.
+    // What is sent while it can't reach the server, it finds when it can again. In a transaction, which sends no notification.
     listens(&direct).await;
     drained(&direct).await;
     proxy.fail_over(1);
     let mut tx = direct.begin().await?;
-    let enqueue = pgqrs::enqueue().message(&"untold").to("tasks");
+    let enqueue = pgqrs::enqueue().message(&"not announced").to("tasks");
     enqueue.execute(&mut tx).await?;
     tx.commit().await?;
     let sent = seen.len() + 1;
@@ -314,7 +314,7 @@ async fn administration_while_handlers_run_loses_nothing_else(pool: PgPool) -> T
                 pass(&gate).await;
                 seen.note(delivery.raw_payload());
                 match delivery.raw_payload() {
-                    "2" => Outcome::DeadLetter("as it was told".to_owned()),
+                    "2" => Outcome::DeadLetter("as requested".to_owned()),
                     _ => Outcome::Done,
                 }
             }
@@ -339,7 +339,7 @@ async fn administration_while_handlers_run_loses_nothing_else(pool: PgPool) -> T
         !admin.reschedule("tasks", ids[0], Utc::now()).await?,
         "it is leased"
     );
-    assert!(admin.cancel("tasks", ids[19]).await?, "nobody has it");
+    assert!(admin.cancel("tasks", ids[19]).await?, "it is not leased");
     // From now on those that handlers have may fail no more.
     let once = QueueOptions::builder().max_attempts(1).build();
     admin.configure_queue("tasks", once).await?;
@@ -364,7 +364,7 @@ async fn administration_while_handlers_run_loses_nothing_else(pool: PgPool) -> T
         stats.is_ok_and(|stats| stats.leased == stats.total().min(8))
     })
     .await;
-    // All that is left is purged under the handlers that have it, and which are told nothing of it.
+    // All that is left is purged under the handlers that have it, which don't notice.
     assert!(admin.purge_queue("tasks").await? > 0);
     assert_eq!(count(&pool).await?, 0);
     send(&store, &[100, 101]).await?;

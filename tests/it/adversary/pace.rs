@@ -26,7 +26,7 @@ use crate::support::{
 /// Nothing that a test waits for takes nearly as long.
 const BOUND: Duration = Duration::from_secs(120);
 
-/// A payload of about this many bytes.
+/// A payload of about `bytes` bytes.
 fn large(name: usize, bytes: usize) -> Value {
     json!({ "name": name, "filler": "x".repeat(bytes) })
 }
@@ -379,9 +379,7 @@ impl Drop for PanicsOnDrop {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn handlers_whose_drop_panics_at_the_time_limit_give_their_places_back(
-    pool: PgPool,
-) -> TestResult {
+async fn handlers_whose_drop_panics_at_the_time_limit_free_their_slots(pool: PgPool) -> TestResult {
     const HANDLERS: usize = 4;
     let store = with_queues(pool.clone(), &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
@@ -415,7 +413,7 @@ async fn handlers_whose_drop_panics_at_the_time_limit_give_their_places_back(
         places(&pool).await.expect("counted") == (0, 2 * HANDLERS as i64, 0)
     })
     .await;
-    // Whoever misses the others in the time that it has tries again.
+    // A handler that doesn't meet the others before its time limit is retried.
     let patient = QueueOptions::builder().max_attempts(1_000).build();
     admin.configure_queue("tasks", patient).await?;
     send(&store, &["fine"; HANDLERS]).await?;

@@ -48,7 +48,7 @@ pub(super) enum Call {
         commits: bool,
     },
     Extend(Index),
-    /// Whoever had the delivery is gone.
+    /// The holder of the delivery is gone.
     Forget(Index),
     /// A message's lease, or its wait, comes to its end.
     TimePasses(Index),
@@ -98,7 +98,7 @@ pub(super) enum By {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Trouble {
-    /// The connection that the call uses breaks, after so many bytes.
+    /// The connection that the call uses breaks, after this number of bytes.
     Strike(Fault, usize),
     /// All sessions are ended, before the call or beside it.
     Terminate { beside: bool },
