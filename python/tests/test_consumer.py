@@ -399,7 +399,7 @@ async def test_handlers_may_finish_until_the_deadline_and_are_then_cut_off(
     assert sorted(ended) == ["cut off", "finished"]
     assert (report.done, report.released) == (1, 1)
     (message,) = await store.admin().messages("tasks", payload=True)
-    assert (message.payload, message.leased) == ("endless", False)
+    assert (message.payload, message.lease_expires_at) == ("endless", None)
 
 
 async def test_sigterm_lets_it_finish(
@@ -429,10 +429,10 @@ async def test_a_program_keeps_a_handler_of_its_own_for_sigterm(
 ) -> None:
     await producer.enqueue(1)
     consumer = await store.consumer("tasks")
-    heard = asyncio.Event()
+    received = asyncio.Event()
 
     def own(number: int, frame: Any) -> None:
-        heard.set()
+        received.set()
         consumer.stop()
 
     async def handle(delivery: Untyped) -> None:
@@ -443,7 +443,7 @@ async def test_a_program_keeps_a_handler_of_its_own_for_sigterm(
         await consumer.run(handle)
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert heard.is_set()
+    assert received.is_set()
 
 
 async def test_a_cancelled_run_releases_its_messages(
@@ -597,7 +597,7 @@ async def test_a_live_identity_is_refused_with_its_age_and_can_be_replaced(store
         error = exists.value
         assert (error.kind, error.crashed_after, error.retryable) == (kind, 8.0, True)
         assert 0 <= error.last_heartbeat < 60
-        assert f"{error.last_heartbeat:.1f} s ago, and counts as crashed after 8.0 s" in str(error)
+        assert f"{error.last_heartbeat:.1f} s ago, and it counts as crashed after 8.0 s" in str(error)
         new: Any = await register("tasks", hostname="host", port=7, replace=True)
         assert await new.status() == "ready"
         with pytest.raises(pgqrs.WorkerStoppedError):

@@ -112,7 +112,7 @@ impl Queue {
         ready.into_iter().map(|(_, _, id)| id).collect()
     }
 
-    fn bury(&mut self, id: MessageId, reason: &'static str) {
+    fn dead_letter(&mut self, id: MessageId, reason: &'static str) {
         if let Some(entry) = self.messages.remove(&id) {
             self.dead.insert(id, (entry, reason));
         }
@@ -218,7 +218,7 @@ impl World {
         let queue = self.queue(queue)?;
         let ready: Vec<_> = queue.ready().into_iter().take(limit).collect();
         let full = ready.len() == limit;
-        let (mut claimed, mut buried) = (Vec::new(), 0);
+        let (mut claimed, mut dead_lettered) = (Vec::new(), 0);
         for id in ready {
             let max_attempts = queue.max_attempts;
             let Some(entry) = queue.messages.get_mut(&id) else {
@@ -226,8 +226,8 @@ impl World {
             };
             // Its consumers crashed without a word.
             if entry.attempt >= max_attempts {
-                queue.bury(id, USED_UP);
-                buried += 1;
+                queue.dead_letter(id, USED_UP);
+                dead_lettered += 1;
                 continue;
             }
             entry.attempt += 1;
@@ -237,7 +237,7 @@ impl World {
         let again = claimed.iter().filter(|(_, attempt, _)| *attempt > 1);
         self.happened("delivered again", again.count());
         self.happened("several delivered at once", usize::from(claimed.len() > 1));
-        self.happened("dead-lettered by a claim", buried);
+        self.happened("dead-lettered by a claim", dead_lettered);
         Ok((claimed, full))
     }
 
@@ -292,10 +292,10 @@ impl World {
                 queue.archive.insert(id, entry.clone());
                 queue.messages.remove(&id);
             }
-            Settlement::DeadLetter => queue.bury(id, "a reason"),
+            Settlement::DeadLetter => queue.dead_letter(id, "a reason"),
             Settlement::Nack | Settlement::RetryIn(_) if used_up => {
-                queue.bury(id, USED_UP);
-                what = "buried after a failure";
+                queue.dead_letter(id, USED_UP);
+                what = "dead-lettered after a failure";
             }
             Settlement::RetryIn(Wait::None) => entry.put_back(Visible::Since(time)),
             Settlement::Nack | Settlement::RetryIn(Wait::Long) => entry.put_back(Visible::Later),

@@ -70,7 +70,7 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
         cargo::finish(command.env("RUSTDOCFLAGS", "-D warnings"), arguments).await?;
     }
     if without_python {
-        step("the Python package: left out, as was asked for");
+        step("the Python package: left out, as requested");
     } else {
         python::test(&[], url).await?;
     }

@@ -46,7 +46,7 @@ class Consumer(Generic[T]):
             await send(delivery.payload)
             await delivery.ack()
 
-    Either way it claims ahead, keeps leases alive, retries with exponential back-off, and goes on when the
+    Either way it claims ahead, keeps leases alive, retries with exponential back-off, and continues when the
     database restarts. A message whose payload doesn't have the queue's type becomes a dead letter, and is not
     delivered. A consumer runs once: when it has ended, register another.
     """
@@ -114,10 +114,10 @@ class Consumer(Generic[T]):
                 handlers take their time.
             prefetch_bytes: The most bytes of payload to hold, ready or being handled. One message is fetched whatever
                 its size.
-            lease: How long a message stays away from others if this consumer crashes, from a millisecond to a day.
+            lease: How long a message stays leased if this consumer crashes, from a millisecond to a day.
                 While its handler runs, the lease is extended every third of this.
-            poll_interval: How soon a message is found that no notification announces: a delayed one, or one enqueued in a
-                transaction.
+            poll_interval: Interval of polling, by which delayed messages, and those enqueued in a transaction,
+                are found. Defaults to 0.25 s.
             retry: How long a message waits after a failed attempt.
             handler_timeout: Cancels a handler that has run for this long since its first step, and counts that as a
                 failed attempt; by default, a handler may run for ever.
@@ -224,7 +224,7 @@ class Consumer(Generic[T]):
         return await anext(iteration)
 
     def stop(self) -> None:
-        """Lets it come to its end: nothing more is claimed, and what is under way may finish. Returns at once."""
+        """Stops it gracefully: nothing more is claimed, and handlers finish. Returns at once."""
         self._native.stop()
 
     async def heartbeat(self) -> None:

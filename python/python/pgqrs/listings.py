@@ -160,7 +160,7 @@ class WorkerInfo:
     heartbeat_at: datetime
     """When its last heartbeat was."""
     stale: bool
-    """Whether it was not heard of for so long that it counts as crashed."""
+    """Whether its last heartbeat is so old that it counts as crashed."""
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ class Producer(Generic[T]):
     """A registered sender to one queue; made by :meth:`pgqrs.Store.producer`.
 
     Its messages carry its id, others see it in ``store.admin().workers()``, and an operator can suspend or stop
-    it from another process, which the very next enqueue obeys. It says by itself, every 15 seconds, that it
-    lives. It ends with :meth:`shutdown`, at the end of an ``async with``, or with its store.
+    it from another process, which the very next enqueue obeys. It sends a heartbeat every 15
+    seconds. It ends with :meth:`shutdown`, at the end of an ``async with``, or with its store.
 
-    A send is stored exactly once, whatever breaks on the way: it is tried until it is known what became of it,
+    A send is stored exactly once, whatever breaks on the way: it is retried until its outcome is known,
     for the store's ``retry_for``. Sends that wait at the same time share a statement and its
     commit, so many tasks or threads that each send one are fast. A send that is cancelled before a statement took
     it is not made; afterwards it may be.
@@ -126,7 +126,7 @@ class Producer(Generic[T]):
         await self._native.heartbeat()
 
     async def suspend(self) -> None:
-        """Holds it back: until it is resumed, nothing goes through it.
+        """Suspends it: until it is resumed, its enqueues are refused.
 
         Raises :class:`pgqrs.InvalidTransitionError` if it isn't ready, :class:`pgqrs.WorkerStoppedError`
         if it is gone.
@@ -134,7 +134,7 @@ class Producer(Generic[T]):
         await self._native.suspend()
 
     async def resume(self) -> None:
-        """Lets it go on.
+        """Resumes it.
 
         Raises :class:`pgqrs.InvalidTransitionError` if it isn't suspended,
         :class:`pgqrs.WorkerStoppedError` if it is gone.

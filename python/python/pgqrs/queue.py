@@ -22,7 +22,7 @@ class Priority(str, Enum):
     HIGH = "high"
     """Before normal ones."""
     NORMAL = "normal"
-    """What a message has that says nothing else."""
+    """The default."""
     LOW = "low"
     """When nothing else is ready."""
 

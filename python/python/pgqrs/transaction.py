@@ -1,7 +1,7 @@
 """Enqueueing in the caller's own transaction, on the caller's own connection, whatever the driver.
 
-The statement is the Rust crate's; here it is only run, as each driver wants it. No driver is imported: a caller that has
-a connection of one has imported it.
+The statement is the Rust crate's; here it is only run, as each driver wants it. No driver is imported: a caller
+that has a connection of one has imported it.
 """
 
 from __future__ import annotations
