@@ -30,9 +30,8 @@ use crate::{
         self, TestResult, connect as connect_to,
         consumers::{Seen, consumer, drained, prepare, start},
         count,
-        faults::Faults,
+        proxy::Proxy,
         server::Server,
-        stall::Stall,
         stored, until, until_within, with_queues,
     },
 };
@@ -89,7 +88,7 @@ async fn whatever_breaks_what_is_acknowledged_is_stored_once_and_handled() -> Te
     eprintln!("{wanted} faults; the same draws again: PGQRS_SEED={seed}");
     let server = Arc::new(Server::start().await?);
     let direct = direct(&server).await?;
-    let proxy = Faults::start("127.0.0.1", server.port(), seed).await?;
+    let proxy = Proxy::with_seed("127.0.0.1", server.port(), seed).await?;
     let url = format!("postgres://postgres@127.0.0.1:{}/postgres", proxy.port());
     let ledger = Arc::new(Ledger::default());
 
@@ -112,12 +111,12 @@ async fn whatever_breaks_what_is_acknowledged_is_stored_once_and_handled() -> Te
     }
     proxy.arm(true);
 
-    // What an operator does, or what befalls one.
+    // What an operator does, or what fails.
     let mut random = StdRng::seed_from_u64(seed);
     let mut processes = 0;
     let mut others = 0;
     let mut printed = Instant::now();
-    while proxy.done() + others < wanted {
+    while proxy.faults() + others < wanted {
         match random.random_range(0..100) {
             0..75 => terminate_one(&direct).await,
             75..85 => {
@@ -132,20 +131,20 @@ async fn whatever_breaks_what_is_acknowledged_is_stored_once_and_handled() -> Te
         }
         others += 1;
         // Between them there is time for the proxy's own, and for calls that succeed.
-        let so_far = proxy.done();
+        let so_far = proxy.faults();
         until_within(Duration::from_millis(400), async || {
-            proxy.done() >= so_far + 10
+            proxy.faults() >= so_far + 10
         })
         .await;
         if printed.elapsed() > Duration::from_secs(5) {
             printed = Instant::now();
-            let faults = proxy.done() + others;
+            let faults = proxy.faults() + others;
             let sent = ledger.sent.load(Ordering::Relaxed);
             eprintln!("{faults} of {wanted} faults, {sent} messages sent");
         }
     }
     ledger.over.store(true, Ordering::Relaxed);
-    let faults = proxy.done() + others;
+    let faults = proxy.faults() + others;
 
     // Every call ends while faults continue; what is left is handled without faults.
     let calls = async { while senders.join_next().await.is_some() {} };
@@ -468,7 +467,7 @@ async fn a_full_disk_refuses_a_batch_whole_and_stops_no_worker_for_good() -> Tes
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_fail_over_that_lost_the_tail_what_is_under_way_is_stored_once() -> TestResult {
     let old = Server::start().await?;
-    let proxy = Stall::start("127.0.0.1", old.port()).await?;
+    let proxy = Proxy::start("127.0.0.1", old.port()).await?;
     let url = format!("postgres://postgres@127.0.0.1:{}/postgres", proxy.port());
     let store = installed(url.clone()).await?;
     let mut expected: HashMap<i64, String> = HashMap::new();
@@ -533,7 +532,7 @@ async fn after_a_fail_over_that_lost_the_tail_what_is_under_way_is_stored_once()
 #[cfg(target_os = "linux")]
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_child_process_inherits_no_connection(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect_to(&pool).await?;
     let mut senders = JoinSet::new();
     for n in 0..100 {
@@ -656,7 +655,7 @@ async fn live(store: &Store) -> pgqrs::Result<()> {
 /// it, under load.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_upgrade_that_only_adds_stops_no_running_worker(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks", "settled"]).await?;
+    with_queues(&pool, &["tasks", "settled"]).await?;
     let (store, elsewhere) = (connect_to(&pool).await?, connect_to(&pool).await?);
     let seen = Seen::default();
     let consumers = [(3001, &store), (3002, &elsewhere)].map(|(port, store)| {
@@ -750,7 +749,7 @@ async fn an_upgrade_that_only_adds_stops_no_running_worker(pool: PgPool) -> Test
 async fn an_upgrade_that_removes_a_column_is_reported_to_running_workers(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect_to(&pool).await?;
     let seen = Seen::default();
     let running = start(consumer().create(&store).await?, seen.handler());

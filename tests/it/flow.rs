@@ -27,7 +27,7 @@ async fn of_a_hundred_thousand_messages_each_is_handled_once(pool: PgPool) -> Te
     const SIDES: u64 = 8;
     const EACH: u64 = 12_500;
     const BATCH: u64 = 250;
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let handled: Arc<Vec<AtomicU32>> =
         Arc::new((0..SIDES * EACH).map(|_| AtomicU32::new(0)).collect());
     let mut consumers = Vec::new();
@@ -97,7 +97,7 @@ async fn late_commits(
     pool: &PgPool,
     receiver: Receiver,
 ) -> Result<Vec<Duration>, Box<dyn std::error::Error>> {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(pool, &["tasks"]).await?;
     let store = connect(pool).await?;
     let delivered: Arc<Mutex<HashMap<u64, Instant>>> = Arc::default();
     let stop = Arc::new(AtomicBool::new(false));
@@ -259,7 +259,7 @@ async fn under_an_old_snapshot_single_dequeues_do_not_pass_it_over_either(
 /// That happens by itself if extensions take long, as behind a pooler with few connections.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_settlement_that_meets_an_extension_of_its_lease_is_not_lost(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let kinds = [
         Outcome::Done,
         Outcome::Archive,

@@ -26,10 +26,10 @@ use serde_json::Value;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::task::JoinHandle;
 
-use self::steps::{Call, Step, Trouble, Way, histories};
+use self::steps::{Call, Step, Disruption, Way, histories};
 use crate::{
     model::{LINES, Returned, World},
-    support::{TestResult, connect, faults::Faults, server::Server, until},
+    support::{TestResult, connect, proxy::Proxy, server::Server, until},
 };
 
 /// The last one is not there in the beginning.
@@ -53,12 +53,12 @@ fn name(error: &Error) -> String {
 
 /// What it takes to break things.
 #[derive(Clone)]
-struct Nemesis {
+struct FaultInjector {
     server: Arc<Server>,
-    proxy: Faults,
+    proxy: Proxy,
 }
 
-impl Nemesis {
+impl FaultInjector {
     fn url(&self) -> String {
         let port = self.proxy.port();
         format!("postgres://postgres@127.0.0.1:{port}/postgres")
@@ -89,7 +89,7 @@ struct History {
     /// Past the proxy.
     direct: PgPool,
     stores: Vec<Store>,
-    nemesis: Option<Nemesis>,
+    injector: Option<FaultInjector>,
     world: World,
     /// How things were before each of the last changes that a crash of the server can undo.
     undoable: Vec<World>,
@@ -108,13 +108,13 @@ struct History {
 }
 
 impl History {
-    fn new(direct: PgPool, stores: Vec<Store>, nemesis: Option<Nemesis>) -> Self {
+    fn new(direct: PgPool, stores: Vec<Store>, injector: Option<FaultInjector>) -> Self {
         Self {
             direct,
             stores,
             // What a case before has broken is still broken.
-            shaken: nemesis.is_some(),
-            nemesis,
+            shaken: injector.is_some(),
+            injector,
             world: World::default(),
             undoable: Vec::new(),
             time: 0,
@@ -143,11 +143,11 @@ impl History {
             let way = Way::Queue(queue);
             let limit = 10_000;
             let (store, call) = (0, Call::Claim { way, limit });
-            let trouble = None;
+            let disruption = None;
             self.step(Step {
                 store,
                 call,
-                trouble,
+                disruption,
             })
             .await?;
         }
@@ -159,40 +159,40 @@ impl History {
         let Step {
             store,
             call,
-            trouble,
+            disruption,
         } = step;
-        if let Some(trouble) = trouble {
+        if let Some(disruption) = disruption {
             // A loop retries by itself, and the number of its attempts isn't known.
             let beside = !matches!(call, Call::Run(_));
-            self.trouble(trouble, beside).await?;
+            self.disruption(disruption, beside).await?;
         }
         let store = self.stores[store].clone();
         self.call(&store, call).await
     }
 
-    async fn trouble(&mut self, trouble: Trouble, may_be_beside: bool) -> Checked {
-        let Some(nemesis) = self.nemesis.clone() else {
+    async fn disruption(&mut self, disruption: Disruption, may_be_beside: bool) -> Checked {
+        let Some(injector) = self.injector.clone() else {
             return Ok(());
         };
         let (direct, is_beside, what) = (
             self.direct.clone(),
             may_be_beside,
-            match trouble {
-                Trouble::Strike(..) => "a connection struck",
-                Trouble::Terminate { .. } => "all sessions ended",
-                Trouble::Restart { mode: "fast", .. } => "the server restarted",
-                Trouble::Restart { .. } => "the server crashed",
+            match disruption {
+                Disruption::Strike(..) => "a connection struck",
+                Disruption::Terminate { .. } => "all sessions ended",
+                Disruption::Restart { mode: "fast", .. } => "the server restarted",
+                Disruption::Restart { .. } => "the server crashed",
             },
         );
         self.world.happened(what, 1);
-        let (happens, beside): (JoinHandle<Result<(), String>>, bool) = match trouble {
-            Trouble::Strike(fault, bytes) => {
+        let (happens, beside): (JoinHandle<Result<(), String>>, bool) = match disruption {
+            Disruption::Strike(fault, bytes) => {
                 if is_beside {
-                    nemesis.proxy.order(fault, bytes);
+                    injector.proxy.order(fault, bytes);
                 }
                 return Ok(());
             }
-            Trouble::Terminate { beside } => (
+            Disruption::Terminate { beside } => (
                 tokio::spawn(async move {
                     let all = "select pg_terminate_backend(pid) from pg_stat_activity
                                where application_name = 'pgqrs'";
@@ -201,14 +201,14 @@ impl History {
                 }),
                 beside,
             ),
-            Trouble::Restart { mode, beside } => {
+            Disruption::Restart { mode, beside } => {
                 self.crashed = mode == "immediate";
                 if !self.crashed {
                     // It writes all down before it ends.
                     self.undoable.clear();
                 }
                 let restart = async move {
-                    let restarted = nemesis.server.restart_beside(mode).await;
+                    let restarted = injector.server.restart_beside(mode).await;
                     restarted.map_err(|error| error.to_string())
                 };
                 (tokio::spawn(restart), beside)
@@ -227,10 +227,10 @@ impl History {
         if let Some(beside) = self.beside.take() {
             beside.await.map_err(failed)?.map_err(failed)?;
         }
-        let (Some(nemesis), true) = (&self.nemesis, self.shaken) else {
+        let (Some(injector), true) = (&self.injector, self.shaken) else {
             return Ok(());
         };
-        nemesis.proxy.peace();
+        injector.proxy.cancel_order();
         // What was on its way when a connection broke may still be under way: sessions live a little longer
         // than their clients' connections.
         until("the server has done what it was asked", async || {
@@ -240,7 +240,7 @@ impl History {
             )
             .fetch_one(&self.direct)
             .await;
-            let live = i64::try_from(nemesis.proxy.live()).unwrap_or(i64::MAX);
+            let live = i64::try_from(injector.proxy.live()).unwrap_or(i64::MAX);
             sessions.is_ok_and(|(all, busy)| all <= live && busy == 0)
         })
         .await;
@@ -290,9 +290,9 @@ impl History {
         if undone {
             self.world.happened("claims undone by a crash", 1);
             // They have read past what is ready again, and would find it a little later.
-            if let Some(nemesis) = &self.nemesis {
+            if let Some(injector) = &self.injector {
                 for store in &mut self.stores {
-                    *store = nemesis.connect().await.map_err(failed)?;
+                    *store = injector.connect().await.map_err(failed)?;
                 }
             }
         } else if before.lines() != lines {
@@ -404,7 +404,7 @@ async fn run_histories(
     cases: u32,
     direct: PgPool,
     stores: Vec<Store>,
-    nemesis: Option<Nemesis>,
+    injector: Option<FaultInjector>,
 ) -> Result<BTreeMap<&'static str, usize>, Box<dyn std::error::Error>> {
     let mut config = Config {
         failure_persistence: None,
@@ -423,7 +423,7 @@ async fn run_histories(
     let run = tokio::task::spawn_blocking(move || {
         let happened = Mutex::new(BTreeMap::new());
         let outcome = TestRunner::new(config).run(&histories(), |steps| {
-            let history = History::new(direct.clone(), stores.clone(), nemesis.clone());
+            let history = History::new(direct.clone(), stores.clone(), injector.clone());
             let case = runtime.block_on(history.check(steps))?;
             let mut happened = happened.lock().expect("not poisoned");
             for (what, times) in case {
@@ -479,13 +479,13 @@ async fn whatever_breaks_the_queues_are_as_their_model() -> TestResult {
     // One connection: whichever statement has found it broken after a restart has replaced it for all.
     let direct = PgPoolOptions::new().max_connections(1);
     let direct = direct.connect(&server.url()).await?;
-    let proxy = Faults::start("127.0.0.1", server.port(), 0).await?;
-    let nemesis = Nemesis { server, proxy };
+    let proxy = Proxy::with_seed("127.0.0.1", server.port(), 0).await?;
+    let injector = FaultInjector { server, proxy };
     let mut stores = Vec::new();
     for _ in 0..STORES {
-        stores.push(nemesis.connect().await?);
+        stores.push(injector.connect().await?);
     }
-    let happened = run_histories(16, direct, stores, Some(nemesis)).await?;
+    let happened = run_histories(16, direct, stores, Some(injector)).await?;
     assert_happened(&happened, &["returned", "left open", "a connection struck"]);
     let of = |what| happened.get(what).copied().unwrap_or(0);
     assert!(of("returned") > of("left open"));

@@ -331,7 +331,7 @@ async fn an_install_that_never_gets_a_lock_gives_up(pool: PgPool) -> TestResult 
 /// It would lock all tables, and all sends and claims would wait behind it for as long as it waits itself.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_way_back_gives_up_on_tables_that_are_in_use(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let mut open = pool.begin().await?;
     let enqueue = pgqrs::enqueue().message(&1).to("tasks");
     enqueue.execute(&mut open).await?;

@@ -83,7 +83,7 @@ async fn an_invalid_url_is_reported() -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_exhausted_pool_is_a_typed_time_out(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let after = Duration::from_millis(300);
     let options = ConnectOptions::builder()
         .url(url(&pool))
@@ -131,7 +131,7 @@ async fn a_closed_store_says_so(pool: PgPool) -> TestResult {
 /// The server restarted, or a firewall forgot the connection, while it lay idle.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_connection_that_died_in_its_sleep_is_not_handed_out(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     warm(&store).await?;
     let idle: i32 = sqlx::query_scalar(

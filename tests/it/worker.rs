@@ -58,7 +58,7 @@ async fn check_new(store: &Store, worker: &impl Worker, kind: WorkerKind) -> Tes
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_new_worker_is_ready_healthy_and_listed(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .create(&store)
         .await?;
@@ -74,7 +74,7 @@ async fn a_new_worker_is_ready_healthy_and_listed(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn illegal_steps_are_typed_and_change_nothing(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .create(&store)
         .await?;
@@ -113,7 +113,7 @@ async fn illegal_steps_are_typed_and_change_nothing(pool: PgPool) -> TestResult 
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_heartbeat_moves_the_time_forward(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .create(&store)
         .await?;
@@ -131,7 +131,7 @@ async fn a_heartbeat_moves_the_time_forward(pool: PgPool) -> TestResult {
 async fn messages_carry_their_producer_whichever_way_they_go_through_it(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .create(&store)
         .await?;
@@ -169,7 +169,7 @@ async fn messages_carry_their_producer_whichever_way_they_go_through_it(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_suspended_or_stopped_producer_stores_nothing(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .create(&store)
         .await?;
@@ -202,7 +202,7 @@ async fn a_suspended_or_stopped_producer_stores_nothing(pool: PgPool) -> TestRes
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_suspension_from_elsewhere_is_seen_by_the_very_next_enqueue(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .create(&store)
         .await?;
@@ -231,7 +231,7 @@ async fn a_suspension_from_elsewhere_is_seen_by_the_very_next_enqueue(pool: PgPo
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_consumer_receives_through_itself_unless_it_is_suspended(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     pgqrs::enqueue()
         .messages(&[1, 2, 3])
         .to("tasks")
@@ -293,7 +293,7 @@ async fn a_typed_producer_and_consumer_carry_their_type(pool: PgPool) -> TestRes
         to: String,
     }
     const EMAILS: Queue<SendEmail> = Queue::new("emails");
-    let store = with_queues(pool, &["emails"]).await?;
+    let store = with_queues(&pool, &["emails"]).await?;
     let email = SendEmail { to: "ada".into() };
     let producer = pgqrs::producer("my-service", 3000, EMAILS)
         .create(&store)
@@ -321,7 +321,7 @@ async fn a_typed_producer_and_consumer_carry_their_type(pool: PgPool) -> TestRes
 async fn a_live_identity_can_be_replaced_at_once_and_its_old_handle_is_fenced(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let producer = || pgqrs::producer("my-service", 3000, "tasks");
     let old = producer().create(&store).await?;
     let new = producer().replace(true).create(&store).await?;
@@ -339,7 +339,7 @@ async fn a_live_identity_can_be_replaced_at_once_and_its_old_handle_is_fenced(
 async fn a_live_identity_cant_be_registered_again_and_a_stopped_one_can(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool, &["tasks", "other"]).await?;
+    let store = with_queues(&pool, &["tasks", "other"]).await?;
     let register = || pgqrs::producer("my-service", 3000, "tasks").create(&store);
     let first = register().await?;
     let refused = register().await.unwrap_err();
@@ -395,7 +395,7 @@ async fn a_live_identity_cant_be_registered_again_and_a_stopped_one_can(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn of_eight_registrations_at_once_exactly_one_wins(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let stores = [connect(&pool).await?, connect(&pool).await?, store];
     let race = async |expected_workers: usize| {
         let racers: Vec<_> = (0..8)
@@ -431,7 +431,7 @@ async fn of_eight_registrations_at_once_exactly_one_wins(pool: PgPool) -> TestRe
 async fn a_crashed_ones_identity_is_taken_over_and_its_handle_acts_on_nothing(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let register = || pgqrs::producer("my-service", 3000, "tasks").create(&store);
     let old = register().await?;
     silence(&pool, old.id(), 59.0).await?;
@@ -464,7 +464,7 @@ async fn a_crashed_ones_identity_is_taken_over_and_its_handle_acts_on_nothing(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn bad_input_is_typed_and_leaves_no_row(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     for hostname in ["", &"h".repeat(256), "host\nname", "host\0name"] {
         let refused = pgqrs::producer(hostname, 3000, "tasks")
             .create(&store)
@@ -509,7 +509,7 @@ async fn without_the_schema_registration_says_how_to_install_it(pool: PgPool) ->
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn heartbeats_are_sent_until_the_last_handle_is_dropped(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let interval = Duration::from_millis(20);
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .heartbeat_interval(interval)
@@ -538,7 +538,7 @@ async fn heartbeats_are_sent_until_the_last_handle_is_dropped(pool: PgPool) -> T
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn the_heartbeats_of_a_stopped_worker_stop(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let interval = Duration::from_millis(20);
     let register = || {
         pgqrs::producer("my-service", 0, "tasks")
@@ -560,7 +560,7 @@ async fn the_heartbeats_of_a_stopped_worker_stop(pool: PgPool) -> TestResult {
 /// One statement for all of a store's workers, and none of them touches an index.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn heartbeats_share_a_statement_and_stay_heap_only(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let url = url(&pool);
     pool.close().await;
     let store = pgqrs::connect(&url).await?;
@@ -618,7 +618,7 @@ async fn heartbeats_share_a_statement_and_stay_heap_only(pool: PgPool) -> TestRe
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn heartbeats_survive_their_connection(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     let interval = Duration::from_millis(20);
     let producer = pgqrs::producer("my-service", 3000, "tasks")
@@ -721,7 +721,7 @@ fn a_handle_can_be_dropped_outside_of_a_runtime() {
 async fn a_connection_killed_in_the_middle_of_a_step_leaves_the_old_state(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .create(&store)
@@ -772,7 +772,7 @@ async fn a_connection_killed_in_the_middle_of_a_step_leaves_the_old_state(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn workers_are_listed_by_queue_status_and_kind(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks", "emails"]).await?;
+    let store = with_queues(&pool, &["tasks", "emails"]).await?;
     let tasks = pgqrs::producer("a", 1, "tasks").create(&store).await?;
     let emails = pgqrs::producer("a", 1, "emails").create(&store).await?;
     let consumer = pgqrs::consumer("emails")
@@ -822,7 +822,7 @@ async fn workers_are_listed_by_queue_status_and_kind(pool: PgPool) -> TestResult
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn ended_workers_are_removed_by_age_whatever_they_sent(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let mut ids = Vec::new();
     for port in 1..=4 {
@@ -850,7 +850,7 @@ async fn ended_workers_are_removed_by_age_whatever_they_sent(pool: PgPool) -> Te
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_worker_with_messages_in_flight_can_be_removed(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let consumer = pgqrs::consumer("tasks")
         .identity("my-service", 3001)
@@ -893,7 +893,7 @@ async fn a_worker_with_messages_in_flight_can_be_removed(pool: PgPool) -> TestRe
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn with_its_queue_a_worker_goes_too(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .create(&store)
         .await?;
@@ -911,7 +911,7 @@ async fn with_its_queue_a_worker_goes_too(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_thousand_enqueues_leave_the_workers_table_unchanged(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let url = url(&pool);
     pool.close().await;
     let (inserted, updated, deleted) = changes(&url, "messages").await?;
@@ -976,7 +976,7 @@ impl tracing::Subscriber for Notes {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn every_transition_is_an_event(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let notes = Notes::default();
     let subscriber = tracing::subscriber::set_default(notes.clone());
     let producer = pgqrs::producer("my-service", 3000, "tasks")
@@ -1009,7 +1009,7 @@ async fn every_transition_is_an_event(pool: PgPool) -> TestResult {
 async fn a_consumer_without_an_identity_has_the_machines_host_name_beside_any_number_of_others(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let mut workers = Vec::new();
     for _ in 0..3 {
         workers.push(pgqrs::consumer("tasks").create(&store).await?);
@@ -1028,7 +1028,7 @@ async fn a_consumer_without_an_identity_has_the_machines_host_name_beside_any_nu
 async fn rows_of_workers_without_a_heartbeat_for_a_day_are_deleted_by_the_next_one(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let day = Duration::from_secs(24 * 60 * 60);
     let producer = |port| pgqrs::producer("my-service", port, "tasks");
     let stopped = producer(1).create(&store).await?;

@@ -77,7 +77,7 @@ async fn all_ended(pool: &PgPool, name: &str) {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_abandoned_claim_ends_on_the_server_and_uses_up_no_attempt(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = named(&pool, "claims", 4, BOUND).await?;
     // So that its connection knows the statement, and only has to run it.
     assert!(claim(&store, 1).await?.is_empty());
@@ -166,7 +166,7 @@ fn send_all(store: &Store) -> JoinSet<pgqrs::Result<()>> {
 async fn a_send_behind_a_lock_on_messages_is_not_stored_and_never_comes_late(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = named(&pool, "sends", 10, Duration::from_secs(2)).await?;
     warm(&store).await?;
     let holder = lock(&pool, MESSAGES).await?;
@@ -188,7 +188,7 @@ async fn a_send_behind_a_lock_on_messages_is_not_stored_and_never_comes_late(
 async fn a_send_of_unknown_outcome_comes_no_later_than_the_server_notices_that_it_was_abandoned(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = named(&pool, "unknown", 10, Duration::from_secs(2)).await?;
     warm(&store).await?;
     let holder = lock(&pool, MESSAGES_AND_WRITERS).await?;
@@ -221,7 +221,7 @@ async fn what_is_abandoned_during_a_long_lock_does_not_pile_up_on_the_server(
     /// Each is abandoned after two seconds; and the server checks every second.
     const GIVEN_UP: usize = 24;
     const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = named(&pool, "many", CONNECTIONS, 3 * CALL_TIMEOUT).await?;
     warm(&store).await?;
     let holder = lock(&pool, MESSAGES).await?;

@@ -26,9 +26,10 @@ use tokio::{
 use crate::support::{
     TestResult, blocked_backends,
     consumers::{Seen, consumer, drained, gate, pass, prepare, start},
-    count, newcomer, send,
+    count, newcomer,
+    proxy::Proxy,
+    send,
     server::Server,
-    stall::Stall,
     stored, until, url, with_queues,
 };
 
@@ -109,7 +110,7 @@ async fn handlers_that_use_up_the_pool_lose_no_lease_and_their_worker_stays_aliv
     pool: PgPool,
 ) -> TestResult {
     const HANDLERS: usize = 8;
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_connections(&pool, 2).await?;
     let payloads: Vec<_> = (0..HANDLERS).collect();
     send(&store, &payloads).await?;
@@ -166,7 +167,7 @@ async fn handlers_that_use_up_the_pool_lose_no_lease_and_their_worker_stays_aliv
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn with_fewer_handlers_than_connections_there_is_no_warning(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_connections(&pool, 3).await?;
     let events = Events::default();
     let subscriber = tracing::subscriber::set_default(events.clone());
@@ -189,7 +190,7 @@ async fn with_fewer_handlers_than_connections_there_is_no_warning(pool: PgPool) 
 async fn acknowledgements_do_not_wait_for_a_claim_that_waits_for_a_connection(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let options = ConnectOptions::builder()
         .url(url(&pool))
         .max_connections(2)
@@ -265,7 +266,7 @@ impl Senders {
 /// Sends must not keep a small pool's connections to themselves.
 async fn take_turns(pool: PgPool, max_connections: u32) -> TestResult {
     const HANDLED: usize = 1_000;
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_connections(&pool, max_connections).await?;
     let registered = || consumer().heartbeat_interval(Duration::from_millis(500));
     let handled = Arc::new(AtomicUsize::new(0));
@@ -311,7 +312,7 @@ async fn sends_and_a_consumer_share_a_pool_of_two_connections(pool: PgPool) -> T
 async fn a_runtime_that_rests_with_sends_under_way_holds_up_no_other_ones_sends(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let options = ConnectOptions::builder()
         .url(url(&pool))
         .retry_for(Duration::from_secs(600));
@@ -391,7 +392,7 @@ fn is_of_an_ended_runtime(error: &Error) -> bool {
 async fn when_a_runtime_ends_the_callers_of_its_sends_learn_that_and_what_became_of_them(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_connections(&pool, 10).await?;
     single(&store, "before").await?;
     let holder = hold_up(&pool).await?;
@@ -468,7 +469,7 @@ async fn when_a_runtime_ends_the_callers_of_its_sends_learn_that_and_what_became
 async fn a_send_that_waits_for_a_connection_when_its_runtime_ends_is_not_stored(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_connections(&pool, 1).await?;
     let only = store.pool().acquire().await?;
     let call = || -> Call {
@@ -499,7 +500,7 @@ async fn a_send_that_waits_for_a_connection_when_its_runtime_ends_is_not_stored(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_runtime_that_ends_keeps_no_connection_of_the_pool(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_connections(&pool, 4).await?;
     single(&store, "here").await?;
     for _ in 0..3 {
@@ -523,7 +524,7 @@ async fn a_runtime_that_ends_keeps_no_connection_of_the_pool(pool: PgPool) -> Te
 async fn a_pool_that_is_closed_while_tasks_send_closes_at_once_and_they_are_refused(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let mut stored = 0;
     for max_connections in [1, 2, 10] {
         let store = with_connections(&pool, max_connections).await?;
@@ -627,7 +628,7 @@ async fn a_consumer_ends_with_closed_when_its_pool_is_closed(pool: PgPool) -> Te
 /// A settlement waits for a lock, on a connection of the reserve since those of the pool are in use.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_pool_is_closed_at_once_while_its_reserve_is_in_use(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let options = ConnectOptions::builder()
         .url(url(&pool))
         .application_name("reserve")
@@ -722,7 +723,7 @@ async fn while_the_server_is_silent_a_consumer_ends_within_its_deadline(
     pool: PgPool,
 ) -> TestResult {
     let deadline = Duration::from_secs(3);
-    let (proxy, url) = Stall::before(&pool).await?;
+    let (proxy, url) = Proxy::before(&pool).await?;
     let store = pgqrs::connect(&url).await?;
     let stopped = busy(&store, "stopped", deadline).await?;
     let aborted = busy(&store, "aborted", BOUND).await?;
@@ -785,7 +786,7 @@ async fn a_store_of_a_pool_is_made_outside_of_a_runtime(pool: PgPool) -> TestRes
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_runtime_that_ends_takes_no_other_ones_heartbeats_along(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_connections(&pool, 10).await?;
     // Its heartbeats begin on this runtime, and those of others join them.
     let runtime = Runtime::new()?;
@@ -817,7 +818,7 @@ async fn a_runtime_that_ends_takes_no_other_ones_heartbeats_along(pool: PgPool) 
 async fn a_runtime_that_ends_does_not_keep_other_consumers_from_being_woken(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_connections(&pool, 10).await?;
     let listeners = async || -> i64 {
         let listening = "select count(*) from pg_stat_activity

@@ -3,14 +3,11 @@
 
 pub(crate) mod access;
 pub(crate) mod consumers;
-pub(crate) mod faults;
-pub(crate) mod link;
 pub(crate) mod pgbouncer;
 pub(crate) mod proxy;
 pub(crate) mod server;
-pub(crate) mod stall;
 
-use std::time::Duration;
+use std::{borrow::Borrow, time::Duration};
 
 use chrono::{DateTime, Utc};
 use pgqrs::{Delivery, Enqueued, MessageId, Store, Unchecked};
@@ -48,8 +45,12 @@ pub(crate) fn database(pool: &PgPool) -> String {
     options.get_database().unwrap_or_default().to_owned()
 }
 
-/// A store with the queues that a test is about.
-pub(crate) async fn with_queues(pool: PgPool, queues: &[&str]) -> pgqrs::Result<Store> {
+/// Creates the queues that a test is about. Returns a store on the test's own database.
+pub(crate) async fn with_queues(
+    pool: impl Borrow<PgPool>,
+    queues: &[&str],
+) -> pgqrs::Result<Store> {
+    let pool = pool.borrow();
     let store = Store::from(pool.clone());
     for queue in queues {
         store.queue(*queue).await?;
