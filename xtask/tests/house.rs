@@ -1,6 +1,9 @@
 //! The rules of the house, which keep the way from the public API to the SQL short. ARCHITECTURE.md says
 //! why.
 
+#[path = "../../benches/once/statement.rs"]
+mod statement;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -504,4 +507,27 @@ fn no_page_counts_what_changes() {
             );
         }
     }
+}
+
+/// The benchmark takes the statement from the library's source, and makes the one without the row from it.
+#[test]
+fn the_benchmark_of_the_writers_row_measures_the_librarys_own_statement() {
+    let insert = "insert into pgqrs.messages";
+    let bench = fs::read_to_string(root().join("benches/once.rs")).expect("it is there");
+    assert!(!bench.contains(insert), "benches/once.rs has a copy");
+    let with_row = statement::of("write_alike").expect("`write_alike` has one statement");
+    assert!(with_row.contains(insert), "{with_row}");
+    let without_row = statement::without_row(with_row).expect("it updates its writer's row");
+    assert!(!without_row.contains("pgqrs.writers"), "{without_row}");
+    let names = |text: &str| {
+        let text =
+            without_comments(text).replace("update pgqrs.writers w set sequence = $2", "select");
+        let text = text
+            .replace("w.token = $1 and w.sequence < $2 and", "")
+            .replace("returning", "");
+        let mut words: Vec<_> = text.split_whitespace().map(str::to_owned).collect();
+        words.sort();
+        words
+    };
+    assert_eq!(names(with_row), names(&without_row), "nothing else differs");
 }
