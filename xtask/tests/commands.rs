@@ -332,6 +332,8 @@ fn every_command_explains_itself() {
         &["ci"],
         &["prepare"],
         &["bench"],
+        &["bench", "compile"],
+        &["bench", "python"],
         &["soak"],
         &["db"],
         &["db", "start"],

@@ -531,3 +531,17 @@ fn the_benchmark_of_the_writers_row_measures_the_librarys_own_statement() {
     };
     assert_eq!(names(with_row), names(&without_row), "nothing else differs");
 }
+
+/// A longer page is hard to read. Those that are made by a command may be longer.
+#[test]
+fn pages_that_are_written_by_hand_are_short() {
+    const MADE: [&str; 2] = ["docs/benchmarks.md", "docs/compile-errors.md"];
+    for (path, text) in files("docs", "md") {
+        let lines = text.lines().count();
+        assert!(
+            lines <= 500 || MADE.iter().any(|made| path == Path::new(made)),
+            "{} has {lines} lines",
+            path.display()
+        );
+    }
+}

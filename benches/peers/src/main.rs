@@ -1,5 +1,5 @@
 //! Other Rust queues on PostgreSQL beside this one: each by its own best public way, in a database of its own
-//! on the same server, in turn. `cargo xtask bench peers` builds and runs it; `docs/performance.md` shows what
+//! on the same server, in turn. `cargo xtask bench peers` builds and runs it; `docs/benchmarks.md` shows what
 //! came of it.
 
 #[path = "../../chart.rs"]
