@@ -202,10 +202,10 @@ async fn late_commits(meter: &Meter, store: &Store, rounds: usize) -> Outcome<Ta
     store.queue("late").await?;
     let consumer = pgqrs::consumer("late").create(store).await?;
     let handle = consumer.handle();
-    let (told, mut starts) = mpsc::unbounded_channel();
+    let (started, mut starts) = mpsc::unbounded_channel();
     let run = consumer.run(move |delivery: Delivery<Value>| {
-        let heard = told.send((delivery.id(), Instant::now()));
-        async move { heard.map_err(|_| "nobody listens any more") }
+        let received = started.send((delivery.id(), Instant::now()));
+        async move { received.map_err(|_| "the benchmark has ended") }
     });
     let consumer = tokio::spawn(run);
     let flow = tokio::spawn({

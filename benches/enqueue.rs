@@ -182,7 +182,7 @@ async fn batch(
     rounds: usize,
 ) -> Outcome<Table> {
     const UNNEST: &str = "bare insert of unnest";
-    const COPY: &str = "COPY BINARY, gives no ids";
+    const COPY: &str = "COPY BINARY, returns no ids";
     const POOL: &str = "execute(&pool)";
     const STORE: &str = "execute(&store), stored once";
     let title = format!("batches of {size} messages of {BYTES} bytes");
@@ -246,8 +246,8 @@ async fn batch(
     );
     let what = format!("batch of {size}, &store, to COPY");
     // Slow commits hide what the ids cost; on a fast disk `unnest` itself has 0.8.
-    let dear = meter.commit > Duration::from_millis(1);
-    table.at_least(if dear { 0.9 } else { 0.75 }, STORE, COPY, what);
+    let slow_commit = meter.commit > Duration::from_millis(1);
+    table.at_least(if slow_commit { 0.9 } else { 0.75 }, STORE, COPY, what);
     clear(bare).await?;
     Ok(table.finish())
 }

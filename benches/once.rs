@@ -1,10 +1,18 @@
-//! What "stored exactly once" costs: the statement that advances its writer's row, and the same statement without that
-//! row, both through the same small coalescing sender. The library's own sender can't leave the row out.
+//! What "stored exactly once" costs: the library's statement for messages of one envelope, which advances its writer's
+//! row, and the same statement without that row, both through the same small coalescing sender. The library's own sender
+//! can't leave the row out.
+
+mod statement;
 
 use std::{collections::VecDeque, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{
+    AssertSqlSafe, Connection, Encode, PgConnection, PgPool, Postgres, Type,
+    encode::IsNull,
+    error::BoxDynError,
+    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, types::Oid},
+};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     task::JoinSet,
@@ -19,52 +27,26 @@ use crate::{
     report::{Rounds, Table, many},
 };
 
-/// As in `src/postgres/writers.rs` for messages of one envelope, except for the payloads, which sqlx sends as text.
-const WITH_ROW: &str = "
-    with advanced as (
-        update pgqrs.writers w set sequence = $10
-        from pgqrs.queues q
-        where w.token = $9 and w.sequence < $10 and q.name = $1
-            and ($2::bigint is null or exists (
-                select from pgqrs.workers w
-                where w.id = $2 and w.queue_id = q.id and w.status = 'ready'
-            ))
-        returning
-            q.id as queue_id,
-            coalesce(
-                $4::timestamptz,
-                greatest($5::timestamptz, statement_timestamp() + $6::bigint * interval '1 microsecond')
-            ) as visible_at
-    )
-    insert into pgqrs.messages (queue_id, id, priority, visible_at, enqueued_at, producer_id, payload)
-    overriding system value
-    select m.queue_id, m.id, $3, m.visible_at, statement_timestamp(), $2, m.payload::json
-    from (
-        select queue_id, visible_at, unnest($7::bigint[]) as id, unnest($8::text[]) as payload
-        from advanced
-    ) m";
+/// JSON text that is sent as `json`, as by the library.
+struct Json<'a>(&'a str);
 
-/// The same, without the row.
-const WITHOUT_ROW: &str = "
-    insert into pgqrs.messages (queue_id, id, priority, visible_at, enqueued_at, producer_id, payload)
-    overriding system value
-    select m.queue_id, m.id, $3, m.visible_at, statement_timestamp(), $2, m.payload::json
-    from (
-        select
-            q.id as queue_id,
-            coalesce(
-                $4::timestamptz,
-                greatest($5::timestamptz, statement_timestamp() + $6::bigint * interval '1 microsecond')
-            ) as visible_at,
-            unnest($7::bigint[]) as id,
-            unnest($8::text[]) as payload
-        from pgqrs.queues q
-        where q.name = $1
-            and ($2::bigint is null or exists (
-                select from pgqrs.workers w
-                where w.id = $2 and w.queue_id = q.id and w.status = 'ready'
-            ))
-    ) m";
+impl Type<Postgres> for Json<'_> {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(114))
+    }
+}
+
+impl PgHasArrayType for Json<'_> {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(199))
+    }
+}
+
+impl Encode<'_, Postgres> for Json<'_> {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        self.0.encode_by_ref(buffer)
+    }
+}
 
 const WRITERS: usize = 2;
 /// The library's limits: statements per token, and messages per statement.
@@ -178,6 +160,13 @@ async fn write(
     with_row: bool,
     taken: Arc<Mutex<mpsc::UnboundedReceiver<Message>>>,
 ) -> Outcome {
+    let library = statement::of("write_alike").ok_or("the library's statement is not found")?;
+    let statement = if with_row {
+        library.to_owned()
+    } else {
+        statement::without_row(library).ok_or("the statement updates no row of its writer")?
+    };
+    let statement: Arc<str> = statement.into();
     let (mut token, mut statements) = (0, STATEMENTS);
     let mut ids = VecDeque::new();
     loop {
@@ -201,8 +190,10 @@ async fn write(
         }
         statements += 1;
         let batch: Vec<i64> = ids.drain(..messages.len()).collect();
-        let payloads: Vec<&str> = messages.iter().map(|message| &*message.json).collect();
-        let statement = sqlx::query(if with_row { WITH_ROW } else { WITHOUT_ROW })
+        let payloads: Vec<Json<'_>> = messages.iter().map(|message| Json(&message.json)).collect();
+        let statement = sqlx::query(AssertSqlSafe(Arc::clone(&statement)))
+            .bind(token)
+            .bind(statements * 2)
             .bind("sends")
             .bind(None::<i64>)
             .bind(2_i16)
@@ -211,10 +202,6 @@ async fn write(
             .bind(0_i64)
             .bind(&batch)
             .bind(&payloads);
-        let statement = match with_row {
-            true => statement.bind(token).bind(statements * 2),
-            false => statement,
-        };
         let stored = statement.execute(&mut connection).await?.rows_affected();
         if stored != messages.len() as u64 {
             return Err(format!("{stored} of {} were stored", messages.len()).into());

@@ -93,7 +93,7 @@ pub(crate) struct Rounds<'m> {
     compared: bool,
     checks: Vec<Check>,
     /// When the progress was last printed.
-    told: Instant,
+    printed: Instant,
 }
 
 #[derive(Default)]
@@ -117,7 +117,7 @@ impl<'m> Rounds<'m> {
             warm_up: 1,
             compared: false,
             checks: Vec::new(),
-            told: Instant::now(),
+            printed: Instant::now(),
         }
     }
 
@@ -141,9 +141,9 @@ impl<'m> Rounds<'m> {
             // The line is erased afterwards: the table follows on standard output.
             (true, true) => eprint!("\r\x1b[K{}: round {round} of {of}", self.title),
             (true, false) => eprint!("\r\x1b[K"),
-            (false, true) if self.told.elapsed() > Duration::from_secs(30) => {
+            (false, true) if self.printed.elapsed() > Duration::from_secs(30) => {
                 eprintln!("{}: round {round} of {of}", self.title);
-                self.told = Instant::now();
+                self.printed = Instant::now();
             }
             (false, _) => {}
         }
@@ -275,7 +275,7 @@ impl<'m> Rounds<'m> {
         let table = Table {
             title: self.title,
             rounds: self.of,
-            rows: rows.map(|(row, speed)| row.tell(speed)).collect(),
+            rows: rows.map(|(row, speed)| row.finish(speed)).collect(),
             checks: self.checks,
             compared: self.compared,
         };
@@ -285,7 +285,7 @@ impl<'m> Rounds<'m> {
 }
 
 impl Measured {
-    fn tell(self, speed: Option<Spread>) -> Row {
+    fn finish(self, speed: Option<Spread>) -> Row {
         let micros: Vec<f64> = self.rounds.iter().map(|seconds| seconds * 1e6).collect();
         let quantile = |q| self.calls.quantile(q).map(|time| time.as_secs_f64() * 1e3);
         let each = |total: f64| total / self.messages as f64;

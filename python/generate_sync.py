@@ -1,10 +1,10 @@
 """Writes the blocking twins under ``python/pgqrs/sync`` from the modules that they are twins of.
 
     python generate_sync.py           writes them
-    python generate_sync.py --check   fails where they aren't what it would write
+    python generate_sync.py --check   fails if they aren't what it would write
 
 Written twice by hand, they would drift apart. A consumer's twin is written by hand all the same, since it works
-with threads where the other has tasks.
+with threads instead of tasks.
 """
 
 from __future__ import annotations

@@ -330,14 +330,14 @@ mod sealed {
 
     #[diagnostic::on_unimplemented(
         message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
-        label = "only the builder's own methods bring it into a state",
+        label = "only the builder's own methods change its state",
         note = "call them: `pgqrs::dequeue().from(\"queue\")`"
     )]
     pub trait Unset {}
 
     #[diagnostic::on_unimplemented(
         message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
-        label = "only the builder's own methods bring it into a state",
+        label = "only the builder's own methods change its state",
         note = "call them: `pgqrs::dequeue().from(\"queue\")`"
     )]
     pub trait Source<P>: Send {

@@ -462,14 +462,14 @@ mod sealed {
 
     #[diagnostic::on_unimplemented(
         message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
-        label = "only the builder's own methods bring it into a state",
+        label = "only the builder's own methods change its state",
         note = "call them: `pgqrs::enqueue().message(&payload).to(\"queue\")`"
     )]
     pub trait Unset {}
 
     #[diagnostic::on_unimplemented(
         message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
-        label = "only the builder's own methods bring it into a state",
+        label = "only the builder's own methods change its state",
         note = "call them: `pgqrs::enqueue().message(&payload).to(\"queue\")`"
     )]
     pub trait Json {
@@ -478,7 +478,7 @@ mod sealed {
 
     #[diagnostic::on_unimplemented(
         message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
-        label = "only the builder's own methods bring it into a state",
+        label = "only the builder's own methods change its state",
         note = "call them: `pgqrs::enqueue().message(&payload).to(\"queue\")`"
     )]
     pub trait Target: Send {

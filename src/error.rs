@@ -85,7 +85,7 @@ pub enum Error {
     },
 
     /// There is a queue of that name already.
-    #[error("queue `{queue}` exists already; `store.queue(\"{queue}\")` gives it back")]
+    #[error("queue `{queue}` exists already; `store.queue(\"{queue}\")` returns it")]
     QueueExists {
         /// The name that is taken.
         queue: QueueName,
@@ -104,7 +104,7 @@ pub enum Error {
 
     /// A worker of this kind, host, port and queue is running.
     #[error(
-        "a {kind} `{hostname}:{port}` for queue `{queue}` is registered already: it was last heard of {last_heartbeat:?} ago, and counts as crashed after {crashed_after:?}; wait for that, take its place with `.replace(true)`, or choose another port"
+        "a {kind} `{hostname}:{port}` for queue `{queue}` is registered already: its last heartbeat was {last_heartbeat:?} ago, and it counts as crashed after {crashed_after:?}; wait for that, replace it with `.replace(true)`, or choose another port"
     )]
     WorkerExists {
         /// Its kind.
@@ -138,7 +138,7 @@ pub enum Error {
     },
 
     /// The worker was stopped, removed, or taken over by another after it had missed its heartbeats.
-    #[error("worker {worker} has stopped, or another has taken its place; register a new one")]
+    #[error("worker {worker} has stopped, or was replaced by another; register a new one")]
     WorkerStopped {
         /// The worker.
         worker: WorkerId,
@@ -242,7 +242,7 @@ pub enum Error {
     /// A lease is so short that it runs out at once, or so long that it would hide a crashed consumer's messages for
     /// too long.
     #[error(
-        "a lease lasts between {min:?} and {max:?}, not {lease:?}; extend it where the work takes longer"
+        "a lease lasts between {min:?} and {max:?}, not {lease:?}; extend it if the work takes longer"
     )]
     LeaseOutOfRange {
         /// The lease that was asked for.
@@ -266,7 +266,7 @@ pub enum Error {
     /// All of the pool's connections were in use, or no new one could be opened, for
     /// [`ConnectOptions::acquire_timeout`](crate::ConnectOptions).
     #[error(
-        "no connection to PostgreSQL came free within {after:?}; raise `max_connections` or `acquire_timeout`, or see whether the server is there"
+        "no connection to PostgreSQL was available within {after:?}; raise `max_connections` or `acquire_timeout`, or check that the server runs"
     )]
     AcquireTimeout {
         /// How long the call waited.
@@ -282,13 +282,15 @@ pub enum Error {
     Connect(#[source] Arc<sqlx::Error>),
 
     /// The connection broke during the call. A statement whose result was lost may or may not have taken effect.
-    #[error("the connection to PostgreSQL broke; whether the statement took effect is not known")]
+    #[error(
+        "the connection to PostgreSQL broke; it is not known whether the statement took effect"
+    )]
     ConnectionLost(#[source] Arc<sqlx::Error>),
 
     /// A send was retried for [`ConnectOptions::retry_for`](crate::ConnectOptions) without success. Nothing was stored,
     /// and nothing will be.
     #[error(
-        "nothing was stored: each try failed, for {after:?}; see whether the server is there, and raise `ConnectOptions::retry_for` where it takes longer to come back"
+        "nothing was stored: every attempt failed, for {after:?}; check that the server runs, or raise `ConnectOptions::retry_for` if it takes longer to restart"
     )]
     NotStored {
         /// How long it was retried.
@@ -300,7 +302,7 @@ pub enum Error {
     /// The time for a send ran out before its outcome was known: the messages are stored, each once, or they are not,
     /// and will not be.
     #[error(
-        "whether {} messages were stored is not known: the server could not be asked in time; look for their ids, or raise `ConnectOptions::retry_for`",
+        "it is not known whether {} messages were stored: the server could not be queried in time; look for their ids, or raise `ConnectOptions::retry_for`",
         ids.len()
     )]
     OutcomeUnknown {
@@ -457,13 +459,13 @@ fn tls_remedy(reason: &str) -> &'static str {
     let reason = reason.to_lowercase();
     let says = |texts: &[&str]| texts.iter().any(|text| reason.contains(text));
     if says(&["alert"]) {
-        "the server refused this client's certificate: check `sslcert` and `sslkey` in the URL, and that the server trusts the CA behind them"
+        "the server refused this client's certificate: check `sslcert` and `sslkey` in the URL, and that the server trusts the CA that signed it"
     } else if says(&[
         "not valid for name",
         "hostname mismatch",
         "ip address mismatch",
     ]) {
-        "the server's certificate is for another host name: put a name that it is for into the URL, or use `sslmode=verify-ca` to check its CA only"
+        "the server's certificate is for another host name: use a name that it is issued for in the URL, or use `sslmode=verify-ca` to check its CA only"
     } else if says(&[
         "unknownissuer",
         "local issuer",

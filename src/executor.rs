@@ -72,9 +72,9 @@ pub(crate) async fn run<T>(
 /// caller commits it, and discarded if it is rolled back.
 // No lifetime parameter: with one, `tokio::spawn` around a call fails with "not general enough".
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is nothing that a pgqrs call can run on",
+    message = "a pgqrs call can't run on `{Self}`",
     label = "expected `&store`, `&pool`, `&mut connection` or `&mut transaction`",
-    note = "lend the store, as `&store`; or `&mut tx`, to take part in your own transaction",
+    note = "pass a reference: `&store`, or `&mut tx` to take part in your own transaction",
     note = "if it is a transaction already, it may be of another version of sqlx: use `pgqrs::sqlx`, or the version in its documentation"
 )]
 pub trait Executor: sealed::Acquire {}

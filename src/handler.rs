@@ -155,7 +155,7 @@ where
         None => handling.await,
         Some(limit) => timeout(limit, handling)
             .await
-            .unwrap_or_else(|_| Err(format!("the handler was cut off after {limit:?}"))),
+            .unwrap_or_else(|_| Err(format!("the handler timed out after {limit:?}"))),
     };
     match returned {
         Ok(outcome) => Verdict::Returned(outcome),
@@ -173,6 +173,6 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,
         (_, Some(text)) => text,
-        (None, None) => "with something that is not text",
+        (None, None) => "a value that is not text",
     }
 }

@@ -262,7 +262,7 @@ where
         let failed = match &freed {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some("the shutdown deadline was over".to_owned()),
+            Err(_) => Some("the shutdown deadline has passed".to_owned()),
         };
         if let Some(reason) = failed {
             let registration = handle.registration();

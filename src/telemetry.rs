@@ -116,18 +116,18 @@ pub(crate) fn deregistration_failed(worker: WorkerId, reason: &str, crashes_afte
 pub(crate) fn signal_failed(error: &io::Error) {
     tracing::warn!(
         error = error_chain(error),
-        "a signal to stop can't be received"
+        "a termination signal can't be received"
     );
 }
 
 /// Heartbeats could not be sent, and will be retried.
 pub(crate) fn heartbeat_failed(reason: &str) {
-    tracing::warn!(reason, "heartbeats failed, trying again");
+    tracing::warn!(reason, "heartbeats failed and will be retried");
 }
 
 /// A notification could not be sent or received. Polling goes on.
-pub(crate) fn hint_failed(reason: &str) {
-    tracing::debug!(reason, "a hint could not be passed on");
+pub(crate) fn notification_failed(reason: &str) {
+    tracing::debug!(reason, "a notification could not be sent or received");
 }
 
 /// A call of a consumer's loop failed, and will be retried.
@@ -136,7 +136,7 @@ pub(crate) fn loop_failed(what: &'static str, error: &Error) {
         what,
         error = error_chain(error),
         "error.type" = error.kind(),
-        "a consumer's loop goes on after a failure"
+        "a consumer's statement failed and will be retried"
     );
 }
 
@@ -171,7 +171,7 @@ pub(crate) fn more_handlers_than_connections(
         concurrency,
         max_connections,
         "as many handlers as connections: if each has a transaction on `store.pool()`, claims and sends wait for a \
-         connection; raise `max_connections` above `concurrency`, or give handlers a pool of their own",
+         connection; raise `max_connections` above `concurrency`, or use another pool in handlers",
     );
 }
 
@@ -181,7 +181,7 @@ pub(crate) fn stopped_by_bytes(queue: &QueueName, messages: usize, max_bytes: us
         messaging.destination.name = queue.as_str(),
         messages,
         max_bytes,
-        "a dequeue stopped at its limit of bytes before that of messages: the next one gets the rest",
+        "a dequeue stopped at its limit of bytes before that of messages: the next one returns the rest",
     );
 }
 
@@ -190,7 +190,7 @@ pub(crate) fn send_failed(error: &Error) {
     tracing::warn!(
         error = error_chain(error),
         "error.type" = error.kind(),
-        "a send is tried again after a failure"
+        "a send failed and will be retried"
     );
 }
 

@@ -185,7 +185,7 @@ pub struct Receives(());
 /// A role in which a worker can enqueue.
 #[diagnostic::on_unimplemented(
     message = "a consumer can't enqueue",
-    label = "this worker receives",
+    label = "this worker is a consumer",
     note = "enqueue through a producer, or without a worker: `.to(\"queue\")`"
 )]
 pub trait CanEnqueue {}
@@ -196,7 +196,7 @@ impl CanEnqueue for Sends {}
 /// A role in which a worker can dequeue.
 #[diagnostic::on_unimplemented(
     message = "a producer can't dequeue",
-    label = "this worker sends",
+    label = "this worker is a producer",
     note = "dequeue through a consumer, or without a worker: `.from(\"queue\")`"
 )]
 pub trait CanDequeue {}

@@ -16,7 +16,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-/// Allocations, and bytes, of each of so many messages.
+/// Allocations, and bytes, per message of a batch.
 async fn of_each(
     messages: usize,
     work: impl AsyncFnOnce() -> TestResult,

@@ -67,7 +67,7 @@ async def main() -> None:
         await per_second(round, seconds)
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(turns):
-        # In another order each time, so that nobody always comes after the other.
+        # In another order each time, so that none always follows the same one.
         for name in sorted(sides, reverse=bool(turn % 2)):
             rates[name].append(await per_second(sides[name], seconds))
             await pool.execute("truncate pgqrs.messages, plain")

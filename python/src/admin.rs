@@ -242,7 +242,7 @@ impl Admin {
         )
     }
 
-    /// Lists workers, of one queue if one is given.
+    /// Lists workers, optionally of one queue.
     #[pyo3(signature = (queue))]
     fn workers<'py>(&self, py: Python<'py>, queue: Option<String>) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;

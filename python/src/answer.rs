@@ -170,9 +170,9 @@ impl Completions {
                 // If the interpreter or the loop has ended, the result is no longer needed.
                 Python::try_attach(|py| {
                     let event_loop = self.event_loop.clone_ref(py);
-                    let tell = Tell(self);
+                    let complete = Complete(self);
                     event_loop
-                        .call_method1(py, intern!(py, "call_soon_threadsafe"), (tell,))
+                        .call_method1(py, intern!(py, "call_soon_threadsafe"), (complete,))
                         .is_ok()
                 })
             });
@@ -182,10 +182,10 @@ impl Completions {
 
 /// Called by the loop itself.
 #[pyclass(frozen, module = "pgqrs._pgqrs")]
-struct Tell(Arc<Completions>);
+struct Complete(Arc<Completions>);
 
 #[pymethods]
-impl Tell {
+impl Complete {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         let ended =
             std::mem::take(&mut *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner));

@@ -68,7 +68,7 @@ impl Settings {
 
     /// How long after the stop request deliveries whose handlers have not started are released: a little before the
     /// loop aborts all of them, which would use their attempts.
-    fn give_back_after(&self) -> Duration {
+    fn release_after(&self) -> Duration {
         let deadline = self.shutdown_deadline;
         let final_part = (deadline / 2).min(Duration::from_secs(5));
         let margin = (deadline / 20).min(Duration::from_millis(250));
@@ -128,7 +128,7 @@ impl Drop for AbortOnDrop {
 /// An event of the loop, for Python.
 enum Event {
     Delivered(Handed),
-    /// The loop has given up this delivery: its handler took too long, or the consumer ends.
+    /// The loop has abandoned this delivery: its handler took too long, or the consumer ends.
     CutOff(u64),
 }
 
@@ -155,7 +155,7 @@ struct Handed(Option<Delivery>);
 impl Drop for Handed {
     fn drop(&mut self) {
         if let Some(delivery) = self.0.take() {
-            delivery.give_back();
+            delivery.release();
         }
     }
 }
@@ -164,7 +164,7 @@ impl Drop for Handed {
 const AT_ONCE: usize = 256;
 
 /// How long an abort waits at most until all handlers have released their deliveries.
-const GIVING_BACK: Duration = Duration::from_secs(1);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[pymethods]
 impl Consumer {
@@ -173,10 +173,7 @@ impl Consumer {
         *, concurrency, prefetch, prefetch_bytes, lease, poll_interval, retry, handler_timeout, listen,
         shutdown_deadline
     ))]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is named where it is called"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "callers pass them by name")]
     fn start(
         &self,
         py: Python<'_>,
@@ -206,7 +203,7 @@ impl Consumer {
         Ok(())
     }
 
-    /// Returns the events since the last call: deliveries, and tickets of those that were given up. Empty at the end.
+    /// Returns the events since the last call: deliveries, and tickets of those that were abandoned. Empty at the end.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let running = self.running(py)?;
         self.mode.answer(py, async move {
@@ -233,7 +230,7 @@ impl Consumer {
         let (stop, handle) = (Arc::clone(&held.stop), held.handle.clone());
         runtime.spawn(async move {
             // First the deliveries that are released without an attempt being used.
-            let _ = timeout(GIVING_BACK, stop.closed()).await;
+            let _ = timeout(RELEASE_TIMEOUT, stop.closed()).await;
             handle.abort();
         });
         Ok(())
@@ -381,9 +378,9 @@ impl Held {
         let Some(consumer) = state.idle.take() else {
             return;
         };
-        let (tell, events) = mpsc::unbounded_channel();
+        let (events_sender, events) = mpsc::unbounded_channel();
         let (end, outcome) = watch::channel(None);
-        let run = self.run(consumer, settings, tell, mode);
+        let run = self.run(consumer, settings, events_sender, mode);
         let task = runtime.spawn(async move {
             let outcome = run.await;
             end.send_replace(Some(outcome));
@@ -400,38 +397,38 @@ impl Held {
         &self,
         consumer: pgqrs::Consumer<Raw>,
         settings: Settings,
-        tell: mpsc::UnboundedSender<Event>,
+        events: mpsc::UnboundedSender<Event>,
         mode: Mode,
     ) -> pgqrs::Run {
         let tickets = AtomicU64::new(0);
         let (store, stop) = (self.store.clone(), Arc::clone(&self.stop));
         let limit = settings.handler_timeout;
-        let give_back_after = settings.give_back_after();
+        let release_after = settings.release_after();
         let run = consumer.run(move |delivery: pgqrs::Delivery<Raw>| {
             let ticket = tickets.fetch_add(1, Ordering::Relaxed);
-            let (verdict, told) = oneshot::channel();
+            let (verdict, settled) = oneshot::channel();
             let stage = Arc::new(watch::Sender::new(Stage::Waiting));
             let own = Arc::clone(&stage);
             let handed = Delivery::new(ticket, delivery, verdict, own, store.clone(), mode);
             let mut cut_off = CutOff {
                 ticket,
-                tell: Some(tell.clone()),
+                events: Some(events.clone()),
                 stage: Arc::clone(&stage),
             };
             let stop = stop.subscribe();
             async move {
-                if let Some(tell) = &cut_off.tell {
+                if let Some(events) = &cut_off.events {
                     // If Python no longer listens, the delivery is released.
-                    let _ = tell.send(Event::Delivered(Handed(Some(handed))));
+                    let _ = events.send(Event::Delivered(Handed(Some(handed))));
                 }
                 tokio::select! {
                     biased;
-                    verdict = told => {
+                    verdict = settled => {
                         cut_off.is_settled();
-                        verdict.unwrap_or_else(|_| let_go_of(&stage))
+                        verdict.unwrap_or_else(|_| dropped_unsettled(&stage))
                     }
                     verdict = over_limit(limit, stage.subscribe()) => verdict,
-                    () = given_back(stop, give_back_after, &stage) => Ok(Outcome::Release),
+                    () = release_due(stop, release_after, &stage) => Ok(Outcome::Release),
                 }
             }
         });
@@ -445,7 +442,7 @@ enum Stage {
     /// Python has not called it yet.
     Waiting,
     Begun,
-    /// The loop has given up the delivery: the handler must not start any more.
+    /// The loop has abandoned the delivery: the handler must not start any more.
     Over,
 }
 
@@ -461,9 +458,9 @@ fn advance(stage: &watch::Sender<Stage>, from: Stage, to: Stage) -> bool {
 }
 
 /// Python has dropped the delivery.
-fn let_go_of(stage: &watch::Sender<Stage>) -> Verdict {
+fn dropped_unsettled(stage: &watch::Sender<Stage>) -> Verdict {
     if *stage.borrow() == Stage::Begun {
-        Err("let go of without being settled".to_owned())
+        Err("dropped without being settled".to_owned())
     } else {
         Ok(Outcome::Release)
     }
@@ -476,7 +473,7 @@ async fn over_limit(limit: Option<Duration>, mut stage: watch::Receiver<Stage>) 
     match limit {
         Some(limit) if begun => {
             sleep(limit).await;
-            Err(format!("the handler was cut off after {limit:?}"))
+            Err(format!("the handler timed out after {limit:?}"))
         }
         _ => pending().await,
     }
@@ -484,7 +481,7 @@ async fn over_limit(limit: Option<Duration>, mut stage: watch::Receiver<Stage>) 
 
 /// Ready when a delivery is to be released: at once if the consumer is aborted; if it was stopped and the handler has
 /// not started, shortly before the loop aborts it.
-async fn given_back(stop: watch::Receiver<Stop>, after: Duration, stage: &watch::Sender<Stage>) {
+async fn release_due(stop: watch::Receiver<Stop>, after: Duration, stage: &watch::Sender<Stage>) {
     let mut aborted = stop.clone();
     let aborted = aborted.wait_for(|stop| *stop == Stop::Abort);
     let not_begun = async move {
@@ -507,21 +504,21 @@ async fn given_back(stop: watch::Receiver<Stop>, after: Duration, stage: &watch:
 /// Reports a handler that is dropped, or aborted, before Python has settled its delivery.
 struct CutOff {
     ticket: u64,
-    tell: Option<mpsc::UnboundedSender<Event>>,
+    events: Option<mpsc::UnboundedSender<Event>>,
     stage: Arc<watch::Sender<Stage>>,
 }
 
 impl CutOff {
     fn is_settled(&mut self) {
-        self.tell = None;
+        self.events = None;
     }
 }
 
 impl Drop for CutOff {
     fn drop(&mut self) {
-        if let Some(tell) = &self.tell {
+        if let Some(events) = &self.events {
             self.stage.send_replace(Stage::Over);
-            let _ = tell.send(Event::CutOff(self.ticket));
+            let _ = events.send(Event::CutOff(self.ticket));
         }
     }
 }
@@ -683,7 +680,7 @@ impl Delivery {
         })
     }
 
-    /// Starts the handler's time limit; `false` if the handler must not start, since the loop has given up the
+    /// Starts the handler's time limit; `false` if the handler must not start, since the loop has abandoned the
     /// delivery.
     fn begin(&self, py: Python<'_>) -> PyResult<bool> {
         let held = self.held.get(py)?;
@@ -710,13 +707,17 @@ impl Delivery {
             ("dead_letter", _) => Ok(Outcome::DeadLetter(reason)),
             ("release", _) => Ok(Outcome::Release),
             ("failed", _) => Err(reason),
-            (other, _) => return Err(PyValueError::new_err(format!("{other:?} is no outcome"))),
+            (other, _) => {
+                return Err(PyValueError::new_err(format!(
+                    "{other:?} is not an outcome"
+                )));
+            }
         };
         if !held.settled.swap(true, Ordering::AcqRel)
-            && let Some(tell) = lock(&held.verdict).take()
+            && let Some(verdict_sender) = lock(&held.verdict).take()
         {
             // The loop may have ended.
-            let _ = tell.send(verdict);
+            let _ = verdict_sender.send(verdict);
         }
         Ok(())
     }
@@ -753,12 +754,12 @@ impl Delivery {
         }
     }
 
-    fn give_back(&self) {
+    fn release(&self) {
         let Some(held) = self.held.here() else {
             return;
         };
-        if let Some(tell) = lock(&held.verdict).take() {
-            let _ = tell.send(Ok(Outcome::Release));
+        if let Some(verdict_sender) = lock(&held.verdict).take() {
+            let _ = verdict_sender.send(Ok(Outcome::Release));
         }
     }
 
@@ -792,9 +793,9 @@ impl Delivery {
                 settled.store(false, Ordering::Release);
                 return Err(error);
             }
-            if let Some(tell) = lock(&verdict).take() {
+            if let Some(verdict_sender) = lock(&verdict).take() {
                 // The delivery knows that it is settled, so the loop only continues.
-                let _ = tell.send(Ok(Outcome::Done));
+                let _ = verdict_sender.send(Ok(Outcome::Done));
             }
             Ok(())
         })

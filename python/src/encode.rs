@@ -91,7 +91,10 @@ impl<'py> Writer<'py> {
             self.dataclass(value)
         } else {
             let of = value.get_type().qualname()?;
-            self.refuse(py, &format!("a value of type `{of}` has no form in JSON"))
+            self.refuse(
+                py,
+                &format!("a value of type `{of}` can't be represented in JSON"),
+            )
         }
     }
 
@@ -129,7 +132,7 @@ impl<'py> Writer<'py> {
         if !value.is_finite() {
             return self.refuse(
                 number.py(),
-                &format!("{} is no number in JSON", number.str()?),
+                &format!("{} is not a number in JSON", number.str()?),
             );
         }
         self.write(number.py(), serde_json::to_string(&value))
@@ -139,7 +142,7 @@ impl<'py> Writer<'py> {
         let py = number.py();
         let finite = number.call_method0(intern!(py, "is_finite"))?;
         if !finite.is_truthy()? {
-            return self.refuse(py, &format!("{} is no number in JSON", number.str()?));
+            return self.refuse(py, &format!("{} is not a number in JSON", number.str()?));
         }
         // All of its digits and its exponent, in the same notation as JSON.
         let decimal = DECIMAL.import(py, "decimal", "Decimal")?;

@@ -29,10 +29,7 @@ type Parameters<'a> = (
 /// The statement of an enqueue, to a queue or through a producer.
 #[pyfunction]
 #[pyo3(signature = (queue, producer, payloads, in_batch, delay, at, priority))]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each is named where it is called"
-)]
+#[expect(clippy::too_many_arguments, reason = "callers pass them by name")]
 pub(crate) fn statement(
     py: Python<'_>,
     queue: String,

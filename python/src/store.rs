@@ -19,10 +19,7 @@ use crate::{
     url, *, max_connections, acquire_timeout, application_name, payload_limit, retry_for, coalesce, install,
     pgbouncer, listen_url, blocking
 ))]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each is named where it is called"
-)]
+#[expect(clippy::too_many_arguments, reason = "callers pass them by name")]
 pub(crate) fn connect<'py>(
     py: Python<'py>,
     url: &str,

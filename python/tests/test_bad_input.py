@@ -48,7 +48,7 @@ async def test_a_queue_that_is_deleted_ends_its_producers(
         await producer.enqueue(1)
 
 
-async def test_a_database_without_the_schema_is_told_of(bare: Database) -> None:
+async def test_a_database_without_the_schema_is_reported(bare: Database) -> None:
     async with await pgqrs.connect(bare.url) as store:
         for call in (
             store.queue("tasks"),
@@ -85,7 +85,7 @@ async def test_a_closed_store_says_so(database: Database) -> None:
     assert database.count() == 0
 
 
-async def test_a_server_that_is_not_there_is_told_of_at_once() -> None:
+async def test_an_unreachable_server_is_reported_at_once() -> None:
     started = time.monotonic()
     with pytest.raises(pgqrs.ConnectError) as error:
         await pgqrs.connect("postgres://postgres@127.0.0.1:9/postgres")
@@ -373,7 +373,7 @@ def test_times_that_python_has_not_are_the_nearest_it_has(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_after_a_fork_the_child_is_told_to_connect_and_can(database: Database) -> None:
+def test_after_a_fork_the_child_must_connect_again_and_can(database: Database) -> None:
     """In a process of its own, since this one has other threads."""
     program = """
         import asyncio, os, sys, warnings

@@ -26,7 +26,7 @@ from .conftest import Database, until
 Untyped = Delivery[Any]
 
 
-async def test_iteration_gives_messages_in_order_to_be_acknowledged(
+async def test_iteration_returns_messages_in_order_to_be_acknowledged(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     ids = await producer.enqueue_batch(["a", "b", "c"])
@@ -59,7 +59,7 @@ async def test_a_listen_url_past_a_pooler_wakes_the_consumer(
         await delivery.ack()
 
 
-async def test_a_delivery_tells_of_its_message(
+async def test_a_delivery_has_its_messages_fields(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     id = await producer.enqueue({"a": 1.5}, priority="high")
@@ -110,7 +110,7 @@ async def test_the_verbs_of_a_delivery_settle_it(
             await delivery.extend(5)
 
 
-async def test_a_lease_that_was_lost_is_told_and_changes_nothing(
+async def test_a_lost_lease_is_reported_and_changes_nothing(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue("a")
@@ -159,7 +159,7 @@ async def test_a_held_delivery_keeps_its_lease(
     assert database.count() == 0
 
 
-async def test_one_at_a_time_is_given_out_unless_told(
+async def test_one_delivery_at_a_time_is_the_default(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue_batch(range(5))
@@ -182,7 +182,7 @@ async def test_one_at_a_time_is_given_out_unless_told(
     assert database.count() == 0
 
 
-async def test_a_delivery_that_is_let_go_of_is_a_failed_attempt(
+async def test_a_dropped_delivery_is_a_failed_attempt(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue("a")
@@ -195,7 +195,7 @@ async def test_a_delivery_that_is_let_go_of_is_a_failed_attempt(
     delivery = await anext(received)
     assert delivery.attempt == 2
     ((error,),) = database.rows("select last_error from pgqrs.messages")
-    assert error == "let go of without being settled"
+    assert error == "dropped without being settled"
     await delivery.ack()
 
 
@@ -399,7 +399,7 @@ async def test_handlers_may_finish_until_the_deadline_and_are_then_cut_off(
     assert sorted(ended) == ["cut off", "finished"]
     assert (report.done, report.released) == (1, 1)
     (message,) = await store.admin().messages("tasks", payload=True)
-    assert (message.payload, message.leased) == ("endless", False)
+    assert (message.payload, message.lease_expires_at) == ("endless", None)
 
 
 async def test_sigterm_lets_it_finish(
@@ -429,10 +429,10 @@ async def test_a_program_keeps_a_handler_of_its_own_for_sigterm(
 ) -> None:
     await producer.enqueue(1)
     consumer = await store.consumer("tasks")
-    heard = asyncio.Event()
+    received = asyncio.Event()
 
     def own(number: int, frame: Any) -> None:
-        heard.set()
+        received.set()
         consumer.stop()
 
     async def handle(delivery: Untyped) -> None:
@@ -443,10 +443,10 @@ async def test_a_program_keeps_a_handler_of_its_own_for_sigterm(
         await consumer.run(handle)
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert heard.is_set()
+    assert received.is_set()
 
 
-async def test_a_cancelled_run_gives_its_messages_back(
+async def test_a_cancelled_run_releases_its_messages(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue_batch(range(4))
@@ -513,7 +513,7 @@ async def test_a_consumer_that_is_stopped_ends_its_iteration(
     assert await consumer.status() == "stopped"
 
 
-async def test_what_was_given_out_and_not_settled_goes_back_at_its_end(
+async def test_what_was_delivered_and_not_settled_is_released_at_its_end(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue_batch(range(4))
@@ -597,7 +597,7 @@ async def test_a_live_identity_is_refused_with_its_age_and_can_be_replaced(store
         error = exists.value
         assert (error.kind, error.crashed_after, error.retryable) == (kind, 8.0, True)
         assert 0 <= error.last_heartbeat < 60
-        assert f"{error.last_heartbeat:.1f} s ago, and counts as crashed after 8.0 s" in str(error)
+        assert f"{error.last_heartbeat:.1f} s ago, and it counts as crashed after 8.0 s" in str(error)
         new: Any = await register("tasks", hostname="host", port=7, replace=True)
         assert await new.status() == "ready"
         with pytest.raises(pgqrs.WorkerStoppedError):
@@ -619,7 +619,7 @@ async def test_settings_of_a_run_leave_its_registration_alone(
     assert database.rows("select id from pgqrs.workers where kind = 'consumer'") == [(id,)]
 
 
-async def test_an_iteration_with_settings_holds_as_many_as_it_was_told_to(
+async def test_an_iteration_holds_as_many_deliveries_as_its_settings_allow(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue_batch(range(6))
@@ -663,7 +663,7 @@ async def test_a_handler_that_blocks_the_event_loop_costs_no_other_message_an_at
     report = await asyncio.wait_for(consumer.run(handle, handler_timeout=1, concurrency=8), 60)
     assert (report.done, report.dead) == (7, 1)
     (letter,) = await store.admin().dead_letters("tasks", payload=True)
-    assert (letter.payload, letter.last_error) == ("blocks", "the handler was cut off after 1s")
+    assert (letter.payload, letter.last_error) == ("blocks", "the handler timed out after 1s")
 
 
 async def test_what_no_handler_began_goes_back_at_the_deadline_without_an_attempt(
@@ -685,7 +685,7 @@ async def test_what_no_handler_began_goes_back_at_the_deadline_without_an_attemp
     assert database.rows("select attempt from pgqrs.messages order by id") == [(1,), (0,), (0,), (0,)]
 
 
-async def test_a_handler_can_give_its_message_back(
+async def test_a_handler_can_release_its_message(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await once_each(store)

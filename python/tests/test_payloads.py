@@ -1,4 +1,4 @@
-"""What goes in, and what comes out again: digit by digit, and refused where that can't be."""
+"""What goes in, and what comes out again: digit by digit, and refused if that isn't possible."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def endless() -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("payload", "where", "what"),
+    ("payload", "path", "what"),
     [
         (float("nan"), "payload", "nan"),
         ({"items": [{}, {"price": float("inf")}]}, "payload.items[1].price", "inf"),
@@ -138,16 +138,16 @@ def endless() -> list[Any]:
         (lambda: None, "payload", "`function`"),
     ],
 )
-def test_what_has_no_form_in_json_is_refused_with_its_place(payload: Any, where: str, what: str) -> None:
+def test_what_json_cannot_represent_is_refused_with_its_place(payload: Any, path: str, what: str) -> None:
     with pytest.raises(pgqrs.SerializeError) as refused:
         encode(payload)
-    assert refused.value.path == where
+    assert refused.value.path == path
     assert refused.value.index == 0
     assert what in refused.value.reason
-    assert str(refused.value) == f"{where}: {refused.value.reason}"
+    assert str(refused.value) == f"{path}: {refused.value.reason}"
 
 
-async def test_nothing_of_a_batch_is_sent_where_one_payload_is_refused(
+async def test_nothing_of_a_batch_is_sent_if_one_payload_is_refused(
     store: pgqrs.Store, database: Database
 ) -> None:
     producer = await store.producer("tasks")
@@ -160,7 +160,7 @@ async def test_nothing_of_a_batch_is_sent_where_one_payload_is_refused(
     assert database.count() == 0
 
 
-def test_nesting_ends_where_consumers_could_not_read_it() -> None:
+def test_nesting_is_limited_to_what_consumers_can_read() -> None:
     def nested(depth: int) -> list[Any]:
         inside: list[Any] = []
         for _ in range(depth - 1):
@@ -293,7 +293,7 @@ def test_payloads_are_read_as_the_type_of_their_queue(carries: Any, text: str, v
         (Any, "1" * 5000, "payload: Exceeds the limit"),
     ],
 )
-def test_a_payload_of_another_type_is_told_with_its_place(carries: Any, text: str, reason: str) -> None:
+def test_a_payload_of_another_type_is_reported_with_its_place(carries: Any, text: str, reason: str) -> None:
     with pytest.raises(ValueError) as mismatch:
         decode(carries)(text)
     assert str(mismatch.value).startswith(reason)

@@ -37,7 +37,7 @@ async def test_a_batch_is_stored_in_one_transaction(
     assert database.rows("select count(distinct xmin::text) from pgqrs.messages") == [(1,)]
 
 
-async def test_an_empty_batch_gives_no_ids(producer: pgqrs.Producer[Any], database: Database) -> None:
+async def test_an_empty_batch_returns_no_ids(producer: pgqrs.Producer[Any], database: Database) -> None:
     assert await producer.enqueue_batch([]) == []
     assert database.count() == 0
 
@@ -153,7 +153,7 @@ async def test_it_is_shut_down_with_its_store(database: Database, store: pgqrs.S
     assert statuses == {producer.id: "stopped", consumer.id: "stopped"}
 
 
-async def test_an_identity_lives_once(store: pgqrs.Store) -> None:
+async def test_an_identity_is_registered_once(store: pgqrs.Store) -> None:
     first = await store.producer("tasks", "host", 7)
     with pytest.raises(pgqrs.WorkerExistsError) as exists:
         await store.producer("tasks", "host", 7)

@@ -1,4 +1,4 @@
-"""`enqueue_in`: on the caller's own connection, with each driver, and gone where the caller rolls back."""
+"""`enqueue_in`: on the caller's own connection, with each driver, and gone if the caller rolls back."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ async def test_refusals_are_those_of_other_sends_and_the_transaction_goes_on(
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-async def test_a_database_without_the_schema_is_told_of(driver: str, bare: Database) -> None:
+async def test_a_database_without_the_schema_is_reported(driver: str, bare: Database) -> None:
     async with AsyncExitStack() as stack:
         transaction = await begin(driver, bare.url, stack)
         with pytest.raises(pgqrs.NotInstalledError) as missing:

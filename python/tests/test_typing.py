@@ -1,4 +1,4 @@
-"""What mypy and pyright tell of mistakes: of each that is marked, and of nothing else."""
+"""What mypy and pyright report: each marked mistake, and nothing else."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def by_pyright() -> set[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("checker", [by_mypy, by_pyright])
-def test_a_wrong_payload_is_told_of_before_the_program_runs(checker: object) -> None:
+def test_a_wrong_payload_is_reported_before_the_program_runs(checker: object) -> None:
     assert callable(checker)
     found, marked = checker(), expected()
     assert not marked - found, "mistakes that it accepts"

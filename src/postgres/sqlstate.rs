@@ -178,10 +178,10 @@ impl Error {
             Some("3D000") => "create the database, or name another one in the URL",
             // too_many_connections
             Some("53300") => {
-                "the server has no connection to spare: lower `ConnectOptions::max_connections`, or raise the server's `max_connections`"
+                "the server has reached its limit of connections: lower `ConnectOptions::max_connections`, or raise the server's `max_connections`"
             }
             // cannot_connect_now
-            Some("57P03") => "the server is starting or stopping, so try again",
+            Some("57P03") => "the server is starting or stopping: try again",
             _ => GENERAL_REMEDY,
         }
     }

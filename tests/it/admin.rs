@@ -53,10 +53,8 @@ async fn an_hour_later(pool: &PgPool, ids: &[MessageId]) -> TestResult {
 const HALF_AN_HOUR: Duration = Duration::from_secs(1_800);
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn the_same_queue_twice_says_that_it_exists_and_the_store_gives_it_back(
-    pool: PgPool,
-) -> TestResult {
-    let store = with_queues(pool, &[]).await?;
+async fn creating_a_queue_twice_is_refused_and_the_store_returns_it(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &[]).await?;
     let admin = pgqrs::admin(&store);
     let created = admin.create_queue("tasks").await?;
     assert_eq!(created.name.as_str(), "tasks");
@@ -70,7 +68,7 @@ async fn the_same_queue_twice_says_that_it_exists_and_the_store_gives_it_back(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn queues_are_listed_by_name(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["b", "a", "C"]).await?;
+    let store = with_queues(&pool, &["b", "a", "C"]).await?;
     let queues = pgqrs::admin(&store).queues().await?;
     assert_eq!(
         queues
@@ -83,8 +81,8 @@ async fn queues_are_listed_by_name(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn eight_at_once_who_want_a_queue_all_get_it(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &[]).await?;
+async fn eight_calls_at_once_for_a_queue_all_return_it(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &[]).await?;
     let wanting = (0..8).map(|_| {
         let store = store.clone();
         tokio::spawn(async move { store.queue("tasks").await })
@@ -98,7 +96,7 @@ async fn eight_at_once_who_want_a_queue_all_get_it(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn calls_on_an_unknown_queue_name_it(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &[]).await?;
+    let store = with_queues(&pool, &[]).await?;
     let admin = pgqrs::admin(&store);
     let missing = QueueName::new("missing")?;
     let (page, id) = (Page::default(), MessageId::from(1));
@@ -148,7 +146,7 @@ async fn calls_on_an_unknown_queue_name_it(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_queue_with_messages_is_not_deleted_and_a_purged_one_is(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks", "other"]).await?;
+    let store = with_queues(&pool, &["tasks", "other"]).await?;
     let admin = pgqrs::admin(&store);
     pgqrs::enqueue()
         .messages(&[1, 2])
@@ -186,7 +184,7 @@ async fn a_queue_with_messages_is_not_deleted_and_a_purged_one_is(pool: PgPool) 
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn deleting_a_queue_loses_no_message_that_is_on_its_way(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     // An enqueue whose transaction is still open: the deletion waits for it, and then sees its message.
     let mut tx = pool.begin().await?;
     pgqrs::enqueue()
@@ -210,7 +208,7 @@ async fn deleting_a_queue_loses_no_message_that_is_on_its_way(pool: PgPool) -> T
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_enqueue_that_waits_for_a_deletion_finds_no_queue(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let mut deletion = pool.begin().await?;
     sqlx::raw_sql(
         "lock table pgqrs.messages in share row exclusive mode; delete from pgqrs.queues",
@@ -240,7 +238,7 @@ async fn an_enqueue_that_waits_for_a_deletion_finds_no_queue(pool: PgPool) -> Te
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_deletion_gives_up_behind_a_transaction_that_stays_open(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let mut tx = pool.begin().await?;
     pgqrs::enqueue()
         .message(&1)
@@ -268,7 +266,7 @@ async fn a_deletion_gives_up_behind_a_transaction_that_stays_open(pool: PgPool) 
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn stats_follow_enqueue_delivery_and_ack_exactly(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let counts = async || {
         let stats = admin.queue_stats("tasks").await?;
@@ -315,7 +313,7 @@ async fn stats_follow_enqueue_delivery_and_ack_exactly(pool: PgPool) -> TestResu
 async fn stats_are_exact_under_load(pool: PgPool) -> TestResult {
     const PRODUCERS: u64 = 3;
     const BATCHES: u64 = 60;
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     let watcher = connect(&pool).await?;
     let [sending, sent, acking, acked]: [Arc<AtomicU64>; 4] = Default::default();
@@ -377,7 +375,7 @@ async fn stats_are_exact_under_load(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn reading_writes_nothing(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let consumer = pgqrs::consumer("tasks").identity("my-service", 3001);
     let consumer = consumer.create(&store).await?;
     dead(&store, &[1, 2]).await?;
@@ -421,7 +419,7 @@ async fn reading_writes_nothing(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_queues_options_can_be_set_and_what_is_not_named_stays(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks", "other"]).await?;
+    let store = with_queues(&pool, &["tasks", "other"]).await?;
     let admin = pgqrs::admin(&store);
     let thrice = QueueOptions::builder().max_attempts(3).build();
     assert_eq!(
@@ -457,7 +455,7 @@ async fn a_queues_options_can_be_set_and_what_is_not_named_stays(pool: PgPool) -
 /// Also for messages that were there before, and have had more attempts than that.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn fewer_attempts_count_at_once(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let id = send(&store, &[1]).await?[0];
     for _ in 0..3 {
         one(&store).await?.retry_in(Duration::ZERO, &store).await?;
@@ -473,10 +471,8 @@ async fn fewer_attempts_count_at_once(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn messages_are_listed_in_pages_and_payloads_only_where_asked_for(
-    pool: PgPool,
-) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks", "other"]).await?;
+async fn messages_are_listed_in_pages_and_payloads_only_if_requested(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks", "other"]).await?;
     let admin = pgqrs::admin(&store);
     let consumer = pgqrs::consumer("tasks").identity("my-service", 3001);
     let consumer = consumer.create(&store).await?;
@@ -551,7 +547,7 @@ async fn messages_are_listed_in_pages_and_payloads_only_where_asked_for(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn dead_letters_are_listed_in_pages_and_counted(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks", "other"]).await?;
+    let store = with_queues(&pool, &["tasks", "other"]).await?;
     let admin = pgqrs::admin(&store);
     let before = now(&pool).await?;
     let ids = dead(&store, &(0..120).collect::<Vec<_>>()).await?;
@@ -584,7 +580,7 @@ async fn dead_letters_are_listed_in_pages_and_counted(pool: PgPool) -> TestResul
 async fn a_requeued_dead_letter_has_its_payload_and_all_attempts_before_it(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks", "other"]).await?;
+    let store = with_queues(&pool, &["tasks", "other"]).await?;
     let admin = pgqrs::admin(&store);
     let batch = pgqrs::enqueue()
         .message(&"again")
@@ -622,7 +618,7 @@ async fn a_requeued_dead_letter_has_its_payload_and_all_attempts_before_it(
 /// As many attempts as before, and not just one.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_requeued_message_can_fail_as_often_as_a_new_one(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let thrice = QueueOptions::builder().max_attempts(3).build();
     admin.configure_queue("tasks", thrice).await?;
@@ -641,7 +637,7 @@ async fn a_requeued_message_can_fail_as_often_as_a_new_one(pool: PgPool) -> Test
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn only_dead_letters_can_be_requeued(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let acked = send(&store, &[1]).await?[0];
     one(&store).await?.ack(&store).await?;
@@ -660,7 +656,7 @@ async fn only_dead_letters_can_be_requeued(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn dead_letters_are_requeued_all_or_by_age(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks", "other"]).await?;
+    let store = with_queues(&pool, &["tasks", "other"]).await?;
     let admin = pgqrs::admin(&store);
     let ids = dead(&store, &[1, 2, 3, 4, 5]).await?;
     an_hour_later(&pool, &ids[..2]).await?;
@@ -678,8 +674,8 @@ async fn dead_letters_are_requeued_all_or_by_age(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn of_eight_who_requeue_at_once_one_does_it(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+async fn of_eight_requeues_at_once_one_succeeds(pool: PgPool) -> TestResult {
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     for round in 0..10 {
         let id = dead(&store, &[round]).await?[0];
@@ -701,7 +697,7 @@ async fn of_eight_who_requeue_at_once_one_does_it(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn dead_letters_are_purged_by_age(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks", "other"]).await?;
+    let store = with_queues(&pool, &["tasks", "other"]).await?;
     let admin = pgqrs::admin(&store);
     let ids = dead(&store, &[1, 2, 3]).await?;
     archived(&store, &[4]).await?;
@@ -720,7 +716,7 @@ async fn dead_letters_are_purged_by_age(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn the_archive_is_listed_in_pages_and_purged_by_age(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks", "other"]).await?;
+    let store = with_queues(&pool, &["tasks", "other"]).await?;
     let admin = pgqrs::admin(&store);
     let ids = archived(&store, &(0..110).collect::<Vec<_>>()).await?;
     dead(&store, &[1]).await?;
@@ -747,8 +743,8 @@ async fn the_archive_is_listed_in_pages_and_purged_by_age(pool: PgPool) -> TestR
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn release_gives_back_what_a_worker_holds_and_nothing_else(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+async fn release_frees_what_a_worker_holds_and_nothing_else(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let dead = pgqrs::consumer("tasks")
         .identity("my-service", 1)
@@ -774,7 +770,7 @@ async fn release_gives_back_what_a_worker_holds_and_nothing_else(pool: PgPool) -
         let lost = delivery.ack(&store).await.unwrap_err();
         assert!(matches!(lost, Error::LeaseLost { .. }), "{lost:?}");
     }
-    // They were in somebody's hands, so that it counts.
+    // They were leased, so that the attempt counts.
     let attempts: Vec<_> = claim(&store, 10)
         .await?
         .iter()
@@ -793,8 +789,8 @@ async fn release_gives_back_what_a_worker_holds_and_nothing_else(pool: PgPool) -
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn cancel_deletes_what_nobody_holds(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks", "other"]).await?;
+async fn cancel_deletes_what_is_not_leased(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks", "other"]).await?;
     let admin = pgqrs::admin(&store);
     let ids = send(&store, &[0, 1, 2]).await?;
     let held = one(&store).await?;
@@ -827,7 +823,7 @@ async fn cancel_deletes_what_nobody_holds(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_message_is_cancelled_or_delivered_and_never_both(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let mut cancellations = 0;
     for round in 0..100 {
         let id = send(&store, &[round]).await?[0];
@@ -847,8 +843,8 @@ async fn a_message_is_cancelled_or_delivered_and_never_both(pool: PgPool) -> Tes
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn reschedule_moves_what_nobody_holds(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks", "other"]).await?;
+async fn reschedule_moves_what_is_not_leased(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks", "other"]).await?;
     let admin = pgqrs::admin(&store);
     let ids = send(&store, &[0, 1]).await?;
     let held = one(&store).await?;
@@ -856,7 +852,7 @@ async fn reschedule_moves_what_nobody_holds(pool: PgPool) -> TestResult {
     let before = everything(&pool).await?;
     assert!(
         !admin.reschedule("tasks", held.id(), later).await?,
-        "somebody holds it"
+        "it is leased"
     );
     assert!(
         !admin.reschedule("other", ids[1], later).await?,
@@ -877,7 +873,7 @@ async fn reschedule_moves_what_nobody_holds(pool: PgPool) -> TestResult {
     let order: Vec<_> = claim(&store, 2).await?.iter().map(Delivery::id).collect();
     assert_eq!(order, [first, ids[1]]);
 
-    // Whose consumer has crashed: whoever had it has lost it, and its attempt counts.
+    // Its consumer has crashed: the lease is lost, and the attempt counts.
     expire(&pool, held.id()).await?;
     assert!(admin.reschedule("tasks", held.id(), long_ago).await?);
     let lost = held.ack(&store).await.unwrap_err();
@@ -888,7 +884,7 @@ async fn reschedule_moves_what_nobody_holds(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_age_beyond_the_calendar_is_more_than_any_message_has(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     send(&store, &[1, 2]).await?;
     one(&store).await?.archive(&store).await?;
@@ -907,7 +903,7 @@ async fn an_age_beyond_the_calendar_is_more_than_any_message_has(pool: PgPool) -
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_store_in_an_arc_is_a_store_and_ids_are_read_from_text(pool: PgPool) -> TestResult {
-    let store = std::sync::Arc::new(with_queues(pool, &["tasks"]).await?);
+    let store = std::sync::Arc::new(with_queues(&pool, &["tasks"]).await?);
     let enqueue = pgqrs::enqueue().message(&1).to("tasks");
     let id = enqueue.execute(&store).await?[0];
     let listed = pgqrs::admin(&store)

@@ -1,4 +1,4 @@
-//! Only the database tells time. Here its clock and that of its clients are an hour apart, and nothing is
+//! Only the database's clock is used. Here its clock and that of its clients are an hour apart, and nothing is
 //! different for it.
 //!
 //! It is the server's clock that is moved: ahead of `pg_catalog` stands a schema with functions of our own.

@@ -33,7 +33,7 @@ use crate::{
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn every_message_is_handled_and_acknowledged(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let payloads: Vec<u64> = (0..1_000).collect();
     send(&store, &payloads).await?;
     let seen = Seen::default();
@@ -49,7 +49,7 @@ async fn every_message_is_handled_and_acknowledged(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn acknowledgements_share_statements(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &(0..1_000).collect::<Vec<_>>()).await?;
     sqlx::raw_sql(
         "create sequence deletions;
@@ -72,7 +72,7 @@ async fn acknowledgements_share_statements(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn each_outcome_does_what_it_says(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let words = [
         "done",
         "archive",
@@ -117,7 +117,7 @@ async fn each_outcome_does_what_it_says(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_released_message_comes_again_at_once_and_no_attempt_is_used(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let one_attempt = QueueOptions::builder().max_attempts(1).build();
     pgqrs::admin(&store)
         .configure_queue("tasks", one_attempt)
@@ -147,7 +147,7 @@ async fn a_released_message_comes_again_at_once_and_no_attempt_is_used(pool: PgP
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn errors_and_panics_are_failed_attempts_and_end_as_dead_letters(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     admin
         .configure_queue("tasks", QueueOptions::builder().max_attempts(3).build())
@@ -167,7 +167,7 @@ async fn errors_and_panics_are_failed_attempts_and_end_as_dead_letters(pool: PgP
     let dead = admin
         .dead_letters("tasks", Page::builder().payload(true).build())
         .await?;
-    let told: Vec<_> = dead
+    let letters: Vec<_> = dead
         .iter()
         .map(|dead| {
             (
@@ -179,7 +179,7 @@ async fn errors_and_panics_are_failed_attempts_and_end_as_dead_letters(pool: PgP
         })
         .collect();
     assert_eq!(
-        told,
+        letters,
         [
             (ids[0], 3, "attempts used up", Some("attempt 3 failed")),
             (
@@ -196,7 +196,7 @@ async fn errors_and_panics_are_failed_attempts_and_end_as_dead_letters(pool: PgP
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_failed_attempt_waits_by_the_policy_and_keeps_its_error(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[1]).await?;
     let policy = RetryPolicy::builder()
         .first(Duration::from_secs(100))
@@ -228,7 +228,7 @@ async fn what_does_not_decode_becomes_a_dead_letter_and_never_reaches_the_handle
     pool: PgPool,
 ) -> TestResult {
     const NUMBERS: Queue<u32> = Queue::new("tasks");
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[json!(1), json!("two"), json!(3)]).await?;
     let consumer = pgqrs::consumer(NUMBERS)
         .identity("my-service", 3001)
@@ -264,7 +264,7 @@ async fn what_does_not_decode_becomes_a_dead_letter_and_never_reaches_the_handle
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn no_more_handlers_run_at_once_than_its_concurrency(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     pgqrs::enqueue()
         .messages(&[0; 51])
         .to("tasks")
@@ -311,7 +311,7 @@ type BoxedDone = std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_long_handler_keeps_its_lease(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[1]).await?;
     let gate = gate();
     let lease = Duration::from_millis(150);
@@ -330,7 +330,7 @@ async fn a_long_handler_keeps_its_lease(pool: PgPool) -> TestResult {
     };
     until("it is delivered", async || lease_end().await.0 != 0).await;
     let first = lease_end().await.1;
-    // Five leases long, nobody else gets it.
+    // For five leases, no other consumer gets it.
     let others = newcomer(&pool);
     until("five leases have passed", async || {
         assert!(claim(&others, 1).await.expect("claimed").is_empty());
@@ -349,7 +349,7 @@ async fn a_long_handler_keeps_its_lease(pool: PgPool) -> TestResult {
 async fn what_a_handler_says_after_its_lease_was_lost_counts_for_nothing(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let message = send(&store, &[1]).await?[0];
     let gates = [gate(), gate()];
     let (first, second) = (Arc::clone(&gates[0]), Arc::clone(&gates[1]));
@@ -402,10 +402,8 @@ async fn what_a_handler_says_after_its_lease_was_lost_counts_for_nothing(
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_handler_that_never_returns_is_cut_off_where_there_is_a_limit(
-    pool: PgPool,
-) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+async fn a_handler_that_never_returns_times_out_if_there_is_a_limit(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[1]).await?;
     let limited = consumer()
         .handler_timeout(Duration::from_millis(50))
@@ -427,7 +425,7 @@ async fn a_handler_that_never_returns_is_cut_off_where_there_is_a_limit(
 async fn a_handler_that_is_cut_off_each_time_leaves_a_dead_letter_that_says_so(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let twice = QueueOptions::builder().max_attempts(2).build();
     admin.configure_queue("tasks", twice).await?;
@@ -442,7 +440,7 @@ async fn a_handler_that_is_cut_off_each_time_leaves_a_dead_letter_that_says_so(
     let dead = &admin.dead_letters("tasks", Page::default()).await?[0];
     assert_eq!(
         (dead.attempt, dead.last_error.as_deref()),
-        (2, Some("the handler was cut off after 20ms"))
+        (2, Some("the handler timed out after 20ms"))
     );
     Ok(())
 }
@@ -452,7 +450,7 @@ async fn a_handler_that_is_cut_off_each_time_leaves_a_dead_letter_that_says_so(
 async fn a_handler_that_never_returns_keeps_its_message_and_its_worker_alive(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[1]).await?;
     let lease = Duration::from_millis(300);
     let patient = consumer()
@@ -489,7 +487,7 @@ async fn a_handler_that_never_returns_keeps_its_message_and_its_worker_alive(
 /// A policy of the consumer's is that of its deliveries too, when a handler settles by itself.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_nack_within_a_handler_waits_by_the_consumers_policy(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let before = now(&pool).await?;
     send(&store, &[1]).await?;
     let wait = Duration::from_secs(5_000);
@@ -515,10 +513,10 @@ async fn a_nack_within_a_handler_waits_by_the_consumers_policy(pool: PgPool) -> 
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_idle_consumer_is_woken_for_what_is_requeued(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let id = send(&store, &[1]).await?[0];
     one(&store).await?.dead_letter("not yet", &store).await?;
-    // It would not poll before the test gives up.
+    // It would not poll before the test times out.
     let patient = consumer().poll_interval(Duration::from_secs(3_600));
     let seen = Seen::default();
     let running = start(patient.create(&store).await?, seen.handler());
@@ -532,8 +530,8 @@ async fn an_idle_consumer_is_woken_for_what_is_requeued(pool: PgPool) -> TestRes
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_graceful_stop_lets_handlers_finish_and_gives_the_rest_back(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+async fn a_graceful_stop_lets_handlers_finish_and_releases_the_rest(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
     pgqrs::enqueue()
         .messages(&[0; 10])
         .to("tasks")
@@ -581,10 +579,10 @@ async fn a_graceful_stop_lets_handlers_finish_and_gives_the_rest_back(pool: PgPo
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn after_the_deadline_handlers_are_aborted_and_their_messages_given_back(
+async fn after_the_deadline_handlers_are_aborted_and_their_messages_released(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     pgqrs::enqueue()
         .messages(&[0; 2])
         .to("tasks")
@@ -611,7 +609,7 @@ async fn after_the_deadline_handlers_are_aborted_and_their_messages_given_back(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_handler_can_settle_in_its_own_transaction(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     sqlx::query("create table work (n bigint primary key)")
         .execute(&pool)
         .await?;
@@ -650,7 +648,7 @@ async fn a_handler_can_settle_in_its_own_transaction(pool: PgPool) -> TestResult
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn it_goes_on_when_its_connections_are_killed_again_and_again(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     let payloads: Vec<u64> = (0..3_000).collect();
     send(&store, &payloads).await?;
@@ -676,7 +674,7 @@ async fn it_goes_on_when_its_connections_are_killed_again_and_again(pool: PgPool
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_suspended_consumer_rests_and_a_stopped_one_ends(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let consumer = consumer().create(&store).await?;
     let admin = pgqrs::admin(&store);
     consumer.suspend().await?;
@@ -699,8 +697,8 @@ async fn a_suspended_consumer_rests_and_a_stopped_one_ends(pool: PgPool) -> Test
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn what_waiting_does_not_mend_ends_the_loop(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+async fn a_permanent_failure_ends_the_loop(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
     let running = start(
         consumer().create(&store).await?,
         async |_: Delivery<Value>| Outcome::Done,
@@ -720,9 +718,9 @@ async fn what_waiting_does_not_mend_ends_the_loop(pool: PgPool) -> TestResult {
 async fn an_idle_consumer_is_woken_from_its_own_and_from_other_processes(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let elsewhere = connect(&pool).await?;
-    // It would not poll before the test gives up.
+    // It would not poll before the test times out.
     let patient = consumer()
         .poll_interval(Duration::from_secs(3_600))
         .create(&store)
@@ -751,20 +749,22 @@ async fn an_idle_consumer_is_woken_from_its_own_and_from_other_processes(
     }
     assert_eq!(running.stop().await?.done, 40);
     // Long before it would look by itself whether it is still needed.
-    let ends = until("nobody listens any more", async || listeners().await == 0);
+    let ends = until("no session listens any more", async || {
+        listeners().await == 0
+    });
     tokio::time::timeout(Duration::from_secs(15), ends).await?;
     Ok(())
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn without_a_hint_it_finds_messages_by_polling(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let running = start(
         consumer().listen(false).create(&store).await?,
         async |_: Delivery<Value>| Outcome::Done,
     );
     for n in 0..5 {
-        // A transaction gives no hint.
+        // A transaction sends no notification.
         let mut tx = pool.begin().await?;
         pgqrs::enqueue()
             .message(&n)
@@ -785,12 +785,12 @@ async fn without_a_hint_it_finds_messages_by_polling(pool: PgPool) -> TestResult
     Ok(())
 }
 
-/// Its attempts are used up without a word: nobody ever settles it.
+/// Its attempts are used up without a settlement.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_message_that_kills_its_consumer_each_time_ends_as_a_dead_letter(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     admin
         .configure_queue("tasks", QueueOptions::builder().max_attempts(3).build())
@@ -818,7 +818,7 @@ async fn a_message_that_kills_its_consumer_each_time_ends_as_a_dead_letter(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn bad_options_and_absent_queues_are_refused(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     for lease in [Duration::ZERO, Duration::from_secs(86_401)] {
         let consumer = consumer().lease(lease).create(&store).await?;
         let refused = consumer.run(Seen::default().handler()).await;
@@ -869,10 +869,10 @@ impl Process {
     }
 }
 
-/// Half of the queue is handled by a process that then dies without a word, with messages in its hands.
+/// Half of the queue is handled by a process that is then killed while it holds messages.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn what_a_killed_process_held_is_handled_by_another(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &(0..100).collect::<Vec<u64>>()).await?;
     let mut process = Process::start(&pool)?;
     let (seen, mut in_hand) = (Seen::default(), Vec::new());
@@ -901,12 +901,12 @@ async fn what_a_killed_process_held_is_handled_by_another(pool: PgPool) -> TestR
     Ok(())
 }
 
-/// The process dies each time that it begins with the message: nobody is left to say that it failed.
+/// The process dies each time that it begins with the message, so that none reports the failure.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_message_that_kills_its_process_each_time_ends_as_a_dead_letter(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let thrice = QueueOptions::builder().max_attempts(3).build();
     admin.configure_queue("tasks", thrice).await?;
@@ -998,7 +998,7 @@ async fn what_a_stores_transaction_has_sent_is_handled_as_soon_as_it_is_committe
     pool: PgPool,
 ) -> TestResult {
     const NEVER: Duration = Duration::from_secs(3_600);
-    let store = with_queues(pool.clone(), &["tasks", "others"]).await?;
+    let store = with_queues(&pool, &["tasks", "others"]).await?;
     let elsewhere = connect(&pool).await?;
     // One of the sender's own store, and one that only NOTIFY reaches. Neither would look again by itself.
     let own = consumer().poll_interval(NEVER).create(&store).await?;
@@ -1053,7 +1053,7 @@ async fn what_a_stores_transaction_has_sent_is_handled_as_soon_as_it_is_committe
 #[cfg(unix)]
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_signal_stops_all_runs_of_a_process_that_wait_for_it(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks", "others"]).await?;
+    let store = with_queues(&pool, &["tasks", "others"]).await?;
     for signal in ["-TERM", "-INT"] {
         let mut process = Process::of(&pool, "service_process")?;
         send(&store, &[1]).await?;
@@ -1097,7 +1097,7 @@ impl std::error::Error for Outer {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn the_last_error_of_a_message_holds_what_led_to_it(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let later = RetryPolicy::fixed(Duration::from_secs(3_600));
     let consumer = consumer().retry(later).create(&store).await?;
     send(&store, &[1]).await?;

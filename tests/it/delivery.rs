@@ -77,7 +77,7 @@ async fn clear(pool: &PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn ack_consumes_the_message_and_no_other(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let ids = send(&store, &[1, 2]).await?;
     let delivery = one(&store).await?;
     assert_eq!(delivery.id(), ids[0]);
@@ -89,7 +89,7 @@ async fn ack_consumes_the_message_and_no_other(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn archive_keeps_the_message_as_it_was(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let batch = pgqrs::enqueue()
         .message(&json!({"a": [null], "b": 1}))
         .priority(Priority::High);
@@ -118,7 +118,7 @@ async fn archive_keeps_the_message_as_it_was(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn nack_waits_by_the_default_policy_longer_each_time(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let id = send(&store, &[1]).await?[0];
     let policy = RetryPolicy::default();
     for attempt in 1..=5 {
@@ -142,7 +142,7 @@ async fn nack_waits_by_the_default_policy_longer_each_time(pool: PgPool) -> Test
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn nack_with_its_attempts_used_up_is_a_dead_letter(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let twice = QueueOptions::builder().max_attempts(2).build();
     admin.configure_queue("tasks", twice).await?;
@@ -169,13 +169,13 @@ async fn nack_with_its_attempts_used_up_is_a_dead_letter(pool: PgPool) -> TestRe
     Ok(())
 }
 
-/// Whoever looks, at whatever moment, sees each message in just one place.
+/// At any moment each message is in just one place.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn on_its_way_to_the_dead_letters_a_message_is_neither_lost_nor_doubled(
     pool: PgPool,
 ) -> TestResult {
     const MESSAGES: i64 = 200;
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let once = QueueOptions::builder().max_attempts(1).build();
     pgqrs::admin(&store).configure_queue("tasks", once).await?;
     send(&store, &[0; MESSAGES as usize]).await?;
@@ -197,13 +197,13 @@ async fn on_its_way_to_the_dead_letters_a_message_is_neither_lost_nor_doubled(
     })
     .await;
     failing.await??;
-    assert!(halfway > 0, "nobody looked in the meantime");
+    assert!(halfway > 0, "no query ran in the meantime");
     Ok(())
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn retry_in_waits_for_as_long_as_it_is_told(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+async fn retry_in_waits_for_its_duration(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
     let id = send(&store, &[1]).await?[0];
     for wait in [
         Duration::from_millis(1_500),
@@ -225,7 +225,7 @@ async fn retry_in_waits_for_as_long_as_it_is_told(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_wait_beyond_the_calendar_hands_the_delivery_back(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[1]).await?;
     let delivery = one(&store).await?;
     let before = everything(&pool).await?;
@@ -245,8 +245,8 @@ async fn a_wait_beyond_the_calendar_hands_the_delivery_back(pool: PgPool) -> Tes
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn dead_letter_keeps_the_reason_whatever_attempts_are_left(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
-    let id = send(&store, &["to nobody"]).await?[0];
+    let store = with_queues(&pool, &["tasks"]).await?;
+    let id = send(&store, &["to no one"]).await?[0];
     let delivery = one(&store).await?;
     let enqueued_at = delivery.enqueued_at();
     // A zero character is what PostgreSQL's text doesn't hold.
@@ -266,13 +266,13 @@ async fn dead_letter_keeps_the_reason_whatever_attempts_are_left(pool: PgPool) -
         (id, 1, enqueued_at, None)
     );
     assert_eq!(dead.reason, "no such\u{fffd}customer: ☹");
-    assert_eq!(dead.payload.as_deref(), Some(r#""to nobody""#));
+    assert_eq!(dead.payload.as_deref(), Some(r#""to no one""#));
     Ok(())
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn extend_moves_the_lease_from_now_on(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[1]).await?;
     let delivery = one(&store).await?;
     // Forwards and back: it is from now on, not in addition to what is left.
@@ -292,7 +292,7 @@ async fn extend_moves_the_lease_from_now_on(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn extend_by_nothing_or_by_more_than_a_day_is_refused(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[1]).await?;
     let delivery = one(&store).await?;
     let before = everything(&pool).await?;
@@ -309,7 +309,7 @@ async fn extend_by_nothing_or_by_more_than_a_day_is_refused(pool: PgPool) -> Tes
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn extend_after_the_message_went_to_another_is_lease_lost(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let id = send(&store, &[1]).await?[0];
     let late = one(&store).await?;
     let ended = late.lease_expires_at();
@@ -331,11 +331,11 @@ async fn extend_after_the_message_went_to_another_is_lease_lost(pool: PgPool) ->
     Ok(())
 }
 
-/// While nobody else has taken the message, whoever has it may as well finish.
-/// As where a handler extends its lease while the loop does.
+/// While no other consumer has claimed the message, its holder may settle it.
+/// As if a handler extends its lease while the loop does.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_extension_that_meets_another_waits_and_is_made(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[1]).await?;
     let delivery = one(&store).await?;
     let mut other = pool.begin().await?;
@@ -356,7 +356,7 @@ async fn an_extension_that_meets_another_waits_and_is_made(pool: PgPool) -> Test
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_lease_that_ran_out_unnoticed_can_be_extended_and_settled(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     for verb in VERBS {
         let id = send(&store, &[1]).await?[0];
         let delivery = one(&store).await?;
@@ -373,7 +373,7 @@ async fn a_lease_that_ran_out_unnoticed_can_be_extended_and_settled(pool: PgPool
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn in_a_transaction_it_is_settled_with_the_work_or_not_at_all(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     sqlx::query("create table work (verb text)")
         .execute(&pool)
         .await?;
@@ -417,7 +417,7 @@ async fn in_a_transaction_it_is_settled_with_the_work_or_not_at_all(pool: PgPool
 async fn after_the_message_went_to_another_each_verb_is_lease_lost_and_changes_nothing(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     for verb in VERBS {
         let id = send(&store, &[1]).await?[0];
         let late = one(&store).await?;
@@ -454,7 +454,7 @@ async fn after_the_message_went_to_another_each_verb_is_lease_lost_and_changes_n
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn of_a_purged_message_each_verb_says_that_it_is_gone(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     for verb in VERBS {
         send(&store, &[1]).await?;
         let delivery = one(&store).await?;
@@ -471,10 +471,10 @@ async fn of_a_purged_message_each_verb_says_that_it_is_gone(pool: PgPool) -> Tes
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn when_the_connection_breaks_the_delivery_is_handed_back_to_try_again(
+async fn when_the_connection_breaks_the_delivery_is_returned_for_a_retry(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     for verb in VERBS {
         send(&store, &[1]).await?;
@@ -503,7 +503,7 @@ async fn when_the_connection_breaks_the_delivery_is_handed_back_to_try_again(
 async fn when_a_transactions_connection_breaks_the_delivery_is_handed_back_too(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     for verb in VERBS {
         send(&store, &[1]).await?;
         let delivery = one(&store).await?;
@@ -528,8 +528,8 @@ async fn when_a_transactions_connection_breaks_the_delivery_is_handed_back_too(
 /// The late one and the holder settle at the same moment, on connections of their own: it is the holder's
 /// word that counts, whatever the late one says.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn of_two_consumers_who_settle_at_once_the_holder_wins(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+async fn of_two_consumers_that_settle_at_once_the_holder_wins(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
     for late_verb in VERBS {
         for verb in VERBS {
             let id = send(&store, &[1]).await?[0];
@@ -556,7 +556,7 @@ async fn of_two_consumers_who_settle_at_once_the_holder_wins(pool: PgPool) -> Te
 /// An acknowledgement that comes at the moment when the lease is over and another consumer claims.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn of_an_ack_and_a_claim_at_once_exactly_one_gets_the_message(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let mut acked = 0;
     for round in 0..100 {
         let id = send(&store, &[round]).await?[0];
@@ -565,7 +565,7 @@ async fn of_an_ack_and_a_claim_at_once_exactly_one_gets_the_message(pool: PgPool
         let (here, there) = (store.clone(), newcomer(&pool));
         let late = async move { delivery.ack(&here).await };
         let claiming = async move { claim(&there, 1).await };
-        // Whoever is spawned first has a head start.
+        // The task that is spawned first has a head start.
         let (late, claiming) = match round % 2 {
             0 => (tokio::spawn(late), tokio::spawn(claiming)),
             _ => {
@@ -595,12 +595,12 @@ async fn of_an_ack_and_a_claim_at_once_exactly_one_gets_the_message(pool: PgPool
     Ok(())
 }
 
-/// The acknowledgement's transaction is open while the lease ends: nobody else gets the message meanwhile.
+/// The acknowledgement's transaction is open while the lease ends: no other consumer gets the message meanwhile.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_message_that_is_being_acknowledged_is_not_delivered_although_its_lease_is_over(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let id = send(&store, &[1]).await?[0];
     let delivery = one(&store).await?;
     expire(&pool, id).await?;
@@ -614,8 +614,8 @@ async fn a_message_that_is_being_acknowledged_is_not_delivered_although_its_leas
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn ack_all_acknowledges_what_is_held_and_tells_what_was_lost(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks", "other"]).await?;
+async fn ack_all_acknowledges_what_is_held_and_returns_what_was_lost(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks", "other"]).await?;
     let ids = send(&store, &[0, 1, 2, 3, 4]).await?;
     let elsewhere = pgqrs::enqueue()
         .message(&5)
@@ -643,7 +643,7 @@ async fn ack_all_acknowledges_what_is_held_and_tells_what_was_lost(pool: PgPool)
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn ack_all_of_nothing_is_nothing(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[1]).await?;
     let before = everything(&pool).await?;
     assert!(
@@ -657,7 +657,7 @@ async fn ack_all_of_nothing_is_nothing(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn ack_all_in_a_transaction_commits_with_the_work(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let ids = send(&store, &[1, 2, 3]).await?;
     let mut tx = pool.begin().await?;
     assert!(
@@ -685,7 +685,7 @@ async fn ack_all_in_a_transaction_commits_with_the_work(pool: PgPool) -> TestRes
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn ack_all_hands_all_back_when_the_connection_breaks(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     let ids = send(&store, &[1, 2, 3]).await?;
     let deliveries = claim(&store, 3).await?;
@@ -709,12 +709,12 @@ async fn ack_all_hands_all_back_when_the_connection_breaks(pool: PgPool) -> Test
     Ok(())
 }
 
-/// Half of the batches overlap: each message is acknowledged by just one of those who try at once.
+/// Half of the batches overlap: each message is acknowledged by just one of the concurrent calls.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn ack_all_at_once_by_a_late_one_and_the_holder_loses_and_doubles_nothing(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     for _ in 0..20 {
         let ids = send(&store, &[0; 50]).await?;
         let late = claim(&store, 50).await?;
@@ -735,7 +735,7 @@ async fn ack_all_at_once_by_a_late_one_and_the_holder_loses_and_doubles_nothing(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn headers_are_as_they_were_stored(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let ids = send(&store, &["with", "without"]).await?;
     sqlx::query("update pgqrs.messages set headers = $2::json where id = $1")
         .bind(ids[0].get())
@@ -759,7 +759,7 @@ async fn headers_are_as_they_were_stored(pool: PgPool) -> TestResult {
 async fn headers_go_along_to_the_archive_and_to_the_dead_letters_and_back(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let ids = send(&store, &[1, 2]).await?;
     sqlx::query(r#"update pgqrs.messages set headers = '{"n":1}'"#)
         .execute(&pool)
@@ -784,7 +784,7 @@ async fn a_payload_of_another_shape_is_a_typed_error_and_the_delivery_stays_usab
     pool: PgPool,
 ) -> TestResult {
     const NUMBERS: Queue<u32> = Queue::new("tasks");
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let ids = send(&store, &[json!({"not": "a number"})]).await?;
     let delivery = pgqrs::dequeue()
         .from(NUMBERS)
@@ -809,7 +809,7 @@ async fn a_payload_of_another_shape_is_a_typed_error_and_the_delivery_stays_usab
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_delivery_shows_no_payload_in_a_log(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &["secret"]).await?;
     let delivery = one(&store).await?;
     assert!(!format!("{delivery:?}").contains("secret"));
@@ -818,7 +818,7 @@ async fn a_delivery_shows_no_payload_in_a_log(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_dequeued_delivery_becomes_one_as_a_handler_gets_it(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &["hello"]).await?;
     let decoded = one(&store).await?.decoded()?;
     assert_eq!(decoded.payload(), "hello");

@@ -1,4 +1,4 @@
-//! `dequeue()`: who gets what, in which order, and for how long.
+//! `dequeue()`: which messages it returns, in which order, and for how long.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -12,14 +12,14 @@ use crate::support::{
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn nothing_ready_is_an_empty_vector(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     assert!(claim(&store, 10).await?.is_empty());
     Ok(())
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_unknown_queue_is_an_error_and_not_an_empty_vector(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let refused = pgqrs::dequeue().from("taks").execute(&store).await;
     assert!(matches!(refused, Err(Error::QueueNotFound { queue }) if queue.as_str() == "taks"));
     Ok(())
@@ -29,7 +29,7 @@ async fn an_unknown_queue_is_an_error_and_not_an_empty_vector(pool: PgPool) -> T
 async fn a_leased_message_is_not_delivered_again_until_its_lease_runs_out(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let ids = send(&store, &["hello"]).await?;
     let lease = Duration::from_secs(60);
     let before = now(&pool).await?;
@@ -59,7 +59,7 @@ async fn a_leased_message_is_not_delivered_again_until_its_lease_runs_out(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn the_order_is_priority_then_visible_time_then_id(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     // Sent in an order that is neither that of priorities nor that of times.
     let mut expected = Vec::new();
     for (priority, rank) in [
@@ -98,7 +98,7 @@ async fn the_order_is_priority_then_visible_time_then_id(pool: PgPool) -> TestRe
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn queues_are_apart(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks", "Tasks"]).await?;
+    let store = with_queues(&pool, &["tasks", "Tasks"]).await?;
     send(&store, &[1]).await?;
     assert!(
         pgqrs::dequeue()
@@ -113,7 +113,7 @@ async fn queues_are_apart(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn limits_and_leases_out_of_range_are_refused(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     for limit in [0, 10_001, u32::MAX] {
         let refused = pgqrs::dequeue()
             .from("tasks")
@@ -149,7 +149,7 @@ async fn limits_and_leases_out_of_range_are_refused(pool: PgPool) -> TestResult 
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn eight_consumers_at_once_get_each_message_once(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let payloads: Vec<_> = (0..2_000).collect();
     let ids = send(&store, &payloads).await?;
     let consumers: Vec<_> = (0..8)
@@ -187,10 +187,10 @@ async fn eight_consumers_at_once_get_each_message_once(pool: PgPool) -> TestResu
     Ok(())
 }
 
-/// It dies before it commits: nobody has to wait for leases that nobody holds.
+/// It dies before it commits: no consumer has to wait for leases without a holder.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_claim_whose_connection_breaks_leaves_everything_ready(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     let ids = send(&store, &[1, 2, 3]).await?;
     let mut blocker = pool.begin().await?;
@@ -201,7 +201,7 @@ async fn a_claim_whose_connection_breaks_leaves_everything_ready(pool: PgPool) -
         let store = store.clone();
         async move { claim(&store, 3).await }
     });
-    // The server tells of the first kilobyte of a statement.
+    // The server shows the first kilobyte of a statement.
     terminate(
         &pool,
         blocked_backend(&pool, "with queue as materialized").await,
@@ -220,7 +220,7 @@ async fn a_claim_whose_connection_breaks_leaves_everything_ready(pool: PgPool) -
 /// It holds a lock on the head of the queue, as a claim does while it is under way.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_claim_steps_over_what_another_is_just_claiming(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let ids = send(&store, &[1, 2, 3]).await?;
     let mut other = pool.begin().await?;
     sqlx::query("select from pgqrs.messages where id = $1 for update")
@@ -234,14 +234,14 @@ async fn a_claim_steps_over_what_another_is_just_claiming(pool: PgPool) -> TestR
     Ok(())
 }
 
-/// The claim turns synchronous commit off for its own transaction, and for nobody else's.
+/// The claim turns synchronous commit off for its own transaction only.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_claim_leaves_the_session_committing_synchronously(pool: PgPool) -> TestResult {
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .connect_with((*pool.connect_options()).clone())
         .await?;
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[1]).await?;
     assert_eq!(claim(&store, 1).await?.len(), 1);
     let setting: String = sqlx::query_scalar("show synchronous_commit")
@@ -251,10 +251,10 @@ async fn a_claim_leaves_the_session_committing_synchronously(pool: PgPool) -> Te
     Ok(())
 }
 
-/// The index gives the ready head in order; anything else would slow down with the backlog.
+/// The index returns the ready head in order; anything else would slow down with the backlog.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn the_claim_reads_the_index_and_sorts_nothing(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     sqlx::query(
         "insert into pgqrs.messages (queue_id, priority, payload)
          select id, n % 4, '{}' from pgqrs.queues, generate_series(1, 100000) n",
@@ -301,7 +301,7 @@ async fn the_claim_reads_the_index_and_sorts_nothing(pool: PgPool) -> TestResult
 async fn what_waits_behind_messages_that_are_used_up_is_delivered_at_once(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     pgqrs::enqueue()
         .messages(&(0..40).collect::<Vec<_>>())
         .to("tasks")
@@ -323,7 +323,7 @@ async fn what_waits_behind_messages_that_are_used_up_is_delivered_at_once(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_nack_waits_by_the_policy_of_its_dequeue(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let day = Duration::from_secs(24 * 60 * 60);
     let consumer = pgqrs::consumer("tasks").create(&store).await?;
     let policy = RetryPolicy::fixed(day);
@@ -353,8 +353,8 @@ async fn a_nack_waits_by_the_policy_of_its_dequeue(pool: PgPool) -> TestResult {
 
 /// Something is wrong with the table of dead letters: it must not keep back what is ready.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn where_burying_fails_what_is_ready_is_delivered(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+async fn if_dead_lettering_fails_what_is_ready_is_delivered(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
     let ids = send(&store, &[1, 2, 3]).await?;
     sqlx::query("update pgqrs.messages set attempt = 20 where id = $1")
         .bind(ids[0].get())

@@ -16,7 +16,7 @@ use crate::support::{
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn one_message_gets_one_positive_id(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let ids = pgqrs::enqueue()
         .message(&json!({"n": 1}))
         .to("tasks")
@@ -29,7 +29,7 @@ async fn one_message_gets_one_positive_id(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn calls_can_come_in_any_order(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let urgent = Priority::Urgent;
     pgqrs::enqueue()
         .message(&1)
@@ -72,7 +72,7 @@ async fn calls_can_come_in_any_order(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn the_builder_can_be_kept_and_sent_to_another_task(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let enqueue = {
         let short_lived = vec![String::from("hello")];
         pgqrs::enqueue().messages(&short_lived)
@@ -86,7 +86,7 @@ async fn the_builder_can_be_kept_and_sent_to_another_task(pool: PgPool) -> TestR
 /// Compiles: with a lifetime in `Executor`, "implementation is not general enough".
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_call_on_each_kind_of_executor_can_be_spawned(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let on_store = tokio::spawn({
         let store = store.clone();
         async move {
@@ -161,7 +161,7 @@ async fn a_call_on_each_kind_of_executor_can_be_spawned(pool: PgPool) -> TestRes
 async fn in_the_callers_transaction_it_is_invisible_until_commit_and_gone_after_rollback(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let mut tx = pool.begin().await?;
     pgqrs::enqueue()
         .message(&"kept")
@@ -203,7 +203,7 @@ async fn in_the_callers_transaction_it_is_invisible_until_commit_and_gone_after_
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn the_callers_transaction_goes_on_after_an_unknown_queue(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let mut tx = pool.begin().await?;
     let refused = pgqrs::enqueue()
         .message(&1)
@@ -223,7 +223,7 @@ async fn the_callers_transaction_goes_on_after_an_unknown_queue(pool: PgPool) ->
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_batch_keeps_its_order(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     for size in [1, 2, 51, 1_000, 1_001, 10_000] {
         sqlx::query("truncate pgqrs.messages")
             .execute(&pool)
@@ -255,7 +255,7 @@ async fn a_batch_keeps_its_order(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn batches_sent_at_once_keep_their_order_each(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let senders: Vec<_> = (0..8)
         .map(|sender| {
             let store = store.clone();
@@ -286,7 +286,7 @@ async fn batches_sent_at_once_keep_their_order_each(pool: PgPool) -> TestResult 
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_failure_in_the_last_chunk_leaves_nothing_of_the_batch(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     // A rule of the database's own that one payload, far behind, violates.
     sqlx::query("alter table pgqrs.messages add check (payload::text <> '9500')")
         .execute(&pool)
@@ -304,7 +304,7 @@ async fn a_failure_in_the_last_chunk_leaves_nothing_of_the_batch(pool: PgPool) -
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_batch_of_several_chunks_becomes_visible_at_one_time(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let payloads: Vec<_> = (0..2_500).collect();
     pgqrs::enqueue()
         .messages(&payloads)
@@ -337,7 +337,7 @@ async fn a_batch_of_several_chunks_becomes_visible_at_one_time(pool: PgPool) -> 
 /// More bytes than one statement takes: chunks by size too.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_batch_of_large_payloads_is_stored_whole(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let payloads: Vec<_> = (0..9).map(|n| n.to_string().repeat(10 << 20)).collect();
     let ids = pgqrs::enqueue()
         .messages(&payloads)
@@ -360,7 +360,7 @@ async fn a_batch_of_large_payloads_is_stored_whole(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_delay_counts_from_the_databases_now(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     pgqrs::enqueue()
         .message(&1)
         .to("tasks")
@@ -409,7 +409,7 @@ async fn a_delay_counts_from_the_databases_now(pool: PgPool) -> TestResult {
 /// `now()` would be the time when the transaction began, and the delay long over.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn in_a_long_transaction_a_delay_counts_from_the_enqueue(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let mut tx = pool.begin().await?;
     sqlx::query("select pg_sleep(0.2)")
         .execute(&mut *tx)
@@ -431,7 +431,7 @@ async fn in_a_long_transaction_a_delay_counts_from_the_enqueue(pool: PgPool) -> 
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn at_is_a_time_of_the_database_and_the_past_is_now(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let time = "2040-02-29T12:34:56.789012Z".parse()?;
     pgqrs::enqueue()
         .message(&1)
@@ -469,7 +469,7 @@ async fn at_is_a_time_of_the_database_and_the_past_is_now(pool: PgPool) -> TestR
 async fn a_delay_beyond_the_calendar_is_refused_before_anything_is_sent(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let refused = pgqrs::enqueue()
         .message(&1)
         .to("tasks")
@@ -495,7 +495,7 @@ async fn a_delay_beyond_the_calendar_is_refused_before_anything_is_sent(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_unknown_queue_is_named_with_the_remedy(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let refused = pgqrs::enqueue()
         .message(&1)
         .to("taks")
@@ -564,7 +564,7 @@ async fn without_the_schema_it_says_how_to_install_it(pool: PgPool) -> TestResul
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_schema_that_lacks_a_column_is_called_outdated(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     sqlx::query("alter table pgqrs.messages drop column priority")
         .execute(&pool)
         .await?;
@@ -579,7 +579,7 @@ async fn a_schema_that_lacks_a_column_is_called_outdated(pool: PgPool) -> TestRe
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn names_that_sql_would_trip_over_are_just_names(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &[]).await?;
+    let store = with_queues(&pool, &[]).await?;
     for name in [
         "'; drop table pgqrs.messages; --",
         "Robert\"",
@@ -600,7 +600,7 @@ async fn names_that_sql_would_trip_over_are_just_names(pool: PgPool) -> TestResu
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_typed_queue_gives_back_its_type(pool: PgPool) -> TestResult {
+async fn a_typed_queue_returns_its_type(pool: PgPool) -> TestResult {
     #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
     struct SendEmail {
         to: String,
@@ -648,7 +648,7 @@ async fn a_typed_queue_gives_back_its_type(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_thousand_enqueues_touch_no_table_but_messages(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let url = url(&pool);
     pool.close().await;
     let tables = ["queues", "workers", "dead_letters", "archive"];
@@ -683,7 +683,7 @@ async fn a_thousand_enqueues_touch_no_table_but_messages(pool: PgPool) -> TestRe
 async fn on_a_pool_a_connection_killed_in_the_middle_is_retryable_and_the_next_call_works(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let theirs = PgPool::connect(&url(&pool)).await?;
     let mut blocker = pool.begin().await?;
     sqlx::query("lock table pgqrs.messages")
@@ -718,7 +718,7 @@ async fn on_a_pool_a_connection_killed_in_the_middle_is_retryable_and_the_next_c
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_delayed_message_is_delivered_after_its_time_and_not_before(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let ids = pgqrs::enqueue()
         .messages(&[1, 2])
         .to("tasks")
@@ -748,7 +748,7 @@ async fn a_delayed_message_is_delivered_after_its_time_and_not_before(pool: PgPo
     Ok(())
 }
 
-/// As somebody with another driver would, who has nothing but the text and the parameters.
+/// As with another driver, with nothing but the text and the parameters.
 async fn run_statement(
     statement: &Statement,
     on: &mut PgConnection,
@@ -767,7 +767,7 @@ async fn run_statement(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_statement_stores_what_execute_stores(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let batch = ["a", "b", "c"];
     let enqueue = || pgqrs::enqueue().messages(&batch).to("tasks");
     let by_execute = enqueue().execute(&store).await?;
@@ -788,7 +788,7 @@ async fn a_statement_stores_what_execute_stores(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_statement_carries_its_time_its_priority_and_its_producer(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let producer = pgqrs::producer("host", 1, "tasks").create(&store).await?;
     let mut connection = pool.acquire().await?;
     let later = pgqrs::enqueue()
@@ -817,7 +817,7 @@ async fn a_statement_carries_its_time_its_priority_and_its_producer(pool: PgPool
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_statement_that_stores_nothing_knows_why(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let mut connection = pool.acquire().await?;
     let unknown = pgqrs::enqueue().message(&1).to("nowhere").statement()?;
     let rows = run_statement(&unknown, &mut connection).await?;
@@ -915,7 +915,7 @@ impl serde::Serialize for Refused {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_delay_may_be_none(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     for delay in [None, Some(Duration::from_secs(60))] {
         let enqueue = pgqrs::enqueue().message(&1).to("tasks").delay(delay);
         enqueue.execute(&store).await?;

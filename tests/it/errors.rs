@@ -1,4 +1,4 @@
-//! What an error says to whoever reads it, and whether a transaction outlives it.
+//! The text of errors, and whether a transaction outlives one.
 
 use pgqrs::{ConnectOptions, Error};
 use sqlx::PgPool;
@@ -36,7 +36,7 @@ async fn a_database_without_the_schema_prints_how_to_install_it(pool: PgPool) ->
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_queue_that_does_not_exist_prints_how_to_create_it(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &[]).await?;
+    let store = with_queues(&pool, &[]).await?;
     let error = pgqrs::dequeue()
         .from("taks")
         .execute(&store)
@@ -74,7 +74,7 @@ async fn a_refused_login_prints_what_the_server_said(pool: PgPool) -> TestResult
 async fn an_error_says_whether_the_callers_transaction_can_still_be_committed(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     sqlx::raw_sql(
         "create table orders (id integer);
          create function refuse() returns trigger language plpgsql as

@@ -1,4 +1,4 @@
-//! Whatever breaks between clients and server, and whoever is killed: what was acknowledged is stored once,
+//! Whatever breaks between clients and server, and whichever process is killed: what was acknowledged is stored once,
 //! what was refused is not, and what was stored is handled. Faults are drawn from a seed, which is printed;
 //! `PGQRS_SEED` makes the same draws again, and `PGQRS_FAULTS` asks for more of them.
 
@@ -30,25 +30,24 @@ use crate::{
         self, TestResult, connect as connect_to,
         consumers::{Seen, consumer, drained, prepare, start},
         count,
-        faults::Faults,
+        proxy::Proxy,
         server::Server,
-        stall::Stall,
         stored, until, until_within, with_queues,
     },
 };
 
 type Outcomes<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// What became of one call: its payloads, and what it was told.
+/// One call: its payloads, and what it returned.
 struct Call {
     payloads: Vec<String>,
-    told: Told,
+    returned: Returned,
 }
 
-enum Told {
+enum Returned {
     Stored(Vec<i64>),
     Refused(String),
-    /// The ids, where it was told them.
+    /// The ids, if it returned them.
     Unknown(Option<Vec<i64>>),
 }
 
@@ -61,10 +60,10 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    fn note(&self, payloads: Vec<String>, told: Told) {
+    fn note(&self, payloads: Vec<String>, returned: Returned) {
         self.sent.fetch_add(payloads.len(), Ordering::Relaxed);
         let mut calls = self.calls.lock().expect("no panic while it is held");
-        calls.push(Call { payloads, told });
+        calls.push(Call { payloads, returned });
     }
 
     fn handle(&self, id: i64, payload: &str) {
@@ -78,8 +77,8 @@ impl Ledger {
 }
 
 fn number(variable: &str, otherwise: u64) -> u64 {
-    let given = env::var(variable).ok();
-    given.and_then(|n| n.parse().ok()).unwrap_or(otherwise)
+    let value = env::var(variable).ok();
+    value.and_then(|n| n.parse().ok()).unwrap_or(otherwise)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,7 +88,7 @@ async fn whatever_breaks_what_is_acknowledged_is_stored_once_and_handled() -> Te
     eprintln!("{wanted} faults; the same draws again: PGQRS_SEED={seed}");
     let server = Arc::new(Server::start().await?);
     let direct = direct(&server).await?;
-    let proxy = Faults::start("127.0.0.1", server.port(), seed).await?;
+    let proxy = Proxy::with_seed("127.0.0.1", server.port(), seed).await?;
     let url = format!("postgres://postgres@127.0.0.1:{}/postgres", proxy.port());
     let ledger = Arc::new(Ledger::default());
 
@@ -112,12 +111,12 @@ async fn whatever_breaks_what_is_acknowledged_is_stored_once_and_handled() -> Te
     }
     proxy.arm(true);
 
-    // What an operator does, or what befalls one.
+    // What an operator does, or what fails.
     let mut random = StdRng::seed_from_u64(seed);
     let mut processes = 0;
     let mut others = 0;
-    let mut told = Instant::now();
-    while proxy.done() + others < wanted {
+    let mut printed = Instant::now();
+    while proxy.faults() + others < wanted {
         match random.random_range(0..100) {
             0..75 => terminate_one(&direct).await,
             75..85 => {
@@ -132,22 +131,22 @@ async fn whatever_breaks_what_is_acknowledged_is_stored_once_and_handled() -> Te
         }
         others += 1;
         // Between them there is time for the proxy's own, and for calls that succeed.
-        let so_far = proxy.done();
+        let so_far = proxy.faults();
         until_within(Duration::from_millis(400), async || {
-            proxy.done() >= so_far + 10
+            proxy.faults() >= so_far + 10
         })
         .await;
-        if told.elapsed() > Duration::from_secs(5) {
-            told = Instant::now();
-            let faults = proxy.done() + others;
+        if printed.elapsed() > Duration::from_secs(5) {
+            printed = Instant::now();
+            let faults = proxy.faults() + others;
             let sent = ledger.sent.load(Ordering::Relaxed);
             eprintln!("{faults} of {wanted} faults, {sent} messages sent");
         }
     }
     ledger.over.store(true, Ordering::Relaxed);
-    let faults = proxy.done() + others;
+    let faults = proxy.faults() + others;
 
-    // Every call comes to its end while things go on breaking; what is left is handled in peace.
+    // Every call ends while faults continue; what is left is handled without faults.
     let calls = async { while senders.join_next().await.is_some() {} };
     timeout(Duration::from_secs(60), calls)
         .await
@@ -228,19 +227,19 @@ async fn send(store: Store, sender: u64, ledger: Arc<Ledger>, mut random: StdRng
             .to("tasks")
             .execute(&store)
             .await;
-        let told = match sent {
-            Ok(ids) => Told::Stored(ids.iter().map(|id| id.get()).collect()),
+        let returned = match sent {
+            Ok(ids) => Returned::Stored(ids.iter().map(|id| id.get()).collect()),
             Err(Error::OutcomeUnknown { ids, .. }) => {
-                Told::Unknown(Some(ids.iter().map(|id| id.get()).collect()))
+                Returned::Unknown(Some(ids.iter().map(|id| id.get()).collect()))
             }
-            Err(Error::NotStored { .. }) => Told::Refused("time ran out".to_owned()),
-            Err(error) => Told::Refused(format!("{error:#?}")),
+            Err(Error::NotStored { .. }) => Returned::Refused("time ran out".to_owned()),
+            Err(error) => Returned::Refused(format!("{error:#?}")),
         };
-        ledger.note(payloads.iter().map(Value::to_string).collect(), told);
+        ledger.note(payloads.iter().map(Value::to_string).collect(), returned);
     }
 }
 
-/// Until it is told to stop; it must not end by itself.
+/// Until it is stopped; it must not end by itself.
 async fn consume(
     store: Store,
     ledger: Arc<Ledger>,
@@ -257,7 +256,7 @@ async fn consume(
             Err(error) => return Err(error.into()),
         }
     };
-    let told = stopped.clone();
+    let is_stopped = stopped.clone();
     let run = consumer.run(move |delivery: Delivery<Value>| {
         ledger.handle(delivery.id().get(), delivery.raw_payload());
         async { Outcome::Done }
@@ -266,14 +265,14 @@ async fn consume(
         let _ = stopped.wait_for(|stop| *stop).await;
     })
     .await?;
-    match *told.borrow() {
+    match *is_stopped.borrow() {
         true => Ok(()),
         false => Err("a consumer stopped by itself".into()),
     }
 }
 
 async fn terminate_one(direct: &PgPool) {
-    // The server may be away, or have nobody to terminate.
+    // The server may be away, or have no session to terminate.
     let _ = sqlx::query(
         "select pg_terminate_backend(pid) from pg_stat_activity
          where application_name = 'pgqrs' and backend_type = 'client backend' order by random() limit 1",
@@ -321,7 +320,7 @@ pub(crate) fn note_line(line: &str, ledger: &Ledger) {
         return;
     };
     match what {
-        "sent" => ledger.note(vec![payload.to_owned()], Told::Stored(vec![id])),
+        "sent" => ledger.note(vec![payload.to_owned()], Returned::Stored(vec![id])),
         "done" => ledger.handle(id, payload),
         _ => {}
     }
@@ -346,7 +345,7 @@ pub(crate) async fn check(
     }
     let (mut acknowledged, mut refused, mut unknown, mut unknown_stored) = (0, 0, 0, 0);
     let mut errors: HashMap<String, usize> = HashMap::new();
-    for Call { payloads, told } in ledger
+    for Call { payloads, returned } in ledger
         .calls
         .lock()
         .expect("no panic while it is held")
@@ -356,21 +355,21 @@ pub(crate) async fn check(
             .iter()
             .filter_map(|payload| stored.get(&**payload).copied());
         let found: Vec<_> = found.collect();
-        match told {
-            Told::Stored(ids) => {
+        match returned {
+            Returned::Stored(ids) => {
                 acknowledged += payloads.len();
                 if found != *ids {
                     return Err(format!("{payloads:?} should be {ids:?}, and are {found:?}").into());
                 }
             }
-            Told::Refused(error) => {
+            Returned::Refused(error) => {
                 refused += payloads.len();
                 *errors.entry(error.clone()).or_default() += 1;
                 if !found.is_empty() {
                     return Err(format!("refused with {error:?}, and stored: {payloads:?}").into());
                 }
             }
-            Told::Unknown(ids) => {
+            Returned::Unknown(ids) => {
                 unknown += payloads.len();
                 unknown_stored += found.len();
                 if !found.is_empty() && ids.as_ref().is_some_and(|ids| *ids != found) {
@@ -412,9 +411,9 @@ async fn installed(url: String) -> pgqrs::Result<Store> {
     Ok(store)
 }
 
-/// The disk is full in the middle of a batch: no file can grow beyond four and a half blocks of a MiB.
+/// The disk is full in the middle of a batch: no file can grow beyond eight MiB and half a page.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_a_batch_whole_and_stops_nobody_for_good() -> TestResult {
+async fn a_full_disk_refuses_a_batch_whole_and_stops_no_worker_for_good() -> TestResult {
     const FULL: u64 = (8 << 20) + 4096;
     let server = Server::start().await?;
     let store = installed(server.url()).await?;
@@ -468,7 +467,7 @@ async fn a_full_disk_refuses_a_batch_whole_and_stops_nobody_for_good() -> TestRe
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_fail_over_that_lost_the_tail_what_is_under_way_is_stored_once() -> TestResult {
     let old = Server::start().await?;
-    let proxy = Stall::start("127.0.0.1", old.port()).await?;
+    let proxy = Proxy::start("127.0.0.1", old.port()).await?;
     let url = format!("postgres://postgres@127.0.0.1:{}/postgres", proxy.port());
     let store = installed(url.clone()).await?;
     let mut expected: HashMap<i64, String> = HashMap::new();
@@ -533,7 +532,7 @@ async fn after_a_fail_over_that_lost_the_tail_what_is_under_way_is_stored_once()
 #[cfg(target_os = "linux")]
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_child_process_inherits_no_connection(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect_to(&pool).await?;
     let mut senders = JoinSet::new();
     for n in 0..100 {
@@ -633,7 +632,7 @@ async fn settle_in_each_way(store: &Store) -> pgqrs::Result<()> {
     Ok(())
 }
 
-/// A worker's life, and an operator who looks on.
+/// The steps of a worker's life, and an operator's queries meanwhile.
 async fn live(store: &Store) -> pgqrs::Result<()> {
     let admin = pgqrs::admin(store);
     let producer = pgqrs::producer("my-service", 3000, "tasks")
@@ -656,7 +655,7 @@ async fn live(store: &Store) -> pgqrs::Result<()> {
 /// it, under load.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_upgrade_that_only_adds_stops_no_running_worker(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks", "settled"]).await?;
+    with_queues(&pool, &["tasks", "settled"]).await?;
     let (store, elsewhere) = (connect_to(&pool).await?, connect_to(&pool).await?);
     let seen = Seen::default();
     let consumers = [(3001, &store), (3002, &elsewhere)].map(|(port, store)| {
@@ -747,10 +746,10 @@ async fn an_upgrade_that_only_adds_stops_no_running_worker(pool: PgPool) -> Test
 
 /// An upgrade, or a way back, that takes something away which this version needs.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn an_upgrade_that_takes_a_column_away_is_told_to_running_workers(
+async fn an_upgrade_that_removes_a_column_is_reported_to_running_workers(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect_to(&pool).await?;
     let seen = Seen::default();
     let running = start(consumer().create(&store).await?, seen.handler());

@@ -27,7 +27,7 @@ async fn of_a_hundred_thousand_messages_each_is_handled_once(pool: PgPool) -> Te
     const SIDES: u64 = 8;
     const EACH: u64 = 12_500;
     const BATCH: u64 = 250;
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let handled: Arc<Vec<AtomicU32>> =
         Arc::new((0..SIDES * EACH).map(|_| AtomicU32::new(0)).collect());
     let mut consumers = Vec::new();
@@ -91,13 +91,13 @@ enum Receiver {
 const LATE: u64 = 40;
 
 /// Beside a steady flow, transactions stay open for a while between their enqueue and their commit. When
-/// their messages can be seen, others with later times have been claimed long ago. Gives how long after its
+/// their messages can be seen, others with later times have been claimed long ago. Returns how long after its
 /// commit each was delivered, sorted.
 async fn late_commits(
     pool: &PgPool,
     receiver: Receiver,
 ) -> Result<Vec<Duration>, Box<dyn std::error::Error>> {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(pool, &["tasks"]).await?;
     let store = connect(pool).await?;
     let delivered: Arc<Mutex<HashMap<u64, Instant>>> = Arc::default();
     let stop = Arc::new(AtomicBool::new(false));
@@ -300,7 +300,7 @@ async fn what_a_crashed_consumer_held_is_delivered_soon_after_its_lease(
 /// That happens by itself if extensions take long, as behind a pooler with few connections.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_settlement_that_meets_an_extension_of_its_lease_is_not_lost(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let kinds = [
         Outcome::Done,
         Outcome::Archive,

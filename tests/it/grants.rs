@@ -96,7 +96,7 @@ async fn denied_statement(store: &Store, statement: &'static str) {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_producer_sends_and_manages_its_worker_and_reads_no_payload(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks", "others"]).await?;
+    with_queues(&pool, &["tasks", "others"]).await?;
     as_role(&pool, Some(Access::Producer), async |store, _| {
         let admin = pgqrs::admin(store);
         assert!(matches!(
@@ -178,7 +178,7 @@ async fn a_producer_sends_and_manages_its_worker_and_reads_no_payload(pool: PgPo
 async fn a_producer_can_suspend_anothers_worker_and_neither_reads_nor_changes_what_it_sent(
     pool: PgPool,
 ) -> TestResult {
-    let owner = with_queues(pool.clone(), &["tasks"]).await?;
+    let owner = with_queues(&pool, &["tasks"]).await?;
     let theirs = pgqrs::producer("their-service", 3000, "tasks");
     let theirs = theirs.create(&owner).await?;
     let send = || pgqrs::enqueue().message(&"secret").worker(&*theirs);
@@ -207,7 +207,7 @@ async fn a_producer_can_suspend_anothers_worker_and_neither_reads_nor_changes_wh
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_consumer_handles_and_settles_and_touches_no_queue(pool: PgPool) -> TestResult {
-    let owner = with_queues(pool.clone(), &["tasks"]).await?;
+    let owner = with_queues(&pool, &["tasks"]).await?;
     support::send(&owner, &["done", "archived", "retried", "dead"]).await?;
     as_role(&pool, Some(Access::Consumer), async |store, _| {
         let consumer = consumer().create(store).await?;
@@ -270,7 +270,7 @@ async fn a_consumer_handles_and_settles_and_touches_no_queue(pool: PgPool) -> Te
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_operator_reads_and_requeues_and_deletes_no_message(pool: PgPool) -> TestResult {
-    let owner = with_queues(pool.clone(), &["tasks"]).await?;
+    let owner = with_queues(&pool, &["tasks"]).await?;
     let ids = support::send(&owner, &[1, 2, 3]).await?;
     let mut deliveries = claim(&owner, 2).await?;
     let (dead, archived) = (deliveries.remove(0), deliveries.remove(0));
@@ -344,7 +344,7 @@ async fn a_role_that_can_create_a_schema_installs_and_owns_it(pool: PgPool) -> T
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_missing_privilege_names_the_role_the_object_and_the_grants(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     as_role(&pool, None, async |store, role| {
         let named = |refused: &Error, what: &str| {
             let text = refused.to_string();
@@ -382,7 +382,7 @@ async fn a_missing_privilege_names_the_role_the_object_and_the_grants(pool: PgPo
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_loop_that_loses_its_privileges_ends_with_the_reason(pool: PgPool) -> TestResult {
-    let owner = with_queues(pool.clone(), &["tasks"]).await?;
+    let owner = with_queues(&pool, &["tasks"]).await?;
     as_role(&pool, Some(Access::Consumer), async |store, role| {
         let seen = support::consumers::Seen::default();
         let running = start(consumer().create(store).await?, seen.handler());

@@ -1,7 +1,7 @@
 //! Random histories of all public calls, by several stores, beside a model: whatever is done, in whatever
 //! order, and whatever breaks meanwhile, the queues are as the model says.
 //!
-//! One call follows the other, so that the model can say what each is told. Where a fault strikes a call and
+//! One call follows the other, so that the model knows what each returns. If a fault strikes a call and
 //! leaves open what it did, the test looks: things must be as before the call, or as after it, and the model
 //! goes on with that. After a crash they may also be as before claims that had not reached the disk.
 
@@ -26,10 +26,10 @@ use serde_json::Value;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::task::JoinHandle;
 
-use self::steps::{Call, Step, Trouble, Way, histories};
+use self::steps::{Call, Disruption, Step, Way, histories};
 use crate::{
-    model::{LINES, Told, World},
-    support::{TestResult, connect, faults::Faults, server::Server, until},
+    model::{LINES, Returned, World},
+    support::{TestResult, connect, proxy::Proxy, server::Server, until},
 };
 
 /// The last one is not there in the beginning.
@@ -53,12 +53,12 @@ fn name(error: &Error) -> String {
 
 /// What it takes to break things.
 #[derive(Clone)]
-struct Nemesis {
+struct FaultInjector {
     server: Arc<Server>,
-    proxy: Faults,
+    proxy: Proxy,
 }
 
-impl Nemesis {
+impl FaultInjector {
     fn url(&self) -> String {
         let port = self.proxy.port();
         format!("postgres://postgres@127.0.0.1:{port}/postgres")
@@ -77,19 +77,19 @@ impl Nemesis {
 /// How things may be.
 struct Base {
     world: World,
-    /// Whether something is undone that a call was told of.
+    /// Whether something is undone that a call returned.
     undone: bool,
 }
 
 /// A delivery at hand: its queue, the number of its claim, and itself.
 type Held = (&'static str, usize, Delivery<Value, Unchecked>);
 
-/// The queues as they are, and those who work with them.
+/// The queues as they are, and the stores that work with them.
 struct History {
     /// Past the proxy.
     direct: PgPool,
     stores: Vec<Store>,
-    nemesis: Option<Nemesis>,
+    injector: Option<FaultInjector>,
     world: World,
     /// How things were before each of the last changes that a crash of the server can undo.
     undoable: Vec<World>,
@@ -108,13 +108,13 @@ struct History {
 }
 
 impl History {
-    fn new(direct: PgPool, stores: Vec<Store>, nemesis: Option<Nemesis>) -> Self {
+    fn new(direct: PgPool, stores: Vec<Store>, injector: Option<FaultInjector>) -> Self {
         Self {
             direct,
             stores,
             // What a case before has broken is still broken.
-            shaken: nemesis.is_some(),
-            nemesis,
+            shaken: injector.is_some(),
+            injector,
             world: World::default(),
             undoable: Vec::new(),
             time: 0,
@@ -127,7 +127,7 @@ impl History {
         }
     }
 
-    /// Gives what has happened.
+    /// Returns what has happened.
     async fn check(mut self, steps: Vec<Step>) -> Checked<BTreeMap<&'static str, usize>> {
         // The case before may have left a server that is on its way.
         let empty = "truncate pgqrs.queues, pgqrs.messages, pgqrs.dead_letters, pgqrs.archive, pgqrs.workers";
@@ -143,11 +143,11 @@ impl History {
             let way = Way::Queue(queue);
             let limit = 10_000;
             let (store, call) = (0, Call::Claim { way, limit });
-            let trouble = None;
+            let disruption = None;
             self.step(Step {
                 store,
                 call,
-                trouble,
+                disruption,
             })
             .await?;
         }
@@ -159,40 +159,40 @@ impl History {
         let Step {
             store,
             call,
-            trouble,
+            disruption,
         } = step;
-        if let Some(trouble) = trouble {
-            // A loop goes on by itself, and nobody could say how often it has tried.
+        if let Some(disruption) = disruption {
+            // A loop retries by itself, and the number of its attempts isn't known.
             let beside = !matches!(call, Call::Run(_));
-            self.trouble(trouble, beside).await?;
+            self.disruption(disruption, beside).await?;
         }
         let store = self.stores[store].clone();
         self.call(&store, call).await
     }
 
-    async fn trouble(&mut self, trouble: Trouble, may_be_beside: bool) -> Checked {
-        let Some(nemesis) = self.nemesis.clone() else {
+    async fn disruption(&mut self, disruption: Disruption, may_be_beside: bool) -> Checked {
+        let Some(injector) = self.injector.clone() else {
             return Ok(());
         };
         let (direct, is_beside, what) = (
             self.direct.clone(),
             may_be_beside,
-            match trouble {
-                Trouble::Strike(..) => "a connection struck",
-                Trouble::Terminate { .. } => "all sessions ended",
-                Trouble::Restart { mode: "fast", .. } => "the server restarted",
-                Trouble::Restart { .. } => "the server crashed",
+            match disruption {
+                Disruption::Strike(..) => "a connection struck",
+                Disruption::Terminate { .. } => "all sessions ended",
+                Disruption::Restart { mode: "fast", .. } => "the server restarted",
+                Disruption::Restart { .. } => "the server crashed",
             },
         );
         self.world.happened(what, 1);
-        let (happens, beside): (JoinHandle<Result<(), String>>, bool) = match trouble {
-            Trouble::Strike(fault, bytes) => {
+        let (happens, beside): (JoinHandle<Result<(), String>>, bool) = match disruption {
+            Disruption::Strike(fault, bytes) => {
                 if is_beside {
-                    nemesis.proxy.order(fault, bytes);
+                    injector.proxy.order(fault, bytes);
                 }
                 return Ok(());
             }
-            Trouble::Terminate { beside } => (
+            Disruption::Terminate { beside } => (
                 tokio::spawn(async move {
                     let all = "select pg_terminate_backend(pid) from pg_stat_activity
                                where application_name = 'pgqrs'";
@@ -201,14 +201,14 @@ impl History {
                 }),
                 beside,
             ),
-            Trouble::Restart { mode, beside } => {
+            Disruption::Restart { mode, beside } => {
                 self.crashed = mode == "immediate";
                 if !self.crashed {
                     // It writes all down before it ends.
                     self.undoable.clear();
                 }
                 let restart = async move {
-                    let restarted = nemesis.server.restart_beside(mode).await;
+                    let restarted = injector.server.restart_beside(mode).await;
                     restarted.map_err(|error| error.to_string())
                 };
                 (tokio::spawn(restart), beside)
@@ -227,10 +227,10 @@ impl History {
         if let Some(beside) = self.beside.take() {
             beside.await.map_err(failed)?.map_err(failed)?;
         }
-        let (Some(nemesis), true) = (&self.nemesis, self.shaken) else {
+        let (Some(injector), true) = (&self.injector, self.shaken) else {
             return Ok(());
         };
-        nemesis.proxy.peace();
+        injector.proxy.cancel_order();
         // What was on its way when a connection broke may still be under way: sessions live a little longer
         // than their clients' connections.
         until("the server has done what it was asked", async || {
@@ -240,7 +240,7 @@ impl History {
             )
             .fetch_one(&self.direct)
             .await;
-            let live = i64::try_from(nemesis.proxy.live()).unwrap_or(i64::MAX);
+            let live = i64::try_from(injector.proxy.live()).unwrap_or(i64::MAX);
             sessions.is_ok_and(|(all, busy)| all <= live && busy == 0)
         })
         .await;
@@ -254,7 +254,7 @@ impl History {
             .map_err(failed)
     }
 
-    /// How things may have been just before a call: as they are known to be; or, where the server has crashed
+    /// How things may have been just before a call: as they are known to be; or, if the server has crashed
     /// meanwhile, as before claims that had not reached the disk.
     fn bases(&mut self) -> Vec<Base> {
         let mut bases = vec![Base {
@@ -290,9 +290,9 @@ impl History {
         if undone {
             self.world.happened("claims undone by a crash", 1);
             // They have read past what is ready again, and would find it a little later.
-            if let Some(nemesis) = &self.nemesis {
+            if let Some(injector) = &self.injector {
                 for store in &mut self.stores {
-                    *store = nemesis.connect().await.map_err(failed)?;
+                    *store = injector.connect().await.map_err(failed)?;
                 }
             }
         } else if before.lines() != lines {
@@ -304,28 +304,28 @@ impl History {
         Ok(())
     }
 
-    /// Compares what a call was told with what the model says, and what it did.
+    /// Compares what a call returned with what the model says, and what it did.
     async fn compare<T: PartialEq + Debug>(
         &mut self,
-        told: Result<T, Error>,
-        effect: impl Fn(&mut World) -> Told<T>,
+        returned: Result<T, Error>,
+        effect: impl Fn(&mut World) -> Returned<T>,
     ) -> Checked {
         let effect = |world: &mut World| (effect(world), Vec::new());
-        self.compare_all(told, effect, false).await
+        self.compare_all(returned, effect, false).await
     }
 
-    /// `effect` gives besides how things are between its statements, last first.
+    /// `effect` returns also the states between its statements, last first.
     async fn compare_all<T: PartialEq + Debug>(
         &mut self,
-        told: Result<T, Error>,
-        effect: impl Fn(&mut World) -> (Told<T>, Vec<World>),
+        returned: Result<T, Error>,
+        effect: impl Fn(&mut World) -> (Returned<T>, Vec<World>),
         is_asynchronous: bool,
     ) -> Checked {
         let crashed = self.crashed;
         let mut worlds = Vec::new();
-        let told = told.map_err(|error| (self.leaves_open(&error), name(&error), error));
-        let what = match &told {
-            Ok(_) => "told",
+        let returned = returned.map_err(|error| (self.leaves_open(&error), name(&error), error));
+        let what = match &returned {
+            Ok(_) => "returned",
             Err((true, ..)) => "left open",
             Err(_) => "refused",
         };
@@ -333,10 +333,10 @@ impl History {
         for base in self.bases() {
             let (mut after, undone) = (base.world.clone(), base.undone);
             let (expected, between) = effect(&mut after);
-            let as_expected = match (&told, &expected) {
+            let as_expected = match (&returned, &expected) {
                 (Err((true, ..)), _) => true,
-                (Ok(told), Ok(expected)) => told == expected,
-                (Err((_, told, _)), Err(expected)) => told == expected,
+                (Ok(returned), Ok(expected)) => returned == expected,
+                (Err((_, returned, _)), Err(expected)) => returned == expected,
                 _ => false,
             };
             expectations.push(expected);
@@ -352,23 +352,23 @@ impl History {
                 world: after,
                 undone,
             });
-            // What is told is done. Only a claim that was told of can be undone.
+            // What was returned is done. Only a claim that was returned can be undone.
             if what == "left open" || crashed && is_asynchronous {
                 let between = between.into_iter().map(|world| Base { world, undone });
                 worlds.extend(between);
-                let undone = undone || what == "told";
+                let undone = undone || what == "returned";
                 worlds.push(Base { undone, ..base });
             }
         }
         prop_assert!(
             !worlds.is_empty(),
-            "call {} was told {:?}, and should have been {:?}; before it: {:#?}",
+            "call {} returned {:?}, and should have returned {:?}; before it: {:#?}",
             self.time,
-            told.map_err(|(_, _, error)| error),
+            returned.map_err(|(_, _, error)| error),
             expectations,
             self.world.lines()
         );
-        if what == "told" && crashed && is_asynchronous {
+        if what == "returned" && crashed && is_asynchronous {
             worlds.append(&mut rest);
         }
         if let (Some(happened), true) = (happened, what != "left open") {
@@ -398,13 +398,13 @@ impl History {
     }
 }
 
-/// `PROPTEST_CASES` says how many, `cases` unless told. To see a failure again, set `PROPTEST_RNG_SEED` to
-/// what the test has printed. Gives what has happened.
+/// `PROPTEST_CASES` says how many, `cases` by default. To see a failure again, set `PROPTEST_RNG_SEED` to
+/// what the test has printed. Returns what has happened.
 async fn run_histories(
     cases: u32,
     direct: PgPool,
     stores: Vec<Store>,
-    nemesis: Option<Nemesis>,
+    injector: Option<FaultInjector>,
 ) -> Result<BTreeMap<&'static str, usize>, Box<dyn std::error::Error>> {
     let mut config = Config {
         failure_persistence: None,
@@ -423,7 +423,7 @@ async fn run_histories(
     let run = tokio::task::spawn_blocking(move || {
         let happened = Mutex::new(BTreeMap::new());
         let outcome = TestRunner::new(config).run(&histories(), |steps| {
-            let history = History::new(direct.clone(), stores.clone(), nemesis.clone());
+            let history = History::new(direct.clone(), stores.clone(), injector.clone());
             let case = runtime.block_on(history.check(steps))?;
             let mut happened = happened.lock().expect("not poisoned");
             for (what, times) in case {
@@ -450,7 +450,7 @@ fn assert_happened(happened: &BTreeMap<&'static str, usize>, what: &[&str]) {
 }
 
 const USUAL: [&str; 7] = [
-    "told",
+    "returned",
     "refused",
     "settled",
     "delivered again",
@@ -479,15 +479,15 @@ async fn whatever_breaks_the_queues_are_as_their_model() -> TestResult {
     // One connection: whichever statement has found it broken after a restart has replaced it for all.
     let direct = PgPoolOptions::new().max_connections(1);
     let direct = direct.connect(&server.url()).await?;
-    let proxy = Faults::start("127.0.0.1", server.port(), 0).await?;
-    let nemesis = Nemesis { server, proxy };
+    let proxy = Proxy::with_seed("127.0.0.1", server.port(), 0).await?;
+    let injector = FaultInjector { server, proxy };
     let mut stores = Vec::new();
     for _ in 0..STORES {
-        stores.push(nemesis.connect().await?);
+        stores.push(injector.connect().await?);
     }
-    let happened = run_histories(16, direct, stores, Some(nemesis)).await?;
-    assert_happened(&happened, &["told", "left open", "a connection struck"]);
+    let happened = run_histories(16, direct, stores, Some(injector)).await?;
+    assert_happened(&happened, &["returned", "left open", "a connection struck"]);
     let of = |what| happened.get(what).copied().unwrap_or(0);
-    assert!(of("told") > of("left open"));
+    assert!(of("returned") > of("left open"));
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::support::{TestResult, count, stored, with_queues};
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_import_stores_chunk_by_chunk_and_holds_no_more_than_one(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let pulled = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&pulled);
     let rows = (0..2_500_u32).inspect(move |_| {
@@ -40,7 +40,7 @@ async fn an_import_stores_chunk_by_chunk_and_holds_no_more_than_one(pool: PgPool
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_import_in_a_transaction_is_stored_with_it_or_not_at_all(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     for commit in [false, true] {
         let mut tx = pool.begin().await?;
         let mut import = pgqrs::enqueue().to("tasks").import(0..3_000);
@@ -58,7 +58,7 @@ async fn an_import_in_a_transaction_is_stored_with_it_or_not_at_all(pool: PgPool
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn after_an_error_the_same_chunk_is_sent_again(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &[]).await?;
+    let store = with_queues(&pool, &[]).await?;
     let mut import = pgqrs::enqueue().to("tasks").import(0..1_500);
     let refused = import.next(&store).await.unwrap_err();
     assert!(
@@ -84,10 +84,10 @@ impl Serialize for Fickle {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_payload_that_cannot_be_encoded_is_told_by_its_place_and_skipped(
+async fn a_payload_that_cannot_be_encoded_is_reported_with_its_index_and_skipped(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let mut import = pgqrs::enqueue().to("tasks").import((0..6).map(Fickle));
     assert_eq!(
         import.next(&store).await?.expect("those before it").len(),

@@ -56,7 +56,7 @@ async fn install_is_idempotent_and_verify_follows(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrations = false)]
-async fn connect_installs_where_it_is_told_to(pool: PgPool) -> TestResult {
+async fn connect_installs_the_schema_if_its_options_say_so(pool: PgPool) -> TestResult {
     let options = ConnectOptions::builder()
         .url(url(&pool))
         .install(true)
@@ -155,7 +155,7 @@ async fn up_and_down_leave_only_the_history(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrations = false)]
-async fn a_newer_schema_is_told_and_left_alone(pool: PgPool) -> TestResult {
+async fn a_newer_schema_is_reported_and_left_unchanged(pool: PgPool) -> TestResult {
     let store = Store::from(pool.clone());
     let admin = pgqrs::admin(&store);
     admin.install().await?;
@@ -188,7 +188,7 @@ async fn a_newer_schema_is_told_and_left_alone(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrations = false)]
-async fn an_older_schema_is_told_and_upgraded(pool: PgPool) -> TestResult {
+async fn an_older_schema_is_reported_and_upgraded(pool: PgPool) -> TestResult {
     let store = Store::from(pool.clone());
     let admin = pgqrs::admin(&store);
     admin.install().await?;
@@ -285,7 +285,7 @@ async fn a_failed_install_leaves_nothing_and_no_lock(pool: PgPool) -> TestResult
     Ok(())
 }
 
-/// Another transaction that has made the schema and isn't over: whoever installs waits for it.
+/// Another transaction that has made the schema and isn't over: an install waits for it.
 async fn in_the_way(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
     let mut transaction = pool.begin().await?;
     sqlx::raw_sql("create schema pgqrs")
@@ -303,7 +303,7 @@ async fn an_install_that_cannot_get_a_lock_is_tried_again_until_it_can(pool: PgP
         async move { admin.install().await }
     });
     let first = blocked_backend(&pool, "CREATE SCHEMA").await;
-    // Those who waited behind it got on in between.
+    // Statements that waited behind it continued in between.
     until("another attempt waits", async || {
         blocked_backend(&pool, "CREATE SCHEMA").await != first
     })
@@ -331,7 +331,7 @@ async fn an_install_that_never_gets_a_lock_gives_up(pool: PgPool) -> TestResult 
 /// It would lock all tables, and all sends and claims would wait behind it for as long as it waits itself.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_way_back_gives_up_on_tables_that_are_in_use(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let mut open = pool.begin().await?;
     let enqueue = pgqrs::enqueue().message(&1).to("tasks");
     enqueue.execute(&mut open).await?;

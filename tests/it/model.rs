@@ -1,6 +1,6 @@
 //! The queues as they ought to be, for tests to hold the real ones against. The model knows neither SQL nor
 //! clocks: its time is a number that grows with each call, and what lies in the future stays there until
-//! something lets it come. What a call is told when it is refused is the name of the error.
+//! something lets it come. A refused call returns the name of the error.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,8 +10,8 @@ use pgqrs::{MessageId, Priority, WorkerId, WorkerKind, WorkerStatus};
 pub(crate) const LONG: Duration = Duration::from_secs(3_600);
 pub(crate) const USED_UP: &str = "attempts used up";
 
-/// What a call is told.
-pub(crate) type Told<T = ()> = Result<T, &'static str>;
+/// What a call returns.
+pub(crate) type Returned<T = ()> = Result<T, &'static str>;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Wait {
@@ -112,7 +112,7 @@ impl Queue {
         ready.into_iter().map(|(_, _, id)| id).collect()
     }
 
-    fn bury(&mut self, id: MessageId, reason: &'static str) {
+    fn dead_letter(&mut self, id: MessageId, reason: &'static str) {
         if let Some(entry) = self.messages.remove(&id) {
             self.dead.insert(id, (entry, reason));
         }
@@ -163,12 +163,12 @@ impl World {
         *self.happened.entry(what).or_default() += times;
     }
 
-    fn queue(&mut self, queue: &str) -> Told<&mut Queue> {
+    fn queue(&mut self, queue: &str) -> Returned<&mut Queue> {
         self.queues.get_mut(queue).ok_or("QueueNotFound")
     }
 
     /// Whether something may go through a worker.
-    fn through(&self, worker: WorkerId) -> Told {
+    fn through(&self, worker: WorkerId) -> Returned {
         match self.workers.get(&worker).map(|worker| worker.status) {
             None | Some(WorkerStatus::Stopped) => Err("WorkerStopped"),
             Some(WorkerStatus::Suspended) => Err("WorkerSuspended"),
@@ -181,7 +181,7 @@ impl World {
         time: usize,
         envelope: &Envelope,
         messages: &[(MessageId, usize)],
-    ) -> Told<Vec<MessageId>> {
+    ) -> Returned<Vec<MessageId>> {
         if let Some(producer) = envelope.producer {
             self.through(producer)?;
         }
@@ -211,14 +211,14 @@ impl World {
         queue: &str,
         consumer: Option<WorkerId>,
         limit: usize,
-    ) -> Told<(Vec<Delivered>, bool)> {
+    ) -> Returned<(Vec<Delivered>, bool)> {
         if let Some(consumer) = consumer {
             self.through(consumer)?;
         }
         let queue = self.queue(queue)?;
         let ready: Vec<_> = queue.ready().into_iter().take(limit).collect();
         let full = ready.len() == limit;
-        let (mut claimed, mut buried) = (Vec::new(), 0);
+        let (mut claimed, mut dead_lettered) = (Vec::new(), 0);
         for id in ready {
             let max_attempts = queue.max_attempts;
             let Some(entry) = queue.messages.get_mut(&id) else {
@@ -226,8 +226,8 @@ impl World {
             };
             // Its consumers crashed without a word.
             if entry.attempt >= max_attempts {
-                queue.bury(id, USED_UP);
-                buried += 1;
+                queue.dead_letter(id, USED_UP);
+                dead_lettered += 1;
                 continue;
             }
             entry.attempt += 1;
@@ -237,19 +237,19 @@ impl World {
         let again = claimed.iter().filter(|(_, attempt, _)| *attempt > 1);
         self.happened("delivered again", again.count());
         self.happened("several delivered at once", usize::from(claimed.len() > 1));
-        self.happened("buried by a claim", buried);
+        self.happened("dead-lettered by a claim", dead_lettered);
         Ok((claimed, full))
     }
 
-    /// What a claim gives, in order; and how things are between its statements, last first: it goes on where one
-    /// has nothing to give, since all that it took had their attempts used up.
+    /// What a claim returns, in order; and the states between its statements, last first: it continues if one
+    /// returns nothing, since all that it claimed had their attempts used up.
     pub(crate) fn claim(
         &mut self,
         time: usize,
         queue: &str,
         consumer: Option<WorkerId>,
         limit: usize,
-    ) -> (Told<Vec<Delivered>>, Vec<Self>) {
+    ) -> (Returned<Vec<Delivered>>, Vec<Self>) {
         let mut between = Vec::new();
         loop {
             match self.claim_once(time, queue, consumer, limit) {
@@ -274,7 +274,7 @@ impl World {
         time: usize,
         (queue, id, claim): (&str, MessageId, usize),
         settlement: Settlement,
-    ) -> Told {
+    ) -> Returned {
         if !self.holds(queue, id, claim) {
             self.happened("settled too late", 1);
             return Err("LeaseLost");
@@ -292,10 +292,10 @@ impl World {
                 queue.archive.insert(id, entry.clone());
                 queue.messages.remove(&id);
             }
-            Settlement::DeadLetter => queue.bury(id, "a reason"),
+            Settlement::DeadLetter => queue.dead_letter(id, "a reason"),
             Settlement::Nack | Settlement::RetryIn(_) if used_up => {
-                queue.bury(id, USED_UP);
-                what = "buried after a failure";
+                queue.dead_letter(id, USED_UP);
+                what = "dead-lettered after a failure";
             }
             Settlement::RetryIn(Wait::None) => entry.put_back(Visible::Since(time)),
             Settlement::Nack | Settlement::RetryIn(Wait::Long) => entry.put_back(Visible::Later),
@@ -304,7 +304,7 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn extend(&mut self, (queue, id, claim): (&str, MessageId, usize)) -> Told {
+    pub(crate) fn extend(&mut self, (queue, id, claim): (&str, MessageId, usize)) -> Returned {
         if !self.holds(queue, id, claim) {
             self.happened("extended too late", 1);
             return Err("LeaseLost");
@@ -323,7 +323,7 @@ impl World {
         queue: &'static str,
         worker: WorkerId,
         verdict: impl Fn(usize) -> Settlement,
-    ) -> Told {
+    ) -> Returned {
         self.register(WorkerKind::Consumer, queue, 0, Some(worker))?;
         let (claimed, _) = self.claim(time, queue, Some(worker), usize::MAX);
         for (id, _, payload) in claimed? {
@@ -339,7 +339,7 @@ impl World {
         entry.is_some_and(|entry| !entry.is_held())
     }
 
-    pub(crate) fn cancel(&mut self, queue: &str, id: MessageId) -> Told<bool> {
+    pub(crate) fn cancel(&mut self, queue: &str, id: MessageId) -> Returned<bool> {
         self.queue(queue)?;
         let free = self.is_free(queue, id);
         if let Some(queue) = self.queues.get_mut(queue)
@@ -357,7 +357,7 @@ impl World {
         queue: &str,
         id: MessageId,
         wait: Wait,
-    ) -> Told<bool> {
+    ) -> Returned<bool> {
         self.queue(queue)?;
         let free = self.is_free(queue, id);
         if let Some(queue) = self.queues.get_mut(queue)
@@ -373,13 +373,13 @@ impl World {
         Ok(free)
     }
 
-    pub(crate) fn requeue(&mut self, time: usize, queue: &str, id: MessageId) -> Told<bool> {
+    pub(crate) fn requeue(&mut self, time: usize, queue: &str, id: MessageId) -> Returned<bool> {
         let revived = self.queue(queue)?.revive(time, id);
         self.happened(if revived { "requeued" } else { "not requeued" }, 1);
         Ok(revived)
     }
 
-    pub(crate) fn requeue_all(&mut self, time: usize, queue: &str) -> Told<u64> {
+    pub(crate) fn requeue_all(&mut self, time: usize, queue: &str) -> Returned<u64> {
         let queue = self.queue(queue)?;
         let dead: Vec<_> = queue.dead.keys().copied().collect();
         for id in &dead {
@@ -388,7 +388,7 @@ impl World {
         Ok(dead.len() as u64)
     }
 
-    pub(crate) fn purge(&mut self, queue: &str, place: Place) -> Told<u64> {
+    pub(crate) fn purge(&mut self, queue: &str, place: Place) -> Returned<u64> {
         let queue = self.queue(queue)?;
         let purged = match place {
             Place::Queue => std::mem::take(&mut queue.messages).len(),
@@ -399,7 +399,7 @@ impl World {
         Ok(purged as u64)
     }
 
-    pub(crate) fn create_queue(&mut self, queue: &'static str) -> Told {
+    pub(crate) fn create_queue(&mut self, queue: &'static str) -> Returned {
         if self.queues.contains_key(queue) {
             return Err("QueueExists");
         }
@@ -407,7 +407,7 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn delete_queue(&mut self, queue: &str) -> Told {
+    pub(crate) fn delete_queue(&mut self, queue: &str) -> Returned {
         if !self.queue(queue)?.messages.is_empty() {
             return Err("QueueNotEmpty");
         }
@@ -417,19 +417,19 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn configure(&mut self, queue: &str, max_attempts: u32) -> Told {
+    pub(crate) fn configure(&mut self, queue: &str, max_attempts: u32) -> Returned {
         self.queue(queue)?.max_attempts = max_attempts;
         Ok(())
     }
 
-    /// `id` is what the database has given, if it has.
+    /// `id` is the one that the database has assigned, if it has.
     pub(crate) fn register(
         &mut self,
         kind: WorkerKind,
         queue: &'static str,
         port: u16,
         id: Option<WorkerId>,
-    ) -> Told {
+    ) -> Returned {
         self.queue(queue)?;
         let is_same = |worker: &Worker| {
             (worker.kind, worker.queue, worker.port) == (kind, queue, port)
@@ -451,8 +451,8 @@ impl World {
         Ok(())
     }
 
-    /// As told to a worker's handle. Others are told that there is none, where it has none to stop.
-    pub(crate) fn step(&mut self, worker: WorkerId, transition: Transition) -> Told {
+    /// What a worker's handle returns. Without a worker to stop, others return that there is none.
+    pub(crate) fn step(&mut self, worker: WorkerId, transition: Transition) -> Returned {
         let Some(worker) = self.workers.get_mut(&worker) else {
             return Err("WorkerStopped");
         };
@@ -466,7 +466,7 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn heartbeat(&self, worker: WorkerId) -> Told {
+    pub(crate) fn heartbeat(&self, worker: WorkerId) -> Returned {
         match self.status(worker) {
             WorkerStatus::Stopped => Err("WorkerStopped"),
             WorkerStatus::Ready | WorkerStatus::Suspended => Ok(()),
@@ -479,12 +479,12 @@ impl World {
         worker.map_or(WorkerStatus::Stopped, |worker| worker.status)
     }
 
-    pub(crate) fn remove_worker(&mut self, worker: WorkerId) -> Told {
+    pub(crate) fn remove_worker(&mut self, worker: WorkerId) -> Returned {
         let removed = self.workers.remove(&worker);
         removed.map(drop).ok_or("WorkerNotFound")
     }
 
-    pub(crate) fn remove_ended_workers(&mut self) -> Told<u64> {
+    pub(crate) fn remove_ended_workers(&mut self) -> Returned<u64> {
         let before = self.workers.len();
         self.workers
             .retain(|_, worker| worker.status != WorkerStatus::Stopped);
@@ -492,7 +492,7 @@ impl World {
     }
 
     /// The messages that a worker holds, by key.
-    pub(crate) fn held(&self, worker: WorkerId) -> Told<Vec<MessageId>> {
+    pub(crate) fn held(&self, worker: WorkerId) -> Returned<Vec<MessageId>> {
         let found = self.workers.get(&worker).ok_or("WorkerNotFound")?;
         let entries = self
             .queues
@@ -503,7 +503,7 @@ impl World {
         Ok(held.map(|(id, _)| *id).collect())
     }
 
-    pub(crate) fn release(&mut self, time: usize, worker: WorkerId) -> Told<u64> {
+    pub(crate) fn release(&mut self, time: usize, worker: WorkerId) -> Returned<u64> {
         let held = self.held(worker)?;
         let messages = self
             .queues
@@ -533,7 +533,7 @@ impl World {
         self.queues.iter().flat_map(of).collect()
     }
 
-    /// Those who wait: for their time, or for their lease to run out.
+    /// Messages that wait for their time, or for their lease to run out.
     pub(crate) fn waiting(&self) -> Vec<(&'static str, MessageId)> {
         let of = |(name, queue): (&&'static str, &Queue)| {
             let entries = queue.messages.iter();
@@ -552,7 +552,7 @@ impl World {
     }
 
     /// Ready, delayed, leased; dead letters; and the attempts that there are.
-    pub(crate) fn counts(&mut self, queue: &str) -> Told<(u64, u64, u64, u64, u32)> {
+    pub(crate) fn counts(&mut self, queue: &str) -> Returned<(u64, u64, u64, u64, u32)> {
         let queue = self.queue(queue)?;
         let count = |state| {
             let entries = queue.messages.values();
@@ -568,7 +568,7 @@ impl World {
     }
 
     /// What administration lists of a queue.
-    pub(crate) fn list(&self, queue: &str) -> Told<Vec<String>> {
+    pub(crate) fn list(&self, queue: &str) -> Returned<Vec<String>> {
         let queue = self.queues.get(queue).ok_or("QueueNotFound")?;
         let messages = queue.messages.iter().map(|(id, entry)| {
             let (attempt, held, payload) = (entry.attempt, entry.is_held(), entry.payload);
@@ -621,7 +621,7 @@ impl World {
     }
 }
 
-/// The same, as the database has it. Messages without a queue are told of too.
+/// The same, as the database has it. Messages without a queue are listed too.
 pub(crate) const LINES: &str = r#"
     select line from (
         select concat_ws(' ', 'queue', name, max_attempts, (

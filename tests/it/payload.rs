@@ -14,7 +14,7 @@ fn raw(json: &str) -> Box<RawValue> {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn every_kind_of_value_comes_back_as_it_was_sent(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let values = [
         json!({"object": {"nested": [1, 2.5, {"deep": null}]}}),
         json!([]),
@@ -53,7 +53,7 @@ async fn every_kind_of_value_comes_back_as_it_was_sent(pool: PgPool) -> TestResu
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn json_that_others_would_rewrite_keeps_every_byte(pool: PgPool) -> TestResult {
     const RAW: Queue<Box<RawValue>> = Queue::new("raw");
-    let store = with_queues(pool.clone(), &["raw"]).await?;
+    let store = with_queues(&pool, &["raw"]).await?;
     let depth = 127;
     let texts = [
         "18446744073709551617".into(),
@@ -89,7 +89,7 @@ async fn json_that_others_would_rewrite_keeps_every_byte(pool: PgPool) -> TestRe
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_lone_surrogate_is_refused_or_kept_but_never_a_raw_sql_error(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     for text in [r#""\ud800""#, r#""\udc00 x""#] {
         let Ok(payload) = RawValue::from_string(text.to_owned()) else {
             continue;
@@ -107,7 +107,7 @@ async fn a_lone_surrogate_is_refused_or_kept_but_never_a_raw_sql_error(pool: PgP
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn nesting_that_no_consumer_could_read_is_refused(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let deep = raw(&format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)));
     let refused = pgqrs::enqueue()
         .messages(&[raw("1"), deep])
@@ -159,7 +159,7 @@ enum Mixed {
 async fn one_that_cant_be_serialised_is_named_and_nothing_of_the_batch_is_stored(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let batch = [
         Mixed::Good(0),
         Mixed::Good(1),
@@ -194,7 +194,7 @@ async fn one_that_cant_be_serialised_is_named_and_nothing_of_the_batch_is_stored
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn the_size_limit_is_exact(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let options = ConnectOptions::builder()
         .url(url(&pool))
         .payload_limit(100)
@@ -227,7 +227,7 @@ async fn the_size_limit_is_exact(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn the_default_limit_is_64_mib_and_that_much_is_stored(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let limit = 64 << 20;
     let fits = raw(&format!("{:?}", "x".repeat(limit - 2)));
     let too_large = raw(&format!("{:?}", "x".repeat(limit - 1)));

@@ -146,7 +146,7 @@ async fn grow(pool: &PgPool, messages: i32) -> TestResult {
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn no_statement_that_finds_messages_reads_a_queue(pool: PgPool) -> TestResult {
     assert!(statements().len() > 15, "the hot statements are among them");
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     // Only this test is to say when there are statistics.
     sqlx::query("alter table pgqrs.messages set (autovacuum_enabled = off)")
         .execute(&pool)

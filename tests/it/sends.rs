@@ -23,8 +23,8 @@ use crate::support::{
     TestResult, blocked_backend, blocked_backends, claim, connect,
     consumers::{Seen, consumer, drained, prepare, start},
     count, now,
+    proxy::Proxy,
     server::Server,
-    stall::Stall,
     stored, terminate, until, url, warm, with_queues,
 };
 
@@ -92,8 +92,8 @@ async fn is_blocked(pool: &PgPool) -> bool {
     .expect("pg_stat_activity can be read")
 }
 
-/// A number out of what `Debug` says about the store.
-fn told(store: &Store, field: &str) -> usize {
+/// A number in the store's `Debug` output.
+fn debug_field(store: &Store, field: &str) -> usize {
     let debug = format!("{store:?}");
     let (_, after) = debug
         .split_once(&format!(" {field}: "))
@@ -103,8 +103,8 @@ fn told(store: &Store, field: &str) -> usize {
 }
 
 pub(crate) async fn waiting(store: &Store, many: usize) {
-    until("so many sends wait", async || {
-        told(store, "waiting") == many
+    until("the expected number of sends wait", async || {
+        debug_field(store, "waiting") == many
     })
     .await;
 }
@@ -177,7 +177,7 @@ pub(crate) fn source(error: &Error) -> &Error {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn concurrent_sends_share_commits_and_each_gets_its_own_id(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     for (coalesce, sends) in [(true, 512), (false, 64)] {
         sqlx::query("delete from pgqrs.messages")
             .execute(&pool)
@@ -205,8 +205,8 @@ async fn concurrent_sends_share_commits_and_each_gets_its_own_id(pool: PgPool) -
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn who_sends_one_after_the_other_uses_one_writer(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+async fn sends_one_after_the_other_use_one_writer(pool: PgPool) -> TestResult {
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     let mut ids = Vec::new();
     for n in 0..300 {
@@ -222,7 +222,7 @@ async fn who_sends_one_after_the_other_uses_one_writer(pool: PgPool) -> TestResu
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn queues_priorities_times_and_producers_mix_in_one_statement(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks", "emails"]).await?;
+    with_queues(&pool, &["tasks", "emails"]).await?;
     let store = with_one_writer(&pool).await?;
     let producer = pgqrs::producer("host", 3000, "emails");
     let producer = producer.create(&store).await?;
@@ -305,7 +305,7 @@ async fn queues_priorities_times_and_producers_mix_in_one_statement(pool: PgPool
 async fn a_batch_of_several_statements_has_one_time_and_keeps_its_order(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     let payloads: Vec<_> = (0..2_500).collect();
     let (before, delay) = (now(&pool).await?, Duration::from_secs(60));
@@ -329,7 +329,7 @@ async fn a_batch_of_several_statements_has_one_time_and_keeps_its_order(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn what_is_refused_fails_alone(pool: PgPool) -> TestResult {
-    let direct = with_queues(pool.clone(), &["tasks"]).await?;
+    let direct = with_queues(&pool, &["tasks"]).await?;
     let store = with_one_writer(&pool).await?;
     let suspended = pgqrs::producer("host", 3000, "tasks")
         .create(&store)
@@ -395,8 +395,8 @@ async fn what_is_refused_fails_alone(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn who_leaves_before_its_message_was_taken_sends_nothing(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+async fn a_send_dropped_before_a_writer_takes_it_stores_nothing(pool: PgPool) -> TestResult {
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_one_writer(&pool).await?;
     let (holder, taken) = hold_up_behind(&store, &pool).await?;
     let mut calls: Vec<_> = (0..10).map(|n| sending(&store, json!(n))).collect();
@@ -423,8 +423,8 @@ async fn who_leaves_before_its_message_was_taken_sends_nothing(pool: PgPool) -> 
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn who_doesnt_poll_its_send_holds_nobody_up(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+async fn a_send_that_is_not_polled_delays_no_other(pool: PgPool) -> TestResult {
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_one_writer(&pool).await?;
     let unpolled = json!("unpolled");
     let mut unpolled = Box::pin(single(&store, &unpolled));
@@ -446,8 +446,8 @@ async fn who_doesnt_poll_its_send_holds_nobody_up(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn who_leaves_its_own_send_under_way_leaves_the_store_whole(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+async fn a_send_dropped_under_way_leaves_the_store_usable(pool: PgPool) -> TestResult {
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     for n in 0..5 {
         let holder = hold_up(&pool).await?;
@@ -466,8 +466,8 @@ async fn who_leaves_its_own_send_under_way_leaves_the_store_whole(pool: PgPool) 
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn an_idle_writer_gives_its_connection_back(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+async fn an_idle_writer_releases_its_connection(pool: PgPool) -> TestResult {
+    with_queues(&pool, &["tasks"]).await?;
     let options = ConnectOptions::builder().url(url(&pool)).max_connections(4);
     let store = pgqrs::connect_with(options.build()).await?;
     for n in 0..3 {
@@ -486,7 +486,7 @@ async fn an_idle_writer_gives_its_connection_back(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_writer_whose_row_is_gone_stores_all_the_same(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks", "emails"]).await?;
+    with_queues(&pool, &["tasks", "emails"]).await?;
     let store = connect(&pool).await?;
     let emails = pgqrs::enqueue().message(&"mixed").to("emails");
     for n in 0..3 {
@@ -511,7 +511,7 @@ async fn a_writer_whose_row_is_gone_stores_all_the_same(pool: PgPool) -> TestRes
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn sends_that_wait_complete_when_the_last_handle_is_dropped(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_one_writer(&pool).await?;
     let (holder, taken) = hold_up_behind(&store, &pool).await?;
     let calls: Vec<_> = (0..10).map(|n| sending(&store, json!(n))).collect();
@@ -528,7 +528,7 @@ async fn sends_that_wait_complete_when_the_last_handle_is_dropped(pool: PgPool) 
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_runtime_that_ends_takes_only_its_own_sends_along(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_one_writer(&pool).await?;
     let other = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -587,7 +587,7 @@ async fn what_waits_for_a_server_that_is_away_takes_bounded_memory() -> TestResu
     let calls = start(&hasty);
     let mut most = 0;
     until("all sends have ended", async || {
-        most = most.max(told(&hasty, "waiting_bytes"));
+        most = most.max(debug_field(&hasty, "waiting_bytes"));
         calls.iter().all(JoinHandle::is_finished)
     })
     .await;
@@ -607,13 +607,13 @@ async fn what_waits_for_a_server_that_is_away_takes_bounded_memory() -> TestResu
 
     let calls = start(&patient);
     until("as many wait as there is room for", async || {
-        told(&patient, "waiting_bytes") > 40 << 20
+        debug_field(&patient, "waiting_bytes") > 40 << 20
     })
     .await;
     server.up()?;
     let mut ids = HashSet::new();
     for call in calls {
-        assert!(told(&patient, "waiting_bytes") <= 64 << 20);
+        assert!(debug_field(&patient, "waiting_bytes") <= 64 << 20);
         ids.insert(call.await??);
     }
     assert_eq!(ids.len(), 100);
@@ -689,8 +689,8 @@ async fn restarts_of_the_server_lose_nothing_and_store_nothing_twice() -> TestRe
 async fn an_answer_that_is_lost_for_ever_is_an_unknown_outcome_with_the_ids(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
-    let (proxy, url) = Stall::before(&pool).await?;
+    with_queues(&pool, &["tasks"]).await?;
+    let (proxy, url) = Proxy::before(&pool).await?;
     let options = ConnectOptions::builder()
         .url(url)
         .acquire_timeout(Duration::from_millis(300))
@@ -717,7 +717,7 @@ async fn an_answer_that_is_lost_for_ever_is_an_unknown_outcome_with_the_ids(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn without_time_to_retry_there_is_one_try(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     alter(&pool, "create sequence tries").await?;
     let raise = "perform nextval(''tries''); raise using errcode = ''40001''".replace("''", "'");
     poison(&pool, "13", &raise).await?;
@@ -745,7 +745,7 @@ async fn without_time_to_retry_there_is_one_try(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn rows_of_writers_long_gone_are_pruned_by_the_next_new_one(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let gone = connect(&pool).await?;
     single(&gone, &json!(1)).await?;
     alter(
@@ -770,7 +770,7 @@ async fn rows_of_writers_long_gone_are_pruned_by_the_next_new_one(pool: PgPool) 
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn ids_that_are_taken_are_drawn_anew(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let before = connect(&pool).await?;
     let ids: Vec<i64> = {
         let batch = pgqrs::enqueue().messages(&[0; 100]).to("tasks");
@@ -790,7 +790,7 @@ async fn ids_that_are_taken_are_drawn_anew(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn sends_and_consumers_work_at_every_default_isolation_level(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     for level in ["serializable", "repeatable read"] {
         set(
             &pool,
@@ -834,7 +834,7 @@ async fn sends_and_consumers_work_at_every_default_isolation_level(pool: PgPool)
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_send_waits_while_the_server_only_reads(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     // This session can still write.
     let mut writable = pool.acquire().await?;
     let options = ConnectOptions::builder().url(url(&pool));
@@ -858,7 +858,7 @@ async fn a_send_waits_while_the_server_only_reads(pool: PgPool) -> TestResult {
     Ok(())
 }
 
-/// A user of the test's own, whom the limits hold for, and who may do what a store does.
+/// A role of the test's own, with the limits, and with the privileges of a store.
 pub(crate) async fn user(pool: &PgPool) -> Result<(String, String), Box<dyn std::error::Error>> {
     let user = format!("user_{}", rand::random::<u32>());
     let create = format!(
@@ -881,7 +881,7 @@ pub(crate) async fn forget(pool: &PgPool, user: &str) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_server_without_a_connection_to_spare_is_waited_for(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let (user, to) = user(&pool).await?;
     let options = |retry_for| {
         ConnectOptions::builder()
@@ -917,8 +917,8 @@ async fn a_server_without_a_connection_to_spare_is_waited_for(pool: PgPool) -> T
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_refused_login_is_told_at_once(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+async fn a_refused_login_is_reported_at_once(pool: PgPool) -> TestResult {
+    with_queues(&pool, &["tasks"]).await?;
     let (user, to) = user(&pool).await?;
     let fresh = pgqrs::connect(&to).await?;
     let warm = pgqrs::connect(&to).await?;
@@ -928,7 +928,7 @@ async fn a_refused_login_is_told_at_once(pool: PgPool) -> TestResult {
     let started = Instant::now();
     let refused = single(&fresh, &json!(2)).await.unwrap_err();
     assert!(matches!(refused, Error::Connect(_)), "{refused:?}");
-    // Its connection broke under the send, and nobody is let in to ask.
+    // Its connection broke under the send, and no new one is accepted to query the outcome.
     let refused = single(&warm, &json!(3)).await.unwrap_err();
     assert!(matches!(source(&refused), Error::Connect(_)), "{refused:?}");
     assert!(started.elapsed() < Duration::from_secs(8));
@@ -937,7 +937,7 @@ async fn a_refused_login_is_told_at_once(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_dropped_database_is_told_at_once(pool: PgPool) -> TestResult {
+async fn a_dropped_database_is_reported_at_once(pool: PgPool) -> TestResult {
     let other = format!("other_{}", rand::random::<u32>());
     alter(&pool, &format!("create database {other}")).await?;
     let mut to: url::Url = url(&pool).parse()?;
@@ -960,7 +960,7 @@ async fn a_dropped_database_is_told_at_once(pool: PgPool) -> TestResult {
 async fn what_fails_in_the_middle_of_a_large_batch_leaves_nothing_of_it(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     poison(&pool, "4321", "raise 'poisoned'").await?;
     let store = connect(&pool).await?;
     let payloads: Vec<_> = (0..5_000).collect();
@@ -1000,7 +1000,7 @@ async fn what_fails_in_the_middle_of_a_large_batch_leaves_nothing_of_it(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn on_what_is_the_callers_own_there_is_one_try(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let own = PgPool::connect(&url(&pool)).await?;
     let to = |queue: &'static str| pgqrs::enqueue().message(&1).to(queue);
 
@@ -1031,7 +1031,7 @@ async fn on_what_is_the_callers_own_there_is_one_try(pool: PgPool) -> TestResult
     holder.rollback().await?;
     assert_eq!(count(&pool).await?, 0);
 
-    // In a transaction it is the caller who decides.
+    // In a transaction the caller decides.
     let mut tx = own.begin().await?;
     to("tasks").execute(&mut tx).await?;
     tx.rollback().await?;
@@ -1046,8 +1046,8 @@ async fn on_what_is_the_callers_own_there_is_one_try(pool: PgPool) -> TestResult
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_send_outlives_a_silent_server_again_and_again(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
-    let (proxy, url) = Stall::before(&pool).await?;
+    with_queues(&pool, &["tasks"]).await?;
+    let (proxy, url) = Proxy::before(&pool).await?;
     let options = ConnectOptions::builder()
         .url(url)
         .max_connections(2)
@@ -1071,8 +1071,8 @@ async fn a_send_outlives_a_silent_server_again_and_again(pool: PgPool) -> TestRe
 /// Time stands still meanwhile, but for the jump to whatever is due next.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn every_call_ends_on_a_silent_server_and_the_pool_recovers(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks", "emails"]).await?;
-    let (proxy, url) = Stall::before(&pool).await?;
+    with_queues(&pool, &["tasks", "emails"]).await?;
+    let (proxy, url) = Proxy::before(&pool).await?;
     let options = ConnectOptions::builder().url(url).max_connections(2);
     let store = pgqrs::connect_with(options.build()).await?;
     let admin = pgqrs::admin(&store);
@@ -1102,7 +1102,7 @@ async fn every_call_ends_on_a_silent_server_and_the_pool_recovers(pool: PgPool) 
             let ended = timeout(LONGEST, call).await;
             tokio::time::resume();
             let error = match ended {
-                Ok(told) => Error::from(told.err().ok_or(stringify!($call))?),
+                Ok(result) => Error::from(result.err().ok_or(stringify!($call))?),
                 Err(_) => panic!("it hangs: {}", stringify!($call)),
             };
             let lost = matches!(error, Error::ConnectionLost(_));
@@ -1180,11 +1180,11 @@ async fn every_call_ends_on_a_silent_server_and_the_pool_recovers(pool: PgPool) 
 /// In the middle of an answer: its transaction holds the messages that it claims, and isn't over.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn what_a_vanished_client_was_about_to_claim_is_free_soon(pool: PgPool) -> TestResult {
-    let direct = with_queues(pool.clone(), &["tasks"]).await?;
+    let direct = with_queues(&pool, &["tasks"]).await?;
     // More than fits into what lies between a server and its client.
     let payloads = vec!["x".repeat(60_000); 200];
     crate::support::send(&direct, &payloads).await?;
-    let (proxy, url) = Stall::before(&pool).await?;
+    let (proxy, url) = Proxy::before(&pool).await?;
     let mut url: url::Url = url.parse()?;
     let hasty = "-c tcp_user_timeout=1500";
     url.query_pairs_mut().append_pair("options", hasty);
@@ -1209,14 +1209,14 @@ async fn what_a_vanished_client_was_about_to_claim_is_free_soon(pool: PgPool) ->
     Ok(())
 }
 
-/// Its transaction would hold the writer's row, so that nobody could learn whether it is stored.
+/// Its transaction would hold the writer's row, so that no query could find out whether it is stored.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_large_batch_outlives_silence_in_the_middle_of_its_transaction(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     poison(&pool, "1500", "perform pg_sleep(0.3)").await?;
-    let (proxy, url) = Stall::before(&pool).await?;
+    let (proxy, url) = Proxy::before(&pool).await?;
     let options = ConnectOptions::builder()
         .url(url)
         .retry_for(Duration::from_secs(20));
@@ -1234,10 +1234,10 @@ async fn a_large_batch_outlives_silence_in_the_middle_of_its_transaction(
     Ok(())
 }
 
-/// Whoever's trigger says that it may pass, and is wrong about it.
+/// A trigger reports the refusal as transient, and is wrong.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn what_is_refused_for_now_holds_up_nobody_else(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+async fn a_transient_refusal_delays_no_other_send(pool: PgPool) -> TestResult {
+    with_queues(&pool, &["tasks"]).await?;
     poison(&pool, "13", "raise using errcode = '40001'").await?;
     let options = ConnectOptions::builder()
         .url(url(&pool))

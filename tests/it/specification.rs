@@ -10,7 +10,7 @@ use crate::support::{self, TestResult, stored, url, with_queues};
 #[rustfmt::skip]
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn quick_start(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     // There: `pgqrs::connect("postgresql://localhost/mydb")`.
     let store = pgqrs::connect(&url(&pool)).await?;
 
@@ -35,7 +35,7 @@ async fn quick_start(pool: PgPool) -> TestResult {
 #[rustfmt::skip]
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn batch_messages(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["emails"]).await?;
+    let store = with_queues(&pool, &["emails"]).await?;
 
     let messages = vec![
         json!({"user_id": 1}),
@@ -57,7 +57,7 @@ async fn batch_messages(pool: PgPool) -> TestResult {
 #[rustfmt::skip]
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn delayed_messages(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
 
     let ids = pgqrs::enqueue()
         .message(&json!({"reminder": "Follow up"}))
@@ -79,7 +79,7 @@ async fn delayed_messages(pool: PgPool) -> TestResult {
 #[rustfmt::skip]
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn managed_producers_and_their_life_cycle(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
 
     // Create a managed producer worker
     let producer = pgqrs::producer("my-service", 3000, "tasks")
@@ -104,12 +104,12 @@ async fn managed_producers_and_their_life_cycle(pool: PgPool) -> TestResult {
     Ok(())
 }
 
-/// What the specification's functions return where it leaves that out.
+/// What the specification's functions return if it leaves that out.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn question_marks_work_in_a_function_that_returns_any_error(
     pool: PgPool,
 ) -> Result<(), Box<dyn Error>> {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     pgqrs::enqueue()
         .message(&json!({}))
         .to("tasks")

@@ -1,4 +1,4 @@
-//! `connect` and the store's pool: who can't connect, who has to wait, and what died in its sleep.
+//! `connect` and the store's pool: connections that are refused, that have to wait, or that broke while they were idle.
 
 use std::{
     error::Error as _,
@@ -13,7 +13,7 @@ use sqlx::PgPool;
 use crate::support::{TestResult, chain, connect, terminate, until, url, warm, with_queues};
 
 #[tokio::test]
-async fn a_closed_port_is_told_at_once() -> TestResult {
+async fn a_closed_port_is_reported_at_once() -> TestResult {
     let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let started = Instant::now();
     let refused = pgqrs::connect(&format!("postgresql://localhost:{port}/mydb"))
@@ -38,7 +38,7 @@ async fn a_closed_port_is_told_at_once() -> TestResult {
 
 /// A server that accepts and never says a word.
 #[tokio::test]
-async fn a_server_that_stays_silent_is_given_up_after_the_time_out() -> TestResult {
+async fn a_server_that_stays_silent_is_abandoned_after_the_time_out() -> TestResult {
     let silent = TcpListener::bind(("127.0.0.1", 0))?;
     let url = format!(
         "postgresql://127.0.0.1:{}/mydb",
@@ -51,14 +51,14 @@ async fn a_server_that_stays_silent_is_given_up_after_the_time_out() -> TestResu
         .build();
     let refused = pgqrs::connect_with(options).await.unwrap_err();
     assert!(
-        matches!(refused, Error::AcquireTimeout { after: told } if told == after),
+        matches!(refused, Error::AcquireTimeout { after: waited } if waited == after),
         "{refused:?}"
     );
     Ok(())
 }
 
 #[sqlx::test(migrations = false)]
-async fn a_wrong_password_is_told_and_not_retryable(pool: PgPool) -> TestResult {
+async fn a_wrong_password_is_reported_and_not_retryable(pool: PgPool) -> TestResult {
     let mut url: url::Url = url(&pool).parse()?;
     url.set_password(Some("wrong"))
         .map_err(|()| "a URL with a password")?;
@@ -74,7 +74,7 @@ async fn a_wrong_password_is_told_and_not_retryable(pool: PgPool) -> TestResult 
 }
 
 #[tokio::test]
-async fn a_url_that_is_none_is_told() -> TestResult {
+async fn an_invalid_url_is_reported() -> TestResult {
     let refused = pgqrs::connect("not a url").await.unwrap_err();
     assert!(matches!(refused, Error::Connect(_)), "{refused:?}");
     assert!(refused.source().is_some());
@@ -83,7 +83,7 @@ async fn a_url_that_is_none_is_told() -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_exhausted_pool_is_a_typed_time_out(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let after = Duration::from_millis(300);
     let options = ConnectOptions::builder()
         .url(url(&pool))
@@ -94,12 +94,11 @@ async fn an_exhausted_pool_is_a_typed_time_out(pool: PgPool) -> TestResult {
     let store = pgqrs::connect_with(options).await?;
     let held = store.pool().acquire().await?;
     let started = Instant::now();
-    let timed_out =
-        |error: &Error| matches!(error, Error::AcquireTimeout { after: told } if *told == after);
+    let timed_out = |error: &Error| matches!(error, Error::AcquireTimeout { after: waited } if *waited == after);
     let refused = pgqrs::admin(&store).queues().await.unwrap_err();
     assert!(timed_out(&refused) && refused.is_retryable(), "{refused:?}");
     assert!(started.elapsed() >= after);
-    // A send is tried again, for as long as it is told.
+    // A send is retried for `retry_for`.
     let sent = pgqrs::enqueue().message(&1).to("tasks").execute(&store);
     let refused = sent.await.unwrap_err();
     assert!(
@@ -132,7 +131,7 @@ async fn a_closed_store_says_so(pool: PgPool) -> TestResult {
 /// The server restarted, or a firewall forgot the connection, while it lay idle.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_connection_that_died_in_its_sleep_is_not_handed_out(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     warm(&store).await?;
     let idle: i32 = sqlx::query_scalar(

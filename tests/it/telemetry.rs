@@ -155,7 +155,7 @@ const SETTLE: [(&str, &str); 2] = [
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_enqueue_is_a_send_span(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let (notes, _guard) = Notes::start();
     let queue = ("messaging.destination.name", "tasks");
     pgqrs::enqueue()
@@ -182,7 +182,7 @@ async fn an_enqueue_is_a_send_span(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_dequeue_is_a_receive_span(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[1, 2, 3]).await?;
     let (notes, _guard) = Notes::start();
     let queue = ("messaging.destination.name", "tasks");
@@ -204,7 +204,7 @@ async fn a_dequeue_is_a_receive_span(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn each_way_to_settle_is_a_settle_span(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let ids = send(&store, &[0; 8]).await?;
     let mut deliveries = claim(&store, 8).await?.into_iter();
     let mut next = || deliveries.next().expect("eight");
@@ -246,7 +246,7 @@ async fn each_way_to_settle_is_a_settle_span(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_handler_runs_in_a_process_span(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let (notes, _guard) = Notes::start();
     let id = send(&store, &[1]).await?[0].get().to_string();
     let running = start(
@@ -289,7 +289,7 @@ async fn a_handler_runs_in_a_process_span(pool: PgPool) -> TestResult {
 /// Whatever is done with it, at whatever level, by whichever crate.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_dequeue_that_stops_at_its_bytes_says_so(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &["x".repeat(1_000), "y".repeat(1_000)]).await?;
     let (notes, _guard) = Notes::start();
     let stopped = || {
@@ -319,7 +319,7 @@ async fn a_dequeue_that_stops_at_its_bytes_says_so(pool: PgPool) -> TestResult {
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn no_payload_is_ever_recorded(pool: PgPool) -> TestResult {
     const NUMBERS: Queue<u32> = Queue::new("tasks");
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let (notes, _guard) = Notes::start();
     send(&store, &["a secret"; 6]).await?;
     one(&store).await?.ack(&store).await?;
@@ -328,11 +328,11 @@ async fn no_payload_is_ever_recorded(pool: PgPool) -> TestResult {
     one(&store).await?.dead_letter("in a test", &store).await?;
     let delivery = one(&store).await?;
     delivery.extend(Duration::from_secs(60)).await?;
-    tracing::info!(?delivery, "whoever prints it");
+    tracing::info!(?delivery, "a delivery in an event");
     expire(&pool, delivery.id()).await?;
     pgqrs::ack_all(claim(&store, 10).await?, &store).await?;
     let unsettled = delivery.ack(&store).await.unwrap_err();
-    tracing::info!(?unsettled, error = %unsettled, "whoever prints it");
+    tracing::info!(?unsettled, error = %unsettled, "a delivery in an event");
 
     // Some are handled; another doesn't decode.
     send(&store, &["a secret"; 2]).await?;
@@ -362,7 +362,13 @@ async fn no_payload_is_ever_recorded(pool: PgPool) -> TestResult {
     assert_eq!(run.await??.dead, 1);
 
     let noted = format!("{:?}", notes.0.lock().expect("not poisoned"));
-    for name in ["send", "receive", "process", "settle", "whoever prints it"] {
+    for name in [
+        "send",
+        "receive",
+        "process",
+        "settle",
+        "a delivery in an event",
+    ] {
         assert!(noted.contains(name), "{name} was not recorded");
     }
     assert!(!noted.contains("secret"), "{noted}");

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use crate::support::{
     TestResult, connect, count,
     proxy::{Proxy, Sent},
-    until, url, with_queues,
+    until, with_queues,
 };
 
 /// What a warm connection sends for one statement.
@@ -15,15 +15,10 @@ const ONE_STATEMENT: [Sent; 4] = [Sent::Bind, Sent::Execute, Sent::Close, Sent::
 
 /// A store whose traffic goes through the proxy.
 async fn through_proxy(pool: &PgPool) -> Result<(Store, Proxy), Box<dyn std::error::Error>> {
-    let options = pool.connect_options();
-    let proxy = Proxy::start(options.get_host(), options.get_port()).await?;
-    let mut url: url::Url = url(pool).parse()?;
-    url.set_host(Some("127.0.0.1"))?;
-    url.set_port(Some(proxy.port()))
-        .map_err(|()| "a URL with a port")?;
+    let (proxy, url) = Proxy::before(pool).await?;
     // One connection: once it is warm, every call finds it so.
     let options = ConnectOptions::builder()
-        .url(url.as_str())
+        .url(url)
         .max_connections(1)
         .build();
     Ok((pgqrs::connect_with(options).await?, proxy))
@@ -48,7 +43,7 @@ async fn sent_by(
 ) -> Result<Vec<Sent>, Box<dyn std::error::Error>> {
     call().await?;
     settled(store, proxy).await;
-    proxy.take();
+    proxy.take_sent();
     call().await?;
     Ok(settled(store, proxy).await)
 }
@@ -58,7 +53,7 @@ async fn settled(store: &Store, proxy: &Proxy) -> Vec<Sent> {
     let (mut quiet, mut sent) = (0, Vec::new());
     until("nothing is sent any more", async || {
         let idle = store.pool().num_idle() as u32 == store.pool().size();
-        let more = proxy.take();
+        let more = proxy.take_sent();
         quiet = if idle && more.is_empty() {
             quiet + 1
         } else {
@@ -73,7 +68,7 @@ async fn settled(store: &Store, proxy: &Proxy) -> Vec<Sent> {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_enqueue_is_one_statement_and_no_ping_goes_ahead_of_it(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let (store, proxy) = through_proxy(&pool).await?;
     let many: Vec<_> = (0..500).map(|n| json!({"n": n})).collect();
 
@@ -111,7 +106,7 @@ async fn an_enqueue_is_one_statement_and_no_ping_goes_ahead_of_it(pool: PgPool) 
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_enqueue_in_a_transaction_adds_one_statement_to_it(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let (store, proxy) = through_proxy(&pool).await?;
     let mut tx = store.pool().begin().await?;
     pgqrs::enqueue()
@@ -119,20 +114,20 @@ async fn an_enqueue_in_a_transaction_adds_one_statement_to_it(pool: PgPool) -> T
         .to("tasks")
         .execute(&mut tx)
         .await?;
-    proxy.take();
+    proxy.take_sent();
     pgqrs::enqueue()
         .message(&2)
         .to("tasks")
         .execute(&mut tx)
         .await?;
-    assert_eq!(proxy.take(), ONE_STATEMENT);
+    assert_eq!(proxy.take_sent(), ONE_STATEMENT);
     tx.commit().await?;
     Ok(())
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_dequeue_and_an_ack_are_one_statement_each(pool: PgPool) -> TestResult {
-    let direct = with_queues(pool.clone(), &["tasks"]).await?;
+    let direct = with_queues(&pool, &["tasks"]).await?;
     let (store, proxy) = through_proxy(&pool).await?;
     pgqrs::enqueue()
         .messages(&[1, 2])
@@ -169,7 +164,7 @@ async fn a_dequeue_and_an_ack_are_one_statement_each(pool: PgPool) -> TestResult
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn reading_calls_of_the_admin_are_one_statement_each(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let (store, proxy) = through_proxy(&pool).await?;
     let admin = pgqrs::admin(&store);
     let queue = sent_by(&store, &proxy, async || {
@@ -211,24 +206,24 @@ async fn reading_calls_of_the_admin_are_one_statement_each(pool: PgPool) -> Test
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_empty_batch_sends_nothing(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let (store, proxy) = through_proxy(&pool).await?;
     let none: [u32; 0] = [];
-    proxy.take();
+    proxy.take_sent();
     let ids = pgqrs::enqueue()
         .messages(&none)
         .to("tasks")
         .execute(&store)
         .await?;
     assert!(ids.is_empty());
-    assert_eq!(proxy.take(), []);
+    assert_eq!(proxy.take_sent(), []);
     Ok(())
 }
 
-/// The proxy itself can tell: a pool with sqlx's own settings pings before each use.
+/// The proxy notices the difference: a pool with sqlx's own settings pings before each use.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_ping_would_be_seen(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let (ours, proxy) = through_proxy(&pool).await?;
     let theirs = PgPool::connect_with((*ours.pool().connect_options()).clone()).await?;
     let store = Store::from(theirs);

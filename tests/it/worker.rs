@@ -25,7 +25,7 @@ async fn all(store: &Store) -> pgqrs::Result<Vec<WorkerInfo>> {
     pgqrs::admin(store).workers(&WorkerFilter::default()).await
 }
 
-/// As if nothing had been heard of a worker for this long.
+/// As if the worker's last heartbeat had been this long ago.
 async fn silence(pool: &PgPool, worker: WorkerId, seconds: f64) -> TestResult {
     let silenced = sqlx::query(
         "update pgqrs.workers set heartbeat_at = heartbeat_at - $2 * interval '1 second' where id = $1",
@@ -58,7 +58,7 @@ async fn check_new(store: &Store, worker: &impl Worker, kind: WorkerKind) -> Tes
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_new_worker_is_ready_healthy_and_listed(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .create(&store)
         .await?;
@@ -74,7 +74,7 @@ async fn a_new_worker_is_ready_healthy_and_listed(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn illegal_steps_are_typed_and_change_nothing(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .create(&store)
         .await?;
@@ -113,7 +113,7 @@ async fn illegal_steps_are_typed_and_change_nothing(pool: PgPool) -> TestResult 
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_heartbeat_moves_the_time_forward(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .create(&store)
         .await?;
@@ -131,7 +131,7 @@ async fn a_heartbeat_moves_the_time_forward(pool: PgPool) -> TestResult {
 async fn messages_carry_their_producer_whichever_way_they_go_through_it(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .create(&store)
         .await?;
@@ -169,7 +169,7 @@ async fn messages_carry_their_producer_whichever_way_they_go_through_it(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_suspended_or_stopped_producer_stores_nothing(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .create(&store)
         .await?;
@@ -202,7 +202,7 @@ async fn a_suspended_or_stopped_producer_stores_nothing(pool: PgPool) -> TestRes
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_suspension_from_elsewhere_is_seen_by_the_very_next_enqueue(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .create(&store)
         .await?;
@@ -231,7 +231,7 @@ async fn a_suspension_from_elsewhere_is_seen_by_the_very_next_enqueue(pool: PgPo
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_consumer_receives_through_itself_unless_it_is_suspended(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     pgqrs::enqueue()
         .messages(&[1, 2, 3])
         .to("tasks")
@@ -293,7 +293,7 @@ async fn a_typed_producer_and_consumer_carry_their_type(pool: PgPool) -> TestRes
         to: String,
     }
     const EMAILS: Queue<SendEmail> = Queue::new("emails");
-    let store = with_queues(pool, &["emails"]).await?;
+    let store = with_queues(&pool, &["emails"]).await?;
     let email = SendEmail { to: "ada".into() };
     let producer = pgqrs::producer("my-service", 3000, EMAILS)
         .create(&store)
@@ -321,7 +321,7 @@ async fn a_typed_producer_and_consumer_carry_their_type(pool: PgPool) -> TestRes
 async fn a_live_identity_can_be_replaced_at_once_and_its_old_handle_is_fenced(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let producer = || pgqrs::producer("my-service", 3000, "tasks");
     let old = producer().create(&store).await?;
     let new = producer().replace(true).create(&store).await?;
@@ -339,7 +339,7 @@ async fn a_live_identity_can_be_replaced_at_once_and_its_old_handle_is_fenced(
 async fn a_live_identity_cant_be_registered_again_and_a_stopped_one_can(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool, &["tasks", "other"]).await?;
+    let store = with_queues(&pool, &["tasks", "other"]).await?;
     let register = || pgqrs::producer("my-service", 3000, "tasks").create(&store);
     let first = register().await?;
     let refused = register().await.unwrap_err();
@@ -379,7 +379,7 @@ async fn a_live_identity_cant_be_registered_again_and_a_stopped_one_can(
     pgqrs::producer("my-other-service", 3000, "tasks")
         .create(&store)
         .await?;
-    // And port 0 is nobody.
+    // And port 0 has no identity.
     pgqrs::producer("my-service", 0, "tasks")
         .create(&store)
         .await?;
@@ -395,7 +395,7 @@ async fn a_live_identity_cant_be_registered_again_and_a_stopped_one_can(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn of_eight_registrations_at_once_exactly_one_wins(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let stores = [connect(&pool).await?, connect(&pool).await?, store];
     let race = async |expected_workers: usize| {
         let racers: Vec<_> = (0..8)
@@ -431,7 +431,7 @@ async fn of_eight_registrations_at_once_exactly_one_wins(pool: PgPool) -> TestRe
 async fn a_crashed_ones_identity_is_taken_over_and_its_handle_acts_on_nothing(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let register = || pgqrs::producer("my-service", 3000, "tasks").create(&store);
     let old = register().await?;
     silence(&pool, old.id(), 59.0).await?;
@@ -464,7 +464,7 @@ async fn a_crashed_ones_identity_is_taken_over_and_its_handle_acts_on_nothing(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn bad_input_is_typed_and_leaves_no_row(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     for hostname in ["", &"h".repeat(256), "host\nname", "host\0name"] {
         let refused = pgqrs::producer(hostname, 3000, "tasks")
             .create(&store)
@@ -508,8 +508,8 @@ async fn without_the_schema_registration_says_how_to_install_it(pool: PgPool) ->
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn the_heart_beats_by_itself_until_the_last_handle_is_dropped(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+async fn heartbeats_are_sent_until_the_last_handle_is_dropped(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
     let interval = Duration::from_millis(20);
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .heartbeat_interval(interval)
@@ -537,8 +537,8 @@ async fn the_heart_beats_by_itself_until_the_last_handle_is_dropped(pool: PgPool
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn the_heart_of_a_stopped_worker_stops(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+async fn the_heartbeats_of_a_stopped_worker_stop(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
     let interval = Duration::from_millis(20);
     let register = || {
         pgqrs::producer("my-service", 0, "tasks")
@@ -560,7 +560,7 @@ async fn the_heart_of_a_stopped_worker_stops(pool: PgPool) -> TestResult {
 /// One statement for all of a store's workers, and none of them touches an index.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn heartbeats_share_a_statement_and_stay_heap_only(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let url = url(&pool);
     pool.close().await;
     let store = pgqrs::connect(&url).await?;
@@ -610,15 +610,15 @@ async fn heartbeats_share_a_statement_and_stay_heap_only(pool: PgPool) -> TestRe
     .fetch_one(&pool)
     .await?;
     pool.close().await;
-    // A page that is full of rows which somebody still sees makes room by one that isn't heap-only, now and
-    // then: more often where the machine is busy.
+    // A page that is full of rows which a session still sees makes room by one that isn't heap-only, now and
+    // then: more often if the machine is busy.
     assert!(heap_only * 100 >= updates * 75, "{heap_only} of {updates}");
     Ok(())
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn the_heart_survives_its_connection(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+async fn heartbeats_survive_their_connection(pool: PgPool) -> TestResult {
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     let interval = Duration::from_millis(20);
     let producer = pgqrs::producer("my-service", 3000, "tasks")
@@ -647,7 +647,7 @@ async fn the_heart_survives_its_connection(pool: PgPool) -> TestResult {
 }
 
 #[tokio::test]
-async fn the_heart_survives_restarts_of_the_server() -> TestResult {
+async fn heartbeats_survive_restarts_of_the_server() -> TestResult {
     let server = Server::start().await?;
     let options = pgqrs::ConnectOptions::builder()
         .url(server.url())
@@ -721,7 +721,7 @@ fn a_handle_can_be_dropped_outside_of_a_runtime() {
 async fn a_connection_killed_in_the_middle_of_a_step_leaves_the_old_state(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .create(&store)
@@ -772,7 +772,7 @@ async fn a_connection_killed_in_the_middle_of_a_step_leaves_the_old_state(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn workers_are_listed_by_queue_status_and_kind(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks", "emails"]).await?;
+    let store = with_queues(&pool, &["tasks", "emails"]).await?;
     let tasks = pgqrs::producer("a", 1, "tasks").create(&store).await?;
     let emails = pgqrs::producer("a", 1, "emails").create(&store).await?;
     let consumer = pgqrs::consumer("emails")
@@ -822,7 +822,7 @@ async fn workers_are_listed_by_queue_status_and_kind(pool: PgPool) -> TestResult
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn ended_workers_are_removed_by_age_whatever_they_sent(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let mut ids = Vec::new();
     for port in 1..=4 {
@@ -850,7 +850,7 @@ async fn ended_workers_are_removed_by_age_whatever_they_sent(pool: PgPool) -> Te
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_worker_with_messages_in_flight_can_be_removed(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let consumer = pgqrs::consumer("tasks")
         .identity("my-service", 3001)
@@ -893,7 +893,7 @@ async fn a_worker_with_messages_in_flight_can_be_removed(pool: PgPool) -> TestRe
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn with_its_queue_a_worker_goes_too(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let producer = pgqrs::producer("my-service", 3000, "tasks")
         .create(&store)
         .await?;
@@ -911,7 +911,7 @@ async fn with_its_queue_a_worker_goes_too(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_thousand_enqueues_leave_the_workers_table_unchanged(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let url = url(&pool);
     pool.close().await;
     let (inserted, updated, deleted) = changes(&url, "messages").await?;
@@ -976,7 +976,7 @@ impl tracing::Subscriber for Notes {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn every_transition_is_an_event(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let notes = Notes::default();
     let subscriber = tracing::subscriber::set_default(notes.clone());
     let producer = pgqrs::producer("my-service", 3000, "tasks")
@@ -1009,7 +1009,7 @@ async fn every_transition_is_an_event(pool: PgPool) -> TestResult {
 async fn a_consumer_without_an_identity_has_the_machines_host_name_beside_any_number_of_others(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let mut workers = Vec::new();
     for _ in 0..3 {
         workers.push(pgqrs::consumer("tasks").create(&store).await?);
@@ -1025,10 +1025,10 @@ async fn a_consumer_without_an_identity_has_the_machines_host_name_beside_any_nu
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn rows_of_workers_last_heard_of_a_day_ago_are_deleted_by_the_next_one(
+async fn rows_of_workers_without_a_heartbeat_for_a_day_are_deleted_by_the_next_one(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let day = Duration::from_secs(24 * 60 * 60);
     let producer = |port| pgqrs::producer("my-service", port, "tasks");
     let stopped = producer(1).create(&store).await?;

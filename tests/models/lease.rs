@@ -166,11 +166,11 @@ struct Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Answer {
     to: Request,
-    says: Says,
+    reply: Reply,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Says {
+enum Reply {
     /// The claim got the message, with this token.
     Leased { token: u8 },
     /// The statement was executed.
@@ -186,9 +186,9 @@ enum Step {
     Settle(usize, Verb),
     /// Sends the same settling statement again.
     SettleAgain(usize),
-    /// Gives up waiting, or crashes and restarts: it has lost all its state.
+    /// Stops waiting, or crashes and restarts: it has lost all its state.
     Forget(usize),
-    Hear(Answer),
+    Receive(Answer),
     Lose(Request),
     /// The server executes a statement.
     Execute(Request),
@@ -282,27 +282,27 @@ impl Protocol {
         };
         // Not flushed.
         state.log.push(Some(leased));
-        state.answer(request, Says::Leased { token });
+        state.answer(request, Reply::Leased { token });
     }
 
     fn extend(&self, state: &mut State, request: Request) {
         let guarded = self.keeps(Rule::ExtendUnderTheToken);
         let Some(mut row) = state.found(request, guarded) else {
-            return state.answer(request, Says::LeaseLost);
+            return state.answer(request, Reply::LeaseLost);
         };
         row.lease_until = state.now + LEASE;
         state.commit(Some(row), self.keeps(Rule::ExtendOnDisk));
-        state.answer(request, Says::Done);
+        state.answer(request, Reply::Done);
     }
 
     fn settle(&self, state: &mut State, request: Request) {
         let guarded = self.keeps(Rule::SettleUnderTheToken);
         let Some(mut row) = state.found(request, guarded) else {
-            let says = match self.keeps(Rule::NothingFoundIsLost) {
-                true => Says::LeaseLost,
-                false => Says::Done,
+            let reply = match self.keeps(Rule::NothingFoundIsLost) {
+                true => Reply::LeaseLost,
+                false => Reply::Done,
             };
-            return state.answer(request, says);
+            return state.answer(request, reply);
         };
         let on_disk = self.keeps(Rule::AcknowledgeOnDisk);
         if request.verb == Verb::Acknowledge {
@@ -315,10 +315,10 @@ impl Protocol {
             }
             state.commit(Some(row), true);
         }
-        state.answer(request, Says::Done);
+        state.answer(request, Reply::Done);
     }
 
-    fn hear(&self, state: &mut State, Answer { to, says }: Answer) {
+    fn receive(&self, state: &mut State, Answer { to, reply }: Answer) {
         let now = state.now;
         let from = |sent| match self.keeps(Rule::CountFromTheSending) {
             true => sent,
@@ -331,8 +331,8 @@ impl Protocol {
         else {
             return;
         };
-        *consumer = match (*consumer, says) {
-            (Consumer::Claiming { claim, sent }, Says::Leased { token }) => Consumer::Working {
+        *consumer = match (*consumer, reply) {
+            (Consumer::Claiming { claim, sent }, Reply::Leased { token }) => Consumer::Working {
                 lease: Lease {
                     claim,
                     token,
@@ -341,7 +341,7 @@ impl Protocol {
                 },
                 extending: None,
             },
-            (Consumer::Working { lease, extending }, Says::Done) => Consumer::Working {
+            (Consumer::Working { lease, extending }, Reply::Done) => Consumer::Working {
                 lease: Lease {
                     until: extending.map_or(lease.until, |sent| from(sent) + LEASE),
                     extended: true,
@@ -349,7 +349,7 @@ impl Protocol {
                 },
                 extending: None,
             },
-            (Consumer::Settling { verdict, .. }, Says::Done) => {
+            (Consumer::Settling { verdict, .. }, Reply::Done) => {
                 state.acknowledged |= verdict == Verb::Acknowledge;
                 Consumer::Idle
             }
@@ -411,8 +411,8 @@ impl State {
         });
     }
 
-    fn answer(&mut self, to: Request, says: Says) {
-        self.answers.insert(Answer { to, says });
+    fn answer(&mut self, to: Request, reply: Reply) {
+        self.answers.insert(Answer { to, reply });
         self.forget_answers();
     }
 
@@ -445,7 +445,7 @@ impl State {
 }
 
 const ONE_HOLDER: &str = "a live lease has one holder";
-const OWN_DELIVERY: &str = "nobody touches another's delivery";
+const OWN_DELIVERY: &str = "no consumer changes another's delivery";
 const GONE_FOR_GOOD: &str = "what was acknowledged is not delivered again";
 
 impl Model for Protocol {
@@ -509,7 +509,7 @@ impl Model for Protocol {
         }
         steps.extend(state.requests.iter().copied().map(Step::Execute));
         steps.extend(state.looked.iter().copied().map(Step::Write));
-        steps.extend(state.answers.iter().copied().map(Step::Hear));
+        steps.extend(state.answers.iter().copied().map(Step::Receive));
         if state.crashes < self.crashes {
             steps.extend((0..state.log.len()).map(Step::Crash));
         }
@@ -570,7 +570,7 @@ impl Model for Protocol {
                 next.consumers[index] = Consumer::Idle;
                 next.forget_answers();
             }
-            Step::Hear(answer) => self.hear(&mut next, answer),
+            Step::Receive(answer) => self.receive(&mut next, answer),
             Step::Lose(request) => {
                 next.requests.remove(&request);
             }
@@ -610,11 +610,11 @@ impl Model for Protocol {
             Property::sometimes("an acknowledgement comes too late", |_, state: &State| {
                 state.table().is_some()
                     && state.answers.iter().any(|answer| {
-                        answer.to.verb == Verb::Acknowledge && answer.says == Says::LeaseLost
+                        answer.to.verb == Verb::Acknowledge && answer.reply == Reply::LeaseLost
                     })
             }),
             Property::sometimes(
-                "a late claim takes a lease that nobody knows of",
+                "a late claim takes a lease without a holder",
                 |_, state: &State| {
                     // While its consumer has sent a new claim.
                     matches!(state.consumers, [Consumer::Claiming { claim: 2, .. }, _])
@@ -630,7 +630,7 @@ impl Model for Protocol {
                     state.claims == 1
                         && state.table().is_none()
                         && state.answers.iter().any(|answer| {
-                            answer.to.verb == Verb::Acknowledge && answer.says == Says::LeaseLost
+                            answer.to.verb == Verb::Acknowledge && answer.reply == Reply::LeaseLost
                         })
                 },
             ));
@@ -677,12 +677,12 @@ fn a_lease_has_one_holder_until_it_is_settled() {
 }
 
 #[test]
-fn a_lease_has_one_holder_where_it_is_settled_again() {
+fn a_lease_has_one_holder_if_it_is_settled_again() {
     holds("lease, settled again", protocol(2, 2, 0));
 }
 
 #[test]
-fn a_lease_has_one_holder_where_the_server_crashes() {
+fn a_lease_has_one_holder_if_the_server_crashes() {
     holds("lease, server crashes", protocol(2, 1, 1));
 }
 
@@ -717,7 +717,7 @@ fn extending_without_the_token_keeps_anothers_delivery() {
 }
 
 #[test]
-fn a_token_left_after_a_failure_lets_a_late_extension_hold_what_nobody_has() {
+fn a_token_left_after_a_failure_lets_a_late_extension_hold_a_free_message() {
     without(Rule::FailureClearsTheToken, OWN_DELIVERY);
 }
 

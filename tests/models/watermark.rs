@@ -39,7 +39,7 @@ enum Rule {
     StopAtTheLast,
     /// Now and then a claim reads from the beginning,
     Rescan,
-    /// and sets the watermark to where it stopped, also if that is further back.
+    /// and sets the watermark to the place at which it stopped, also if that is further back.
     SetByARescan,
     /// A claim that began before such a rescan ended leaves the watermark alone.
     OnlySinceTheRescan,
@@ -84,7 +84,7 @@ enum Message {
     Stored {
         visible_at: u8,
         lease_until: u8,
-        /// From when on it could be claimed, if nobody holds it.
+        /// From when on it could be claimed, if it isn't leased.
         ready_since: u8,
         /// Whether a claim may overlook it.
         excused: bool,

@@ -79,11 +79,11 @@ enum Rule {
     /// Settling is flushed to disk before it is answered.
     SettleOnDisk,
     /// A large batch is settled by its last number.
-    LastNumberTells,
+    LastNumberResolves,
     /// The writer gives up in time, and ignores any answer that arrives later.
     GiveUpInTime,
     /// It then reports that the outcome is unknown,
-    SayUnknown,
+    ReturnUnknown,
     /// and continues with a new token.
     NewTokenAfterwards,
     /// A token older than [`TOKEN_AGE`] isn't used for another send. Its age is checked before use: a writer may have
@@ -136,8 +136,8 @@ struct State {
     writer: Writer,
     /// Number of batches that the writer has begun.
     begun: usize,
-    /// The outcome that the callers got for each message.
-    told: [Told; MESSAGES],
+    /// The outcome that was returned for each message.
+    returned: [Returned; MESSAGES],
     /// Requests in transit to the server.
     requests: BTreeSet<Request>,
     /// Tries that the server is executing, and has not committed. They hold their row's lock.
@@ -187,7 +187,7 @@ struct Group {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Told {
+enum Returned {
     Nothing,
     /// The number stands for the ids.
     Stored {
@@ -204,12 +204,12 @@ struct Request {
     token: u8,
     /// The last one, of a large batch.
     number: u8,
-    asks: Asks,
+    verb: Verb,
     sent: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Asks {
+enum Verb {
     Try { place: u8, messages: Messages },
     Settle { place: u8 },
 }
@@ -223,7 +223,7 @@ struct Running {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Says {
+enum Reply {
     Stored,
     /// Nothing was stored, because of these messages. A number that is already taken looks the same, but that doesn't
     /// happen to a try with its own number.
@@ -257,14 +257,14 @@ enum Step {
     /// It sends another try.
     Again,
     /// It answers a caller whose deadline has passed while others of the batch have time left.
-    TellHasty,
+    AnswerHasty,
     /// It ends a send of which certainly nothing is stored, instead of retrying.
-    TellNotStored,
+    ReturnNotStored,
     GiveUp,
     /// The server executes a request: of a try only the statement; the commit is a separate step.
     Execute(Request),
     /// It settles a try, and the answer is lost.
-    ExecuteUnheard(Request),
+    ExecuteAnswerLost(Request),
     /// It executes the second statement of a large batch.
     Continue(Running),
     Commit(Running),
@@ -330,10 +330,10 @@ impl Protocol {
 
     /// Whether a request finds its number unused.
     fn is_behind(&self, server: &Database, request: &Request) -> bool {
-        match (server.writers.get(&request.token), request.asks) {
+        match (server.writers.get(&request.token), request.verb) {
             (Some(row), _) => row.number < request.number,
-            (None, Asks::Try { .. }) => !self.keeps(Rule::RowFirst),
-            (None, Asks::Settle { .. }) => true,
+            (None, Verb::Try { .. }) => !self.keeps(Rule::RowFirst),
+            (None, Verb::Settle { .. }) => true,
         }
     }
 
@@ -365,14 +365,14 @@ impl Protocol {
         let request = Request {
             token: writer.token,
             number: writer.number,
-            asks: Asks::Try {
+            verb: Verb::Try {
                 place: group.tries,
                 messages: group.messages,
             },
             sent: state.now,
         };
         group.tries += 1;
-        group.asked = match self.keeps(Rule::LastNumberTells) {
+        group.asked = match self.keeps(Rule::LastNumberResolves) {
             true => writer.number,
             false => writer.number + 2 - self.numbers(group.messages),
         };
@@ -384,7 +384,7 @@ impl Protocol {
         let request = Request {
             token: state.writer.token,
             number: group.asked,
-            asks: Asks::Settle { place },
+            verb: Verb::Settle { place },
             sent: state.now,
         };
         state.writer.task = Task::Settling(group, place + 1);
@@ -394,26 +394,26 @@ impl Protocol {
     /// Answers a request if its connection is still open. The writer receives it at once: an answer that it receives
     /// later is the same as one that it acts on later, and one that it never receives is the same as one after its
     /// time-out.
-    fn answer(&self, state: &mut State, to: Request, says: Says) {
+    fn answer(&self, state: &mut State, to: Request, reply: Reply) {
         if !state.awaits(&to) {
             return;
         }
         let (Task::Trying(mut group) | Task::Settling(mut group, _)) = state.writer.task else {
             return;
         };
-        let stored = match says {
-            Says::Stored => true,
-            Says::Number(number) => number == to.number,
-            Says::Failed => false,
-            Says::Refused(messages) => {
-                state.tell(messages, Told::Refused);
+        let stored = match reply {
+            Reply::Stored => true,
+            Reply::Number(number) => number == to.number,
+            Reply::Failed => false,
+            Reply::Refused(messages) => {
+                state.complete(messages, Returned::Refused);
                 group.messages &= !messages;
                 false
             }
         };
         if stored {
             let Writer { token, number, .. } = state.writer;
-            state.tell(group.messages, Told::Stored { token, number });
+            state.complete(group.messages, Returned::Stored { token, number });
             group.messages = 0;
         }
         match group.messages {
@@ -430,11 +430,11 @@ impl Protocol {
     }
 
     fn give_up(&self, state: &mut State, group: Group) {
-        let told = match self.keeps(Rule::SayUnknown) {
-            true => Told::Unknown,
-            false => Told::NotStored,
+        let returned = match self.keeps(Rule::ReturnUnknown) {
+            true => Returned::Unknown,
+            false => Returned::NotStored,
         };
-        state.tell(group.messages, told);
+        state.complete(group.messages, returned);
         self.end(state);
         if !self.keeps(Rule::FreshNumber) {
             // As if nothing had been sent.
@@ -444,11 +444,11 @@ impl Protocol {
         }
     }
 
-    fn execute(&self, state: &mut State, request: Request, heard: bool) {
+    fn execute(&self, state: &mut State, request: Request, answered: bool) {
         state.requests.remove(&request);
         let behind = self.is_behind(&state.server, &request);
-        match request.asks {
-            Asks::Settle { .. } => {
+        match request.verb {
+            Verb::Settle { .. } => {
                 let forbidden = match self.keeps(Rule::NumbersApart) {
                     true => request.number + 1,
                     false => request.number,
@@ -463,11 +463,11 @@ impl Protocol {
                 }
                 // Written in any case, so that the answer, and everything before it, is flushed to disk.
                 state.on_disk(self.keeps(Rule::SettleOnDisk));
-                if heard {
-                    self.answer(state, request, Says::Number(number));
+                if answered {
+                    self.answer(state, request, Reply::Number(number));
                 }
             }
-            Asks::Try { messages, .. } if behind || !self.keeps(Rule::Guard) => {
+            Verb::Try { messages, .. } if behind || !self.keeps(Rule::Guard) => {
                 let halfway = self.is_large(messages);
                 state.running.insert(Running {
                     request,
@@ -482,7 +482,7 @@ impl Protocol {
                     self.store(state, first, messages & A);
                 }
             }
-            Asks::Try { messages, .. } => self.answer(state, request, Says::Refused(messages)),
+            Verb::Try { messages, .. } => self.answer(state, request, Reply::Refused(messages)),
         }
     }
 
@@ -495,7 +495,7 @@ impl Protocol {
         };
         let request = running.request;
         self.store(state, request, running.messages & !stored_before);
-        self.answer(state, request, Says::Stored);
+        self.answer(state, request, Reply::Stored);
     }
 
     fn refuse(&self, state: &mut State, request: Request, messages: Messages) {
@@ -506,7 +506,7 @@ impl Protocol {
         if !self.keeps(Rule::RefusalAdvancesNothing) {
             self.store(state, request, 0);
         }
-        self.answer(state, request, Says::Refused(messages & REFUSABLE));
+        self.answer(state, request, Reply::Refused(messages & REFUSABLE));
     }
 
     fn store(&self, state: &mut State, request: Request, messages: Messages) {
@@ -527,20 +527,20 @@ impl Protocol {
         let behind = self.is_behind(&state.server, &request);
         let awaited = state.awaits(&request);
         let locked = state.locked(request.token);
-        match request.asks {
-            Asks::Settle { .. } if locked && self.keeps(Rule::SettleWaits) => {}
-            Asks::Settle { .. } => {
+        match request.verb {
+            Verb::Settle { .. } if locked && self.keeps(Rule::SettleWaits) => {}
+            Verb::Settle { .. } => {
                 if awaited {
                     steps.push(Step::Execute(request));
                 }
                 if behind {
-                    steps.push(Step::ExecuteUnheard(request));
+                    steps.push(Step::ExecuteAnswerLost(request));
                 }
             }
-            Asks::Try { .. } if locked => {}
+            Verb::Try { .. } if locked => {}
             // It stores nothing and its writer learns nothing: the same as if it had been lost.
-            Asks::Try { .. } if !state.server.writers.contains_key(&request.token) && !behind => {}
-            Asks::Try { messages, .. } => {
+            Verb::Try { .. } if !state.server.writers.contains_key(&request.token) && !behind => {}
+            Verb::Try { messages, .. } => {
                 if awaited || behind || !self.keeps(Rule::Guard) {
                     steps.push(Step::Execute(request));
                 }
@@ -583,9 +583,9 @@ impl Running {
 
 impl State {
     /// Each message is answered once.
-    fn tell(&mut self, messages: Messages, told: Told) {
+    fn complete(&mut self, messages: Messages, returned: Returned) {
         for message in each(messages) {
-            self.told[message] = told;
+            self.returned[message] = returned;
         }
     }
 
@@ -598,11 +598,11 @@ impl State {
 
     /// Whether the writer is waiting for the answer to this.
     fn awaits(&self, request: &Request) -> bool {
-        let waits = match (self.writer.task, request.asks) {
-            (Task::Trying(group), Asks::Try { place, .. }) => {
+        let waits = match (self.writer.task, request.verb) {
+            (Task::Trying(group), Verb::Try { place, .. }) => {
                 place + 1 == group.tries && request.number == self.writer.number
             }
-            (Task::Settling(group, _), Asks::Settle { .. }) => request.number == group.asked,
+            (Task::Settling(group, _), Verb::Settle { .. }) => request.number == group.asked,
             _ => false,
         };
         waits && request.token == self.writer.token
@@ -631,7 +631,7 @@ impl State {
         self.server = self.standby.clone();
         self.disk = self.standby.clone();
         let acknowledged = (0..MESSAGES)
-            .filter(|message| matches!(self.told[*message], Told::Stored { .. }))
+            .filter(|message| matches!(self.returned[*message], Returned::Stored { .. }))
             .fold(0, |all, message| all | 1 << message);
         self.excuse(acknowledged);
     }
@@ -647,7 +647,7 @@ impl State {
     fn settling(&self) -> impl Iterator<Item = &Request> {
         self.requests
             .iter()
-            .filter(|request| matches!(request.asks, Asks::Settle { .. }))
+            .filter(|request| matches!(request.verb, Verb::Settle { .. }))
     }
 
     fn locked(&self, token: u8) -> bool {
@@ -697,7 +697,7 @@ impl Model for Protocol {
                 task: Task::Idle,
             },
             begun: 0,
-            told: [Told::Nothing; MESSAGES],
+            returned: [Returned::Nothing; MESSAGES],
             requests: BTreeSet::new(),
             running: BTreeSet::new(),
             server: Database::default(),
@@ -728,7 +728,7 @@ impl Model for Protocol {
                 }
             }
             Task::Free(_) => {
-                steps.push(Step::TellNotStored);
+                steps.push(Step::ReturnNotStored);
                 if more {
                     steps.push(Step::Again);
                 }
@@ -736,7 +736,7 @@ impl Model for Protocol {
         }
         match state.writer.task {
             Task::Settling(group, _) if group.messages & HASTY != 0 && group.messages != HASTY => {
-                steps.push(Step::TellHasty);
+                steps.push(Step::AnswerHasty);
             }
             _ => {}
         }
@@ -783,19 +783,19 @@ impl Model for Protocol {
                 _ => self.settle(&mut next, group?, 0),
             },
             Step::Again => self.make_a_try(&mut next, group?),
-            Step::TellHasty => {
+            Step::AnswerHasty => {
                 if let Task::Settling(group, _) = &mut next.writer.task {
                     group.messages &= !HASTY;
-                    next.tell(HASTY, Told::Unknown);
+                    next.complete(HASTY, Returned::Unknown);
                 }
             }
-            Step::TellNotStored => {
-                next.tell(group?.messages, Told::NotStored);
+            Step::ReturnNotStored => {
+                next.complete(group?.messages, Returned::NotStored);
                 self.end(&mut next);
             }
             Step::GiveUp => self.give_up(&mut next, group?),
             Step::Execute(request) => self.execute(&mut next, request, true),
-            Step::ExecuteUnheard(request) => self.execute(&mut next, request, false),
+            Step::ExecuteAnswerLost(request) => self.execute(&mut next, request, false),
             Step::Continue(running) => {
                 next.running.remove(&running);
                 next.running.insert(Running {
@@ -805,13 +805,13 @@ impl Model for Protocol {
             }
             Step::Commit(running) => self.commit(&mut next, running),
             Step::Refuse(request) => {
-                if let Asks::Try { messages, .. } = request.asks {
+                if let Verb::Try { messages, .. } = request.verb {
                     self.refuse(&mut next, request, messages);
                 }
             }
             Step::BreakOff(running) => {
                 next.running.remove(&running);
-                self.answer(&mut next, running.request, Says::Failed);
+                self.answer(&mut next, running.request, Reply::Failed);
             }
             Step::Crash => {
                 next.crashes += 1;
@@ -837,8 +837,8 @@ impl Model for Protocol {
                 (0..MESSAGES).all(|message| state.server.count(message) <= 1)
             }),
             Property::always(NONE_LOST, |_, state: &State| {
-                (0..MESSAGES).all(|message| match state.told[message] {
-                    Told::Stored { token, number } => {
+                (0..MESSAGES).all(|message| match state.returned[message] {
+                    Returned::Stored { token, number } => {
                         // A large batch has a number for each of its statements, and one transaction.
                         (number - 2..=number)
                             .any(|number| state.server.stored.contains(&(message, token, number)))
@@ -849,13 +849,15 @@ impl Model for Protocol {
             }),
             Property::always(NOT_STORED, |_, state: &State| {
                 (0..MESSAGES).all(|message| {
-                    !matches!(state.told[message], Told::Refused | Told::NotStored)
-                        || state.server.count(message) == 0
+                    !matches!(
+                        state.returned[message],
+                        Returned::Refused | Returned::NotStored
+                    ) || state.server.count(message) == 0
                 })
             }),
             Property::always(REASONS_ARE_TRUE, |_, state: &State| {
                 (0..MESSAGES).all(|message| {
-                    state.told[message] != Told::Refused || REFUSABLE & 1 << message != 0
+                    state.returned[message] != Returned::Refused || REFUSABLE & 1 << message != 0
                 })
             }),
             Property::always(ALL_END, |_, state: &State| {
@@ -864,7 +866,7 @@ impl Model for Protocol {
             }),
             Property::always(NONE_QUEUES, |_, state: &State| {
                 !state.requests.iter().any(|request| {
-                    matches!(request.asks, Asks::Try { .. })
+                    matches!(request.verb, Verb::Try { .. })
                         && state.awaits(request)
                         && state.locked(request.token)
                 })
@@ -885,11 +887,11 @@ impl Protocol {
                 }),
                 Property::sometimes(
                     "one token sends twice",
-                    |_, state: &State| matches!(state.told[2], Told::Stored { token: 0, number } if number > 2),
+                    |_, state: &State| matches!(state.returned[2], Returned::Stored { token: 0, number } if number > 2),
                 ),
                 Property::sometimes("a token retires", |_, state: &State| {
-                    matches!(state.told[0], Told::Stored { token: 0, .. })
-                        && matches!(state.told[2], Told::Stored { token: 1, .. })
+                    matches!(state.returned[0], Returned::Stored { token: 0, .. })
+                        && matches!(state.returned[2], Returned::Stored { token: 1, .. })
                 }),
             ];
         }
@@ -897,7 +899,7 @@ impl Protocol {
             Property::sometimes("a try is settled before it arrives", |_, state: &State| {
                 state.requests.iter().any(|request| {
                     let row = state.server.writers.get(&request.token);
-                    matches!(request.asks, Asks::Try { .. })
+                    matches!(request.verb, Verb::Try { .. })
                         && row.is_some_and(|row| row.number == request.number + 1)
                 })
             }),
@@ -917,7 +919,7 @@ impl Protocol {
             }),
             Property::sometimes(
                 "a try is settled as not stored, and another stores",
-                |_, state: &State| matches!(state.told[0], Told::Stored { number, .. } if number > 2),
+                |_, state: &State| matches!(state.returned[0], Returned::Stored { number, .. } if number > 2),
             ),
             Property::sometimes("settling is under way twice", |_, state: &State| {
                 state.settling().filter(|one| state.awaits(one)).count() == 2
@@ -933,20 +935,22 @@ impl Protocol {
             ),
             Property::sometimes("an unknown outcome was stored", |_, state: &State| {
                 (0..MESSAGES).any(|message| {
-                    state.told[message] == Told::Unknown && state.server.count(message) == 1
+                    state.returned[message] == Returned::Unknown && state.server.count(message) == 1
                 })
             }),
             Property::sometimes("an unknown outcome was not stored", |_, state: &State| {
                 state.now == END
                     && (0..MESSAGES).any(|message| {
-                        state.told[message] == Told::Unknown && state.server.count(message) == 0
+                        state.returned[message] == Returned::Unknown
+                            && state.server.count(message) == 0
                     })
             }),
             Property::sometimes(
                 "a try arrives after its writer gave up",
                 |_, state: &State| {
                     state.running.iter().any(|running| {
-                        each(running.messages).all(|message| state.told[message] == Told::Unknown)
+                        each(running.messages)
+                            .all(|message| state.returned[message] == Returned::Unknown)
                     })
                 },
             ),
@@ -955,13 +959,15 @@ impl Protocol {
             happenings.push(Property::sometimes(
                 "a message is refused, and the rest is stored",
                 |_, state: &State| {
-                    state.told[1] == Told::Refused && matches!(state.told[0], Told::Stored { .. })
+                    state.returned[1] == Returned::Refused
+                        && matches!(state.returned[0], Returned::Stored { .. })
                 },
             ));
             happenings.push(Property::sometimes(
                 "a caller has gone, and the rest is stored",
                 |_, state: &State| {
-                    state.told[0] == Told::Unknown && matches!(state.told[1], Told::Stored { .. })
+                    state.returned[0] == Returned::Unknown
+                        && matches!(state.returned[1], Returned::Stored { .. })
                 },
             ));
         }
@@ -988,7 +994,7 @@ impl Protocol {
                 |_, state: &State| {
                     state.failovers > 0
                         && state.standby.count(0) == 0
-                        && matches!(state.told[0], Told::Stored { number, .. } if number > 2)
+                        && matches!(state.returned[0], Returned::Stored { number, .. } if number > 2)
                         && state.server.count(0) == 1
                 },
             ));
@@ -1019,7 +1025,7 @@ const TWO_SENDS: Protocol = Protocol {
 fn without(rule: Rule, promise: &'static str) {
     let without = Some(rule);
     let model = match rule {
-        Rule::OneTransaction | Rule::LastNumberTells => Protocol {
+        Rule::OneTransaction | Rule::LastNumberResolves => Protocol {
             without,
             large: true,
             ..ONE_SEND
@@ -1080,7 +1086,7 @@ fn a_large_batch_is_stored_exactly_once() {
 }
 
 #[test]
-fn a_large_batch_is_stored_exactly_once_where_the_server_crashes() {
+fn a_large_batch_is_stored_exactly_once_if_the_server_crashes() {
     let model = Protocol {
         large: true,
         crashes: 1,
@@ -1090,7 +1096,7 @@ fn a_large_batch_is_stored_exactly_once_where_the_server_crashes() {
 }
 
 #[test]
-fn a_send_is_stored_exactly_once_where_the_server_crashes() {
+fn a_send_is_stored_exactly_once_if_the_server_crashes() {
     let model = Protocol {
         batches: &[A],
         crashes: 1,
@@ -1100,7 +1106,7 @@ fn a_send_is_stored_exactly_once_where_the_server_crashes() {
 }
 
 #[test]
-fn a_send_is_stored_exactly_once_where_another_server_takes_over() {
+fn a_send_is_stored_exactly_once_if_another_server_takes_over() {
     let model = Protocol {
         failovers: 1,
         ..ONE_SEND
@@ -1149,7 +1155,7 @@ fn a_next_try_before_the_last_is_settled_stores_again() {
 }
 
 #[test]
-fn a_refusal_told_before_the_last_try_is_settled_is_stored_all_the_same() {
+fn a_refusal_returned_before_the_last_try_is_settled_is_stored_all_the_same() {
     without(Rule::SettleFirst, NOT_STORED);
 }
 
@@ -1175,7 +1181,7 @@ fn settling_that_a_crash_undoes_lets_a_late_try_store_again() {
 
 #[test]
 fn a_large_batch_settled_by_its_first_number_is_stored_again() {
-    without(Rule::LastNumberTells, NONE_TWICE);
+    without(Rule::LastNumberResolves, NONE_TWICE);
 }
 
 #[test]
@@ -1190,7 +1196,7 @@ fn settling_believed_after_its_row_was_pruned_stores_again() {
 
 #[test]
 fn giving_up_with_a_failure_denies_what_a_late_try_stores() {
-    without(Rule::SayUnknown, NOT_STORED);
+    without(Rule::ReturnUnknown, NOT_STORED);
 }
 
 #[test]

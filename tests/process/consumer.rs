@@ -1,4 +1,4 @@
-//! A consumer that handles half of what there is, and then hangs with all hands full, to be killed; or dies
+//! A consumer that handles half of what there is, and then hangs with all of its handlers busy, to be killed; or dies
 //! by itself, of a message that says `deadly`.
 
 use std::{

@@ -1,5 +1,5 @@
 //! What doesn't compile, and what the compiler says to it. Each file in a folder under `tests/ui/` is a
-//! mistake that somebody makes, and how it is mended; beside it stands the compiler's answer, which is
+//! common mistake, and its correction; beside it stands the compiler's answer, which is
 //! reviewed like documentation. `docs/compile-errors.md` is made of them.
 //!
 //! To accept new answers: `TRYBUILD=overwrite cargo xtask test mistakes`, then read them.

@@ -1,5 +1,5 @@
-//! `docs/compile-errors.md`: each misuse with its code, the compiler's answer and the mend. For readers who
-//! look up a message, and have never heard of the types behind it.
+//! `docs/compile-errors.md`: each misuse with its code, the compiler's answer and the correction. For readers that
+//! look up a message, and don't know the types behind it.
 
 use std::{fmt::Write, fs, path::PathBuf};
 
@@ -56,7 +56,7 @@ fn page(misuses: &[Misuse]) -> String {
         };
         let _ = writeln!(page, "| [{heading}](#{link}) | {message} | {words} |");
     }
-    page += "\nSome sentences are rustc's own, where a library can't put them in other words; each says why.\n";
+    page += "\nSome sentences are rustc's own, if a library can't word them; each says why.\n";
     for (group, title) in GROUPS {
         let _ = write!(page, "\n## {title}\n");
         for misuse in misuses.iter().filter(|misuse| misuse.group == group) {
@@ -96,7 +96,7 @@ fn anchor(heading: &str) -> String {
     kept.collect()
 }
 
-/// Beginnings of what tells a reader nothing: where in pgqrs a bound stands, and which types fulfil it.
+/// Beginnings of notes without use for a reader: which line of pgqrs has a bound, and which types fulfil it.
 const LEFT_OUT: [&str; 12] = [
     "note: required by",
     "note: required for",

@@ -3,40 +3,81 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
 
 use crate::{
-    cargo,
+    ServerVersion, cargo, compile, python,
     server::{self, Purpose},
 };
 
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Measure what compiling against the crate costs, beside an application with plain `query!`
+    Compile,
+    /// Measure many single sends from Python, beside asyncpg
+    Python {
+        /// Smaller and fewer rounds
+        #[arg(long)]
+        quick: bool,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct Run {
+    /// The subjects
+    subjects: Vec<String>,
+    /// Smaller and fewer rounds: about a minute
+    #[arg(long)]
+    quick: bool,
+    /// Copy the results in target/bench into docs/benchmarks.md, and measure only the named subjects
+    #[arg(long)]
+    accept: bool,
+    #[command(flatten)]
+    server: ServerVersion,
+}
+
 const PEERS: &str = "peers";
 
-pub(crate) async fn run(
-    subjects: &[String],
-    quick: bool,
-    accept: bool,
-    major: Option<u32>,
-) -> Result<()> {
-    let with_peers = subjects.iter().any(|subject| subject == PEERS);
-    let own: Vec<&str> = subjects
-        .iter()
-        .map(String::as_str)
-        .filter(|subject| *subject != PEERS)
-        .collect();
-    if !own.is_empty() || !(with_peers || accept) {
-        let build = ["bench", "--bench", "bench", "--no-run"];
-        let mut run = vec!["bench", "--bench", "bench", "--"];
-        run.extend(own);
-        run.extend(quick.then_some("--quick"));
-        measure(&build, &run, major).await?;
+impl Command {
+    pub(crate) async fn run(self) -> Result<()> {
+        match self {
+            Self::Compile => {
+                server::with_new(Purpose::Tests, None, async |url| compile::run(url).await).await
+            }
+            Self::Python { quick } => python::bench(quick).await,
+        }
     }
-    if with_peers {
-        peers(quick, major).await?;
+}
+
+impl Run {
+    pub(crate) async fn run(self) -> Result<()> {
+        let Self {
+            subjects,
+            quick,
+            accept,
+            server: ServerVersion { postgres },
+        } = self;
+        let with_peers = subjects.iter().any(|subject| subject == PEERS);
+        let own: Vec<&str> = subjects
+            .iter()
+            .map(String::as_str)
+            .filter(|subject| *subject != PEERS)
+            .collect();
+        if !own.is_empty() || !(with_peers || accept) {
+            let build = ["bench", "--bench", "bench", "--no-run"];
+            let mut run = vec!["bench", "--bench", "bench", "--"];
+            run.extend(own);
+            run.extend(quick.then_some("--quick"));
+            measure(&build, &run, postgres).await?;
+        }
+        if with_peers {
+            peers(quick, postgres).await?;
+        }
+        if accept {
+            publish()?;
+        }
+        Ok(())
     }
-    if accept {
-        publish()?;
-    }
-    Ok(())
 }
 
 /// The output folder of the benchmarks.
@@ -87,18 +128,18 @@ fn publish() -> Result<()> {
     let output = output();
     let results = fs::read_to_string(output.join("results.md"))
         .context("nothing was measured yet: `cargo xtask bench`")?;
-    let page = cargo::root().join("docs/performance.md");
+    let page = cargo::root().join("docs/benchmarks.md");
     let text = fs::read_to_string(&page)?;
-    let marks = "docs/performance.md has lost its marks";
+    let marks = "docs/benchmarks.md has lost its marks";
     let (before, rest) = text.split_once(BEGIN).context(marks)?;
     let (_, after) = rest.split_once(END).context(marks)?;
     let made = format!(
-        "\n## The chart\n\n![each ratio beside what it aims at](performance.svg)\n\n## The figures\n\n{results}\n"
+        "\n## The chart\n\n![each ratio beside what it aims at](benchmarks.svg)\n\n## The figures\n\n{results}\n"
     );
     fs::write(&page, format!("{before}{BEGIN}{made}{END}{after}"))?;
     fs::copy(
         output.join("chart.svg"),
-        cargo::root().join("docs/performance.svg"),
+        cargo::root().join("docs/benchmarks.svg"),
     )?;
     Ok(())
 }

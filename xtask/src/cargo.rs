@@ -38,8 +38,8 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     // The variables that cargo sets for the package that it runs, which is xtask: some build scripts would run again
     // because of them, and half of the dependencies would be rebuilt.
     for (name, _) in env::vars_os() {
-        let told = name.to_string_lossy();
-        if told.starts_with("CARGO_PKG_") || told.starts_with("CARGO_MANIFEST_") {
+        let variable = name.to_string_lossy();
+        if variable.starts_with("CARGO_PKG_") || variable.starts_with("CARGO_MANIFEST_") {
             command.env_remove(&name);
         }
     }

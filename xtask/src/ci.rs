@@ -70,7 +70,7 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
         cargo::finish(command.env("RUSTDOCFLAGS", "-D warnings"), arguments).await?;
     }
     if without_python {
-        step("the Python package: left out, as was asked for");
+        step("the Python package: left out, as requested");
     } else {
         python::test(&[], url).await?;
     }
@@ -200,7 +200,7 @@ impl Access {
                 "delivery::nack_with_its_attempts_used_up_is_a_dead_letter",
                 "delivery::on_its_way_to_the_dead_letters_a_message_is_neither_lost_nor_doubled",
                 "dequeue::what_waits_behind_messages_that_are_used_up_is_delivered_at_once",
-                "dequeue::where_burying_fails_what_is_ready_is_delivered",
+                "dequeue::if_dead_lettering_fails_what_is_ready_is_delivered",
             ],
         }
     }

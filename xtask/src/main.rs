@@ -91,19 +91,13 @@ enum Command {
     /// Subjects: enqueue, once, payload, claim, lifecycle, drain, latency, growth, pgbouncer. Defaults to all of these.
     /// The results are ratios to the limit, measured in the same run. `peers`, which has to be named, measures other
     /// Rust libraries beside this one; its first build takes ten minutes. Figures, table and chart are written to
-    /// target/bench. `bench compile`, alone, measures what compiling against the crate costs, and `bench python`,
-    /// alone, many single sends from Python.
+    /// target/bench.
+    #[command(args_conflicts_with_subcommands = true)]
     Bench {
-        /// The subjects
-        subjects: Vec<String>,
-        /// Smaller and fewer rounds: about a minute
-        #[arg(long)]
-        quick: bool,
-        /// Copy the results in target/bench into docs/performance.md, and measure only the named subjects
-        #[arg(long)]
-        accept: bool,
+        #[command(subcommand)]
+        command: Option<bench::Command>,
         #[command(flatten)]
-        server: ServerVersion,
+        run: bench::Run,
     },
     /// Break connections, servers and processes while messages are sent and handled, and check the ledger of messages
     ///
@@ -192,18 +186,11 @@ async fn run() -> Result<()> {
             postgres,
             arguments,
         } => matrix::run(&postgres, &arguments).await,
-        Command::Bench { subjects, .. } if subjects == ["compile"] => {
-            server::with_new(Purpose::Tests, None, async |url| compile::run(url).await).await
-        }
         Command::Bench {
-            subjects, quick, ..
-        } if subjects == ["python"] => python::bench(quick).await,
-        Command::Bench {
-            subjects,
-            quick,
-            accept,
-            server,
-        } => bench::run(&subjects, quick, accept, server.postgres).await,
+            command: Some(command),
+            ..
+        } => command.run().await,
+        Command::Bench { run, .. } => run.run().await,
         Command::Python { arguments } => {
             server::with(None, async |url| python::test(&arguments, url).await).await
         }

@@ -200,7 +200,7 @@ impl Database {
         match &self.url {
             Some(url) => Ok(url.clone()),
             None => env::var("DATABASE_URL").context(
-                "which database? Give it with --url, or set DATABASE_URL \
+                "which database? Pass it with --url, or set DATABASE_URL \
                  (`cargo xtask db start` prints the URL of one for development)",
             ),
         }

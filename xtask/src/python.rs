@@ -295,8 +295,8 @@ fn command(program: impl AsRef<OsStr>) -> Command {
     // The variables that cargo sets for the package that it runs, which is xtask: build scripts would run again because
     // of them.
     for (name, _) in env::vars_os() {
-        let told = name.to_string_lossy();
-        if told.starts_with("CARGO_PKG_") || told.starts_with("CARGO_MANIFEST_") {
+        let variable = name.to_string_lossy();
+        if variable.starts_with("CARGO_PKG_") || variable.starts_with("CARGO_MANIFEST_") {
             command.env_remove(&name);
         }
     }

@@ -392,11 +392,11 @@ fn binaries(major: Option<u32>) -> Result<PathBuf> {
            Debian, Ubuntu:  apt-get install postgresql\n  \
            Fedora:          dnf install postgresql-server\n  \
            macOS:           brew install postgresql@17\n\
-         or, where they are in an unusual place, set PGQRS_PG_BIN to the folder with initdb and pg_ctl"
+         or, if they are in an unusual place, set PGQRS_PG_BIN to the folder with initdb and pg_ctl"
     )
 }
 
-/// The installed binaries of a major version; of the first one found if none is given.
+/// The installed binaries of a major version; of the first one found by default.
 fn installed(major: Option<u32>) -> Option<PathBuf> {
     let mut folders: Vec<PathBuf> = Vec::new();
     folders.extend(env::var_os("PGQRS_PG_BIN").map(PathBuf::from));

@@ -236,7 +236,7 @@ async fn with_database(name: &str, work: impl AsyncFnOnce(&str)) {
 }
 
 #[tokio::test]
-async fn migrate_goes_up_and_down_and_tells_its_state() {
+async fn migrate_goes_up_and_down_and_prints_its_state() {
     with_database("xtask_migrate", async |url| {
         let migrate = |arguments: &[&str]| {
             stdout(&output(
@@ -259,7 +259,7 @@ async fn migrate_goes_up_and_down_and_tells_its_state() {
 }
 
 #[tokio::test]
-async fn migrate_takes_database_url_and_says_so_where_there_is_none() {
+async fn migrate_takes_database_url_and_says_so_if_there_is_none() {
     let refused = output(&["migrate"]);
     assert!(!refused.status.success());
     let said = String::from_utf8_lossy(&refused.stderr);
@@ -332,6 +332,8 @@ fn every_command_explains_itself() {
         &["ci"],
         &["prepare"],
         &["bench"],
+        &["bench", "compile"],
+        &["bench", "python"],
         &["soak"],
         &["db"],
         &["db", "start"],

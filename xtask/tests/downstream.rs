@@ -1,4 +1,4 @@
-//! The crate as others get it: packaged, and compiled inside somebody else's project, whose database has
+//! The crate as others get it: packaged, and compiled inside another project, whose database has
 //! nothing to do with ours.
 
 use std::{
@@ -39,7 +39,7 @@ fn the_packaged_crate_compiles_offline_whatever_database_the_user_has() {
     .expect("a parent folder's .env is written");
     downstream.builds("a .env in a parent folder", None);
 
-    // That the test can tell: without our build script, the same variable breaks the build.
+    // Shows that the test can fail: without our build script, the same variable breaks the build.
     fs::remove_file(downstream.library.join("build.rs")).expect("it is packaged");
     let output = downstream.build(Some("postgres://nobody@127.0.0.1:9/nothing"));
     assert!(

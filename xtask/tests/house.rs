@@ -1,6 +1,9 @@
 //! The rules of the house, which keep the way from the public API to the SQL short. ARCHITECTURE.md says
 //! why.
 
+#[path = "../../benches/once/statement.rs"]
+mod statement;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -85,7 +88,7 @@ fn layer(module: &str) -> usize {
         .iter()
         .position(|modules| modules.contains(&module))
         .unwrap_or_else(|| {
-            panic!("module `{module}` has no layer: give it one, here and in ARCHITECTURE.md")
+            panic!("module `{module}` has no layer: add one, here and in ARCHITECTURE.md")
         })
 }
 
@@ -184,7 +187,7 @@ fn names_of_opentelemetry_stand_only_in_telemetry() {
     }
 }
 
-/// Only the database tells time: a client's clock may be an hour off.
+/// Only the database's clock is used: a client's clock may be an hour off.
 #[test]
 fn the_library_never_asks_its_own_clock() {
     for (path, text) in files("src", "rs") {
@@ -360,7 +363,7 @@ fn targets(page: &str) -> Vec<String> {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_lead_to_files_and_headings_that_exist() {
     let mut pages: Vec<_> = [
         "README.md",
         "CONTRIBUTING.md",
@@ -444,7 +447,7 @@ fn code_of_the_readme_hides_no_lines() {
     }
 }
 
-/// typed-builder gives a setter no doc but this one, and nobody sees those of private fields.
+/// typed-builder writes no other doc for a setter, and those of private fields aren't shown.
 #[test]
 fn each_setter_of_a_builder_has_a_doc() {
     let mut setters = 0;
@@ -503,5 +506,42 @@ fn no_page_counts_what_changes() {
                 pair[0]
             );
         }
+    }
+}
+
+/// The benchmark takes the statement from the library's source, and makes the one without the row from it.
+#[test]
+fn the_benchmark_of_the_writers_row_measures_the_librarys_own_statement() {
+    let insert = "insert into pgqrs.messages";
+    let bench = fs::read_to_string(root().join("benches/once.rs")).expect("it is there");
+    assert!(!bench.contains(insert), "benches/once.rs has a copy");
+    let with_row = statement::of("write_alike").expect("`write_alike` has one statement");
+    assert!(with_row.contains(insert), "{with_row}");
+    let without_row = statement::without_row(with_row).expect("it updates its writer's row");
+    assert!(!without_row.contains("pgqrs.writers"), "{without_row}");
+    let names = |text: &str| {
+        let text =
+            without_comments(text).replace("update pgqrs.writers w set sequence = $2", "select");
+        let text = text
+            .replace("w.token = $1 and w.sequence < $2 and", "")
+            .replace("returning", "");
+        let mut words: Vec<_> = text.split_whitespace().map(str::to_owned).collect();
+        words.sort();
+        words
+    };
+    assert_eq!(names(with_row), names(&without_row), "nothing else differs");
+}
+
+/// A longer page is hard to read. Those that are made by a command may be longer.
+#[test]
+fn pages_that_are_written_by_hand_are_short() {
+    const MADE: [&str; 2] = ["docs/benchmarks.md", "docs/compile-errors.md"];
+    for (path, text) in files("docs", "md") {
+        let lines = text.lines().count();
+        assert!(
+            lines <= 500 || MADE.iter().any(|made| path == Path::new(made)),
+            "{} has {lines} lines",
+            path.display()
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! What the crate shows to its users, as a list that is checked in: whoever changes it sees so, and so does
-//! whoever reviews it. And which errors can happen at run time, each with the reason why the types can't
+//! What the crate shows to its users, as a list that is checked in, so that a change is visible to its author and
+//! to reviewers. And which errors can happen at run time, each with the reason why the types can't
 //! rule it out.
 
 use std::{
@@ -145,7 +145,7 @@ const UNAVOIDABLE: [(&str, &str); 31] = [
 ];
 
 #[test]
-fn an_error_exists_only_where_no_type_can_rule_it_out() {
+fn an_error_exists_only_if_no_type_can_rule_it_out() {
     let code = Crate::read();
     let variants: BTreeSet<String> = match code.find("error", "Error") {
         Item::Enum(error) => error
@@ -287,7 +287,7 @@ impl Crate {
     fn surface(&self) -> String {
         let exported = self.exported();
         let names: BTreeSet<&str> = exported.iter().map(|item| item.name.as_str()).collect();
-        // A trait of ours that nobody can name is how others are sealed.
+        // A trait of ours without a public path seals others.
         let private: BTreeSet<String> = self
             .all_items()
             .filter_map(|item| match item {
@@ -316,9 +316,9 @@ impl Crate {
                         if private.contains(&of) {
                             continue;
                         }
-                        // An implementation is told once: of our own traits, at the trait.
+                        // An implementation is listed once: of our own traits, at the trait.
                         let subject = subject(&item.self_ty);
-                        let told_here = if names.contains(of.as_str()) {
+                        let listed_here = if names.contains(of.as_str()) {
                             of == *name
                         } else if names.contains(subject.as_str()) {
                             subject == *name
@@ -328,7 +328,7 @@ impl Crate {
                                 .as_ref()
                                 .is_some_and(|(_, of, _)| tidy(of).contains(&format!("<{name}>")))
                         };
-                        if told_here {
+                        if listed_here {
                             others.extend(implementation(item));
                         }
                     }

@@ -40,7 +40,7 @@ pub(crate) fn print() {
     let _ = PRINT.set(());
 }
 
-/// Ends when so many more messages have been handled.
+/// Ends when this number of further messages have been handled.
 pub(crate) fn expect(messages: usize) -> impl Future<Output = ()> {
     let from = HANDLED.load(Ordering::SeqCst);
     EXPECTED.store(from + messages, Ordering::SeqCst);

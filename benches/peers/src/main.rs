@@ -1,5 +1,5 @@
 //! Other Rust queues on PostgreSQL beside this one: each by its own best public way, in a database of its own
-//! on the same server, in turn. `cargo xtask bench peers` builds and runs it; `docs/performance.md` shows what
+//! on the same server, in turn. `cargo xtask bench peers` builds and runs it; `docs/benchmarks.md` shows what
 //! came of it.
 
 #[path = "../../chart.rs"]
@@ -77,7 +77,7 @@ async fn main() -> Outcome {
         peers.push(peer::connect(name, &url, true).await?);
     }
     let mut report = Report::new("peers", quick);
-    // Those first that need an empty queue: the others leave behind what nobody handles.
+    // Those first that need an empty queue: the others leave messages behind that are not handled.
     let end_to_end = end_to_end(&meter, &peers, quick).await?;
     let wake_up = wake_up(&meter, &peers, &url, quick).await?;
     report.tables = vec![
@@ -194,7 +194,7 @@ async fn batch(meter: &Meter, peers: &[Arc<dyn Peer>], rounds: usize) -> Outcome
 
 /// From the first send to the last handler, while the handlers are running.
 async fn end_to_end(meter: &Meter, peers: &[Arc<dyn Peer>], quick: bool) -> Outcome<Table> {
-    const PATIENCE: Duration = Duration::from_secs(180);
+    const START_TIMEOUT: Duration = Duration::from_secs(180);
     let (messages, rounds) = if quick { (1_000, 2) } else { (5_000, 4) };
     let title = format!("peers: {messages} messages in batches of 1000, sent and handled");
     let mut table = Rounds::new(meter, title, rounds).compared();
@@ -208,13 +208,13 @@ async fn end_to_end(meter: &Meter, peers: &[Arc<dyn Peer>], quick: bool) -> Outc
             // A worker that has just started may still be registering itself.
             let first = handled::expect(1);
             peer.send(Payload::new()).await?;
-            let ready = timeout(PATIENCE, first).await;
+            let ready = timeout(START_TIMEOUT, first).await;
             let work = async |_: &mut Samples| {
                 let all = handled::expect(messages);
                 for _ in 0..messages / 1_000 {
                     peer.send_all(thousand()).await?;
                 }
-                Ok(timeout(PATIENCE, all).await?)
+                Ok(timeout(START_TIMEOUT, all).await?)
             };
             let done = match ready {
                 Ok(()) => table.measure(peer.name(), messages, work).await,
@@ -294,7 +294,7 @@ impl Receiver {
         Ok(receiver)
     }
 
-    /// Sends one message, and gives how long it was on its way.
+    /// Sends one message, and returns how long it was on its way.
     async fn send(&mut self, peer: &Arc<dyn Peer>) -> Outcome<Duration> {
         let payload = Payload::new();
         let sent = payload.sent;

@@ -19,7 +19,7 @@ const CONNECTIONS: u32 = 20;
 const HANDLERS: usize = 16;
 const QUEUE: &str = "bench";
 
-/// Ours first: speeds are told as multiples of it.
+/// Ours first: speeds are printed as multiples of it.
 pub(crate) const NAMES: [&str; 7] = [
     OURS,
     PUBLISHED,
@@ -74,7 +74,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Of what ends some time after it was told to.
+    /// For what ends some time after it was stopped.
     pub(crate) fn spawn<F>(run: impl FnOnce(oneshot::Receiver<()>) -> F) -> Self
     where
         F: Future<Output = Outcome> + Send + 'static,

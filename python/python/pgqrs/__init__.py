@@ -9,7 +9,7 @@ Quick start::
     producer = await store.producer("tasks")
     message = await producer.enqueue({"task": "send_email", "to": "user@example.com"})
 
-- :func:`connect` gives a :class:`Store`; that gives a :class:`Producer` and a :class:`Consumer`.
+- :func:`connect` returns a :class:`Store`; it creates a :class:`Producer` and a :class:`Consumer`.
 - :class:`Queue` ties a queue to the type of its payloads, for type checkers and for consumers.
 - :func:`enqueue_in` enqueues in your own transaction, with psycopg, asyncpg or SQLAlchemy.
 - :mod:`pgqrs.sync` has the same names without ``await``.

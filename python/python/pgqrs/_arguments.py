@@ -62,7 +62,7 @@ def duration(name: str, value: object) -> timedelta:
         duration = value
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value):
-            raise ValueError(f"{name}: {value} is no number of seconds")
+            raise ValueError(f"{name}: {value} is not a number of seconds")
         try:
             duration = timedelta(seconds=value)
         except OverflowError:
@@ -84,8 +84,8 @@ def time(name: str, value: object) -> datetime:
         raise _wrong(name, "a datetime with a time zone", value)
     if value.tzinfo is None or value.utcoffset() is None:
         raise ValueError(
-            f"{name}: {value!r} has no time zone, and so is no point in time; "
-            "give it one, as in `datetime.now(timezone.utc)`"
+            f"{name}: {value!r} has no time zone, so it is not a point in time; "
+            "add one, as in `datetime.now(timezone.utc)`"
         )
     return value.astimezone(timezone.utc)
 
@@ -93,7 +93,7 @@ def time(name: str, value: object) -> datetime:
 def times(delay: object, at: object) -> tuple[timedelta | None, datetime | None]:
     """When a message becomes visible: after a delay, or at a time; not both."""
     if delay is not None and at is not None:
-        raise TypeError("delay, at: a message becomes visible at one time; give one of the two")
+        raise TypeError("delay, at: a message becomes visible at one time; pass one of the two")
     return optional_duration("delay", delay), None if at is None else time("at", at)
 
 

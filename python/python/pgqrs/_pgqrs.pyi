@@ -1,5 +1,5 @@
-# The extension. What it gives is an awaitable, or the value itself where the store was connected with
-# `blocking=True`: hence `Any`, and the types are told by who calls it.
+# The extension. Its methods return an awaitable, or the value itself if the store was connected with
+# `blocking=True`: hence `Any`, and callers annotate the types.
 
 from datetime import datetime, timedelta
 from typing import Any, final

@@ -30,7 +30,7 @@ def _prioritised(row: tuple[Any, ...]) -> tuple[Any, ...]:
 class Admin:
     """What an operator does; made by ``store.admin()``.
 
-    Ages and delays are in seconds, or a ``timedelta``. Lists are read by pages: pass the last key of one as
+    Ages and delays are in seconds, or a ``timedelta``. Lists are read by pages: pass the last id of one as
     ``after`` for the next.
     """
 
@@ -40,7 +40,7 @@ class Admin:
     async def install(self) -> None:
         """Creates or upgrades the schema ``pgqrs``. Many can do so at once.
 
-        Raises :class:`pgqrs.SchemaNewerError` where a newer version of the package has upgraded it, and
+        Raises :class:`pgqrs.SchemaNewerError` if a newer version of the package has upgraded it, and
         :class:`pgqrs.MigrateError`.
         """
         await self._native.install()
@@ -66,12 +66,12 @@ class Admin:
         await self._native.delete_queue(_arguments.queue_name(queue))
 
     async def purge_queue(self, queue: str | Queue[Any]) -> int:
-        """Deletes all messages of a queue, and says how many."""
+        """Deletes all messages of a queue, and returns how many."""
         count: int = await self._native.purge_queue(_arguments.queue_name(queue))
         return count
 
     async def configure_queue(self, queue: str | Queue[Any], *, max_attempts: int | None = None) -> QueueInfo:
-        """Changes what is told, and gives the queue as it is then."""
+        """Changes the settings that are passed, and returns the queue with its new ones."""
         attempts = _arguments.optional_integer("max_attempts", max_attempts, 1, 2**31 - 1)
         return QueueInfo(*await self._native.configure_queue(_arguments.queue_name(queue), attempts))
 
@@ -87,19 +87,19 @@ class Admin:
         limit: int = 100,
         payload: bool = False,
     ) -> list[QueuedMessage]:
-        """Messages of a queue, by key."""
+        """Messages of a queue, by id."""
         rows = await self._native.messages(_arguments.queue_name(queue), *_page(after, limit, payload))
         return [QueuedMessage(*_prioritised(row)) for row in rows]
 
     async def cancel(self, queue: str | Queue[Any], message: int) -> bool:
-        """Takes a message out of its queue, unless a consumer holds it; and says whether it did."""
-        done: bool = await self._native.cancel(_arguments.queue_name(queue), _key("message", message))
+        """Removes a message from its queue, unless it is leased. Returns whether it did."""
+        done: bool = await self._native.cancel(_arguments.queue_name(queue), _id("message", message))
         return done
 
     async def reschedule(self, queue: str | Queue[Any], message: int, time: datetime) -> bool:
-        """Delivers a message at another time, unless a consumer holds it; and says whether it will."""
+        """Delivers a message at another time, unless it is leased. Returns whether it will."""
         done: bool = await self._native.reschedule(
-            _arguments.queue_name(queue), _key("message", message), _arguments.time("time", time)
+            _arguments.queue_name(queue), _id("message", message), _arguments.time("time", time)
         )
         return done
 
@@ -111,7 +111,7 @@ class Admin:
         limit: int = 100,
         payload: bool = False,
     ) -> list[DeadLetter]:
-        """Dead letters of a queue, by key."""
+        """Dead letters of a queue, by id."""
         rows = await self._native.dead_letters(_arguments.queue_name(queue), *_page(after, limit, payload))
         return [DeadLetter(*_prioritised(row)) for row in rows]
 
@@ -121,20 +121,20 @@ class Admin:
         return count
 
     async def requeue(self, queue: str | Queue[Any], message: int) -> bool:
-        """Puts a dead letter back into its queue, with all its attempts before it; and says whether there was
+        """Puts a dead letter back into its queue, with all of its attempts again. Returns whether there was
         one."""
-        done: bool = await self._native.requeue(_arguments.queue_name(queue), _key("message", message))
+        done: bool = await self._native.requeue(_arguments.queue_name(queue), _id("message", message))
         return done
 
     async def requeue_all(self, queue: str | Queue[Any], *, older_than: float | timedelta = 0) -> int:
-        """Puts all dead letters of this age back, and says how many."""
+        """Puts all dead letters of this age back, and returns how many."""
         count: int = await self._native.requeue_all(
             _arguments.queue_name(queue), _arguments.duration("older_than", older_than)
         )
         return count
 
     async def purge_dead_letters(self, queue: str | Queue[Any], *, older_than: float | timedelta = 0) -> int:
-        """Deletes dead letters of this age, and says how many."""
+        """Deletes dead letters of this age, and returns how many."""
         count: int = await self._native.purge_dead_letters(
             _arguments.queue_name(queue), _arguments.duration("older_than", older_than)
         )
@@ -148,12 +148,12 @@ class Admin:
         limit: int = 100,
         payload: bool = False,
     ) -> list[ArchivedMessage]:
-        """Archived messages of a queue, by key."""
+        """Archived messages of a queue, by id."""
         rows = await self._native.archived(_arguments.queue_name(queue), *_page(after, limit, payload))
         return [ArchivedMessage(*_prioritised(row)) for row in rows]
 
     async def purge_archive(self, queue: str | Queue[Any], *, older_than: float | timedelta = 0) -> int:
-        """Deletes archived messages of this age, and says how many."""
+        """Deletes archived messages of this age, and returns how many."""
         count: int = await self._native.purge_archive(
             _arguments.queue_name(queue), _arguments.duration("older_than", older_than)
         )
@@ -175,44 +175,44 @@ class Admin:
 
     async def worker(self, worker: int) -> WorkerInfo:
         """A producer or a consumer. Raises :class:`pgqrs.WorkerNotFoundError`."""
-        return WorkerInfo(*await self._native.worker(_key("worker", worker)))
+        return WorkerInfo(*await self._native.worker(_id("worker", worker)))
 
     async def suspend_worker(self, worker: int) -> None:
-        """Holds a worker back, whichever process it is in."""
-        await self._native.suspend_worker(_key("worker", worker))
+        """Suspends a worker, in whichever process it is."""
+        await self._native.suspend_worker(_id("worker", worker))
 
     async def resume_worker(self, worker: int) -> None:
-        """Lets a worker go on."""
-        await self._native.resume_worker(_key("worker", worker))
+        """Resumes a worker."""
+        await self._native.resume_worker(_id("worker", worker))
 
     async def stop_worker(self, worker: int) -> None:
         """Ends a worker, for good."""
-        await self._native.stop_worker(_key("worker", worker))
+        await self._native.stop_worker(_id("worker", worker))
 
     async def remove_worker(self, worker: int) -> None:
         """Removes a worker that has ended or crashed."""
-        await self._native.remove_worker(_key("worker", worker))
+        await self._native.remove_worker(_id("worker", worker))
 
     async def remove_ended_workers(self, *, older_than: float | timedelta = 0) -> int:
-        """Removes all that ended this long ago, and says how many."""
+        """Removes all that ended this long ago, and returns how many."""
         count: int = await self._native.remove_ended_workers(_arguments.duration("older_than", older_than))
         return count
 
     async def held_messages(self, worker: int) -> list[HeldMessage]:
-        """What a consumer holds."""
-        rows = await self._native.held_messages(_key("worker", worker))
+        """Messages that a consumer holds."""
+        rows = await self._native.held_messages(_id("worker", worker))
         return [HeldMessage(*row) for row in rows]
 
     async def release(self, worker: int) -> int:
-        """Gives back what a consumer holds, as after its crash, and says how many."""
-        count: int = await self._native.release(_key("worker", worker))
+        """Releases the messages that a consumer holds, as after its crash, and returns how many."""
+        count: int = await self._native.release(_id("worker", worker))
         return count
 
 
-def _key(name: str, value: object) -> int:
+def _id(name: str, value: object) -> int:
     return _arguments.integer(name, value, -(2**63), 2**63 - 1)
 
 
 def _page(after: int | None, limit: int, payload: bool) -> tuple[int | None, int, bool]:
-    key = None if after is None else _key("after", after)
-    return key, _arguments.integer("limit", limit, 0, _HIGHEST), _arguments.flag("payload", payload)
+    after_id = None if after is None else _id("after", after)
+    return after_id, _arguments.integer("limit", limit, 0, _HIGHEST), _arguments.flag("payload", payload)

@@ -46,7 +46,7 @@ class Consumer(Generic[T]):
             await send(delivery.payload)
             await delivery.ack()
 
-    Either way it claims ahead, keeps leases alive, retries with exponential back-off, and goes on when the
+    Either way it claims ahead, keeps leases alive, retries with exponential back-off, and continues when the
     database restarts. A message whose payload doesn't have the queue's type becomes a dead letter, and is not
     delivered. A consumer runs once: when it has ended, register another.
     """
@@ -69,7 +69,7 @@ class Consumer(Generic[T]):
 
     @property
     def hostname(self) -> str:
-        """The host that it was registered with; the machine's, if none was given."""
+        """The host that it was registered with; defaults to the machine's."""
         return self._native.hostname
 
     @property
@@ -95,17 +95,17 @@ class Consumer(Generic[T]):
 
         The handler is ``async``. What it returns is an :class:`pgqrs.Outcome`, and ``None`` acknowledges the
         message. An exception is a failed attempt, after which the message waits as ``retry`` says, or becomes a dead
-        letter if its attempts are used up; ``asyncio.CancelledError`` too, if nobody has cancelled the handler. A
+        letter if its attempts are used up; ``asyncio.CancelledError`` too, if the handler's task wasn't cancelled. A
         handler can also settle the delivery by itself. While it runs, its message's lease is extended.
 
         It stops with :meth:`stop`, on SIGTERM, unless the program has a handler of its own for that, or when others
-        have stopped it: no more is claimed, handlers finish, up to the deadline, and what is left is given back. If
-        this call is cancelled, handlers are cancelled too, and their messages given back. ``SystemExit`` and
+        have stopped it: no more is claimed, handlers finish, up to the deadline, and the rest is released. If
+        this call is cancelled, handlers are cancelled too, and their messages released. ``SystemExit`` and
         ``KeyboardInterrupt`` in a handler end the consumer at once, and are raised by this call.
 
         Acknowledgements are made in batches, a moment after the handlers have returned: if the process crashes in
         between, those messages are delivered again. What is acknowledged is on the server's disk. A message that
-        is given back before its handler was called hasn't used an attempt.
+        is released before its handler was called hasn't used an attempt.
 
         Args:
             handler: An ``async`` function of a :class:`pgqrs.Delivery`.
@@ -114,10 +114,10 @@ class Consumer(Generic[T]):
                 handlers take their time.
             prefetch_bytes: The most bytes of payload to hold, ready or being handled. One message is fetched whatever
                 its size.
-            lease: How long a message stays away from others if this consumer crashes, from a millisecond to a day.
+            lease: How long a message stays leased if this consumer crashes, from a millisecond to a day.
                 While its handler runs, the lease is extended every third of this.
-            poll_interval: How soon a message is found that nobody announces: a delayed one, or one enqueued in a
-                transaction.
+            poll_interval: Interval of polling, by which delayed messages, and those enqueued in a transaction,
+                are found. Defaults to 0.25 s.
             retry: How long a message waits after a failed attempt.
             handler_timeout: Cancels a handler that has run for this long since its first step, and counts that as a
                 failed attempt; by default, a handler may run for ever.
@@ -135,7 +135,7 @@ class Consumer(Generic[T]):
                 waiting doesn't mend.
             LeaseOutOfRangeError: The lease is out of its limits.
             WorkerStoppedError: It runs, or has run, already.
-            TypeError: The handler isn't async; its messages are given back.
+            TypeError: The handler isn't async; its messages are released.
         """
         if not callable(handler):
             raise TypeError(f"handler: expected an async function, not {type(handler).__name__}")
@@ -162,7 +162,7 @@ class Consumer(Generic[T]):
             try:
                 await work.cancel()
             finally:
-                # What is still on its way here is given back too.
+                # Deliveries still in transit are released too.
                 self._native.abort()
             while await self._native.next():
                 pass
@@ -191,7 +191,7 @@ class Consumer(Generic[T]):
         with these defaults.
 
         One that is dropped without being settled is a failed attempt. :meth:`shutdown`, or the end of an
-        ``async with consumer``, gives back what isn't settled.
+        ``async with consumer``, releases what isn't settled.
 
         Args:
             concurrency: How many deliveries may be unsettled at once. With 1, asking for the next one while the last
@@ -224,7 +224,7 @@ class Consumer(Generic[T]):
         return await anext(iteration)
 
     def stop(self) -> None:
-        """Lets it come to its end: nothing more is claimed, and what is under way may finish. Returns at once."""
+        """Stops it gracefully: nothing more is claimed, and handlers finish. Returns at once."""
         self._native.stop()
 
     async def heartbeat(self) -> None:
@@ -254,7 +254,7 @@ class Consumer(Generic[T]):
         await self._native.resume()
 
     async def shutdown(self) -> None:
-        """Ends it, for good, and frees its identity: stops it if it runs, and gives back what iteration has returned
+        """Ends it, for good, and frees its identity: stops it if it runs, and releases what iteration has returned
         and is not settled. On a consumer that has ended, nothing happens."""
         self._native.stop()
         if self._iteration is not None:
@@ -267,7 +267,7 @@ class Consumer(Generic[T]):
         return status
 
     async def is_healthy(self, max_age: float | timedelta) -> bool:
-        """Whether it lives and was heard of lately.
+        """Whether it is registered and has sent a heartbeat lately.
 
         Args:
             max_age: Within this time, in seconds or as a ``timedelta``.
@@ -360,7 +360,7 @@ class _Work(Generic[T]):
 
     def take(self, event: _pgqrs.Delivery | int) -> None:
         if isinstance(event, int):
-            # The loop has given it up: its handler took too long, or the consumer ends.
+            # The loop has abandoned it: its handler took too long, or the consumer ends.
             task = self._tasks.get(event)
             if task is not None:
                 task.cancel()
@@ -410,7 +410,7 @@ class _Work(Generic[T]):
             self._end(error)
 
     def _end(self, error: BaseException) -> None:
-        """Ends the run at once; whatever handlers hold is given back, and they are cancelled."""
+        """Ends the run at once; handlers are cancelled, and their messages released."""
         if self.error is None:
             self.error = error
             self._native.abort()
@@ -422,14 +422,14 @@ if sys.version_info >= (3, 11):
         return asyncio.get_running_loop().create_task(handling)
 
     def _is_cancelled() -> bool:
-        """Whether somebody has cancelled the current task."""
+        """Whether the current task was cancelled."""
         task = asyncio.current_task()
         return task is not None and task.cancelling() > 0
 
 else:
 
     class _Task(asyncio.Task[None]):
-        """A task that knows whether somebody has cancelled it."""
+        """A task that knows whether it was cancelled."""
 
         is_cancelled = False
 
@@ -441,6 +441,6 @@ else:
         return _Task(handling, loop=asyncio.get_running_loop())
 
     def _is_cancelled() -> bool:
-        """Whether somebody has cancelled the current task."""
+        """Whether the current task was cancelled."""
         task = asyncio.current_task()
         return isinstance(task, _Task) and task.is_cancelled

@@ -1,8 +1,8 @@
 """Payloads as the types that queues carry. For consumers; what a payload is written as stands in Rust.
 
-A type is looked at once, and becomes a function: so a type that JSON has no form for is told of when the
+A type is inspected once, and becomes a function: so a type that can't be represented in JSON is reported when the
 consumer is made, and not by each message. Numbers keep their digits as long as they can: a ``Decimal`` gets all
-of them, a ``float`` the nearest, and where nothing says otherwise, a number with a fraction is a ``float``.
+of them, a ``float`` the nearest, and by default a number with a fraction is a ``float``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 Decode = Callable[[str], T]
 
 Build = Callable[[Any, str], Any]
-"""From what ``json.loads`` makes of a payload, and where it stands in it."""
+"""From what ``json.loads`` returns for a payload, and its path in it."""
 
 
 class Mismatch(ValueError):
@@ -51,7 +51,7 @@ def decoder(carries: Any) -> Decode[Any]:
         try:
             plain = json.loads(raw, parse_float=Decimal)
         except ValueError as error:
-            # Python reads no integers of more than 4,300 digits, unless told otherwise.
+            # By default Python reads no integers of more than 4,300 digits.
             raise Mismatch("payload", str(error)) from None
         return build(plain, "payload")
 
@@ -59,7 +59,7 @@ def decoder(carries: Any) -> Decode[Any]:
 
 
 def plain_class(carries: Any) -> type[Any] | None:
-    """What ``isinstance`` can tell of a payload's type, if anything."""
+    """The classes for ``isinstance`` to check a payload against, if there are any."""
     if typing.get_origin(carries) is not None or not isinstance(carries, type):
         return None
     if is_typeddict(carries):
@@ -132,7 +132,7 @@ class _Builders:
         if origin is not None:
             return self._generic(hint, origin, typing.get_args(hint))
         if not isinstance(hint, type):
-            raise TypeError(f"payload: JSON has no form for {hint!r}")
+            raise TypeError(f"payload: {hint!r} can't be represented in JSON")
         return self._class(hint)
 
     def _generic(self, hint: Any, origin: Any, arguments: tuple[Any, ...]) -> Build:
@@ -154,7 +154,7 @@ class _Builders:
             return _object(self.of(_type(arguments[1])))
         if isinstance(origin, type) and (dataclasses.is_dataclass(origin) or is_typeddict(origin)):
             return self._class(origin)
-        raise TypeError(f"payload: JSON has no form for {hint!r}")
+        raise TypeError(f"payload: {hint!r} can't be represented in JSON")
 
     def _class(self, hint: type[Any]) -> Build:
         validator = _validator(hint)
@@ -180,7 +180,7 @@ class _Builders:
             return _exactly(str, "a string")
         if hint is bool:
             return _exactly(bool, "a boolean")
-        raise TypeError(f"payload: JSON has no form for `{hint.__qualname__}`")
+        raise TypeError(f"payload: `{hint.__qualname__}` can't be represented in JSON")
 
     def _union(self, builds: list[Build]) -> Build:
         def build(value: Any, path: str) -> Any:

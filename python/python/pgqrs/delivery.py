@@ -22,7 +22,7 @@ class Delivery(Generic[T]):
     Raises:
         LeaseLostError: From each of these: the message is gone, or went to another consumer, and nothing was changed.
         AlreadySettledError: The second time.
-        ConnectionLostError, ConnectError, AcquireTimeoutError: It can be tried again.
+        ConnectionLostError, ConnectError, AcquireTimeoutError: It can be retried.
     """
 
     __slots__ = ("__weakref__", "_native", "payload")
@@ -104,7 +104,7 @@ class Delivery(Generic[T]):
         await self._native.dead_letter(_arguments.text("reason", reason))
 
     async def extend(self, lease: float | timedelta) -> None:
-        """Extends the lease. As long as the consumer lives, that happens by itself; this is for what has to be safe from
+        """Extends the lease. While the consumer runs, that happens by itself; this is for what has to be safe from
         the consumer's crash for longer.
 
         Args:

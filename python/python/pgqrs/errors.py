@@ -1,8 +1,8 @@
 """What can go wrong: one class for each variant of the Rust crate's ``Error``, named after it.
 
 All of them are :class:`Error`, and are in :mod:`pgqrs` too. Their fields are attributes. Nothing was stored
-where a call raises one of them, except where the class says otherwise. A mistake in a call itself, such as a
-text where a number belongs, is a ``TypeError`` or a ``ValueError`` that names the argument.
+if a call raises one of them, unless the class says otherwise. A mistake in a call itself, such as a
+string instead of a number, is a ``TypeError`` or a ``ValueError`` that names the argument.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Error(Exception):
     """Why a call failed."""
 
     retryable: bool
-    """Whether the same call can succeed when it is made again: the reason lies in the connection, the load or
-    a conflict with another transaction, and not in what was asked for."""
+    """Whether the same call can succeed if it is repeated: the reason lies in the connection, the load or
+    a conflict with another transaction, and not in the arguments."""
 
     _message: ClassVar[str | None] = None
-    """In Python's words, where the Rust crate's name Rust's calls."""
+    """The text that names Python's calls, if the Rust crate's names Rust's."""
 
     def __init__(self, text: str = "", *, retryable: bool = False, **fields: Any) -> None:
         self.retryable = retryable
@@ -122,14 +122,14 @@ class PermissionDeniedError(Error):
     """The role that the store connects as; ``None`` on a connection of the caller's own."""
 
     object: str
-    """What it lacks a privilege on, such as ``pgqrs.messages``."""
+    """The object that the privilege is missing on, such as ``pgqrs.messages``."""
 
 
 class QueueNotFoundError(Error):
     """There is no queue of that name."""
 
     queue: str
-    """The name that was asked for."""
+    """The requested name."""
 
     _message = 'queue `{queue}` does not exist; create it with `store.queue("{queue}")`'
 
@@ -140,7 +140,7 @@ class QueueExistsError(Error):
     queue: str
     """The name that is taken."""
 
-    _message = 'queue `{queue}` exists already; `store.queue("{queue}")` gives it back'
+    _message = 'queue `{queue}` exists already; `store.queue("{queue}")` returns it'
 
 
 class QueueNotEmptyError(Error):
@@ -155,7 +155,7 @@ class QueueNotEmptyError(Error):
 
 
 class WorkerExistsError(Error):
-    """A worker of this kind, host, port and queue lives."""
+    """A worker of this kind, host, port and queue is running."""
 
     kind: str
     """What it does: ``producer`` or ``consumer``."""
@@ -168,11 +168,11 @@ class WorkerExistsError(Error):
     last_heartbeat: float
     """How long ago its last heartbeat was, in seconds, by the database's clock."""
     crashed_after: float
-    """How long without a heartbeat it counts as crashed, in seconds, and its identity is free."""
+    """How long after its last heartbeat it counts as crashed, in seconds, and its identity is free."""
 
     _message = (
-        "a {kind} `{hostname}:{port}` for queue `{queue}` is registered already: it was last heard of "
-        "{last_heartbeat:.1f} s ago, and counts as crashed after {crashed_after:.1f} s; wait for that, take its place "
+        "a {kind} `{hostname}:{port}` for queue `{queue}` is registered already: its last heartbeat was "
+        "{last_heartbeat:.1f} s ago, and it counts as crashed after {crashed_after:.1f} s; wait for that, replace it "
         "with `replace=True`, or choose another port"
     )
 
@@ -181,11 +181,11 @@ class WorkerNotFoundError(Error):
     """There is no such worker."""
 
     worker: int
-    """The key that was asked for."""
+    """The requested id."""
 
 
 class WorkerSuspendedError(Error):
-    """The worker is suspended, so nothing goes through it."""
+    """The worker is suspended, so its enqueues and dequeues are refused."""
 
     worker: int
     """The worker."""
@@ -203,21 +203,21 @@ class WorkerStoppedError(Error):
 
 
 class InvalidTransitionError(Error):
-    """The worker can't make this step from the state that it is in."""
+    """The worker can't make this transition from its current state."""
 
     worker: int
     """The worker."""
     current: str
-    """The state that it is in."""
+    """Its current state."""
     wanted: str
-    """The state that was asked for."""
+    """The requested state."""
 
 
 class InvalidHostnameError(Error):
-    """A text that was given as a worker's host can't be one."""
+    """A worker's host name is invalid."""
 
     hostname: str
-    """The text that was refused."""
+    """The string that was refused."""
 
 
 class InvalidSettingError(Error):
@@ -228,18 +228,18 @@ class InvalidSettingError(Error):
     value: str
     """What it was set to."""
     expected: str
-    """What it can be."""
+    """The allowed values."""
 
 
 class InvalidQueueNameError(Error):
-    """A text that was given as a queue's name can't be one."""
+    """A queue's name is invalid."""
 
     name: str
-    """The text that was refused."""
+    """The string that was refused."""
 
 
 class SerializeError(Error):
-    """A payload has no form in JSON. Nothing was sent."""
+    """A payload can't be represented in JSON. Nothing was sent."""
 
     index: int
     """Its place in the batch, from 0."""
@@ -295,16 +295,16 @@ class DelayTooLongError(Error):
     """A delay beyond what PostgreSQL's ``timestamptz`` can hold."""
 
     delay: float
-    """The delay that was asked for, in seconds."""
+    """The requested delay, in seconds."""
     limit: float
     """The longest one, in seconds."""
 
 
 class LimitOutOfRangeError(Error):
-    """More messages were asked for than one statement should read, or none."""
+    """The limit is zero, or higher than one statement should read."""
 
     limit: int
-    """The limit that was asked for."""
+    """The requested limit."""
     highest: int
     """The highest one."""
 
@@ -313,7 +313,7 @@ class LeaseOutOfRangeError(Error):
     """A lease that is over at once, or that would hide a crashed consumer's messages for too long."""
 
     lease: float
-    """The lease that was asked for, in seconds."""
+    """The requested lease, in seconds."""
     shortest: float
     """The shortest one, in seconds."""
     longest: float
@@ -329,7 +329,7 @@ class LeaseLostError(Error):
 
 
 class AcquireTimeoutError(Error):
-    """All connections were in use, or no new one could be opened, for as long as ``acquire_timeout`` allows."""
+    """All connections were in use, or no new one could be opened, for ``acquire_timeout``."""
 
     after: float
     """How long the call waited, in seconds."""
@@ -343,7 +343,7 @@ class ConnectError(Error):
     """The server was not reached, or it refused the login."""
 
     sqlstate: str | None
-    """What PostgreSQL said, if it was that."""
+    """PostgreSQL's code for the reason, if it came from PostgreSQL."""
 
 
 class ConnectionLostError(Error):
@@ -352,14 +352,14 @@ class ConnectionLostError(Error):
 
 
 class NotStoredError(Error):
-    """A send could not be made for as long as ``retry_for`` allows. Nothing was stored, and nothing will be."""
+    """A send was retried for ``retry_for`` without success. Nothing was stored, and nothing will be."""
 
     after: float
-    """For how long it was tried, in seconds."""
+    """How long it was retried, in seconds."""
 
 
 class OutcomeUnknownError(Error):
-    """The time for a send ran out while the server's last word on it was outstanding: the messages are stored,
+    """The time for a send ran out before its outcome was known: the messages are stored,
     each once, or they are not, and will not be."""
 
     ids: list[int]
@@ -394,12 +394,12 @@ class AlreadySettledError(Error):
 
 
 class NotSettledError(Error):
-    """The next delivery was asked for while the last one is held, and only one is given out at a time."""
+    """The next delivery was requested while the last one isn't settled, and only one is delivered at a time."""
 
     message: int
     """The message that waits."""
 
     _message = (
-        "message {message} is not settled, and one is given out at a time; call `delivery.ack()` or "
+        "message {message} is not settled, and only one is delivered at a time; call `delivery.ack()` or "
         "another of its verbs, or iterate over `consumer.deliveries(concurrency=..)`"
     )

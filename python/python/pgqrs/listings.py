@@ -63,7 +63,7 @@ class QueuedMessage:
     """A message that is in a queue."""
 
     id: int
-    """Its key."""
+    """Its id."""
     priority: Priority
     """Its priority."""
     visible_at: datetime
@@ -81,11 +81,11 @@ class QueuedMessage:
     last_error: str | None
     """What its last handler failed with, if it did."""
     raw_payload: str | None
-    """What was enqueued, as JSON text; ``None`` unless payloads were asked for."""
+    """What was enqueued, as JSON text; ``None`` unless payloads were requested."""
 
     @property
     def payload(self) -> Any:
-        """What was enqueued, as ``json.loads`` reads it; ``None`` unless payloads were asked for."""
+        """What was enqueued, as ``json.loads`` reads it; ``None`` unless payloads were requested."""
         return _loaded(self.raw_payload)
 
 
@@ -94,7 +94,7 @@ class DeadLetter:
     """A message that could not be handled."""
 
     id: int
-    """Its key, as it was in the queue."""
+    """Its id, as it was in the queue."""
     priority: Priority
     """Its priority."""
     enqueued_at: datetime
@@ -108,11 +108,11 @@ class DeadLetter:
     died_at: datetime
     """Since when it is here."""
     raw_payload: str | None
-    """What was enqueued, as JSON text; ``None`` unless payloads were asked for."""
+    """What was enqueued, as JSON text; ``None`` unless payloads were requested."""
 
     @property
     def payload(self) -> Any:
-        """What was enqueued, as ``json.loads`` reads it; ``None`` unless payloads were asked for."""
+        """What was enqueued, as ``json.loads`` reads it; ``None`` unless payloads were requested."""
         return _loaded(self.raw_payload)
 
 
@@ -121,7 +121,7 @@ class ArchivedMessage:
     """A message that was handled, and kept."""
 
     id: int
-    """Its key, as it was in the queue."""
+    """Its id, as it was in the queue."""
     priority: Priority
     """Its priority."""
     enqueued_at: datetime
@@ -131,11 +131,11 @@ class ArchivedMessage:
     archived_at: datetime
     """Since when it is here."""
     raw_payload: str | None
-    """What was enqueued, as JSON text; ``None`` unless payloads were asked for."""
+    """What was enqueued, as JSON text; ``None`` unless payloads were requested."""
 
     @property
     def payload(self) -> Any:
-        """What was enqueued, as ``json.loads`` reads it; ``None`` unless payloads were asked for."""
+        """What was enqueued, as ``json.loads`` reads it; ``None`` unless payloads were requested."""
         return _loaded(self.raw_payload)
 
 
@@ -144,7 +144,7 @@ class WorkerInfo:
     """A producer or a consumer as the database has it."""
 
     id: int
-    """Its key."""
+    """Its id."""
     kind: WorkerKind
     """What it does."""
     queue: str
@@ -158,9 +158,9 @@ class WorkerInfo:
     started_at: datetime
     """When it was registered."""
     heartbeat_at: datetime
-    """When it was last heard of."""
+    """When its last heartbeat was."""
     stale: bool
-    """Whether it was not heard of for so long that it counts as crashed."""
+    """Whether its last heartbeat is so old that it counts as crashed."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What handlers say, and how long messages wait after a failure. For consumers."""
+"""What handlers return, and how long messages wait after a failure. For consumers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pgqrs import _arguments
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a handler says of its message, by what it returns. ``None`` is ``Outcome.done()``."""
+    """What a handler returns. ``None`` is ``Outcome.done()``."""
 
     kind: str
     """``done``, ``archive``, ``retry``, ``dead_letter`` or ``release``."""
     delay: timedelta | None = None
-    """For ``retry``: for how long, if not as the ``retry`` of the run says."""
+    """For ``retry``: how long the message waits; defaults to the ``retry`` of the run."""
     reason: str | None = None
     """For ``dead_letter``: why."""
 

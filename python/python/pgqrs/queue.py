@@ -14,7 +14,7 @@ class Priority(str, Enum):
     """Which messages of a queue are delivered first.
 
     A ready message of a higher priority is always delivered before one of a lower, so a queue that never runs
-    out of urgent messages never delivers a low one. Each can be given as text too: ``priority="urgent"``.
+    out of urgent messages never delivers a low one. Each can be passed as text too: ``priority="urgent"``.
     """
 
     URGENT = "urgent"
@@ -22,7 +22,7 @@ class Priority(str, Enum):
     HIGH = "high"
     """Before normal ones."""
     NORMAL = "normal"
-    """What a message has that says nothing else."""
+    """The default."""
     LOW = "low"
     """When nothing else is ready."""
 
@@ -48,7 +48,7 @@ class Queue(Generic[T]):
     added has a default, and fields that aren't known are passed over. What doesn't decode becomes a dead letter,
     which ``store.admin().requeue`` puts back once a consumer understands it.
 
-    Raises :class:`pgqrs.InvalidQueueNameError`, and ``TypeError`` for a type that JSON has no form for.
+    Raises :class:`pgqrs.InvalidQueueNameError`, and ``TypeError`` for a type that can't be represented in JSON.
     """
 
     __slots__ = ("_decode", "name", "payload")
@@ -77,7 +77,7 @@ class Queue(Generic[T]):
         return self._decode
 
     def _check(self, payload: object, name: str) -> None:
-        """What type checkers see before, for whoever doesn't use one."""
+        """What type checkers report earlier, checked at run time too."""
         expected = decoding.plain_class(self.payload)
         if expected is not None and not isinstance(payload, expected):
             raise TypeError(

@@ -42,7 +42,7 @@ async def connect(
         acquire_timeout: How long a call waits for a connection, in seconds or as a ``timedelta``.
         application_name: What ``pg_stat_activity`` shows.
         payload_limit: The most bytes that one payload may have as JSON.
-        retry_for: For how long a send is tried again if the connection breaks or the server is away, in seconds or as a
+        retry_for: How long a send is retried if the connection breaks or the server is unavailable, in seconds or as a
             ``timedelta``; an hour at most.
         coalesce: Whether sends that wait at the same time share a statement and its commit.
         pgbouncer: Whether the URL leads to PgBouncer, if the store can't find out by itself.
@@ -164,7 +164,7 @@ class Store:
         Raises:
             QueueNotFoundError: There is no such queue.
             NotInstalledError: The database has no pgqrs schema.
-            WorkerExistsError: One of the same host, port and queue lives.
+            WorkerExistsError: One of the same host, port and queue is running.
             InvalidHostnameError: The host is empty, too long, or has control characters.
         """
         checked = _arguments.queue(queue)
@@ -212,7 +212,7 @@ class Store:
     ) -> Consumer[Any]:
         """Registers a consumer of a queue. It receives nothing before it runs, or is iterated over.
 
-        It is anonymous, under the machine's host name, and there may be any number of them, unless it is given a
+        It is anonymous, under the machine's host name, and there may be any number of them, unless it has a
         port. If a consumer of the same host, port and queue has crashed, this one takes its place.
 
         Args:
@@ -230,9 +230,9 @@ class Store:
         Raises:
             QueueNotFoundError: There is no such queue.
             NotInstalledError: The database has no pgqrs schema.
-            WorkerExistsError: One of the same host, port and queue lives.
+            WorkerExistsError: One of the same host, port and queue is running.
             InvalidHostnameError: The host is empty, too long, or has control characters.
-            TypeError: The queue's type has no form in JSON.
+            TypeError: The queue's type can't be represented in JSON.
         """
         checked = _arguments.queue(queue)
         checked._decoder()
@@ -258,10 +258,10 @@ class Store:
             try:
                 await worker.shutdown()
                 if isinstance(worker, Consumer):
-                    # What its handlers have done is still to be told to the database.
+                    # What its handlers have done is still to be settled.
                     await worker._native.ended(_CLOSING)
             except Error:
-                # Where the database is away, it counts as crashed after a while.
+                # If the database is unavailable, it counts as crashed after a while.
                 continue
         await self._native.close()
 

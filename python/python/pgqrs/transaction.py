@@ -1,7 +1,7 @@
 """Enqueueing in the caller's own transaction, on the caller's own connection, whatever the driver.
 
-The statement is the Rust crate's; here it is only run, as each driver wants it. No driver is imported: whoever has
-a connection of one has imported it.
+The statement is the Rust crate's; here it is only run, as each driver wants it. No driver is imported: a caller
+that has a connection of one has imported it.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def enqueue_in(
 
     One statement is run, and nothing is committed here. Consumers find the message at their next poll after your
     commit, unless they are woken: in a session of SQLAlchemy's that happens by itself, if the target is a producer or
-    ``store`` is given. The other drivers, and SQLAlchemy's ``Connection`` too, don't report that a commit is done:
+    ``store`` is passed. The other drivers, and SQLAlchemy's ``Connection`` too, don't report that a commit is done:
     call ``store.wake(queue)`` after it.
 
     Args:

@@ -1,6 +1,6 @@
 """What type checkers say of queues, producers, consumers and `enqueue_in`.
 
-Each line that ends in `# expect-error` is a mistake, which both mypy and pyright have to tell of; no other line is
+Each line that ends in `# expect-error` is a mistake, which both mypy and pyright have to report; no other line is
 one. Never run, only read.
 """
 

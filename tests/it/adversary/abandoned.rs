@@ -1,4 +1,4 @@
-//! What a caller has given up ends on the server too: it takes no message, stores nothing late, and leaves no backend behind.
+//! What a caller has abandoned ends on the server too: it takes no message, stores nothing late, and leaves no backend behind.
 
 use std::{
     sync::{
@@ -76,10 +76,8 @@ async fn all_ended(pool: &PgPool, name: &str) {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_claim_that_was_given_up_ends_on_the_server_and_uses_up_no_attempt(
-    pool: PgPool,
-) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+async fn an_abandoned_claim_ends_on_the_server_and_uses_up_no_attempt(pool: PgPool) -> TestResult {
+    with_queues(&pool, &["tasks"]).await?;
     let store = named(&pool, "claims", 4, BOUND).await?;
     // So that its connection knows the statement, and only has to run it.
     assert!(claim(&store, 1).await?.is_empty());
@@ -129,7 +127,7 @@ async fn a_claim_that_was_held_up_for_too_long_makes_no_dead_letter_that_no_hand
     let seen = Seen::default();
     let consumer = consumer().lease(Duration::from_secs(3)).create(&store);
     let running = start(consumer.await?, seen.handler());
-    until("a claim was given up, and another one is under way", async || {
+    until("a claim was abandoned, and another one is under way", async || {
         // A claim of this loop waits for ten seconds.
         let late: bool = sqlx::query_scalar(
             "select count(*) > 1 and max(clock_timestamp() - xact_start) > interval '10.5 seconds'
@@ -168,7 +166,7 @@ fn send_all(store: &Store) -> JoinSet<pgqrs::Result<()>> {
 async fn a_send_behind_a_lock_on_messages_is_not_stored_and_never_comes_late(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = named(&pool, "sends", 10, Duration::from_secs(2)).await?;
     warm(&store).await?;
     let holder = lock(&pool, MESSAGES).await?;
@@ -177,7 +175,7 @@ async fn a_send_behind_a_lock_on_messages_is_not_stored_and_never_comes_late(
         let sent = sent?;
         assert!(matches!(sent, Err(Error::NotStored { .. })), "{sent:?}");
     }
-    // At once, while the server may still be at what was given up.
+    // At once, while the server may still execute what was abandoned.
     holder.rollback().await?;
     all_ended(&pool, "sends").await;
     assert_eq!(count(&pool).await?, 1);
@@ -187,10 +185,10 @@ async fn a_send_behind_a_lock_on_messages_is_not_stored_and_never_comes_late(
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_send_of_unknown_outcome_comes_no_later_than_the_server_notices_that_it_was_given_up(
+async fn a_send_of_unknown_outcome_comes_no_later_than_the_server_notices_that_it_was_abandoned(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = named(&pool, "unknown", 10, Duration::from_secs(2)).await?;
     warm(&store).await?;
     let holder = lock(&pool, MESSAGES_AND_WRITERS).await?;
@@ -215,16 +213,16 @@ async fn a_send_of_unknown_outcome_comes_no_later_than_the_server_notices_that_i
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn what_is_given_up_during_a_long_lock_does_not_pile_up_on_the_server(
+async fn what_is_abandoned_during_a_long_lock_does_not_pile_up_on_the_server(
     pool: PgPool,
 ) -> TestResult {
     const CONNECTIONS: u32 = 4;
     const RESERVE: i64 = 2;
-    /// Each is given up after two seconds; and the server looks every second.
+    /// Each is abandoned after two seconds; and the server checks every second.
     const GIVEN_UP: usize = 24;
-    const PATIENCE: Duration = Duration::from_secs(2);
-    with_queues(pool.clone(), &["tasks"]).await?;
-    let store = named(&pool, "many", CONNECTIONS, 3 * PATIENCE).await?;
+    const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+    with_queues(&pool, &["tasks"]).await?;
+    let store = named(&pool, "many", CONNECTIONS, 3 * CALL_TIMEOUT).await?;
     warm(&store).await?;
     let holder = lock(&pool, MESSAGES).await?;
     let (is_over, given_up) = (
@@ -237,16 +235,16 @@ async fn what_is_given_up_during_a_long_lock_does_not_pile_up_on_the_server(
         calls.spawn(async move {
             while !is_over.load(Ordering::Relaxed) {
                 if n % 2 == 0 {
-                    let _ = timeout(PATIENCE, send(&store, &[n])).await;
+                    let _ = timeout(CALL_TIMEOUT, send(&store, &[n])).await;
                 } else {
-                    let _ = timeout(PATIENCE, claim(&store, 1)).await;
+                    let _ = timeout(CALL_TIMEOUT, claim(&store, 1)).await;
                 }
                 given_up.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
     let mut most = 0;
-    until("many were given up", async || {
+    until("many were abandoned", async || {
         most = most.max(backends(&pool, "many").await);
         given_up.load(Ordering::Relaxed) >= GIVEN_UP
     })
@@ -257,7 +255,7 @@ async fn what_is_given_up_during_a_long_lock_does_not_pile_up_on_the_server(
         ended?;
     }
     until(
-        "those given up have ended, and the lock is still held",
+        "those abandoned have ended, and the lock is still held",
         async || backends(&pool, "many").await <= i64::from(CONNECTIONS) + RESERVE,
     )
     .await;

@@ -1,4 +1,4 @@
-//! Small pools, runtimes that rest or end, a pool that is closed, a server that is away: nobody starves, and nobody hangs.
+//! Small pools, runtimes that rest or end, a pool that is closed, an unavailable server: nothing starves, and nothing hangs.
 
 use std::{
     fmt::Debug,
@@ -26,9 +26,10 @@ use tokio::{
 use crate::support::{
     TestResult, blocked_backends,
     consumers::{Seen, consumer, drained, gate, pass, prepare, start},
-    count, newcomer, send,
+    count, newcomer,
+    proxy::Proxy,
+    send,
     server::Server,
-    stall::Stall,
     stored, until, url, with_queues,
 };
 
@@ -58,7 +59,7 @@ async fn single(store: &Store, payload: &str) -> pgqrs::Result<MessageId> {
     Ok(send(store, &[payload]).await?[0])
 }
 
-/// A runtime of one thread: none of its tasks goes on while nobody is inside of `block_on`.
+/// A runtime of one thread: its tasks run only while a thread is inside of `block_on`.
 fn current_thread() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -109,14 +110,14 @@ async fn handlers_that_use_up_the_pool_lose_no_lease_and_their_worker_stays_aliv
     pool: PgPool,
 ) -> TestResult {
     const HANDLERS: usize = 8;
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_connections(&pool, 2).await?;
     let payloads: Vec<_> = (0..HANDLERS).collect();
     send(&store, &payloads).await?;
     let events = Events::default();
     let subscriber = tracing::subscriber::set_default(events.clone());
     let seen = Seen::default();
-    // It counts as crashed when nothing is heard of it for two seconds.
+    // It counts as crashed two seconds after its last heartbeat.
     let registered = || consumer().heartbeat_interval(Duration::from_millis(500));
     let running = start(
         registered()
@@ -166,7 +167,7 @@ async fn handlers_that_use_up_the_pool_lose_no_lease_and_their_worker_stays_aliv
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn with_fewer_handlers_than_connections_there_is_no_warning(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_connections(&pool, 3).await?;
     let events = Events::default();
     let subscriber = tracing::subscriber::set_default(events.clone());
@@ -189,7 +190,7 @@ async fn with_fewer_handlers_than_connections_there_is_no_warning(pool: PgPool) 
 async fn acknowledgements_do_not_wait_for_a_claim_that_waits_for_a_connection(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let options = ConnectOptions::builder()
         .url(url(&pool))
         .max_connections(2)
@@ -210,7 +211,7 @@ async fn acknowledgements_do_not_wait_for_a_claim_that_waits_for_a_connection(
     Ok(())
 }
 
-/// Tasks that send in a loop until they are told to stop; how many were sent, and how many refused with `Closed`.
+/// Tasks that send in a loop until they are stopped; how many were sent, and how many refused with `Closed`.
 struct Senders {
     is_over: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
@@ -265,7 +266,7 @@ impl Senders {
 /// Sends must not keep a small pool's connections to themselves.
 async fn take_turns(pool: PgPool, max_connections: u32) -> TestResult {
     const HANDLED: usize = 1_000;
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_connections(&pool, max_connections).await?;
     let registered = || consumer().heartbeat_interval(Duration::from_millis(500));
     let handled = Arc::new(AtomicUsize::new(0));
@@ -311,7 +312,7 @@ async fn sends_and_a_consumer_share_a_pool_of_two_connections(pool: PgPool) -> T
 async fn a_runtime_that_rests_with_sends_under_way_holds_up_no_other_ones_sends(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let options = ConnectOptions::builder()
         .url(url(&pool))
         .retry_for(Duration::from_secs(600));
@@ -365,7 +366,7 @@ async fn a_runtime_that_rests_with_sends_under_way_holds_up_no_other_ones_sends(
 
 type Call = Pin<Box<dyn Future<Output = pgqrs::Result<MessageId>> + Send>>;
 
-/// So that what it does belongs to this runtime, whoever awaits it later.
+/// So that it runs on this runtime, even if it is awaited on another one later.
 async fn poll_once(call: &mut Call) {
     poll_fn(|context| {
         assert!(call.as_mut().poll(context).is_pending());
@@ -391,7 +392,7 @@ fn is_of_an_ended_runtime(error: &Error) -> bool {
 async fn when_a_runtime_ends_the_callers_of_its_sends_learn_that_and_what_became_of_them(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_connections(&pool, 10).await?;
     single(&store, "before").await?;
     let holder = hold_up(&pool).await?;
@@ -468,7 +469,7 @@ async fn when_a_runtime_ends_the_callers_of_its_sends_learn_that_and_what_became
 async fn a_send_that_waits_for_a_connection_when_its_runtime_ends_is_not_stored(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_connections(&pool, 1).await?;
     let only = store.pool().acquire().await?;
     let call = || -> Call {
@@ -499,7 +500,7 @@ async fn a_send_that_waits_for_a_connection_when_its_runtime_ends_is_not_stored(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_runtime_that_ends_keeps_no_connection_of_the_pool(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_connections(&pool, 4).await?;
     single(&store, "here").await?;
     for _ in 0..3 {
@@ -523,7 +524,7 @@ async fn a_runtime_that_ends_keeps_no_connection_of_the_pool(pool: PgPool) -> Te
 async fn a_pool_that_is_closed_while_tasks_send_closes_at_once_and_they_are_refused(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let mut stored = 0;
     for max_connections in [1, 2, 10] {
         let store = with_connections(&pool, max_connections).await?;
@@ -627,7 +628,7 @@ async fn a_consumer_ends_with_closed_when_its_pool_is_closed(pool: PgPool) -> Te
 /// A settlement waits for a lock, on a connection of the reserve since those of the pool are in use.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_pool_is_closed_at_once_while_its_reserve_is_in_use(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let options = ConnectOptions::builder()
         .url(url(&pool))
         .application_name("reserve")
@@ -722,7 +723,7 @@ async fn while_the_server_is_silent_a_consumer_ends_within_its_deadline(
     pool: PgPool,
 ) -> TestResult {
     let deadline = Duration::from_secs(3);
-    let (proxy, url) = Stall::before(&pool).await?;
+    let (proxy, url) = Proxy::before(&pool).await?;
     let store = pgqrs::connect(&url).await?;
     let stopped = busy(&store, "stopped", deadline).await?;
     let aborted = busy(&store, "aborted", BOUND).await?;
@@ -743,7 +744,7 @@ async fn while_the_server_is_silent_a_consumer_ends_within_its_deadline(
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn an_abort_ends_a_consumer_at_once_and_gives_its_messages_back(pool: PgPool) -> TestResult {
+async fn an_abort_ends_a_consumer_at_once_and_releases_its_messages(pool: PgPool) -> TestResult {
     let store = with_connections(&pool, 10).await?;
     let at_once = Duration::from_secs(2);
     let first = busy(&store, "first", BOUND).await?;
@@ -785,7 +786,7 @@ async fn a_store_of_a_pool_is_made_outside_of_a_runtime(pool: PgPool) -> TestRes
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_runtime_that_ends_takes_no_other_ones_heartbeats_along(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_connections(&pool, 10).await?;
     // Its heartbeats begin on this runtime, and those of others join them.
     let runtime = Runtime::new()?;
@@ -817,7 +818,7 @@ async fn a_runtime_that_ends_takes_no_other_ones_heartbeats_along(pool: PgPool) 
 async fn a_runtime_that_ends_does_not_keep_other_consumers_from_being_woken(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_connections(&pool, 10).await?;
     let listeners = async || -> i64 {
         let listening = "select count(*) from pg_stat_activity
@@ -840,7 +841,7 @@ async fn a_runtime_that_ends_does_not_keep_other_consumers_from_being_woken(
     let second = start(registered.remove(0), seen.handler());
     runtime.shutdown_background();
     assert!(first.await.is_err());
-    until("nobody listens", async || listeners().await == 0).await;
+    until("no session listens", async || listeners().await == 0).await;
     // What this store sends wakes it without LISTEN, and then it listens again.
     send(&store, &["first"]).await?;
     drained(&pool).await;

@@ -34,9 +34,10 @@ use crate::{
     support::{
         TestResult, blocked_backend, claim,
         consumers::{Seen, consumer, drained, gate, pass, prepare, start},
-        count, newcomer, scale, send,
+        count, newcomer,
+        proxy::Proxy,
+        scale, send,
         server::Server,
-        stall::Stall,
         until, until_within, with_queues,
     },
 };
@@ -55,7 +56,7 @@ async fn waiting_since(pool: &PgPool) -> Option<(DateTime<Utc>, DateTime<Utc>)> 
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn whatever_a_role_has_for_its_defaults_all_is_sent_and_handled(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let (user, to) = user(&pool).await?;
     for (setting, cuts_off) in [
         ("statement_timeout = '2s'", true),
@@ -117,7 +118,7 @@ async fn whatever_a_role_has_for_its_defaults_all_is_sent_and_handled(pool: PgPo
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn while_a_role_may_only_read_sends_wait_and_a_loop_goes_on(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let (user, to) = user(&pool).await?;
     let connect = async |retry_for| {
         let options = ConnectOptions::builder().url(&to).retry_for(retry_for);
@@ -178,10 +179,10 @@ async fn listens(direct: &PgPool) {
 
 /// It polls so seldom that only a hint wakes it.
 #[tokio::test]
-async fn a_consumer_that_listens_hears_again_after_each_restart() -> TestResult {
+async fn a_consumer_that_listens_is_notified_again_after_each_restart() -> TestResult {
     let server = Arc::new(Server::start().await?);
     let direct = faults::direct(&server).await?;
-    let proxy = Stall::start("127.0.0.1", server.port()).await?;
+    let proxy = Proxy::start("127.0.0.1", server.port()).await?;
     let connect = async |port: u16| {
         pgqrs::connect(&format!("postgres://postgres@127.0.0.1:{port}/postgres")).await
     };
@@ -206,12 +207,12 @@ async fn a_consumer_that_listens_hears_again_after_each_restart() -> TestResult 
         let sent = send_one().await?;
         until("it is handled", async || seen.len() == sent).await;
     }
-    // What is sent while it can't reach the server, it finds when it can again. In a transaction, of which nobody is told.
+    // What is sent while it can't reach the server, it finds when it can again. In a transaction, which sends no notification.
     listens(&direct).await;
     drained(&direct).await;
     proxy.fail_over(1);
     let mut tx = direct.begin().await?;
-    let enqueue = pgqrs::enqueue().message(&"untold").to("tasks");
+    let enqueue = pgqrs::enqueue().message(&"not announced").to("tasks");
     enqueue.execute(&mut tx).await?;
     tx.commit().await?;
     let sent = seen.len() + 1;
@@ -297,7 +298,7 @@ async fn fifty_processes_on_one_queue_lose_nothing_and_store_nothing_twice() -> 
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn administration_while_handlers_run_loses_nothing_else(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let (seen, gate) = (Seen::default(), gate());
     let steady = consumer()
@@ -314,7 +315,7 @@ async fn administration_while_handlers_run_loses_nothing_else(pool: PgPool) -> T
                 pass(&gate).await;
                 seen.note(delivery.raw_payload());
                 match delivery.raw_payload() {
-                    "2" => Outcome::DeadLetter("as it was told".to_owned()),
+                    "2" => Outcome::DeadLetter("as requested".to_owned()),
                     _ => Outcome::Done,
                 }
             }
@@ -339,7 +340,7 @@ async fn administration_while_handlers_run_loses_nothing_else(pool: PgPool) -> T
         !admin.reschedule("tasks", ids[0], Utc::now()).await?,
         "it is leased"
     );
-    assert!(admin.cancel("tasks", ids[19]).await?, "nobody has it");
+    assert!(admin.cancel("tasks", ids[19]).await?, "it is not leased");
     // From now on those that handlers have may fail no more.
     let once = QueueOptions::builder().max_attempts(1).build();
     admin.configure_queue("tasks", once).await?;
@@ -364,7 +365,7 @@ async fn administration_while_handlers_run_loses_nothing_else(pool: PgPool) -> T
         stats.is_ok_and(|stats| stats.leased == stats.total().min(8))
     })
     .await;
-    // All that is left is purged under the handlers that have it, and which are told nothing of it.
+    // All that is left is purged under the handlers that have it, which don't notice.
     assert!(admin.purge_queue("tasks").await? > 0);
     assert_eq!(count(&pool).await?, 0);
     send(&store, &[100, 101]).await?;
@@ -395,7 +396,7 @@ async fn administration_while_handlers_run_loses_nothing_else(pool: PgPool) -> T
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_import_without_an_end_holds_a_chunk_and_can_be_stopped(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let pulled = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&pulled);
     let numbers = (0_u64..).inspect(move |_| {
@@ -429,7 +430,7 @@ impl Serialize for Unwritable {
 async fn a_panic_in_an_iterator_or_a_payload_leaves_import_and_store_whole(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let numbers = (0..10).inspect(|n| assert_ne!(*n, 3, "not this one"));
     let mut of_iterator = pgqrs::enqueue().to("tasks").import(numbers);
     let mut of_payload = pgqrs::enqueue().to("tasks").import((0..10).map(Unwritable));
@@ -491,7 +492,7 @@ async fn set_lease(pool: &PgPool, message: MessageId, until: &str) -> TestResult
 async fn a_time_that_no_calendar_has_is_ready_or_never_ready_and_breaks_nothing(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let ids = send(&store, &[0, 1, 2, 3]).await?;
     for (id, time) in ids
@@ -540,7 +541,7 @@ async fn a_time_that_no_calendar_has_is_ready_or_never_ready_and_breaks_nothing(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_lease_that_was_set_to_infinity_is_extended_and_settled(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let gate = gate();
     let steady = consumer()
@@ -620,7 +621,7 @@ const FRAGILE: Queue<Fragile> = Queue::new("tasks");
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_payload_that_panics_when_it_is_dropped_stops_no_loop(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let twice = QueueOptions::builder().max_attempts(2).build();
     admin.configure_queue("tasks", twice).await?;

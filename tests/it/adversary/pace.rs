@@ -18,21 +18,21 @@ use tokio::{runtime::Builder, sync::Barrier, time::timeout};
 use crate::support::{
     TestResult,
     consumers::{Seen, consumer, drained, gate, pass, prepare, start},
-    count,
-    link::Link,
-    places, send, until, until_within, url, with_queues,
+    count, places,
+    proxy::Proxy,
+    send, until, until_within, url, with_queues,
 };
 
 /// Nothing that a test waits for takes nearly as long.
 const BOUND: Duration = Duration::from_secs(120);
 
-/// A payload of about this many bytes.
+/// A payload of about `bytes` bytes.
 fn large(name: usize, bytes: usize) -> Value {
     json!({ "name": name, "filler": "x".repeat(bytes) })
 }
 
 async fn patient_queue(pool: &PgPool) -> pgqrs::Result<Store> {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(pool, &["tasks"]).await?;
     let patient = QueueOptions::builder().max_attempts(1_000).build();
     pgqrs::admin(&store)
         .configure_queue("tasks", patient)
@@ -63,8 +63,8 @@ async fn over_a_slow_link_large_messages_are_handled_in_spite_of_a_short_lease(
         send(&direct, &[payload]).await?;
     }
     // Fourteen megabytes.
-    let (link, url) = Link::before(&pool).await?;
-    link.slow(3 << 20);
+    let (proxy, url) = Proxy::before(&pool).await?;
+    proxy.slow(3 << 20);
     let store = pgqrs::connect(&url).await?;
     let seen = Seen::default();
     let hasty = consumer().lease(Duration::from_secs(1));
@@ -85,8 +85,8 @@ async fn a_message_that_takes_longer_than_its_lease_to_arrive_is_handled(
     for n in 0..4 {
         send(&direct, &[large(n, 1 << 20)]).await?;
     }
-    let (link, url) = Link::before(&pool).await?;
-    link.slow(1 << 20);
+    let (proxy, url) = Proxy::before(&pool).await?;
+    proxy.slow(1 << 20);
     let seen = Seen::default();
     let mut running = Vec::new();
     for port in [3001, 3002] {
@@ -124,7 +124,7 @@ async fn large_messages_after_small_ones_are_held_up_to_the_bytes_allowed(
     const LARGE: i64 = 40;
     const SIZE: usize = 500_000;
     const BUDGET: usize = 3_000_000;
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &vec![json!({ "name": 0 }); 3_000]).await?;
     for n in 0..LARGE {
         send(&store, &[large(n as usize, SIZE)]).await?;
@@ -164,7 +164,7 @@ async fn large_messages_after_small_ones_are_held_up_to_the_bytes_allowed(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_message_larger_than_the_bytes_allowed_is_delivered(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     for bytes in [10_000, 0] {
         let payloads: Vec<_> = (0..10).map(|n| large(n, 50_000)).collect();
         send(&store, &payloads).await?;
@@ -197,7 +197,7 @@ async fn a_message_larger_than_the_bytes_allowed_is_delivered(pool: PgPool) -> T
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_dequeue_returns_what_fits_and_the_next_one_the_rest(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let ids = send(
         &store,
         &(0..10).map(|n| large(n, 100_000)).collect::<Vec<_>>(),
@@ -222,7 +222,7 @@ async fn a_dequeue_returns_what_fits_and_the_next_one_the_rest(pool: PgPool) -> 
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_dequeue_returns_a_message_larger_than_its_bytes_alone(pool: PgPool) -> TestResult {
-    let store = with_queues(pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let ids = send(&store, &[large(0, 100_000), large(1, 10), large(2, 10)]).await?;
     for expected in [&ids[..1], &ids[1..]] {
         let dequeue = pgqrs::dequeue().from("tasks").limit(10_000);
@@ -253,7 +253,7 @@ const TOUCHY: Queue<Touchy> = Queue::new("tasks");
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_panic_while_decoding_is_a_dead_letter_of_that_message_alone(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let mut words = vec!["fine"; 100];
     words[30] = "panic";
     let ids = send(&store, &words).await?;
@@ -286,7 +286,7 @@ async fn a_panic_while_decoding_is_a_dead_letter_of_that_message_alone(pool: PgP
 /// All of it takes several leases, on two threads.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn slow_decoding_loses_no_lease(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &["slow"; 64]).await?;
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
@@ -331,7 +331,7 @@ async fn slow_decoding_loses_no_lease(pool: PgPool) -> TestResult {
 /// such a pace.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn slow_decoding_lets_the_loop_extend_its_leases_in_between(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let mut words = vec!["fine"; 3_000];
     words.extend(["slow"; 45]);
     send(&store, &words).await?;
@@ -379,11 +379,9 @@ impl Drop for PanicsOnDrop {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn handlers_whose_drop_panics_at_the_time_limit_give_their_places_back(
-    pool: PgPool,
-) -> TestResult {
+async fn handlers_whose_drop_panics_at_the_time_limit_free_their_slots(pool: PgPool) -> TestResult {
     const HANDLERS: usize = 4;
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let twice = QueueOptions::builder().max_attempts(2).build();
     admin.configure_queue("tasks", twice).await?;
@@ -415,7 +413,7 @@ async fn handlers_whose_drop_panics_at_the_time_limit_give_their_places_back(
         places(&pool).await.expect("counted") == (0, 2 * HANDLERS as i64, 0)
     })
     .await;
-    // Whoever misses the others in the time that it has tries again.
+    // A handler that doesn't meet the others before its time limit is retried.
     let patient = QueueOptions::builder().max_attempts(1_000).build();
     admin.configure_queue("tasks", patient).await?;
     send(&store, &["fine"; HANDLERS]).await?;

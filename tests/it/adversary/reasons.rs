@@ -58,7 +58,7 @@ fn code(error: &Error) -> Option<String> {
 async fn a_trigger_that_names_something_missing_refuses_only_the_message_it_is_about(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = with_one_writer(&pool).await?;
     for (sqlstate, statement) in MISSING {
         alter(&pool, "delete from pgqrs.messages").await?;
@@ -93,7 +93,7 @@ async fn a_trigger_that_names_something_missing_refuses_only_the_message_it_is_a
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_trigger_that_names_something_missing_ends_no_loop(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     for (_, statement) in MISSING {
         // Of what is to be deleted, that one isn't, and the rest is.
         trigger(&pool, "delete", "13", statement).await?;
@@ -141,14 +141,14 @@ async fn without_its_schema_each_verb_says_that_it_is_not_installed(pool: PgPool
     refused.extend(consumer().create(&store).await.err());
     refused.extend(pgqrs::admin(&store).queue_stats("tasks").await.err());
     assert_eq!(refused.len(), 7, "{refused:?}");
-    let is_told = |error: &Error| matches!(error, Error::NotInstalled);
-    assert!(refused.iter().all(is_told), "{refused:?}");
+    let is_expected = |error: &Error| matches!(error, Error::NotInstalled);
+    assert!(refused.iter().all(is_expected), "{refused:?}");
     Ok(())
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_older_schema_is_called_outdated_by_each_verb(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     alter(
         &pool,
@@ -157,14 +157,14 @@ async fn an_older_schema_is_called_outdated_by_each_verb(pool: PgPool) -> TestRe
     .await?;
     let refused = refusals(&store, &pool).await?;
     assert_eq!(refused.len(), 5, "{refused:?}");
-    let is_told = |error: &Error| matches!(error, Error::SchemaOutdated);
-    assert!(refused.iter().all(is_told), "{refused:?}");
+    let is_expected = |error: &Error| matches!(error, Error::SchemaOutdated);
+    assert!(refused.iter().all(is_expected), "{refused:?}");
     Ok(())
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_writers_token_that_is_taken_is_drawn_again(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let draw_taken_tokens = |times: i32| {
         let statements = format!(
             "insert into pgqrs.writers (token, sequence) values (42, 0) on conflict do nothing;
@@ -205,11 +205,11 @@ async fn a_writers_token_that_is_taken_is_drawn_again(pool: PgPool) -> TestResul
     Ok(())
 }
 
-/// So that what is said at once is told apart from what is tried for a while.
+/// Distinguishes an error returned at once from one returned after retries.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
-async fn a_certificate_that_nobody_vouches_for_is_reported_at_once() -> TestResult {
+async fn a_certificate_of_an_unknown_ca_is_reported_at_once() -> TestResult {
     let server = Server::start().await?;
     server.down("fast")?;
     let certificate = server.certify()?;

@@ -23,9 +23,9 @@ use tokio::{
 use crate::support::{
     TestResult, blocked_backend, claim, connect,
     consumers::{Seen, consumer, drained, gate, pass, prepare, start},
-    count,
-    link::Link,
-    newcomer, places, send,
+    count, newcomer, places,
+    proxy::Proxy,
+    send,
     server::Server,
     until, until_within, url, with_queues,
 };
@@ -56,7 +56,7 @@ fn many_and(word: &str, many: usize) -> Vec<String> {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_wait_without_end_is_the_longest_one_and_holds_up_no_other(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &many_and("never again", 100)).await?;
     let running = start(
         consumer().create(&store).await?,
@@ -156,7 +156,7 @@ async fn one_is_refused_and_comes_again(
     refuse: &'static str,
     allow: &'static str,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);
     let patient = QueueOptions::builder().max_attempts(1_000).build();
     admin.configure_queue("tasks", patient).await?;
@@ -300,7 +300,7 @@ async fn leases_end(pool: &PgPool) -> DateTime<Utc> {
 async fn a_lease_that_the_server_refuses_to_extend_costs_no_other_its_lease(
     pool: PgPool,
 ) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     sqlx::raw_sql(
         r#"create function refuse() returns trigger language plpgsql as
                $$ begin
@@ -366,14 +366,14 @@ async fn behind_a_link_that_cuts_connections_all_is_settled_and_counted(
     pool: PgPool,
 ) -> TestResult {
     const MESSAGES: usize = 1_500;
-    let direct = with_queues(pool.clone(), &["tasks"]).await?;
+    let direct = with_queues(&pool, &["tasks"]).await?;
     // A claim whose answer is cut uses up an attempt of messages that no handler sees.
     let patient = QueueOptions::builder().max_attempts(1_000).build();
     let admin = pgqrs::admin(&direct);
     admin.configure_queue("tasks", patient).await?;
     send(&direct, &(0..MESSAGES).collect::<Vec<_>>()).await?;
-    let (link, url) = Link::before(&pool).await?;
-    link.cut_after(8_000);
+    let (proxy, url) = Proxy::before(&pool).await?;
+    proxy.cut_after(8_000);
     let seen = Seen::default();
     let mut running = Vec::new();
     for port in [3001, 3002] {
@@ -405,7 +405,7 @@ async fn behind_a_link_that_cuts_connections_all_is_settled_and_counted(
     assert_eq!(total, handled, "the reports add up");
     let again = handled as usize - MESSAGES;
     assert!(again < MESSAGES / 20, "{again} were handled again");
-    assert!(link.cuts() > 25, "{} cuts", link.cuts());
+    assert!(proxy.cuts() > 25, "{} cuts", proxy.cuts());
     Ok(())
 }
 
@@ -413,9 +413,9 @@ async fn behind_a_link_that_cuts_connections_all_is_settled_and_counted(
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn acknowledgements_too_many_for_a_connection_are_made_in_parts(pool: PgPool) -> TestResult {
     const MESSAGES: usize = 3_000;
-    let direct = with_queues(pool.clone(), &["tasks"]).await?;
+    let direct = with_queues(&pool, &["tasks"]).await?;
     send(&direct, &vec![0; MESSAGES]).await?;
-    let (link, url) = Link::before(&pool).await?;
+    let (proxy, url) = Proxy::before(&pool).await?;
     let store = pgqrs::connect(&url).await?;
     let (gate, begun) = (gate(), Arc::new(AtomicUsize::new(0)));
     let wide = consumer().concurrency(MESSAGES).listen(false);
@@ -434,7 +434,7 @@ async fn acknowledgements_too_many_for_a_connection_are_made_in_parts(pool: PgPo
         begun.load(Ordering::SeqCst) == MESSAGES
     })
     .await;
-    link.cut_after(8_000);
+    proxy.cut_after(8_000);
     gate.add_permits(MESSAGES);
     let is_drained = until_within(BOUND, async || count(&pool).await.expect("counted") == 0);
     assert!(is_drained.await, "{} are left", count(&pool).await?);
@@ -450,7 +450,7 @@ async fn acknowledgements_too_many_for_a_connection_are_made_in_parts(pool: PgPo
         "each was handled once"
     );
     // Two arrays, with twelve bytes for each of at most a thousand messages; and some more.
-    let largest = link.largest();
+    let largest = proxy.largest();
     assert!(
         (8_000..2 * 12 * 1_000 + 1_000).contains(&largest),
         "{largest} bytes in a statement"
@@ -480,7 +480,7 @@ fn archive(
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn what_is_handled_keeps_its_lease_until_it_is_settled(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     send(&store, &(0..20).collect::<Vec<_>>()).await?;
     let lock = lock_archive(&pool).await?;
@@ -512,7 +512,7 @@ async fn what_is_handled_keeps_its_lease_until_it_is_settled(pool: PgPool) -> Te
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn claims_stop_while_nothing_can_be_settled(pool: PgPool) -> TestResult {
     const MESSAGES: usize = 5_000;
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     send(&store, &(0..MESSAGES).collect::<Vec<_>>()).await?;
     let lock = lock_archive(&pool).await?;
@@ -545,7 +545,7 @@ async fn claims_stop_while_nothing_can_be_settled(pool: PgPool) -> TestResult {
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_stop_ends_in_time_while_nothing_can_be_settled(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     send(&store, &(0..20).collect::<Vec<_>>()).await?;
     let lock = lock_archive(&pool).await?;
@@ -572,7 +572,7 @@ async fn a_stop_ends_in_time_while_nothing_can_be_settled(pool: PgPool) -> TestR
 /// Claims read the table of queues; acknowledgements don't.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn acknowledgements_do_not_wait_for_a_claim_that_is_held_up(pool: PgPool) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
     send(&store, &[1]).await?;
     let (gate, seen) = (gate(), Seen::default());
@@ -614,7 +614,7 @@ async fn acknowledgements_do_not_wait_for_a_claim_that_is_held_up(pool: PgPool) 
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_longer_extension_of_a_handlers_own_stays(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     let ids = send(&store, &["long", "usual"]).await?;
     let (gate, extended) = (gate(), Arc::new(AtomicUsize::new(0)));
     let lease = Duration::from_secs(1);
@@ -661,7 +661,7 @@ async fn a_longer_extension_of_a_handlers_own_stays(pool: PgPool) -> TestResult 
 /// However long it could wait for its end.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_loop_that_can_never_settle_again_ends(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[1]).await?;
     let (gate, seen) = (gate(), Seen::default());
     let consumer = consumer().concurrency(1).create(&store).await?;
@@ -693,7 +693,7 @@ async fn a_loop_that_can_never_settle_again_ends(pool: PgPool) -> TestResult {
 /// Acknowledges by itself, and has then something else to do.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_handler_that_is_aborted_after_it_has_settled_is_counted(pool: PgPool) -> TestResult {
-    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[1]).await?;
     let consumer = consumer().create(&store).await?;
     let handle = consumer.handle();
@@ -718,7 +718,7 @@ async fn a_handler_that_is_aborted_after_it_has_settled_is_counted(pool: PgPool)
 async fn a_handler_that_blocks_its_thread_keeps_no_other_message_at_the_end(
     pool: PgPool,
 ) -> TestResult {
-    with_queues(pool.clone(), &["tasks"]).await?;
+    with_queues(&pool, &["tasks"]).await?;
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

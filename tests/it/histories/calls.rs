@@ -28,12 +28,12 @@ use crate::{
 };
 
 impl History {
-    /// A send of these, with what it was told.
+    /// A send of these, with what it returned.
     async fn compare_send(
         &mut self,
         envelope: Envelope,
         payloads: Vec<usize>,
-        told: Result<Vec<MessageId>, Error>,
+        returned: Result<Vec<MessageId>, Error>,
         on: On,
     ) -> Checked {
         let time = self.time;
@@ -46,7 +46,7 @@ impl History {
         let with_ids = |ids: &[MessageId]| -> Vec<_> {
             ids.iter().copied().zip(payloads.iter().copied()).collect()
         };
-        match (&told, on) {
+        match (&returned, on) {
             (Err(Error::NotStored { .. }), _) => prop_assert!(stored.is_empty()),
             (Err(Error::OutcomeUnknown { ids, .. }), _) if !stored.is_empty() => {
                 prop_assert_eq!(ids, &stored);
@@ -55,14 +55,14 @@ impl History {
                 prop_assert!(stored.is_empty());
                 let (mut elsewhere, ids) = (self.world.clone(), ids.clone());
                 let expected = elsewhere.send(time, &envelope, &with_ids(&ids));
-                return self.compare(told, |_| expected.clone()).await;
+                return self.compare(returned, |_| expected.clone()).await;
             }
             // It has all the time that it takes, whatever breaks.
             (Err(error), On::Store) => prop_assert!(!error.is_retryable(), "{:?}", error),
             _ => {}
         }
         let messages = with_ids(&stored);
-        self.compare(told, |world| world.send(time, &envelope, &messages))
+        self.compare(returned, |world| world.send(time, &envelope, &messages))
             .await
     }
 
@@ -131,7 +131,7 @@ impl History {
                     producer: producer.as_ref(),
                     payloads: &payloads,
                 };
-                let told = match on {
+                let returned = match on {
                     On::Store => sending.execute(store).await,
                     On::Pool => sending.execute(store.pool()).await,
                     On::Connection => match store.pool().acquire().await {
@@ -148,8 +148,8 @@ impl History {
                         whole.await
                     }
                 };
-                let told = told.map(|ids| ids.to_vec());
-                self.compare_send(envelope, payloads, told, on).await
+                let returned = returned.map(|ids| ids.to_vec());
+                self.compare_send(envelope, payloads, returned, on).await
             }
             Call::Import { queue, messages } => {
                 let envelope = Envelope {
@@ -164,7 +164,7 @@ impl History {
                 let mut left = &payloads[..];
                 loop {
                     let next = import.next(store).await;
-                    let (told, chunk) = match next {
+                    let (returned, chunk) = match next {
                         Ok(None) => break,
                         Ok(Some(ids)) => {
                             let chunk = left.len().min(ids.len());
@@ -172,9 +172,9 @@ impl History {
                         }
                         Err(error) => (Err(error), left.len().min(1_000)),
                     };
-                    let over = told.is_err();
+                    let over = returned.is_err();
                     let (chunk, rest) = left.split_at(chunk);
-                    self.compare_send(envelope, chunk.to_vec(), told, On::Store)
+                    self.compare_send(envelope, chunk.to_vec(), returned, On::Store)
                         .await?;
                     self.time += 1;
                     left = rest;
@@ -208,18 +208,18 @@ impl History {
                     (None, Way::Worker(_)) => (QUEUES[0], pgqrs::dequeue().from(QUEUES[0])),
                 };
                 let consumer = consumer.map(|consumer| consumer.id());
-                let told = dequeue.limit(limit).lease(LONG).execute(store).await;
-                let told = told.map(|claimed| {
-                    let told = claimed
+                let returned = dequeue.limit(limit).lease(LONG).execute(store).await;
+                let returned = returned.map(|claimed| {
+                    let returned = claimed
                         .iter()
                         .map(|delivery| (delivery.id(), delivery.attempt(), payload_of(delivery)));
-                    let told: Vec<_> = told.collect();
+                    let returned: Vec<_> = returned.collect();
                     let held = claimed.into_iter().map(|delivery| (queue, time, delivery));
                     self.at_hand.extend(held);
-                    told
+                    returned
                 });
                 let effect = |world: &mut World| world.claim(time, queue, consumer, limit as usize);
-                self.compare_all(told, effect, true).await
+                self.compare_all(returned, effect, true).await
             }
             Call::Settle(which, settlement, on) => {
                 let Some((queue, claim, delivery)) = self.take(which) else {
@@ -232,7 +232,7 @@ impl History {
                     rest = Some(unsettled.into_delivery());
                     error
                 };
-                let told = match on {
+                let returned = match on {
                     On::Store => settle(delivery, settlement, store).await.map_err(keep),
                     On::Pool => settle(delivery, settlement, store.pool())
                         .await
@@ -258,7 +258,7 @@ impl History {
                     },
                 };
                 let held = self.world.holds(queue, id, claim);
-                let rolled_back = on == On::Rollback && told.is_ok();
+                let rolled_back = on == On::Rollback && returned.is_ok();
                 if settlement == Settlement::Nack && held && !rolled_back {
                     self.calm().await?;
                     // The policy's first wait could end within the test, on a slow machine.
@@ -268,13 +268,13 @@ impl History {
                     let later = sqlx::query(later).bind(id.get());
                     later.execute(&self.direct).await.map_err(failed)?;
                 }
-                // It was told that it isn't its own any more, or that nobody knows.
-                let lost = matches!(&told, Err(Error::LeaseLost { .. }));
+                // It returned that the lease is lost, or that the outcome is unknown.
+                let lost = matches!(&returned, Err(Error::LeaseLost { .. }));
                 if let (Some(delivery), false) = (rest, lost) {
                     self.at_hand.push((queue, claim, delivery));
                 }
                 let leased = (queue, id, claim);
-                self.compare(told, |world| {
+                self.compare(returned, |world| {
                     let expected = world.clone().settle(time, leased, settlement);
                     match rolled_back {
                         true => expected,
@@ -291,7 +291,7 @@ impl History {
                     .map(|(queue, claim, delivery)| (*queue, delivery.id(), *claim))
                     .collect();
                 let deliveries = batch.into_iter().map(|(_, _, delivery)| delivery).collect();
-                let told = match try_ack_all(deliveries, store).await {
+                let returned = match try_ack_all(deliveries, store).await {
                     Ok(lost) => Ok(lost),
                     Err(unsettled) => {
                         let error = unsettled.error().clone();
@@ -303,7 +303,7 @@ impl History {
                         Err(error)
                     }
                 };
-                self.compare(told, |world| {
+                self.compare(returned, |world| {
                     let (mut settled, mut lost) = (Vec::new(), Vec::new());
                     for leased in leased.iter().copied() {
                         match world.settle(time, leased, Settlement::Ack) {
@@ -345,12 +345,12 @@ impl History {
                     ids = sending.execute(&mut tx).await?.to_vec();
                     end(tx, commits).await
                 };
-                let told = work.await;
+                let returned = work.await;
                 let stored = self.stored(&payloads).await?;
-                if commits && told.is_ok() {
+                if commits && returned.is_ok() {
                     prop_assert_eq!(&ids, &stored);
                 }
-                self.compare(told, |world| {
+                self.compare(returned, |world| {
                     let mut elsewhere = world.clone();
                     elsewhere.settle(time, leased, Settlement::Ack)?;
                     let sent: Vec<_> = stored
@@ -370,10 +370,10 @@ impl History {
                 let Some((queue, claim, delivery)) = self.take(which) else {
                     return Ok(());
                 };
-                let told = delivery.extend(LONG * 2).await;
+                let returned = delivery.extend(LONG * 2).await;
                 let leased = (queue, delivery.id(), claim);
                 self.at_hand.push((queue, claim, delivery));
-                self.compare(told, |world| world.extend(leased)).await
+                self.compare(returned, |world| world.extend(leased)).await
             }
             Call::Forget(which) => {
                 drop(self.take(which));
@@ -464,8 +464,9 @@ impl History {
                 let Some((queue, id)) = some(which, self.world.known()) else {
                     return Ok(());
                 };
-                let told = admin.cancel(queue, id).await;
-                self.compare(told, |world| world.cancel(queue, id)).await
+                let returned = admin.cancel(queue, id).await;
+                self.compare(returned, |world| world.cancel(queue, id))
+                    .await
             }
             Call::Reschedule(which, wait) => {
                 let Some((queue, id)) = some(which, self.world.known()) else {
@@ -473,8 +474,8 @@ impl History {
                 };
                 let days = if wait == Wait::Long { 1 } else { -1 };
                 let at = chrono::Utc::now() + TimeDelta::days(days);
-                let told = admin.reschedule(queue, id, at).await;
-                self.compare(told, |world| world.reschedule(time, queue, id, wait))
+                let returned = admin.reschedule(queue, id, at).await;
+                self.compare(returned, |world| world.reschedule(time, queue, id, wait))
                     .await
             }
             Call::Requeue(which) => {
@@ -487,49 +488,53 @@ impl History {
                 let Some((queue, id)) = some(which, of) else {
                     return Ok(());
                 };
-                let told = admin.requeue(queue, id).await;
-                self.compare(told, |world| world.requeue(time, queue, id))
+                let returned = admin.requeue(queue, id).await;
+                self.compare(returned, |world| world.requeue(time, queue, id))
                     .await
             }
             Call::RequeueAll(queue) => {
-                let told = admin.requeue_all(queue, Duration::ZERO).await;
-                self.compare(told, |world| world.requeue_all(time, queue))
+                let returned = admin.requeue_all(queue, Duration::ZERO).await;
+                self.compare(returned, |world| world.requeue_all(time, queue))
                     .await
             }
             Call::Purge(queue, place) => {
-                let told = match place {
+                let returned = match place {
                     Place::Queue => admin.purge_queue(queue).await,
                     Place::DeadLetters => admin.purge_dead_letters(queue, Duration::ZERO).await,
                     Place::Archive => admin.purge_archive(queue, Duration::ZERO).await,
                 };
-                self.compare(told, |world| world.purge(queue, place)).await
+                self.compare(returned, |world| world.purge(queue, place))
+                    .await
             }
             Call::CreateQueue(queue) => {
-                let told = admin.create_queue(queue).await;
-                self.compare(told.map(drop), |world| world.create_queue(queue))
+                let returned = admin.create_queue(queue).await;
+                self.compare(returned.map(drop), |world| world.create_queue(queue))
                     .await
             }
             Call::EnsureQueue(queue) => {
-                let told = store.queue(queue).await;
-                self.compare(told.map(drop), |world| {
+                let returned = store.queue(queue).await;
+                self.compare(returned.map(drop), |world| {
                     let _ = world.create_queue(queue);
                     Ok(())
                 })
                 .await
             }
             Call::DeleteQueue(queue) => {
-                let told = admin.delete_queue(queue).await;
-                self.compare(told, |world| world.delete_queue(queue)).await
+                let returned = admin.delete_queue(queue).await;
+                self.compare(returned, |world| world.delete_queue(queue))
+                    .await
             }
             Call::Configure(queue, max_attempts) => {
                 let options = QueueOptions::builder().max_attempts(max_attempts).build();
-                let told = admin.configure_queue(queue, options).await;
-                self.compare(told.map(drop), |world| world.configure(queue, max_attempts))
-                    .await
+                let returned = admin.configure_queue(queue, options).await;
+                self.compare(returned.map(drop), |world| {
+                    world.configure(queue, max_attempts)
+                })
+                .await
             }
             Call::List(queue) => {
                 let page = Page::builder().limit(100_000).payload(true).build();
-                let told = async {
+                let returned = async {
                     let mut lines = Vec::new();
                     let text = |payload: &Option<String>| payload.clone().unwrap_or_default();
                     for m in admin.messages(queue, page).await? {
@@ -557,19 +562,19 @@ impl History {
                     }
                     Ok(lines)
                 };
-                let told = told.await;
-                self.compare(told, |world| world.list(queue)).await?;
-                let told = async {
+                let returned = returned.await;
+                self.compare(returned, |world| world.list(queue)).await?;
+                let returned = async {
                     let stats = admin.queue_stats(queue).await?;
                     let dead = admin.dead_letter_count(queue).await?;
                     let attempts = admin.queue(queue).await?.max_attempts;
                     Ok((stats.ready, stats.delayed, stats.leased, dead, attempts))
                 };
-                let told = told.await;
-                self.compare(told, |world| world.counts(queue)).await
+                let returned = returned.await;
+                self.compare(returned, |world| world.counts(queue)).await
             }
             Call::LookAround => {
-                let told = async {
+                let returned = async {
                     let queues = admin.queues().await?.into_iter();
                     let queues: Vec<_> = queues.map(|queue| queue.name.to_string()).collect();
                     let mut workers = Vec::new();
@@ -581,8 +586,8 @@ impl History {
                     }
                     Ok((queues, workers))
                 };
-                let told = told.await;
-                self.compare(told, |world| {
+                let returned = returned.await;
+                self.compare(returned, |world| {
                     let queues = world.queues.keys().map(|queue| (*queue).to_owned());
                     let workers = world.workers.iter().map(|(id, worker)| {
                         (*id, worker.status, world.held(*id).unwrap_or_default())
@@ -590,11 +595,12 @@ impl History {
                     Ok((queues.collect(), workers.collect()))
                 })
                 .await?;
-                let told = admin.verify().await;
-                let told = told.map(|version| matches!(version, SchemaVersion::UpToDate { .. }));
-                self.compare(told, |_| Ok(true)).await?;
-                let told = admin.install().await;
-                self.compare(told, |_| Ok(())).await
+                let returned = admin.verify().await;
+                let returned =
+                    returned.map(|version| matches!(version, SchemaVersion::UpToDate { .. }));
+                self.compare(returned, |_| Ok(true)).await?;
+                let returned = admin.install().await;
+                self.compare(returned, |_| Ok(())).await
             }
             _ => Ok(()),
         }
@@ -605,20 +611,20 @@ impl History {
         kind: WorkerKind,
         queue: &'static str,
         port: u16,
-        told: Result<WorkerId, Error>,
+        returned: Result<WorkerId, Error>,
     ) -> Checked {
         self.calm().await?;
-        // Where the answer got lost, it is there, and nobody knows.
+        // If the answer was lost, it exists, but its id isn't known.
         let ids: Vec<i64> = sqlx::query_scalar("select id from pgqrs.workers order by id")
             .fetch_all(&self.direct)
             .await
             .map_err(failed)?;
         let mut ids = ids.into_iter().map(WorkerId::from);
         let id = ids.rfind(|id| !self.world.workers.contains_key(id));
-        if let Ok(told) = &told {
-            prop_assert_eq!(Some(*told), id);
+        if let Ok(returned) = &returned {
+            prop_assert_eq!(Some(*returned), id);
         }
-        self.compare(told.map(drop), |world| {
+        self.compare(returned.map(drop), |world| {
             world.register(kind, queue, port, id)
         })
         .await
@@ -630,7 +636,7 @@ impl History {
         let handles = self.producers.len() + self.consumers.len();
         match call {
             Call::Register(kind, queue, port) => {
-                let told = match kind {
+                let returned = match kind {
                     WorkerKind::Producer => {
                         let producer = pgqrs::producer("host", port, queue).create(store).await;
                         producer.map(|producer| {
@@ -651,44 +657,44 @@ impl History {
                         })
                     }
                 };
-                self.registered(kind, queue, port, told).await
+                self.registered(kind, queue, port, returned).await
             }
             Call::Change(which, transition, By::Admin) if !workers.is_empty() => {
                 let worker = *which.get(&workers);
-                let told = match transition {
+                let returned = match transition {
                     Transition::Suspend => admin.suspend_worker(worker).await,
                     Transition::Resume => admin.resume_worker(worker).await,
                     Transition::Shutdown => admin.stop_worker(worker).await,
                 };
-                self.compare(told, |world| world.step(worker, transition))
+                self.compare(returned, |world| world.step(worker, transition))
                     .await
             }
             Call::Change(which, transition, By::Handle) if handles > 0 => {
                 let which = which.index(handles);
-                let (worker, told) = match self.producers.get(which) {
+                let (worker, returned) = match self.producers.get(which) {
                     Some(producer) => (producer.id(), change(producer, transition).await),
                     None => {
                         let consumer = &self.consumers[which - self.producers.len()];
                         (consumer.id(), change(consumer, transition).await)
                     }
                 };
-                self.compare(told, |world| match world.step(worker, transition) {
+                self.compare(returned, |world| match world.step(worker, transition) {
                     // It is what was wanted.
                     Err("WorkerStopped") if transition == Transition::Shutdown => Ok(()),
-                    told => told,
+                    returned => returned,
                 })
                 .await
             }
             Call::Beat(which) if handles > 0 => {
                 let which = which.index(handles);
-                let (worker, told) = match self.producers.get(which) {
+                let (worker, returned) = match self.producers.get(which) {
                     Some(producer) => (producer.id(), beat(producer).await),
                     None => {
                         let consumer = &self.consumers[which - self.producers.len()];
                         (consumer.id(), beat(consumer).await)
                     }
                 };
-                self.compare(told, |world| {
+                self.compare(returned, |world| {
                     let status = world.status(worker);
                     world.heartbeat(worker)?;
                     Ok((status, status != WorkerStatus::Stopped))
@@ -697,26 +703,26 @@ impl History {
             }
             Call::RemoveWorker(which) if !workers.is_empty() => {
                 let worker = *which.get(&workers);
-                let told = admin.remove_worker(worker).await;
-                self.compare(told, |world| world.remove_worker(worker))
+                let returned = admin.remove_worker(worker).await;
+                self.compare(returned, |world| world.remove_worker(worker))
                     .await?;
                 // A second time, unless it isn't known whether there was a first.
                 if self.world.workers.contains_key(&worker) {
                     return Ok(());
                 }
-                let told = admin.worker(worker).await;
-                self.compare(told.map(drop), |_| Err("WorkerNotFound"))
+                let returned = admin.worker(worker).await;
+                self.compare(returned.map(drop), |_| Err("WorkerNotFound"))
                     .await
             }
             Call::RemoveEndedWorkers => {
-                let told = admin.remove_ended_workers(Duration::ZERO).await;
-                self.compare(told, |world| world.remove_ended_workers())
+                let returned = admin.remove_ended_workers(Duration::ZERO).await;
+                self.compare(returned, |world| world.remove_ended_workers())
                     .await
             }
             Call::Release(which) if !workers.is_empty() => {
                 let worker = *which.get(&workers);
-                let told = admin.release(worker).await;
-                self.compare(told, |world| world.release(time, worker))
+                let returned = admin.release(worker).await;
+                self.compare(returned, |world| world.release(time, worker))
                     .await
             }
             _ => Ok(()),

@@ -1,4 +1,4 @@
-//! What a history is made of: calls, and what befalls them. Drawn at random.
+//! The steps of a history: calls, and disruptions of them. Drawn at random.
 
 use pgqrs::{Outcome, Priority, WorkerKind};
 use proptest::{
@@ -10,7 +10,7 @@ use proptest::{
 use super::{QUEUES, STORES};
 use crate::{
     model::{LONG, Place, Settlement, Transition, Wait},
-    support::faults::Fault,
+    support::proxy::Fault,
 };
 
 #[derive(Debug, Clone)]
@@ -18,7 +18,7 @@ pub(super) struct Step {
     /// Whose call it is.
     pub(super) store: usize,
     pub(super) call: Call,
-    pub(super) trouble: Option<Trouble>,
+    pub(super) disruption: Option<Disruption>,
 }
 
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ pub(super) enum Call {
         commits: bool,
     },
     Extend(Index),
-    /// Whoever had the delivery is gone.
+    /// The holder of the delivery is gone.
     Forget(Index),
     /// A message's lease, or its wait, comes to its end.
     TimePasses(Index),
@@ -97,8 +97,8 @@ pub(super) enum By {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Trouble {
-    /// The connection that the call uses breaks, after so many bytes.
+pub(super) enum Disruption {
+    /// The connection that the call uses breaks, after this number of bytes.
     Strike(Fault, usize),
     /// All sessions are ended, before the call or beside it.
     Terminate { beside: bool },
@@ -180,7 +180,7 @@ fn calls() -> impl Strategy<Value = Call> {
     ]
 }
 
-fn troubles() -> impl Strategy<Value = Trouble> {
+fn disruptions() -> impl Strategy<Value = Disruption> {
     let fault = select(vec![
         Fault::CutRequest,
         Fault::CutAnswer,
@@ -191,23 +191,27 @@ fn troubles() -> impl Strategy<Value = Trouble> {
     let mode = select(vec!["fast", "immediate", "immediate"]);
     prop_oneof![
         // Few bytes meet the answer to a statement that the connection knows, more of them a new one's.
-        40 => (fault, prop_oneof![0..8_usize, 0..64_usize, 0..600_usize]).prop_map(|(fault, bytes)| Trouble::Strike(fault, bytes)),
-        8 => any::<bool>().prop_map(|beside| Trouble::Terminate { beside }),
-        2 => (mode, any::<bool>()).prop_map(|(mode, beside)| Trouble::Restart { mode, beside }),
+        40 => (fault, prop_oneof![0..8_usize, 0..64_usize, 0..600_usize]).prop_map(|(fault, bytes)| Disruption::Strike(fault, bytes)),
+        8 => any::<bool>().prop_map(|beside| Disruption::Terminate { beside }),
+        2 => (mode, any::<bool>()).prop_map(|(mode, beside)| Disruption::Restart { mode, beside }),
     ]
 }
 
 pub(super) fn histories() -> impl Strategy<Value = Vec<Step>> {
-    let step = (0..STORES, calls(), prop::option::weighted(0.25, troubles()));
-    let step = step.prop_map(|(store, call, trouble)| Step {
+    let step = (
+        0..STORES,
+        calls(),
+        prop::option::weighted(0.25, disruptions()),
+    );
+    let step = step.prop_map(|(store, call, disruption)| Step {
         store,
         call,
-        trouble,
+        disruption,
     });
     let first = |call| Step {
         store: 0,
         call,
-        trouble: None,
+        disruption: None,
     };
     let beginning = [
         Call::CreateQueue(QUEUES[0]),

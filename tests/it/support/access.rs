@@ -47,10 +47,10 @@ pub(super) async fn options(pool: &PgPool) -> Arc<PgConnectOptions> {
     Arc::new((*owner).clone().username(&role).password("role"))
 }
 
-pub(super) async fn store(pool: PgPool) -> Store {
+pub(super) async fn store(pool: &PgPool) -> Store {
     if wanted().is_empty() {
-        return Store::from(pool);
+        return Store::from(pool.clone());
     }
-    let options = options(&pool).await;
+    let options = options(pool).await;
     Store::from(PgPoolOptions::new().connect_lazy_with((*options).clone()))
 }

@@ -1,16 +1,13 @@
-//! What tests know of the database that the public API doesn't tell: rows, other sessions, and time,
+//! What tests need of the database that the public API doesn't show: rows, other sessions, and time,
 //! which is moved by moving rows.
 
 pub(crate) mod access;
 pub(crate) mod consumers;
-pub(crate) mod faults;
-pub(crate) mod link;
 pub(crate) mod pgbouncer;
 pub(crate) mod proxy;
 pub(crate) mod server;
-pub(crate) mod stall;
 
-use std::time::Duration;
+use std::{borrow::Borrow, time::Duration};
 
 use chrono::{DateTime, Utc};
 use pgqrs::{Delivery, Enqueued, MessageId, Store, Unchecked};
@@ -48,8 +45,12 @@ pub(crate) fn database(pool: &PgPool) -> String {
     options.get_database().unwrap_or_default().to_owned()
 }
 
-/// A store with the queues that a test is about.
-pub(crate) async fn with_queues(pool: PgPool, queues: &[&str]) -> pgqrs::Result<Store> {
+/// Creates the queues that a test is about. Returns a store on the test's own database.
+pub(crate) async fn with_queues(
+    pool: impl Borrow<PgPool>,
+    queues: &[&str],
+) -> pgqrs::Result<Store> {
+    let pool = pool.borrow();
     let store = Store::from(pool.clone());
     for queue in queues {
         store.queue(*queue).await?;
@@ -64,7 +65,7 @@ pub(crate) async fn send<M: Serialize>(store: &Store, messages: &[M]) -> pgqrs::
 }
 
 /// Sends a message for later, so that a new store has one connection, which knows the statement. Of a message that
-/// is ready others would be told, over another connection.
+/// is ready others would be notified, over another connection.
 pub(crate) async fn warm(store: &Store) -> pgqrs::Result<MessageId> {
     let later = pgqrs::enqueue().message(&"warm").to("tasks").delay(3_600);
     let id = later.execute(store).await?[0];
@@ -75,7 +76,7 @@ pub(crate) async fn warm(store: &Store) -> pgqrs::Result<MessageId> {
     Ok(id)
 }
 
-/// Up to so many messages of `tasks`, under the usual lease.
+/// At most `limit` messages of `tasks`, under the usual lease.
 pub(crate) async fn claim(
     store: &Store,
     limit: u32,
@@ -183,7 +184,7 @@ pub(crate) fn newcomer(pool: &PgPool) -> Store {
 pub(crate) async fn changes(url: &str, table: &str) -> sqlx::Result<(i64, i64, i64)> {
     let options = PgPoolOptions::new().max_connections(1);
     let pool = options.connect(url).await?;
-    // A session tells of its changes when it ends, which is a little after it was closed.
+    // A session reports its changes when it ends, which is a little after it was closed.
     until("all other sessions have ended", async || {
         let others = "select count(*) from pg_stat_activity
                       where datname = current_database() and pid <> pg_backend_pid()
@@ -205,8 +206,8 @@ pub(crate) async fn changes(url: &str, table: &str) -> sqlx::Result<(i64, i64, i
 
 /// How much more than usual the tests under `adversary/` are to do; `cargo xtask soak --adversary` sets it.
 pub(crate) fn scale() -> usize {
-    let given = std::env::var("PGQRS_ADVERSARY").ok();
-    given.and_then(|scale| scale.parse().ok()).unwrap_or(1)
+    let scale = std::env::var("PGQRS_ADVERSARY").ok();
+    scale.and_then(|scale| scale.parse().ok()).unwrap_or(1)
 }
 
 /// Waits until a condition holds. Fails after thirty seconds, saying what it waited for.
@@ -215,7 +216,7 @@ pub(crate) async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
     assert!(held, "never came: {what}");
 }
 
-/// Waits until a condition holds, for so long at most. Whether it does.
+/// Waits until a condition holds, for at most `limit`. Returns whether it does.
 pub(crate) async fn until_within(limit: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
     let mut tick = tokio::time::interval(Duration::from_millis(5));
     let wait = async {
@@ -244,9 +245,9 @@ pub(crate) async fn blocked_backend(pool: &PgPool, text: &str) -> i32 {
     backend.expect("just seen")
 }
 
-/// Until so many backends wait for a lock with such a statement.
+/// Waits until `many` backends wait for a lock with such a statement.
 pub(crate) async fn blocked_backends(pool: &PgPool, text: &str, many: i64) {
-    until("so many sessions wait for a lock", async || {
+    until("the expected number of sessions wait for a lock", async || {
         let blocked: i64 = sqlx::query_scalar(
             "select count(*) from pg_stat_activity
              where datname = current_database() and wait_event_type = 'Lock' and strpos(query, $1) > 0",

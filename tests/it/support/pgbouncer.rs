@@ -68,7 +68,7 @@ impl PgBouncer {
         settings: &str,
     ) -> Result<Self, Box<dyn std::error::Error>> {
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        // Copied, since the server's user may have no access to where it is.
+        // Copied, since the server's user may have no access to its folder.
         let copy = server.folder().join(format!("pgbouncer-{port}"));
         fs::copy(program, &copy)?;
         let file = server.folder().join(format!("pgbouncer-{port}.ini"));

@@ -25,7 +25,7 @@ pub(crate) struct Server {
     bin: PathBuf,
     folder: PathBuf,
     port: u16,
-    /// Whose process it is, where we are another user.
+    /// The user of its process, if that is another one than ours.
     owner: (u32, u32),
     /// How large a file may grow, in blocks of half a KiB. Beyond it, the disk is full.
     largest_file: AtomicU64,
@@ -272,7 +272,7 @@ impl Server {
             NO_LIMIT => Command::new(tool),
             _ => {
                 let mut limited = Command::new("sh");
-                // The server ignores the signal that goes with it, and is told of a short write.
+                // The server ignores the signal that goes with it, and gets a short write.
                 let script = format!("ulimit -f {limit} && exec \"$@\"");
                 limited.args(["-c", &script, "sh"]).arg(tool);
                 limited

@@ -1,6 +1,6 @@
 //! Ids taken without `.await`
 //!
-//! `.execute(..)` gives a future; its ids are there once it was awaited.
+//! `.execute(..)` returns a future, which returns the ids when it is awaited.
 //!
 //! Fails with: E0608
 //! rustc's own words: what can be indexed is not for a library to word.

@@ -1,6 +1,6 @@
 //! An enqueue without a queue
 //!
-//! An enqueue needs to know where its message goes: a queue, or a producer, which has one.
+//! An enqueue needs its target: a queue, or a producer, which has one.
 //!
 //! Fails with: E0277
 

@@ -1,7 +1,7 @@
 //! A handler that borrows from where it was written
 //!
 //! Handlers run on tasks that may outlive the function they were written in. A store is cheap to clone:
-//! give the handler a clone of its own.
+//! pass the handler a clone of its own.
 //!
 //! Fails with: E0373
 //! rustc's own words: they name what is borrowed. Its advice to write `move` alone isn't enough, since

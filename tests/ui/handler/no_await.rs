@@ -1,6 +1,6 @@
 //! A consumer that was never awaited
 //!
-//! `run` gives a future: it begins when it is awaited. The compiler warns of one that is dropped; here,
+//! `run` returns a future: it begins when it is awaited. The compiler warns of one that is dropped; here,
 //! warnings are errors.
 //!
 //! Fails with: unused_must_use

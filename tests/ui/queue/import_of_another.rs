@@ -1,6 +1,6 @@
 //! An import of the wrong payload for a queue
 //!
-//! What the iterator gives is of one type, the queue's.
+//! The iterator's items are of one type, the queue's.
 //!
 //! Fails with: E0277
 

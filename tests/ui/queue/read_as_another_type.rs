@@ -3,7 +3,7 @@
 //! What comes out of a `Queue<SendEmail>` is a `SendEmail`.
 //!
 //! Fails with: E0308
-//! rustc's own words: where two types are compared, the compiler words it; it names both of them.
+//! rustc's own words: if two types are compared, the compiler words it; it names both of them.
 
 use pgqrs::{Delivery, Queue, Unchecked};
 

@@ -19,7 +19,7 @@ struct Message {
     payload: Payload,
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Awa {
     pool: PgPool,
@@ -57,7 +57,7 @@ impl Awa {
             // stay with that of an older version.
             let client = client(&pool)?;
             client.start().await?;
-            client.shutdown(PATIENCE).await;
+            client.shutdown(SHUTDOWN_TIMEOUT).await;
         }
         let storage = QueueStorage::new(QueueStorageConfig::default())?;
         Ok(Self { pool, storage })
@@ -98,7 +98,7 @@ impl Peer for Awa {
             client.start().await?;
             Ok(Running::spawn(async move |stopped| {
                 let _ = stopped.await;
-                client.shutdown(PATIENCE).await;
+                client.shutdown(SHUTDOWN_TIMEOUT).await;
                 Ok(())
             }))
         })

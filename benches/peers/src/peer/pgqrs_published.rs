@@ -95,7 +95,7 @@ impl Peer for Published {
             }
             Ok(Running::spawn(async move |stopped| {
                 tokio::select! {
-                    // They poll until they are told not to, or fail.
+                    // They poll until they are stopped, or fail.
                     Some(ended) = running.join_next() => ended??,
                     _ = stopped => {}
                 }

@@ -45,7 +45,7 @@ class Consumer(Generic[T]):
             send(delivery.payload)
             delivery.ack()
 
-    Either way it claims ahead, keeps leases alive, retries with exponential back-off, and goes on when the
+    Either way it claims ahead, keeps leases alive, retries with exponential back-off, and continues when the
     database restarts. A message whose payload doesn't have the queue's type becomes a dead letter, and is not
     delivered. A consumer runs once: when it has ended, register another.
     """
@@ -68,7 +68,7 @@ class Consumer(Generic[T]):
 
     @property
     def hostname(self) -> str:
-        """The host that it was registered with; the machine's, if none was given."""
+        """The host that it was registered with; defaults to the machine's."""
         return self._native.hostname
 
     @property
@@ -97,14 +97,14 @@ class Consumer(Generic[T]):
         used up. A handler can also settle the delivery by itself. While it runs, its message's lease is extended.
 
         It stops with :meth:`stop`, on SIGTERM, unless the program has a handler of its own for that, on Ctrl-C, or
-        when others have stopped it: no more is claimed, handlers finish, and what is left is given back. Python can't
+        when others have stopped it: no more is claimed, handlers finish, and the rest is released. Python can't
         break off a thread: a handler that runs beyond the deadline, or for longer than ``handler_timeout``, is waited
-        for, but its message is given back. ``SystemExit`` and ``KeyboardInterrupt`` in a handler end the consumer at
+        for, but its message is released. ``SystemExit`` and ``KeyboardInterrupt`` in a handler end the consumer at
         once, and are raised by this call.
 
         Acknowledgements are made in batches, a moment after the handlers have returned: if the process crashes in
         between, those messages are delivered again. What is acknowledged is on the server's disk. A message that
-        is given back before its handler was called hasn't used an attempt.
+        is released before its handler was called hasn't used an attempt.
 
         Args:
             handler: A function of a :class:`pgqrs.sync.Delivery`.
@@ -113,10 +113,10 @@ class Consumer(Generic[T]):
                 handlers take their time.
             prefetch_bytes: The most bytes of payload to hold, ready or being handled. One message is fetched whatever
                 its size.
-            lease: How long a message stays away from others if this consumer crashes, from a millisecond to a day.
+            lease: How long a message stays leased if this consumer crashes, from a millisecond to a day.
                 While its handler runs, the lease is extended every third of this.
-            poll_interval: How soon a message is found that nobody announces: a delayed one, or one enqueued in a
-                transaction.
+            poll_interval: Interval of polling, by which delayed messages, and those enqueued in a transaction,
+                are found. Defaults to 0.25 s.
             retry: How long a message waits after a failed attempt.
             handler_timeout: Counts a handler that has run for this long since its first step as a failed attempt; by
                 default, a handler may run for ever. Its thread goes on, and until it ends there is one less for others.
@@ -192,7 +192,7 @@ class Consumer(Generic[T]):
         with these defaults.
 
         One that is dropped without being settled is a failed attempt. :meth:`shutdown`, or the end of a
-        ``with consumer``, gives back what isn't settled.
+        ``with consumer``, releases what isn't settled.
 
         Args:
             concurrency: How many deliveries may be unsettled at once. With 1, asking for the next one while the last
@@ -225,7 +225,7 @@ class Consumer(Generic[T]):
         return next(iteration)
 
     def stop(self) -> None:
-        """Lets it come to its end: nothing more is claimed, and what is under way may finish. Returns at once."""
+        """Stops it gracefully: nothing more is claimed, and handlers finish. Returns at once."""
         self._native.stop()
 
     def heartbeat(self) -> None:
@@ -255,7 +255,7 @@ class Consumer(Generic[T]):
         self._native.resume()
 
     def shutdown(self) -> None:
-        """Ends it, for good, and frees its identity: stops it if it runs, and gives back what iteration has returned
+        """Ends it, for good, and frees its identity: stops it if it runs, and releases what iteration has returned
         and is not settled. On a consumer that has ended, nothing happens."""
         self._native.stop()
         if self._iteration is not None:
@@ -268,7 +268,7 @@ class Consumer(Generic[T]):
         return status
 
     def is_healthy(self, max_age: float | timedelta) -> bool:
-        """Whether it lives and was heard of lately.
+        """Whether it is registered and has sent a heartbeat lately.
 
         Args:
             max_age: Within this time, in seconds or as a ``timedelta``.

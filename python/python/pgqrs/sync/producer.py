@@ -18,12 +18,12 @@ T = TypeVar("T")
 class Producer(Generic[T]):
     """A registered sender to one queue; made by :meth:`pgqrs.sync.Store.producer`.
 
-    Its messages carry its key, others see it in ``store.admin().workers()``, and an operator can suspend or stop
-    it from another process, which the very next enqueue obeys. It says by itself, every 15 seconds, that it
-    lives. It ends with :meth:`shutdown`, at the end of an ``with``, or with its store.
+    Its messages carry its id, others see it in ``store.admin().workers()``, and an operator can suspend or stop
+    it from another process, which the very next enqueue obeys. It sends a heartbeat every 15
+    seconds. It ends with :meth:`shutdown`, at the end of an ``with``, or with its store.
 
-    A send is stored exactly once, whatever breaks on the way: it is tried until it is known what became of it,
-    for as long as the store's ``retry_for`` says. Sends that wait at the same time share a statement and its
+    A send is stored exactly once, whatever breaks on the way: it is retried until its outcome is known,
+    for the store's ``retry_for``. Sends that wait at the same time share a statement and its
     commit, so many tasks or threads that each send one are fast. A send that is cancelled before a statement took
     it is not made; afterwards it may be.
     """
@@ -36,7 +36,7 @@ class Producer(Generic[T]):
 
     @property
     def id(self) -> int:
-        """Its key, which its messages carry."""
+        """The worker's id, recorded on its messages."""
         return self._native.id
 
     @property
@@ -62,7 +62,7 @@ class Producer(Generic[T]):
         at: datetime | None = None,
         priority: Priority | PriorityName = Priority.NORMAL,
     ) -> int:
-        """Stores a message, and gives its id.
+        """Stores a message, and returns its id.
 
         The payload is a ``dict``, ``list``, ``str``, number, ``bool``, ``None``, a dataclass, a model of
         pydantic's, a member of an enumeration, or whatever is made of these. Integers of any size and a
@@ -71,10 +71,10 @@ class Producer(Generic[T]):
         Nobody gets the message before ``delay`` has passed, in seconds or as a ``timedelta``, or before the time
         ``at``, an aware ``datetime``; both by the database's clock. A time in the past is now.
 
-        Raises :class:`pgqrs.SerializeError`, which names where in the payload something has no form in JSON,
+        Raises :class:`pgqrs.SerializeError`, which names where in the payload something can't be represented in JSON,
         :class:`pgqrs.PayloadTooLargeError` and :class:`pgqrs.PayloadTooDeepError` before anything is sent;
         :class:`pgqrs.QueueNotFoundError`, :class:`pgqrs.WorkerSuspendedError`,
-        :class:`pgqrs.WorkerStoppedError`; :class:`pgqrs.NotStoredError` where the server was away for too long;
+        :class:`pgqrs.WorkerStoppedError`; :class:`pgqrs.NotStoredError` if the server was unavailable for too long;
         and :class:`pgqrs.OutcomeUnknownError`, the only one after which the message may be stored.
         """
         self._queue._check(payload, "payload")
@@ -90,7 +90,7 @@ class Producer(Generic[T]):
         *,
         priority: Priority | PriorityName = Priority.NORMAL,
     ) -> int:
-        """Stores a message that nobody gets before this many seconds have passed, and gives its id.
+        """Stores a message that is delivered after this many seconds at the earliest, and returns its id.
 
         Raises what :meth:`enqueue` raises.
         """
@@ -107,7 +107,7 @@ class Producer(Generic[T]):
     ) -> list[int]:
         """Stores messages in one transaction: all of them, in this order, or none.
 
-        ``ids[i]`` of what it gives belongs to the payload at ``i``. An empty batch gives no ids and sends nothing.
+        ``ids[i]`` of the result belongs to the payload at ``i``. An empty batch returns no ids and sends nothing.
 
         Raises what :meth:`enqueue` raises; a path then begins with the payload's place: ``payloads[3].price``.
         """
@@ -120,25 +120,25 @@ class Producer(Generic[T]):
         return messages
 
     def heartbeat(self) -> None:
-        """Says that it lives. This happens by itself too.
+        """Sends a heartbeat. This happens by itself too.
 
-        Raises :class:`pgqrs.WorkerStoppedError` where it was stopped, removed, or taken over.
+        Raises :class:`pgqrs.WorkerStoppedError` if it was stopped, removed, or taken over.
         """
         self._native.heartbeat()
 
     def suspend(self) -> None:
-        """Holds it back: until it is resumed, nothing goes through it.
+        """Suspends it: until it is resumed, its enqueues are refused.
 
-        Raises :class:`pgqrs.InvalidTransitionError` where it isn't ready, :class:`pgqrs.WorkerStoppedError`
-        where it is gone.
+        Raises :class:`pgqrs.InvalidTransitionError` if it isn't ready, :class:`pgqrs.WorkerStoppedError`
+        if it is gone.
         """
         self._native.suspend()
 
     def resume(self) -> None:
-        """Lets it go on.
+        """Resumes it.
 
-        Raises :class:`pgqrs.InvalidTransitionError` where it isn't suspended,
-        :class:`pgqrs.WorkerStoppedError` where it is gone.
+        Raises :class:`pgqrs.InvalidTransitionError` if it isn't suspended,
+        :class:`pgqrs.WorkerStoppedError` if it is gone.
         """
         self._native.resume()
 
@@ -152,7 +152,7 @@ class Producer(Generic[T]):
         return status
 
     def is_healthy(self, max_age: float | timedelta) -> bool:
-        """Whether it lives and was heard of within this time, in seconds or as a ``timedelta``."""
+        """Whether it is registered and its last heartbeat is at most this old, in seconds or as a ``timedelta``."""
         healthy: bool = self._native.is_healthy(_arguments.duration("max_age", max_age))
         return healthy
 
