@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use sqlx::PgConnection;
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     lifecycle::WorkerId,
     message::{Message, MessageId, Priority, microseconds},
     postgres::{workers, writers::JsonText},
@@ -44,6 +45,19 @@ pub(crate) struct Claimed {
     pub(crate) full: bool,
     /// Whether the limit that it stopped at was `max_bytes`.
     pub(crate) stopped_by_bytes: bool,
+}
+
+/// What the first row of a claim's result says.
+#[derive(Debug, Deserialize)]
+struct Header {
+    /// Messages whose attempts are used up.
+    used_up: Vec<i64>,
+    /// How many were ready, up to the limit.
+    found: u32,
+    /// How many of those fit into the bytes.
+    taken: u32,
+    /// The duration of the search.
+    microseconds: f64,
 }
 
 /// Takes ready messages under a lease, in queue order.
@@ -110,25 +124,24 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                 and clock_timestamp() < now() + $10::bigint * interval '1 microsecond'
             returning m.id, m.priority, m.visible_at, m.enqueued_at, m.attempt, m.headers, m.payload
         )
-        -- A header row with what is common to all, then a row for each message, unordered.
+        -- The first row is a header: it has no id, and what is common to all in columns of the same types. Then a row for
+        -- each message, unordered.
         select
-            queue.id as "queue_id?",
-            array(select id from sized where fits and used_up) as "used_up?",
-            (select count(*) from sized) as "found?",
-            (select count(*) from sized where fits) as "taken?",
-            now() as "now?",
-            now() + $3::bigint * interval '1 microsecond' as "lease_expires_at?",
-            clock_timestamp() - statement_timestamp() as "took?",
-            null::bigint as "id?",
+            null as "id?",
             null::smallint as "priority?",
-            null::timestamptz as "visible_at?",
-            null::timestamptz as "enqueued_at?",
-            null::integer as "attempt?",
+            now() as "visible_at!",
+            now() + $3::bigint * interval '1 microsecond' as "enqueued_at!",
+            queue.id as "attempt!",
             null::json as "headers?: JsonText",
-            null::json as "payload?: JsonText"
+            json_build_object(
+                'used_up', array(select id from sized where fits and used_up),
+                'found', (select count(*) from sized),
+                'taken', (select count(*) from sized where fits),
+                'microseconds', extract(epoch from clock_timestamp() - statement_timestamp()) * 1000000
+            ) as "payload!: JsonText"
         from queue
         union all
-        select null, null, null, null, null, null, null, id, priority,
+        select id, priority,
             -- Somebody may have set it to '-infinity' by hand, and Rust has no such time.
             greatest(visible_at, timestamptz '0001-01-01 00:00+00'),
             enqueued_at, attempt, headers, payload
@@ -148,19 +161,17 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
     .fetch_all(&mut *connection)
     .await?;
     let mut rows = rows.into_iter();
-    let header = rows.next().and_then(|header| {
-        Some((
-            header.queue_id?,
-            header.used_up?,
-            (header.found?, header.taken?),
-            header.now?,
-            header.lease_expires_at?,
-            header.took?,
-        ))
-    });
-    let Some((queue_id, used_up, (found, taken), now, lease_expires_at, took)) = header else {
+    let Some(header) = rows.next() else {
         return Err(workers::refusal(connection, claim.queue, claim.consumer).await?);
     };
+    let (now, lease_expires_at, queue_id) = (header.visible_at, header.enqueued_at, header.attempt);
+    let Header {
+        used_up,
+        found,
+        taken,
+        microseconds,
+    } = serde_json::from_str(&header.payload.0)
+        .map_err(|error| Error::from(sqlx::Error::Decode(Box::new(error))))?;
     let dead_lettered = if used_up.is_empty() {
         Ok(())
     } else {
@@ -172,13 +183,13 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                 queue_id,
                 id: MessageId::from(row.id?),
                 priority: Priority::from_rank(row.priority?),
-                visible_at: row.visible_at?,
-                enqueued_at: row.enqueued_at?,
-                attempt: row.attempt?,
+                visible_at: row.visible_at,
+                enqueued_at: row.enqueued_at,
+                attempt: row.attempt,
                 lease_token,
                 lease_expires_at,
                 headers: row.headers.map(|headers| headers.0),
-                payload: row.payload?.0,
+                payload: row.payload.0,
             })
         })
         .collect();
@@ -191,8 +202,8 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
     Ok(Claimed {
         messages,
         now,
-        took: Duration::from_micros(took.microseconds.unsigned_abs()),
-        full: taken >= i64::from(claim.limit) || stopped_by_bytes,
+        took: Duration::try_from_secs_f64(microseconds / 1e6).unwrap_or_default(),
+        full: taken >= claim.limit || stopped_by_bytes,
         stopped_by_bytes,
     })
 }
