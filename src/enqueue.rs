@@ -8,12 +8,12 @@ use serde::Serialize;
 use tracing::Instrument;
 
 use crate::{
-    error::{Error, Result},
+    error::Result,
     executor::{Execute, Executor},
     lifecycle::WorkerId,
-    message::{Enqueued, Envelope, Priority, Visible},
+    message::{Enqueued, Envelope, NewMessage, Priority, Visible, When},
     payload::encode,
-    postgres::messages,
+    postgres::{columns::CHUNK_BYTES, messages},
     queue::{Carries, IntoQueue, Queue, QueueName},
     send,
     statement::Statement,
@@ -43,13 +43,7 @@ use crate::{
 /// # }
 /// ```
 pub fn enqueue() -> Enqueue {
-    Enqueue {
-        messages: NoMessage(()),
-        target: NoTarget(()),
-        visible: Ok(Visible::Now),
-        time: PhantomData,
-        priority: Priority::Normal,
-    }
+    Enqueue::new(NoMessage(()), NoTarget(()), Options::default())
 }
 
 /// Builder of an enqueue; made by [`enqueue`].
@@ -60,7 +54,7 @@ pub fn enqueue() -> Enqueue {
 /// |---|---|
 /// | [`message`](Self::message), [`messages`](Self::messages) | until one of them was called |
 /// | [`to`](Self::to), [`worker`](Self::worker) | until one of them was called |
-/// | [`delay`](Self::delay), [`at`](Self::at) | until one of them was called |
+/// | [`delay`](Self::delay), [`at`](Self::at), [`when`](Self::when) | until one of them was called |
 /// | [`priority`](Self::priority) | always |
 /// | [`execute`](Self::execute), [`statement`](Self::statement) | once there are messages and a target |
 ///
@@ -97,12 +91,39 @@ pub fn enqueue() -> Enqueue {
 pub struct Enqueue<M = NoMessage, T = NoTarget, W = AtOnce> {
     messages: M,
     target: T,
-    visible: Result<Visible>,
+    options: Options,
     time: PhantomData<W>,
+}
+
+/// What an enqueue needn't set.
+#[derive(Debug, Clone, Copy, Default)]
+struct Options {
+    when: When,
     priority: Priority,
 }
 
+impl Options {
+    fn envelope(self, target: impl TargetIsSet) -> Result<Envelope> {
+        let (queue, producer) = target.into_parts()?;
+        Ok(Envelope {
+            queue,
+            producer,
+            priority: self.priority,
+            visible: Visible::new(self.when)?,
+        })
+    }
+}
+
 impl<M, T, W> Enqueue<M, T, W> {
+    fn new(messages: M, target: T, options: Options) -> Self {
+        Self {
+            messages,
+            target,
+            options,
+            time: PhantomData,
+        }
+    }
+
     /// Sets one message. For a `Vec` or a slice of payloads, see [`messages`](Self::messages): here it would be one
     /// message with an array.
     ///
@@ -145,21 +166,16 @@ impl<M, T, W> Enqueue<M, T, W> {
     where
         P: Serialize + ?Sized + 'a,
     {
-        let json = payloads
+        let messages = payloads
             .into_iter()
             .enumerate()
-            .map(|(index, payload)| encode(index, payload))
+            .map(|(index, payload)| encode(index, payload).map(NewMessage::new))
             .collect();
-        Enqueue {
-            messages: Messages {
-                json,
-                of: PhantomData,
-            },
-            target: self.target,
-            visible: self.visible,
-            time: PhantomData,
-            priority: self.priority,
-        }
+        let messages = Messages {
+            messages,
+            of: PhantomData,
+        };
+        Enqueue::new(messages, self.target, self.options)
     }
 
     /// Sets the queue: a name, or a [`Queue`] that carries the messages' type.
@@ -174,16 +190,11 @@ impl<M, T, W> Enqueue<M, T, W> {
         Q: IntoQueue,
         M: FitsInto<Queue<Q::Carries>>,
     {
-        Enqueue {
-            messages: self.messages,
-            target: ToQueue {
-                queue: queue.into_name(),
-                carries: PhantomData,
-            },
-            visible: self.visible,
-            time: PhantomData,
-            priority: self.priority,
-        }
+        let target = ToQueue {
+            queue: queue.into_name(),
+            carries: PhantomData,
+        };
+        Enqueue::new(self.messages, target, self.options)
     }
 
     /// Sets the producer that sends the messages, to its queue. They record its id, and nothing is stored if it is
@@ -200,17 +211,12 @@ impl<M, T, W> Enqueue<M, T, W> {
         P::Role: CanEnqueue,
         M: FitsInto<Queue<P::Carries>>,
     {
-        Enqueue {
-            messages: self.messages,
-            target: ByWorker {
-                queue: producer.queue().clone(),
-                worker: producer.id(),
-                carries: PhantomData,
-            },
-            visible: self.visible,
-            time: PhantomData,
-            priority: self.priority,
-        }
+        let target = ByWorker {
+            queue: producer.queue().clone(),
+            worker: producer.id(),
+            carries: PhantomData,
+        };
+        Enqueue::new(self.messages, target, self.options)
     }
 
     /// Delays the messages: they are not delivered before this duration has passed, by the database's clock, counted
@@ -227,7 +233,7 @@ impl<M, T, W> Enqueue<M, T, W> {
     where
         W: TimeNotSet,
     {
-        self.later(Visible::after(delay.into_duration()))
+        self.when(When::After(delay.into_duration()))
     }
 
     /// Schedules the messages: they are not delivered before this time, by the database's clock. A time in the past
@@ -238,22 +244,29 @@ impl<M, T, W> Enqueue<M, T, W> {
     where
         W: TimeNotSet,
     {
-        self.later(Ok(Visible::At(time)))
+        self.when(When::At(time))
     }
 
-    fn later(self, visible: Result<Visible>) -> Enqueue<M, T, Later> {
-        Enqueue {
-            messages: self.messages,
-            target: self.target,
-            visible,
-            time: PhantomData,
-            priority: self.priority,
-        }
+    /// Sets the messages' time, if it is decided at run time whether they have a delay, a time, or neither.
+    ///
+    /// Available until a delay or a time is set.
+    ///
+    /// # Errors
+    /// [`Error::DelayTooLong`] from [`execute`](Self::execute) for a delay of more than 200,000 years.
+    pub fn when(self, when: When) -> Enqueue<M, T, Later>
+    where
+        W: TimeNotSet,
+    {
+        let options = Options {
+            when,
+            ..self.options
+        };
+        Enqueue::new(self.messages, self.target, options)
     }
 
     /// Sets which messages of the queue are delivered first; defaults to [`Priority::Normal`]. The last call counts.
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.priority = priority;
+        self.options.priority = priority;
         self
     }
 
@@ -310,22 +323,15 @@ impl<M, T, W> Enqueue<M, T, W> {
         let Self {
             messages,
             target,
-            visible,
-            priority,
+            options,
             ..
         } = self;
-        let payloads = messages.into_json();
-        let payloads = payloads.and_then(|payloads| check_sizes(payloads, on.payload_limit()));
+        let messages = messages.into_messages();
+        let messages = messages.and_then(|messages| check_sizes(messages, on.payload_limit()));
         Execute::new(async move {
-            let payloads = payloads?;
-            let (queue, producer) = target.into_parts()?;
-            let envelope = Envelope {
-                queue,
-                producer,
-                priority,
-                visible: visible?,
-            };
-            send(on, envelope, payloads).await
+            let messages = messages?;
+            let envelope = options.envelope(target)?;
+            send(on, envelope, messages).await
         })
     }
 
@@ -345,15 +351,11 @@ impl<M, T, W> Enqueue<M, T, W> {
         M: MessageIsSet,
         T: TargetIsSet,
     {
-        let payloads = check_sizes(self.messages.into_json()?, messages::CHUNK_BYTES)?;
-        let (queue, producer) = self.target.into_parts()?;
-        let envelope = Envelope {
-            queue,
-            producer,
-            priority: self.priority,
-            visible: self.visible?,
-        };
-        Ok(Statement::new(envelope, payloads))
+        let messages = check_sizes(self.messages.into_messages()?, CHUNK_BYTES)?;
+        Ok(Statement::new(
+            self.options.envelope(self.target)?,
+            messages,
+        ))
     }
 }
 
@@ -362,35 +364,28 @@ impl<T, W> Enqueue<NoMessage, T, W> {
     where
         T: TargetIsSet,
     {
-        let (queue, producer) = self.target.into_parts()?;
-        let (priority, visible) = (self.priority, self.visible?);
-        Ok(Envelope {
-            queue,
-            producer,
-            priority,
-            visible,
-        })
+        self.options.envelope(self.target)
     }
 }
 
 pub(crate) async fn send(
     on: impl Executor,
     envelope: Envelope,
-    payloads: Vec<String>,
+    messages: Vec<NewMessage>,
 ) -> Result<Enqueued> {
-    let span = telemetry::send(envelope.queue.as_str(), payloads.len());
+    let span = telemetry::send(envelope.queue.as_str(), messages.len());
     let stored = async {
-        if payloads.is_empty() {
+        if messages.is_empty() {
             return Ok(Vec::new());
         }
         match on.store() {
-            Some(store) => send::send(store.batcher(), envelope, payloads).await,
+            Some(store) => send::send(store.batcher(), envelope, messages).await,
             // Boxed: it is large, and would be moved with each send through a store.
             None => {
                 Box::pin(async move {
                     let sent_to = on.sent_to();
                     let mut connection = on.acquire().await?;
-                    let ids = messages::insert(&mut connection, &envelope, &payloads).await?;
+                    let ids = messages::insert(&mut connection, &envelope, &messages).await?;
                     if let Some(sent_to) = sent_to
                         && envelope.visible == Visible::Now
                     {
@@ -408,15 +403,11 @@ pub(crate) async fn send(
         .inspect_err(|error| telemetry::failed(&span, error))
 }
 
-fn check_sizes(payloads: Vec<String>, limit: usize) -> Result<Vec<String>> {
-    match payloads.iter().position(|payload| payload.len() > limit) {
-        Some(index) => Err(Error::PayloadTooLarge {
-            index,
-            bytes: payloads[index].len(),
-            limit,
-        }),
-        None => Ok(payloads),
+fn check_sizes(messages: Vec<NewMessage>, limit: usize) -> Result<Vec<NewMessage>> {
+    for (index, message) in messages.iter().enumerate() {
+        message.check_size(index, limit)?;
     }
+    Ok(messages)
 }
 
 /// No message yet.
@@ -426,7 +417,7 @@ pub struct NoMessage(());
 /// One or more messages of type `P`.
 #[derive(Debug)]
 pub struct Messages<P: ?Sized> {
-    json: Result<Vec<String>>,
+    messages: Result<Vec<NewMessage>>,
     of: PhantomData<fn(&P)>,
 }
 
@@ -453,12 +444,12 @@ pub struct ByWorker<C> {
 #[derive(Debug)]
 pub struct AtOnce(());
 
-/// A delay or a time is set, by `.delay(..)` or `.at(..)`.
+/// A delay or a time is set, by `.delay(..)`, `.at(..)` or `.when(..)`.
 #[derive(Debug)]
 pub struct Later(());
 
 mod sealed {
-    use super::{QueueName, Result, WorkerId};
+    use super::{NewMessage, QueueName, Result, WorkerId};
 
     #[diagnostic::on_unimplemented(
         message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
@@ -473,7 +464,7 @@ mod sealed {
         note = "call them: `pgqrs::enqueue().message(&payload).to(\"queue\")`"
     )]
     pub trait Json {
-        fn into_json(self) -> Result<Vec<String>>;
+        fn into_messages(self) -> Result<Vec<NewMessage>>;
     }
 
     #[diagnostic::on_unimplemented(
@@ -498,8 +489,8 @@ mod sealed {
 pub trait MessageIsSet: sealed::Json {}
 
 impl<P: ?Sized> sealed::Json for Messages<P> {
-    fn into_json(self) -> Result<Vec<String>> {
-        self.json
+    fn into_messages(self) -> Result<Vec<NewMessage>> {
+        self.messages
     }
 }
 #[diagnostic::do_not_recommend]
@@ -568,7 +559,7 @@ impl<P: ?Sized, Q: Carries<P>> FitsInto<Q> for Messages<P> {}
 /// The enqueue has no delay or time yet.
 #[diagnostic::on_unimplemented(
     message = "this enqueue already has its time",
-    label = "a second `.delay(..)` or `.at(..)`",
+    label = "a second `.delay(..)`, `.at(..)` or `.when(..)`",
     note = "a message becomes visible at one time: remove one of the two calls"
 )]
 pub trait TimeNotSet: sealed::Unset {}

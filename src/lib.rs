@@ -93,7 +93,7 @@ pub use crate::{
     handler::{IntoOutcome, Outcome},
     import::Import,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
-    message::{Enqueued, MessageId, Page, PageBuilder, Priority},
+    message::{Enqueued, MessageId, Page, PageBuilder, Priority, When},
     ok::Ok,
     postgres::{
         archive::ArchivedMessage,

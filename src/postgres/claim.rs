@@ -10,7 +10,7 @@ use crate::{
     error::Result,
     lifecycle::WorkerId,
     message::{Message, MessageId, Priority, microseconds},
-    postgres::{workers, writers::JsonText},
+    postgres::{json::JsonText, workers},
     queue::QueueName,
     token::random_token,
     watermark::Watermarks,

@@ -8,23 +8,23 @@ use sqlx::{Connection, PgConnection, Postgres, postgres::PgArguments, query::Que
 use crate::{
     error::Result,
     lifecycle::WorkerId,
-    message::{Envelope, MessageId, Page, Priority, Visible},
-    postgres::{workers, writers::Json},
+    message::{Envelope, MessageId, NewMessage, Page, Priority, Visible},
+    postgres::{
+        columns::{Columns, next_chunk},
+        json::Json,
+        workers,
+    },
     queue::QueueName,
 };
 
-/// Maximum number of messages, and approximate maximum bytes of payload, of one statement.
-pub(crate) const CHUNK_MESSAGES: usize = 1_000;
-pub(crate) const CHUNK_BYTES: usize = 64 << 20;
-
-/// Inserts messages, and returns their ids in the order of the payloads. One statement; if the batch is too large for
+/// Inserts messages, and returns their ids in the order of the messages. One statement; if the batch is too large for
 /// one, a transaction of several (a savepoint, inside the caller's own).
 pub(crate) async fn insert(
     connection: &mut PgConnection,
     envelope: &Envelope,
-    payloads: &[String],
+    messages: &[NewMessage],
 ) -> Result<Vec<MessageId>> {
-    let (first, mut rest) = next_chunk(payloads);
+    let (first, mut rest) = next_chunk(messages);
     if rest.is_empty() {
         return insert_chunk(connection, envelope, envelope.visible, first).await;
     }
@@ -41,23 +41,13 @@ pub(crate) async fn insert(
     Ok(ids)
 }
 
-/// Splits off what fits into one statement. Takes at least one payload, if there is one.
-pub(crate) fn next_chunk(payloads: &[String]) -> (&[String], &[String]) {
-    let mut bytes = 0;
-    let fitting = payloads.iter().take(CHUNK_MESSAGES).take_while(|payload| {
-        bytes += payload.len();
-        bytes <= CHUNK_BYTES
-    });
-    payloads.split_at(fitting.count().max(1).min(payloads.len()))
-}
-
 async fn insert_chunk(
     connection: &mut PgConnection,
     envelope: &Envelope,
     visible: Visible,
-    payloads: &[String],
+    messages: &[NewMessage],
 ) -> Result<Vec<MessageId>> {
-    let mut ids = insertion(envelope, visible, payloads)
+    let mut ids = insertion(envelope, visible, messages)
         .fetch_all(&mut *connection)
         .await?;
     if ids.is_empty() {
@@ -71,7 +61,7 @@ async fn insert_chunk(
 fn insertion<'q>(
     envelope: &Envelope,
     visible: Visible,
-    payloads: &[String],
+    messages: &[NewMessage],
 ) -> QueryScalar<'q, Postgres, i64, PgArguments> {
     let Envelope {
         queue,
@@ -79,8 +69,8 @@ fn insertion<'q>(
         priority,
         ..
     } = envelope;
-    let (exactly, not_before, delay) = visible.bounds();
-    let payloads: Vec<_> = payloads.iter().map(|payload| Json(payload)).collect();
+    let times = visible.times();
+    let columns = Columns::of(messages);
     sqlx::query_scalar!(
         "insert into pgqrs.messages (
              queue_id, priority, visible_at, enqueued_at, producer_id, payload_bytes, payload
@@ -112,11 +102,11 @@ fn insertion<'q>(
          returning id",
         queue.as_str(),
         priority.rank(),
-        exactly,
-        not_before,
-        delay,
+        times.exactly,
+        times.not_before,
+        times.delay,
         producer.map(WorkerId::get),
-        &payloads as &[Json<'_>],
+        &columns.payloads as &[Json<'_>],
     )
 }
 
@@ -125,15 +115,15 @@ pub(crate) async fn resolve(
     connection: &mut PgConnection,
     visible: Visible,
 ) -> Result<DateTime<Utc>> {
-    let (_, not_before, delay) = visible.bounds();
+    let times = visible.times();
     let time = sqlx::query_scalar!(
         r#"
         select greatest(
             $1::timestamptz, statement_timestamp() + $2::bigint * interval '1 microsecond'
         ) as "time!"
         "#,
-        not_before,
-        delay,
+        times.not_before,
+        times.delay,
     )
     .fetch_one(connection)
     .await?;
@@ -239,7 +229,7 @@ pub(crate) async fn reschedule(
     message: MessageId,
     visible: Visible,
 ) -> Result<bool> {
-    let (_, not_before, delay) = visible.bounds();
+    let times = visible.times();
     let moved = sqlx::query!(
         "update pgqrs.messages m
          set visible_at =
@@ -251,8 +241,8 @@ pub(crate) async fn reschedule(
              and m.lease_until <= statement_timestamp()",
         queue.as_str(),
         message.get(),
-        not_before,
-        delay,
+        times.not_before,
+        times.delay,
     )
     .execute(connection)
     .await?;

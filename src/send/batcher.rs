@@ -21,9 +21,12 @@ use tokio::{
 use super::{SendOptions, pending::PendingSend, writer::Writer};
 use crate::{
     error::{Error, Result},
-    message::{Envelope, Visible},
+    message::{Envelope, NewMessage, Visible},
     pool::{Connections, Notifier, StoreConnection, runtime_ended},
-    postgres::{messages, writers},
+    postgres::{
+        columns::{CHUNK_BYTES, CHUNK_MESSAGES},
+        writers,
+    },
     queue::QueueName,
     telemetry,
 };
@@ -157,10 +160,10 @@ impl Batcher {
         most.min(connections.div_ceil(2)).max(1)
     }
 
-    /// Waits until there is room for these payloads.
-    pub(super) async fn room(&self, payloads: &[String]) -> Result<OwnedSemaphorePermit> {
-        let bytes = payloads.iter().map(String::len).sum::<usize>();
-        let room = (bytes + payloads.len() * MESSAGE_OVERHEAD) / 1024 + 1;
+    /// Waits until there is room for these messages.
+    pub(super) async fn room(&self, messages: &[NewMessage]) -> Result<OwnedSemaphorePermit> {
+        let bytes = messages.iter().map(NewMessage::bytes).sum::<usize>();
+        let room = (bytes + messages.len() * MESSAGE_OVERHEAD) / 1024 + 1;
         let room = u32::try_from(room).map_or(MAX_PENDING_KIB, |room| room.min(MAX_PENDING_KIB));
         // No timer if there is room at once.
         if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(room) {
@@ -325,11 +328,9 @@ impl Lane {
         let most = group_size(self.pending.len() + self.in_flight, coalesce);
         let (mut group, mut messages, mut bytes) = (Vec::new(), 0, 0);
         while let Some(pending) = self.pending.front() {
-            messages += pending.payloads.len();
+            messages += pending.messages.len();
             bytes += pending.bytes;
-            let fits = group.len() < most
-                && messages <= messages::CHUNK_MESSAGES
-                && bytes <= messages::CHUNK_BYTES;
+            let fits = group.len() < most && messages <= CHUNK_MESSAGES && bytes <= CHUNK_BYTES;
             if !(group.is_empty() || fits) {
                 break;
             }
@@ -337,7 +338,7 @@ impl Lane {
                 break;
             };
             if pending.is_abandoned() {
-                messages -= pending.payloads.len();
+                messages -= pending.messages.len();
                 bytes -= pending.bytes;
                 continue;
             }

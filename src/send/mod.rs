@@ -17,7 +17,7 @@ pub(crate) use writer::Writer;
 
 use crate::{
     error::Result,
-    message::{Envelope, MessageId},
+    message::{Envelope, MessageId, NewMessage},
     pool::runtime_ended,
 };
 use batcher::{DirectSend, WriterTask};
@@ -46,12 +46,12 @@ impl SendOptions {
 pub(crate) async fn send(
     batcher: &Arc<Batcher>,
     envelope: Envelope,
-    payloads: Vec<String>,
+    messages: Vec<NewMessage>,
 ) -> Result<Vec<MessageId>> {
     let started = Instant::now();
-    let room = batcher.room(&payloads).await?;
+    let room = batcher.room(&messages).await?;
     let retry_for = batcher.options().retry_for;
-    let (pending, reply) = PendingSend::new(envelope, payloads, started, retry_for, room);
+    let (pending, reply) = PendingSend::new(envelope, messages, started, retry_for, room);
     if let Some(direct) = DirectSend::begin(batcher) {
         // Boxed: the future is large, and would be moved along with each send that isn't direct.
         Box::pin(direct.send(pending)).await;

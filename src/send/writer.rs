@@ -22,8 +22,9 @@ use crate::{
     message::{Envelope, Visible},
     pool::{StoreConnection, no_answer},
     postgres::{
+        columns::Columns,
         messages, session,
-        writers::{self, Batch, Json, Try, Written},
+        writers::{self, Batch, Try, Written},
     },
     telemetry,
     token::random_token,
@@ -303,7 +304,7 @@ impl Writer {
         self.ids.assign(group);
         // One number for each statement. The outcome of the last one is that of all.
         let statements = match &*group {
-            [one] => chunks(&one.payloads).count(),
+            [one] => chunks(&one.messages).count(),
             _ => 1,
         };
         let first = self.sequence + 2;
@@ -331,7 +332,7 @@ impl Writer {
         };
         match written {
             Ok(Written::Stored) => {
-                let rows = group.iter().map(|one| one.payloads.len()).sum::<usize>();
+                let rows = group.iter().map(|one| one.messages.len()).sum::<usize>();
                 let rows = ROW_TIME * u32::try_from(rows).unwrap_or(u32::MAX);
                 batcher.record_commit_time(started.elapsed().saturating_sub(rows));
                 self.connection = Some(connection);
@@ -417,13 +418,13 @@ async fn write_large(
         ..pending.envelope
     };
     let (mut sequence, mut ids) = (first, &pending.ids[..]);
-    for chunk in chunks(&pending.payloads) {
+    for chunk in chunks(&pending.messages) {
         let (of_chunk, rest) = ids.split_at(chunk.len());
         let batch = Batch {
             envelopes: vec![&envelope],
             ids: of_chunk.to_vec(),
             envelope: vec![1; chunk.len()],
-            payloads: chunk.iter().map(|payload| Json(payload)).collect(),
+            columns: Columns::of(chunk),
         };
         match writers::write(&mut transaction, Try { token, sequence }, &batch).await? {
             Written::Stored => {}

@@ -542,9 +542,9 @@ async fn messages_are_listed_in_pages_and_payloads_only_where_asked_for(
 
     expire(&pool, first).await?;
     assert!(
-        !admin.messages("tasks", two).await?[0]
+        admin.messages("tasks", two).await?[0]
             .lease_expires_at
-            .is_some()
+            .is_none()
     );
     Ok(())
 }
