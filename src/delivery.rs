@@ -2,30 +2,23 @@
 //! delivery by value, so nothing can be settled twice; and it can still fail, since the lease may have
 //! run out.
 
-use std::{
-    fmt,
-    marker::PhantomData,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+pub(crate) mod lease;
+pub(crate) mod settle;
+pub(crate) mod unsettled;
+
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
-use sqlx::PgConnection;
-use tracing::Instrument;
 
+use self::lease::{Lease, check_lease};
 use crate::{
-    dequeue::{LONGEST_LEASE, SHORTEST_LEASE},
     error::{Error, Result},
-    executor::{self, Execute, Executor},
-    message::{Message, MessageId, Priority, Receipt, Visible},
-    postgres::settle::{self, Failure},
+    executor::Execute,
+    message::{Message, MessageId, Priority},
+    postgres::settle as statements,
     retry::RetryPolicy,
     store::Store,
-    telemetry,
 };
 
 /// A leased message, with its payload decoded as `T`.
@@ -37,7 +30,8 @@ use crate::{
 /// # Errors
 /// Each of them returns [`Error::LeaseLost`] if the lease ran out and the message went to another consumer, or the
 /// message is gone, and then nothing was changed; or a connection error, after which a retry can help.
-/// [`try_ack`](Self::try_ack) and its like return [`Unsettled`] instead, which hands the delivery back for a retry.
+/// [`try_ack`](Self::try_ack) and its like return [`Unsettled`](crate::Unsettled) instead, which hands the delivery back
+/// for a retry.
 ///
 /// # Shape
 /// A handler of [`Consumer::run`](crate::Consumer::run) gets a `Delivery<T>`, whose payload has been decoded.
@@ -77,39 +71,6 @@ pub struct Decoded(());
 /// The payload of a [`Delivery`] may not decode as the type that its queue carries, as after a dequeue.
 #[derive(Debug)]
 pub struct Unchecked(());
-
-/// State shared by a delivery and the loop that extends its lease.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    receipt: Receipt,
-    /// In microseconds since 1970, by the database's clock.
-    expires_at: AtomicI64,
-    settled: AtomicBool,
-}
-
-impl Lease {
-    pub(crate) fn of(message: &Message) -> Self {
-        Self {
-            receipt: message.receipt(),
-            expires_at: AtomicI64::new(message.lease_expires_at.timestamp_micros()),
-            settled: AtomicBool::new(false),
-        }
-    }
-
-    pub(crate) fn receipt(&self) -> Receipt {
-        self.receipt
-    }
-
-    pub(crate) fn extended(&self, until: DateTime<Utc>) {
-        self.expires_at
-            .store(until.timestamp_micros(), Ordering::Relaxed);
-    }
-
-    /// Whether a handler has settled it itself, maybe in a transaction that can still be rolled back.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.settled.load(Ordering::Acquire)
-    }
-}
 
 impl<T> Delivery<T> {
     /// Returns the payload.
@@ -154,26 +115,6 @@ impl<T> Delivery<T, Unchecked> {
         self.payload
             .as_ref()
             .map_err(|source| self.decode_error(source))
-    }
-
-    /// Returns the delivery as a handler gets it, with its payload decoded.
-    ///
-    /// # Errors
-    /// [`Unsettled`] with [`Error::Decode`] if the payload doesn't have the shape of `T`; it hands the delivery back.
-    pub fn decoded(self) -> Result<Delivery<T>, Unsettled<T, Unchecked>> {
-        if let Err(source) = &self.payload {
-            let error = self.decode_error(source);
-            let delivery = Box::new(self);
-            return Err(Unsettled { delivery, error });
-        }
-        Ok(Delivery {
-            message: self.message,
-            payload: self.payload,
-            lease: self.lease,
-            store: self.store,
-            retry: self.retry,
-            state: PhantomData,
-        })
     }
 
     fn decode_error(&self, source: &Arc<serde_json::Error>) -> Error {
@@ -221,8 +162,9 @@ impl<T, D> Delivery<T, D> {
     /// Returns when the lease runs out, by the database's clock. It changes when the lease is extended, which
     /// [`Consumer::run`](crate::Consumer::run) does automatically.
     pub fn lease_expires_at(&self) -> DateTime<Utc> {
-        let micros = self.lease.expires_at.load(Ordering::Relaxed);
-        DateTime::from_timestamp_micros(micros).unwrap_or(self.message.lease_expires_at)
+        self.lease
+            .expires_at()
+            .unwrap_or(self.message.lease_expires_at)
     }
 
     /// Extends the lease to `lease` from now, if the work takes longer than expected. It never shortens the lease.
@@ -238,15 +180,9 @@ impl<T, D> Delivery<T, D> {
     pub fn extend(&self, lease: Duration) -> Execute<'_, Result<()>> {
         let (held, store) = (Arc::clone(&self.lease), self.store.clone());
         Execute::new(async move {
-            if !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&lease) {
-                return Err(Error::LeaseOutOfRange {
-                    lease,
-                    min: SHORTEST_LEASE,
-                    max: LONGEST_LEASE,
-                });
-            }
+            check_lease(lease)?;
             let extended = store
-                .run(async |connection| settle::extend(connection, held.receipt, lease).await)
+                .run(async |connection| statements::extend(connection, held.receipt(), lease).await)
                 .await?;
             match extended {
                 Some(until) => {
@@ -254,299 +190,11 @@ impl<T, D> Delivery<T, D> {
                     Ok(())
                 }
                 None => Err(Error::LeaseLost {
-                    message: held.receipt.id,
+                    message: held.receipt().id,
                 }),
             }
         })
     }
-
-    /// Acknowledges the message: deletes it.
-    ///
-    /// On `&mut tx`, the work and the acknowledgement commit together.
-    ///
-    /// ```compile_fail,E0382
-    /// # async fn example(delivery: pgqrs::Delivery<u32>, store: pgqrs::Store) {
-    /// delivery.ack(&store).await;
-    /// delivery.ack(&store).await; // can't be settled twice
-    /// # }
-    /// ```
-    ///
-    /// # Source
-    /// `delete from pgqrs.messages where … lease_token = …`
-    pub fn ack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<()>>
-    where
-        T: Send + 'c,
-        D: 'c,
-    {
-        self.settle(Ok(Settlement::Ack), on)
-    }
-
-    /// Acknowledges the message, and keeps it in `pgqrs.archive`.
-    ///
-    /// # Source
-    /// `delete from pgqrs.messages …` and `insert into pgqrs.archive …` in one statement.
-    pub fn archive<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<()>>
-    where
-        T: Send + 'c,
-        D: 'c,
-    {
-        self.settle(Ok(Settlement::Archive), on)
-    }
-
-    /// Fails this attempt. The message is delivered again after the retry policy's wait, or
-    /// becomes a dead letter if its attempts are used up.
-    ///
-    /// The policy is that of the [run](crate::Run::retry) or of the [dequeue](crate::Dequeue::retry).
-    ///
-    /// # Source
-    /// `update pgqrs.messages set visible_at = …`, or `delete …` and `insert into pgqrs.dead_letters …`, in
-    /// one statement.
-    pub fn nack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<()>>
-    where
-        T: Send + 'c,
-        D: 'c,
-    {
-        let retry = self.retry_later();
-        self.settle(Ok(retry), on)
-    }
-
-    /// As [`nack`](Self::nack), with the given wait.
-    ///
-    /// # Errors
-    /// Also [`Error::DelayTooLong`].
-    pub fn retry_in<'c>(self, wait: Duration, on: impl Executor + 'c) -> Execute<'c, Result<()>>
-    where
-        T: Send + 'c,
-        D: 'c,
-    {
-        self.settle(Settlement::retry_in(wait), on)
-    }
-
-    /// Moves the message to the dead letters, even if attempts are left, since it can't be handled.
-    ///
-    /// # Source
-    /// `delete from pgqrs.messages …` and `insert into pgqrs.dead_letters …` in one statement.
-    pub fn dead_letter<'c>(
-        self,
-        reason: impl Into<String>,
-        on: impl Executor + 'c,
-    ) -> Execute<'c, Result<()>>
-    where
-        T: Send + 'c,
-        D: 'c,
-    {
-        self.settle(Ok(Settlement::DeadLetter(reason.into())), on)
-    }
-
-    /// As [`ack`](Self::ack); an error hands the delivery back, for a retry.
-    pub fn try_ack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T, D>>>
-    where
-        T: Send + 'c,
-        D: 'c,
-    {
-        self.settle(Ok(Settlement::Ack), on)
-    }
-
-    /// As [`archive`](Self::archive); an error hands the delivery back, for a retry.
-    pub fn try_archive<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T, D>>>
-    where
-        T: Send + 'c,
-        D: 'c,
-    {
-        self.settle(Ok(Settlement::Archive), on)
-    }
-
-    /// As [`nack`](Self::nack); an error hands the delivery back, for a retry.
-    pub fn try_nack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T, D>>>
-    where
-        T: Send + 'c,
-        D: 'c,
-    {
-        let retry = self.retry_later();
-        self.settle(Ok(retry), on)
-    }
-
-    /// As [`retry_in`](Self::retry_in); an error hands the delivery back, for a retry.
-    pub fn try_retry_in<'c>(
-        self,
-        wait: Duration,
-        on: impl Executor + 'c,
-    ) -> Execute<'c, Result<(), Unsettled<T, D>>>
-    where
-        T: Send + 'c,
-        D: 'c,
-    {
-        self.settle(Settlement::retry_in(wait), on)
-    }
-
-    /// As [`dead_letter`](Self::dead_letter); an error hands the delivery back, for a retry.
-    pub fn try_dead_letter<'c>(
-        self,
-        reason: impl Into<String>,
-        on: impl Executor + 'c,
-    ) -> Execute<'c, Result<(), Unsettled<T, D>>>
-    where
-        T: Send + 'c,
-        D: 'c,
-    {
-        self.settle(Ok(Settlement::DeadLetter(reason.into())), on)
-    }
-
-    fn retry_later(&self) -> Settlement {
-        Settlement::Retry(self.retry.jittered(self.attempt(), rand::random()))
-    }
-
-    fn settle<'c, E>(
-        self,
-        settlement: Result<Settlement>,
-        on: impl Executor + 'c,
-    ) -> Execute<'c, Result<(), E>>
-    where
-        T: Send + 'c,
-        D: 'c,
-        E: From<Unsettled<T, D>>,
-    {
-        Execute::new(async move {
-            let id = self.message.id;
-            let verb = settlement.as_ref().map_or("nack", Settlement::verb);
-            let span = telemetry::settle(verb, Some(id.get()));
-            let call = async {
-                let settlement = settlement?;
-                let receipt = self.lease.receipt;
-                let held = executor::run(on, async |connection| {
-                    settlement.carry_out(connection, receipt).await
-                });
-                if held.await? {
-                    Ok(())
-                } else {
-                    Err(Error::LeaseLost { message: id })
-                }
-            };
-            match call.instrument(span.clone()).await {
-                Ok(()) => {
-                    self.lease.settled.store(true, Ordering::Release);
-                    Ok(())
-                }
-                Err(error) => {
-                    telemetry::failed(&span, &error);
-                    Err(E::from(Unsettled {
-                        delivery: Box::new(self),
-                        error,
-                    }))
-                }
-            }
-        })
-    }
-}
-
-enum Settlement {
-    Ack,
-    Archive,
-    Retry(Duration),
-    DeadLetter(String),
-}
-
-impl Settlement {
-    fn retry_in(wait: Duration) -> Result<Self> {
-        Visible::after(wait).map(|_| Self::Retry(wait))
-    }
-
-    fn verb(&self) -> &'static str {
-        match self {
-            Self::Ack => "ack",
-            Self::Archive => "archive",
-            Self::Retry(_) => "nack",
-            Self::DeadLetter(_) => "dead_letter",
-        }
-    }
-
-    /// Returns `false` if the lease was lost.
-    async fn carry_out(self, connection: &mut PgConnection, receipt: Receipt) -> Result<bool> {
-        let failure = match self {
-            Self::Ack => return settle::ack(connection, receipt).await,
-            Self::Archive => {
-                return Ok(!settle::archive(connection, &[receipt]).await?.is_empty());
-            }
-            Self::Retry(wait) => Failure::retry(receipt, wait, None),
-            Self::DeadLetter(reason) => Failure::dead(receipt, &reason, None),
-        };
-        Ok(!settle::fail(connection, &[failure]).await?.is_empty())
-    }
-}
-
-/// Acknowledges many deliveries, of one queue or of several, in one statement.
-///
-/// # Shape
-/// Returns the ids of those whose lease was lost; all others are acknowledged.
-///
-/// # Errors
-/// Connection errors. Then no delivery is settled, or it isn't known whether they are: [`try_ack_all`] hands all of
-/// them back.
-///
-/// # Source
-/// `delete from pgqrs.messages where ctid = any(…) and lease_token = any(…)`
-///
-/// # Example
-/// ```no_run
-/// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
-/// let deliveries = pgqrs::dequeue().from("tasks").limit(100).execute(&store).await?;
-/// let lost = pgqrs::ack_all(deliveries, &store).await?;
-/// assert!(lost.is_empty());
-/// # Ok(())
-/// # }
-/// ```
-pub fn ack_all<'c, T: Send + 'c, D: 'c>(
-    deliveries: Vec<Delivery<T, D>>,
-    on: impl Executor + 'c,
-) -> Execute<'c, Result<Vec<MessageId>>> {
-    settle_all(deliveries, on)
-}
-
-/// As [`ack_all`]; an error hands the deliveries back, for a retry.
-///
-/// # Errors
-/// [`UnsettledBatch`].
-pub fn try_ack_all<'c, T: Send + 'c, D: 'c>(
-    deliveries: Vec<Delivery<T, D>>,
-    on: impl Executor + 'c,
-) -> Execute<'c, Result<Vec<MessageId>, UnsettledBatch<T, D>>> {
-    settle_all(deliveries, on)
-}
-
-fn settle_all<'c, T: Send + 'c, D: 'c, E: From<UnsettledBatch<T, D>>>(
-    deliveries: Vec<Delivery<T, D>>,
-    on: impl Executor + 'c,
-) -> Execute<'c, Result<Vec<MessageId>, E>> {
-    Execute::new(async move {
-        if deliveries.is_empty() {
-            return Ok(Vec::new());
-        }
-        let span = telemetry::settle("ack", None);
-        telemetry::batch(&span, deliveries.len());
-        let receipts: Vec<_> = deliveries
-            .iter()
-            .map(|delivery| delivery.lease.receipt)
-            .collect();
-        let call = executor::run(on, async |connection| {
-            settle::ack_each(connection, &receipts).await
-        });
-        match call.instrument(span.clone()).await {
-            Ok(mut acked) => {
-                acked.sort_unstable();
-                let is_acked =
-                    |delivery: &&Delivery<T, D>| acked.binary_search(&delivery.id()).is_ok();
-                for delivery in deliveries.iter().filter(is_acked) {
-                    delivery.lease.settled.store(true, Ordering::Release);
-                }
-                let lost = deliveries.iter().filter(|delivery| !is_acked(delivery));
-                Ok(lost.map(Delivery::id).collect())
-            }
-            Err(error) => {
-                telemetry::failed(&span, &error);
-                Err(E::from(UnsettledBatch { deliveries, error }))
-            }
-        }
-    })
 }
 
 /// Without the payload, which has no place in a log.
@@ -558,79 +206,5 @@ impl<T, D> fmt::Debug for Delivery<T, D> {
             .field("enqueued_at", &self.message.enqueued_at)
             .field("lease_expires_at", &self.lease_expires_at())
             .finish_non_exhaustive()
-    }
-}
-
-/// A delivery that could not be settled, and why.
-#[derive(thiserror::Error)]
-#[error("message {} could not be settled", .delivery.id())]
-pub struct Unsettled<T, D = Decoded> {
-    delivery: Box<Delivery<T, D>>,
-    #[source]
-    error: Error,
-}
-
-impl<T, D> Unsettled<T, D> {
-    /// Returns why the settlement failed.
-    pub fn error(&self) -> &Error {
-        &self.error
-    }
-
-    /// Returns the delivery, for a retry.
-    pub fn into_delivery(self) -> Delivery<T, D> {
-        *self.delivery
-    }
-}
-
-impl<T, D> fmt::Debug for Unsettled<T, D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unsettled")
-            .field("delivery", &self.delivery)
-            .field("error", &self.error)
-            .finish()
-    }
-}
-
-/// For `?` in a function that returns an [`Error`] and doesn't need the delivery.
-impl<T, D> From<Unsettled<T, D>> for Error {
-    fn from(unsettled: Unsettled<T, D>) -> Self {
-        unsettled.error
-    }
-}
-
-/// Deliveries that could not be settled, and why.
-#[derive(thiserror::Error)]
-#[error("{} messages could not be settled", .deliveries.len())]
-pub struct UnsettledBatch<T, D = Decoded> {
-    deliveries: Vec<Delivery<T, D>>,
-    #[source]
-    error: Error,
-}
-
-impl<T, D> UnsettledBatch<T, D> {
-    /// Returns why the settlement failed.
-    pub fn error(&self) -> &Error {
-        &self.error
-    }
-
-    /// Returns the deliveries, for a retry.
-    pub fn into_deliveries(self) -> Vec<Delivery<T, D>> {
-        self.deliveries
-    }
-}
-
-impl<T, D> fmt::Debug for UnsettledBatch<T, D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnsettledBatch")
-            .field("deliveries", &self.deliveries)
-            .field("error", &self.error)
-            .finish()
-    }
-}
-
-/// For `?` in a function that returns an [`Error`] and doesn't need the deliveries.
-impl<T, D> From<UnsettledBatch<T, D>> for Error {
-    fn from(unsettled: UnsettledBatch<T, D>) -> Self {
-        unsettled.error
     }
 }

@@ -1,20 +1,25 @@
 //! `enqueue()`: stores messages in a queue. The builder's type tracks what is set, so an enqueue that is incomplete, or
 //! that contradicts itself, doesn't compile.
 
-use std::{marker::PhantomData, time::Duration};
+pub(crate) mod states;
+
+use std::marker::PhantomData;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tracing::Instrument;
 
+use self::states::{
+    AtOnce, ByWorker, FitsInto, IntoDelay, Later, MessageIsSet, MessageNotSet, Messages, NoMessage,
+    NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet, ToQueue,
+};
 use crate::{
     error::Result,
     executor::{Execute, Executor},
-    lifecycle::WorkerId,
     message::{Enqueued, Envelope, NewMessage, Priority, Visible, When},
     payload::encode,
     postgres::{columns::CHUNK_BYTES, messages},
-    queue::{Carries, IntoQueue, Queue, QueueName},
+    queue::{IntoQueue, Queue},
     send,
     statement::Statement,
     telemetry,
@@ -225,7 +230,7 @@ impl<M, T, W> Enqueue<M, T, W> {
     /// Available until a delay or a time is set.
     ///
     /// # Units
-    /// A whole number is seconds; a [`Duration`] keeps its microseconds. An `Option` of either may be `None`: no delay.
+    /// A whole number is seconds; a [`Duration`](std::time::Duration) keeps its microseconds. An `Option` of either may be `None`: no delay.
     ///
     /// # Errors
     /// [`Error::DelayTooLong`] from [`execute`](Self::execute) for more than 200,000 years.
@@ -409,195 +414,3 @@ fn check_sizes(messages: Vec<NewMessage>, limit: usize) -> Result<Vec<NewMessage
     }
     Ok(messages)
 }
-
-/// No message yet.
-#[derive(Debug)]
-pub struct NoMessage(());
-
-/// One or more messages of type `P`.
-#[derive(Debug)]
-pub struct Messages<P: ?Sized> {
-    messages: Result<Vec<NewMessage>>,
-    of: PhantomData<fn(&P)>,
-}
-
-/// No target yet.
-#[derive(Debug)]
-pub struct NoTarget(());
-
-/// A queue that carries `C`.
-#[derive(Debug)]
-pub struct ToQueue<C> {
-    queue: Result<QueueName>,
-    carries: PhantomData<fn() -> C>,
-}
-
-/// A worker, and its queue, which carries `C`.
-#[derive(Debug)]
-pub struct ByWorker<C> {
-    queue: QueueName,
-    worker: WorkerId,
-    carries: PhantomData<fn() -> C>,
-}
-
-/// No delay or time is set: delivered at once.
-#[derive(Debug)]
-pub struct AtOnce(());
-
-/// A delay or a time is set, by `.delay(..)`, `.at(..)` or `.when(..)`.
-#[derive(Debug)]
-pub struct Later(());
-
-mod sealed {
-    use super::{NewMessage, QueueName, Result, WorkerId};
-
-    #[diagnostic::on_unimplemented(
-        message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
-        label = "only the builder's own methods bring it into a state",
-        note = "call them: `pgqrs::enqueue().message(&payload).to(\"queue\")`"
-    )]
-    pub trait Unset {}
-
-    #[diagnostic::on_unimplemented(
-        message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
-        label = "only the builder's own methods bring it into a state",
-        note = "call them: `pgqrs::enqueue().message(&payload).to(\"queue\")`"
-    )]
-    pub trait Json {
-        fn into_messages(self) -> Result<Vec<NewMessage>>;
-    }
-
-    #[diagnostic::on_unimplemented(
-        message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
-        label = "only the builder's own methods bring it into a state",
-        note = "call them: `pgqrs::enqueue().message(&payload).to(\"queue\")`"
-    )]
-    pub trait Target: Send {
-        fn into_parts(self) -> Result<(QueueName, Option<WorkerId>)>;
-    }
-
-    pub trait Delay {
-        fn into_duration(self) -> std::time::Duration;
-    }
-}
-
-/// The enqueue has its messages.
-#[diagnostic::on_unimplemented(
-    message = "this enqueue has no message",
-    label = "call `.message(&payload)` or `.messages(&payloads)` before `.execute(..)`"
-)]
-pub trait MessageIsSet: sealed::Json {}
-
-impl<P: ?Sized> sealed::Json for Messages<P> {
-    fn into_messages(self) -> Result<Vec<NewMessage>> {
-        self.messages
-    }
-}
-#[diagnostic::do_not_recommend]
-impl<P: ?Sized> MessageIsSet for Messages<P> {}
-
-/// The enqueue has no messages yet.
-#[diagnostic::on_unimplemented(
-    message = "this enqueue already has its messages",
-    label = "a second `.message(..)` or `.messages(..)`",
-    note = "to send several messages in one enqueue, pass them together: `.messages(&[a, b])`"
-)]
-pub trait MessageNotSet: sealed::Unset {}
-
-impl sealed::Unset for NoMessage {}
-#[diagnostic::do_not_recommend]
-impl MessageNotSet for NoMessage {}
-
-/// The enqueue has its target.
-#[diagnostic::on_unimplemented(
-    message = "this enqueue has no target",
-    label = "call `.to(\"queue\")` or `.worker(&producer)` before `.execute(..)`"
-)]
-pub trait TargetIsSet: sealed::Target {}
-
-impl<C> sealed::Target for ToQueue<C> {
-    fn into_parts(self) -> Result<(QueueName, Option<WorkerId>)> {
-        Ok((self.queue?, None))
-    }
-}
-#[diagnostic::do_not_recommend]
-impl<C> TargetIsSet for ToQueue<C> {}
-
-impl<C> sealed::Target for ByWorker<C> {
-    fn into_parts(self) -> Result<(QueueName, Option<WorkerId>)> {
-        Ok((self.queue, Some(self.worker)))
-    }
-}
-#[diagnostic::do_not_recommend]
-impl<C> TargetIsSet for ByWorker<C> {}
-
-/// The enqueue has no target yet.
-#[diagnostic::on_unimplemented(
-    message = "this enqueue already has its target",
-    label = "a second `.to(..)` or `.worker(..)`",
-    note = "an enqueue goes to one queue, or through one producer: remove one of the two calls"
-)]
-pub trait TargetNotSet: sealed::Unset {}
-
-impl sealed::Unset for NoTarget {}
-#[diagnostic::do_not_recommend]
-impl TargetNotSet for NoTarget {}
-
-/// The target, if there is one already, takes payloads of type `P`.
-pub trait Takes<P: ?Sized> {}
-
-impl<P: ?Sized> Takes<P> for NoTarget {}
-impl<P: ?Sized, C> Takes<P> for ToQueue<C> where Queue<C>: Carries<P> {}
-impl<P: ?Sized, C> Takes<P> for ByWorker<C> where Queue<C>: Carries<P> {}
-
-/// The messages, if there are any already, fit into queue `Q`.
-pub trait FitsInto<Q> {}
-
-impl<Q> FitsInto<Q> for NoMessage {}
-impl<P: ?Sized, Q: Carries<P>> FitsInto<Q> for Messages<P> {}
-
-/// The enqueue has no delay or time yet.
-#[diagnostic::on_unimplemented(
-    message = "this enqueue already has its time",
-    label = "a second `.delay(..)`, `.at(..)` or `.when(..)`",
-    note = "a message becomes visible at one time: remove one of the two calls"
-)]
-pub trait TimeNotSet: sealed::Unset {}
-
-impl sealed::Unset for AtOnce {}
-#[diagnostic::do_not_recommend]
-impl TimeNotSet for AtOnce {}
-
-/// What `.delay(..)` takes: whole seconds, such as `300`, a [`Duration`], or an `Option` of either.
-// Exactly one integer type, so that the type of the literal `300` can be inferred.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a delay",
-    label = "expected whole seconds, such as `300`, or a `std::time::Duration`",
-    note = "seconds in a variable are a `u64`; a fraction of one is `Duration::from_millis(250)`"
-)]
-pub trait IntoDelay: sealed::Delay {}
-
-impl sealed::Delay for u64 {
-    fn into_duration(self) -> Duration {
-        Duration::from_secs(self)
-    }
-}
-#[diagnostic::do_not_recommend]
-impl IntoDelay for u64 {}
-
-/// Delivers the messages at once if it is `None`.
-impl<D: IntoDelay> sealed::Delay for Option<D> {
-    fn into_duration(self) -> Duration {
-        self.map_or(Duration::ZERO, sealed::Delay::into_duration)
-    }
-}
-#[diagnostic::do_not_recommend]
-impl<D: IntoDelay> IntoDelay for Option<D> {}
-
-impl sealed::Delay for Duration {
-    fn into_duration(self) -> Duration {
-        self
-    }
-}
-#[diagnostic::do_not_recommend]
-impl IntoDelay for Duration {}

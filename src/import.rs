@@ -7,7 +7,10 @@ use std::{fmt, iter::Fuse, marker::PhantomData};
 use serde::Serialize;
 
 use crate::{
-    enqueue::{Enqueue, NoMessage, Takes, TargetIsSet, send},
+    enqueue::{
+        Enqueue, send,
+        states::{NoMessage, Takes, TargetIsSet},
+    },
     error::{Error, Result},
     executor::{Execute, Executor},
     message::{Enqueued, Envelope, NewMessage},

@@ -71,7 +71,7 @@ pub use sqlx;
 pub mod state {
     pub use crate::{
         dequeue::{FromQueue, NoSource, SourceIsSet, SourceNotSet},
-        enqueue::{
+        enqueue::states::{
             AtOnce, ByWorker, FitsInto, Later, MessageIsSet, MessageNotSet, Messages, NoMessage,
             NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet, ToQueue,
         },
@@ -84,10 +84,14 @@ pub mod state {
 pub use crate::{
     admin::{Admin, admin},
     connect::{ConnectOptions, ConnectOptionsBuilder, connect, connect_with},
-    consumer::{Consumer, ConsumerBuilder, ConsumerHandle, consumer},
-    delivery::{Decoded, Delivery, Unchecked, Unsettled, UnsettledBatch, ack_all, try_ack_all},
+    consumer::{Consumer, ConsumerBuilder, consumer, handle::ConsumerHandle},
+    delivery::{
+        Decoded, Delivery, Unchecked,
+        settle::{ack_all, try_ack_all},
+        unsettled::{Unsettled, UnsettledBatch},
+    },
     dequeue::{Dequeue, dequeue},
-    enqueue::{Enqueue, IntoDelay, enqueue},
+    enqueue::{Enqueue, enqueue, states::IntoDelay},
     error::{Error, Result},
     executor::{Execute, Executor},
     handler::{IntoOutcome, Outcome},

@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{Connection, PgConnection, Postgres, postgres::PgArguments, query::QueryScalar};
+use sqlx::{Connection, PgConnection};
 
 use crate::{
     error::Result,
@@ -47,22 +47,6 @@ async fn insert_chunk(
     visible: Visible,
     messages: &[NewMessage],
 ) -> Result<Vec<MessageId>> {
-    let mut ids = insertion(envelope, visible, messages)
-        .fetch_all(&mut *connection)
-        .await?;
-    if ids.is_empty() {
-        return Err(workers::refusal(connection, &envelope.queue, envelope.producer).await?);
-    }
-    // Ids are drawn in the batch's order; the order in which the rows are returned isn't guaranteed.
-    ids.sort_unstable();
-    Ok(ids.into_iter().map(MessageId::from).collect())
-}
-
-fn insertion<'q>(
-    envelope: &Envelope,
-    visible: Visible,
-    messages: &[NewMessage],
-) -> QueryScalar<'q, Postgres, i64, PgArguments> {
     let Envelope {
         queue,
         producer,
@@ -71,7 +55,7 @@ fn insertion<'q>(
     } = envelope;
     let times = visible.times();
     let columns = Columns::of(messages);
-    sqlx::query_scalar!(
+    let mut ids = sqlx::query_scalar!(
         "insert into pgqrs.messages (
              queue_id, priority, visible_at, enqueued_at, producer_id, payload_bytes, payload
          )
@@ -108,6 +92,14 @@ fn insertion<'q>(
         producer.map(WorkerId::get),
         &columns.payloads as &[Json<'_>],
     )
+    .fetch_all(&mut *connection)
+    .await?;
+    if ids.is_empty() {
+        return Err(workers::refusal(connection, queue, *producer).await?);
+    }
+    // Ids are drawn in the batch's order; the order in which the rows are returned isn't guaranteed.
+    ids.sort_unstable();
+    Ok(ids.into_iter().map(MessageId::from).collect())
 }
 
 /// When messages that are enqueued now become visible, by the database's clock.

@@ -4,15 +4,17 @@
 mod batch;
 mod batcher;
 mod ids;
+mod options;
 mod pending;
 mod rejection;
 mod writer;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 pub(crate) use batcher::Batcher;
+pub(crate) use options::SendOptions;
 pub(crate) use writer::Writer;
 
 use crate::{
@@ -20,27 +22,8 @@ use crate::{
     message::{Envelope, MessageId, NewMessage},
     pool::runtime_ended,
 };
-use batcher::{DirectSend, WriterTask};
+use batcher::tasks::{DirectSend, WriterTask};
 use pending::PendingSend;
-
-/// How a store sends.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SendOptions {
-    pub(crate) retry_for: Duration,
-    pub(crate) coalesce: bool,
-    /// Whether ids that one statement doesn't need are kept for the next.
-    pub(crate) draw_ahead: bool,
-}
-
-impl SendOptions {
-    /// Statement time-out of an attempt.
-    fn statement_timeout(&self) -> Duration {
-        if self.retry_for.is_zero() {
-            return Duration::from_secs(30);
-        }
-        (self.retry_for / 3).clamp(Duration::from_secs(1), Duration::from_secs(30))
-    }
-}
 
 /// Sends messages of one envelope, and waits until they are stored.
 pub(crate) async fn send(
@@ -52,9 +35,10 @@ pub(crate) async fn send(
     let room = batcher.room(&messages).await?;
     let retry_for = batcher.options().retry_for;
     let (pending, reply) = PendingSend::new(envelope, messages, started, retry_for, room);
-    if let Some(direct) = DirectSend::begin(batcher) {
+    if let Some((direct, mut writer)) = DirectSend::begin(batcher) {
         // Boxed: the future is large, and would be moved along with each send that isn't direct.
-        Box::pin(direct.send(pending)).await;
+        let stored = Box::pin(writer.deliver(batcher, vec![pending])).await;
+        direct.finish(writer, stored);
     } else if let Some(task) = WriterTask::for_pending(batcher, pending) {
         tokio::spawn(task.run());
     }

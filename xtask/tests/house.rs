@@ -268,7 +268,13 @@ fn named_tests(text: &str) -> Vec<(String, String)> {
 
 /// The files that a named test can be in.
 fn files_of(module: &str) -> Vec<PathBuf> {
-    if module.ends_with(".rs") || module.ends_with(".py") {
+    if let Some(stem) = module.strip_suffix(".rs") {
+        // Or its unit tests in a file of their own.
+        return [module, &format!("{stem}/tests.rs")]
+            .map(|file| root().join(file))
+            .into();
+    }
+    if module.ends_with(".py") {
         return vec![root().join(module)];
     }
     let module = module.replace("::", "/");

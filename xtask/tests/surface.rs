@@ -197,6 +197,9 @@ impl Crate {
                     folders.push(path);
                     continue;
                 }
+                if path.file_stem().is_some_and(|name| name == "tests") {
+                    continue; // Unit tests, in a file of their own.
+                }
                 let text = fs::read_to_string(&path).expect("it is text");
                 let module = path
                     .strip_prefix(&source)
