@@ -5,12 +5,14 @@ mod archive;
 mod dead_letters;
 mod messages;
 mod queues;
+pub(crate) mod rows;
 mod workers;
 
+use self::rows::SchemaVersion;
 use crate::{
     connect,
     error::{Error, Result},
-    postgres::schema::{self, SchemaVersion},
+    postgres::schema,
     queue::QueueName,
     store::{AsStore, Store},
 };

@@ -82,7 +82,14 @@ pub mod state {
 }
 
 pub use crate::{
-    admin::{Admin, admin},
+    admin::{
+        Admin, admin,
+        rows::{
+            ArchivedMessage, DeadLetter, HeldMessage, QueueInfo, QueueOptions, QueueOptionsBuilder,
+            QueueStats, QueuedMessage, SchemaVersion, WorkerFilter, WorkerFilterBuilder,
+            WorkerInfo,
+        },
+    },
     connect::{ConnectOptions, ConnectOptionsBuilder, connect, connect_with},
     consumer::{Consumer, ConsumerBuilder, consumer, handle::ConsumerHandle},
     delivery::{
@@ -99,15 +106,7 @@ pub use crate::{
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     message::{Enqueued, MessageId, Page, PageBuilder, Priority, When},
     ok::Ok,
-    postgres::{
-        archive::ArchivedMessage,
-        dead_letters::DeadLetter,
-        grants::Access,
-        messages::QueuedMessage,
-        queues::{QueueInfo, QueueOptions, QueueOptionsBuilder, QueueStats},
-        schema::{MIGRATOR, SchemaVersion},
-        workers::{HeldMessage, WorkerFilter, WorkerFilterBuilder, WorkerInfo},
-    },
+    postgres::{grants::Access, schema::MIGRATOR},
     producer::{Producer, ProducerBuilder, producer},
     queue::{Carries, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped},
     report::Report,

@@ -2,13 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Admin, found};
-use crate::{
-    error::Result,
-    message::Page,
-    postgres::archive::{self, ArchivedMessage},
-    queue::IntoQueue,
-};
+use super::{Admin, found, rows::ArchivedMessage};
+use crate::{error::Result, message::Page, postgres::archive, queue::IntoQueue};
 
 impl Admin {
     /// Returns archived messages of a queue, ordered by id.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Admin, found};
+use super::{Admin, found, rows::DeadLetter};
 use crate::{
     error::Result,
     message::{MessageId, Page},
-    postgres::dead_letters::{self, DeadLetter},
+    postgres::dead_letters,
     queue::{IntoQueue, QueueName},
 };
 

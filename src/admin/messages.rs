@@ -2,11 +2,11 @@
 
 use chrono::{DateTime, Utc};
 
-use super::Admin;
+use super::{Admin, rows::QueuedMessage};
 use crate::{
     error::Result,
     message::{MessageId, Page, Visible},
-    postgres::messages::{self, QueuedMessage},
+    postgres::messages,
     queue::IntoQueue,
 };
 

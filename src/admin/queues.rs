@@ -1,10 +1,13 @@
 //! Queues: create, configure, count, delete.
 
-use super::{Admin, found};
+use super::{
+    Admin, found,
+    rows::{QueueInfo, QueueOptions, QueueStats},
+};
 use crate::{
     error::{Error, Result},
     pool::STATEMENT_TIMEOUT,
-    postgres::queues::{self, QueueInfo, QueueOptions, QueueStats},
+    postgres::queues,
     queue::IntoQueue,
 };
 

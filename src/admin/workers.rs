@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::Admin;
+use super::{
+    Admin,
+    rows::{HeldMessage, WorkerFilter, WorkerInfo},
+};
 use crate::{
     error::{Error, Result},
     lifecycle::{Transition, WorkerId},
-    postgres::{
-        messages,
-        workers::{self, HeldMessage, WorkerFilter, WorkerInfo},
-    },
+    postgres::{messages, workers},
     worker,
 };
 

@@ -2,10 +2,10 @@
 //! by queue, which is the first column of every key.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 
 use crate::{
+    admin::rows::QueuedMessage,
     error::Result,
     lifecycle::WorkerId,
     message::{Envelope, MessageId, NewMessage, Page, Priority, Visible},
@@ -120,32 +120,6 @@ pub(crate) async fn resolve(
     .fetch_one(connection)
     .await?;
     Ok(time)
-}
-
-/// A message of a queue, in its current state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct QueuedMessage {
-    /// The message.
-    pub id: MessageId,
-    /// Its priority.
-    pub priority: Priority,
-    /// From when on it can be delivered, if it isn't leased.
-    pub visible_at: DateTime<Utc>,
-    /// When it was enqueued, by the database's clock.
-    pub enqueued_at: DateTime<Utc>,
-    /// How often it was delivered.
-    pub attempt: u32,
-    /// When its lease runs out; `None` if no consumer holds it.
-    pub lease_expires_at: Option<DateTime<Utc>>,
-    /// The producer that it was sent through, if any.
-    pub producer: Option<WorkerId>,
-    /// The consumer that it was last delivered to, if any.
-    pub consumer: Option<WorkerId>,
-    /// The error of the last attempt, if known.
-    pub last_error: Option<String>,
-    /// The payload as it was sent, if the page asked for payloads.
-    pub payload: Option<String>,
 }
 
 pub(crate) async fn list(
