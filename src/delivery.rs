@@ -2,23 +2,25 @@
 //! delivery by value, so nothing can be settled twice; and it can still fail, since the lease may have
 //! run out.
 
+pub(crate) mod batch;
 pub(crate) mod lease;
-pub(crate) mod settle;
-pub(crate) mod unsettled;
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
+use sqlx::PgConnection;
+use tracing::Instrument;
 
 use self::lease::{Lease, check_lease};
 use crate::{
     error::{Error, Result},
-    executor::Execute,
-    message::{Message, MessageId, Priority},
-    postgres::settle as statements,
+    executor::{self, Execute, Executor},
+    message::{Message, MessageId, Priority, Receipt, Visible},
+    postgres::settle::{self, Failure},
     retry::RetryPolicy,
     store::Store,
+    telemetry,
 };
 
 /// A leased message, with its payload decoded as `T`.
@@ -30,7 +32,7 @@ use crate::{
 /// # Errors
 /// Each of them returns [`Error::LeaseLost`] if the lease ran out and the message went to another consumer, or the
 /// message is gone, and then nothing was changed; or a connection error, after which a retry can help.
-/// [`try_ack`](Self::try_ack) and its like return [`Unsettled`](crate::Unsettled) instead, which hands the delivery back
+/// [`try_ack`](Self::try_ack) and its like return [`Unsettled`] instead, which hands the delivery back
 /// for a retry.
 ///
 /// # Shape
@@ -117,6 +119,26 @@ impl<T> Delivery<T, Unchecked> {
             .map_err(|source| self.decode_error(source))
     }
 
+    /// Returns the delivery as a handler gets it, with its payload decoded.
+    ///
+    /// # Errors
+    /// [`Unsettled`] with [`Error::Decode`] if the payload doesn't have the shape of `T`; it hands the delivery back.
+    pub fn decoded(self) -> Result<Delivery<T>, Unsettled<T, Unchecked>> {
+        if let Err(source) = &self.payload {
+            let error = self.decode_error(source);
+            let delivery = Box::new(self);
+            return Err(Unsettled { delivery, error });
+        }
+        Ok(Delivery {
+            message: self.message,
+            payload: self.payload,
+            lease: self.lease,
+            store: self.store,
+            retry: self.retry,
+            state: PhantomData,
+        })
+    }
+
     fn decode_error(&self, source: &Arc<serde_json::Error>) -> Error {
         Error::Decode {
             message: self.message.id,
@@ -182,7 +204,7 @@ impl<T, D> Delivery<T, D> {
         Execute::new(async move {
             check_lease(lease)?;
             let extended = store
-                .run(async |connection| statements::extend(connection, held.receipt(), lease).await)
+                .run(async |connection| settle::extend(connection, held.receipt(), lease).await)
                 .await?;
             match extended {
                 Some(until) => {
@@ -195,6 +217,219 @@ impl<T, D> Delivery<T, D> {
             }
         })
     }
+
+    /// Acknowledges the message: deletes it.
+    ///
+    /// On `&mut tx`, the work and the acknowledgement commit together.
+    ///
+    /// ```compile_fail,E0382
+    /// # async fn example(delivery: pgqrs::Delivery<u32>, store: pgqrs::Store) {
+    /// delivery.ack(&store).await;
+    /// delivery.ack(&store).await; // can't be settled twice
+    /// # }
+    /// ```
+    ///
+    /// # Source
+    /// `delete from pgqrs.messages where … lease_token = …`
+    pub fn ack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<()>>
+    where
+        T: Send + 'c,
+        D: 'c,
+    {
+        self.settle(Ok(Settlement::Ack), on)
+    }
+
+    /// Acknowledges the message, and keeps it in `pgqrs.archive`.
+    ///
+    /// # Source
+    /// `delete from pgqrs.messages …` and `insert into pgqrs.archive …` in one statement.
+    pub fn archive<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<()>>
+    where
+        T: Send + 'c,
+        D: 'c,
+    {
+        self.settle(Ok(Settlement::Archive), on)
+    }
+
+    /// Fails this attempt. The message is delivered again after the retry policy's wait, or
+    /// becomes a dead letter if its attempts are used up.
+    ///
+    /// The policy is that of the [run](crate::Run::retry) or of the [dequeue](crate::Dequeue::retry).
+    ///
+    /// # Source
+    /// `update pgqrs.messages set visible_at = …`, or `delete …` and `insert into pgqrs.dead_letters …`, in
+    /// one statement.
+    pub fn nack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<()>>
+    where
+        T: Send + 'c,
+        D: 'c,
+    {
+        let retry = self.retry_later();
+        self.settle(Ok(retry), on)
+    }
+
+    /// As [`nack`](Self::nack), with the given wait.
+    ///
+    /// # Errors
+    /// Also [`Error::DelayTooLong`].
+    pub fn retry_in<'c>(self, wait: Duration, on: impl Executor + 'c) -> Execute<'c, Result<()>>
+    where
+        T: Send + 'c,
+        D: 'c,
+    {
+        self.settle(Settlement::retry_in(wait), on)
+    }
+
+    /// Moves the message to the dead letters, even if attempts are left, since it can't be handled.
+    ///
+    /// # Source
+    /// `delete from pgqrs.messages …` and `insert into pgqrs.dead_letters …` in one statement.
+    pub fn dead_letter<'c>(
+        self,
+        reason: impl Into<String>,
+        on: impl Executor + 'c,
+    ) -> Execute<'c, Result<()>>
+    where
+        T: Send + 'c,
+        D: 'c,
+    {
+        self.settle(Ok(Settlement::DeadLetter(reason.into())), on)
+    }
+
+    /// As [`ack`](Self::ack); an error hands the delivery back, for a retry.
+    pub fn try_ack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T, D>>>
+    where
+        T: Send + 'c,
+        D: 'c,
+    {
+        self.settle(Ok(Settlement::Ack), on)
+    }
+
+    /// As [`archive`](Self::archive); an error hands the delivery back, for a retry.
+    pub fn try_archive<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T, D>>>
+    where
+        T: Send + 'c,
+        D: 'c,
+    {
+        self.settle(Ok(Settlement::Archive), on)
+    }
+
+    /// As [`nack`](Self::nack); an error hands the delivery back, for a retry.
+    pub fn try_nack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<(), Unsettled<T, D>>>
+    where
+        T: Send + 'c,
+        D: 'c,
+    {
+        let retry = self.retry_later();
+        self.settle(Ok(retry), on)
+    }
+
+    /// As [`retry_in`](Self::retry_in); an error hands the delivery back, for a retry.
+    pub fn try_retry_in<'c>(
+        self,
+        wait: Duration,
+        on: impl Executor + 'c,
+    ) -> Execute<'c, Result<(), Unsettled<T, D>>>
+    where
+        T: Send + 'c,
+        D: 'c,
+    {
+        self.settle(Settlement::retry_in(wait), on)
+    }
+
+    /// As [`dead_letter`](Self::dead_letter); an error hands the delivery back, for a retry.
+    pub fn try_dead_letter<'c>(
+        self,
+        reason: impl Into<String>,
+        on: impl Executor + 'c,
+    ) -> Execute<'c, Result<(), Unsettled<T, D>>>
+    where
+        T: Send + 'c,
+        D: 'c,
+    {
+        self.settle(Ok(Settlement::DeadLetter(reason.into())), on)
+    }
+
+    fn retry_later(&self) -> Settlement {
+        Settlement::Retry(self.retry.jittered(self.attempt(), rand::random()))
+    }
+
+    fn settle<'c, E>(
+        self,
+        settlement: Result<Settlement>,
+        on: impl Executor + 'c,
+    ) -> Execute<'c, Result<(), E>>
+    where
+        T: Send + 'c,
+        D: 'c,
+        E: From<Unsettled<T, D>>,
+    {
+        Execute::new(async move {
+            let id = self.message.id;
+            let verb = settlement.as_ref().map_or("nack", Settlement::verb);
+            let span = telemetry::settle(verb, Some(id.get()));
+            let call = async {
+                let settlement = settlement?;
+                let receipt = self.lease.receipt();
+                let held = executor::run(on, async |connection| {
+                    settlement.carry_out(connection, receipt).await
+                });
+                if held.await? {
+                    Ok(())
+                } else {
+                    Err(Error::LeaseLost { message: id })
+                }
+            };
+            match call.instrument(span.clone()).await {
+                Ok(()) => {
+                    self.lease.settled();
+                    Ok(())
+                }
+                Err(error) => {
+                    telemetry::failed(&span, &error);
+                    Err(E::from(Unsettled {
+                        delivery: Box::new(self),
+                        error,
+                    }))
+                }
+            }
+        })
+    }
+}
+
+enum Settlement {
+    Ack,
+    Archive,
+    Retry(Duration),
+    DeadLetter(String),
+}
+
+impl Settlement {
+    fn retry_in(wait: Duration) -> Result<Self> {
+        Visible::after(wait).map(|_| Self::Retry(wait))
+    }
+
+    fn verb(&self) -> &'static str {
+        match self {
+            Self::Ack => "ack",
+            Self::Archive => "archive",
+            Self::Retry(_) => "nack",
+            Self::DeadLetter(_) => "dead_letter",
+        }
+    }
+
+    /// Returns `false` if the lease was lost.
+    async fn carry_out(self, connection: &mut PgConnection, receipt: Receipt) -> Result<bool> {
+        let failure = match self {
+            Self::Ack => return settle::ack(connection, receipt).await,
+            Self::Archive => {
+                return Ok(!settle::archive(connection, &[receipt]).await?.is_empty());
+            }
+            Self::Retry(wait) => Failure::retry(receipt, wait, None),
+            Self::DeadLetter(reason) => Failure::dead(receipt, &reason, None),
+        };
+        Ok(!settle::fail(connection, &[failure]).await?.is_empty())
+    }
 }
 
 /// Without the payload, which has no place in a log.
@@ -206,5 +441,42 @@ impl<T, D> fmt::Debug for Delivery<T, D> {
             .field("enqueued_at", &self.message.enqueued_at)
             .field("lease_expires_at", &self.lease_expires_at())
             .finish_non_exhaustive()
+    }
+}
+
+/// A delivery that could not be settled, and why.
+#[derive(thiserror::Error)]
+#[error("message {} could not be settled", .delivery.id())]
+pub struct Unsettled<T, D = Decoded> {
+    delivery: Box<Delivery<T, D>>,
+    #[source]
+    error: Error,
+}
+
+impl<T, D> Unsettled<T, D> {
+    /// Returns why the settlement failed.
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// Returns the delivery, for a retry.
+    pub fn into_delivery(self) -> Delivery<T, D> {
+        *self.delivery
+    }
+}
+
+impl<T, D> fmt::Debug for Unsettled<T, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unsettled")
+            .field("delivery", &self.delivery)
+            .field("error", &self.error)
+            .finish()
+    }
+}
+
+/// For `?` in a function that returns an [`Error`] and doesn't need the delivery.
+impl<T, D> From<Unsettled<T, D>> for Error {
+    fn from(unsettled: Unsettled<T, D>) -> Self {
+        unsettled.error
     }
 }

@@ -93,9 +93,8 @@ pub use crate::{
     connect::{ConnectOptions, ConnectOptionsBuilder, connect, connect_with},
     consumer::{Consumer, ConsumerBuilder, consumer, handle::ConsumerHandle},
     delivery::{
-        Decoded, Delivery, Unchecked,
-        settle::{ack_all, try_ack_all},
-        unsettled::{Unsettled, UnsettledBatch},
+        Decoded, Delivery, Unchecked, Unsettled,
+        batch::{UnsettledBatch, ack_all, try_ack_all},
     },
     dequeue::{Dequeue, dequeue},
     enqueue::{Enqueue, enqueue, states::IntoDelay},
