@@ -85,7 +85,7 @@ pub enum Error {
     },
 
     /// There is a queue of that name already.
-    #[error("queue `{queue}` exists already; `store.queue(\"{queue}\")` gives it back")]
+    #[error("queue `{queue}` exists already; `store.queue(\"{queue}\")` returns it")]
     QueueExists {
         /// The name that is taken.
         queue: QueueName,

@@ -409,7 +409,7 @@ impl Held {
         let give_back_after = settings.give_back_after();
         let run = consumer.run(move |delivery: pgqrs::Delivery<Raw>| {
             let ticket = tickets.fetch_add(1, Ordering::Relaxed);
-            let (verdict, told) = oneshot::channel();
+            let (verdict, returned) = oneshot::channel();
             let stage = Arc::new(watch::Sender::new(Stage::Waiting));
             let own = Arc::clone(&stage);
             let handed = Delivery::new(ticket, delivery, verdict, own, store.clone(), mode);
@@ -426,7 +426,7 @@ impl Held {
                 }
                 tokio::select! {
                     biased;
-                    verdict = told => {
+                    verdict = returned => {
                         cut_off.is_settled();
                         verdict.unwrap_or_else(|_| let_go_of(&stage))
                     }

@@ -70,14 +70,14 @@ pub(crate) fn end(py: Python<'_>) {
     drop(runtime);
     match last {
         State::Running(process, running) if process == process::id() => {
-            py.detach(|| running.shutdown_timeout(PATIENCE));
+            py.detach(|| running.shutdown_timeout(SHUTDOWN_TIMEOUT));
         }
         parents => mem::forget(parents),
     }
 }
 
 /// Time limit for threads that are about to report to Python.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The runtime for futures of `pyo3-async-runtimes`.
 pub(crate) struct Engine;

@@ -140,7 +140,7 @@ class QueueExistsError(Error):
     queue: str
     """The name that is taken."""
 
-    _message = 'queue `{queue}` exists already; `store.queue("{queue}")` gives it back'
+    _message = 'queue `{queue}` exists already; `store.queue("{queue}")` returns it'
 
 
 class QueueNotEmptyError(Error):
