@@ -211,9 +211,10 @@ async fn write(
             .bind(0_i64)
             .bind(&batch)
             .bind(&payloads);
-        let statement = match with_row {
-            true => statement.bind(token).bind(statements * 2),
-            false => statement,
+        let statement = if with_row {
+            statement.bind(token).bind(statements * 2)
+        } else {
+            statement
         };
         let stored = statement.execute(&mut connection).await?.rows_affected();
         if stored != messages.len() as u64 {

@@ -89,9 +89,10 @@ pub(crate) async fn write(
     )
     .fetch_one(connection)
     .await?;
-    Ok(match has_row {
-        true => Written::Refused(vec![0]),
-        false => Written::Taken,
+    Ok(if has_row {
+        Written::Refused(vec![0])
+    } else {
+        Written::Taken
     })
 }
 
@@ -301,9 +302,10 @@ async fn write_mixed(
     let refused: Vec<_> = unknown
         .filter_map(|(place, queue_id)| queue_id.is_none().then_some(place))
         .collect();
-    Ok(match refused.is_empty() {
-        true => Written::Taken,
-        false => Written::Refused(refused),
+    Ok(if refused.is_empty() {
+        Written::Taken
+    } else {
+        Written::Refused(refused)
     })
 }
 

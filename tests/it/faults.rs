@@ -266,9 +266,10 @@ async fn consume(
         let _ = stopped.wait_for(|stop| *stop).await;
     })
     .await?;
-    match *told.borrow() {
-        true => Ok(()),
-        false => Err("a consumer stopped by itself".into()),
+    if *told.borrow() {
+        Ok(())
+    } else {
+        Err("a consumer stopped by itself".into())
     }
 }
 

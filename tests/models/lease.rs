@@ -266,16 +266,18 @@ impl Protocol {
             return;
         };
         let attempt = row.attempt + 1;
-        let token = match self.keeps(Rule::TokenOfItsOwn) {
-            true => request.claim,
-            false => attempt,
+        let token = if self.keeps(Rule::TokenOfItsOwn) {
+            request.claim
+        } else {
+            attempt
         };
         let leased = Row {
             lease_until: state.now + LEASE,
             // Kept only if it is used, which reduces the number of states.
-            attempt: match self.keeps(Rule::TokenOfItsOwn) {
-                true => 0,
-                false => attempt,
+            attempt: if self.keeps(Rule::TokenOfItsOwn) {
+                0
+            } else {
+                attempt
             },
             lease_token: Some(token),
             claim: Some(request.claim),
@@ -298,9 +300,10 @@ impl Protocol {
     fn settle(&self, state: &mut State, request: Request) {
         let guarded = self.keeps(Rule::SettleUnderTheToken);
         let Some(mut row) = state.found(request, guarded) else {
-            let says = match self.keeps(Rule::NothingFoundIsLost) {
-                true => Says::LeaseLost,
-                false => Says::Done,
+            let says = if self.keeps(Rule::NothingFoundIsLost) {
+                Says::LeaseLost
+            } else {
+                Says::Done
             };
             return state.answer(request, says);
         };
@@ -320,9 +323,12 @@ impl Protocol {
 
     fn hear(&self, state: &mut State, Answer { to, says }: Answer) {
         let now = state.now;
-        let from = |sent| match self.keeps(Rule::CountFromTheSending) {
-            true => sent,
-            false => now,
+        let from = |sent| {
+            if self.keeps(Rule::CountFromTheSending) {
+                sent
+            } else {
+                now
+            }
         };
         let Some(consumer) = state
             .consumers

@@ -180,9 +180,10 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, shared: &Shared) {
         } else if counts {
             left = left.saturating_sub(read);
         }
-        let passed = match from_client {
-            true => server.write_all(&request[..until]).await,
-            false => client.write_all(&answer[..until]).await,
+        let passed = if from_client {
+            server.write_all(&request[..until]).await
+        } else {
+            client.write_all(&answer[..until]).await
         };
         if passed.is_err() {
             return;
@@ -216,9 +217,10 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, shared: &Shared) {
             }
             Fault::Delay => {
                 sleep(Duration::from_millis(50)).await;
-                let rest = match from_client {
-                    true => server.write_all(&request[until..read]).await,
-                    false => client.write_all(&answer[until..read]).await,
+                let rest = if from_client {
+                    server.write_all(&request[until..read]).await
+                } else {
+                    client.write_all(&answer[until..read]).await
                 };
                 if rest.is_err() {
                     return;
