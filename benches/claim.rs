@@ -25,9 +25,10 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Table>> {
     let store = fresh(url).await?;
-    let (backlogs, delayed, rounds): (&[usize], _, _) = match quick {
-        true => (&[1_000, 10_000, 100_000], 50_000, 8),
-        false => (&[1_000, 10_000, 100_000, 1_000_000], 200_000, 50),
+    let (backlogs, delayed, rounds): (&[usize], _, _) = if quick {
+        (&[1_000, 10_000, 100_000], 50_000, 8)
+    } else {
+        (&[1_000, 10_000, 100_000, 1_000_000], 200_000, 50)
     };
     eprintln!("filling the queues");
     let mut queues = Vec::new();

@@ -284,9 +284,10 @@ where
 
 /// How many sends each of the tasks makes in a round, and how many rounds there are.
 pub(crate) fn sends_each(tasks: usize, quick: bool) -> (usize, usize) {
-    match quick {
-        true => ((4_096 / tasks).min(64), 3),
-        false => ((32_768 / tasks).min(512), 12),
+    if quick {
+        ((4_096 / tasks).min(64), 3)
+    } else {
+        ((32_768 / tasks).min(512), 12)
     }
 }
 

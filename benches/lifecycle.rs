@@ -21,9 +21,10 @@ const BLOCK: usize = 20;
 
 pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Table>> {
     let store = fresh(url).await?;
-    let (backlogs, rounds): (&[usize], _) = match quick {
-        true => (&[1_000, 10_000, 100_000], 3),
-        false => (&[1_000, 10_000, 100_000, 1_000_000], 40),
+    let (backlogs, rounds): (&[usize], _) = if quick {
+        (&[1_000, 10_000, 100_000], 3)
+    } else {
+        (&[1_000, 10_000, 100_000, 1_000_000], 40)
     };
     eprintln!("filling the queues");
     for backlog in backlogs {
@@ -128,9 +129,10 @@ pub(crate) async fn round(
 }
 
 fn whole(taken: usize, size: usize) -> Outcome {
-    match taken == size {
-        true => Ok(()),
-        false => Err(format!("{taken} messages instead of {size}").into()),
+    if taken == size {
+        Ok(())
+    } else {
+        Err(format!("{taken} messages instead of {size}").into())
     }
 }
 

@@ -382,9 +382,10 @@ impl Table {
                 Goal::AtLeast(goal) => ("at least", goal),
                 Goal::AtMost(goal) => ("at most", goal),
             };
-            let range = match low == high {
-                true => String::new(),
-                false => format!(" ({}-{})", figure(low), figure(high)),
+            let range = if low == high {
+                String::new()
+            } else {
+                format!(" ({}-{})", figure(low), figure(high))
             };
             let met = if check.is_met() {
                 ""

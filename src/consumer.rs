@@ -1,12 +1,12 @@
 //! `consumer()`: a registered consumer of one queue, for long-running services that operators can watch, suspend and
 //! stop. Receiving a message needs no registration; [`run`](Consumer::run) does the rest.
 
-use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
+pub(crate) mod handle;
 
-use tokio::sync::watch;
+use std::{fmt, marker::PhantomData, ops::Deref, time::Duration};
 
+use self::handle::ConsumerHandle;
 use crate::{
-    consume::Stop,
     delivery::Delivery,
     dequeue::{Dequeue, FromQueue, dequeue},
     error::Result,
@@ -129,14 +129,8 @@ impl<C> ConsumerBuilder<C> {
     {
         Execute::new(async move {
             let registration = self.applicant.register(store).await?;
-            let stop = watch::Sender::new(Stop::Running);
-            let handle = ConsumerHandle {
-                registration,
-                stop,
-                carries: PhantomData,
-            };
             Ok(Consumer {
-                handle,
+                handle: ConsumerHandle::new(registration),
                 store: store.clone(),
             })
         })
@@ -254,67 +248,9 @@ impl<C: 'static> Consumer<C> {
     }
 }
 
-/// A handle of a consumer that is, or will be, running. Cheap to clone.
-///
-/// It is a [`Worker`] too: the same one.
-pub struct ConsumerHandle<C = Untyped> {
-    registration: Arc<Registration>,
-    stop: watch::Sender<Stop>,
-    carries: PhantomData<fn() -> C>,
-}
-
-impl<C> ConsumerHandle<C> {
-    /// Stops [`run`](Consumer::run) gracefully: no more claims; handlers finish, up to the deadline; all other messages
-    /// go back to the queue. Returns at once; `run` returns the report.
-    pub fn stop(&self) {
-        self.request(Stop::Graceful);
-    }
-
-    /// Stops [`run`](Consumer::run) without waiting for handlers: they are aborted, and their messages go back to the
-    /// queue. For a second signal, or instead of the first. Returns at once; `run` ends within about two seconds, even
-    /// if the server is unavailable.
-    pub fn abort(&self) {
-        self.request(Stop::Abort);
-    }
-
-    fn request(&self, stop: Stop) {
-        self.stop.send_if_modified(|asked| {
-            let is_more = stop > *asked;
-            *asked = stop.max(*asked);
-            is_more
-        });
-    }
-
-    pub(crate) fn stop_requests(&self) -> watch::Receiver<Stop> {
-        self.stop.subscribe()
-    }
-}
-
-impl<C> Clone for ConsumerHandle<C> {
-    fn clone(&self) -> Self {
-        Self {
-            registration: Arc::clone(&self.registration),
-            stop: self.stop.clone(),
-            carries: PhantomData,
-        }
-    }
-}
-
-impl<C> Registered for ConsumerHandle<C> {
-    fn registration(&self) -> &Registration {
-        &self.registration
-    }
-}
-
-#[diagnostic::do_not_recommend]
-impl<C> Worker for ConsumerHandle<C> {
-    type Carries = C;
-    type Role = Receives;
-}
-
 impl<C> Registered for Consumer<C> {
     fn registration(&self) -> &Registration {
-        &self.handle.registration
+        self.handle.registration()
     }
 }
 
@@ -333,25 +269,9 @@ impl<C: 'static> Deref for Consumer<C> {
     }
 }
 
-impl<C: 'static> Deref for ConsumerHandle<C> {
-    type Target = dyn Worker<Carries = C, Role = Receives>;
-
-    fn deref(&self) -> &Self::Target {
-        self
-    }
-}
-
 impl<C> fmt::Debug for Consumer<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Consumer")
-            .field(self.registration())
-            .finish()
-    }
-}
-
-impl<C> fmt::Debug for ConsumerHandle<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ConsumerHandle")
             .field(self.registration())
             .finish()
     }

@@ -2,23 +2,18 @@
 //! delivery by value, so nothing can be settled twice; and it can still fail, since the lease may have
 //! run out.
 
-use std::{
-    fmt,
-    marker::PhantomData,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+pub(crate) mod batch;
+pub(crate) mod lease;
+
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use tracing::Instrument;
 
+use self::lease::{Lease, check_lease};
 use crate::{
-    dequeue::{LONGEST_LEASE, SHORTEST_LEASE},
     error::{Error, Result},
     executor::{self, Execute, Executor},
     message::{Message, MessageId, Priority, Receipt, Visible},
@@ -37,7 +32,8 @@ use crate::{
 /// # Errors
 /// Each of them returns [`Error::LeaseLost`] if the lease ran out and the message went to another consumer, or the
 /// message is gone, and then nothing was changed; or a connection error, after which a retry can help.
-/// [`try_ack`](Self::try_ack) and its like return [`Unsettled`] instead, which hands the delivery back for a retry.
+/// [`try_ack`](Self::try_ack) and its like return [`Unsettled`] instead, which hands the delivery back
+/// for a retry.
 ///
 /// # Shape
 /// A handler of [`Consumer::run`](crate::Consumer::run) gets a `Delivery<T>`, whose payload has been decoded.
@@ -77,39 +73,6 @@ pub struct Decoded(());
 /// The payload of a [`Delivery`] may not decode as the type that its queue carries, as after a dequeue.
 #[derive(Debug)]
 pub struct Unchecked(());
-
-/// State shared by a delivery and the loop that extends its lease.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    receipt: Receipt,
-    /// In microseconds since 1970, by the database's clock.
-    expires_at: AtomicI64,
-    settled: AtomicBool,
-}
-
-impl Lease {
-    pub(crate) fn of(message: &Message) -> Self {
-        Self {
-            receipt: message.receipt(),
-            expires_at: AtomicI64::new(message.lease_expires_at.timestamp_micros()),
-            settled: AtomicBool::new(false),
-        }
-    }
-
-    pub(crate) fn receipt(&self) -> Receipt {
-        self.receipt
-    }
-
-    pub(crate) fn extended(&self, until: DateTime<Utc>) {
-        self.expires_at
-            .store(until.timestamp_micros(), Ordering::Relaxed);
-    }
-
-    /// Whether a handler has settled it itself, maybe in a transaction that can still be rolled back.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.settled.load(Ordering::Acquire)
-    }
-}
 
 impl<T> Delivery<T> {
     /// Returns the payload.
@@ -221,8 +184,9 @@ impl<T, D> Delivery<T, D> {
     /// Returns when the lease runs out, by the database's clock. It changes when the lease is extended, which
     /// [`Consumer::run`](crate::Consumer::run) does automatically.
     pub fn lease_expires_at(&self) -> DateTime<Utc> {
-        let micros = self.lease.expires_at.load(Ordering::Relaxed);
-        DateTime::from_timestamp_micros(micros).unwrap_or(self.message.lease_expires_at)
+        self.lease
+            .expires_at()
+            .unwrap_or(self.message.lease_expires_at)
     }
 
     /// Extends the lease to `lease` from now, if the work takes longer than expected. It never shortens the lease.
@@ -238,15 +202,9 @@ impl<T, D> Delivery<T, D> {
     pub fn extend(&self, lease: Duration) -> Execute<'_, Result<()>> {
         let (held, store) = (Arc::clone(&self.lease), self.store.clone());
         Execute::new(async move {
-            if !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&lease) {
-                return Err(Error::LeaseOutOfRange {
-                    lease,
-                    min: SHORTEST_LEASE,
-                    max: LONGEST_LEASE,
-                });
-            }
+            check_lease(lease)?;
             let extended = store
-                .run(async |connection| settle::extend(connection, held.receipt, lease).await)
+                .run(async |connection| settle::extend(connection, held.receipt(), lease).await)
                 .await?;
             match extended {
                 Some(until) => {
@@ -254,7 +212,7 @@ impl<T, D> Delivery<T, D> {
                     Ok(())
                 }
                 None => Err(Error::LeaseLost {
-                    message: held.receipt.id,
+                    message: held.receipt().id,
                 }),
             }
         })
@@ -412,7 +370,7 @@ impl<T, D> Delivery<T, D> {
             let span = telemetry::settle(verb, Some(id.get()));
             let call = async {
                 let settlement = settlement?;
-                let receipt = self.lease.receipt;
+                let receipt = self.lease.receipt();
                 let held = executor::run(on, async |connection| {
                     settlement.carry_out(connection, receipt).await
                 });
@@ -424,7 +382,7 @@ impl<T, D> Delivery<T, D> {
             };
             match call.instrument(span.clone()).await {
                 Ok(()) => {
-                    self.lease.settled.store(true, Ordering::Release);
+                    self.lease.settled();
                     Ok(())
                 }
                 Err(error) => {
@@ -474,81 +432,6 @@ impl Settlement {
     }
 }
 
-/// Acknowledges many deliveries, of one queue or of several, in one statement.
-///
-/// # Shape
-/// Returns the ids of those whose lease was lost; all others are acknowledged.
-///
-/// # Errors
-/// Connection errors. Then no delivery is settled, or it isn't known whether they are: [`try_ack_all`] hands all of
-/// them back.
-///
-/// # Source
-/// `delete from pgqrs.messages where ctid = any(…) and lease_token = any(…)`
-///
-/// # Example
-/// ```no_run
-/// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
-/// let deliveries = pgqrs::dequeue().from("tasks").limit(100).execute(&store).await?;
-/// let lost = pgqrs::ack_all(deliveries, &store).await?;
-/// assert!(lost.is_empty());
-/// # Ok(())
-/// # }
-/// ```
-pub fn ack_all<'c, T: Send + 'c, D: 'c>(
-    deliveries: Vec<Delivery<T, D>>,
-    on: impl Executor + 'c,
-) -> Execute<'c, Result<Vec<MessageId>>> {
-    settle_all(deliveries, on)
-}
-
-/// As [`ack_all`]; an error hands the deliveries back, for a retry.
-///
-/// # Errors
-/// [`UnsettledBatch`].
-pub fn try_ack_all<'c, T: Send + 'c, D: 'c>(
-    deliveries: Vec<Delivery<T, D>>,
-    on: impl Executor + 'c,
-) -> Execute<'c, Result<Vec<MessageId>, UnsettledBatch<T, D>>> {
-    settle_all(deliveries, on)
-}
-
-fn settle_all<'c, T: Send + 'c, D: 'c, E: From<UnsettledBatch<T, D>>>(
-    deliveries: Vec<Delivery<T, D>>,
-    on: impl Executor + 'c,
-) -> Execute<'c, Result<Vec<MessageId>, E>> {
-    Execute::new(async move {
-        if deliveries.is_empty() {
-            return Ok(Vec::new());
-        }
-        let span = telemetry::settle("ack", None);
-        telemetry::batch(&span, deliveries.len());
-        let receipts: Vec<_> = deliveries
-            .iter()
-            .map(|delivery| delivery.lease.receipt)
-            .collect();
-        let call = executor::run(on, async |connection| {
-            settle::ack_each(connection, &receipts).await
-        });
-        match call.instrument(span.clone()).await {
-            Ok(mut acked) => {
-                acked.sort_unstable();
-                let is_acked =
-                    |delivery: &&Delivery<T, D>| acked.binary_search(&delivery.id()).is_ok();
-                for delivery in deliveries.iter().filter(is_acked) {
-                    delivery.lease.settled.store(true, Ordering::Release);
-                }
-                let lost = deliveries.iter().filter(|delivery| !is_acked(delivery));
-                Ok(lost.map(Delivery::id).collect())
-            }
-            Err(error) => {
-                telemetry::failed(&span, &error);
-                Err(E::from(UnsettledBatch { deliveries, error }))
-            }
-        }
-    })
-}
-
 /// Without the payload, which has no place in a log.
 impl<T, D> fmt::Debug for Delivery<T, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -594,43 +477,6 @@ impl<T, D> fmt::Debug for Unsettled<T, D> {
 /// For `?` in a function that returns an [`Error`] and doesn't need the delivery.
 impl<T, D> From<Unsettled<T, D>> for Error {
     fn from(unsettled: Unsettled<T, D>) -> Self {
-        unsettled.error
-    }
-}
-
-/// Deliveries that could not be settled, and why.
-#[derive(thiserror::Error)]
-#[error("{} messages could not be settled", .deliveries.len())]
-pub struct UnsettledBatch<T, D = Decoded> {
-    deliveries: Vec<Delivery<T, D>>,
-    #[source]
-    error: Error,
-}
-
-impl<T, D> UnsettledBatch<T, D> {
-    /// Returns why the settlement failed.
-    pub fn error(&self) -> &Error {
-        &self.error
-    }
-
-    /// Returns the deliveries, for a retry.
-    pub fn into_deliveries(self) -> Vec<Delivery<T, D>> {
-        self.deliveries
-    }
-}
-
-impl<T, D> fmt::Debug for UnsettledBatch<T, D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnsettledBatch")
-            .field("deliveries", &self.deliveries)
-            .field("error", &self.error)
-            .finish()
-    }
-}
-
-/// For `?` in a function that returns an [`Error`] and doesn't need the deliveries.
-impl<T, D> From<UnsettledBatch<T, D>> for Error {
-    fn from(unsettled: UnsettledBatch<T, D>) -> Self {
         unsettled.error
     }
 }

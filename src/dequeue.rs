@@ -7,7 +7,10 @@ use tokio::time::{Instant, sleep};
 use tracing::Instrument;
 
 use crate::{
-    delivery::{Delivery, Lease, Unchecked},
+    delivery::{
+        Delivery, Unchecked,
+        lease::{Lease, check_lease},
+    },
     error::{Error, Result},
     executor::Execute,
     lifecycle::WorkerId,
@@ -79,8 +82,6 @@ pub struct Dequeue<S = NoSource> {
 }
 
 const DEFAULT_LEASE: Duration = Duration::from_secs(30);
-pub(crate) const SHORTEST_LEASE: Duration = Duration::from_millis(1);
-pub(crate) const LONGEST_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 const DEFAULT_MAX_BYTES: usize = 64 << 20;
 /// How many times a claim that conflicts with others is retried, with a longer wait each time.
 const MAX_CONFLICTS: u32 = 8;
@@ -200,13 +201,7 @@ impl<S> Dequeue<S> {
                     max: HIGHEST_LIMIT,
                 });
             }
-            if !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&lease) {
-                return Err(Error::LeaseOutOfRange {
-                    lease,
-                    min: SHORTEST_LEASE,
-                    max: LONGEST_LEASE,
-                });
-            }
+            check_lease(lease)?;
             let (queue, consumer, decode) = source.into_parts()?;
             let request = ClaimRequest {
                 queue,

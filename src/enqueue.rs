@@ -1,20 +1,25 @@
 //! `enqueue()`: stores messages in a queue. The builder's type tracks what is set, so an enqueue that is incomplete, or
 //! that contradicts itself, doesn't compile.
 
-use std::{marker::PhantomData, time::Duration};
+pub(crate) mod states;
+
+use std::marker::PhantomData;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tracing::Instrument;
 
+use self::states::{
+    AtOnce, ByWorker, FitsInto, IntoDelay, Later, MessageIsSet, MessageNotSet, Messages, NoMessage,
+    NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet, ToQueue,
+};
 use crate::{
-    error::{Error, Result},
+    error::Result,
     executor::{Execute, Executor},
-    lifecycle::WorkerId,
-    message::{Enqueued, Envelope, Priority, Visible},
+    message::{Enqueued, Envelope, NewMessage, Priority, Visible, When},
     payload::encode,
-    postgres::messages,
-    queue::{Carries, IntoQueue, Queue, QueueName},
+    postgres::{columns::CHUNK_BYTES, messages},
+    queue::{IntoQueue, Queue},
     send,
     statement::Statement,
     telemetry,
@@ -43,13 +48,7 @@ use crate::{
 /// # }
 /// ```
 pub fn enqueue() -> Enqueue {
-    Enqueue {
-        messages: NoMessage(()),
-        target: NoTarget(()),
-        visible: Ok(Visible::Now),
-        time: PhantomData,
-        priority: Priority::Normal,
-    }
+    Enqueue::new(NoMessage(()), NoTarget(()), Options::default())
 }
 
 /// Builder of an enqueue; made by [`enqueue`].
@@ -60,7 +59,7 @@ pub fn enqueue() -> Enqueue {
 /// |---|---|
 /// | [`message`](Self::message), [`messages`](Self::messages) | until one of them was called |
 /// | [`to`](Self::to), [`worker`](Self::worker) | until one of them was called |
-/// | [`delay`](Self::delay), [`at`](Self::at) | until one of them was called |
+/// | [`delay`](Self::delay), [`at`](Self::at), [`when`](Self::when) | until one of them was called |
 /// | [`priority`](Self::priority) | always |
 /// | [`execute`](Self::execute), [`statement`](Self::statement) | once there are messages and a target |
 ///
@@ -97,12 +96,39 @@ pub fn enqueue() -> Enqueue {
 pub struct Enqueue<M = NoMessage, T = NoTarget, W = AtOnce> {
     messages: M,
     target: T,
-    visible: Result<Visible>,
+    options: Options,
     time: PhantomData<W>,
+}
+
+/// What an enqueue needn't set.
+#[derive(Debug, Clone, Copy, Default)]
+struct Options {
+    when: When,
     priority: Priority,
 }
 
+impl Options {
+    fn envelope(self, target: impl TargetIsSet) -> Result<Envelope> {
+        let (queue, producer) = target.into_parts()?;
+        Ok(Envelope {
+            queue,
+            producer,
+            priority: self.priority,
+            visible: Visible::new(self.when)?,
+        })
+    }
+}
+
 impl<M, T, W> Enqueue<M, T, W> {
+    fn new(messages: M, target: T, options: Options) -> Self {
+        Self {
+            messages,
+            target,
+            options,
+            time: PhantomData,
+        }
+    }
+
     /// Sets one message. For a `Vec` or a slice of payloads, see [`messages`](Self::messages): here it would be one
     /// message with an array.
     ///
@@ -145,21 +171,16 @@ impl<M, T, W> Enqueue<M, T, W> {
     where
         P: Serialize + ?Sized + 'a,
     {
-        let json = payloads
+        let messages = payloads
             .into_iter()
             .enumerate()
-            .map(|(index, payload)| encode(index, payload))
+            .map(|(index, payload)| encode(index, payload).map(NewMessage::new))
             .collect();
-        Enqueue {
-            messages: Messages {
-                json,
-                of: PhantomData,
-            },
-            target: self.target,
-            visible: self.visible,
-            time: PhantomData,
-            priority: self.priority,
-        }
+        let messages = Messages {
+            messages,
+            of: PhantomData,
+        };
+        Enqueue::new(messages, self.target, self.options)
     }
 
     /// Sets the queue: a name, or a [`Queue`] that carries the messages' type.
@@ -174,16 +195,11 @@ impl<M, T, W> Enqueue<M, T, W> {
         Q: IntoQueue,
         M: FitsInto<Queue<Q::Carries>>,
     {
-        Enqueue {
-            messages: self.messages,
-            target: ToQueue {
-                queue: queue.into_name(),
-                carries: PhantomData,
-            },
-            visible: self.visible,
-            time: PhantomData,
-            priority: self.priority,
-        }
+        let target = ToQueue {
+            queue: queue.into_name(),
+            carries: PhantomData,
+        };
+        Enqueue::new(self.messages, target, self.options)
     }
 
     /// Sets the producer that sends the messages, to its queue. They record its id, and nothing is stored if it is
@@ -200,17 +216,12 @@ impl<M, T, W> Enqueue<M, T, W> {
         P::Role: CanEnqueue,
         M: FitsInto<Queue<P::Carries>>,
     {
-        Enqueue {
-            messages: self.messages,
-            target: ByWorker {
-                queue: producer.queue().clone(),
-                worker: producer.id(),
-                carries: PhantomData,
-            },
-            visible: self.visible,
-            time: PhantomData,
-            priority: self.priority,
-        }
+        let target = ByWorker {
+            queue: producer.queue().clone(),
+            worker: producer.id(),
+            carries: PhantomData,
+        };
+        Enqueue::new(self.messages, target, self.options)
     }
 
     /// Delays the messages: they are not delivered before this duration has passed, by the database's clock, counted
@@ -219,7 +230,7 @@ impl<M, T, W> Enqueue<M, T, W> {
     /// Available until a delay or a time is set.
     ///
     /// # Units
-    /// A whole number is seconds; a [`Duration`] keeps its microseconds. An `Option` of either may be `None`: no delay.
+    /// A whole number is seconds; a [`Duration`](std::time::Duration) keeps its microseconds. An `Option` of either may be `None`: no delay.
     ///
     /// # Errors
     /// [`Error::DelayTooLong`] from [`execute`](Self::execute) for more than 200,000 years.
@@ -227,7 +238,7 @@ impl<M, T, W> Enqueue<M, T, W> {
     where
         W: TimeNotSet,
     {
-        self.later(Visible::after(delay.into_duration()))
+        self.when(When::After(delay.into_duration()))
     }
 
     /// Schedules the messages: they are not delivered before this time, by the database's clock. A time in the past
@@ -238,22 +249,29 @@ impl<M, T, W> Enqueue<M, T, W> {
     where
         W: TimeNotSet,
     {
-        self.later(Ok(Visible::At(time)))
+        self.when(When::At(time))
     }
 
-    fn later(self, visible: Result<Visible>) -> Enqueue<M, T, Later> {
-        Enqueue {
-            messages: self.messages,
-            target: self.target,
-            visible,
-            time: PhantomData,
-            priority: self.priority,
-        }
+    /// Sets the messages' time, if it is decided at run time whether they have a delay, a time, or neither.
+    ///
+    /// Available until a delay or a time is set.
+    ///
+    /// # Errors
+    /// [`Error::DelayTooLong`] from [`execute`](Self::execute) for a delay of more than 200,000 years.
+    pub fn when(self, when: When) -> Enqueue<M, T, Later>
+    where
+        W: TimeNotSet,
+    {
+        let options = Options {
+            when,
+            ..self.options
+        };
+        Enqueue::new(self.messages, self.target, options)
     }
 
     /// Sets which messages of the queue are delivered first; defaults to [`Priority::Normal`]. The last call counts.
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.priority = priority;
+        self.options.priority = priority;
         self
     }
 
@@ -310,22 +328,15 @@ impl<M, T, W> Enqueue<M, T, W> {
         let Self {
             messages,
             target,
-            visible,
-            priority,
+            options,
             ..
         } = self;
-        let payloads = messages.into_json();
-        let payloads = payloads.and_then(|payloads| check_sizes(payloads, on.payload_limit()));
+        let messages = messages.into_messages();
+        let messages = messages.and_then(|messages| check_sizes(messages, on.payload_limit()));
         Execute::new(async move {
-            let payloads = payloads?;
-            let (queue, producer) = target.into_parts()?;
-            let envelope = Envelope {
-                queue,
-                producer,
-                priority,
-                visible: visible?,
-            };
-            send(on, envelope, payloads).await
+            let messages = messages?;
+            let envelope = options.envelope(target)?;
+            send(on, envelope, messages).await
         })
     }
 
@@ -345,15 +356,11 @@ impl<M, T, W> Enqueue<M, T, W> {
         M: MessageIsSet,
         T: TargetIsSet,
     {
-        let payloads = check_sizes(self.messages.into_json()?, messages::CHUNK_BYTES)?;
-        let (queue, producer) = self.target.into_parts()?;
-        let envelope = Envelope {
-            queue,
-            producer,
-            priority: self.priority,
-            visible: self.visible?,
-        };
-        Ok(Statement::new(envelope, payloads))
+        let messages = check_sizes(self.messages.into_messages()?, CHUNK_BYTES)?;
+        Ok(Statement::new(
+            self.options.envelope(self.target)?,
+            messages,
+        ))
     }
 }
 
@@ -362,35 +369,28 @@ impl<T, W> Enqueue<NoMessage, T, W> {
     where
         T: TargetIsSet,
     {
-        let (queue, producer) = self.target.into_parts()?;
-        let (priority, visible) = (self.priority, self.visible?);
-        Ok(Envelope {
-            queue,
-            producer,
-            priority,
-            visible,
-        })
+        self.options.envelope(self.target)
     }
 }
 
 pub(crate) async fn send(
     on: impl Executor,
     envelope: Envelope,
-    payloads: Vec<String>,
+    messages: Vec<NewMessage>,
 ) -> Result<Enqueued> {
-    let span = telemetry::send(envelope.queue.as_str(), payloads.len());
+    let span = telemetry::send(envelope.queue.as_str(), messages.len());
     let stored = async {
-        if payloads.is_empty() {
+        if messages.is_empty() {
             return Ok(Vec::new());
         }
         match on.store() {
-            Some(store) => send::send(store.batcher(), envelope, payloads).await,
+            Some(store) => send::send(store.batcher(), envelope, messages).await,
             // Boxed: it is large, and would be moved with each send through a store.
             None => {
                 Box::pin(async move {
                     let sent_to = on.sent_to();
                     let mut connection = on.acquire().await?;
-                    let ids = messages::insert(&mut connection, &envelope, &payloads).await?;
+                    let ids = messages::insert(&mut connection, &envelope, &messages).await?;
                     if let Some(sent_to) = sent_to
                         && envelope.visible == Visible::Now
                     {
@@ -408,205 +408,9 @@ pub(crate) async fn send(
         .inspect_err(|error| telemetry::failed(&span, error))
 }
 
-fn check_sizes(payloads: Vec<String>, limit: usize) -> Result<Vec<String>> {
-    match payloads.iter().position(|payload| payload.len() > limit) {
-        Some(index) => Err(Error::PayloadTooLarge {
-            index,
-            bytes: payloads[index].len(),
-            limit,
-        }),
-        None => Ok(payloads),
+fn check_sizes(messages: Vec<NewMessage>, limit: usize) -> Result<Vec<NewMessage>> {
+    for (index, message) in messages.iter().enumerate() {
+        message.check_size(index, limit)?;
     }
+    Ok(messages)
 }
-
-/// No message yet.
-#[derive(Debug)]
-pub struct NoMessage(());
-
-/// One or more messages of type `P`.
-#[derive(Debug)]
-pub struct Messages<P: ?Sized> {
-    json: Result<Vec<String>>,
-    of: PhantomData<fn(&P)>,
-}
-
-/// No target yet.
-#[derive(Debug)]
-pub struct NoTarget(());
-
-/// A queue that carries `C`.
-#[derive(Debug)]
-pub struct ToQueue<C> {
-    queue: Result<QueueName>,
-    carries: PhantomData<fn() -> C>,
-}
-
-/// A worker, and its queue, which carries `C`.
-#[derive(Debug)]
-pub struct ByWorker<C> {
-    queue: QueueName,
-    worker: WorkerId,
-    carries: PhantomData<fn() -> C>,
-}
-
-/// No delay or time is set: delivered at once.
-#[derive(Debug)]
-pub struct AtOnce(());
-
-/// A delay or a time is set, by `.delay(..)` or `.at(..)`.
-#[derive(Debug)]
-pub struct Later(());
-
-mod sealed {
-    use super::{QueueName, Result, WorkerId};
-
-    #[diagnostic::on_unimplemented(
-        message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
-        label = "only the builder's own methods change its state",
-        note = "call them: `pgqrs::enqueue().message(&payload).to(\"queue\")`"
-    )]
-    pub trait Unset {}
-
-    #[diagnostic::on_unimplemented(
-        message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
-        label = "only the builder's own methods change its state",
-        note = "call them: `pgqrs::enqueue().message(&payload).to(\"queue\")`"
-    )]
-    pub trait Json {
-        fn into_json(self) -> Result<Vec<String>>;
-    }
-
-    #[diagnostic::on_unimplemented(
-        message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
-        label = "only the builder's own methods change its state",
-        note = "call them: `pgqrs::enqueue().message(&payload).to(\"queue\")`"
-    )]
-    pub trait Target: Send {
-        fn into_parts(self) -> Result<(QueueName, Option<WorkerId>)>;
-    }
-
-    pub trait Delay {
-        fn into_duration(self) -> std::time::Duration;
-    }
-}
-
-/// The enqueue has its messages.
-#[diagnostic::on_unimplemented(
-    message = "this enqueue has no message",
-    label = "call `.message(&payload)` or `.messages(&payloads)` before `.execute(..)`"
-)]
-pub trait MessageIsSet: sealed::Json {}
-
-impl<P: ?Sized> sealed::Json for Messages<P> {
-    fn into_json(self) -> Result<Vec<String>> {
-        self.json
-    }
-}
-#[diagnostic::do_not_recommend]
-impl<P: ?Sized> MessageIsSet for Messages<P> {}
-
-/// The enqueue has no messages yet.
-#[diagnostic::on_unimplemented(
-    message = "this enqueue already has its messages",
-    label = "a second `.message(..)` or `.messages(..)`",
-    note = "to send several messages in one enqueue, pass them together: `.messages(&[a, b])`"
-)]
-pub trait MessageNotSet: sealed::Unset {}
-
-impl sealed::Unset for NoMessage {}
-#[diagnostic::do_not_recommend]
-impl MessageNotSet for NoMessage {}
-
-/// The enqueue has its target.
-#[diagnostic::on_unimplemented(
-    message = "this enqueue has no target",
-    label = "call `.to(\"queue\")` or `.worker(&producer)` before `.execute(..)`"
-)]
-pub trait TargetIsSet: sealed::Target {}
-
-impl<C> sealed::Target for ToQueue<C> {
-    fn into_parts(self) -> Result<(QueueName, Option<WorkerId>)> {
-        Ok((self.queue?, None))
-    }
-}
-#[diagnostic::do_not_recommend]
-impl<C> TargetIsSet for ToQueue<C> {}
-
-impl<C> sealed::Target for ByWorker<C> {
-    fn into_parts(self) -> Result<(QueueName, Option<WorkerId>)> {
-        Ok((self.queue, Some(self.worker)))
-    }
-}
-#[diagnostic::do_not_recommend]
-impl<C> TargetIsSet for ByWorker<C> {}
-
-/// The enqueue has no target yet.
-#[diagnostic::on_unimplemented(
-    message = "this enqueue already has its target",
-    label = "a second `.to(..)` or `.worker(..)`",
-    note = "an enqueue goes to one queue, or through one producer: remove one of the two calls"
-)]
-pub trait TargetNotSet: sealed::Unset {}
-
-impl sealed::Unset for NoTarget {}
-#[diagnostic::do_not_recommend]
-impl TargetNotSet for NoTarget {}
-
-/// The target, if there is one already, takes payloads of type `P`.
-pub trait Takes<P: ?Sized> {}
-
-impl<P: ?Sized> Takes<P> for NoTarget {}
-impl<P: ?Sized, C> Takes<P> for ToQueue<C> where Queue<C>: Carries<P> {}
-impl<P: ?Sized, C> Takes<P> for ByWorker<C> where Queue<C>: Carries<P> {}
-
-/// The messages, if there are any already, fit into queue `Q`.
-pub trait FitsInto<Q> {}
-
-impl<Q> FitsInto<Q> for NoMessage {}
-impl<P: ?Sized, Q: Carries<P>> FitsInto<Q> for Messages<P> {}
-
-/// The enqueue has no delay or time yet.
-#[diagnostic::on_unimplemented(
-    message = "this enqueue already has its time",
-    label = "a second `.delay(..)` or `.at(..)`",
-    note = "a message becomes visible at one time: remove one of the two calls"
-)]
-pub trait TimeNotSet: sealed::Unset {}
-
-impl sealed::Unset for AtOnce {}
-#[diagnostic::do_not_recommend]
-impl TimeNotSet for AtOnce {}
-
-/// What `.delay(..)` takes: whole seconds, such as `300`, a [`Duration`], or an `Option` of either.
-// Exactly one integer type, so that the type of the literal `300` can be inferred.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a delay",
-    label = "expected whole seconds, such as `300`, or a `std::time::Duration`",
-    note = "seconds in a variable are a `u64`; a fraction of one is `Duration::from_millis(250)`"
-)]
-pub trait IntoDelay: sealed::Delay {}
-
-impl sealed::Delay for u64 {
-    fn into_duration(self) -> Duration {
-        Duration::from_secs(self)
-    }
-}
-#[diagnostic::do_not_recommend]
-impl IntoDelay for u64 {}
-
-/// Delivers the messages at once if it is `None`.
-impl<D: IntoDelay> sealed::Delay for Option<D> {
-    fn into_duration(self) -> Duration {
-        self.map_or(Duration::ZERO, sealed::Delay::into_duration)
-    }
-}
-#[diagnostic::do_not_recommend]
-impl<D: IntoDelay> IntoDelay for Option<D> {}
-
-impl sealed::Delay for Duration {
-    fn into_duration(self) -> Duration {
-        self
-    }
-}
-#[diagnostic::do_not_recommend]
-impl IntoDelay for Duration {}

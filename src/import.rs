@@ -7,12 +7,15 @@ use std::{fmt, iter::Fuse, marker::PhantomData};
 use serde::Serialize;
 
 use crate::{
-    enqueue::{Enqueue, NoMessage, Takes, TargetIsSet, send},
+    enqueue::{
+        Enqueue, send,
+        states::{NoMessage, Takes, TargetIsSet},
+    },
     error::{Error, Result},
     executor::{Execute, Executor},
-    message::{Enqueued, Envelope},
+    message::{Enqueued, Envelope, NewMessage},
     payload::encode,
-    postgres::messages::{CHUNK_BYTES, CHUNK_MESSAGES},
+    postgres::columns::{CHUNK_BYTES, CHUNK_MESSAGES},
 };
 
 impl<T, W> Enqueue<NoMessage, T, W> {
@@ -56,7 +59,7 @@ pub struct Import<I: Iterator> {
     payloads: Fuse<I>,
     envelope: Result<Envelope>,
     /// Taken from the iterator, and not yet stored.
-    chunk: Vec<String>,
+    chunk: Vec<NewMessage>,
     bytes: usize,
     /// The error of a payload that can't be encoded or is too large, returned once all messages before it are sent.
     refused: Option<Error>,
@@ -128,18 +131,15 @@ impl<I: Iterator<Item: Serialize>> Import<I> {
             };
             let index = self.taken;
             self.taken += 1;
-            match encode(index, &payload) {
-                Ok(json) if json.len() > limit => {
-                    let bytes = json.len();
-                    self.refused = Some(Error::PayloadTooLarge {
-                        index,
-                        bytes,
-                        limit,
-                    });
-                }
-                Ok(json) => {
-                    self.bytes += json.len();
-                    self.chunk.push(json);
+            let encoded = encode(index, &payload).map(NewMessage::new);
+            let checked = encoded.and_then(|message| {
+                message.check_size(index, limit)?;
+                Ok(message)
+            });
+            match checked {
+                Ok(message) => {
+                    self.bytes += message.bytes();
+                    self.chunk.push(message);
                 }
                 Err(error) => self.refused = Some(error),
             }

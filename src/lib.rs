@@ -71,7 +71,7 @@ pub use sqlx;
 pub mod state {
     pub use crate::{
         dequeue::{FromQueue, NoSource, SourceIsSet, SourceNotSet},
-        enqueue::{
+        enqueue::states::{
             AtOnce, ByWorker, FitsInto, Later, MessageIsSet, MessageNotSet, Messages, NoMessage,
             NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet, ToQueue,
         },
@@ -82,28 +82,30 @@ pub mod state {
 }
 
 pub use crate::{
-    admin::{Admin, admin},
+    admin::{
+        Admin, admin,
+        rows::{
+            ArchivedMessage, DeadLetter, HeldMessage, QueueInfo, QueueOptions, QueueOptionsBuilder,
+            QueueStats, QueuedMessage, SchemaVersion, WorkerFilter, WorkerFilterBuilder,
+            WorkerInfo,
+        },
+    },
     connect::{ConnectOptions, ConnectOptionsBuilder, connect, connect_with},
-    consumer::{Consumer, ConsumerBuilder, ConsumerHandle, consumer},
-    delivery::{Decoded, Delivery, Unchecked, Unsettled, UnsettledBatch, ack_all, try_ack_all},
+    consumer::{Consumer, ConsumerBuilder, consumer, handle::ConsumerHandle},
+    delivery::{
+        Decoded, Delivery, Unchecked, Unsettled,
+        batch::{UnsettledBatch, ack_all, try_ack_all},
+    },
     dequeue::{Dequeue, dequeue},
-    enqueue::{Enqueue, IntoDelay, enqueue},
+    enqueue::{Enqueue, enqueue, states::IntoDelay},
     error::{Error, Result},
     executor::{Execute, Executor},
     handler::{IntoOutcome, Outcome},
     import::Import,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
-    message::{Enqueued, MessageId, Page, PageBuilder, Priority},
+    message::{Enqueued, MessageId, Page, PageBuilder, Priority, When},
     ok::Ok,
-    postgres::{
-        archive::ArchivedMessage,
-        dead_letters::DeadLetter,
-        grants::Access,
-        messages::QueuedMessage,
-        queues::{QueueInfo, QueueOptions, QueueOptionsBuilder, QueueStats},
-        schema::{MIGRATOR, SchemaVersion},
-        workers::{HeldMessage, WorkerFilter, WorkerFilterBuilder, WorkerInfo},
-    },
+    postgres::{grants::Access, schema::MIGRATOR},
     producer::{Producer, ProducerBuilder, producer},
     queue::{Carries, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped},
     report::Report,

@@ -189,7 +189,56 @@ impl Default for Page {
     }
 }
 
-/// What all messages of a batch have in common, besides their payloads.
+/// A message on its way in, as JSON text: serialised when the caller passes it in, and never parsed again on its way to
+/// the database.
+// Public to this crate's sealed traits only: nothing exports it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewMessage {
+    payload: String,
+}
+
+impl NewMessage {
+    /// Takes a payload that is JSON.
+    pub(crate) fn new(payload: String) -> Self {
+        Self { payload }
+    }
+
+    pub(crate) fn payload(&self) -> &str {
+        &self.payload
+    }
+
+    pub(crate) fn into_payload(self) -> String {
+        self.payload
+    }
+
+    /// Its size in bytes, by which batches are bounded.
+    pub(crate) fn bytes(&self) -> usize {
+        self.payload.len()
+    }
+
+    pub(crate) fn check_size(&self, index: usize, limit: usize) -> Result<()> {
+        let bytes = self.bytes();
+        if bytes > limit {
+            return Err(Error::PayloadTooLarge {
+                index,
+                bytes,
+                limit,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Without the payload, which has no place in a log.
+impl fmt::Debug for NewMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewMessage")
+            .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What all messages of a batch have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Envelope {
     pub(crate) queue: QueueName,
@@ -232,10 +281,33 @@ impl Message {
     }
 }
 
-/// When a message can first be delivered, by the database's clock.
+/// When a message is delivered at the earliest, by the database's clock: for callers that decide at run time. Otherwise
+/// [`delay`](crate::Enqueue::delay) and [`at`](crate::Enqueue::at) are shorter.
+///
+/// # Example
+/// ```
+/// use std::time::Duration;
+/// use pgqrs::When;
+///
+/// fn due(wait: Option<Duration>) -> When {
+///     wait.map_or(When::Now, When::After)
+/// }
+/// let enqueue = pgqrs::enqueue().message(&1).to("tasks").when(due(None));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) enum Visible {
+pub enum When {
+    /// At once.
     #[default]
+    Now,
+    /// After this duration, counted from the statement. At most 200,000 years.
+    After(Duration),
+    /// At this time. A time in the past means now.
+    At(DateTime<Utc>),
+}
+
+/// When a message becomes visible to claims: a [`When`] that was checked, or a time of the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Visible {
     Now,
     In(Duration),
     At(DateTime<Utc>),
@@ -243,10 +315,28 @@ pub(crate) enum Visible {
     Exactly(DateTime<Utc>),
 }
 
+/// A [`Visible`] as parameters of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Times {
+    /// Exactly this time, whatever the others are.
+    pub(crate) exactly: Option<DateTime<Utc>>,
+    pub(crate) not_before: Option<DateTime<Utc>>,
+    /// Microseconds from the statement.
+    pub(crate) delay: i64,
+}
+
 /// Well within what both `timestamptz` (294276 AD) and `chrono` (262142 AD) can hold.
 pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(200_000 * 365 * 24 * 60 * 60);
 
 impl Visible {
+    pub(crate) fn new(when: When) -> Result<Self> {
+        match when {
+            When::Now => Ok(Self::Now),
+            When::After(delay) => Self::after(delay),
+            When::At(time) => Ok(Self::At(time)),
+        }
+    }
+
     pub(crate) fn after(delay: Duration) -> Result<Self> {
         if delay > LONGEST_DELAY {
             return Err(Error::DelayTooLong {
@@ -257,15 +347,27 @@ impl Visible {
         Ok(Self::In(delay))
     }
 
-    /// The statement's parameters: at exactly this time; or not before this time, and not before this many microseconds
-    /// from now.
-    pub(crate) fn bounds(self) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>, i64) {
+    pub(crate) fn times(self) -> Times {
+        let now = Times {
+            exactly: None,
+            not_before: None,
+            delay: 0,
+        };
         match self {
-            Self::Now => (None, None, 0),
-            Self::In(delay) => (None, None, microseconds(delay)),
+            Self::Now => now,
+            Self::In(delay) => Times {
+                delay: microseconds(delay),
+                ..now
+            },
             // A time in the past means now, so it doesn't matter how far back PostgreSQL's calendar goes.
-            Self::At(time) => (None, Some(time.max(DateTime::UNIX_EPOCH)), 0),
-            Self::Exactly(time) => (Some(time), None, 0),
+            Self::At(time) => Times {
+                not_before: Some(time.max(DateTime::UNIX_EPOCH)),
+                ..now
+            },
+            Self::Exactly(time) => Times {
+                exactly: Some(time),
+                ..now
+            },
         }
     }
 }
@@ -287,8 +389,12 @@ mod tests {
     #[test]
     fn delays_keep_their_fraction_and_end_where_postgres_does() {
         assert_eq!(
-            Visible::In(Duration::from_millis(250)).bounds(),
-            (None, None, 250_000)
+            Visible::In(Duration::from_millis(250)).times(),
+            Times {
+                exactly: None,
+                not_before: None,
+                delay: 250_000
+            }
         );
         assert!(Visible::after(LONGEST_DELAY).is_ok());
         assert!(matches!(

@@ -4,7 +4,10 @@
 use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
 
 use crate::{
-    enqueue::{ByWorker, Enqueue, NoMessage, enqueue},
+    enqueue::{
+        Enqueue, enqueue,
+        states::{ByWorker, NoMessage},
+    },
     error::Result,
     executor::Execute,
     lifecycle::WorkerKind,

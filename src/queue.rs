@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn each_problem_is_told_apart() {
+    fn each_problem_has_a_name() {
         assert_eq!(problem(""), Some(Problem::Empty));
         assert_eq!(problem(&"q".repeat(129)), Some(Problem::TooLong));
         assert_eq!(problem(&"é".repeat(65)), Some(Problem::TooLong));

@@ -12,10 +12,12 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     consume::{self, Ended, Job, Options},
-    consumer::ConsumerHandle,
-    delivery::Delivery,
-    dequeue::{LONGEST_LEASE, SHORTEST_LEASE},
-    error::{Error, Result},
+    consumer::handle::ConsumerHandle,
+    delivery::{
+        Delivery,
+        lease::{LONGEST_LEASE, check_lease},
+    },
+    error::Result,
     executor::Execute,
     handler::IntoOutcome,
     queue::Readable,
@@ -249,14 +251,12 @@ where
             stop: handle.stop_requests(),
             deadline,
         };
-        let ended = if (SHORTEST_LEASE..=LONGEST_LEASE).contains(&lease) {
-            consume::start(job).await
-        } else {
-            let (min, max) = (SHORTEST_LEASE, LONGEST_LEASE);
-            Ended {
-                outcome: Err(Error::LeaseOutOfRange { lease, min, max }),
+        let ended = match check_lease(lease) {
+            Ok(()) => consume::start(job).await,
+            Err(error) => Ended {
+                outcome: Err(error),
                 deadline: Instant::now() + deadline,
-            }
+            },
         };
         let freed = timeout_at(ended.deadline, handle.shutdown()).await;
         let failed = match &freed {

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use crate::{
     error::{Error, Result},
     lifecycle::WorkerId,
-    message::{Enqueued, Envelope, MessageId},
+    message::{Enqueued, Envelope, MessageId, NewMessage},
     postgres::statement,
     queue::QueueName,
 };
@@ -63,8 +63,12 @@ pub struct Statement {
 }
 
 impl Statement {
-    pub(crate) fn new(envelope: Envelope, payloads: Vec<String>) -> Self {
-        Self { envelope, payloads }
+    pub(crate) fn new(envelope: Envelope, messages: Vec<NewMessage>) -> Self {
+        let payloads = messages.into_iter().map(NewMessage::into_payload);
+        Self {
+            envelope,
+            payloads: payloads.collect(),
+        }
     }
 
     /// Returns the text of the statement, with `$1` to `$6`. It is the same for each enqueue.
@@ -84,7 +88,7 @@ impl Statement {
 
     /// `$3`: when the messages are delivered at the earliest; `None` unless set by [`at`](crate::Enqueue::at).
     pub fn not_before(&self) -> Option<DateTime<Utc>> {
-        self.envelope.visible.bounds().1
+        self.envelope.visible.times().not_before
     }
 
     /// `$4`: how long the messages aren't delivered; 0 unless set by [`delay`](crate::Enqueue::delay).
@@ -92,7 +96,7 @@ impl Statement {
     /// # Units
     /// Microseconds, counted from the statement.
     pub fn delay(&self) -> i64 {
-        self.envelope.visible.bounds().2
+        self.envelope.visible.times().delay
     }
 
     /// `$5`: the producer that the messages are sent through, if any.
@@ -160,7 +164,7 @@ mod tests {
             priority: Priority::Normal,
             visible: crate::message::Visible::Now,
         };
-        Statement::new(envelope, vec!["1".to_owned(); payloads])
+        Statement::new(envelope, vec![NewMessage::new("1".to_owned()); payloads])
     }
 
     #[test]

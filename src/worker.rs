@@ -109,9 +109,10 @@ pub trait Worker: sealed::Registered {
             let beat = registration
                 .store
                 .run(async |connection| workers::heartbeat(connection, &[worker.get()]).await);
-            match beat.await?.is_empty() {
-                true => Err(Error::WorkerStopped { worker }),
-                false => Ok(()),
+            if beat.await?.is_empty() {
+                Err(Error::WorkerStopped { worker })
+            } else {
+                Ok(())
             }
         })
     }

@@ -26,9 +26,10 @@ pub(crate) enum Mode {
 
 impl Mode {
     pub(crate) fn new(blocking: bool) -> Self {
-        match blocking {
-            true => Self::Blocking,
-            false => Self::Awaitable,
+        if blocking {
+            Self::Blocking
+        } else {
+            Self::Awaitable
         }
     }
 

@@ -240,16 +240,18 @@ impl<'py> Writer<'py> {
 
     /// Also stops at a container that contains itself.
     fn enter(&self, py: Python<'py>) -> PyResult<()> {
-        match self.path.len() >= DEEPEST {
-            true => Err(errors::too_deep(py, self.index, DEEPEST)),
-            false => Ok(()),
+        if self.path.len() >= DEEPEST {
+            Err(errors::too_deep(py, self.index, DEEPEST))
+        } else {
+            Ok(())
         }
     }
 
     fn refuse(&self, py: Python<'py>, reason: &str) -> PyResult<()> {
-        let mut path = match self.in_batch {
-            true => format!("payloads[{}]", self.index),
-            false => "payload".to_owned(),
+        let mut path = if self.in_batch {
+            format!("payloads[{}]", self.index)
+        } else {
+            "payload".to_owned()
         };
         for step in &self.path {
             let _ = match step {
@@ -261,9 +263,10 @@ impl<'py> Writer<'py> {
                         .all(|letter| letter.is_alphanumeric() || letter == '_')
                         && !key.starts_with(|letter: char| letter.is_numeric())
                         && !key.is_empty();
-                    match is_name {
-                        true => write!(path, ".{key}"),
-                        false => write!(path, "[{key:?}]"),
+                    if is_name {
+                        write!(path, ".{key}")
+                    } else {
+                        write!(path, "[{key:?}]")
                     }
                 }
             };

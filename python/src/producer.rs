@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Enqueued, Priority, Worker};
+use pgqrs::{Enqueued, Priority, When, Worker};
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyList};
 
 use crate::{
@@ -38,14 +38,11 @@ impl Producer {
         let enqueue = pgqrs::enqueue()
             .message(&payload)
             .worker(&**producer)
+            .when(to_when(delay, at))
             .priority(priority);
         let store = store.clone();
         self.mode.answer_among_many(py, async move {
-            let enqueued = match (delay, at) {
-                (Some(delay), _) => enqueue.delay(delay).execute(&store).await?,
-                (None, Some(at)) => enqueue.at(at).execute(&store).await?,
-                (None, None) => enqueue.execute(&store).await?,
-            };
+            let enqueued = enqueue.execute(&store).await?;
             Ok(enqueued[0].get())
         })
     }
@@ -66,14 +63,11 @@ impl Producer {
         let enqueue = pgqrs::enqueue()
             .messages(&payloads)
             .worker(&**producer)
+            .when(to_when(delay, at))
             .priority(priority);
         let store = store.clone();
         self.mode.answer(py, async move {
-            let enqueued = match (delay, at) {
-                (Some(delay), _) => enqueue.delay(delay).execute(&store).await?,
-                (None, Some(at)) => enqueue.at(at).execute(&store).await?,
-                (None, None) => enqueue.execute(&store).await?,
-            };
+            let enqueued = enqueue.execute(&store).await?;
             Ok(numbers(&enqueued))
         })
     }
@@ -152,6 +146,14 @@ impl Producer {
 
 fn numbers(enqueued: &Enqueued) -> Vec<i64> {
     enqueued.iter().map(|id| id.get()).collect()
+}
+
+pub(crate) fn to_when(delay: Option<Duration>, at: Option<DateTime<Utc>>) -> When {
+    match (delay, at) {
+        (Some(delay), _) => When::After(delay),
+        (None, Some(at)) => When::At(at),
+        (None, None) => When::Now,
+    }
 }
 
 pub(crate) fn to_priority(priority: &str) -> PyResult<Priority> {

@@ -9,7 +9,7 @@ use pyo3::{prelude::*, types::PyList};
 use crate::{
     encode::encode_raw,
     errors,
-    producer::{Producer, to_priority},
+    producer::{Producer, to_priority, to_when},
 };
 
 /// The statement and its parameters.
@@ -46,20 +46,13 @@ pub(crate) fn statement(
         .enumerate()
         .map(|(index, payload)| encode_raw(&payload, index, in_batch))
         .collect::<PyResult<Vec<_>>>()?;
-    let enqueue = pgqrs::enqueue().messages(&payloads).priority(priority);
-    // Each of these has another type.
-    let statement = match (producer, delay, at) {
-        (None, Some(delay), _) => enqueue.to(queue).delay(delay).statement(),
-        (None, None, Some(at)) => enqueue.to(queue).at(at).statement(),
-        (None, None, None) => enqueue.to(queue).statement(),
-        (Some(producer), delay, at) => {
-            let enqueue = enqueue.worker(&**producer.registered(py)?);
-            match (delay, at) {
-                (Some(delay), _) => enqueue.delay(delay).statement(),
-                (None, Some(at)) => enqueue.at(at).statement(),
-                (None, None) => enqueue.statement(),
-            }
-        }
+    let enqueue = pgqrs::enqueue()
+        .messages(&payloads)
+        .when(to_when(delay, at))
+        .priority(priority);
+    let statement = match producer {
+        Some(producer) => enqueue.worker(&**producer.registered(py)?).statement(),
+        None => enqueue.to(queue).statement(),
     };
     statement
         .map(Statement)

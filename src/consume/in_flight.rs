@@ -14,7 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::claims::Request;
 use crate::{
-    delivery::Lease,
+    delivery::lease::Lease,
     handler::Verdict,
     message::{Message, MessageId, Receipt},
 };

@@ -1,40 +1,41 @@
 //! The run loop of a consumer: claims ahead, extends leases, settles in batches, and continues after failures. One task
 //! holds all of its state; handlers and statements are tasks of their own, which report back to it.
 
+mod queries;
+
 use std::{
-    collections::HashMap,
     future::Future,
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::watch,
-    task::{JoinError, JoinSet},
+    task::JoinSet,
     time::{Instant, sleep_until},
 };
 use tracing::Instrument;
 
 use super::{
-    Options,
-    claims::{AdaptiveLimit, Load, MAX_CONCURRENT_CLAIMS, Pace, Request},
+    batch,
+    claims::{AdaptiveLimit, Pace, Request},
+    extend::Extension,
     in_flight::{Aborted, Finished, InFlight},
-    settle::{self, Unsettled, settle},
+    options::Options,
+    settle::Unsettled,
     turns::Turns,
 };
 use crate::{
     delivery::Delivery,
-    dequeue::{ClaimRequest, Received, claim_once},
+    dequeue::Received,
     error::{Error, Result},
     handler::{IntoOutcome, Outcome, Verdict, handle},
     lifecycle::WorkerId,
-    message::{LONGEST_DELAY, MessageId, Receipt},
-    pool::STATEMENT_TIMEOUT,
-    pool::WakeSubscription,
-    postgres::settle::{Failure, extend_many},
+    message::LONGEST_DELAY,
+    pool::{STATEMENT_TIMEOUT, WakeSubscription},
+    postgres::settle::Failure,
     queue::QueueName,
     report::Report,
     store::Store,
@@ -115,7 +116,7 @@ where
         claims: 0,
         requested: Request::default(),
         claim_limit: AdaptiveLimit::new(MAX_CLAIM),
-        claim_timeout: claim_timeout(options.lease),
+        claim_timeout: options.claim_timeout(),
         claim_lease: options.lease,
         claim_at: Instant::now(),
         unsettled: Unsettled::new(),
@@ -137,30 +138,16 @@ where
 }
 
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// Maximum number of messages of one claim.
 const MAX_CLAIM: usize = 10_000;
 /// Maximum number of leases that one statement extends.
 const MAX_EXTENSION: usize = 1_000;
-/// A claim's answer may take long to arrive over a slow link. After a time-out, the time-out of the next claim is
-/// doubled.
-const MIN_CLAIM_TIMEOUT: Duration = Duration::from_secs(10);
-const MAX_CLAIM_TIMEOUT: Duration = Duration::from_secs(120);
-/// While a claim is under way, acks wait until there are this many: its end is a good time to send them too.
-const MIN_ACKS: usize = 64;
 /// But not longer than this, if the claim takes long.
 const MAX_ACK_WAIT: Duration = Duration::from_millis(50);
-/// Maximum number of outstanding settlements that don't hold up claims.
-const SETTLED_SOON: usize = 1_000;
 /// The last part of the shutdown deadline, after handlers were aborted: for outstanding settlements and releases.
 const FINAL_SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The final part of it, to deregister the worker.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The time-out of a claim.
-fn claim_timeout(lease: Duration) -> Duration {
-    (lease / 3).clamp(MIN_CLAIM_TIMEOUT, STATEMENT_TIMEOUT)
-}
 
 struct RunLoop<F> {
     queue: QueueName,
@@ -220,18 +207,8 @@ enum Query {
         requested: Request,
         lease: Duration,
     },
-    Settle(settle::Outcome),
+    Settle(batch::Outcome),
     Extend(Extension),
-}
-
-/// The result of extending leases.
-struct Extension {
-    asked: Vec<Receipt>,
-    extended: HashMap<MessageId, DateTime<Utc>>,
-    /// Before the first statement.
-    sent: Instant,
-    /// The first failure, and the number of leases in its statement.
-    failed: Option<(Error, usize)>,
 }
 
 impl<F> RunLoop<F> {
@@ -433,263 +410,6 @@ impl<F> RunLoop<F> {
         }
     }
 
-    fn start_queries(&mut self) {
-        let now = Instant::now();
-        while self.claim_at <= now
-            && let Some(request) = self.next_claim()
-        {
-            self.start_claim(request);
-        }
-        if self.next_settling().is_some_and(|at| at <= now) {
-            self.start_settling();
-        }
-        let must_extend =
-            self.extend_at <= now || self.extend_not_before <= now && self.in_flight.has_expired();
-        if !self.is_extending && must_extend {
-            self.start_extending();
-        }
-        self.in_flight.notify_below(match self.claims {
-            // Finished deliveries are to be settled at once.
-            0 => usize::MAX,
-            // The next claim is due when only this many are left.
-            1..MAX_CONCURRENT_CLAIMS => self.load().capacity() / 2,
-            _ => 0,
-        });
-    }
-
-    /// Time-out of a settlement or an extension: short enough that a second one is possible before the lease runs out.
-    fn statement_timeout(&self) -> Duration {
-        (self.options.lease / 3).clamp(Duration::from_secs(1), Duration::from_secs(10))
-    }
-
-    /// What to claim at `claim_at`.
-    fn next_claim(&self) -> Option<Request> {
-        // Messages that arrived too late have their leases extended first: the claim could take them away from this
-        // very consumer.
-        if self.ending.is_some() || self.in_flight.has_expired() {
-            return None;
-        }
-        self.load().next_claim()
-    }
-
-    /// When to settle next; `None` while a batch is under way, or if nothing is to be settled.
-    fn next_settling(&self) -> Option<Instant> {
-        if self.unsettled.is_settling() || !self.unsettled.has_waiting() {
-            return None;
-        }
-        let can_wait = self.claims > 0 && self.unsettled.can_wait(MIN_ACKS);
-        let waited = self.unsettled_since.filter(|_| can_wait);
-        Some(waited.map_or(self.settle_at, |since| {
-            self.settle_at.max(since + MAX_ACK_WAIT)
-        }))
-    }
-
-    fn load(&self) -> Load {
-        let unsettled = self.unsettled.len();
-        Load {
-            concurrency: self.options.concurrency,
-            prefetch: self.options.prefetch,
-            max_bytes: self.options.max_bytes,
-            per_second: self.pace.per_second(),
-            claims: self.claims,
-            requested: self.requested,
-            held: self.in_flight.held(),
-            unsettled: if self.unsettled.is_failing() {
-                unsettled
-            } else {
-                unsettled.saturating_sub(SETTLED_SOON)
-            },
-            limit: self.claim_limit.get(),
-        }
-    }
-
-    fn start_claim(&mut self, requested: Request) {
-        self.store.heartbeats().resume();
-        if self.options.listen {
-            self.store.notifier().resume_listening();
-        }
-        self.claims += 1;
-        self.requested.messages += requested.messages;
-        self.requested.bytes += requested.bytes;
-        let (store, lease) = (self.store.clone(), self.claim_lease);
-        let request = ClaimRequest {
-            queue: self.queue.clone(),
-            consumer: Some(self.worker),
-            limit: u32::try_from(requested.messages).unwrap_or(u32::MAX),
-            max_bytes: requested.bytes,
-            lease,
-            timeout: self.claim_timeout,
-        };
-        self.queries.spawn(async move {
-            Query::Claim {
-                result: claim_once(&store, &request).await,
-                requested,
-                lease,
-            }
-        });
-    }
-
-    fn start_settling(&mut self) {
-        let Some(batch) = self.unsettled.next_batch() else {
-            return;
-        };
-        self.unsettled_since = None;
-        let (store, timeout) = (self.store.clone(), self.statement_timeout());
-        self.queries.spawn(async move {
-            let span = telemetry::settle("settle", None);
-            telemetry::batch(&span, batch.len());
-            let outcome = settle(&store, batch, timeout)
-                .instrument(span.clone())
-                .await;
-            if let Some((_, error)) = &outcome.failed {
-                telemetry::failed(&span, error);
-            }
-            Query::Settle(outcome)
-        });
-    }
-
-    fn start_extending(&mut self) {
-        self.store.heartbeats().resume();
-        let mut receipts = self.in_flight.receipts();
-        receipts.extend(self.unsettled.receipts());
-        if receipts.is_empty() {
-            self.extend_at = Instant::now() + self.options.lease / 3;
-            return;
-        }
-        self.is_extending = true;
-        let (store, lease) = (self.store.clone(), self.options.lease);
-        let (timeout, limit) = (self.statement_timeout(), self.extend_limit.get());
-        self.queries.spawn(async move {
-            Query::Extend(extend(&store, &receipts, lease, timeout, limit).await)
-        });
-    }
-
-    fn on_query_done(&mut self, query: Result<Query, JoinError>) {
-        match query {
-            Ok(Query::Claim {
-                result,
-                requested,
-                lease,
-            }) => {
-                self.claims = self.claims.saturating_sub(1);
-                let before = self.requested;
-                self.requested = Request {
-                    messages: before.messages.saturating_sub(requested.messages),
-                    bytes: before.bytes.saturating_sub(requested.bytes),
-                };
-                match result {
-                    Ok(received) => self.on_claimed(received, requested, lease),
-                    Err(error) => self.on_claim_failed(error, requested),
-                }
-            }
-            Ok(Query::Settle(outcome)) => {
-                self.report.add(outcome.report);
-                match outcome.failed {
-                    Some((rest, error)) => {
-                        telemetry::loop_failed("settle", &error);
-                        self.unsettled.failed(rest, &error);
-                        self.settle_at = self.back_off();
-                        if is_final(&error) {
-                            self.report.add(self.unsettled.abandon());
-                            self.fail(error);
-                        }
-                    }
-                    None => {
-                        self.unsettled.settled();
-                        self.backoff = MIN_BACKOFF;
-                    }
-                }
-            }
-            Ok(Query::Extend(extension)) => {
-                self.is_extending = false;
-                self.on_extended(extension);
-            }
-            // A query's task neither panics nor is aborted. If it did, its leases would run out.
-            Err(_) => {
-                (self.claims, self.requested) = (0, Request::default());
-                self.report.add(self.unsettled.abandon());
-                self.is_extending = false;
-            }
-        }
-    }
-
-    fn on_claimed(&mut self, received: Received, requested: Request, lease: Duration) {
-        let Received { claimed, sent } = received;
-        self.backoff = MIN_BACKOFF;
-        self.claim_timeout = claim_timeout(self.options.lease);
-        let now = Instant::now();
-        let count = claimed.messages.len();
-        let took = now - sent;
-        if count > 0 && took > self.options.lease / 3 {
-            // Little time is left of these leases, and the next ones would have as little.
-            self.claim_limit.failed(count);
-            self.extend_at = now;
-            if count == 1 {
-                self.claim_lease = self.claim_lease.max(took * 3);
-            }
-        } else if count > 0 {
-            self.claim_limit.passed(count);
-            self.claim_lease = self.options.lease.max(self.claim_lease / 2);
-        }
-        // A claim that returned less than its limit has returned all messages that were ready.
-        let is_all = !claimed.full && count < requested.messages;
-        // A wake-up may have arrived meanwhile, though.
-        if is_all && self.claim_at <= sent {
-            self.claim_at = now + self.options.poll_interval;
-        }
-        self.in_flight.add(claimed.messages, sent + lease);
-    }
-
-    fn on_claim_failed(&mut self, error: Error, requested: Request) {
-        match error {
-            // The worker was stopped by an operator or another process.
-            Error::WorkerStopped { .. } => self.end(),
-            // The worker was suspended by an operator or another process, until it is resumed.
-            Error::WorkerSuspended { .. } => {
-                self.claim_at = Instant::now() + self.options.poll_interval
-            }
-            error if is_final(&error) => self.fail(error),
-            error => {
-                if matches!(error, Error::ConnectionLost(_)) {
-                    // Its answer may be too large for the link.
-                    self.claim_limit.failed(requested.messages);
-                    self.claim_timeout = (self.claim_timeout * 2).min(MAX_CLAIM_TIMEOUT);
-                }
-                telemetry::loop_failed("claim", &error);
-                self.claim_at = self.back_off();
-            }
-        }
-    }
-
-    fn on_extended(&mut self, extension: Extension) {
-        let Extension {
-            asked,
-            extended,
-            sent,
-            failed,
-        } = extension;
-        let until = sent + self.options.lease;
-        self.in_flight.extended(&asked, &extended, until);
-        if let Some((error, size)) = failed {
-            telemetry::loop_failed("extend", &error);
-            self.extend_limit.failed(size);
-            // Retries soon, while there is still something to extend.
-            let soon = (self.options.lease / 10).min(Duration::from_secs(1));
-            self.extend_at = Instant::now() + soon;
-        } else {
-            self.extend_limit.passed(asked.len());
-            self.extend_at = sent + self.options.lease / 3;
-        }
-        self.extend_not_before = self.extend_at.min(Instant::now() + Duration::from_secs(1));
-    }
-
-    /// When to retry, with jitter against others that failed at the same time.
-    fn back_off(&mut self) -> Instant {
-        let wait = self.backoff.mul_f64(0.5 + rand::random::<f64>() / 2.0);
-        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
-        Instant::now() + wait
-    }
-
     fn next_deadline(&self) -> Instant {
         let mut next = if self.is_extending {
             Instant::now() + STATEMENT_TIMEOUT
@@ -716,66 +436,4 @@ impl<F> RunLoop<F> {
         }
         next
     }
-}
-
-/// Whether an error won't pass by waiting.
-fn is_final(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::NotInstalled
-            | Error::SchemaOutdated
-            | Error::PermissionDenied { .. }
-            | Error::QueueNotFound { .. }
-            | Error::Closed
-    )
-}
-
-/// Extends leases, in as many statements as needed. If the server rejects a statement for a reason that may apply to
-/// one message, the others are extended without it.
-async fn extend(
-    store: &Store,
-    receipts: &[Receipt],
-    lease: Duration,
-    timeout: Duration,
-    limit: usize,
-) -> Extension {
-    let mut extension = Extension {
-        asked: Vec::new(),
-        extended: HashMap::new(),
-        sent: Instant::now(),
-        failed: None,
-    };
-    let mut batches: Vec<_> = receipts.chunks(limit.max(1)).rev().collect();
-    while let Some(batch) = batches.pop() {
-        let extended = async {
-            let mut connection = store.reserved().await?;
-            connection
-                .within(timeout, async |connection| {
-                    extend_many(connection, batch, lease).await
-                })
-                .await
-        };
-        match extended.await {
-            Ok(extended) => {
-                let extended = extended.into_iter().map(|one| (one.id, one.expires_at));
-                extension.extended.extend(extended);
-                extension.asked.extend(batch);
-            }
-            Err(error) if error.may_concern_one_message() => match batch {
-                [receipt] => {
-                    telemetry::extension_refused(receipt.id, &error);
-                    extension.asked.push(*receipt);
-                }
-                _ => {
-                    let (first, second) = batch.split_at(batch.len() / 2);
-                    batches.extend([second, first]);
-                }
-            },
-            Err(error) => {
-                extension.failed = Some((error, batch.len()));
-                break;
-            }
-        }
-    }
-    extension
 }

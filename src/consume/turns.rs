@@ -37,9 +37,10 @@ impl Turns {
 
     /// Runs a handler. Its first poll, in which blocking code usually runs, waits for its turn while handlers block.
     pub(super) async fn run<T>(&self, handling: impl Future<Output = T>) -> T {
-        let turn = match self.is_blocking.load(Ordering::Relaxed) {
-            true => self.threads.acquire().await.ok(),
-            false => None,
+        let turn = if self.is_blocking.load(Ordering::Relaxed) {
+            self.threads.acquire().await.ok()
+        } else {
+            None
         };
         let mut handling = pin!(handling);
         let began = Instant::now();

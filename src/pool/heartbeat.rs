@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::Connections;
+use super::connection::Connections;
 use crate::{error::Result, lifecycle::WorkerId, postgres::workers, telemetry};
 
 /// After a failure the next attempt follows soon, so that no worker counts as crashed because the server was restarted.

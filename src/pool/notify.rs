@@ -17,7 +17,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::Connections;
+use super::connection::Connections;
 use crate::{error::Result, postgres::messages, queue::QueueName, telemetry};
 
 /// The channel of NOTIFY; its payload is a queue's name.

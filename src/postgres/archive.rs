@@ -3,33 +3,14 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use serde::Serialize;
 use sqlx::PgConnection;
 
 use crate::{
+    admin::rows::ArchivedMessage,
     error::Result,
     message::{MessageId, Page, Priority, age},
     queue::QueueName,
 };
-
-/// A message that was handled and kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct ArchivedMessage {
-    /// The message.
-    pub id: MessageId,
-    /// Its priority.
-    pub priority: Priority,
-    /// When it was enqueued, by the database's clock.
-    pub enqueued_at: DateTime<Utc>,
-    /// How often it was delivered.
-    pub attempt: u32,
-    /// When it was archived, by the database's clock.
-    pub archived_at: DateTime<Utc>,
-    /// The payload as it was sent, if the page asked for payloads.
-    pub payload: Option<String>,
-}
 
 pub(crate) async fn list(
     connection: &mut PgConnection,

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     lifecycle::WorkerId,
     message::{Message, MessageId, Priority, microseconds},
-    postgres::{workers, writers::JsonText},
+    postgres::{json::JsonText, workers},
     queue::QueueName,
     token::random_token,
     watermark::Watermarks,

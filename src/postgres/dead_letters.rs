@@ -3,37 +3,14 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use serde::Serialize;
 use sqlx::PgConnection;
 
 use crate::{
+    admin::rows::DeadLetter,
     error::Result,
     message::{MessageId, Page, Priority, age},
     queue::QueueName,
 };
-
-/// A message that is not delivered any more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct DeadLetter {
-    /// The message.
-    pub id: MessageId,
-    /// Its priority.
-    pub priority: Priority,
-    /// When it was enqueued, by the database's clock.
-    pub enqueued_at: DateTime<Utc>,
-    /// How often it was delivered.
-    pub attempt: u32,
-    /// Why it is here: `attempts used up`, or the reason from the handler.
-    pub reason: String,
-    /// The error of the last attempt, if known.
-    pub last_error: Option<String>,
-    /// When it was dead-lettered, by the database's clock.
-    pub died_at: DateTime<Utc>,
-    /// The payload as it was sent, if the page asked for payloads.
-    pub payload: Option<String>,
-}
 
 pub(crate) async fn list(
     connection: &mut PgConnection,

@@ -2,29 +2,29 @@
 //! by queue, which is the first column of every key.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
-use sqlx::{Connection, PgConnection, Postgres, postgres::PgArguments, query::QueryScalar};
+use sqlx::{Connection, PgConnection};
 
 use crate::{
+    admin::rows::QueuedMessage,
     error::Result,
     lifecycle::WorkerId,
-    message::{Envelope, MessageId, Page, Priority, Visible},
-    postgres::{workers, writers::Json},
+    message::{Envelope, MessageId, NewMessage, Page, Priority, Visible},
+    postgres::{
+        columns::{Columns, next_chunk},
+        json::Json,
+        workers,
+    },
     queue::QueueName,
 };
 
-/// Maximum number of messages, and approximate maximum bytes of payload, of one statement.
-pub(crate) const CHUNK_MESSAGES: usize = 1_000;
-pub(crate) const CHUNK_BYTES: usize = 64 << 20;
-
-/// Inserts messages, and returns their ids in the order of the payloads. One statement; if the batch is too large for
+/// Inserts messages, and returns their ids in the order of the messages. One statement; if the batch is too large for
 /// one, a transaction of several (a savepoint, inside the caller's own).
 pub(crate) async fn insert(
     connection: &mut PgConnection,
     envelope: &Envelope,
-    payloads: &[String],
+    messages: &[NewMessage],
 ) -> Result<Vec<MessageId>> {
-    let (first, mut rest) = next_chunk(payloads);
+    let (first, mut rest) = next_chunk(messages);
     if rest.is_empty() {
         return insert_chunk(connection, envelope, envelope.visible, first).await;
     }
@@ -41,47 +41,21 @@ pub(crate) async fn insert(
     Ok(ids)
 }
 
-/// Splits off what fits into one statement. Takes at least one payload, if there is one.
-pub(crate) fn next_chunk(payloads: &[String]) -> (&[String], &[String]) {
-    let mut bytes = 0;
-    let fitting = payloads.iter().take(CHUNK_MESSAGES).take_while(|payload| {
-        bytes += payload.len();
-        bytes <= CHUNK_BYTES
-    });
-    payloads.split_at(fitting.count().max(1).min(payloads.len()))
-}
-
 async fn insert_chunk(
     connection: &mut PgConnection,
     envelope: &Envelope,
     visible: Visible,
-    payloads: &[String],
+    messages: &[NewMessage],
 ) -> Result<Vec<MessageId>> {
-    let mut ids = insertion(envelope, visible, payloads)
-        .fetch_all(&mut *connection)
-        .await?;
-    if ids.is_empty() {
-        return Err(workers::refusal(connection, &envelope.queue, envelope.producer).await?);
-    }
-    // Ids are drawn in the batch's order; the order in which the rows are returned isn't guaranteed.
-    ids.sort_unstable();
-    Ok(ids.into_iter().map(MessageId::from).collect())
-}
-
-fn insertion<'q>(
-    envelope: &Envelope,
-    visible: Visible,
-    payloads: &[String],
-) -> QueryScalar<'q, Postgres, i64, PgArguments> {
     let Envelope {
         queue,
         producer,
         priority,
         ..
     } = envelope;
-    let (exactly, not_before, delay) = visible.bounds();
-    let payloads: Vec<_> = payloads.iter().map(|payload| Json(payload)).collect();
-    sqlx::query_scalar!(
+    let times = visible.times();
+    let columns = Columns::of(messages);
+    let mut ids = sqlx::query_scalar!(
         "insert into pgqrs.messages (
              queue_id, priority, visible_at, enqueued_at, producer_id, payload_bytes, payload
          )
@@ -112,12 +86,20 @@ fn insertion<'q>(
          returning id",
         queue.as_str(),
         priority.rank(),
-        exactly,
-        not_before,
-        delay,
+        times.exactly,
+        times.not_before,
+        times.delay,
         producer.map(WorkerId::get),
-        &payloads as &[Json<'_>],
+        &columns.payloads as &[Json<'_>],
     )
+    .fetch_all(&mut *connection)
+    .await?;
+    if ids.is_empty() {
+        return Err(workers::refusal(connection, queue, *producer).await?);
+    }
+    // Ids are drawn in the batch's order; the order in which the rows are returned isn't guaranteed.
+    ids.sort_unstable();
+    Ok(ids.into_iter().map(MessageId::from).collect())
 }
 
 /// When messages that are enqueued now become visible, by the database's clock.
@@ -125,45 +107,19 @@ pub(crate) async fn resolve(
     connection: &mut PgConnection,
     visible: Visible,
 ) -> Result<DateTime<Utc>> {
-    let (_, not_before, delay) = visible.bounds();
+    let times = visible.times();
     let time = sqlx::query_scalar!(
         r#"
         select greatest(
             $1::timestamptz, statement_timestamp() + $2::bigint * interval '1 microsecond'
         ) as "time!"
         "#,
-        not_before,
-        delay,
+        times.not_before,
+        times.delay,
     )
     .fetch_one(connection)
     .await?;
     Ok(time)
-}
-
-/// A message of a queue, in its current state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct QueuedMessage {
-    /// The message.
-    pub id: MessageId,
-    /// Its priority.
-    pub priority: Priority,
-    /// From when on it can be delivered, if it isn't leased.
-    pub visible_at: DateTime<Utc>,
-    /// When it was enqueued, by the database's clock.
-    pub enqueued_at: DateTime<Utc>,
-    /// How often it was delivered.
-    pub attempt: u32,
-    /// When its lease runs out; `None` if no consumer holds it.
-    pub lease_expires_at: Option<DateTime<Utc>>,
-    /// The producer that it was sent through, if any.
-    pub producer: Option<WorkerId>,
-    /// The consumer that it was last delivered to, if any.
-    pub consumer: Option<WorkerId>,
-    /// The error of the last attempt, if known.
-    pub last_error: Option<String>,
-    /// The payload as it was sent, if the page asked for payloads.
-    pub payload: Option<String>,
 }
 
 pub(crate) async fn list(
@@ -239,7 +195,7 @@ pub(crate) async fn reschedule(
     message: MessageId,
     visible: Visible,
 ) -> Result<bool> {
-    let (_, not_before, delay) = visible.bounds();
+    let times = visible.times();
     let moved = sqlx::query!(
         "update pgqrs.messages m
          set visible_at =
@@ -251,8 +207,8 @@ pub(crate) async fn reschedule(
              and m.lease_until <= statement_timestamp()",
         queue.as_str(),
         message.get(),
-        not_before,
-        delay,
+        times.not_before,
+        times.delay,
     )
     .execute(connection)
     .await?;

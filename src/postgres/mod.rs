@@ -4,8 +4,10 @@
 
 pub(crate) mod archive;
 pub(crate) mod claim;
+pub(crate) mod columns;
 pub(crate) mod dead_letters;
 pub(crate) mod grants;
+mod json;
 pub(crate) mod messages;
 pub(crate) mod queues;
 pub(crate) mod schema;

@@ -3,90 +3,14 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use sqlx::{Connection, PgConnection};
-use typed_builder::TypedBuilder;
 
 use crate::{
+    admin::rows::{QueueInfo, QueueOptions, QueueStats},
     error::{Error, Result},
     postgres::session,
     queue::QueueName,
 };
-
-/// A queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct QueueInfo {
-    /// Its name.
-    pub name: QueueName,
-    /// How often a message is delivered before it becomes a dead letter.
-    pub max_attempts: u32,
-    /// When it was created, by the database's clock.
-    pub created_at: DateTime<Utc>,
-}
-
-/// Counts of a queue's messages at one moment. Every message is counted in just one of the three.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[non_exhaustive]
-pub struct QueueStats {
-    /// Messages that the next dequeue can get.
-    pub ready: u64,
-    /// Messages that aren't visible yet: delayed, scheduled, or waiting for a retry.
-    pub delayed: u64,
-    /// Messages that a consumer holds and whose lease still runs.
-    pub leased: u64,
-    /// How long the oldest ready message has been ready; `None` if none is ready.
-    pub oldest_ready: Option<Duration>,
-}
-
-impl QueueStats {
-    /// All messages of the queue.
-    pub fn total(&self) -> u64 {
-        self.ready + self.delayed + self.leased
-    }
-}
-
-/// Settings of a queue that can be changed. Those that aren't set stay as they are.
-///
-/// # Example
-/// ```no_run
-/// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
-/// use pgqrs::QueueOptions;
-///
-/// let options = QueueOptions::builder().max_attempts(5).build();
-/// pgqrs::admin(&store).configure_queue("tasks", options).await?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, Copy, Default, TypedBuilder)]
-#[builder(builder_type(
-    doc = "Settings of [`QueueOptions`], each with its default; made by [`QueueOptions::builder`]."
-))]
-pub struct QueueOptions {
-    #[builder(
-        default,
-        setter(
-            strip_option,
-            doc = "How often a message is delivered before it becomes a dead letter: from 1 to 2,147,483,647; 20 for a new queue."
-        )
-    )]
-    max_attempts: Option<u32>,
-}
-
-impl QueueOptions {
-    pub(crate) fn check(&self) -> Result<()> {
-        match self.max_attempts {
-            Some(attempts) if attempts == 0 || i32::try_from(attempts).is_err() => {
-                Err(Error::InvalidSetting {
-                    setting: "max_attempts",
-                    value: attempts.to_string(),
-                    expected: "from 1 to 2147483647",
-                })
-            }
-            _ => Ok(()),
-        }
-    }
-}
 
 /// A row of `pgqrs.queues`.
 struct Row {

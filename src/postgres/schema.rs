@@ -6,11 +6,13 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
 use sqlx::{Connection, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::error::{Error, Result};
+use crate::{
+    admin::rows::SchemaVersion,
+    error::{Error, Result},
+};
 
 /// The migrations as data, for applications that run all of their migrations in one place.
 ///
@@ -27,33 +29,6 @@ pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
     migrator.create_schema("pgqrs");
     migrator
 });
-
-/// How the database's schema compares with the one that this build of the crate requires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub enum SchemaVersion {
-    /// The schema isn't installed.
-    NotInstalled,
-    /// [`install`](crate::Admin::install) would upgrade it.
-    Older {
-        /// The version in the database.
-        installed: i64,
-        /// The version of this build.
-        compiled: i64,
-    },
-    /// The versions are equal.
-    UpToDate {
-        /// The version in the database and of this build.
-        installed: i64,
-    },
-    /// A newer version of the crate has upgraded it.
-    Newer {
-        /// The version in the database.
-        installed: i64,
-        /// The version of this build.
-        compiled: i64,
-    },
-}
 
 /// The newest migration of this build.
 fn compiled() -> i64 {

@@ -3,79 +3,15 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use serde::Serialize;
 use sqlx::PgConnection;
-use typed_builder::TypedBuilder;
 
 use crate::{
+    admin::rows::{HeldMessage, WorkerFilter, WorkerInfo},
     error::{Error, Result},
     lifecycle::{Transition, WorkerId, WorkerKind, WorkerStatus},
     message::{MessageId, age, microseconds},
     queue::QueueName,
 };
-
-/// A registered worker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct WorkerInfo {
-    /// Its id.
-    pub id: WorkerId,
-    /// Whether it is a producer or a consumer.
-    pub kind: WorkerKind,
-    /// The queue that it is registered for.
-    pub queue: QueueName,
-    /// The host that it was registered with.
-    pub hostname: String,
-    /// The port that it was registered with; 0 is anonymous.
-    pub port: u16,
-    /// Its state.
-    pub status: WorkerStatus,
-    /// When it was registered, by the database's clock.
-    pub started_at: DateTime<Utc>,
-    /// When its last heartbeat was, by the database's clock.
-    pub heartbeat_at: DateTime<Utc>,
-    /// Whether its last heartbeat is so old that it counts as crashed.
-    pub stale: bool,
-}
-
-/// Which workers to list. Defaults to all.
-///
-/// ```
-/// use pgqrs::{WorkerFilter, WorkerKind, WorkerStatus};
-///
-/// let suspended = WorkerFilter::builder()
-///     .kind(WorkerKind::Producer)
-///     .status(WorkerStatus::Suspended)
-///     .build();
-/// ```
-#[derive(Debug, Clone, Default, TypedBuilder)]
-#[builder(
-    field_defaults(default, setter(strip_option)),
-    builder_type(
-        doc = "Settings of [`WorkerFilter`], each with its default; made by [`WorkerFilter::builder`]."
-    )
-)]
-pub struct WorkerFilter {
-    #[builder(setter(doc = "Only those of this queue."))]
-    queue: Option<QueueName>,
-    #[builder(setter(doc = "Only those in this state."))]
-    status: Option<WorkerStatus>,
-    #[builder(setter(doc = "Only those that do this."))]
-    kind: Option<WorkerKind>,
-}
-
-/// A message that a consumer holds under a lease that still runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct HeldMessage {
-    /// The message.
-    pub id: MessageId,
-    /// Which delivery of it this is: 1 the first time.
-    pub attempt: u32,
-    /// When the lease runs out, by the database's clock.
-    pub lease_expires_at: DateTime<Utc>,
-}
 
 /// The data of a registration.
 #[derive(Debug)]

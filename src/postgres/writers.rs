@@ -1,17 +1,13 @@
 //! Statements on `pgqrs.writers`: the numbers by which a send is stored exactly once. A number is used for one attempt.
 //! Querying the outcome of an attempt also fences it, so that it can't take effect late.
 
-use sqlx::{
-    Decode, Encode, PgConnection, Postgres, Type,
-    encode::IsNull,
-    error::BoxDynError,
-    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef, types::Oid},
-};
+use sqlx::PgConnection;
 
 use crate::{
     error::{Error, Result},
     lifecycle::WorkerId,
     message::Envelope,
+    postgres::{columns::Columns, json::Json},
 };
 
 /// The number of one attempt of one writer.
@@ -24,52 +20,12 @@ pub(crate) struct Try {
 }
 
 /// Messages of one statement: of any queues, priorities and times.
-#[derive(Debug)]
 pub(crate) struct Batch<'a> {
     pub(crate) envelopes: Vec<&'a Envelope>,
     pub(crate) ids: Vec<i64>,
     /// For each message the position of its envelope, from 1.
     pub(crate) envelope: Vec<i32>,
-    pub(crate) payloads: Vec<Json<'a>>,
-}
-
-/// JSON text that is sent as `json`: sent as `text` and cast, the server would copy it twice more.
-#[derive(Debug)]
-pub(crate) struct Json<'a>(pub(crate) &'a str);
-
-// By their OIDs, which are the same on every server: a type given by name would be looked up on each connection.
-impl Type<Postgres> for Json<'_> {
-    fn type_info() -> PgTypeInfo {
-        PgTypeInfo::with_oid(Oid(114))
-    }
-}
-
-impl PgHasArrayType for Json<'_> {
-    fn array_type_info() -> PgTypeInfo {
-        PgTypeInfo::with_oid(Oid(199))
-    }
-}
-
-impl Encode<'_, Postgres> for Json<'_> {
-    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        self.0.encode_by_ref(buffer)
-    }
-}
-
-/// JSON text that is read as `json`: cast to `text`, the server would copy it twice more.
-#[derive(Debug)]
-pub(crate) struct JsonText(pub(crate) String);
-
-impl Type<Postgres> for JsonText {
-    fn type_info() -> PgTypeInfo {
-        PgTypeInfo::with_oid(Oid(114))
-    }
-}
-
-impl<'r> Decode<'r, Postgres> for JsonText {
-    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
-        String::decode(value).map(Self)
-    }
+    pub(crate) columns: Columns<'a>,
 }
 
 /// The outcome of a statement that completed.
@@ -115,7 +71,8 @@ pub(crate) async fn write(
     this: Try,
     batch: &Batch<'_>,
 ) -> Result<Written> {
-    let stored = match (&batch.envelopes[..], &batch.ids[..], &batch.payloads[..]) {
+    let payloads = &batch.columns.payloads[..];
+    let stored = match (&batch.envelopes[..], &batch.ids[..], payloads) {
         ([envelope], [id], [payload]) if envelope.producer.is_none() => {
             write_one(connection, this, envelope, *id, payload).await?
         }
@@ -132,9 +89,10 @@ pub(crate) async fn write(
     )
     .fetch_one(connection)
     .await?;
-    Ok(match has_row {
-        true => Written::Refused(vec![0]),
-        false => Written::Taken,
+    Ok(if has_row {
+        Written::Refused(vec![0])
+    } else {
+        Written::Taken
     })
 }
 
@@ -147,7 +105,7 @@ async fn write_one(
     id: i64,
     payload: &Json<'_>,
 ) -> Result<bool> {
-    let (exactly, not_before, delay) = envelope.visible.bounds();
+    let times = envelope.visible.times();
     let stored = sqlx::query!(
         "with advanced as (
              -- An earlier try that is still under way holds the row's lock, and is waited for.
@@ -175,9 +133,9 @@ async fn write_one(
         envelope.queue.as_str(),
         id,
         envelope.priority.rank(),
-        exactly,
-        not_before,
-        delay,
+        times.exactly,
+        times.not_before,
+        times.delay,
         i32::try_from(payload.0.len()).unwrap_or(i32::MAX),
         // Bound last, since what follows it may make the buffer grow by as much again.
         payload as &Json<'_>,
@@ -194,7 +152,7 @@ async fn write_alike(
     envelope: &Envelope,
     batch: &Batch<'_>,
 ) -> Result<bool> {
-    let (exactly, not_before, delay) = envelope.visible.bounds();
+    let times = envelope.visible.times();
     let stored = sqlx::query!(
         "with advanced as (
              -- An earlier try that is still under way holds the row's lock, and is waited for.
@@ -233,11 +191,11 @@ async fn write_alike(
         envelope.queue.as_str(),
         envelope.producer.map(WorkerId::get),
         envelope.priority.rank(),
-        exactly,
-        not_before,
-        delay,
+        times.exactly,
+        times.not_before,
+        times.delay,
         &batch.ids,
-        &batch.payloads as &[Json<'_>],
+        &batch.columns.payloads as &[Json<'_>],
     )
     .execute(connection)
     .await?;
@@ -249,12 +207,12 @@ async fn write_mixed(
     this: Try,
     batch: &Batch<'_>,
 ) -> Result<Written> {
-    let of = |envelope: &&Envelope| envelope.visible.bounds();
+    let times = |envelope: &&Envelope| envelope.visible.times();
     let envelopes = &batch.envelopes;
     let queues: Vec<_> = envelopes.iter().map(|e| e.queue.as_str()).collect();
-    let exactly: Vec<_> = envelopes.iter().map(|e| of(e).0).collect();
-    let not_before: Vec<_> = envelopes.iter().map(|e| of(e).1).collect();
-    let delays: Vec<_> = envelopes.iter().map(|e| of(e).2).collect();
+    let exactly: Vec<_> = envelopes.iter().map(|e| times(e).exactly).collect();
+    let not_before: Vec<_> = envelopes.iter().map(|e| times(e).not_before).collect();
+    let delays: Vec<_> = envelopes.iter().map(|e| times(e).delay).collect();
     let producers: Vec<_> = envelopes
         .iter()
         .map(|e| e.producer.map(WorkerId::get))
@@ -331,7 +289,7 @@ async fn write_mixed(
         &priorities,
         &batch.ids,
         &batch.envelope,
-        &batch.payloads as &[Json<'_>],
+        &batch.columns.payloads as &[Json<'_>],
     )
     // Reads all of the answer, down to the end of the transaction: only then are the messages stored.
     .fetch_all(connection)
@@ -344,9 +302,10 @@ async fn write_mixed(
     let refused: Vec<_> = unknown
         .filter_map(|(place, queue_id)| queue_id.is_none().then_some(place))
         .collect();
-    Ok(match refused.is_empty() {
-        true => Written::Taken,
-        false => Written::Refused(refused),
+    Ok(if refused.is_empty() {
+        Written::Taken
+    } else {
+        Written::Refused(refused)
     })
 }
 

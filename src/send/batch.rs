@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use super::pending::PendingSend;
 use crate::{
-    message::Envelope,
+    message::{Envelope, NewMessage},
     postgres::{
-        messages::next_chunk,
-        writers::{Batch, Json},
+        columns::{Columns, next_chunk},
+        writers::Batch,
     },
 };
 
@@ -18,7 +18,7 @@ pub(super) fn columns(group: &[PendingSend]) -> Batch<'_> {
         envelopes: Vec::new(),
         ids: Vec::with_capacity(messages),
         envelope: Vec::with_capacity(messages),
-        payloads: Vec::with_capacity(messages),
+        columns: Columns::with_capacity(messages),
     };
     let mut places = HashMap::new();
     let mut last: Option<(&Envelope, i32)> = None;
@@ -33,17 +33,15 @@ pub(super) fn columns(group: &[PendingSend]) -> Batch<'_> {
         };
         last = Some((&pending.envelope, place));
         batch.ids.extend(&pending.ids);
-        batch
-            .payloads
-            .extend(pending.payloads.iter().map(|payload| Json(payload)));
+        batch.columns.extend(&pending.messages);
         batch.envelope.resize(batch.ids.len(), place);
     }
     batch
 }
 
-/// Splits payloads into chunks, one for each statement.
-pub(super) fn chunks(payloads: &[String]) -> impl Iterator<Item = &[String]> {
-    let mut rest = payloads;
+/// Splits messages into chunks, one for each statement.
+pub(super) fn chunks(messages: &[NewMessage]) -> impl Iterator<Item = &[NewMessage]> {
+    let mut rest = messages;
     std::iter::from_fn(move || {
         let (chunk, after) = next_chunk(rest);
         rest = after;

@@ -1,31 +1,32 @@
 //! Pending sends and the writers that take them. Sends that arrive while a statement is under way wait, and go out
 //! together with the next statement. A few writers share the work.
 
+mod idle;
+pub(super) mod tasks;
+
 use std::{
     collections::VecDeque,
     fmt, mem,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
 
 use tokio::{
-    runtime::{self, Handle},
+    runtime,
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    task::yield_now,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 
-use super::{SendOptions, pending::PendingSend, writer::Writer};
+use super::{options::SendOptions, pending::PendingSend, writer::Writer};
 use crate::{
     error::{Error, Result},
-    message::{Envelope, Visible},
-    pool::{Connections, Notifier, StoreConnection, runtime_ended},
-    postgres::{messages, writers},
+    message::{Envelope, NewMessage, Visible},
+    pool::{Connections, Notifier},
+    postgres::columns::{CHUNK_BYTES, CHUNK_MESSAGES},
     queue::QueueName,
-    telemetry,
 };
 
 /// Maximum payload of all pending sends, in KiB. Beyond it, sends wait for room.
@@ -37,9 +38,6 @@ const MAX_WRITERS: usize = 2;
 const MAX_WRITERS_IF_SLOW: usize = 8;
 /// Commit time above which commits count as slow.
 const SLOW_COMMIT: Duration = Duration::from_millis(1);
-/// How long an idle writer keeps its connection. The next send is likely to follow soon, and the pool pings each
-/// connection that is returned, which takes a round trip.
-const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_millis(50);
 /// Above this number of calls, two statements share them evenly.
 const MANY_CALLS: usize = 64;
 /// Maximum time for which a few sends wait for others to join their statement.
@@ -157,10 +155,10 @@ impl Batcher {
         most.min(connections.div_ceil(2)).max(1)
     }
 
-    /// Waits until there is room for these payloads.
-    pub(super) async fn room(&self, payloads: &[String]) -> Result<OwnedSemaphorePermit> {
-        let bytes = payloads.iter().map(String::len).sum::<usize>();
-        let room = (bytes + payloads.len() * MESSAGE_OVERHEAD) / 1024 + 1;
+    /// Waits until there is room for these messages.
+    pub(super) async fn room(&self, messages: &[NewMessage]) -> Result<OwnedSemaphorePermit> {
+        let bytes = messages.iter().map(NewMessage::bytes).sum::<usize>();
+        let room = (bytes + messages.len() * MESSAGE_OVERHEAD) / 1024 + 1;
         let room = u32::try_from(room).map_or(MAX_PENDING_KIB, |room| room.min(MAX_PENDING_KIB));
         // No timer if there is room at once.
         if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(room) {
@@ -212,57 +210,6 @@ impl Batcher {
         if !is_worth_it {
             // Bounded, since the other statement may hang.
             let _ = timeout(MAX_GATHER_TIME, finished).await;
-        }
-    }
-
-    /// Makes a writer idle. It keeps its connection for a while if the pool is large enough.
-    fn park(
-        self: &Arc<Self>,
-        id: Option<runtime::Id>,
-        lane: &mut Lane,
-        mut writer: Writer,
-    ) -> Parked {
-        let is_of_use = self.connections.can_keep() || self.is_prune_due.load(Ordering::Relaxed);
-        // A writer that found no pending sends has not noticed that the pool was closed.
-        let keeps = is_of_use && !self.connections.is_closed();
-        let returned = if keeps {
-            None
-        } else {
-            writer.connection.take()
-        };
-        writer.idle_since = Instant::now();
-        let needs_reaper = writer.connection.is_some() && !lane.has_reaper;
-        lane.has_reaper |= needs_reaper;
-        lane.idle.push(writer);
-        Parked {
-            returned,
-            reaper: needs_reaper.then(|| Reaper {
-                batcher: Arc::downgrade(self),
-                lane: id,
-                is_done: false,
-            }),
-        }
-    }
-
-    /// Takes the connections of writers that have been idle for this long.
-    fn take_idle_connections(&self, id: Option<runtime::Id>, idle_for: Duration) -> Returned {
-        let mut state = self.lock();
-        let mut connections = Vec::new();
-        let Some((_, lane)) = state.lanes.iter_mut().find(|(lane, _)| *lane == id) else {
-            return Returned {
-                connections,
-                is_last: true,
-            };
-        };
-        for writer in &mut lane.idle {
-            let is_over = writer.idle_since.elapsed() >= idle_for;
-            connections.extend(writer.connection.take_if(|_| is_over));
-        }
-        // Updated under the same lock under which the next reaper is started.
-        lane.has_reaper = lane.idle.iter().any(|writer| writer.connection.is_some());
-        Returned {
-            connections,
-            is_last: !lane.has_reaper,
         }
     }
 
@@ -325,11 +272,9 @@ impl Lane {
         let most = group_size(self.pending.len() + self.in_flight, coalesce);
         let (mut group, mut messages, mut bytes) = (Vec::new(), 0, 0);
         while let Some(pending) = self.pending.front() {
-            messages += pending.payloads.len();
+            messages += pending.messages.len();
             bytes += pending.bytes;
-            let fits = group.len() < most
-                && messages <= messages::CHUNK_MESSAGES
-                && bytes <= messages::CHUNK_BYTES;
+            let fits = group.len() < most && messages <= CHUNK_MESSAGES && bytes <= CHUNK_BYTES;
             if !(group.is_empty() || fits) {
                 break;
             }
@@ -337,7 +282,7 @@ impl Lane {
                 break;
             };
             if pending.is_abandoned() {
-                messages -= pending.payloads.len();
+                messages -= pending.messages.len();
                 bytes -= pending.bytes;
                 continue;
             }
@@ -359,10 +304,6 @@ fn group_size(calls: usize, coalesce: bool) -> usize {
     }
 }
 
-fn runtime_id() -> Option<runtime::Id> {
-    Handle::try_current().ok().map(|runtime| runtime.id())
-}
-
 impl fmt::Debug for Batcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
@@ -376,200 +317,6 @@ impl fmt::Debug for Batcher {
             )
             .field("running", &lanes().map(|lane| lane.running).sum::<usize>())
             .finish_non_exhaustive()
-    }
-}
-
-/// A caller that found no writer running, and acts as its own: a task would cost it two thread switches. It sends its
-/// own messages only and no other call waits for it, since its future may be left unpolled for long, or be dropped.
-pub(super) struct DirectSend<'a> {
-    batcher: &'a Arc<Batcher>,
-    lane: Option<runtime::Id>,
-    /// `None` once it is parked.
-    writer: Option<Writer>,
-}
-
-impl<'a> DirectSend<'a> {
-    /// Returns `None` if other sends are under way.
-    pub(super) fn begin(batcher: &'a Arc<Batcher>) -> Option<Self> {
-        let id = runtime_id();
-        let mut state = batcher.lock();
-        let lane = state.lane(id);
-        if lane.is_in_use() {
-            return None;
-        }
-        lane.is_direct = true;
-        let writer = Some(lane.idle.pop().unwrap_or_default());
-        Some(Self {
-            batcher,
-            lane: id,
-            writer,
-        })
-    }
-
-    pub(super) async fn send(mut self, pending: PendingSend) {
-        let Some(writer) = &mut self.writer else {
-            return;
-        };
-        let mut stored = writer.deliver(self.batcher, vec![pending]).await;
-        self.batcher.stored(&mut stored);
-        if let Some(writer) = self.writer.take() {
-            let parked = {
-                let mut state = self.batcher.lock();
-                self.batcher.park(self.lane, state.lane(self.lane), writer)
-            };
-            parked.finish();
-        }
-    }
-}
-
-/// The state of a writer whose caller left in the middle of a statement is unknown, so it isn't used again.
-impl Drop for DirectSend<'_> {
-    fn drop(&mut self) {
-        self.batcher.lock().lane(self.lane).is_direct = false;
-    }
-}
-
-/// The task of a writer, which ends when nothing is pending.
-pub(super) struct WriterTask {
-    batcher: Arc<Batcher>,
-    lane: Option<runtime::Id>,
-    /// `None` once it is parked.
-    writer: Option<Writer>,
-    /// How many calls it is sending.
-    calls: usize,
-}
-
-impl WriterTask {
-    /// Adds a pending send. Returns a task to run for it, if another writer may run.
-    pub(super) fn for_pending(batcher: &Arc<Batcher>, pending: PendingSend) -> Option<Self> {
-        let id = runtime_id();
-        let mut state = batcher.lock();
-        let most = batcher.max_writers(state.commit_time);
-        let lane = state.lane(id);
-        lane.pending.push_back(pending);
-        if lane.running >= most {
-            return None;
-        }
-        lane.running += 1;
-        Some(Self {
-            batcher: Arc::clone(batcher),
-            lane: id,
-            writer: Some(lane.idle.pop().unwrap_or_default()),
-            calls: 0,
-        })
-    }
-
-    pub(super) async fn run(mut self) {
-        let batcher = Arc::clone(&self.batcher);
-        loop {
-            batcher.gather(self.lane).await;
-            let group = batcher.next_group(self.lane, &mut self.writer);
-            let (Some(group), Some(writer)) = (group, &mut self.writer) else {
-                return;
-            };
-            self.calls = group.len();
-            let mut stored = writer.deliver(&batcher, group).await;
-            self.finish_calls();
-            batcher.stored(&mut stored);
-            // Callers that were just answered are about to send again, and their sends go out together.
-            yield_now().await;
-            batcher.finished.notify_waiters();
-        }
-    }
-
-    fn finish_calls(&mut self) {
-        self.batcher.lock().lane(self.lane).in_flight -= mem::take(&mut self.calls);
-    }
-}
-
-impl Drop for WriterTask {
-    fn drop(&mut self) {
-        if self.writer.is_none() {
-            return;
-        }
-        // The runtime has ended while the task was running. What is pending on it was not sent.
-        self.finish_calls();
-        let pending = {
-            let mut state = self.batcher.lock();
-            let lane = state.lane(self.lane);
-            lane.running -= 1;
-            if lane.running > 0 {
-                return;
-            }
-            mem::take(&mut lane.pending)
-        };
-        for pending in pending {
-            pending.not_stored(&runtime_ended());
-        }
-    }
-}
-
-/// What is left to do after a writer was parked, without the lock.
-#[must_use]
-struct Parked {
-    /// To be returned to the pool.
-    returned: Option<StoreConnection>,
-    reaper: Option<Reaper>,
-}
-
-impl Parked {
-    fn finish(self) {
-        drop(self.returned);
-        if let Some(reaper) = self.reaper {
-            // A runtime that is ending drops the task at once, and its connections with it.
-            tokio::spawn(reaper.run());
-        }
-    }
-}
-
-/// Returns the connections of a lane's writers that have been idle for [`IDLE_CONNECTION_TIMEOUT`]. Before that, it
-/// deletes the rows of old writers over one of them.
-struct Reaper {
-    batcher: Weak<Batcher>,
-    lane: Option<runtime::Id>,
-    is_done: bool,
-}
-
-impl Reaper {
-    async fn run(mut self) {
-        while !self.is_done {
-            sleep(IDLE_CONNECTION_TIMEOUT).await;
-            let Some(batcher) = self.batcher.upgrade() else {
-                return;
-            };
-            let mut returned = batcher.take_idle_connections(self.lane, IDLE_CONNECTION_TIMEOUT);
-            self.is_done = returned.is_last;
-            if let Some(connection) = returned.connections.first_mut()
-                && batcher.take_prune_due()
-            {
-                prune(connection, batcher.options.statement_timeout()).await;
-            }
-        }
-    }
-}
-
-impl Drop for Reaper {
-    fn drop(&mut self) {
-        // The reaper's runtime has ended, so its connections have to be returned here.
-        if !self.is_done
-            && let Some(batcher) = self.batcher.upgrade()
-        {
-            drop(batcher.take_idle_connections(self.lane, Duration::ZERO));
-        }
-    }
-}
-
-/// Connections of idle writers, to be returned to the pool without the lock.
-struct Returned {
-    connections: Vec<StoreConnection>,
-    /// Whether no idle writer has a connection left, so that the next one to keep its own starts another reaper.
-    is_last: bool,
-}
-
-/// Deletes the rows of writers that ended long ago.
-pub(super) async fn prune(connection: &mut StoreConnection, timeout: Duration) {
-    if let Err(error) = connection.within(timeout, writers::prune).await {
-        telemetry::prune_failed("writers", &error);
     }
 }
 

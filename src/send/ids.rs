@@ -38,7 +38,7 @@ impl IdPool {
     pub(super) fn missing(&self, group: &[PendingSend], draw_ahead: bool) -> usize {
         let without = group.iter().filter(|pending| pending.ids.is_empty());
         block(
-            without.map(|pending| pending.payloads.len()).sum(),
+            without.map(|pending| pending.messages.len()).sum(),
             self.drawn.len(),
             draw_ahead,
         )
@@ -47,7 +47,7 @@ impl IdPool {
     /// Assigns ids to those that have none yet. There must be enough.
     pub(super) fn assign(&mut self, group: &mut [PendingSend]) {
         for pending in group.iter_mut().filter(|pending| pending.ids.is_empty()) {
-            let count = pending.payloads.len().min(self.drawn.len());
+            let count = pending.messages.len().min(self.drawn.len());
             pending.ids = self.drawn.drain(..count).collect();
         }
     }

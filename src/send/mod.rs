@@ -4,57 +4,41 @@
 mod batch;
 mod batcher;
 mod ids;
+mod options;
 mod pending;
 mod rejection;
 mod writer;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 pub(crate) use batcher::Batcher;
+pub(crate) use options::SendOptions;
 pub(crate) use writer::Writer;
 
 use crate::{
     error::Result,
-    message::{Envelope, MessageId},
+    message::{Envelope, MessageId, NewMessage},
     pool::runtime_ended,
 };
-use batcher::{DirectSend, WriterTask};
+use batcher::tasks::{DirectSend, WriterTask};
 use pending::PendingSend;
-
-/// How a store sends.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SendOptions {
-    pub(crate) retry_for: Duration,
-    pub(crate) coalesce: bool,
-    /// Whether ids that one statement doesn't need are kept for the next.
-    pub(crate) draw_ahead: bool,
-}
-
-impl SendOptions {
-    /// Statement time-out of an attempt.
-    fn statement_timeout(&self) -> Duration {
-        if self.retry_for.is_zero() {
-            return Duration::from_secs(30);
-        }
-        (self.retry_for / 3).clamp(Duration::from_secs(1), Duration::from_secs(30))
-    }
-}
 
 /// Sends messages of one envelope, and waits until they are stored.
 pub(crate) async fn send(
     batcher: &Arc<Batcher>,
     envelope: Envelope,
-    payloads: Vec<String>,
+    messages: Vec<NewMessage>,
 ) -> Result<Vec<MessageId>> {
     let started = Instant::now();
-    let room = batcher.room(&payloads).await?;
+    let room = batcher.room(&messages).await?;
     let retry_for = batcher.options().retry_for;
-    let (pending, reply) = PendingSend::new(envelope, payloads, started, retry_for, room);
-    if let Some(direct) = DirectSend::begin(batcher) {
+    let (pending, reply) = PendingSend::new(envelope, messages, started, retry_for, room);
+    if let Some((direct, mut writer)) = DirectSend::begin(batcher) {
         // Boxed: the future is large, and would be moved along with each send that isn't direct.
-        Box::pin(direct.send(pending)).await;
+        let stored = Box::pin(writer.deliver(batcher, vec![pending])).await;
+        direct.finish(writer, stored);
     } else if let Some(task) = WriterTask::for_pending(batcher, pending) {
         tokio::spawn(task.run());
     }

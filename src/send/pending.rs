@@ -10,14 +10,14 @@ use tokio::{
 
 use crate::{
     error::{Error, Result},
-    message::{Envelope, MessageId},
+    message::{Envelope, MessageId, NewMessage},
     pool::runtime_ended,
 };
 
 /// The messages of one call, and the channel for its result.
 pub(super) struct PendingSend {
     pub(super) envelope: Envelope,
-    pub(super) payloads: Vec<String>,
+    pub(super) messages: Vec<NewMessage>,
     pub(super) bytes: usize,
     /// Drawn before an attempt.
     pub(super) ids: Vec<i64>,
@@ -31,16 +31,16 @@ pub(super) struct PendingSend {
 impl PendingSend {
     pub(super) fn new(
         envelope: Envelope,
-        payloads: Vec<String>,
+        messages: Vec<NewMessage>,
         started: Instant,
         retry_for: Duration,
         room: OwnedSemaphorePermit,
     ) -> (Self, oneshot::Receiver<Result<Vec<MessageId>>>) {
         let (reply, answer) = oneshot::channel();
         let pending = Self {
-            bytes: payloads.iter().map(String::len).sum(),
+            bytes: messages.iter().map(NewMessage::bytes).sum(),
             envelope,
-            payloads,
+            messages,
             ids: Vec::new(),
             started,
             deadline: started + retry_for,

@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use chrono::{TimeDelta, Utc};
-use pgqrs::{Error, Priority, Queue, Statement, Store};
+use chrono::{DateTime, TimeDelta, Utc};
+use pgqrs::{Error, Priority, Queue, Statement, Store, When};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
@@ -911,6 +911,41 @@ impl serde::Serialize for Refused {
     fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
         Err(serde::ser::Error::custom("refused"))
     }
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn whether_a_message_is_delayed_can_be_decided_at_run_time(pool: PgPool) -> TestResult {
+    let store = with_queues(pool.clone(), &["tasks"]).await?;
+    let day_after_2100 = DateTime::from_timestamp(4_102_531_200, 0).expect("a time");
+    for when in [
+        When::Now,
+        When::After(Duration::from_secs(60)),
+        When::At(day_after_2100),
+        When::At(DateTime::UNIX_EPOCH),
+    ] {
+        let enqueue = pgqrs::enqueue().message(&1).to("tasks").when(when);
+        enqueue.execute(&store).await?;
+    }
+    let stored = stored(&pool).await?;
+    let wait = |n: usize| (stored[n].visible_at - stored[n].enqueued_at).num_seconds();
+    assert_eq!([wait(0), wait(1), wait(3)], [0, 60, 0]);
+    assert_eq!(stored[2].visible_at, day_after_2100);
+
+    let too_long = pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .when(When::After(Duration::MAX));
+    assert!(matches!(
+        too_long.execute(&store).await,
+        Err(Error::DelayTooLong { .. })
+    ));
+    Ok(())
+}
+
+#[test]
+fn an_enqueue_shows_no_payload_in_a_log() {
+    let enqueue = pgqrs::enqueue().message("secret").to("tasks");
+    assert!(!format!("{enqueue:?}").contains("secret"));
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]

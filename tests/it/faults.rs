@@ -265,9 +265,10 @@ async fn consume(
         let _ = stopped.wait_for(|stop| *stop).await;
     })
     .await?;
-    match *is_stopped.borrow() {
-        true => Ok(()),
-        false => Err("a consumer stopped by itself".into()),
+    if *is_stopped.borrow() {
+        Ok(())
+    } else {
+        Err("a consumer stopped by itself".into())
     }
 }
 

@@ -296,9 +296,10 @@ impl History {
                 }
             }
         } else if before.lines() != lines {
-            match is_asynchronous && !crashed {
-                true => self.undoable.push(before),
-                false => self.undoable.clear(),
+            if is_asynchronous && !crashed {
+                self.undoable.push(before)
+            } else {
+                self.undoable.clear()
             }
         }
         Ok(())

@@ -47,9 +47,10 @@ async fn an_import_in_a_transaction_is_stored_with_it_or_not_at_all(pool: PgPool
         while import.next(&mut tx).await?.is_some() {}
         assert_eq!(import.sent(), 3_000);
         assert_eq!(count(&pool).await?, 0);
-        match commit {
-            true => tx.commit().await?,
-            false => tx.rollback().await?,
+        if commit {
+            tx.commit().await?
+        } else {
+            tx.rollback().await?
         }
     }
     assert_eq!(count(&pool).await?, 3_000);

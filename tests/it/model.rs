@@ -191,9 +191,10 @@ impl World {
                 priority: envelope.priority,
                 payload: *payload,
                 attempt: 0,
-                visible: match envelope.delayed {
-                    true => Visible::Later,
-                    false => Visible::Since(time),
+                visible: if envelope.delayed {
+                    Visible::Later
+                } else {
+                    Visible::Since(time)
                 },
                 lease: None,
                 producer: envelope.producer,

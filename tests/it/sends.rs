@@ -196,9 +196,10 @@ async fn concurrent_sends_share_commits_and_each_gets_its_own_id(pool: PgPool) -
         let stored: HashMap<_, _> = stored.into_iter().map(|m| (m.id, m.payload)).collect();
         assert_eq!(stored, payloads);
         let commits = commits(&pool).await?;
-        match coalesce {
-            true => assert!(commits < 64, "{commits} commits"),
-            false => assert_eq!(commits, 64),
+        if coalesce {
+            assert!(commits < 64, "{commits} commits")
+        } else {
+            assert_eq!(commits, 64)
         }
     }
     Ok(())

@@ -266,16 +266,18 @@ impl Protocol {
             return;
         };
         let attempt = row.attempt + 1;
-        let token = match self.keeps(Rule::TokenOfItsOwn) {
-            true => request.claim,
-            false => attempt,
+        let token = if self.keeps(Rule::TokenOfItsOwn) {
+            request.claim
+        } else {
+            attempt
         };
         let leased = Row {
             lease_until: state.now + LEASE,
             // Kept only if it is used, which reduces the number of states.
-            attempt: match self.keeps(Rule::TokenOfItsOwn) {
-                true => 0,
-                false => attempt,
+            attempt: if self.keeps(Rule::TokenOfItsOwn) {
+                0
+            } else {
+                attempt
             },
             lease_token: Some(token),
             claim: Some(request.claim),
@@ -298,9 +300,10 @@ impl Protocol {
     fn settle(&self, state: &mut State, request: Request) {
         let guarded = self.keeps(Rule::SettleUnderTheToken);
         let Some(mut row) = state.found(request, guarded) else {
-            let reply = match self.keeps(Rule::NothingFoundIsLost) {
-                true => Reply::LeaseLost,
-                false => Reply::Done,
+            let reply = if self.keeps(Rule::NothingFoundIsLost) {
+                Reply::LeaseLost
+            } else {
+                Reply::Done
             };
             return state.answer(request, reply);
         };
@@ -320,9 +323,12 @@ impl Protocol {
 
     fn receive(&self, state: &mut State, Answer { to, reply }: Answer) {
         let now = state.now;
-        let from = |sent| match self.keeps(Rule::CountFromTheSending) {
-            true => sent,
-            false => now,
+        let from = |sent| {
+            if self.keeps(Rule::CountFromTheSending) {
+                sent
+            } else {
+                now
+            }
         };
         let Some(consumer) = state
             .consumers

@@ -154,9 +154,10 @@ impl Protocol {
         let is_due = process.rescanned_at.is_none_or(|at| now - at >= REST);
         // The first one of a process has no watermark in any case.
         let is_rescan = is_due && (self.keeps(Rule::Rescan) || process.rescanned_at.is_none());
-        let from = match is_rescan {
-            true => BEGINNING,
-            false => process.watermark,
+        let from = if is_rescan {
+            BEGINNING
+        } else {
+            process.watermark
         };
         if is_rescan {
             process.rescanned_at = Some(now);
@@ -167,9 +168,12 @@ impl Protocol {
             self.claimers[other] == self.claimers[index]
                 && claim.is_some_and(|claim| claim.is_rescan)
         });
-        let is_behind = |position: Position| match self.keeps(Rule::Pair) {
-            true => position > from,
-            false => position.visible_at > from.visible_at || from == BEGINNING,
+        let is_behind = |position: Position| {
+            if self.keeps(Rule::Pair) {
+                position > from
+            } else {
+                position.visible_at > from.visible_at || from == BEGINNING
+            }
         };
         let ready = state.ready();
         let found = ready.iter().copied().find(|(at, ..)| is_behind(*at));
@@ -203,9 +207,10 @@ impl Protocol {
             return;
         };
         let recent = Position {
-            visible_at: match self.keeps(Rule::Slack) {
-                true => claim.at.saturating_sub(SLACK),
-                false => claim.at,
+            visible_at: if self.keeps(Rule::Slack) {
+                claim.at.saturating_sub(SLACK)
+            } else {
+                claim.at
             },
             id: 0,
         };
@@ -216,9 +221,10 @@ impl Protocol {
         };
         let process = &mut state.processes[self.claimers[index]];
         if claim.is_rescan {
-            process.watermark = match self.keeps(Rule::SetByARescan) {
-                true => reached,
-                false => reached.max(process.watermark),
+            process.watermark = if self.keeps(Rule::SetByARescan) {
+                reached
+            } else {
+                reached.max(process.watermark)
             };
             process.rescans += 1;
             process.goes_on_behind = last;

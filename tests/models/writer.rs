@@ -287,10 +287,11 @@ impl Protocol {
     }
 
     fn prune_age(&self) -> u8 {
-        match self.keeps(Rule::PruneLate) {
-            true => PRUNE_AGE,
+        if self.keeps(Rule::PruneLate) {
+            PRUNE_AGE
+        } else {
             // One tick less: the sum is tight.
-            false => PRUNE_AGE - 1,
+            PRUNE_AGE - 1
         }
     }
 
@@ -372,9 +373,10 @@ impl Protocol {
             sent: state.now,
         };
         group.tries += 1;
-        group.asked = match self.keeps(Rule::LastNumberResolves) {
-            true => writer.number,
-            false => writer.number + 2 - self.numbers(group.messages),
+        group.asked = if self.keeps(Rule::LastNumberResolves) {
+            writer.number
+        } else {
+            writer.number + 2 - self.numbers(group.messages)
         };
         writer.task = Task::Trying(group);
         state.requests.insert(request);
@@ -430,9 +432,10 @@ impl Protocol {
     }
 
     fn give_up(&self, state: &mut State, group: Group) {
-        let returned = match self.keeps(Rule::ReturnUnknown) {
-            true => Returned::Unknown,
-            false => Returned::NotStored,
+        let returned = if self.keeps(Rule::ReturnUnknown) {
+            Returned::Unknown
+        } else {
+            Returned::NotStored
         };
         state.complete(group.messages, returned);
         self.end(state);
@@ -449,9 +452,10 @@ impl Protocol {
         let behind = self.is_behind(&state.server, &request);
         match request.verb {
             Verb::Settle { .. } => {
-                let forbidden = match self.keeps(Rule::NumbersApart) {
-                    true => request.number + 1,
-                    false => request.number,
+                let forbidden = if self.keeps(Rule::NumbersApart) {
+                    request.number + 1
+                } else {
+                    request.number
                 };
                 let number = match state.server.writers.get(&request.token) {
                     Some(row) if !behind => row.number,
@@ -488,10 +492,11 @@ impl Protocol {
 
     fn commit(&self, state: &mut State, running: Running) {
         state.running.remove(&running);
-        let stored_before = match self.keeps(Rule::OneTransaction) {
-            true => 0,
-            false if self.is_large(running.messages) => A,
-            false => 0,
+        let stored_before = if self.is_large(running.messages) && !self.keeps(Rule::OneTransaction)
+        {
+            A
+        } else {
+            0
         };
         let request = running.request;
         self.store(state, request, running.messages & !stored_before);
@@ -748,9 +753,10 @@ impl Model for Protocol {
             self.arrivals(state, *request, steps);
         }
         for running in &state.running {
-            steps.push(match running.halfway {
-                true => Step::Continue(*running),
-                false => Step::Commit(*running),
+            steps.push(if running.halfway {
+                Step::Continue(*running)
+            } else {
+                Step::Commit(*running)
             });
             steps.push(Step::BreakOff(*running));
         }

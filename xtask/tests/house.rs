@@ -1,44 +1,19 @@
 //! The rules of the house, which keep the way from the public API to the SQL short. ARCHITECTURE.md says
 //! why.
 
+#[path = "house/imports.rs"]
+mod imports;
+#[path = "house/sql.rs"]
+mod sql;
 #[path = "../../benches/once/statement.rs"]
 mod statement;
+#[path = "house/text.rs"]
+mod text;
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
-
-/// A module may use those of its own layer and of lower ones.
-const LAYERS: [&[&str]; 6] = [
-    &[
-        "error",
-        "guide",
-        "lifecycle",
-        "message",
-        "ok",
-        "payload",
-        "queue",
-        "report",
-        "retry",
-        "signal",
-        "telemetry",
-        "token",
-        "watermark",
-    ],
-    &["postgres"],
-    &["pool", "send"],
-    &["store", "connect", "executor", "transaction"],
-    &[
-        "worker",
-        "enqueue",
-        "statement",
-        "import",
-        "dequeue",
-        "delivery",
-    ],
-    &["producer", "consumer", "consume", "run", "handler", "admin"],
-];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -73,84 +48,21 @@ fn without_comments(text: &str) -> String {
         .join("\n")
 }
 
-/// The module of the crate that a file belongs to: `postgres` for src/postgres/queues.rs.
+/// The module that a file is: `postgres::queues` for src/postgres/queues.rs.
 fn module(path: &Path) -> String {
-    let inside = path
-        .strip_prefix("src")
-        .expect("below src")
+    let inside = path.strip_prefix("src").expect("below src");
+    let module = inside
+        .with_extension("")
         .to_string_lossy()
-        .into_owned();
-    inside.split(['/', '.']).next().expect("a name").to_owned()
-}
-
-fn layer(module: &str) -> usize {
-    LAYERS
-        .iter()
-        .position(|modules| modules.contains(&module))
-        .unwrap_or_else(|| {
-            panic!("module `{module}` has no layer: add one, here and in ARCHITECTURE.md")
-        })
-}
-
-/// The modules that code names as `crate::module` or in `crate::{module, …}`.
-fn used(code: &str) -> Vec<String> {
-    let name = |text: &str| -> String {
-        text.trim_start()
-            .chars()
-            .take_while(|letter| letter.is_alphanumeric() || *letter == '_')
-            .collect()
-    };
-    let mut used = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
-        let after = &code[at + "crate::".len()..];
-        let Some(group) = after.strip_prefix('{') else {
-            used.push(name(after));
-            continue;
-        };
-        let (mut depth, mut at_start) = (0, true);
-        for (at, letter) in group.char_indices() {
-            if at_start && letter.is_alphabetic() {
-                used.push(name(&group[at..]));
-                at_start = false;
-            }
-            match letter {
-                '{' => depth += 1,
-                '}' if depth == 0 => break,
-                '}' => depth -= 1,
-                ',' if depth == 0 => at_start = true,
-                _ => {}
-            }
-        }
-    }
-    used
-}
-
-#[test]
-fn a_lower_layer_never_uses_a_higher_one() {
-    assert_eq!(
-        used("use crate::{a::{b, c}, d::E};\nuse crate::f::g; crate::h()"),
-        ["a", "d", "f", "h"]
-    );
-    for (path, text) in files("src", "rs") {
-        let module = module(&path);
-        if module == "lib" {
-            continue;
-        }
-        for used in used(&without_comments(&text)) {
-            assert!(
-                layer(&used) <= layer(&module),
-                "{}: `{module}` is below `{used}` and must not use it",
-                path.display(),
-            );
-        }
-    }
+        .replace('/', "::");
+    module.strip_suffix("::mod").unwrap_or(&module).to_owned()
 }
 
 #[test]
 fn sql_stands_only_under_src_postgres_and_each_statement_is_checked() {
     for (path, text) in files("src", "rs") {
         let code = without_comments(&text);
-        let in_postgres = module(&path) == "postgres";
+        let in_postgres = path.starts_with("src/postgres");
         for macro_name in ["query!", "query_as!", "query_scalar!", "query_file"] {
             assert!(
                 in_postgres || !code.contains(macro_name),
@@ -271,7 +183,13 @@ fn named_tests(text: &str) -> Vec<(String, String)> {
 
 /// The files that a named test can be in.
 fn files_of(module: &str) -> Vec<PathBuf> {
-    if module.ends_with(".rs") || module.ends_with(".py") {
+    if let Some(stem) = module.strip_suffix(".rs") {
+        // Or its unit tests in a file of their own.
+        return [module, &format!("{stem}/tests.rs")]
+            .map(|file| root().join(file))
+            .into();
+    }
+    if module.ends_with(".py") {
         return vec![root().join(module)];
     }
     let module = module.replace("::", "/");

@@ -197,6 +197,9 @@ impl Crate {
                     folders.push(path);
                     continue;
                 }
+                if path.file_stem().is_some_and(|name| name == "tests") {
+                    continue; // Unit tests, in a file of their own.
+                }
                 let text = fs::read_to_string(&path).expect("it is text");
                 let module = path
                     .strip_prefix(&source)
@@ -427,10 +430,11 @@ fn marks(attributes: &[Attribute]) -> String {
         let kept = ["must_use", "non_exhaustive", "deprecated", "serde", "doc"];
         let kept = kept.iter().any(|name| path.is_ident(name));
         let hidden = path.is_ident("doc") && !tidy(&attribute.meta).contains("hidden");
-        let mark = match path.is_ident("serde") {
-            true => tidy(&attribute.meta),
+        let mark = if path.is_ident("serde") {
+            tidy(&attribute.meta)
+        } else {
             // The words of `must_use` are the compiler's business, and under tests/ui.
-            false => tidy(path),
+            tidy(path)
         };
         (kept && !hidden).then(|| format!("#[{mark}] "))
     });
@@ -602,9 +606,10 @@ fn derived(attributes: &[Attribute]) -> Vec<String> {
 
 fn derives(attributes: &[Attribute]) -> Vec<String> {
     let names = derived(attributes);
-    match names.is_empty() {
-        true => Vec::new(),
-        false => vec![format!("derive {}", names.join(", "))],
+    if names.is_empty() {
+        Vec::new()
+    } else {
+        vec![format!("derive {}", names.join(", "))]
     }
 }
 
@@ -641,9 +646,10 @@ fn implementation(item: &ItemImpl) -> Vec<String> {
             _ => None,
         })
         .collect();
-    let types = match types.is_empty() {
-        true => String::new(),
-        false => format!(" {{ {} }}", types.join(", ")),
+    let types = if types.is_empty() {
+        String::new()
+    } else {
+        format!(" {{ {} }}", types.join(", "))
     };
     let on = condition(item.generics.where_clause.as_ref());
     let (generics, subject) = (generic(&item.generics), tidy(&item.self_ty));

@@ -60,9 +60,12 @@ async fn a_wait_without_end_is_the_longest_one_and_holds_up_no_other(pool: PgPoo
     send(&store, &many_and("never again", 100)).await?;
     let running = start(
         consumer().create(&store).await?,
-        async |delivery: Delivery<Value>| match is(&delivery, "never again") {
-            true => Outcome::RetryIn(Duration::MAX),
-            false => Outcome::Done,
+        async |delivery: Delivery<Value>| {
+            if is(&delivery, "never again") {
+                Outcome::RetryIn(Duration::MAX)
+            } else {
+                Outcome::Done
+            }
         },
     );
     until("all others are settled", async || {

@@ -276,9 +276,10 @@ impl History {
                 let leased = (queue, id, claim);
                 self.compare(returned, |world| {
                     let expected = world.clone().settle(time, leased, settlement);
-                    match rolled_back {
-                        true => expected,
-                        false => world.settle(time, leased, settlement),
+                    if rolled_back {
+                        expected
+                    } else {
+                        world.settle(time, leased, settlement)
                     }
                 })
                 .await
@@ -783,9 +784,10 @@ async fn settle<E: Executor>(
 }
 
 async fn end(tx: Transaction<'static, Postgres>, commits: bool) -> pgqrs::Result<()> {
-    match commits {
-        true => tx.commit().await?,
-        false => tx.rollback().await?,
+    if commits {
+        tx.commit().await?
+    } else {
+        tx.rollback().await?
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `.execute(&tx)` without the `mut`
 //!
-//! A transaction's connection serves one statement at a time, so it is lent as `&mut`.
+//! A transaction's connection serves one statement at a time, so it is passed as `&mut`.
 //!
 //! Fails with: E0277
 

@@ -1,0 +1,97 @@
+//! Dead letters: list, count, requeue, delete.
+
+use std::time::Duration;
+
+use super::{Admin, found, rows::DeadLetter};
+use crate::{
+    error::Result,
+    message::{MessageId, Page},
+    postgres::dead_letters,
+    queue::{IntoQueue, QueueName},
+};
+
+impl Admin {
+    /// Returns dead letters of a queue, ordered by id.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    pub async fn dead_letters(&self, queue: impl IntoQueue, page: Page) -> Result<Vec<DeadLetter>> {
+        let queue = queue.into_name()?;
+        let listed = self
+            .store
+            .run(async |connection| dead_letters::list(connection, &queue, &page).await)
+            .await?;
+        self.unless_absent(queue, !listed.is_empty(), listed).await
+    }
+
+    /// Returns the number of dead letters of a queue.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    pub async fn dead_letter_count(&self, queue: impl IntoQueue) -> Result<u64> {
+        let queue = queue.into_name()?;
+        found(
+            self.store
+                .run_long(async |connection| dead_letters::count(connection, &queue).await)
+                .await?,
+            queue,
+        )
+    }
+
+    /// Puts a dead letter back into its queue: ready, with its id, and with all of its attempts available again.
+    /// Returns `false` if there is no dead letter with that id. A message that was handled can't be requeued.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    pub async fn requeue(&self, queue: impl IntoQueue, message: MessageId) -> Result<bool> {
+        Ok(self
+            .revive(queue.into_name()?, Some(message), Duration::ZERO)
+            .await?
+            == 1)
+    }
+
+    /// Requeues all dead letters that are at least `older_than` old; all of them for `Duration::ZERO`. Returns the
+    /// number of them.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    pub async fn requeue_all(&self, queue: impl IntoQueue, older_than: Duration) -> Result<u64> {
+        self.revive(queue.into_name()?, None, older_than).await
+    }
+
+    async fn revive(
+        &self,
+        queue: QueueName,
+        message: Option<MessageId>,
+        age: Duration,
+    ) -> Result<u64> {
+        let requeued = self
+            .store
+            .run_long(async |connection| {
+                dead_letters::requeue(connection, &queue, message, age).await
+            })
+            .await?;
+        self.store.notifier().wake(&queue);
+        found(requeued, queue)
+    }
+
+    /// Deletes dead letters that are at least `older_than` old. Returns the number of them.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    pub async fn purge_dead_letters(
+        &self,
+        queue: impl IntoQueue,
+        older_than: Duration,
+    ) -> Result<u64> {
+        let queue = queue.into_name()?;
+        found(
+            self.store
+                .run_long(async |connection| {
+                    dead_letters::purge(connection, &queue, older_than).await
+                })
+                .await?,
+            queue,
+        )
+    }
+}

@@ -1,0 +1,245 @@
+//! What administrative calls return and take: the schema's version, queues, messages, dead letters, the archive and
+//! workers.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use typed_builder::TypedBuilder;
+
+use crate::{
+    error::{Error, Result},
+    lifecycle::{WorkerId, WorkerKind, WorkerStatus},
+    message::{MessageId, Priority},
+    queue::QueueName,
+};
+
+/// How the database's schema compares with the one that this build of the crate requires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub enum SchemaVersion {
+    /// The schema isn't installed.
+    NotInstalled,
+    /// [`install`](crate::Admin::install) would upgrade it.
+    Older {
+        /// The version in the database.
+        installed: i64,
+        /// The version of this build.
+        compiled: i64,
+    },
+    /// The versions are equal.
+    UpToDate {
+        /// The version in the database and of this build.
+        installed: i64,
+    },
+    /// A newer version of the crate has upgraded it.
+    Newer {
+        /// The version in the database.
+        installed: i64,
+        /// The version of this build.
+        compiled: i64,
+    },
+}
+
+/// A queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct QueueInfo {
+    /// Its name.
+    pub name: QueueName,
+    /// How often a message is delivered before it becomes a dead letter.
+    pub max_attempts: u32,
+    /// When it was created, by the database's clock.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Counts of a queue's messages at one moment. Every message is counted in just one of the three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct QueueStats {
+    /// Messages that the next dequeue can get.
+    pub ready: u64,
+    /// Messages that aren't visible yet: delayed, scheduled, or waiting for a retry.
+    pub delayed: u64,
+    /// Messages that a consumer holds and whose lease still runs.
+    pub leased: u64,
+    /// How long the oldest ready message has been ready; `None` if none is ready.
+    pub oldest_ready: Option<Duration>,
+}
+
+impl QueueStats {
+    /// All messages of the queue.
+    pub fn total(&self) -> u64 {
+        self.ready + self.delayed + self.leased
+    }
+}
+
+/// Settings of a queue that can be changed. Those that aren't set stay as they are.
+///
+/// # Example
+/// ```no_run
+/// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+/// use pgqrs::QueueOptions;
+///
+/// let options = QueueOptions::builder().max_attempts(5).build();
+/// pgqrs::admin(&store).configure_queue("tasks", options).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, Default, TypedBuilder)]
+#[builder(builder_type(
+    doc = "Settings of [`QueueOptions`], each with its default; made by [`QueueOptions::builder`]."
+))]
+pub struct QueueOptions {
+    #[builder(
+        default,
+        setter(
+            strip_option,
+            doc = "How often a message is delivered before it becomes a dead letter: from 1 to 2,147,483,647; 20 for a new queue."
+        )
+    )]
+    pub(crate) max_attempts: Option<u32>,
+}
+
+impl QueueOptions {
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.max_attempts {
+            Some(attempts) if attempts == 0 || i32::try_from(attempts).is_err() => {
+                Err(Error::InvalidSetting {
+                    setting: "max_attempts",
+                    value: attempts.to_string(),
+                    expected: "from 1 to 2147483647",
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A message of a queue, in its current state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct QueuedMessage {
+    /// The message.
+    pub id: MessageId,
+    /// Its priority.
+    pub priority: Priority,
+    /// From when on it can be delivered, if it isn't leased.
+    pub visible_at: DateTime<Utc>,
+    /// When it was enqueued, by the database's clock.
+    pub enqueued_at: DateTime<Utc>,
+    /// How often it was delivered.
+    pub attempt: u32,
+    /// When its lease runs out; `None` if no consumer holds it.
+    pub lease_expires_at: Option<DateTime<Utc>>,
+    /// The producer that it was sent through, if any.
+    pub producer: Option<WorkerId>,
+    /// The consumer that it was last delivered to, if any.
+    pub consumer: Option<WorkerId>,
+    /// The error of the last attempt, if known.
+    pub last_error: Option<String>,
+    /// The payload as it was sent, if the page asked for payloads.
+    pub payload: Option<String>,
+}
+
+/// A message that is not delivered any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// The message.
+    pub id: MessageId,
+    /// Its priority.
+    pub priority: Priority,
+    /// When it was enqueued, by the database's clock.
+    pub enqueued_at: DateTime<Utc>,
+    /// How often it was delivered.
+    pub attempt: u32,
+    /// Why it is here: `attempts used up`, or the reason from the handler.
+    pub reason: String,
+    /// The error of the last attempt, if known.
+    pub last_error: Option<String>,
+    /// When it was dead-lettered, by the database's clock.
+    pub died_at: DateTime<Utc>,
+    /// The payload as it was sent, if the page asked for payloads.
+    pub payload: Option<String>,
+}
+
+/// A message that was handled and kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ArchivedMessage {
+    /// The message.
+    pub id: MessageId,
+    /// Its priority.
+    pub priority: Priority,
+    /// When it was enqueued, by the database's clock.
+    pub enqueued_at: DateTime<Utc>,
+    /// How often it was delivered.
+    pub attempt: u32,
+    /// When it was archived, by the database's clock.
+    pub archived_at: DateTime<Utc>,
+    /// The payload as it was sent, if the page asked for payloads.
+    pub payload: Option<String>,
+}
+
+/// A registered worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct WorkerInfo {
+    /// Its id.
+    pub id: WorkerId,
+    /// Whether it is a producer or a consumer.
+    pub kind: WorkerKind,
+    /// The queue that it is registered for.
+    pub queue: QueueName,
+    /// The host that it was registered with.
+    pub hostname: String,
+    /// The port that it was registered with; 0 is anonymous.
+    pub port: u16,
+    /// Its state.
+    pub status: WorkerStatus,
+    /// When it was registered, by the database's clock.
+    pub started_at: DateTime<Utc>,
+    /// When its last heartbeat was, by the database's clock.
+    pub heartbeat_at: DateTime<Utc>,
+    /// Whether its last heartbeat is so old that it counts as crashed.
+    pub stale: bool,
+}
+
+/// Which workers to list. Defaults to all.
+///
+/// ```
+/// use pgqrs::{WorkerFilter, WorkerKind, WorkerStatus};
+///
+/// let suspended = WorkerFilter::builder()
+///     .kind(WorkerKind::Producer)
+///     .status(WorkerStatus::Suspended)
+///     .build();
+/// ```
+#[derive(Debug, Clone, Default, TypedBuilder)]
+#[builder(
+    field_defaults(default, setter(strip_option)),
+    builder_type(
+        doc = "Settings of [`WorkerFilter`], each with its default; made by [`WorkerFilter::builder`]."
+    )
+)]
+pub struct WorkerFilter {
+    #[builder(setter(doc = "Only those of this queue."))]
+    pub(crate) queue: Option<QueueName>,
+    #[builder(setter(doc = "Only those in this state."))]
+    pub(crate) status: Option<WorkerStatus>,
+    #[builder(setter(doc = "Only those that do this."))]
+    pub(crate) kind: Option<WorkerKind>,
+}
+
+/// A message that a consumer holds under a lease that still runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct HeldMessage {
+    /// The message.
+    pub id: MessageId,
+    /// Which delivery of it this is: 1 the first time.
+    pub attempt: u32,
+    /// When the lease runs out, by the database's clock.
+    pub lease_expires_at: DateTime<Utc>,
+}

@@ -1,0 +1,126 @@
+//! Many deliveries, acknowledged in one statement.
+
+use std::fmt;
+
+use tracing::Instrument;
+
+use super::{Decoded, Delivery};
+use crate::{
+    error::{Error, Result},
+    executor::{self, Execute, Executor},
+    message::MessageId,
+    postgres::settle,
+    telemetry,
+};
+
+/// Acknowledges many deliveries, of one queue or of several, in one statement.
+///
+/// # Shape
+/// Returns the ids of those whose lease was lost; all others are acknowledged.
+///
+/// # Errors
+/// Connection errors. Then no delivery is settled, or it isn't known whether they are: [`try_ack_all`] hands all of
+/// them back.
+///
+/// # Source
+/// `delete from pgqrs.messages where ctid = any(…) and lease_token = any(…)`
+///
+/// # Example
+/// ```no_run
+/// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+/// let deliveries = pgqrs::dequeue().from("tasks").limit(100).execute(&store).await?;
+/// let lost = pgqrs::ack_all(deliveries, &store).await?;
+/// assert!(lost.is_empty());
+/// # Ok(())
+/// # }
+/// ```
+pub fn ack_all<'c, T: Send + 'c, D: 'c>(
+    deliveries: Vec<Delivery<T, D>>,
+    on: impl Executor + 'c,
+) -> Execute<'c, Result<Vec<MessageId>>> {
+    settle_all(deliveries, on)
+}
+
+/// As [`ack_all`]; an error hands the deliveries back, for a retry.
+///
+/// # Errors
+/// [`UnsettledBatch`].
+pub fn try_ack_all<'c, T: Send + 'c, D: 'c>(
+    deliveries: Vec<Delivery<T, D>>,
+    on: impl Executor + 'c,
+) -> Execute<'c, Result<Vec<MessageId>, UnsettledBatch<T, D>>> {
+    settle_all(deliveries, on)
+}
+
+fn settle_all<'c, T: Send + 'c, D: 'c, E: From<UnsettledBatch<T, D>>>(
+    deliveries: Vec<Delivery<T, D>>,
+    on: impl Executor + 'c,
+) -> Execute<'c, Result<Vec<MessageId>, E>> {
+    Execute::new(async move {
+        if deliveries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let span = telemetry::settle("ack", None);
+        telemetry::batch(&span, deliveries.len());
+        let receipts: Vec<_> = deliveries
+            .iter()
+            .map(|delivery| delivery.lease.receipt())
+            .collect();
+        let call = executor::run(on, async |connection| {
+            settle::ack_each(connection, &receipts).await
+        });
+        match call.instrument(span.clone()).await {
+            Ok(mut acked) => {
+                acked.sort_unstable();
+                let is_acked =
+                    |delivery: &&Delivery<T, D>| acked.binary_search(&delivery.id()).is_ok();
+                for delivery in deliveries.iter().filter(is_acked) {
+                    delivery.lease.settled();
+                }
+                let lost = deliveries.iter().filter(|delivery| !is_acked(delivery));
+                Ok(lost.map(Delivery::id).collect())
+            }
+            Err(error) => {
+                telemetry::failed(&span, &error);
+                Err(E::from(UnsettledBatch { deliveries, error }))
+            }
+        }
+    })
+}
+
+/// Deliveries that could not be settled, and why.
+#[derive(thiserror::Error)]
+#[error("{} messages could not be settled", .deliveries.len())]
+pub struct UnsettledBatch<T, D = Decoded> {
+    deliveries: Vec<Delivery<T, D>>,
+    #[source]
+    error: Error,
+}
+
+impl<T, D> UnsettledBatch<T, D> {
+    /// Returns why the settlement failed.
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// Returns the deliveries, for a retry.
+    pub fn into_deliveries(self) -> Vec<Delivery<T, D>> {
+        self.deliveries
+    }
+}
+
+impl<T, D> fmt::Debug for UnsettledBatch<T, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnsettledBatch")
+            .field("deliveries", &self.deliveries)
+            .field("error", &self.error)
+            .finish()
+    }
+}
+
+/// For `?` in a function that returns an [`Error`] and doesn't need the deliveries.
+impl<T, D> From<UnsettledBatch<T, D>> for Error {
+    fn from(unsettled: UnsettledBatch<T, D>) -> Self {
+        unsettled.error
+    }
+}

@@ -1,0 +1,203 @@
+//! The states of an enqueue's builder, and the bounds by which its methods are available: what is set, and what isn't
+//! yet.
+
+use std::{marker::PhantomData, time::Duration};
+
+use crate::{
+    error::Result,
+    lifecycle::WorkerId,
+    message::NewMessage,
+    queue::{Carries, Queue, QueueName},
+};
+
+/// No message yet.
+#[derive(Debug)]
+pub struct NoMessage(pub(super) ());
+
+/// One or more messages of type `P`.
+#[derive(Debug)]
+pub struct Messages<P: ?Sized> {
+    pub(super) messages: Result<Vec<NewMessage>>,
+    pub(super) of: PhantomData<fn(&P)>,
+}
+
+/// No target yet.
+#[derive(Debug)]
+pub struct NoTarget(pub(super) ());
+
+/// A queue that carries `C`.
+#[derive(Debug)]
+pub struct ToQueue<C> {
+    pub(super) queue: Result<QueueName>,
+    pub(super) carries: PhantomData<fn() -> C>,
+}
+
+/// A worker, and its queue, which carries `C`.
+#[derive(Debug)]
+pub struct ByWorker<C> {
+    pub(super) queue: QueueName,
+    pub(super) worker: WorkerId,
+    pub(super) carries: PhantomData<fn() -> C>,
+}
+
+/// No delay or time is set: delivered at once.
+#[derive(Debug)]
+pub struct AtOnce(());
+
+/// A delay or a time is set, by `.delay(..)`, `.at(..)` or `.when(..)`.
+#[derive(Debug)]
+pub struct Later(());
+
+mod sealed {
+    use crate::{error::Result, lifecycle::WorkerId, message::NewMessage, queue::QueueName};
+
+    #[diagnostic::on_unimplemented(
+        message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
+        label = "only the builder's own methods change its state",
+        note = "call them: `pgqrs::enqueue().message(&payload).to(\"queue\")`"
+    )]
+    pub trait Unset {}
+
+    #[diagnostic::on_unimplemented(
+        message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
+        label = "only the builder's own methods change its state",
+        note = "call them: `pgqrs::enqueue().message(&payload).to(\"queue\")`"
+    )]
+    pub trait Json {
+        fn into_messages(self) -> Result<Vec<NewMessage>>;
+    }
+
+    #[diagnostic::on_unimplemented(
+        message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
+        label = "only the builder's own methods change its state",
+        note = "call them: `pgqrs::enqueue().message(&payload).to(\"queue\")`"
+    )]
+    pub trait Target: Send {
+        fn into_parts(self) -> Result<(QueueName, Option<WorkerId>)>;
+    }
+
+    pub trait Delay {
+        fn into_duration(self) -> std::time::Duration;
+    }
+}
+
+/// The enqueue has its messages.
+#[diagnostic::on_unimplemented(
+    message = "this enqueue has no message",
+    label = "call `.message(&payload)` or `.messages(&payloads)` before `.execute(..)`"
+)]
+pub trait MessageIsSet: sealed::Json {}
+
+impl<P: ?Sized> sealed::Json for Messages<P> {
+    fn into_messages(self) -> Result<Vec<NewMessage>> {
+        self.messages
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<P: ?Sized> MessageIsSet for Messages<P> {}
+
+/// The enqueue has no messages yet.
+#[diagnostic::on_unimplemented(
+    message = "this enqueue already has its messages",
+    label = "a second `.message(..)` or `.messages(..)`",
+    note = "to send several messages in one enqueue, pass them together: `.messages(&[a, b])`"
+)]
+pub trait MessageNotSet: sealed::Unset {}
+
+impl sealed::Unset for NoMessage {}
+#[diagnostic::do_not_recommend]
+impl MessageNotSet for NoMessage {}
+
+/// The enqueue has its target.
+#[diagnostic::on_unimplemented(
+    message = "this enqueue has no target",
+    label = "call `.to(\"queue\")` or `.worker(&producer)` before `.execute(..)`"
+)]
+pub trait TargetIsSet: sealed::Target {}
+
+impl<C> sealed::Target for ToQueue<C> {
+    fn into_parts(self) -> Result<(QueueName, Option<WorkerId>)> {
+        Ok((self.queue?, None))
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<C> TargetIsSet for ToQueue<C> {}
+
+impl<C> sealed::Target for ByWorker<C> {
+    fn into_parts(self) -> Result<(QueueName, Option<WorkerId>)> {
+        Ok((self.queue, Some(self.worker)))
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<C> TargetIsSet for ByWorker<C> {}
+
+/// The enqueue has no target yet.
+#[diagnostic::on_unimplemented(
+    message = "this enqueue already has its target",
+    label = "a second `.to(..)` or `.worker(..)`",
+    note = "an enqueue goes to one queue, or through one producer: remove one of the two calls"
+)]
+pub trait TargetNotSet: sealed::Unset {}
+
+impl sealed::Unset for NoTarget {}
+#[diagnostic::do_not_recommend]
+impl TargetNotSet for NoTarget {}
+
+/// The target, if there is one already, takes payloads of type `P`.
+pub trait Takes<P: ?Sized> {}
+
+impl<P: ?Sized> Takes<P> for NoTarget {}
+impl<P: ?Sized, C> Takes<P> for ToQueue<C> where Queue<C>: Carries<P> {}
+impl<P: ?Sized, C> Takes<P> for ByWorker<C> where Queue<C>: Carries<P> {}
+
+/// The messages, if there are any already, fit into queue `Q`.
+pub trait FitsInto<Q> {}
+
+impl<Q> FitsInto<Q> for NoMessage {}
+impl<P: ?Sized, Q: Carries<P>> FitsInto<Q> for Messages<P> {}
+
+/// The enqueue has no delay or time yet.
+#[diagnostic::on_unimplemented(
+    message = "this enqueue already has its time",
+    label = "a second `.delay(..)`, `.at(..)` or `.when(..)`",
+    note = "a message becomes visible at one time: remove one of the two calls"
+)]
+pub trait TimeNotSet: sealed::Unset {}
+
+impl sealed::Unset for AtOnce {}
+#[diagnostic::do_not_recommend]
+impl TimeNotSet for AtOnce {}
+
+/// What `.delay(..)` takes: whole seconds, such as `300`, a [`Duration`], or an `Option` of either.
+// Exactly one integer type, so that the type of the literal `300` can be inferred.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a delay",
+    label = "expected whole seconds, such as `300`, or a `std::time::Duration`",
+    note = "seconds in a variable are a `u64`; a fraction of one is `Duration::from_millis(250)`"
+)]
+pub trait IntoDelay: sealed::Delay {}
+
+impl sealed::Delay for u64 {
+    fn into_duration(self) -> Duration {
+        Duration::from_secs(self)
+    }
+}
+#[diagnostic::do_not_recommend]
+impl IntoDelay for u64 {}
+
+/// Delivers the messages at once if it is `None`.
+impl<D: IntoDelay> sealed::Delay for Option<D> {
+    fn into_duration(self) -> Duration {
+        self.map_or(Duration::ZERO, sealed::Delay::into_duration)
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<D: IntoDelay> IntoDelay for Option<D> {}
+
+impl sealed::Delay for Duration {
+    fn into_duration(self) -> Duration {
+        self
+    }
+}
+#[diagnostic::do_not_recommend]
+impl IntoDelay for Duration {}

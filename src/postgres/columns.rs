@@ -1,0 +1,41 @@
+//! New messages as the columns of an insert statement, and the limits of one statement.
+
+use crate::{message::NewMessage, postgres::json::Json};
+
+/// Maximum number of messages, and approximate maximum bytes of payload, of one statement.
+pub(crate) const CHUNK_MESSAGES: usize = 1_000;
+pub(crate) const CHUNK_BYTES: usize = 64 << 20;
+
+/// What each message has of its own: an array for each column, all in the order of the messages.
+pub(crate) struct Columns<'a> {
+    pub(super) payloads: Vec<Json<'a>>,
+}
+
+impl<'a> Columns<'a> {
+    pub(crate) fn with_capacity(messages: usize) -> Self {
+        Self {
+            payloads: Vec::with_capacity(messages),
+        }
+    }
+
+    pub(crate) fn of(messages: &'a [NewMessage]) -> Self {
+        let mut columns = Self::with_capacity(messages.len());
+        columns.extend(messages);
+        columns
+    }
+
+    pub(crate) fn extend(&mut self, messages: &'a [NewMessage]) {
+        let payloads = messages.iter().map(|message| Json(message.payload()));
+        self.payloads.extend(payloads);
+    }
+}
+
+/// Splits off what fits into one statement. Takes at least one message, if there is one.
+pub(crate) fn next_chunk(messages: &[NewMessage]) -> (&[NewMessage], &[NewMessage]) {
+    let mut bytes = 0;
+    let fitting = messages.iter().take(CHUNK_MESSAGES).take_while(|message| {
+        bytes += message.bytes();
+        bytes <= CHUNK_BYTES
+    });
+    messages.split_at(fitting.count().max(1).min(messages.len()))
+}
