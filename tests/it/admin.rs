@@ -538,9 +538,9 @@ async fn messages_are_listed_in_pages_and_payloads_only_if_requested(pool: PgPoo
 
     expire(&pool, first).await?;
     assert!(
-        !admin.messages("tasks", two).await?[0]
+        admin.messages("tasks", two).await?[0]
             .lease_expires_at
-            .is_some()
+            .is_none()
     );
     Ok(())
 }

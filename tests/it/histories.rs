@@ -26,7 +26,7 @@ use serde_json::Value;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::task::JoinHandle;
 
-use self::steps::{Call, Step, Disruption, Way, histories};
+use self::steps::{Call, Disruption, Step, Way, histories};
 use crate::{
     model::{LINES, Returned, World},
     support::{TestResult, connect, proxy::Proxy, server::Server, until},

@@ -198,7 +198,11 @@ fn disruptions() -> impl Strategy<Value = Disruption> {
 }
 
 pub(super) fn histories() -> impl Strategy<Value = Vec<Step>> {
-    let step = (0..STORES, calls(), prop::option::weighted(0.25, disruptions()));
+    let step = (
+        0..STORES,
+        calls(),
+        prop::option::weighted(0.25, disruptions()),
+    );
     let step = step.prop_map(|(store, call, disruption)| Step {
         store,
         call,
