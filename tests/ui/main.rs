@@ -45,7 +45,7 @@ fn drop_after<T>(value: T, work: impl FnOnce(&T)) {
 }
 
 #[test]
-fn mistakes_do_not_compile_on_any_toolchain_and_their_mends_do() {
+fn mistakes_do_not_compile_on_any_toolchain_and_their_corrections_do() {
     if accepting() {
         return;
     }
@@ -61,7 +61,7 @@ fn mistakes_are_explained_on_the_page() {
 
 /// Our own sentence, or the reason why there can be none.
 #[test]
-fn mistakes_are_told_in_our_words_or_it_is_said_why_not() {
+fn mistakes_are_reported_in_our_words_or_a_reason_is_stated() {
     if accepting() {
         return;
     }
@@ -122,7 +122,7 @@ fn fits(pattern: &str, text: &str) -> bool {
 }
 
 #[test]
-fn a_filled_in_pattern_is_told_from_another() {
+fn a_filled_in_pattern_is_distinguished_from_another() {
     assert!(fits(
         "this enqueue has no target",
         "this enqueue has no target"
