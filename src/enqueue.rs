@@ -13,6 +13,8 @@ use self::states::{
     AtOnce, ByWorker, FitsInto, IntoDelay, Later, MessageIsSet, MessageNotSet, Messages, NoMessage,
     NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet, ToQueue,
 };
+#[cfg(doc)]
+use crate::error::Error;
 use crate::{
     error::Result,
     executor::{Execute, Executor},

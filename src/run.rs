@@ -10,6 +10,8 @@ use std::{
 
 use tokio::time::{Instant, timeout_at};
 
+#[cfg(doc)]
+use crate::error::Error;
 use crate::{
     consume::{self, Ended, Job, Options},
     consumer::handle::ConsumerHandle,

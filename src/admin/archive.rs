@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::{Admin, found, rows::ArchivedMessage};
+#[cfg(doc)]
+use crate::error::Error;
 use crate::{error::Result, message::Page, postgres::archive, queue::IntoQueue};
 
 impl Admin {

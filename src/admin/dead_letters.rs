@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::{Admin, found, rows::DeadLetter};
+#[cfg(doc)]
+use crate::error::Error;
 use crate::{
     error::Result,
     message::{MessageId, Page},

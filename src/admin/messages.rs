@@ -3,6 +3,8 @@
 use chrono::{DateTime, Utc};
 
 use super::{Admin, rows::QueuedMessage};
+#[cfg(doc)]
+use crate::error::Error;
 use crate::{
     error::Result,
     message::{MessageId, Page, Visible},
