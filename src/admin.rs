@@ -1,5 +1,5 @@
 //! `admin(&store)`: the schema, queues, workers, messages, dead letters and the archive, for set-up, operators and
-//! dashboards. Each call reads the database when it is made, and one that only reports writes nothing.
+//! dashboards. Each call reads the database, without a cache, and one that only reports writes nothing.
 
 mod archive;
 mod dead_letters;
@@ -65,10 +65,10 @@ impl Admin {
     /// Creates the schema `pgqrs` with its tables, or upgrades it. If it is up to date, nothing happens; if several
     /// processes do this at once, one does it and the others wait.
     ///
-    /// An upgrade takes short locks on tables in use. A statement waits two seconds for its lock, since sends and
-    /// claims wait behind it meanwhile; then the migration is rolled back and tried again, for 30 seconds.
+    /// An upgrade takes short locks on tables in use. Sends and claims wait behind a statement that waits for its lock,
+    /// so it waits for two seconds only; then the migration is rolled back and tried again, for 30 seconds.
     ///
-    /// A role that only sends or receives needs less than this does: see [`Access`](crate::Access).
+    /// A role that only sends or receives needs fewer privileges than this call: see [`Access`](crate::Access).
     ///
     /// # Errors
     /// [`Error::SchemaNewer`] if a newer version of the crate has upgraded the schema, which is left as it is.

@@ -1,5 +1,6 @@
 //! `consumer()`: a registered consumer of one queue, for long-running services that operators can watch, suspend and
-//! stop. Receiving a message needs no registration; [`run`](Consumer::run) does the rest.
+//! stop. [`run`](Consumer::run) passes each message to a handler. To receive single messages without a registration,
+//! use [`dequeue()`](crate::dequeue()).
 
 pub(crate) mod handle;
 
@@ -101,8 +102,8 @@ impl<C> ConsumerBuilder<C> {
         }
     }
 
-    /// Whether to replace a running worker with the same identity, too, whose handle then reports it as stopped;
-    /// defaults to false. For a restart after a crash that must not wait until the old worker counts as crashed.
+    /// Whether to replace also a running consumer with the same identity, which then counts as stopped; defaults to
+    /// false. For a restart after a crash that must not wait until the old consumer counts as crashed.
     pub fn replace(self, replace: bool) -> Self {
         Self {
             applicant: self.applicant.replace(replace),
@@ -162,7 +163,7 @@ impl<C: 'static> Consumer<C> {
         dequeue().worker(self)
     }
 
-    /// Returns a handle of the same worker, to watch or stop it while it runs.
+    /// Returns a handle of the same consumer, to watch or stop it while it runs.
     pub fn handle(&self) -> ConsumerHandle<C> {
         self.handle.clone()
     }
@@ -172,8 +173,9 @@ impl<C: 'static> Consumer<C> {
     ///
     /// # Shape
     /// The handler takes the delivery, and returns `Result<(), E>`, an [`Outcome`](crate::Outcome), or a `Result` of
-    /// that. `Ok(())` acknowledges the message; an error, like a panic, is a failed attempt, after which the message
-    /// waits by the retry policy, or becomes a dead letter if its attempts are used up. A handler that has settled the
+    /// that. `Ok(())` acknowledges the message. An error or a panic is a failed attempt: the message is delivered again
+    /// after the wait of the [retry policy](Run::retry), or becomes a dead letter if its attempts are used up, which
+    /// are 20 unless the queue is [configured](crate::Admin::configure_queue) otherwise. A handler that has settled the
     /// delivery itself, in its own transaction, returns `Ok(())` too.
     ///
     /// While a handler runs, its message's lease is extended. Messages whose payload doesn't decode become dead letters
@@ -184,14 +186,14 @@ impl<C: 'static> Consumer<C> {
     /// between, those messages are delivered again. Acknowledgements are durable.
     ///
     /// Dropping the future, instead of stopping it gracefully, aborts the handlers; their messages are delivered again
-    /// when the leases run out.
+    /// within two seconds after their leases have run out.
     ///
     /// # Errors
     /// [`Error::NotInstalled`](crate::Error::NotInstalled), [`Error::SchemaOutdated`](crate::Error::SchemaOutdated),
     /// [`Error::PermissionDenied`](crate::Error::PermissionDenied),
     /// [`Error::QueueNotFound`](crate::Error::QueueNotFound), [`Error::Closed`](crate::Error::Closed): errors that a
-    /// retry can't fix; [`Error::LeaseOutOfRange`](crate::Error::LeaseOutOfRange). If the worker is stopped by another
-    /// process, it returns a report.
+    /// retry can't fix; [`Error::LeaseOutOfRange`](crate::Error::LeaseOutOfRange). If another process stops the worker,
+    /// that is no error: the run ends with its report.
     ///
     /// # Example
     /// See [`consumer`], and `examples/worker.rs`, `examples/transactional_handler.rs`.

@@ -1,6 +1,5 @@
-//! A message that this process holds under a lease, for its handler. Settling takes the
-//! delivery by value, so nothing can be settled twice; and it can still fail, since the lease may have
-//! run out.
+//! A message that this process holds under a lease. The methods that settle it take the delivery by value, so it can't
+//! be settled twice. They can still fail, since the lease may have run out.
 
 pub(crate) mod batch;
 pub(crate) mod lease;
@@ -27,13 +26,13 @@ use crate::{
 ///
 /// It is settled by one of [`ack`](Self::ack), [`archive`](Self::archive), [`nack`](Self::nack),
 /// [`retry_in`](Self::retry_in) and [`dead_letter`](Self::dead_letter), on a store, or in the caller's transaction,
-/// with which it commits. Dropping it settles nothing: the message is delivered again when its lease runs out.
+/// with which it commits. Dropping it settles nothing: the message is delivered again within two seconds after its
+/// lease has run out.
 ///
 /// # Errors
-/// Each of them returns [`Error::LeaseLost`] if the lease ran out and the message went to another consumer, or the
-/// message is gone, and then nothing was changed; or a connection error, after which a retry can help.
-/// [`try_ack`](Self::try_ack) and its like return [`Unsettled`] instead, which hands the delivery back
-/// for a retry.
+/// Each of them returns [`Error::LeaseLost`] if the lease ran out and the message went to another consumer, or if the
+/// message is gone; then nothing was changed. After a connection error, a retry can help: [`try_ack`](Self::try_ack)
+/// and the other `try_` methods return [`Unsettled`] instead, which hands the delivery back for that.
 ///
 /// # Shape
 /// A handler of [`Consumer::run`](crate::Consumer::run) gets a `Delivery<T>`, whose payload has been decoded.
@@ -80,7 +79,7 @@ impl<T> Delivery<T> {
         self.payload.as_ref().expect(DECODED)
     }
 
-    /// Returns the payload by value. The handler's result settles the message, as always.
+    /// Returns the payload by value. The message is still settled by what the handler returns.
     pub fn into_payload(self) -> T {
         self.payload.expect(DECODED)
     }
@@ -189,7 +188,8 @@ impl<T, D> Delivery<T, D> {
             .unwrap_or(self.message.lease_expires_at)
     }
 
-    /// Extends the lease to `lease` from now, if the work takes longer than expected. It never shortens the lease.
+    /// Sets the lease to end after `lease` from now, if the work takes longer than expected. A `lease` shorter than
+    /// what is left shortens it.
     ///
     /// # Units
     /// From a millisecond to a day, by the database's clock.
@@ -198,7 +198,7 @@ impl<T, D> Delivery<T, D> {
     /// [`Error::LeaseLost`]; [`Error::LeaseOutOfRange`]; connection errors.
     ///
     /// # Source
-    /// `update pgqrs.messages set visible_at = … where … lease_token = …`
+    /// `update pgqrs.messages set lease_until = … where … lease_token = …`
     pub fn extend(&self, lease: Duration) -> Execute<'_, Result<()>> {
         let (held, store) = (Arc::clone(&self.lease), self.store.clone());
         Execute::new(async move {
@@ -257,8 +257,8 @@ impl<T, D> Delivery<T, D> {
     /// The policy is that of the [run](crate::Run::retry) or of the [dequeue](crate::Dequeue::retry).
     ///
     /// # Source
-    /// `update pgqrs.messages set visible_at = …`, or `delete …` and `insert into pgqrs.dead_letters …`, in
-    /// one statement.
+    /// One statement: `update pgqrs.messages set visible_at = …, lease_until = '-infinity', …`, or `delete …` and
+    /// `insert into pgqrs.dead_letters …`.
     pub fn nack<'c>(self, on: impl Executor + 'c) -> Execute<'c, Result<()>>
     where
         T: Send + 'c,
@@ -280,7 +280,7 @@ impl<T, D> Delivery<T, D> {
         self.settle(Settlement::retry_in(wait), on)
     }
 
-    /// Moves the message to the dead letters, even if attempts are left, since it can't be handled.
+    /// Moves the message to the dead letters for this reason, even if attempts are left: for one that can't be handled.
     ///
     /// # Source
     /// `delete from pgqrs.messages …` and `insert into pgqrs.dead_letters …` in one statement.

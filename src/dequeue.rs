@@ -149,7 +149,7 @@ impl<S> Dequeue<S> {
     /// Maximum size of all payloads in bytes; defaults to 64 MiB. One message is returned whatever its size.
     ///
     /// If this is why there are fewer messages than the [`limit`](Self::limit), an event at `info` reports it, and the
-    /// next call returns the rest: only an empty result means that nothing is ready.
+    /// next call returns the rest. So fewer messages than the limit don't mean that no other is ready.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self

@@ -55,7 +55,7 @@ pub fn enqueue() -> Enqueue {
 
 /// Builder of an enqueue; made by [`enqueue`].
 ///
-/// Its methods can be called in any order, each as long as it makes sense:
+/// Its methods can be called in any order, each as long as it is available:
 ///
 /// | methods | are available |
 /// |---|---|
@@ -131,8 +131,8 @@ impl<M, T, W> Enqueue<M, T, W> {
         }
     }
 
-    /// Sets one message. For a `Vec` or a slice of payloads, see [`messages`](Self::messages): here it would be one
-    /// message with an array.
+    /// Sets one message. A `Vec` or a slice passed here is one message, a JSON array; for one message for each element,
+    /// see [`messages`](Self::messages).
     ///
     /// Available until messages are set. If a target is set, the payload must be of a type that it carries.
     ///
@@ -232,7 +232,8 @@ impl<M, T, W> Enqueue<M, T, W> {
     /// Available until a delay or a time is set.
     ///
     /// # Units
-    /// A whole number is seconds; a [`Duration`](std::time::Duration) keeps its microseconds. An `Option` of either may be `None`: no delay.
+    /// A whole number is seconds; a [`Duration`](std::time::Duration) is exact to the microsecond. An `Option` of
+    /// either can be passed too: `None` is no delay.
     ///
     /// # Errors
     /// [`Error::DelayTooLong`] from [`execute`](Self::execute) for more than 200,000 years.
@@ -254,7 +255,8 @@ impl<M, T, W> Enqueue<M, T, W> {
         self.when(When::At(time))
     }
 
-    /// Sets the messages' time, if it is decided at run time whether they have a delay, a time, or neither.
+    /// Sets the messages' time as a value: for callers that decide at run time whether it is a delay, a time, or
+    /// neither.
     ///
     /// Available until a delay or a time is set.
     ///
@@ -271,7 +273,8 @@ impl<M, T, W> Enqueue<M, T, W> {
         Enqueue::new(self.messages, self.target, options)
     }
 
-    /// Sets which messages of the queue are delivered first; defaults to [`Priority::Normal`]. The last call counts.
+    /// Sets the messages' priority: those of a higher one are delivered first; defaults to [`Priority::Normal`]. If it
+    /// is called again, the last call counts.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.options.priority = priority;
         self
@@ -289,8 +292,8 @@ impl<M, T, W> Enqueue<M, T, W> {
     /// | `&mut transaction` | one | part of the caller's transaction | nothing was stored; [`Error::aborted_transaction`] returns whether the transaction can only be rolled back, or still be committed without the messages |
     ///
     /// Sends through a store that wait at the same time share a statement and its commit, and each gets its own ids or
-    /// its own error. If its future is dropped before the send is part of a statement, it is not made; afterwards it
-    /// may be.
+    /// its own error. If its future is dropped before the send is part of a statement, nothing is stored; after that,
+    /// it may be.
     ///
     /// # Errors
     /// If it fails, nothing of the batch is stored, except in the cases of the table.
@@ -305,8 +308,9 @@ impl<M, T, W> Enqueue<M, T, W> {
     ///
     /// # Source
     /// One `insert … select … unnest`, in `src/postgres/`; on a store one that advances its writer's row in
-    /// `pgqrs.writers` too, with ids that were drawn ahead, which takes one more statement every now and then. A batch
-    /// of more than 1,000 messages takes several statements, in one transaction.
+    /// `pgqrs.writers` too, which says after a lost answer whether the messages are stored. The store draws ids ahead,
+    /// with another statement now and then. A batch of more than 1,000 messages takes several statements, in one
+    /// transaction.
     ///
     /// # Example
     /// In the caller's own transaction:

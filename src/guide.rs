@@ -1,4 +1,4 @@
-//! Guides: what happens when something fails, and the compiler's messages for mistakes.
+//! Guides: what is guaranteed and what happens when something fails, and the compiler's messages for mistakes.
 
 #[expect(
     rustdoc::invalid_rust_codeblocks,

@@ -13,6 +13,7 @@
 //! [worker_trait]: crate::Worker
 //! [admin]: crate::admin()
 //! [error]: crate::Error
+//! [access]: crate::Access
 //! [python]: https://docs.rs/crate/pgqrs/latest/source/python/README.md
 //! [quickstart]: https://docs.rs/crate/pgqrs/latest/source/examples/quickstart.rs
 //! [service]: https://docs.rs/crate/pgqrs/latest/source/examples/service.rs

@@ -1,4 +1,5 @@
-//! `consumer.run(..)`: how a consumer runs and stops, and what it reports at its end. The loop itself is in `consume/`.
+//! `consumer.run(..)`: the settings of a run, how it stops, and what it reports at its end. The loop itself is in
+//! `consume/`.
 
 use std::{
     fmt,
@@ -33,7 +34,8 @@ use crate::{
 /// A consumer that runs as soon as this is awaited or spawned; made by [`Consumer::run`](crate::Consumer::run).
 ///
 /// # Shape
-/// A future of the [`Report`]. Runs of different queues have one type, so that a process can have a list of them:
+/// A future that returns the [`Report`]. Runs of different queues have one type, so that a process can have a list of
+/// them:
 ///
 /// ```no_run
 /// # use pgqrs::Delivery;
@@ -64,8 +66,8 @@ use crate::{
 /// | [`handler_timeout`](Self::handler_timeout) | how long a handler may run | no limit |
 /// | [`prefetch`](Self::prefetch) | messages held ready for handlers, at most | 512 |
 /// | [`prefetch_bytes`](Self::prefetch_bytes) | bytes of payload held, at most | 64 MiB |
-/// | [`poll_interval`](Self::poll_interval) | how soon a message is found without a notification | 250 ms |
-/// | [`listen`](Self::listen) | whether other processes wake it through LISTEN | yes |
+/// | [`poll_interval`](Self::poll_interval) | how often it looks for messages without a notification | 250 ms |
+/// | [`listen`](Self::listen) | whether other processes can wake it, through LISTEN | true |
 /// | [`with_graceful_shutdown`](Self::with_graceful_shutdown) | when it stops | never |
 /// | [`shutdown_deadline`](Self::shutdown_deadline) | how long stopping takes, at most | 25 s |
 #[must_use = "a consumer does nothing until this is awaited or spawned: add `.await`"]
@@ -124,23 +126,25 @@ impl Run {
         self.set(|idle| idle.options.concurrency = handlers.max(1))
     }
 
-    /// Maximum number of messages to hold ready beyond those being handled; defaults to 512. Fewer are fetched if
-    /// handlers are slow, so that other consumers get some: about as many as are handled in a twentieth of a second.
+    /// Maximum number of messages to hold ready beyond those being handled; defaults to 512, and is at most 5,000. If
+    /// handlers are slow, fewer are claimed ahead, so that other consumers get some: about as many as are handled in a
+    /// twentieth of a second.
     pub fn prefetch(self, messages: usize) -> Self {
         self.set(|idle| idle.options.prefetch = messages.min(5_000))
     }
 
-    /// Maximum size of all payloads held, ready or being handled, in bytes; defaults to 64 MiB. One message is fetched
-    /// whatever its size. Payloads are counted as JSON: decoded, they may take more.
+    /// Maximum size of all payloads held, ready or being handled, in bytes; defaults to 64 MiB. A single message is
+    /// claimed even if it is larger. Payloads are counted as JSON: decoded, they may take more.
     pub fn prefetch_bytes(self, bytes: usize) -> Self {
         self.set(|idle| idle.options.max_bytes = bytes)
     }
 
     /// How long no other consumer gets this consumer's messages if it crashes, from a millisecond to a day; defaults to
-    /// 30 seconds. While a message's handler runs, the lease is extended every third of this.
+    /// 30 seconds. While a message's handler runs, the lease is extended every third of this. A message whose lease has
+    /// run out is found within two seconds by a consumer that can take another one.
     ///
-    /// Over a link on which a single message takes longer than a third of this to arrive, leases last up to three times
-    /// as long as that takes.
+    /// If a single message takes longer than a third of this to arrive, over a slow link, leases are made longer: up to
+    /// three times that time.
     ///
     /// # Errors
     /// A lease out of these limits ends the run with [`Error::LeaseOutOfRange`].
@@ -148,8 +152,9 @@ impl Run {
         self.set(|idle| idle.options.lease = lease)
     }
 
-    /// Poll interval: how soon a message is found without a notification, such as a delayed one, or one enqueued in a
-    /// transaction of another library; defaults to 250 milliseconds, and is at least one.
+    /// How often an idle consumer looks for messages of which no notification is sent, such as delayed ones, those
+    /// enqueued in a transaction of another library, and those whose lease has run out; defaults to 250 milliseconds,
+    /// and is at least one.
     pub fn poll_interval(self, interval: Duration) -> Self {
         let interval = interval.clamp(Duration::from_millis(1), LONGEST_LEASE);
         self.set(|idle| idle.options.poll_interval = interval)
@@ -160,19 +165,19 @@ impl Run {
         self.set(|idle| idle.options.retry = policy)
     }
 
-    /// Drops a handler that has run for this long, and counts that as a failed attempt; defaults to no limit.
+    /// Drops a handler's future after this time, which counts as a failed attempt; defaults to no limit.
     pub fn handler_timeout(self, timeout: Duration) -> Self {
         self.set(|idle| idle.options.handler_timeout = Some(timeout))
     }
 
-    /// Whether other processes wake it through LISTEN, on a connection of its own that all of a
-    /// store's consumers share; defaults to true. Otherwise their messages are found by polling.
+    /// Whether other processes can wake it, through LISTEN, on one additional connection that all of a store's
+    /// consumers share; defaults to true. Otherwise it finds messages of other processes by polling.
     pub fn listen(self, listen: bool) -> Self {
         self.set(|idle| idle.options.listen = listen)
     }
 
-    /// Stops when this future is ready, as [`ConsumerHandle::stop`] does; defaults to never. See
-    /// [`shutdown_signal`](crate::shutdown_signal()).
+    /// Stops when this future is ready, as [`ConsumerHandle::stop`] does; defaults to never. For Ctrl-C and SIGTERM,
+    /// pass [`shutdown_signal`](crate::shutdown_signal()).
     ///
     /// To end at once on a second signal, call [`ConsumerHandle::abort`].
     pub fn with_graceful_shutdown(self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
@@ -182,9 +187,9 @@ impl Run {
     /// How long the shutdown takes at most, from the signal until this future is ready; defaults to 25 seconds, since
     /// Kubernetes kills a container after 30.
     ///
-    /// All of it is within this time, even if the server is unavailable: handlers run on until five seconds before its
-    /// end (or until its half, if it is shorter than ten seconds) and are then aborted, and their messages released;
-    /// what was handled is settled, and the worker's identity is freed.
+    /// The limit holds even if the server is unavailable. Handlers go on until five seconds before the deadline (or
+    /// until half of the time, if that is shorter than ten seconds). Then they are aborted, and their messages
+    /// released; messages that were handled are settled, and the worker's identity is freed.
     pub fn shutdown_deadline(self, deadline: Duration) -> Self {
         // Far beyond any use, but well within what an instant can hold.
         let deadline = deadline.min(Duration::from_secs(365 * 24 * 60 * 60));
