@@ -24,7 +24,7 @@ use super::{
     extend::Extension,
     in_flight::{Aborted, Finished, InFlight},
     options::Options,
-    settle::Unsettled,
+    settle::SettleQueue,
     turns::Turns,
 };
 use crate::{
@@ -119,7 +119,7 @@ where
         claim_timeout: options.claim_timeout(),
         claim_lease: options.lease,
         claim_at: Instant::now(),
-        unsettled: Unsettled::new(),
+        unsettled: SettleQueue::new(),
         unsettled_since: None,
         settle_at: Instant::now(),
         extend_limit: AdaptiveLimit::new(MAX_EXTENSION),
@@ -172,7 +172,7 @@ struct RunLoop<F> {
     claim_lease: Duration,
     /// When to claim next, unless woken earlier.
     claim_at: Instant,
-    unsettled: Unsettled,
+    unsettled: SettleQueue,
     /// When the first of the settlements that wait for a batch was added.
     unsettled_since: Option<Instant>,
     settle_at: Instant,

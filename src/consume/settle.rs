@@ -13,7 +13,7 @@ use crate::{error::Error, message::Receipt, postgres::settle::Failure, report::R
 const MAX_BATCH: usize = 1_000;
 
 /// Outstanding settlements.
-pub(super) struct Unsettled {
+pub(super) struct SettleQueue {
     fresh: Lane,
     /// Settlements that were sent and whose answer was lost: they may have taken effect.
     uncertain: Lane,
@@ -45,7 +45,7 @@ struct Lane {
     next: usize,
 }
 
-impl Unsettled {
+impl SettleQueue {
     pub(super) fn new() -> Self {
         Self {
             fresh: Lane::default(),

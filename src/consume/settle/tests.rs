@@ -17,15 +17,15 @@ fn receipts(ids: std::ops::Range<i64>) -> Vec<Receipt> {
     ids.map(receipt).collect()
 }
 
-fn with_acks(many: i64) -> Unsettled {
-    let mut unsettled = Unsettled::new();
+fn with_acks(many: i64) -> SettleQueue {
+    let mut unsettled = SettleQueue::new();
     for id in 0..many {
         unsettled.ack(receipt(id));
     }
     unsettled
 }
 
-fn next(unsettled: &mut Unsettled) -> Batch {
+fn next(unsettled: &mut SettleQueue) -> Batch {
     unsettled.next_batch().expect("there is more")
 }
 
@@ -172,7 +172,7 @@ fn the_halves_of_a_batch_are_all_of_it() {
 
 #[test]
 fn texts_are_simplified_once() {
-    let mut unsettled = Unsettled::new();
+    let mut unsettled = SettleQueue::new();
     let failure = Failure::dead(receipt(1), "it can\u{2019}t", Some("\u{201c}no\u{201d}"));
     unsettled.fail(failure);
     let mut batch = next(&mut unsettled);
