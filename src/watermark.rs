@@ -187,3 +187,93 @@ impl Found<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue() -> QueueName {
+        QueueName::new("tasks").expect("a name")
+    }
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_000_000, 0).expect("a time")
+    }
+
+    fn message(priority: Priority, visible_at: DateTime<Utc>, id: i64) -> Message {
+        Message {
+            queue_id: 1,
+            id: id.into(),
+            priority,
+            visible_at,
+            enqueued_at: visible_at,
+            attempt: 1,
+            lease_token: 1,
+            lease_expires_at: visible_at,
+            headers: None,
+            payload: "null".into(),
+        }
+    }
+
+    fn found(messages: &[Message], full: bool) -> Found<'_> {
+        Found {
+            messages,
+            now: now(),
+            took: Duration::from_secs(60),
+            full,
+        }
+    }
+
+    fn position(visible_at: DateTime<Utc>, id: i64) -> Position {
+        Position {
+            visible_at: Some(visible_at),
+            id,
+        }
+    }
+
+    #[test]
+    fn a_claim_that_was_not_full_has_read_all_but_the_slack() {
+        let cache = WatermarkCache::default();
+        let first = cache.begin(&queue());
+        assert_eq!((first.from, first.is_rescan), (BEGINNING, true));
+        cache.end(&queue(), &first, &found(&[], false));
+        let next = cache.begin(&queue());
+        assert!(!next.is_rescan);
+        assert_eq!(next.from, [position(now() - SLACK, 0); 4]);
+    }
+
+    #[test]
+    fn a_full_claim_goes_on_behind_its_last_message_and_leaves_lower_priorities() {
+        let (cache, old) = (WatermarkCache::default(), now() - TimeDelta::hours(1));
+        let first = cache.begin(&queue());
+        let messages = [
+            message(Priority::High, old, 7),
+            message(Priority::Normal, old, 5),
+        ];
+        cache.end(&queue(), &first, &found(&messages, true));
+        let recent = position(now() - SLACK, 0);
+        let expected = [recent, recent, position(old, 5), Position::BEGINNING];
+        assert_eq!(cache.begin(&queue()).from, expected);
+    }
+
+    #[test]
+    fn only_a_rescan_moves_a_watermark_back() {
+        let (cache, old) = (WatermarkCache::default(), now() - TimeDelta::hours(1));
+        let first = cache.begin(&queue());
+        cache.end(&queue(), &first, &found(&[], false));
+        let messages = [message(Priority::Urgent, old, 5)];
+        let (claim, before) = (cache.begin(&queue()), cache.begin(&queue()));
+        cache.end(&queue(), &claim, &found(&messages, true));
+        assert_eq!(cache.begin(&queue()).from[0], position(now() - SLACK, 0));
+
+        cache.fail(&queue(), &first);
+        let rescan = cache.begin(&queue());
+        assert!(rescan.is_rescan, "one that failed is repeated");
+        assert!(!cache.begin(&queue()).is_rescan, "by one claim only");
+        cache.end(&queue(), &rescan, &found(&messages, true));
+        assert_eq!(cache.begin(&queue()).from[0], position(old, 5));
+        // From before the rescan's end.
+        cache.end(&queue(), &before, &found(&[], false));
+        assert_eq!(cache.begin(&queue()).from[0], position(old, 5));
+    }
+}
