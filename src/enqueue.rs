@@ -20,7 +20,7 @@ use crate::{
     executor::{Execute, Executor},
     message::{Enqueued, Envelope, NewMessage, Priority, Visible, When},
     payload::encode,
-    postgres::{columns::CHUNK_BYTES, messages},
+    postgres::{columns::CHUNK_BYTES, insert},
     queue::{IntoQueue, Queue},
     send,
     statement::Statement,
@@ -396,7 +396,7 @@ pub(crate) async fn send(
                 Box::pin(async move {
                     let sent_to = on.sent_to();
                     let mut connection = on.acquire().await?;
-                    let ids = messages::insert(&mut connection, &envelope, &messages).await?;
+                    let ids = insert::insert(&mut connection, &envelope, &messages).await?;
                     if let Some(sent_to) = sent_to
                         && envelope.visible == Visible::Now
                     {

@@ -1,126 +1,15 @@
-//! Statements on `pgqrs.messages` besides claims and settlements: insert, list, cancel, reschedule. All of them filter
-//! by queue, which is the first column of every key.
+//! Statements on `pgqrs.messages` besides inserts, claims and settlements: list, cancel, reschedule, release. All of them
+//! filter by queue, which is the first column of every key.
 
-use chrono::{DateTime, Utc};
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 
 use crate::{
     admin::rows::QueuedMessage,
     error::Result,
     lifecycle::WorkerId,
-    message::{Envelope, MessageId, NewMessage, Page, Priority, Visible},
-    postgres::{
-        columns::{Columns, next_chunk},
-        json::Json,
-        workers,
-    },
+    message::{MessageId, Page, Priority, Visible},
     queue::QueueName,
 };
-
-/// Inserts messages, and returns their ids in the order of the messages. One statement; if the batch is too large for
-/// one, a transaction of several (a savepoint, inside the caller's own).
-pub(crate) async fn insert(
-    connection: &mut PgConnection,
-    envelope: &Envelope,
-    messages: &[NewMessage],
-) -> Result<Vec<MessageId>> {
-    let (first, mut rest) = next_chunk(messages);
-    if rest.is_empty() {
-        return insert_chunk(connection, envelope, envelope.visible, first).await;
-    }
-    let mut transaction = connection.begin().await?;
-    // All of a batch becomes visible at the same time, not chunk by chunk.
-    let visible = Visible::Exactly(resolve(&mut transaction, envelope.visible).await?);
-    let mut ids = insert_chunk(&mut transaction, envelope, visible, first).await?;
-    while !rest.is_empty() {
-        let (chunk, after) = next_chunk(rest);
-        ids.extend(insert_chunk(&mut transaction, envelope, visible, chunk).await?);
-        rest = after;
-    }
-    transaction.commit().await?;
-    Ok(ids)
-}
-
-async fn insert_chunk(
-    connection: &mut PgConnection,
-    envelope: &Envelope,
-    visible: Visible,
-    messages: &[NewMessage],
-) -> Result<Vec<MessageId>> {
-    let Envelope {
-        queue,
-        producer,
-        priority,
-        ..
-    } = envelope;
-    let times = visible.times();
-    let columns = Columns::of(messages);
-    let mut ids = sqlx::query_scalar!(
-        "insert into pgqrs.messages (
-             queue_id, priority, visible_at, enqueued_at, producer_id, payload_bytes, payload
-         )
-         select
-             m.queue_id,
-             $2,
-             -- The statement's time and not the transaction's: the caller's own may be long open.
-             coalesce(
-                 $3::timestamptz,
-                 greatest($4::timestamptz, statement_timestamp() + $5::bigint * interval '1 microsecond')
-             ),
-             statement_timestamp(),
-             $6::bigint,
-             -- Without its header of four bytes.
-             pg_column_size(m.payload) - 4,
-             m.payload
-         from (
-             -- In the list and not after `from`: there all rows would be written down before the first is used.
-             select q.id as queue_id, unnest($7::json[]) as payload
-             from pgqrs.queues q
-             where q.name = $1
-                 -- A suspended or stopped producer finds no queue.
-                 and ($6::bigint is null or exists (
-                     select from pgqrs.workers w
-                     where w.id = $6 and w.queue_id = q.id and w.status = 'ready'
-                 ))
-         ) m
-         returning id",
-        queue.as_str(),
-        priority.rank(),
-        times.exactly,
-        times.not_before,
-        times.delay,
-        producer.map(WorkerId::get),
-        &columns.payloads as &[Json<'_>],
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    if ids.is_empty() {
-        return Err(workers::refusal(connection, queue, *producer).await?);
-    }
-    // Ids are drawn in the batch's order; the order in which the rows are returned isn't guaranteed.
-    ids.sort_unstable();
-    Ok(ids.into_iter().map(MessageId::from).collect())
-}
-
-/// When messages that are enqueued now become visible, by the database's clock.
-pub(crate) async fn resolve(
-    connection: &mut PgConnection,
-    visible: Visible,
-) -> Result<DateTime<Utc>> {
-    let times = visible.times();
-    let time = sqlx::query_scalar!(
-        r#"
-        select greatest(
-            $1::timestamptz, statement_timestamp() + $2::bigint * interval '1 microsecond'
-        ) as "time!"
-        "#,
-        times.not_before,
-        times.delay,
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(time)
-}
 
 pub(crate) async fn list(
     connection: &mut PgConnection,

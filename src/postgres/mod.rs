@@ -1,4 +1,4 @@
-//! Every SQL statement of the crate: a file for each table, a function for each statement. The layers above call these
+//! Every SQL statement of the crate: a file for each verb or table, a function for each statement. The layers above call these
 //! functions and contain no SQL. Each statement is a `query!`, checked against `.sqlx` when the crate is compiled:
 //! after a change here, run `cargo xtask prepare`.
 
@@ -7,6 +7,7 @@ pub(crate) mod claim;
 pub(crate) mod columns;
 pub(crate) mod dead_letters;
 pub(crate) mod grants;
+pub(crate) mod insert;
 mod json;
 pub(crate) mod messages;
 pub(crate) mod queues;

@@ -12,7 +12,7 @@ use crate::{
     pool::{StoreConnection, no_answer},
     postgres::{
         columns::Columns,
-        messages, session,
+        insert, session,
         writers::{self, Batch, Try, Written},
     },
     send::{
@@ -331,7 +331,7 @@ async fn write_large(
     let mut transaction = connection.begin().await?;
     session::limit_idle_in_transaction(&mut transaction, timeout).await?;
     // A batch becomes visible at one time, not chunk by chunk.
-    let visible = messages::resolve(&mut transaction, pending.envelope.visible).await?;
+    let visible = insert::resolve(&mut transaction, pending.envelope.visible).await?;
     let envelope = Envelope {
         queue: pending.envelope.queue.clone(),
         visible: Visible::Exactly(visible),
