@@ -13,7 +13,9 @@ use chrono::{DateTime, Utc};
 use pgqrs::{Delivery, Enqueued, MessageId, Store, Unchecked};
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::{ConnectOptions, PgPool, postgres::PgPoolOptions};
+use sqlx::{
+    ConnectOptions, Connection as _, Executor as _, PgConnection, PgPool, postgres::PgPoolOptions,
+};
 
 pub(crate) type TestResult = Result<(), Box<dyn std::error::Error>>;
 
@@ -180,17 +182,31 @@ pub(crate) fn newcomer(pool: &PgPool) -> Store {
 }
 
 /// What the server counted of a table's changes: inserts, updates, deletes. Sessions report theirs when
-/// they end a transaction, at most once a second: so those of `pool` are closed first.
+/// they end, a little after they were closed, and PostgreSQL 14 shows reports up to half a second later: so
+/// this waits until the sessions are gone, and until the report of one that came after them is shown.
+/// Whoever calls closes `pool` first.
 pub(crate) async fn changes(url: &str, table: &str) -> sqlx::Result<(i64, i64, i64)> {
     let options = PgPoolOptions::new().max_connections(1);
     let pool = options.connect(url).await?;
-    // A session reports its changes when it ends, which is a little after it was closed.
     until("all other sessions have ended", async || {
         let others = "select count(*) from pg_stat_activity
                       where datname = current_database() and pid <> pg_backend_pid()
                           and backend_type = 'client backend'";
         let others = sqlx::query_scalar(others).fetch_one(&pool).await;
         matches!(others, Ok(0_i64))
+    })
+    .await;
+    let mut last = PgConnection::connect(url).await?;
+    last.execute(
+        "create table if not exists public.reports (); insert into public.reports default values",
+    )
+    .await?;
+    last.close().await?;
+    until("the last session's report is shown", async || {
+        let shown = "select n_tup_ins = (select count(*) from public.reports)
+                     from pg_stat_user_tables where relname = 'reports'";
+        let shown = sqlx::query_scalar(shown).fetch_one(&pool).await;
+        matches!(shown, Ok(true))
     })
     .await;
     let changes = sqlx::query_as(
