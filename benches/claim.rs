@@ -18,8 +18,8 @@ use crate::{
 };
 
 const LIMIT: usize = 10;
-/// Claims in each round.
-const BLOCK: usize = 20;
+/// Claims in each round: several times as long as a rescan behind what is in flight, of which a round has at most one.
+const BLOCK: usize = 80;
 const IN_FLIGHT: usize = 10_000;
 const HOUR: Duration = Duration::from_secs(3_600);
 

@@ -40,7 +40,7 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
             .await?;
     }
     table.at_least(
-        0.5,
+        0.6,
         OURS,
         BARE,
         format!("draining {messages}, to eight bare loops"),

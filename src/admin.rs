@@ -8,7 +8,7 @@ mod queues;
 pub(crate) mod rows;
 mod workers;
 
-use self::rows::SchemaVersion;
+use self::rows::{Fillfactor, SchemaVersion};
 use crate::{
     connect,
     error::{Error, Result},
@@ -100,6 +100,36 @@ impl Admin {
     pub async fn verify(&self) -> Result<SchemaVersion> {
         self.store
             .run(async |connection| schema::version(connection).await)
+            .await
+    }
+
+    /// Sets how far inserts fill the pages of `pgqrs.messages`, those of all queues. The less, the more claims find room
+    /// on their message's page, and write neither index entries nor a second page; the more, the less disk and memory a
+    /// backlog takes: with payloads of 200 bytes, a million of them take 755 MB at 50 % and 400 MB at 100 %, at which
+    /// draining has two thirds of the speed.
+    ///
+    /// It holds for pages that are filled from now on. Sends and claims go on meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Database`] if the role doesn't own the table.
+    ///
+    /// # Example
+    /// Backlogs of messages that are delayed by days, and few claims of many messages:
+    ///
+    /// ```no_run
+    /// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+    /// use pgqrs::Fillfactor;
+    ///
+    /// pgqrs::admin(&store).set_fillfactor(Fillfactor::Percent80).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Source
+    /// `alter table … set (fillfactor = …)`, under PostgreSQL's lock `SHARE UPDATE EXCLUSIVE`.
+    pub async fn set_fillfactor(&self, fillfactor: Fillfactor) -> Result<()> {
+        self.store
+            .run(async |connection| schema::set_fillfactor(connection, fillfactor).await)
             .await
     }
 

@@ -86,9 +86,9 @@ pub use crate::{
     admin::{
         Admin, admin,
         rows::{
-            ArchivedMessage, DeadLetter, HeldMessage, QueueInfo, QueueOptions, QueueOptionsBuilder,
-            QueueStats, QueuedMessage, SchemaVersion, WorkerFilter, WorkerFilterBuilder,
-            WorkerInfo,
+            ArchivedMessage, DeadLetter, Fillfactor, HeldMessage, QueueInfo, QueueOptions,
+            QueueOptionsBuilder, QueueStats, QueuedMessage, SchemaVersion, WorkerFilter,
+            WorkerFilterBuilder, WorkerInfo,
         },
     },
     connect::{ConnectOptions, ConnectOptionsBuilder, connect, connect_with},

@@ -64,7 +64,7 @@ use crate::{
 /// | [`lease`](Self::lease) | how long no other consumer gets its messages if it crashes | 30 s |
 /// | [`retry`](Self::retry) | how long a message waits after a failed attempt | 1 s, doubled up to 1 h |
 /// | [`handler_timeout`](Self::handler_timeout) | how long a handler may run | no limit |
-/// | [`prefetch`](Self::prefetch) | messages held ready for handlers, at most | 512 |
+/// | [`prefetch`](Self::prefetch) | messages held ready for handlers, at most | 2,048 |
 /// | [`prefetch_bytes`](Self::prefetch_bytes) | bytes of payload held, at most | 64 MiB |
 /// | [`poll_interval`](Self::poll_interval) | how often it looks for messages without a notification | 250 ms |
 /// | [`listen`](Self::listen) | whether other processes can wake it, through LISTEN | true |
@@ -126,7 +126,7 @@ impl Run {
         self.set(|idle| idle.options.concurrency = handlers.max(1))
     }
 
-    /// Maximum number of messages to hold ready beyond those being handled; defaults to 512, and is at most 5,000. If
+    /// Maximum number of messages to hold ready beyond those being handled; defaults to 2,048, and is at most 5,000. If
     /// handlers are slow, fewer are claimed ahead, so that other consumers get some: about as many as are handled in a
     /// twentieth of a second.
     pub fn prefetch(self, messages: usize) -> Self {

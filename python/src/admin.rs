@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use pgqrs::{
-    ArchivedMessage, DeadLetter, HeldMessage, MessageId, Page, QueueInfo, QueueName, QueueOptions,
-    QueuedMessage, SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
+    ArchivedMessage, DeadLetter, Fillfactor, HeldMessage, MessageId, Page, QueueInfo, QueueName,
+    QueueOptions, QueuedMessage, SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
 };
-use pyo3::prelude::*;
+use pyo3::{exceptions::PyValueError, prelude::*};
 
 use crate::{answer::Mode, consumer::priority_name, store::Store};
 
@@ -35,6 +35,24 @@ impl Admin {
     fn verify<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         mode.answer(py, async move { Ok(version(admin.verify().await?)) })
+    }
+
+    /// Sets how far inserts fill pages, in percent.
+    fn set_fillfactor<'py>(&self, py: Python<'py>, percent: i64) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        let fillfactor = match percent {
+            50 => Fillfactor::Percent50,
+            60 => Fillfactor::Percent60,
+            70 => Fillfactor::Percent70,
+            80 => Fillfactor::Percent80,
+            90 => Fillfactor::Percent90,
+            100 => Fillfactor::Percent100,
+            other => {
+                let wrong = format!("percent: expected 50, 60, 70, 80, 90 or 100, not {other}");
+                return Err(PyValueError::new_err(wrong));
+            }
+        };
+        mode.answer(py, async move { admin.set_fillfactor(fillfactor).await })
     }
 
     /// Creates a queue.

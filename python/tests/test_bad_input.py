@@ -64,6 +64,14 @@ async def test_a_database_without_the_schema_is_reported(bare: Database) -> None
         await store.queue("tasks")
 
 
+async def test_a_fillfactor_is_one_of_six(database: Database) -> None:
+    async with await pgqrs.connect(database.url) as store:
+        await store.admin().set_fillfactor(70)
+        for wrong in (49, 75, 101):
+            with pytest.raises(ValueError, match="percent: expected 50"):
+                await store.admin().set_fillfactor(wrong)  # type: ignore[arg-type]
+
+
 async def test_a_closed_store_says_so(database: Database) -> None:
     store = await pgqrs.connect(database.url)
     await store.queue("tasks")

@@ -41,6 +41,25 @@ pub enum SchemaVersion {
     },
 }
 
+/// How far inserts fill the pages of `pgqrs.messages`, in percent; see
+/// [`set_fillfactor`](crate::Admin::set_fillfactor).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Fillfactor {
+    /// Half of each page is free: the default.
+    #[default]
+    Percent50,
+    /// 60 %.
+    Percent60,
+    /// 70 %.
+    Percent70,
+    /// 80 %.
+    Percent80,
+    /// 90 %.
+    Percent90,
+    /// Pages are filled: PostgreSQL's own default.
+    Percent100,
+}
+
 /// A queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]

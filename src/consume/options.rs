@@ -31,7 +31,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             concurrency: 8,
-            prefetch: 512,
+            prefetch: 2_048,
             max_bytes: 64 << 20,
             lease: Duration::from_secs(30),
             poll_interval: Duration::from_millis(250),

@@ -10,7 +10,7 @@ use sqlx::{Connection, PgConnection, migrate::Migrator, postgres::PgConnectOptio
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    admin::rows::SchemaVersion,
+    admin::rows::{Fillfactor, SchemaVersion},
     error::{Error, Result},
 };
 
@@ -67,6 +67,24 @@ pub(crate) async fn started_at(connection: &mut PgConnection) -> Result<i64> {
         .fetch_one(connection)
         .await?;
     Ok(started.timestamp_micros())
+}
+
+/// A statement for each value: a storage parameter can't be a parameter of a statement.
+pub(crate) async fn set_fillfactor(
+    connection: &mut PgConnection,
+    fillfactor: Fillfactor,
+) -> Result<()> {
+    match fillfactor {
+        Fillfactor::Percent50 => sqlx::query!("alter table pgqrs.messages set (fillfactor = 50)"),
+        Fillfactor::Percent60 => sqlx::query!("alter table pgqrs.messages set (fillfactor = 60)"),
+        Fillfactor::Percent70 => sqlx::query!("alter table pgqrs.messages set (fillfactor = 70)"),
+        Fillfactor::Percent80 => sqlx::query!("alter table pgqrs.messages set (fillfactor = 80)"),
+        Fillfactor::Percent90 => sqlx::query!("alter table pgqrs.messages set (fillfactor = 90)"),
+        Fillfactor::Percent100 => sqlx::query!("alter table pgqrs.messages set (fillfactor = 100)"),
+    }
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// How long a migration retries to get its locks.

@@ -2,7 +2,7 @@
 
 use std::{process::Stdio, time::Duration};
 
-use pgqrs::{ConnectOptions, Error, SchemaVersion, Store};
+use pgqrs::{ConnectOptions, Error, Fillfactor, SchemaVersion, Store};
 use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use tokio::{process::Command, time::timeout};
 
@@ -388,5 +388,47 @@ async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult 
         "writers_pkey",
     ];
     assert_eq!(names, expected);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn the_fillfactor_of_messages_can_be_changed_while_sends_are_open(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    let admin = pgqrs::admin(&store);
+    let fillfactor = async || -> sqlx::Result<String> {
+        sqlx::query_scalar(
+            "select option_value from pg_class, pg_options_to_table(reloptions)
+             where oid = 'pgqrs.messages'::regclass and option_name = 'fillfactor'",
+        )
+        .fetch_one(&pool)
+        .await
+    };
+    let others = "select count(*) from pg_class, pg_options_to_table(reloptions)
+                  where oid = 'pgqrs.messages'::regclass";
+    let others =
+        async || -> sqlx::Result<i64> { sqlx::query_scalar(others).fetch_one(&pool).await };
+    let before = others().await?;
+    assert_eq!(fillfactor().await?, "50");
+    let mut transaction = store.begin().await?;
+    pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .execute(&mut transaction)
+        .await?;
+    for (value, expected) in [
+        (Fillfactor::Percent60, "60"),
+        (Fillfactor::Percent70, "70"),
+        (Fillfactor::Percent80, "80"),
+        (Fillfactor::Percent90, "90"),
+        (Fillfactor::Percent100, "100"),
+        (Fillfactor::default(), "50"),
+    ] {
+        admin.set_fillfactor(value).await?;
+        assert_eq!(fillfactor().await?, expected);
+    }
+    transaction.commit().await?;
+    assert_eq!(others().await?, before, "autovacuum's settings stay");
     Ok(())
 }

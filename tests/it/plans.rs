@@ -10,7 +10,9 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use crate::support::{TestResult, url, with_queues};
 
 /// Those that are about all messages of a queue or a worker, and read them.
-const READ_A_QUEUE: [&str; 7] = [
+const READ_A_QUEUE: [&str; 8] = [
+    // finds no message
+    "set (fillfactor",
     // admin's page of messages, which may sort what follows
     "order by m.id limit $3",
     // delete_queue

@@ -17,7 +17,7 @@ D = TypeVar("D")
 HANDLERS = 8
 """How many handlers ``run`` calls at once by default."""
 
-PREFETCH = 512
+PREFETCH = 2_048
 """How many messages are held ready by default, at most."""
 
 PREFETCH_BYTES = 64 << 20

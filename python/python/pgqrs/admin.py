@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from pgqrs import _arguments, _pgqrs
 from pgqrs.listings import (
@@ -48,6 +48,17 @@ class Admin:
     async def verify(self) -> SchemaVersion:
         """Whether the database and this version of the package fit together."""
         return SchemaVersion(*await self._native.verify())
+
+    async def set_fillfactor(self, percent: Literal[50, 60, 70, 80, 90, 100]) -> None:
+        """Sets how far inserts fill the pages of ``pgqrs.messages``, those of all queues.
+
+        The less, the faster claims are; the more, the less disk and memory a backlog takes. It holds for pages that are
+        filled from now on. Only the table's owner may.
+
+        Args:
+            percent: How far, in percent. The schema is installed with 50.
+        """
+        await self._native.set_fillfactor(_arguments.integer("percent", percent, 50, 100))
 
     async def create_queue(self, queue: str | Queue[Any]) -> QueueInfo:
         """Creates a queue. Raises :class:`pgqrs.QueueExistsError`; ``store.queue`` doesn't."""
