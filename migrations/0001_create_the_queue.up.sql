@@ -16,8 +16,9 @@ create table pgqrs.messages (
     -- No foreign key here or below: each would cost an enqueue a lookup and a lock (a fifth of its
     -- speed), and would make deleting a queue or a worker scan the messages.
     queue_id integer not null,
-    id bigint generated always as identity,
+    -- Beside the other short one: before or after `id`, each would be padded to eight bytes.
     priority smallint not null constraint messages_priority_check check (priority >= 0),
+    id bigint generated always as identity,
     -- The schedule: a claim doesn't change it.
     visible_at timestamptz not null default now(),
     enqueued_at timestamptz not null default now(),
@@ -105,8 +106,8 @@ create index writers_age on pgqrs.writers (created_at);
 
 create table pgqrs.dead_letters (
     queue_id integer not null,
-    id bigint not null,
     priority smallint not null,
+    id bigint not null,
     enqueued_at timestamptz not null,
     attempt integer not null,
     producer_id bigint,
@@ -121,8 +122,8 @@ create table pgqrs.dead_letters (
 
 create table pgqrs.archive (
     queue_id integer not null,
-    id bigint not null,
     priority smallint not null,
+    id bigint not null,
     enqueued_at timestamptz not null,
     attempt integer not null,
     producer_id bigint,
