@@ -9,6 +9,7 @@ mod figures;
 mod growth;
 mod latency;
 mod lifecycle;
+mod machine;
 mod meter;
 mod once;
 mod payload;
@@ -45,7 +46,7 @@ async fn main() -> Outcome {
         return Err(format!("{unknown} is none of {}", SUBJECTS.join(", ")).into());
     }
     let mut meter = Meter::new(&url).await?;
-    report::machine(&mut meter, quick).await?.write()?;
+    machine::report(&mut meter, quick).await?.write()?;
     for subject in SUBJECTS {
         if !subjects.is_empty() && !subjects.contains(&subject) {
             continue;

@@ -170,8 +170,8 @@ impl Access {
         match self {
             // They claim, or create queues.
             Self::Producer => &[
-                "enqueue::a_delay_counts_from_the_databases_now",
-                "enqueue::a_delayed_message_is_delivered_after_its_time_and_not_before",
+                "enqueue::times::a_delay_counts_from_the_databases_now",
+                "enqueue::times::a_delayed_message_is_delivered_after_its_time_and_not_before",
                 "enqueue::in_the_callers_transaction_it_is_invisible_until_commit_and_gone_after_rollback",
                 "enqueue::names_that_sql_would_trip_over_are_just_names",
                 "import::after_an_error_the_same_chunk_is_sent_again",
@@ -179,21 +179,21 @@ impl Access {
                 "payload::every_kind_of_value_comes_back_as_it_was_sent",
                 "payload::json_that_others_would_rewrite_keeps_every_byte",
                 "sends::sends_and_consumers_work_at_every_default_isolation_level",
-                "sends::what_a_vanished_client_was_about_to_claim_is_free_soon",
+                "sends::silence::what_a_vanished_client_was_about_to_claim_is_free_soon",
             ],
             // They configure queues, read or requeue archived or dead messages, or have a trigger that needs more
             // privileges.
             Self::Consumer => &[
-                "consumer::a_handler_that_is_cut_off_each_time_leaves_a_dead_letter_that_says_so",
-                "consumer::a_message_that_kills_its_consumer_each_time_ends_as_a_dead_letter",
-                "consumer::a_message_that_kills_its_process_each_time_ends_as_a_dead_letter",
-                "consumer::a_released_message_comes_again_at_once_and_no_attempt_is_used",
+                "consumer::leases::a_handler_that_is_cut_off_each_time_leaves_a_dead_letter_that_says_so",
+                "consumer::crashes::a_message_that_kills_its_consumer_each_time_ends_as_a_dead_letter",
+                "consumer::crashes::a_message_that_kills_its_process_each_time_ends_as_a_dead_letter",
+                "consumer::outcomes::a_released_message_comes_again_at_once_and_no_attempt_is_used",
                 "consumer::acknowledgements_share_statements",
-                "consumer::an_idle_consumer_is_woken_for_what_is_requeued",
-                "consumer::each_outcome_does_what_it_says",
-                "consumer::errors_and_panics_are_failed_attempts_and_end_as_dead_letters",
-                "consumer::what_a_handler_says_after_its_lease_was_lost_counts_for_nothing",
-                "consumer::what_does_not_decode_becomes_a_dead_letter_and_never_reaches_the_handler",
+                "consumer::waking::an_idle_consumer_is_woken_for_what_is_requeued",
+                "consumer::outcomes::each_outcome_does_what_it_says",
+                "consumer::outcomes::errors_and_panics_are_failed_attempts_and_end_as_dead_letters",
+                "consumer::leases::what_a_handler_says_after_its_lease_was_lost_counts_for_nothing",
+                "consumer::outcomes::what_does_not_decode_becomes_a_dead_letter_and_never_reaches_the_handler",
                 "delivery::archive_keeps_the_message_as_it_was",
                 "delivery::dead_letter_keeps_the_reason_whatever_attempts_are_left",
                 "delivery::headers_go_along_to_the_archive_and_to_the_dead_letters_and_back",

@@ -7,6 +7,8 @@ mod chart;
 #[path = "../../figures.rs"]
 mod figures;
 mod handled;
+#[path = "../../machine.rs"]
+mod machine;
 #[path = "../../meter.rs"]
 mod meter;
 mod peer;
@@ -70,7 +72,7 @@ async fn main() -> Outcome {
         names.peek().is_none() || names.any(|part| name.contains(part.as_str()))
     };
     let mut meter = Meter::new(&url).await?;
-    report::machine(&mut meter, quick).await?.write()?;
+    machine::report(&mut meter, quick).await?.write()?;
     let mut peers: Vec<Arc<dyn Peer>> = Vec::new();
     for name in peer::NAMES.into_iter().filter(|name| wanted(name)) {
         let url = database(&meter, &url, name).await?;

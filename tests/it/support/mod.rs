@@ -184,7 +184,7 @@ pub(crate) fn newcomer(pool: &PgPool) -> Store {
 /// What the server counted of a table's changes: inserts, updates, deletes. Sessions report theirs when
 /// they end, a little after they were closed, and PostgreSQL 14 shows reports up to half a second later: so
 /// this waits until the sessions are gone, and until the report of one that came after them is shown.
-/// Whoever calls closes `pool` first.
+/// The caller closes `pool` first.
 pub(crate) async fn changes(url: &str, table: &str) -> sqlx::Result<(i64, i64, i64)> {
     let options = PgPoolOptions::new().max_connections(1);
     let pool = options.connect(url).await?;

@@ -1,0 +1,285 @@
+//! A delivery of a consumer's loop, for Python's `Delivery`.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use pgqrs::{Execute, Outcome, Priority, Unsettled};
+use pyo3::{exceptions::PyValueError, prelude::*};
+use tokio::sync::{oneshot, watch};
+
+use super::{
+    Raw, Verdict, lock,
+    stage::{Stage, advance},
+};
+use crate::{answer::Mode, errors, process::Here};
+
+/// A message that is leased to this process. Its lease is extended until it is settled, or dropped.
+#[pyclass(frozen, module = "pgqrs._pgqrs")]
+pub(crate) struct Delivery {
+    ticket: u64,
+    held: Here<HeldDelivery>,
+    mode: Mode,
+}
+
+struct HeldDelivery {
+    about: About,
+    store: pgqrs::Store,
+    /// `None` once it is settled. Locked while a statement about it is under way.
+    delivery: Arc<tokio::sync::Mutex<Option<pgqrs::Delivery<Raw>>>>,
+    /// Whether it is settled, or is being settled.
+    settled: Arc<AtomicBool>,
+    /// The channel for the verdict that the loop waits for.
+    verdict: Arc<Mutex<Option<oneshot::Sender<Verdict>>>>,
+    stage: Arc<watch::Sender<Stage>>,
+}
+
+/// What remains available after it is settled.
+struct About {
+    id: i64,
+    payload: String,
+    headers: Option<String>,
+    priority: &'static str,
+    attempt: u32,
+    enqueued_at: DateTime<Utc>,
+}
+
+#[pymethods]
+impl Delivery {
+    /// The ticket of this delivery in the loop.
+    #[getter]
+    fn ticket(&self) -> u64 {
+        self.ticket
+    }
+
+    /// The message's id.
+    #[getter]
+    fn id(&self, py: Python<'_>) -> PyResult<i64> {
+        Ok(self.held.get(py)?.about.id)
+    }
+
+    /// The payload as it was sent.
+    #[getter]
+    fn raw_payload(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(self.held.get(py)?.about.payload.clone())
+    }
+
+    /// The headers, as JSON.
+    #[getter]
+    fn headers(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        Ok(self.held.get(py)?.about.headers.clone())
+    }
+
+    /// Its priority.
+    #[getter]
+    fn priority(&self, py: Python<'_>) -> PyResult<&'static str> {
+        Ok(self.held.get(py)?.about.priority)
+    }
+
+    /// The attempt: 1 for the first delivery of the message.
+    #[getter]
+    fn attempt(&self, py: Python<'_>) -> PyResult<u32> {
+        Ok(self.held.get(py)?.about.attempt)
+    }
+
+    /// When the message was enqueued.
+    #[getter]
+    fn enqueued_at(&self, py: Python<'_>) -> PyResult<DateTime<Utc>> {
+        Ok(self.held.get(py)?.about.enqueued_at)
+    }
+
+    /// When the lease runs out; `None` if it is settled, or if a statement about it is under way.
+    #[getter]
+    fn lease_expires_at(&self, py: Python<'_>) -> PyResult<Option<DateTime<Utc>>> {
+        let held = self.held.get(py)?;
+        let delivery = held.delivery.try_lock();
+        Ok(delivery
+            .ok()
+            .and_then(|delivery| delivery.as_ref().map(pgqrs::Delivery::lease_expires_at)))
+    }
+
+    /// Whether it is settled, or is being settled.
+    #[getter]
+    fn is_settled(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.held.get(py)?.settled.load(Ordering::Acquire))
+    }
+
+    /// Acknowledges the message.
+    fn ack<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.settle(py, |delivery, store| delivery.try_ack(store))
+    }
+
+    /// Archives the message.
+    fn archive<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.settle(py, |delivery, store| delivery.try_archive(store))
+    }
+
+    /// Fails this attempt: the message is retried after this delay, or by the consumer's policy.
+    fn nack<'py>(&self, py: Python<'py>, delay: Option<Duration>) -> PyResult<Bound<'py, PyAny>> {
+        self.settle(py, move |delivery, store| match delay {
+            Some(delay) => delivery.try_retry_in(delay, store),
+            None => delivery.try_nack(store),
+        })
+    }
+
+    /// Makes the message a dead letter.
+    fn dead_letter<'py>(&self, py: Python<'py>, reason: String) -> PyResult<Bound<'py, PyAny>> {
+        self.settle(py, move |delivery, store| {
+            delivery.try_dead_letter(reason, store)
+        })
+    }
+
+    /// Extends the lease to this duration from now on.
+    fn extend<'py>(&self, py: Python<'py>, lease: Duration) -> PyResult<Bound<'py, PyAny>> {
+        let held = self.held.get(py)?;
+        let message = held.about.id;
+        if held.settled.load(Ordering::Acquire) {
+            return Err(errors::already_settled(py, message));
+        }
+        let delivery = Arc::clone(&held.delivery);
+        self.mode.answer(py, async move {
+            match &*delivery.lock().await {
+                Some(delivery) => delivery.extend(lease).await,
+                // It was settled a moment ago.
+                None => Err(pgqrs::Error::LeaseLost {
+                    message: message.into(),
+                }),
+            }
+        })
+    }
+
+    /// Starts the handler's time limit; `false` if the handler must not start, since the loop has abandoned the
+    /// delivery.
+    fn begin(&self, py: Python<'_>) -> PyResult<bool> {
+        let held = self.held.get(py)?;
+        Ok(advance(&held.stage, Stage::Waiting, Stage::Begun))
+    }
+
+    /// Reports the handler's outcome to the loop, which settles in batches. Does nothing if the delivery is settled
+    /// already.
+    #[pyo3(signature = (outcome, delay=None, reason=None))]
+    fn finish(
+        &self,
+        py: Python<'_>,
+        outcome: &str,
+        delay: Option<Duration>,
+        reason: Option<String>,
+    ) -> PyResult<()> {
+        let held = self.held.get(py)?;
+        let reason = reason.unwrap_or_default();
+        let verdict = match (outcome, delay) {
+            ("done", _) => Ok(Outcome::Done),
+            ("archive", _) => Ok(Outcome::Archive),
+            ("retry", Some(delay)) => Ok(Outcome::RetryIn(delay)),
+            ("retry", None) => Ok(Outcome::Retry),
+            ("dead_letter", _) => Ok(Outcome::DeadLetter(reason)),
+            ("release", _) => Ok(Outcome::Release),
+            ("failed", _) => Err(reason),
+            (other, _) => {
+                return Err(PyValueError::new_err(format!(
+                    "{other:?} is not an outcome"
+                )));
+            }
+        };
+        if !held.settled.swap(true, Ordering::AcqRel)
+            && let Some(verdict_sender) = lock(&held.verdict).take()
+        {
+            // The loop may have ended.
+            let _ = verdict_sender.send(verdict);
+        }
+        Ok(())
+    }
+}
+
+impl Delivery {
+    pub(super) fn new(
+        ticket: u64,
+        delivery: pgqrs::Delivery<Raw>,
+        verdict: oneshot::Sender<Verdict>,
+        stage: Arc<watch::Sender<Stage>>,
+        store: pgqrs::Store,
+        mode: Mode,
+    ) -> Self {
+        let about = About {
+            id: delivery.id().get(),
+            payload: delivery.raw_payload().to_owned(),
+            headers: delivery.headers().map(|headers| headers.get().to_owned()),
+            priority: priority_name(delivery.priority()),
+            attempt: delivery.attempt(),
+            enqueued_at: delivery.enqueued_at(),
+        };
+        Self {
+            ticket,
+            held: Here::new(HeldDelivery {
+                about,
+                store,
+                delivery: Arc::new(Some(delivery).into()),
+                settled: Arc::default(),
+                verdict: Arc::new(Mutex::new(Some(verdict))),
+                stage,
+            }),
+            mode,
+        }
+    }
+
+    pub(super) fn release(&self) {
+        let Some(held) = self.held.here() else {
+            return;
+        };
+        if let Some(verdict_sender) = lock(&held.verdict).take() {
+            let _ = verdict_sender.send(Ok(Outcome::Release));
+        }
+    }
+
+    /// Settles the delivery itself, at once.
+    fn settle<'py, F>(&self, py: Python<'py>, verb: F) -> PyResult<Bound<'py, PyAny>>
+    where
+        F: for<'a> FnOnce(
+                pgqrs::Delivery<Raw>,
+                &'a pgqrs::Store,
+            ) -> Execute<'a, Result<(), Unsettled<Raw>>>
+            + Send
+            + 'static,
+    {
+        let held = self.held.get(py)?;
+        if held.settled.swap(true, Ordering::AcqRel) {
+            return Err(errors::already_settled(py, held.about.id));
+        }
+        let (store, message) = (held.store.clone(), held.about.id);
+        let (delivery, settled) = (Arc::clone(&held.delivery), Arc::clone(&held.settled));
+        let verdict = Arc::clone(&held.verdict);
+        self.mode.answer(py, async move {
+            let mut place = delivery.lock().await;
+            let Some(held) = place.take() else {
+                return Err(pgqrs::Error::LeaseLost {
+                    message: message.into(),
+                });
+            };
+            if let Err(unsettled) = verb(held, &store).await {
+                let error = unsettled.error().clone();
+                *place = Some(unsettled.into_delivery());
+                settled.store(false, Ordering::Release);
+                return Err(error);
+            }
+            if let Some(verdict_sender) = lock(&verdict).take() {
+                // The delivery knows that it is settled, so the loop only continues.
+                let _ = verdict_sender.send(Ok(Outcome::Done));
+            }
+            Ok(())
+        })
+    }
+}
+
+pub(crate) fn priority_name(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Urgent => "urgent",
+        Priority::High => "high",
+        Priority::Normal => "normal",
+        Priority::Low => "low",
+    }
+}

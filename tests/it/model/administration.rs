@@ -1,0 +1,182 @@
+//! What an administrator does in the model: to messages, queues and workers.
+
+use super::*;
+
+impl World {
+    pub(crate) fn cancel(&mut self, queue: &str, id: MessageId) -> Returned<bool> {
+        self.queue(queue)?;
+        let free = self.is_free(queue, id);
+        if let Some(queue) = self.queues.get_mut(queue)
+            && free
+        {
+            queue.messages.remove(&id);
+        }
+        self.happened(if free { "cancelled" } else { "not cancelled" }, 1);
+        Ok(free)
+    }
+
+    pub(crate) fn reschedule(
+        &mut self,
+        time: usize,
+        queue: &str,
+        id: MessageId,
+        wait: Wait,
+    ) -> Returned<bool> {
+        self.queue(queue)?;
+        let free = self.is_free(queue, id);
+        if let Some(queue) = self.queues.get_mut(queue)
+            && let Some(entry) = queue.messages.get_mut(&id)
+            && free
+        {
+            entry.put_back(match wait {
+                Wait::None => Visible::Since(time),
+                Wait::Long => Visible::Later,
+            });
+        }
+        self.happened(if free { "moved" } else { "not moved" }, 1);
+        Ok(free)
+    }
+
+    pub(crate) fn requeue(&mut self, time: usize, queue: &str, id: MessageId) -> Returned<bool> {
+        let revived = self.queue(queue)?.revive(time, id);
+        self.happened(if revived { "requeued" } else { "not requeued" }, 1);
+        Ok(revived)
+    }
+
+    pub(crate) fn requeue_all(&mut self, time: usize, queue: &str) -> Returned<u64> {
+        let queue = self.queue(queue)?;
+        let dead: Vec<_> = queue.dead.keys().copied().collect();
+        for id in &dead {
+            queue.revive(time, *id);
+        }
+        Ok(dead.len() as u64)
+    }
+
+    pub(crate) fn purge(&mut self, queue: &str, place: Place) -> Returned<u64> {
+        let queue = self.queue(queue)?;
+        let purged = match place {
+            Place::Queue => std::mem::take(&mut queue.messages).len(),
+            Place::DeadLetters => std::mem::take(&mut queue.dead).len(),
+            Place::Archive => std::mem::take(&mut queue.archive).len(),
+        };
+        self.happened("purged", purged);
+        Ok(purged as u64)
+    }
+
+    pub(crate) fn create_queue(&mut self, queue: &'static str) -> Returned {
+        if self.queues.contains_key(queue) {
+            return Err("QueueExists");
+        }
+        self.queues.insert(queue, Queue::new());
+        Ok(())
+    }
+
+    pub(crate) fn delete_queue(&mut self, queue: &str) -> Returned {
+        if !self.queue(queue)?.messages.is_empty() {
+            return Err("QueueNotEmpty");
+        }
+        self.queues.remove(queue);
+        self.workers.retain(|_, worker| worker.queue != queue);
+        self.happened("a queue deleted", 1);
+        Ok(())
+    }
+
+    pub(crate) fn configure(&mut self, queue: &str, max_attempts: u32) -> Returned {
+        self.queue(queue)?.max_attempts = max_attempts;
+        Ok(())
+    }
+
+    /// `id` is the one that the database has assigned, if it has.
+    pub(crate) fn register(
+        &mut self,
+        kind: WorkerKind,
+        queue: &'static str,
+        port: u16,
+        id: Option<WorkerId>,
+    ) -> Returned {
+        self.queue(queue)?;
+        let is_same = |worker: &Worker| {
+            (worker.kind, worker.queue, worker.port) == (kind, queue, port)
+                && worker.status != WorkerStatus::Stopped
+        };
+        if port != 0 && self.workers.values().any(is_same) {
+            return Err("WorkerExists");
+        }
+        if let Some(id) = id {
+            let status = WorkerStatus::Ready;
+            let worker = Worker {
+                kind,
+                queue,
+                port,
+                status,
+            };
+            self.workers.insert(id, worker);
+        }
+        Ok(())
+    }
+
+    /// What a worker's handle returns. Without a worker to stop, others return that there is none.
+    pub(crate) fn step(&mut self, worker: WorkerId, transition: Transition) -> Returned {
+        let Some(worker) = self.workers.get_mut(&worker) else {
+            return Err("WorkerStopped");
+        };
+        worker.status = match (transition, worker.status) {
+            (Transition::Suspend, WorkerStatus::Ready) => WorkerStatus::Suspended,
+            (Transition::Resume, WorkerStatus::Suspended) => WorkerStatus::Ready,
+            (Transition::Shutdown, _) => WorkerStatus::Stopped,
+            _ => return Err("InvalidTransition"),
+        };
+        self.happened("a worker's step", 1);
+        Ok(())
+    }
+
+    pub(crate) fn heartbeat(&self, worker: WorkerId) -> Returned {
+        match self.status(worker) {
+            WorkerStatus::Stopped => Err("WorkerStopped"),
+            WorkerStatus::Ready | WorkerStatus::Suspended => Ok(()),
+        }
+    }
+
+    /// One that is gone is stopped.
+    pub(crate) fn status(&self, worker: WorkerId) -> WorkerStatus {
+        let worker = self.workers.get(&worker);
+        worker.map_or(WorkerStatus::Stopped, |worker| worker.status)
+    }
+
+    pub(crate) fn remove_worker(&mut self, worker: WorkerId) -> Returned {
+        let removed = self.workers.remove(&worker);
+        removed.map(drop).ok_or("WorkerNotFound")
+    }
+
+    pub(crate) fn remove_ended_workers(&mut self) -> Returned<u64> {
+        let before = self.workers.len();
+        self.workers
+            .retain(|_, worker| worker.status != WorkerStatus::Stopped);
+        Ok((before - self.workers.len()) as u64)
+    }
+
+    /// The messages that a worker holds, by key.
+    pub(crate) fn held(&self, worker: WorkerId) -> Returned<Vec<MessageId>> {
+        let found = self.workers.get(&worker).ok_or("WorkerNotFound")?;
+        let entries = self
+            .queues
+            .get(found.queue)
+            .map(|queue| queue.messages.iter());
+        let held = entries.into_iter().flatten();
+        let held = held.filter(|(_, entry)| entry.is_held() && entry.consumer == Some(worker));
+        Ok(held.map(|(id, _)| *id).collect())
+    }
+
+    pub(crate) fn release(&mut self, time: usize, worker: WorkerId) -> Returned<u64> {
+        let held = self.held(worker)?;
+        let messages = self
+            .queues
+            .values_mut()
+            .flat_map(|queue| &mut queue.messages);
+        for (_, entry) in messages.filter(|(id, _)| held.contains(id)) {
+            entry.put_back(Visible::Since(time));
+        }
+        self.happened("released", held.len());
+        Ok(held.len() as u64)
+    }
+}
