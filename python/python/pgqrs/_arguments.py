@@ -127,3 +127,13 @@ def payloads(value: object) -> list[Any]:
         return list(value)  # type: ignore[call-overload,no-any-return]  # pyright: ignore
     except TypeError:
         raise _wrong("payloads", "an iterable of payloads, such as a list", value) from None
+
+
+def identifier(name: str, value: object) -> int:
+    """The id of a message or a worker."""
+    return integer(name, value, -(2**63), 2**63 - 1)
+
+
+def page(after: object, limit: object, payload: object) -> tuple[int | None, int, bool]:
+    after_id = None if after is None else identifier("after", after)
+    return after_id, integer("limit", limit, 0, 2**32 - 1), flag("payload", payload)

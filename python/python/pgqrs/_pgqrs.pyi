@@ -1,5 +1,5 @@
-# The extension. Its methods return an awaitable, or the value itself if the store was connected with
-# `blocking=True`: hence `Any`, and callers annotate the types.
+# The extension, which only this package uses; with the docstrings of `python/src`. Its methods return an awaitable,
+# or the value itself if the store was connected with `blocking=True`: hence `Any`, and callers annotate the types.
 
 from datetime import datetime, timedelta
 from typing import Any, final
@@ -33,9 +33,15 @@ def connect(
     pgbouncer: bool,
     listen_url: str | None,
     blocking: bool,
-) -> Any: ...
-def check_queue_name(name: str) -> None: ...
-def encode(payload: object, index: int = 0, in_batch: bool = False) -> str: ...
+) -> Any:
+    """Connects. The store and all objects made from it make their calls in the same mode."""
+
+def check_queue_name(name: str) -> None:
+    """Raises if a text isn't a valid queue name."""
+
+def encode(payload: object, index: int = 0, in_batch: bool = False) -> str:
+    """A payload as JSON text."""
+
 def statement(
     queue: str,
     producer: Producer | None,
@@ -44,17 +50,25 @@ def statement(
     delay: timedelta | None,
     at: datetime | None,
     priority: str,
-) -> Statement: ...
+) -> Statement:
+    """The statement of an enqueue, to a queue or through a producer."""
 
 @final
 class Store:
-    def close(self) -> Any: ...
-    def queue(self, name: str) -> Any: ...
-    def wake(self, queue: str) -> Any: ...
-    def wake_soon(self, queue: str) -> None: ...
+    """A connected database."""
+
+    def close(self) -> Any:
+        """Closes its connections. Later calls are refused."""
+    def queue(self, name: str) -> Any:
+        """Creates the queue if there is none of that name."""
+    def wake(self, queue: str) -> Any:
+        """Wakes the consumers of a queue."""
+    def wake_soon(self, queue: str) -> None:
+        """The same, in the background: callable from any thread, and without an event loop."""
     def producer(
         self, queue: str, hostname: str, port: int, *, heartbeat_interval: timedelta, replace: bool
-    ) -> Any: ...
+    ) -> Any:
+        """Registers a producer."""
     def consumer(
         self,
         queue: str,
@@ -62,34 +76,51 @@ class Store:
         *,
         heartbeat_interval: timedelta,
         replace: bool,
-    ) -> Any: ...
+    ) -> Any:
+        """Registers a consumer; anonymous without an identity."""
 
 @final
 class Producer:
+    """A registered producer."""
+
     @property
-    def id(self) -> int: ...
-    def enqueue(
-        self, payload: object, delay: timedelta | None, at: datetime | None, priority: str
-    ) -> Any: ...
+    def id(self) -> int:
+        """The worker's id."""
+    def enqueue(self, payload: object, delay: timedelta | None, at: datetime | None, priority: str) -> Any:
+        """Enqueues a message, and returns its id."""
     def enqueue_batch(
         self, payloads: list[Any], delay: timedelta | None, at: datetime | None, priority: str
-    ) -> Any: ...
-    def wake_soon(self) -> None: ...
-    def heartbeat(self) -> Any: ...
-    def suspend(self) -> Any: ...
-    def resume(self) -> Any: ...
-    def shutdown(self) -> Any: ...
-    def status(self) -> Any: ...
-    def is_healthy(self, max_age: timedelta) -> Any: ...
+    ) -> Any:
+        """Enqueues messages, all or none, and returns their ids."""
+    def wake_soon(self) -> None:
+        """Wakes the consumers of its queue in the background: callable from any thread, and without an
+        event loop."""
+    def heartbeat(self) -> Any:
+        """Sends a heartbeat."""
+    def suspend(self) -> Any:
+        """Suspends the worker."""
+    def resume(self) -> Any:
+        """Resumes the worker."""
+    def shutdown(self) -> Any:
+        """Shuts the worker down."""
+    def status(self) -> Any:
+        """The worker's state."""
+    def is_healthy(self, max_age: timedelta) -> Any:
+        """Whether its last heartbeat is within this time."""
 
 @final
 class Consumer:
+    """A registered consumer."""
+
     @property
-    def id(self) -> int: ...
+    def id(self) -> int:
+        """The worker's id."""
     @property
-    def hostname(self) -> str: ...
+    def hostname(self) -> str:
+        """The host that it was registered with."""
     @property
-    def port(self) -> int: ...
+    def port(self) -> int:
+        """The port that it was registered with."""
     def start(
         self,
         *,
@@ -102,86 +133,158 @@ class Consumer:
         handler_timeout: timedelta | None,
         listen: bool,
         shutdown_deadline: timedelta,
-    ) -> None: ...
-    def next(self) -> Any: ...
-    def stop(self) -> None: ...
-    def abort(self) -> None: ...
-    def report(self) -> Any: ...
-    def ended(self, limit: timedelta) -> Any: ...
-    def heartbeat(self) -> Any: ...
-    def suspend(self) -> Any: ...
-    def resume(self) -> Any: ...
-    def shutdown(self) -> Any: ...
-    def status(self) -> Any: ...
-    def is_healthy(self, max_age: timedelta) -> Any: ...
+    ) -> None:
+        """Starts receiving. Does nothing if it is running already, or has run."""
+    def next(self) -> Any:
+        """Returns the events since the last call: deliveries, and tickets of those that were abandoned.
+        Empty at the end."""
+    def stop(self) -> None:
+        """Requests a graceful stop. Returns at once."""
+    def abort(self) -> None:
+        """Ends the run without waiting for handlers: all messages that it holds are released. Returns at
+        once."""
+    def report(self) -> Any:
+        """Waits for the end, and returns the report."""
+    def ended(self, limit: timedelta) -> Any:
+        """Waits for the end, at most for this time."""
+    def heartbeat(self) -> Any:
+        """Sends a heartbeat."""
+    def suspend(self) -> Any:
+        """Suspends the worker."""
+    def resume(self) -> Any:
+        """Resumes the worker."""
+    def shutdown(self) -> Any:
+        """Shuts the worker down."""
+    def status(self) -> Any:
+        """The worker's state."""
+    def is_healthy(self, max_age: timedelta) -> Any:
+        """Whether its last heartbeat is within this time."""
 
 @final
 class Delivery:
+    """A message that is leased to this process. Its lease is extended until it is settled, or dropped."""
+
     @property
-    def ticket(self) -> int: ...
+    def ticket(self) -> int:
+        """The ticket of this delivery in the loop."""
     @property
-    def id(self) -> int: ...
+    def id(self) -> int:
+        """The message's id."""
     @property
-    def raw_payload(self) -> str: ...
+    def raw_payload(self) -> str:
+        """The payload as it was sent."""
     @property
-    def headers(self) -> str | None: ...
+    def headers(self) -> str | None:
+        """The headers, as JSON."""
     @property
-    def priority(self) -> str: ...
+    def priority(self) -> str:
+        """Its priority."""
     @property
-    def attempt(self) -> int: ...
+    def attempt(self) -> int:
+        """The attempt: 1 for the first delivery of the message."""
     @property
-    def enqueued_at(self) -> datetime: ...
+    def enqueued_at(self) -> datetime:
+        """When the message was enqueued."""
     @property
-    def lease_expires_at(self) -> datetime | None: ...
+    def lease_expires_at(self) -> datetime | None:
+        """When the lease runs out; `None` if it is settled, or if a statement about it is under way."""
     @property
-    def is_settled(self) -> bool: ...
-    def ack(self) -> Any: ...
-    def archive(self) -> Any: ...
-    def nack(self, delay: timedelta | None) -> Any: ...
-    def dead_letter(self, reason: str) -> Any: ...
-    def extend(self, lease: timedelta) -> Any: ...
-    def begin(self) -> bool: ...
-    def finish(self, outcome: str, delay: timedelta | None = None, reason: str | None = None) -> None: ...
+    def is_settled(self) -> bool:
+        """Whether it is settled, or is being settled."""
+    def ack(self) -> Any:
+        """Acknowledges the message."""
+    def archive(self) -> Any:
+        """Archives the message."""
+    def nack(self, delay: timedelta | None) -> Any:
+        """Fails this attempt: the message is retried after this delay, or by the consumer's policy."""
+    def dead_letter(self, reason: str) -> Any:
+        """Makes the message a dead letter."""
+    def extend(self, lease: timedelta) -> Any:
+        """Extends the lease to this duration from now on."""
+    def begin(self) -> bool:
+        """Starts the handler's time limit; `false` if the handler must not start, since the loop has
+        abandoned the delivery."""
+    def finish(self, outcome: str, delay: timedelta | None = None, reason: str | None = None) -> None:
+        """Reports the handler's outcome to the loop, which settles in batches. Does nothing if the
+        delivery is settled already."""
 
 @final
 class Admin:
+    """Administration of the schema, queues, messages and workers."""
+
     def __new__(cls, store: Store) -> Admin: ...
-    def install(self) -> Any: ...
-    def verify(self) -> Any: ...
-    def set_fillfactor(self, percent: int) -> Any: ...
-    def create_queue(self, queue: str) -> Any: ...
-    def queue(self, queue: str) -> Any: ...
-    def queues(self) -> Any: ...
-    def delete_queue(self, queue: str) -> Any: ...
-    def purge_queue(self, queue: str) -> Any: ...
-    def queue_stats(self, queue: str) -> Any: ...
-    def configure_queue(self, queue: str, max_attempts: int | None) -> Any: ...
-    def messages(self, queue: str, after: int | None, limit: int, payload: bool) -> Any: ...
-    def cancel(self, queue: str, message: int) -> Any: ...
-    def reschedule(self, queue: str, message: int, time: datetime) -> Any: ...
-    def dead_letters(self, queue: str, after: int | None, limit: int, payload: bool) -> Any: ...
-    def dead_letter_count(self, queue: str) -> Any: ...
-    def requeue(self, queue: str, message: int) -> Any: ...
-    def requeue_all(self, queue: str, older_than: timedelta) -> Any: ...
-    def purge_dead_letters(self, queue: str, older_than: timedelta) -> Any: ...
-    def archived(self, queue: str, after: int | None, limit: int, payload: bool) -> Any: ...
-    def purge_archive(self, queue: str, older_than: timedelta) -> Any: ...
-    def workers(self, queue: str | None) -> Any: ...
-    def worker(self, worker: int) -> Any: ...
-    def suspend_worker(self, worker: int) -> Any: ...
-    def resume_worker(self, worker: int) -> Any: ...
-    def stop_worker(self, worker: int) -> Any: ...
-    def remove_worker(self, worker: int) -> Any: ...
-    def remove_ended_workers(self, older_than: timedelta) -> Any: ...
-    def held_messages(self, worker: int) -> Any: ...
-    def release(self, worker: int) -> Any: ...
+    def install(self) -> Any:
+        """Creates or upgrades the schema."""
+    def verify(self) -> Any:
+        """Compares the schema's version: returns the status, the version in the database, and the version
+        of this build."""
+    def set_fillfactor(self, percent: int) -> Any:
+        """Sets how far inserts fill pages, in percent."""
+    def create_queue(self, queue: str) -> Any:
+        """Creates a queue."""
+    def queue(self, queue: str) -> Any:
+        """Returns a queue."""
+    def queues(self) -> Any:
+        """Returns all queues."""
+    def delete_queue(self, queue: str) -> Any:
+        """Deletes an empty queue."""
+    def purge_queue(self, queue: str) -> Any:
+        """Deletes all messages of a queue."""
+    def queue_stats(self, queue: str) -> Any:
+        """Returns how many messages are ready, delayed and leased."""
+    def configure_queue(self, queue: str, max_attempts: int | None) -> Any:
+        """Changes a queue's settings."""
+    def messages(self, queue: str, after: int | None, limit: int, payload: bool) -> Any:
+        """Lists messages of a queue."""
+    def cancel(self, queue: str, message: int) -> Any:
+        """Cancels a message that isn't leased."""
+    def reschedule(self, queue: str, message: int, time: datetime) -> Any:
+        """Reschedules a message that isn't leased."""
+    def dead_letters(self, queue: str, after: int | None, limit: int, payload: bool) -> Any:
+        """Lists dead letters of a queue."""
+    def dead_letter_count(self, queue: str) -> Any:
+        """Returns the number of dead letters."""
+    def requeue(self, queue: str, message: int) -> Any:
+        """Requeues a dead letter."""
+    def requeue_all(self, queue: str, older_than: timedelta) -> Any:
+        """Requeues all dead letters of this age."""
+    def purge_dead_letters(self, queue: str, older_than: timedelta) -> Any:
+        """Deletes dead letters of this age."""
+    def archived(self, queue: str, after: int | None, limit: int, payload: bool) -> Any:
+        """Lists archived messages of a queue."""
+    def purge_archive(self, queue: str, older_than: timedelta) -> Any:
+        """Deletes archived messages of this age."""
+    def workers(self, queue: str | None) -> Any:
+        """Lists workers, optionally of one queue."""
+    def worker(self, worker: int) -> Any:
+        """Returns a worker."""
+    def suspend_worker(self, worker: int) -> Any:
+        """Suspends a worker."""
+    def resume_worker(self, worker: int) -> Any:
+        """Resumes a worker."""
+    def stop_worker(self, worker: int) -> Any:
+        """Stops a worker."""
+    def remove_worker(self, worker: int) -> Any:
+        """Removes a worker that has stopped or crashed."""
+    def remove_ended_workers(self, older_than: timedelta) -> Any:
+        """Removes workers that stopped or crashed this long ago."""
+    def held_messages(self, worker: int) -> Any:
+        """Returns the messages that a worker holds."""
+    def release(self, worker: int) -> Any:
+        """Releases the messages that a worker holds."""
 
 @final
 class Statement:
+    """The statement and its parameters."""
+
     @property
-    def sql(self) -> str: ...
+    def sql(self) -> str:
+        """The text, with `$1` to `$6`."""
     @property
     def parameters(
         self,
-    ) -> tuple[str, int, datetime | None, int, int | None, list[str]]: ...
-    def check(self, rows: list[int]) -> list[int]: ...
+    ) -> tuple[str, int, datetime | None, int, int | None, list[str]]:
+        """The values of the parameters."""
+    def check(self, rows: list[int]) -> list[int]:
+        """Returns the ids of the messages, in their order, from the rows that the statement returned.
+        Raises if nothing was stored."""

@@ -23,14 +23,14 @@ from pgqrs.queue import Queue
 T = TypeVar("T")
 
 Handler = Callable[[Delivery[T]], Awaitable["Outcome | None"]]
-"""What :meth:`Consumer.run` takes."""
+"""A handler, as :meth:`Consumer.run` takes it."""
 
 _ENDING = timedelta(seconds=5)
-"""For how long an aborted loop is waited for, which takes about two seconds at most."""
+"""How long to wait for an aborted loop, which ends within about two seconds."""
 
 
 class Consumer(Generic[T]):
-    """A registered receiver of one queue; made by :meth:`pgqrs.Store.consumer`.
+    """A registered receiver of messages from one queue; made by :meth:`pgqrs.Store.consumer`.
 
     There are two ways to receive. :meth:`run` calls a handler for each message, several at once::
 
@@ -39,7 +39,7 @@ class Consumer(Generic[T]):
 
         await consumer.run(handle)
 
-    Iteration returns one delivery at a time, to be settled by its verbs; :meth:`deliveries` does so with other
+    Iteration returns one delivery at a time, to be settled by its methods; :meth:`deliveries` does so with other
     settings::
 
         async for delivery in consumer:
@@ -59,7 +59,7 @@ class Consumer(Generic[T]):
 
     @property
     def id(self) -> int:
-        """Its id, by which operators see it."""
+        """The worker's id."""
         return self._native.id
 
     @property
@@ -93,46 +93,47 @@ class Consumer(Generic[T]):
     ) -> Report:
         """Receives messages and calls the handler with each, until it is stopped.
 
-        The handler is ``async``. What it returns is an :class:`pgqrs.Outcome`, and ``None`` acknowledges the
-        message. An exception is a failed attempt, after which the message waits as ``retry`` says, or becomes a dead
-        letter if its attempts are used up; ``asyncio.CancelledError`` too, if the handler's task wasn't cancelled. A
-        handler can also settle the delivery by itself. While it runs, its message's lease is extended.
+        The handler is ``async``, and returns an :class:`pgqrs.Outcome`, or ``None``, which acknowledges the message.
+        An exception is a failed attempt: the message is delivered again after the wait of ``retry``, or becomes a
+        dead letter if its attempts are used up. This includes ``asyncio.CancelledError``, if the handler's task
+        wasn't cancelled. A handler can also settle the delivery itself. While it runs, its message's lease is
+        extended.
 
-        It stops with :meth:`stop`, on SIGTERM, unless the program has a handler of its own for that, or when others
-        have stopped it: no more is claimed, handlers finish, up to the deadline, and the rest is released. If
-        this call is cancelled, handlers are cancelled too, and their messages released. ``SystemExit`` and
-        ``KeyboardInterrupt`` in a handler end the consumer at once, and are raised by this call.
+        It stops at :meth:`stop`, on SIGTERM, unless the program has its own handler for that, or if another process
+        stops it: no more messages are claimed, handlers may finish until the deadline, and all other messages are
+        released. If this call is cancelled, handlers are cancelled too, and their messages released. ``SystemExit``
+        and ``KeyboardInterrupt`` in a handler end the consumer at once, and are raised by this call.
 
         Acknowledgements are made in batches, a moment after the handlers have returned: if the process crashes in
-        between, those messages are delivered again. What is acknowledged is on the server's disk. A message that
-        is released before its handler was called hasn't used an attempt.
+        between, those messages are delivered again. Acknowledgements are durable. A message that is released before its
+        handler was called hasn't used an attempt.
 
         Args:
             handler: An ``async`` function of a :class:`pgqrs.Delivery`.
             concurrency: How many handlers run at once, from 1 to 10,000.
             prefetch: The most messages to hold ready beyond those being handled, up to 5,000. Fewer are held if
-                handlers take their time.
+                handlers are slow.
             prefetch_bytes: The most bytes of payload to hold, ready or being handled. One message is fetched whatever
                 its size.
             lease: How long a message stays leased if this consumer crashes, from a millisecond to a day.
                 While its handler runs, the lease is extended every third of this.
-            poll_interval: Interval of polling, by which delayed messages, and those enqueued in a transaction,
-                are found. Defaults to 0.25 s.
+            poll_interval: How often it looks for messages of which it isn't notified, such as delayed ones and those
+                that were enqueued in a transaction; 0.25 s by default.
             retry: How long a message waits after a failed attempt.
             handler_timeout: Cancels a handler that has run for this long since its first step, and counts that as a
                 failed attempt; by default, a handler may run for ever.
             listen: Whether other processes wake it through LISTEN.
-            shutdown_deadline: How long stopping takes at most: handlers run on until five seconds before its end (or
-                until its half, if it is shorter than ten seconds), and are then cancelled.
+            shutdown_deadline: How long stopping takes at most: handlers may run until five seconds before its end (or
+                for half of it, if it is shorter than ten seconds), and are then cancelled.
 
         Times are in seconds, or a ``timedelta``.
 
         Returns:
-            What it has done.
+            How many messages were handled, failed, and so on.
 
         Raises:
-            NotInstalledError, SchemaOutdatedError, PermissionDeniedError, QueueNotFoundError, ClosedError: What
-                waiting doesn't mend.
+            NotInstalledError, SchemaOutdatedError, PermissionDeniedError, QueueNotFoundError, ClosedError: Errors
+                that a retry can't fix.
             LeaseOutOfRangeError: The lease is out of its limits.
             WorkerStoppedError: It runs, or has run, already.
             TypeError: The handler isn't async; its messages are released.
@@ -187,22 +188,33 @@ class Consumer(Generic[T]):
         listen: bool = True,
         shutdown_deadline: float | timedelta = _receiving.DEADLINE,
     ) -> AsyncIterator[Delivery[T]]:
-        """Iterates over deliveries, each to be settled by its verbs. ``async for delivery in consumer`` is the same
+        """Iterates over deliveries, each to be settled by its methods. ``async for delivery in consumer`` is the same
         with these defaults.
 
-        One that is dropped without being settled is a failed attempt. :meth:`shutdown`, or the end of an
+        A delivery that is dropped without being settled is a failed attempt. :meth:`shutdown`, or the end of an
         ``async with consumer``, releases what isn't settled.
 
         Args:
             concurrency: How many deliveries may be unsettled at once. With 1, asking for the next one while the last
                 one isn't settled raises :class:`pgqrs.NotSettledError`; otherwise it waits.
-            prefetch, prefetch_bytes, lease, poll_interval, retry, listen: As for :meth:`run`.
+            prefetch: As for :meth:`run`.
+            prefetch_bytes: As for :meth:`run`.
+            lease: As for :meth:`run`.
+            poll_interval: As for :meth:`run`.
+            retry: As for :meth:`run`.
+            listen: As for :meth:`run`.
             shutdown_deadline: How long after :meth:`stop` deliveries can still be settled; the last part of it is as
                 for :meth:`run`.
 
         Returns:
-            The iterator, which ends when the consumer is stopped. Nothing is received before its first step, which
-            raises :class:`pgqrs.WorkerStoppedError` if the consumer runs, or has run, already.
+            The iterator, which ends when the consumer is stopped. Nothing is received before its first step.
+
+        Raises:
+            WorkerStoppedError: From the first step: the consumer runs, or has run, already.
+            NotSettledError: From a step: the last delivery isn't settled.
+            NotInstalledError, SchemaOutdatedError, PermissionDeniedError, QueueNotFoundError, ClosedError: From a
+                step. These are the errors that a retry can't fix.
+            TypeError, ValueError: A setting is of the wrong type, or out of its range.
         """
         settings = _receiving.settings(
             concurrency=concurrency,
@@ -224,53 +236,72 @@ class Consumer(Generic[T]):
         return await anext(iteration)
 
     def stop(self) -> None:
-        """Stops it gracefully: nothing more is claimed, and handlers finish. Returns at once."""
+        """Stops the consumer gracefully: nothing more is claimed, and handlers finish. Returns at once."""
         self._native.stop()
 
     async def heartbeat(self) -> None:
-        """Sends a heartbeat. This happens by itself too.
+        """Sends a heartbeat. Heartbeats are also sent automatically.
 
         Raises:
-            WorkerStoppedError: It was stopped, removed, or taken over.
+            WorkerStoppedError: It was stopped, removed, or replaced.
         """
         await self._native.heartbeat()
 
     async def suspend(self) -> None:
-        """Suspends it: until it is resumed, it receives nothing.
+        """Suspends the consumer: until it is resumed, it receives nothing.
 
         Raises:
             InvalidTransitionError: It isn't ready.
-            WorkerStoppedError: It is gone.
+            WorkerStoppedError: It was stopped, removed, or replaced.
         """
         await self._native.suspend()
 
     async def resume(self) -> None:
-        """Resumes it.
+        """Resumes the consumer.
 
         Raises:
             InvalidTransitionError: It isn't suspended.
-            WorkerStoppedError: It is gone.
+            WorkerStoppedError: It was stopped, removed, or replaced.
         """
         await self._native.resume()
 
     async def shutdown(self) -> None:
-        """Ends it, for good, and frees its identity: stops it if it runs, and releases what iteration has returned
-        and is not settled. On a consumer that has ended, nothing happens."""
+        """Stops the consumer, for good, and frees its identity.
+
+        A run is stopped gracefully, and deliveries that iteration has returned and that aren't settled are released.
+        If the consumer has ended already, nothing happens.
+
+        Raises:
+            Error: The database is unavailable. The consumer then counts as crashed after a while.
+        """
         self._native.stop()
         if self._iteration is not None:
             await self._iteration._give_back()
         await self._native.shutdown()
 
     async def status(self) -> WorkerStatus:
-        """Its state, as the database has it now. A consumer that was removed is stopped."""
+        """Reads its current state from the database.
+
+        Returns:
+            ``ready``, ``suspended`` or ``stopped``. A consumer that was removed is ``stopped``.
+
+        Raises:
+            Error: The database is unavailable.
+        """
         status: WorkerStatus = await self._native.status()
         return status
 
     async def is_healthy(self, max_age: float | timedelta) -> bool:
-        """Whether it is registered and has sent a heartbeat lately.
+        """Checks that it is not stopped, and that its last heartbeat is recent.
 
         Args:
-            max_age: Within this time, in seconds or as a ``timedelta``.
+            max_age: The age that its last heartbeat may have, in seconds or as a ``timedelta``.
+
+        Returns:
+            Whether both are so.
+
+        Raises:
+            Error: The database is unavailable.
         """
         healthy: bool = await self._native.is_healthy(_arguments.duration("max_age", max_age))
         return healthy

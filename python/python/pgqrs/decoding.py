@@ -1,8 +1,8 @@
-"""Payloads as the types that queues carry. For consumers; what a payload is written as stands in Rust.
+"""Decodes payloads as the types of their queues. Payloads are encoded by the extension, in Rust.
 
 A type is inspected once, and becomes a function: so a type that can't be represented in JSON is reported when the
-consumer is made, and not by each message. Numbers keep their digits as long as they can: a ``Decimal`` gets all
-of them, a ``float`` the nearest, and by default a number with a fraction is a ``float``.
+consumer is made, and not by each message. Numbers keep their digits if their type can hold them: a ``Decimal`` holds
+all of them, a ``float`` is the nearest one, and by default a number with a fraction is a ``float``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ Build = Callable[[Any, str], Any]
 
 
 class Mismatch(ValueError):
-    """A payload isn't of its type."""
+    """A payload doesn't have the queue's type.
+
+    Args:
+        path: Where in the payload it is, as in ``payload.items[3].price``.
+        reason: What is wrong there.
+    """
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -41,7 +46,17 @@ class Mismatch(ValueError):
 
 
 def decoder(carries: Any) -> Decode[Any]:
-    """From JSON text. What it makes raises :class:`Mismatch`."""
+    """Makes the function that decodes payloads of a type.
+
+    Args:
+        carries: The type; ``None`` is any.
+
+    Returns:
+        A function from JSON text to a payload. It raises :class:`Mismatch` for a payload that isn't of the type.
+
+    Raises:
+        TypeError: The type can't be represented in JSON.
+    """
     validator = _validator(carries)
     if validator is not None:
         return lambda raw: _validated(validator.validate_json, raw, "payload")
@@ -59,7 +74,14 @@ def decoder(carries: Any) -> Decode[Any]:
 
 
 def plain_class(carries: Any) -> type[Any] | None:
-    """The classes for ``isinstance`` to check a payload against, if there are any."""
+    """Finds the class that a payload can be checked against by ``isinstance``.
+
+    Args:
+        carries: The type of a queue's payloads.
+
+    Returns:
+        The class; ``None`` if there is none, and only decoding can check it.
+    """
     if typing.get_origin(carries) is not None or not isinstance(carries, type):
         return None
     if is_typeddict(carries):

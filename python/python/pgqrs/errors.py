@@ -1,4 +1,4 @@
-"""What can go wrong: one class for each variant of the Rust crate's ``Error``, named after it.
+"""Errors: one class for each variant of the Rust crate's ``Error``, named after it.
 
 All of them are :class:`Error`, and are in :mod:`pgqrs` too. Their fields are attributes. Nothing was stored
 if a call raises one of them, unless the class says otherwise. A mistake in a call itself, such as a

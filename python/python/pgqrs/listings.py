@@ -1,4 +1,4 @@
-"""What an operator reads: the rows of lists."""
+"""What administrative calls return."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, Literal
 from pgqrs.queue import Priority
 
 WorkerStatus = Literal["ready", "suspended", "stopped"]
-"""``ready`` and ``suspended`` go to and fro; both end in ``stopped``, which is final."""
+"""The state of a worker. ``stopped`` is final."""
 
 WorkerKind = Literal["producer", "consumer"]
 
 
 @dataclass(frozen=True)
 class SchemaVersion:
-    """How the database's schema and this version of the package fit together."""
+    """How the database's schema compares with the one that this version of the package requires."""
 
     state: Literal["not_installed", "older", "up_to_date", "newer"]
     """``older``: ``install`` would upgrade it. ``newer``: a newer version of the package has upgraded it."""
@@ -29,7 +29,7 @@ class SchemaVersion:
 
 @dataclass(frozen=True)
 class QueueInfo:
-    """A queue as the database has it."""
+    """A queue, with its settings."""
 
     name: str
     """Its name."""
@@ -41,26 +41,26 @@ class QueueInfo:
 
 @dataclass(frozen=True)
 class QueueStats:
-    """How many messages a queue holds."""
+    """Counts of a queue's messages. Every message is counted in just one of the three."""
 
     ready: int
-    """Those that can be delivered now."""
+    """Messages that can be delivered now."""
     delayed: int
-    """Those that are for later."""
+    """Messages that aren't visible yet: delayed, scheduled, or waiting for a retry."""
     leased: int
-    """Those that consumers hold."""
+    """Messages that a consumer holds and whose lease still runs."""
     oldest_ready: timedelta | None
-    """For how long the oldest one that is ready has been."""
+    """How long the oldest ready message has been ready; ``None`` if none is ready."""
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """All messages of the queue."""
         return self.ready + self.delayed + self.leased
 
 
 @dataclass(frozen=True)
 class QueuedMessage:
-    """A message that is in a queue."""
+    """A message of a queue, in its current state."""
 
     id: int
     """Its id."""
@@ -75,23 +75,23 @@ class QueuedMessage:
     lease_expires_at: datetime | None
     """When its lease runs out; ``None`` if no consumer holds it."""
     producer: int | None
-    """The producer that sent it, if one did."""
+    """The producer that it was sent through, if any."""
     consumer: int | None
-    """The consumer that got it last, if one did."""
+    """The consumer that it was last delivered to, if any."""
     last_error: str | None
-    """What its last handler failed with, if it did."""
+    """The error of the last attempt, if known."""
     raw_payload: str | None
-    """What was enqueued, as JSON text; ``None`` unless payloads were requested."""
+    """The payload as it was sent, as JSON text; ``None`` unless payloads were requested."""
 
     @property
     def payload(self) -> Any:
-        """What was enqueued, as ``json.loads`` reads it; ``None`` unless payloads were requested."""
+        """The payload, as ``json.loads`` reads it; ``None`` unless payloads were requested."""
         return _loaded(self.raw_payload)
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A message that could not be handled."""
+    """A message that is not delivered any more."""
 
     id: int
     """Its id, as it was in the queue."""
@@ -102,23 +102,23 @@ class DeadLetter:
     attempt: int
     """How often it was delivered."""
     reason: str
-    """Why it is here."""
+    """Why it is here: ``attempts used up``, or the reason from the handler."""
     last_error: str | None
-    """What its last handler failed with, if it did."""
+    """The error of the last attempt, if known."""
     died_at: datetime
-    """Since when it is here."""
+    """When it got here, by the database's clock."""
     raw_payload: str | None
-    """What was enqueued, as JSON text; ``None`` unless payloads were requested."""
+    """The payload as it was sent, as JSON text; ``None`` unless payloads were requested."""
 
     @property
     def payload(self) -> Any:
-        """What was enqueued, as ``json.loads`` reads it; ``None`` unless payloads were requested."""
+        """The payload, as ``json.loads`` reads it; ``None`` unless payloads were requested."""
         return _loaded(self.raw_payload)
 
 
 @dataclass(frozen=True)
 class ArchivedMessage:
-    """A message that was handled, and kept."""
+    """A message that was handled and kept."""
 
     id: int
     """Its id, as it was in the queue."""
@@ -129,30 +129,30 @@ class ArchivedMessage:
     attempt: int
     """How often it was delivered."""
     archived_at: datetime
-    """Since when it is here."""
+    """When it got here, by the database's clock."""
     raw_payload: str | None
-    """What was enqueued, as JSON text; ``None`` unless payloads were requested."""
+    """The payload as it was sent, as JSON text; ``None`` unless payloads were requested."""
 
     @property
     def payload(self) -> Any:
-        """What was enqueued, as ``json.loads`` reads it; ``None`` unless payloads were requested."""
+        """The payload, as ``json.loads`` reads it; ``None`` unless payloads were requested."""
         return _loaded(self.raw_payload)
 
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """A producer or a consumer as the database has it."""
+    """A registered worker."""
 
     id: int
     """Its id."""
     kind: WorkerKind
-    """What it does."""
+    """Whether it is a producer or a consumer."""
     queue: str
-    """The queue that it is for."""
+    """The queue that it is registered for."""
     hostname: str
-    """The host, by its own account."""
+    """The host that it was registered with."""
     port: int
-    """The port, by its own account; 0 is anonymous."""
+    """The port that it was registered with; 0 is anonymous."""
     status: WorkerStatus
     """Its state."""
     started_at: datetime
@@ -177,3 +177,8 @@ class HeldMessage:
 
 def _loaded(raw: str | None) -> Any:
     return None if raw is None else json.loads(raw)
+
+
+def with_priority(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row of the extension, with its second column as a :class:`Priority`."""
+    return (row[0], Priority(row[1]), *row[2:])

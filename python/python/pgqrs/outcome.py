@@ -1,4 +1,4 @@
-"""What handlers return, and how long messages wait after a failure. For consumers."""
+"""Outcomes of handlers, retry policies, and the report of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pgqrs import _arguments
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a handler returns. ``None`` is ``Outcome.done()``."""
+    """What a handler returns: how its message is settled. ``None`` is the same as ``Outcome.done()``."""
 
     kind: str
     """``done``, ``archive``, ``retry``, ``dead_letter`` or ``release``."""
@@ -21,36 +21,61 @@ class Outcome:
 
     @staticmethod
     def done() -> Outcome:
-        """It is done: acknowledge it."""
+        """The message was handled: it is acknowledged.
+
+        Returns:
+            The outcome.
+        """
         return Outcome("done")
 
     @staticmethod
     def archive() -> Outcome:
-        """It is done: keep it in the archive."""
+        """The message was handled: it is kept in the archive.
+
+        Returns:
+            The outcome.
+        """
         return Outcome("archive")
 
     @staticmethod
     def retry(delay: float | timedelta | None = None) -> Outcome:
-        """This attempt failed: again later.
+        """The attempt failed: the message is delivered again later.
 
         Args:
-            delay: After this many seconds, or a ``timedelta``; by default, as the ``retry`` of the run says.
+            delay: How long it waits, in seconds or as a ``timedelta``; by default, as the ``retry`` of the run says.
+
+        Returns:
+            The outcome.
+
+        Raises:
+            TypeError, ValueError: The delay isn't a number of seconds or a ``timedelta``, or is negative.
         """
         return Outcome("retry", delay=_arguments.optional_duration("delay", delay))
 
     @staticmethod
     def dead_letter(reason: str) -> Outcome:
-        """It can't be handled: to the dead letters, whatever attempts are left.
+        """The message can't be handled: it becomes a dead letter, even if attempts are left.
 
         Args:
-            reason: Why; it is kept with the dead letter.
+            reason: Why it can't be handled; kept with the dead letter.
+
+        Returns:
+            The outcome.
+
+        Raises:
+            TypeError: The reason isn't text.
         """
         return Outcome("dead_letter", reason=_arguments.text("reason", reason))
 
     @staticmethod
     def release() -> Outcome:
-        """The handler didn't begin with it: ready again at once, as if it had not been delivered. No attempt is used,
-        so that a message that is always released is delivered for ever."""
+        """The handler didn't begin: the message is ready again at once, and no attempt is used.
+
+        A message that is always released is delivered for ever.
+
+        Returns:
+            The outcome.
+        """
         return Outcome("release")
 
 
@@ -66,9 +91,9 @@ class RetryPolicy:
     first: float | timedelta = 1
     """The wait after the first attempt."""
     factor: float = 2
-    """What each further wait is multiplied by."""
+    """The factor by which each further wait is longer."""
     cap: float | timedelta = 3_600
-    """The longest wait."""
+    """The maximum wait."""
     jitter: float = 0.25
     """By how much a wait can be shortened at random, from 0 to 1."""
 
@@ -77,7 +102,17 @@ class RetryPolicy:
 
     @staticmethod
     def fixed(wait: float | timedelta) -> RetryPolicy:
-        """The same wait after each attempt, without jitter."""
+        """Makes a policy with the same wait after each attempt, without jitter.
+
+        Args:
+            wait: How long a message waits, in seconds or as a ``timedelta``.
+
+        Returns:
+            The policy.
+
+        Raises:
+            TypeError, ValueError: The wait isn't a number of seconds or a ``timedelta``, or is negative.
+        """
         return RetryPolicy(first=wait, factor=1, cap=wait, jitter=0)
 
     def _parts(self) -> tuple[timedelta, float, timedelta, float]:
@@ -91,8 +126,8 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class Report:
-    """What a consumer has done from its start to its end. Counted in deliveries: a message that was retried
-    counts each time.
+    """How a consumer's messages were settled, from its start to its end. Counted in deliveries: a message that was
+    retried counts each time.
 
     Each delivery that a handler was called with is counted under one of these names. ``dead`` also counts payloads
     that don't have the queue's type, and ``released`` messages that no handler was called with."""
@@ -106,10 +141,10 @@ class Report:
     dead: int = 0
     """Moved to the dead letters."""
     released: int = 0
-    """Given back: at the end, not begun or not finished by the deadline, or by a handler with
+    """Made ready again: not begun or not finished by the deadline, or released by a handler with
     :meth:`Outcome.release`."""
     lost: int = 0
-    """Whose lease was lost before they could be settled: they were, or will be, delivered again."""
+    """Not settled, since their lease was lost: they were, or will be, delivered again."""
     unknown: int = 0
-    """Whose settlement is uncertain: its answer was lost, or the server could not be reached by the deadline, or
-    refused it. They are settled, or will be delivered again."""
+    """Uncertain: the answer to their settlement was lost, the server could not be reached by the deadline, or it
+    refused the settlement. They are settled, or will be delivered again."""

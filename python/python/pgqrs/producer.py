@@ -17,14 +17,17 @@ T = TypeVar("T")
 class Producer(Generic[T]):
     """A registered sender to one queue; made by :meth:`pgqrs.Store.producer`.
 
-    Its messages carry its id, others see it in ``store.admin().workers()``, and an operator can suspend or stop
-    it from another process, which the very next enqueue obeys. It sends a heartbeat every 15
-    seconds. It ends with :meth:`shutdown`, at the end of an ``async with``, or with its store.
+    Its messages record its id. Others see it in ``store.admin().workers()``, and an operator can suspend or stop it
+    from another process, which takes effect at its next enqueue. It sends heartbeats in the background. It ends with
+    :meth:`shutdown`, at the end of an ``async with``, or with its store.
 
-    A send is stored exactly once, whatever breaks on the way: it is retried until its outcome is known,
-    for the store's ``retry_for``. Sends that wait at the same time share a statement and its
-    commit, so many tasks or threads that each send one are fast. A send that is cancelled before a statement took
-    it is not made; afterwards it may be.
+    A send is stored exactly once, also if connections break: it is retried until its outcome is known, for the
+    store's ``retry_for``. Sends that wait at the same time share a statement and its commit, so that many tasks or
+    threads that send one message each are fast. If a send is cancelled before it is part of a statement, nothing is
+    stored; after that, it may be.
+
+    If the database is unavailable, each call but ``enqueue`` and its like can raise :class:`pgqrs.ConnectError`,
+    :class:`pgqrs.ConnectionLostError`, :class:`pgqrs.AcquireTimeoutError` or :class:`pgqrs.ClosedError`.
     """
 
     def __init__(self, native: _pgqrs.Producer, queue: Queue[T], hostname: str, port: int) -> None:
@@ -61,20 +64,27 @@ class Producer(Generic[T]):
         at: datetime | None = None,
         priority: Priority | PriorityName = Priority.NORMAL,
     ) -> int:
-        """Stores a message, and returns its id.
+        """Stores a message.
 
-        The payload is a ``dict``, ``list``, ``str``, number, ``bool``, ``None``, a dataclass, a model of
-        pydantic's, a member of an enumeration, or whatever is made of these. Integers of any size and a
-        ``Decimal`` keep their digits.
+        Args:
+            payload: A ``dict``, ``list``, ``str``, number, ``bool``, ``None``, dataclass, pydantic model, member of
+                an ``Enum``, or anything made of these. Integers of any size and a ``Decimal`` keep their digits.
+            delay: How long the message is not delivered, in seconds or as a ``timedelta``.
+            at: The time before which the message is not delivered, as an aware ``datetime``. A time in the past means
+                now. Pass either this or ``delay``; both are measured by the database's clock.
+            priority: :class:`pgqrs.Priority`, or its name: ``urgent``, ``high``, ``normal`` or ``low``.
 
-        Nobody gets the message before ``delay`` has passed, in seconds or as a ``timedelta``, or before the time
-        ``at``, an aware ``datetime``; both by the database's clock. A time in the past is now.
+        Returns:
+            The message's id.
 
-        Raises :class:`pgqrs.SerializeError`, which names where in the payload something can't be represented in JSON,
-        :class:`pgqrs.PayloadTooLargeError` and :class:`pgqrs.PayloadTooDeepError` before anything is sent;
-        :class:`pgqrs.QueueNotFoundError`, :class:`pgqrs.WorkerSuspendedError`,
-        :class:`pgqrs.WorkerStoppedError`; :class:`pgqrs.NotStoredError` if the server was unavailable for too long;
-        and :class:`pgqrs.OutcomeUnknownError`, the only one after which the message may be stored.
+        Raises:
+            SerializeError: Something in the payload can't be represented in JSON; its ``path`` says where.
+            PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError: Before anything is sent.
+            QueueNotFoundError: The queue was deleted.
+            WorkerSuspendedError, WorkerStoppedError: The producer was suspended or stopped.
+            NotStoredError: The server was unavailable for longer than the store's ``retry_for``. Nothing is stored.
+            OutcomeUnknownError: Time ran out before the outcome was known: the message may have been stored.
+            TypeError, ValueError: An argument is of the wrong type, or out of its range.
         """
         self._queue._check(payload, "payload")
         wait, time = _arguments.times(delay, at)
@@ -89,9 +99,18 @@ class Producer(Generic[T]):
         *,
         priority: Priority | PriorityName = Priority.NORMAL,
     ) -> int:
-        """Stores a message that is delivered after this many seconds at the earliest, and returns its id.
+        """Stores a message that is delivered after a delay; the same as :meth:`enqueue` with ``delay``.
 
-        Raises what :meth:`enqueue` raises.
+        Args:
+            payload: As for :meth:`enqueue`.
+            delay_seconds: How long the message is not delivered, in seconds or as a ``timedelta``.
+            priority: As for :meth:`enqueue`.
+
+        Returns:
+            The message's id.
+
+        Raises:
+            Error: As from :meth:`enqueue`.
         """
         wait = _arguments.duration("delay_seconds", delay_seconds)
         return await self.enqueue(payload, delay=wait, priority=priority)
@@ -106,9 +125,25 @@ class Producer(Generic[T]):
     ) -> list[int]:
         """Stores messages in one transaction: all of them, in this order, or none.
 
-        ``ids[i]`` of the result belongs to the payload at ``i``. An empty batch returns no ids and sends nothing.
+        Args:
+            payloads: The payloads, each as for :meth:`enqueue`. If there are none, nothing is sent.
+            delay: How long the messages are not delivered, in seconds or as a ``timedelta``.
+            at: The time before which the messages are not delivered, as an aware ``datetime``. A time in the past
+                means now. Pass either this or ``delay``; both are measured by the database's clock.
+            priority: :class:`pgqrs.Priority`, or its name: ``urgent``, ``high``, ``normal`` or ``low``.
 
-        Raises what :meth:`enqueue` raises; a path then begins with the payload's place: ``payloads[3].price``.
+        Returns:
+            The ids, in the order of the payloads.
+
+        Raises:
+            SerializeError: Something in a payload can't be represented in JSON; its ``path`` says where, as in
+                ``payloads[3].price``.
+            PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError: Before anything is sent.
+            QueueNotFoundError: The queue was deleted.
+            WorkerSuspendedError, WorkerStoppedError: The producer was suspended or stopped.
+            NotStoredError: The server was unavailable for longer than the store's ``retry_for``. Nothing is stored.
+            OutcomeUnknownError: Time ran out before the outcome was known: the messages may have been stored.
+            TypeError, ValueError: An argument is of the wrong type, or out of its range.
         """
         batch = _arguments.payloads(payloads)
         for place, payload in enumerate(batch):
@@ -119,39 +154,63 @@ class Producer(Generic[T]):
         return messages
 
     async def heartbeat(self) -> None:
-        """Sends a heartbeat. This happens by itself too.
+        """Sends a heartbeat. Heartbeats are also sent automatically.
 
-        Raises :class:`pgqrs.WorkerStoppedError` if it was stopped, removed, or taken over.
+        Raises:
+            WorkerStoppedError: It was stopped, removed, or replaced.
         """
         await self._native.heartbeat()
 
     async def suspend(self) -> None:
-        """Suspends it: until it is resumed, its enqueues are refused.
+        """Suspends the producer: until it is resumed, its enqueues are refused.
 
-        Raises :class:`pgqrs.InvalidTransitionError` if it isn't ready, :class:`pgqrs.WorkerStoppedError`
-        if it is gone.
+        Raises:
+            InvalidTransitionError: It isn't ready.
+            WorkerStoppedError: It was stopped, removed, or replaced.
         """
         await self._native.suspend()
 
     async def resume(self) -> None:
-        """Resumes it.
+        """Resumes the producer.
 
-        Raises :class:`pgqrs.InvalidTransitionError` if it isn't suspended,
-        :class:`pgqrs.WorkerStoppedError` if it is gone.
+        Raises:
+            InvalidTransitionError: It isn't suspended.
+            WorkerStoppedError: It was stopped, removed, or replaced.
         """
         await self._native.resume()
 
     async def shutdown(self) -> None:
-        """Ends it, for good, and frees its identity. On a producer that has ended, nothing happens."""
+        """Stops the producer, for good, and frees its identity. If it is stopped already, nothing happens.
+
+        Raises:
+            Error: The database is unavailable. The producer then counts as crashed after a while.
+        """
         await self._native.shutdown()
 
     async def status(self) -> WorkerStatus:
-        """Its state, as the database has it now. A producer that was removed is stopped."""
+        """Reads its current state from the database.
+
+        Returns:
+            ``ready``, ``suspended`` or ``stopped``. A producer that was removed is ``stopped``.
+
+        Raises:
+            Error: The database is unavailable.
+        """
         status: WorkerStatus = await self._native.status()
         return status
 
     async def is_healthy(self, max_age: float | timedelta) -> bool:
-        """Whether it is registered and its last heartbeat is at most this old, in seconds or as a ``timedelta``."""
+        """Checks that it is not stopped, and that its last heartbeat is recent.
+
+        Args:
+            max_age: The age that its last heartbeat may have, in seconds or as a ``timedelta``.
+
+        Returns:
+            Whether both are so.
+
+        Raises:
+            Error: The database is unavailable.
+        """
         healthy: bool = await self._native.is_healthy(_arguments.duration("max_age", max_age))
         return healthy
 

@@ -1,4 +1,4 @@
-"""Queues by name and by what they carry, and priorities."""
+"""Queues, with the type of their payloads, and priorities."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class Priority(str, Enum):
-    """Which messages of a queue are delivered first.
+    """The priority of a message: ready messages of a higher one are delivered first.
 
-    A ready message of a higher priority is always delivered before one of a lower, so a queue that never runs
-    out of urgent messages never delivers a low one. Each can be passed as text too: ``priority="urgent"``.
+    A queue that always has urgent messages never delivers its low ones. A priority can be passed as text too:
+    ``priority="urgent"``.
     """
 
     URGENT = "urgent"
@@ -33,22 +33,28 @@ PriorityName = Literal["urgent", "high", "normal", "low"]
 class Queue(Generic[T]):
     """A queue's name with the type of its payloads.
 
-    Declare one as a constant, and only that type goes in and comes out, as mypy and pyright see it::
+    Declare it as a constant, and mypy and pyright refuse any other type of payload::
 
         EMAILS = pgqrs.Queue("emails", SendEmail)
         producer = await store.producer(EMAILS)
         await producer.enqueue(SendEmail(to="ada@example.com"))
 
-    The type is a dataclass, a model of pydantic's, a ``TypedDict``, or one of ``dict``, ``list``, ``str``,
-    ``int``, ``float``, ``bool`` and ``Decimal``, also with parameters: ``list[SendEmail]``. Without a type, any
-    payload goes in, and what ``json.loads`` makes of it comes out. That the queue exists in the database is
-    another matter: ``await store.queue(EMAILS)`` creates it if there is none.
+    The type is a dataclass, a pydantic model, a ``TypedDict``, or one of ``dict``, ``list``, ``str``, ``int``,
+    ``float``, ``bool`` and ``Decimal``, also with parameters: ``list[SendEmail]``. Without a type, any payload can be
+    enqueued, and is read as ``json.loads`` reads it. A declaration doesn't create the queue in the database:
+    ``await store.queue(EMAILS)`` does, if it doesn't exist.
 
-    Messages wait in the queue while a service is deployed, so types change by the usual rules: a field that is
-    added has a default, and fields that aren't known are passed over. What doesn't decode becomes a dead letter,
-    which ``store.admin().requeue`` puts back once a consumer understands it.
+    Types change while messages wait. Give a new field a default; unknown fields are ignored. A message that an old
+    consumer can't decode becomes a dead letter, and can be requeued once a newer consumer runs, by
+    ``store.admin().requeue``.
 
-    Raises :class:`pgqrs.InvalidQueueNameError`, and ``TypeError`` for a type that can't be represented in JSON.
+    Args:
+        name: The name, of 1 to 128 bytes, without control characters, and without white space at either end.
+        payload: The type of the payloads.
+
+    Raises:
+        InvalidQueueNameError: The name is invalid.
+        TypeError: The name isn't text. A type that can't be represented in JSON is reported when it is first used.
     """
 
     __slots__ = ("_decode", "name", "payload")
@@ -56,7 +62,7 @@ class Queue(Generic[T]):
     name: str
     """Its name, of 1 to 128 bytes."""
     payload: type[T] | None
-    """What it carries; ``None`` is anything."""
+    """The type of its payloads; ``None`` is any."""
 
     @overload
     def __init__(self: Queue[Any], name: str) -> None: ...

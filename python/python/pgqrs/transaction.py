@@ -29,14 +29,21 @@ T = TypeVar("T")
 class BlockingConnection(Protocol):
     """psycopg's ``Connection`` and ``Cursor``, SQLAlchemy's ``Connection`` and ``Session``."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Closes it."""
 
 
 class AsyncConnection(Protocol):
     """psycopg's ``AsyncConnection`` and ``AsyncCursor``, asyncpg's ``Connection``, SQLAlchemy's
     ``AsyncConnection`` and ``AsyncSession``."""
 
-    def close(self) -> Coroutine[Any, Any, None]: ...
+    def close(self) -> Coroutine[Any, Any, None]:
+        """Closes it.
+
+        Returns:
+            Something to await.
+        """
+        ...
 
 
 @overload
@@ -93,30 +100,34 @@ def enqueue_in(
     priority: Priority | PriorityName = Priority.NORMAL,
     store: Store | sync.Store | None = None,
 ) -> int | Coroutine[Any, Any, int]:
-    """Stores a message on your own connection: it is sent if, and only if, your transaction commits.
+    """Stores a message on your own connection: it is sent if and only if your transaction commits.
 
-    One statement is run, and nothing is committed here. Consumers find the message at their next poll after your
-    commit, unless they are woken: in a session of SQLAlchemy's that happens by itself, if the target is a producer or
-    ``store`` is passed. The other drivers, and SQLAlchemy's ``Connection`` too, don't report that a commit is done:
-    call ``store.wake(queue)`` after it.
+    It runs one statement, and doesn't commit. After your commit, consumers find the message at their next poll,
+    unless they are woken. In a session of SQLAlchemy they are woken automatically if the target is a producer or
+    ``store`` is passed. The other drivers, and SQLAlchemy's ``Connection``, don't report a commit: call
+    ``store.wake(queue)`` after it.
 
     Args:
-        connection: psycopg's ``Connection``, ``AsyncConnection`` or one of their cursors, asyncpg's ``Connection``, or
-            SQLAlchemy's ``Connection``, ``Session``, ``AsyncConnection`` or ``AsyncSession``. With one that is async,
-            this call is to be awaited.
+        connection: psycopg's ``Connection``, ``AsyncConnection`` or one of their cursors, asyncpg's ``Connection``,
+            or SQLAlchemy's ``Connection``, ``Session``, ``AsyncConnection`` or ``AsyncSession``. With an async one,
+            await this call.
         queue: A queue, its name, or a producer, through which the message is then sent.
-        payload, delay, at, priority: As for :meth:`pgqrs.Producer.enqueue`.
-        store: Wakes the queue's consumers after the commit. Only for sessions of SQLAlchemy's.
+        payload: As for :meth:`pgqrs.Producer.enqueue`.
+        delay: As for :meth:`pgqrs.Producer.enqueue`.
+        at: As for :meth:`pgqrs.Producer.enqueue`.
+        priority: As for :meth:`pgqrs.Producer.enqueue`.
+        store: The store that wakes the queue's consumers after the commit. Only for sessions of SQLAlchemy.
 
     Returns:
         The message's id.
 
     Raises:
-        SerializeError, PayloadTooLargeError, PayloadTooDeepError: Before anything is sent; your transaction can go
-            on.
+        SerializeError, PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError: Before anything is sent; your
+            transaction can go on.
         QueueNotFoundError, WorkerSuspendedError, WorkerStoppedError: Nothing was stored, and your transaction can go
             on.
         NotInstalledError: The database has no pgqrs schema; your transaction has failed.
+        TypeError: The connection is of no supported driver, or another argument is of the wrong type.
         Exception: Your driver's own errors. If the server has refused the statement, your transaction has failed.
     """
     statement = _statement(queue, [payload], False, delay, at, priority)
@@ -178,10 +189,28 @@ def enqueue_batch_in(
     priority: Priority | PriorityName = Priority.NORMAL,
     store: Store | sync.Store | None = None,
 ) -> list[int] | Coroutine[Any, Any, list[int]]:
-    """Stores messages on your own connection, all of them or none. Otherwise as :func:`enqueue_in`.
+    """Stores messages on your own connection: all of them, in this order, or none. Otherwise as :func:`enqueue_in`.
+
+    Args:
+        connection: As for :func:`enqueue_in`.
+        queue: As for :func:`enqueue_in`.
+        payloads: As for :meth:`pgqrs.Producer.enqueue_batch`.
+        delay: As for :meth:`pgqrs.Producer.enqueue`.
+        at: As for :meth:`pgqrs.Producer.enqueue`.
+        priority: As for :meth:`pgqrs.Producer.enqueue`.
+        store: The store that wakes the queue's consumers after the commit. Only for sessions of SQLAlchemy.
 
     Returns:
-        Their ids, in the order of the payloads.
+        The ids, in the order of the payloads.
+
+    Raises:
+        SerializeError, PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError: Before anything is sent; your
+            transaction can go on.
+        QueueNotFoundError, WorkerSuspendedError, WorkerStoppedError: Nothing was stored, and your transaction can go
+            on.
+        NotInstalledError: The database has no pgqrs schema; your transaction has failed.
+        TypeError: The connection is of no supported driver, or another argument is of the wrong type.
+        Exception: Your driver's own errors. If the server has refused the statement, your transaction has failed.
     """
     statement = _statement(queue, _arguments.payloads(payloads), True, delay, at, priority)
     wake = _waker(connection, queue, store, is_ready=not delay and at is None)

@@ -1,5 +1,5 @@
 # Made by generate_sync.py of pgqrs/admin.py.
-"""What an operator does: the schema, queues, workers, dead letters and the archive."""
+"""Administration: the schema, queues, messages, dead letters, the archive and workers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pgqrs import _arguments, _pgqrs
+from pgqrs._arguments import identifier as _id
+from pgqrs._arguments import page as _page
 from pgqrs.listings import (
     ArchivedMessage,
     DeadLetter,
@@ -18,77 +20,155 @@ from pgqrs.listings import (
     WorkerInfo,
     WorkerKind,
     WorkerStatus,
+    with_priority,
 )
-from pgqrs.queue import Priority, Queue
-
-_HIGHEST = 2**32 - 1
-
-
-def _prioritised(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (row[0], Priority(row[1]), *row[2:])
+from pgqrs.queue import Queue
 
 
 class Admin:
-    """What an operator does; made by ``store.admin()``.
+    """Administration: the schema, queues, messages, dead letters, the archive and workers; made by ``store.admin()``.
 
-    Ages and delays are in seconds, or a ``timedelta``. Lists are read by pages: pass the last id of one as
-    ``after`` for the next.
+    Ages are in seconds, or a ``timedelta``. Lists have pages: pass the last id of one as ``after`` for the next.
+
+    Besides the errors that it names, each call can raise :class:`pgqrs.NotInstalledError`,
+    :class:`pgqrs.PermissionDeniedError` and, if the database is unavailable, :class:`pgqrs.ConnectError`,
+    :class:`pgqrs.ConnectionLostError`, :class:`pgqrs.AcquireTimeoutError` or :class:`pgqrs.ClosedError`.
     """
 
     def __init__(self, native: _pgqrs.Admin) -> None:
         self._native = native
 
     def install(self) -> None:
-        """Creates or upgrades the schema ``pgqrs``. Many can do so at once.
+        """Creates or upgrades the schema ``pgqrs``. Several processes can do so at the same time.
 
-        Raises :class:`pgqrs.SchemaNewerError` if a newer version of the package has upgraded it, and
-        :class:`pgqrs.MigrateError`.
+        Raises:
+            SchemaNewerError: A newer version of the package has upgraded it.
+            MigrateError: A migration failed, or doesn't match what was applied before.
         """
         self._native.install()
 
     def verify(self) -> SchemaVersion:
-        """Whether the database and this version of the package fit together."""
+        """Compares the database's schema with the one that this version of the package requires.
+
+        Returns:
+            Both versions, and how they compare.
+
+        Raises:
+            Error: The database is unavailable.
+        """
         return SchemaVersion(*self._native.verify())
 
     def set_fillfactor(self, percent: Literal[50, 60, 70, 80, 90, 100]) -> None:
-        """Sets how far inserts fill the pages of ``pgqrs.messages``, those of all queues.
-
-        The less, the faster claims are; the more, the less disk and memory a backlog takes. It holds for pages that are
-        filled from now on. Only the table's owner may.
+        """Sets how far inserts fill the pages of ``pgqrs.messages``, the table of all queues. With less, claims are
+        faster; with more, a backlog takes less disk and memory. It affects pages that are filled from then on.
 
         Args:
-            percent: How far, in percent. The schema is installed with 50.
+            percent: How far, in percent: 50, 60, 70, 80, 90 or 100. The schema is installed with 50.
+
+        Raises:
+            DatabaseError: The role doesn't own the table.
+            ValueError: It is none of these numbers.
         """
         self._native.set_fillfactor(_arguments.integer("percent", percent, 50, 100))
 
     def create_queue(self, queue: str | Queue[Any]) -> QueueInfo:
-        """Creates a queue. Raises :class:`pgqrs.QueueExistsError`; ``store.queue`` doesn't."""
+        """Creates a queue. To create it only if it doesn't exist, use :meth:`pgqrs.sync.Store.queue`.
+
+        Args:
+            queue: The queue, or its name.
+
+        Returns:
+            The queue, with its settings.
+
+        Raises:
+            QueueExistsError: There is a queue of that name already.
+            InvalidQueueNameError: The name is invalid.
+        """
         return QueueInfo(*self._native.create_queue(_arguments.queue_name(queue)))
 
     def queue(self, queue: str | Queue[Any]) -> QueueInfo:
-        """A queue. Raises :class:`pgqrs.QueueNotFoundError`."""
+        """Looks up a queue.
+
+        Args:
+            queue: The queue, or its name.
+
+        Returns:
+            The queue, with its settings.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
         return QueueInfo(*self._native.queue(_arguments.queue_name(queue)))
 
     def queues(self) -> list[QueueInfo]:
-        """All queues, by name."""
+        """Lists all queues.
+
+        Returns:
+            The queues, ordered by name.
+
+        Raises:
+            NotInstalledError: The database has no pgqrs schema.
+        """
         return [QueueInfo(*row) for row in self._native.queues()]
 
     def delete_queue(self, queue: str | Queue[Any]) -> None:
-        """Deletes a queue that is empty. Raises :class:`pgqrs.QueueNotEmptyError`."""
+        """Deletes an empty queue, with its workers, dead letters and archive. No message is lost: it waits for enqueues
+        in progress, and blocks new ones, of all queues, while it checks.
+
+        Args:
+            queue: The queue, or its name.
+
+        Raises:
+            QueueNotEmptyError: It still holds messages.
+            QueueNotFoundError: There is no such queue.
+            DatabaseError: A transaction that has enqueued stays open for more than two seconds. It can be retried.
+        """
         self._native.delete_queue(_arguments.queue_name(queue))
 
     def purge_queue(self, queue: str | Queue[Any]) -> int:
-        """Deletes all messages of a queue, and returns how many."""
+        """Deletes all messages of a queue: ready, delayed and leased ones.
+
+        Args:
+            queue: The queue, or its name.
+
+        Returns:
+            How many messages were deleted.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
         count: int = self._native.purge_queue(_arguments.queue_name(queue))
         return count
 
     def configure_queue(self, queue: str | Queue[Any], *, max_attempts: int | None = None) -> QueueInfo:
-        """Changes the settings that are passed, and returns the queue with its new ones."""
+        """Changes settings of a queue. Those that are ``None`` stay as they are.
+
+        Args:
+            queue: The queue, or its name.
+            max_attempts: How often a message is delivered before it becomes a dead letter, from 1; 20 for a new
+                queue.
+
+        Returns:
+            The queue, with all of its settings.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
         attempts = _arguments.optional_integer("max_attempts", max_attempts, 1, 2**31 - 1)
         return QueueInfo(*self._native.configure_queue(_arguments.queue_name(queue), attempts))
 
     def queue_stats(self, queue: str | Queue[Any]) -> QueueStats:
-        """How many messages a queue holds."""
+        """Counts the messages of a queue. The counts are exact, so it reads all of the queue.
+
+        Args:
+            queue: The queue, or its name.
+
+        Returns:
+            How many messages are ready, delayed and leased.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
         return QueueStats(*self._native.queue_stats(_arguments.queue_name(queue)))
 
     def messages(
@@ -99,17 +179,53 @@ class Admin:
         limit: int = 100,
         payload: bool = False,
     ) -> list[QueuedMessage]:
-        """Messages of a queue, by id."""
+        """Lists messages of a queue: ready, delayed and leased ones.
+
+        Args:
+            queue: The queue, or its name.
+            after: The last id of the previous page; by default, the list begins with the first message.
+            limit: The most entries to return.
+            payload: Whether to read the payloads too.
+
+        Returns:
+            The messages, ordered by id.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
         rows = self._native.messages(_arguments.queue_name(queue), *_page(after, limit, payload))
-        return [QueuedMessage(*_prioritised(row)) for row in rows]
+        return [QueuedMessage(*with_priority(row)) for row in rows]
 
     def cancel(self, queue: str | Queue[Any], message: int) -> bool:
-        """Removes a message from its queue, unless it is leased. Returns whether it did."""
+        """Deletes a message, unless a consumer holds it: then it may be handled already.
+
+        Args:
+            queue: The queue, or its name.
+            message: The message's id.
+
+        Returns:
+            Whether it was deleted; ``False`` if there is no such message, or a consumer holds it.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
         done: bool = self._native.cancel(_arguments.queue_name(queue), _id("message", message))
         return done
 
     def reschedule(self, queue: str | Queue[Any], message: int, time: datetime) -> bool:
-        """Delivers a message at another time, unless it is leased. Returns whether it will."""
+        """Moves a message to another time, unless a consumer holds it.
+
+        Args:
+            queue: The queue, or its name.
+            message: The message's id.
+            time: The earliest time of its delivery, as an aware ``datetime``. A time in the past means now.
+
+        Returns:
+            Whether it was moved; ``False`` if there is no such message, or a consumer holds it.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
         done: bool = self._native.reschedule(
             _arguments.queue_name(queue), _id("message", message), _arguments.time("time", time)
         )
@@ -123,30 +239,85 @@ class Admin:
         limit: int = 100,
         payload: bool = False,
     ) -> list[DeadLetter]:
-        """Dead letters of a queue, by id."""
+        """Lists dead letters of a queue.
+
+        Args:
+            queue: The queue, or its name.
+            after: The last id of the previous page; by default, the list begins with the first message.
+            limit: The most entries to return.
+            payload: Whether to read the payloads too.
+
+        Returns:
+            The dead letters, ordered by id.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
         rows = self._native.dead_letters(_arguments.queue_name(queue), *_page(after, limit, payload))
-        return [DeadLetter(*_prioritised(row)) for row in rows]
+        return [DeadLetter(*with_priority(row)) for row in rows]
 
     def dead_letter_count(self, queue: str | Queue[Any]) -> int:
-        """How many dead letters a queue has."""
+        """Counts the dead letters of a queue.
+
+        Args:
+            queue: The queue, or its name.
+
+        Returns:
+            How many there are.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
         count: int = self._native.dead_letter_count(_arguments.queue_name(queue))
         return count
 
     def requeue(self, queue: str | Queue[Any], message: int) -> bool:
-        """Puts a dead letter back into its queue, with all of its attempts again. Returns whether there was
-        one."""
+        """Puts a dead letter back into its queue: ready, and with all of its attempts available again.
+
+        Args:
+            queue: The queue, or its name.
+            message: The message's id.
+
+        Returns:
+            Whether it was requeued; ``False`` if there is no such dead letter.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
         done: bool = self._native.requeue(_arguments.queue_name(queue), _id("message", message))
         return done
 
     def requeue_all(self, queue: str | Queue[Any], *, older_than: float | timedelta = 0) -> int:
-        """Puts all dead letters of this age back, and returns how many."""
+        """Requeues all dead letters that are at least this old.
+
+        Args:
+            queue: The queue, or its name.
+            older_than: Their age, in seconds or as a ``timedelta``; with 0, all of them.
+
+        Returns:
+            How many were requeued.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
         count: int = self._native.requeue_all(
             _arguments.queue_name(queue), _arguments.duration("older_than", older_than)
         )
         return count
 
     def purge_dead_letters(self, queue: str | Queue[Any], *, older_than: float | timedelta = 0) -> int:
-        """Deletes dead letters of this age, and returns how many."""
+        """Deletes dead letters that are at least this old.
+
+        Args:
+            queue: The queue, or its name.
+            older_than: Their age, in seconds or as a ``timedelta``; with 0, all of them.
+
+        Returns:
+            How many were deleted.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
         count: int = self._native.purge_dead_letters(
             _arguments.queue_name(queue), _arguments.duration("older_than", older_than)
         )
@@ -160,12 +331,36 @@ class Admin:
         limit: int = 100,
         payload: bool = False,
     ) -> list[ArchivedMessage]:
-        """Archived messages of a queue, by id."""
+        """Lists archived messages of a queue.
+
+        Args:
+            queue: The queue, or its name.
+            after: The last id of the previous page; by default, the list begins with the first message.
+            limit: The most entries to return.
+            payload: Whether to read the payloads too.
+
+        Returns:
+            The messages, ordered by id.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
         rows = self._native.archived(_arguments.queue_name(queue), *_page(after, limit, payload))
-        return [ArchivedMessage(*_prioritised(row)) for row in rows]
+        return [ArchivedMessage(*with_priority(row)) for row in rows]
 
     def purge_archive(self, queue: str | Queue[Any], *, older_than: float | timedelta = 0) -> int:
-        """Deletes archived messages of this age, and returns how many."""
+        """Deletes messages that were archived at least this long ago.
+
+        Args:
+            queue: The queue, or its name.
+            older_than: Their age, in seconds or as a ``timedelta``; with 0, all of them.
+
+        Returns:
+            How many were deleted.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
         count: int = self._native.purge_archive(
             _arguments.queue_name(queue), _arguments.duration("older_than", older_than)
         )
@@ -178,7 +373,19 @@ class Admin:
         status: WorkerStatus | None = None,
         kind: WorkerKind | None = None,
     ) -> list[WorkerInfo]:
-        """Producers and consumers: all of them, or those of a queue, a status, a kind."""
+        """Lists workers, which are producers and consumers.
+
+        Args:
+            queue: Only those of this queue, or of the queue of this name.
+            status: Only those in this state: ``ready``, ``suspended`` or ``stopped``.
+            kind: Only those of this kind: ``producer`` or ``consumer``.
+
+        Returns:
+            The workers, ordered by id.
+
+        Raises:
+            InvalidQueueNameError: The queue's name is invalid.
+        """
         name = None if queue is None else _arguments.queue_name(queue)
         workers = [WorkerInfo(*row) for row in self._native.workers(name)]
         return [
@@ -186,45 +393,108 @@ class Admin:
         ]
 
     def worker(self, worker: int) -> WorkerInfo:
-        """A producer or a consumer. Raises :class:`pgqrs.WorkerNotFoundError`."""
+        """Looks up a worker.
+
+        Args:
+            worker: The worker's id.
+
+        Returns:
+            The worker.
+
+        Raises:
+            WorkerNotFoundError: There is no such worker.
+        """
         return WorkerInfo(*self._native.worker(_id("worker", worker)))
 
     def suspend_worker(self, worker: int) -> None:
-        """Suspends a worker, in whichever process it is."""
+        """Suspends a worker, in whichever process it runs: its next enqueue or claim is refused.
+
+        Args:
+            worker: The worker's id.
+
+        Raises:
+            InvalidTransitionError: It isn't ready.
+            WorkerNotFoundError: There is no such worker.
+        """
         self._native.suspend_worker(_id("worker", worker))
 
     def resume_worker(self, worker: int) -> None:
-        """Resumes a worker."""
+        """Resumes a suspended worker.
+
+        Args:
+            worker: The worker's id.
+
+        Raises:
+            InvalidTransitionError: It isn't suspended.
+            WorkerNotFoundError: There is no such worker.
+        """
         self._native.resume_worker(_id("worker", worker))
 
     def stop_worker(self, worker: int) -> None:
-        """Ends a worker, for good."""
+        """Stops a worker, for good. If it is stopped already, nothing happens. The messages that it holds are delivered
+        again when their leases run out.
+
+        Args:
+            worker: The worker's id.
+
+        Raises:
+            WorkerNotFoundError: There is no such worker.
+        """
         self._native.stop_worker(_id("worker", worker))
 
     def remove_worker(self, worker: int) -> None:
-        """Removes a worker that has ended or crashed."""
+        """Removes a worker, whatever its state. Its messages keep its id.
+
+        Args:
+            worker: The worker's id.
+
+        Raises:
+            WorkerNotFoundError: There is no such worker.
+        """
         self._native.remove_worker(_id("worker", worker))
 
     def remove_ended_workers(self, *, older_than: float | timedelta = 0) -> int:
-        """Removes all that ended this long ago, and returns how many."""
+        """Removes workers that were stopped or have crashed.
+
+        Args:
+            older_than: How long ago their last heartbeat was, in seconds or as a ``timedelta``.
+
+        Returns:
+            How many were removed.
+
+        Raises:
+            NotInstalledError: The database has no pgqrs schema.
+        """
         count: int = self._native.remove_ended_workers(_arguments.duration("older_than", older_than))
         return count
 
     def held_messages(self, worker: int) -> list[HeldMessage]:
-        """Messages that a consumer holds."""
+        """Lists the messages that a worker holds. It reads all of the queue.
+
+        Args:
+            worker: The worker's id.
+
+        Returns:
+            The messages, ordered by the end of their leases.
+
+        Raises:
+            WorkerNotFoundError: There is no such worker.
+        """
         rows = self._native.held_messages(_id("worker", worker))
         return [HeldMessage(*row) for row in rows]
 
     def release(self, worker: int) -> int:
-        """Releases the messages that a consumer holds, as after its crash, and returns how many."""
+        """Makes all messages of a crashed worker ready again, without waiting for their leases to run out. A worker
+        that runs loses its leases.
+
+        Args:
+            worker: The worker's id.
+
+        Returns:
+            How many were released.
+
+        Raises:
+            WorkerNotFoundError: There is no such worker.
+        """
         count: int = self._native.release(_id("worker", worker))
         return count
-
-
-def _id(name: str, value: object) -> int:
-    return _arguments.integer(name, value, -(2**63), 2**63 - 1)
-
-
-def _page(after: int | None, limit: int, payload: bool) -> tuple[int | None, int, bool]:
-    after_id = None if after is None else _id("after", after)
-    return after_id, _arguments.integer("limit", limit, 0, _HIGHEST), _arguments.flag("payload", payload)

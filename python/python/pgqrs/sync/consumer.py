@@ -22,14 +22,14 @@ from pgqrs.sync.delivery import Delivery
 T = TypeVar("T")
 
 Handler = Callable[[Delivery[T]], "Outcome | None"]
-"""What :meth:`Consumer.run` takes."""
+"""A handler, as :meth:`Consumer.run` takes it."""
 
 _ENDING = timedelta(seconds=5)
-"""For how long an aborted loop is waited for, which takes about two seconds at most."""
+"""How long to wait for an aborted loop, which ends within about two seconds."""
 
 
 class Consumer(Generic[T]):
-    """A registered receiver of one queue; made by :meth:`pgqrs.sync.Store.consumer`.
+    """A registered receiver of messages from one queue; made by :meth:`pgqrs.sync.Store.consumer`.
 
     There are two ways to receive. :meth:`run` calls a handler for each message, several at once, in threads::
 
@@ -38,7 +38,7 @@ class Consumer(Generic[T]):
 
         consumer.run(handle)
 
-    Iteration returns one delivery at a time, to be settled by its verbs; :meth:`deliveries` does so with other
+    Iteration returns one delivery at a time, to be settled by its methods; :meth:`deliveries` does so with other
     settings::
 
         for delivery in consumer:
@@ -58,7 +58,7 @@ class Consumer(Generic[T]):
 
     @property
     def id(self) -> int:
-        """Its id, by which operators see it."""
+        """The worker's id."""
         return self._native.id
 
     @property
@@ -92,31 +92,32 @@ class Consumer(Generic[T]):
     ) -> Report:
         """Receives messages and calls the handler with each, in threads, until it is stopped.
 
-        What the handler returns is an :class:`pgqrs.Outcome`, and ``None`` acknowledges the message. An exception is a
-        failed attempt, after which the message waits as ``retry`` says, or becomes a dead letter if its attempts are
-        used up. A handler can also settle the delivery by itself. While it runs, its message's lease is extended.
+        The handler returns an :class:`pgqrs.Outcome`, or ``None``, which acknowledges the message. An exception is a
+        failed attempt: the message is delivered again after the wait of ``retry``, or becomes a dead letter if its
+        attempts are used up. A handler can also settle the delivery itself. While it runs, its message's lease is
+        extended.
 
-        It stops with :meth:`stop`, on SIGTERM, unless the program has a handler of its own for that, on Ctrl-C, or
-        when others have stopped it: no more is claimed, handlers finish, and the rest is released. Python can't
-        break off a thread: a handler that runs beyond the deadline, or for longer than ``handler_timeout``, is waited
-        for, but its message is released. ``SystemExit`` and ``KeyboardInterrupt`` in a handler end the consumer at
-        once, and are raised by this call.
+        It stops at :meth:`stop`, on SIGTERM, unless the program has its own handler for that, on Ctrl-C, or if
+        another process stops it: no more messages are claimed, handlers finish, and all other messages are released.
+        Python can't end a thread: this call waits for a handler that runs beyond the deadline, or for longer than
+        ``handler_timeout``, but its message is released. ``SystemExit`` and ``KeyboardInterrupt`` in a handler end
+        the consumer at once, and are raised by this call.
 
         Acknowledgements are made in batches, a moment after the handlers have returned: if the process crashes in
-        between, those messages are delivered again. What is acknowledged is on the server's disk. A message that
-        is released before its handler was called hasn't used an attempt.
+        between, those messages are delivered again. Acknowledgements are durable. A message that is released before its
+        handler was called hasn't used an attempt.
 
         Args:
             handler: A function of a :class:`pgqrs.sync.Delivery`.
             concurrency: How many handlers run at once, each in a thread, from 1 to 10,000.
             prefetch: The most messages to hold ready beyond those being handled, up to 5,000. Fewer are held if
-                handlers take their time.
+                handlers are slow.
             prefetch_bytes: The most bytes of payload to hold, ready or being handled. One message is fetched whatever
                 its size.
             lease: How long a message stays leased if this consumer crashes, from a millisecond to a day.
                 While its handler runs, the lease is extended every third of this.
-            poll_interval: Interval of polling, by which delayed messages, and those enqueued in a transaction,
-                are found. Defaults to 0.25 s.
+            poll_interval: How often it looks for messages of which it isn't notified, such as delayed ones and those
+                that were enqueued in a transaction; 0.25 s by default.
             retry: How long a message waits after a failed attempt.
             handler_timeout: Counts a handler that has run for this long since its first step as a failed attempt; by
                 default, a handler may run for ever. Its thread goes on, and until it ends there is one less for others.
@@ -128,11 +129,11 @@ class Consumer(Generic[T]):
         Times are in seconds, or a ``timedelta``.
 
         Returns:
-            What it has done.
+            How many messages were handled, failed, and so on.
 
         Raises:
-            NotInstalledError, SchemaOutdatedError, PermissionDeniedError, QueueNotFoundError, ClosedError: What
-                waiting doesn't mend.
+            NotInstalledError, SchemaOutdatedError, PermissionDeniedError, QueueNotFoundError, ClosedError: Errors
+                that a retry can't fix.
             LeaseOutOfRangeError: The lease is out of its limits.
             WorkerStoppedError: It runs, or has run, already.
         """
@@ -188,22 +189,33 @@ class Consumer(Generic[T]):
         listen: bool = True,
         shutdown_deadline: float | timedelta = _receiving.DEADLINE,
     ) -> Iterator[Delivery[T]]:
-        """Iterates over deliveries, each to be settled by its verbs. ``for delivery in consumer`` is the same
-        with these defaults.
+        """Iterates over deliveries, each to be settled by its methods. ``for delivery in consumer`` is the same with
+        these defaults.
 
-        One that is dropped without being settled is a failed attempt. :meth:`shutdown`, or the end of a
-        ``with consumer``, releases what isn't settled.
+        A delivery that is dropped without being settled is a failed attempt. :meth:`shutdown`, or the end of a ``with
+        consumer``, releases what isn't settled.
 
         Args:
             concurrency: How many deliveries may be unsettled at once. With 1, asking for the next one while the last
                 one isn't settled raises :class:`pgqrs.NotSettledError`; otherwise it waits.
-            prefetch, prefetch_bytes, lease, poll_interval, retry, listen: As for :meth:`run`.
+            prefetch: As for :meth:`run`.
+            prefetch_bytes: As for :meth:`run`.
+            lease: As for :meth:`run`.
+            poll_interval: As for :meth:`run`.
+            retry: As for :meth:`run`.
+            listen: As for :meth:`run`.
             shutdown_deadline: How long after :meth:`stop` deliveries can still be settled; the last part of it is as
                 for :meth:`run`.
 
         Returns:
-            The iterator, which ends when the consumer is stopped. Nothing is received before its first step, which
-            raises :class:`pgqrs.WorkerStoppedError` if the consumer runs, or has run, already.
+            The iterator, which ends when the consumer is stopped. Nothing is received before its first step.
+
+        Raises:
+            WorkerStoppedError: From the first step: the consumer runs, or has run, already.
+            NotSettledError: From a step: the last delivery isn't settled.
+            NotInstalledError, SchemaOutdatedError, PermissionDeniedError, QueueNotFoundError, ClosedError: From a
+                step. These are the errors that a retry can't fix.
+            TypeError, ValueError: A setting is of the wrong type, or out of its range.
         """
         settings = _receiving.settings(
             concurrency=concurrency,
@@ -225,53 +237,72 @@ class Consumer(Generic[T]):
         return next(iteration)
 
     def stop(self) -> None:
-        """Stops it gracefully: nothing more is claimed, and handlers finish. Returns at once."""
+        """Stops the consumer gracefully: nothing more is claimed, and handlers finish. Returns at once."""
         self._native.stop()
 
     def heartbeat(self) -> None:
-        """Sends a heartbeat. This happens by itself too.
+        """Sends a heartbeat. Heartbeats are also sent automatically.
 
         Raises:
-            WorkerStoppedError: It was stopped, removed, or taken over.
+            WorkerStoppedError: It was stopped, removed, or replaced.
         """
         self._native.heartbeat()
 
     def suspend(self) -> None:
-        """Suspends it: until it is resumed, it receives nothing.
+        """Suspends the consumer: until it is resumed, it receives nothing.
 
         Raises:
             InvalidTransitionError: It isn't ready.
-            WorkerStoppedError: It is gone.
+            WorkerStoppedError: It was stopped, removed, or replaced.
         """
         self._native.suspend()
 
     def resume(self) -> None:
-        """Resumes it.
+        """Resumes the consumer.
 
         Raises:
             InvalidTransitionError: It isn't suspended.
-            WorkerStoppedError: It is gone.
+            WorkerStoppedError: It was stopped, removed, or replaced.
         """
         self._native.resume()
 
     def shutdown(self) -> None:
-        """Ends it, for good, and frees its identity: stops it if it runs, and releases what iteration has returned
-        and is not settled. On a consumer that has ended, nothing happens."""
+        """Stops the consumer, for good, and frees its identity.
+
+        A run is stopped gracefully, and deliveries that iteration has returned and that aren't settled are released.
+        If the consumer has ended already, nothing happens.
+
+        Raises:
+            Error: The database is unavailable. The consumer then counts as crashed after a while.
+        """
         self._native.stop()
         if self._iteration is not None:
             self._iteration._give_back()
         self._native.shutdown()
 
     def status(self) -> WorkerStatus:
-        """Its state, as the database has it now. A consumer that was removed is stopped."""
+        """Reads its current state from the database.
+
+        Returns:
+            ``ready``, ``suspended`` or ``stopped``. A consumer that was removed is ``stopped``.
+
+        Raises:
+            Error: The database is unavailable.
+        """
         status: WorkerStatus = self._native.status()
         return status
 
     def is_healthy(self, max_age: float | timedelta) -> bool:
-        """Whether it is registered and has sent a heartbeat lately.
+        """Checks that it is not stopped, and that its last heartbeat is recent.
 
         Args:
-            max_age: Within this time, in seconds or as a ``timedelta``.
+            max_age: The age that its last heartbeat may have, in seconds or as a ``timedelta``.
+
+        Returns:
+            Whether both are so.
+
+        Raises:
+            Error: The database is unavailable.
         """
         healthy: bool = self._native.is_healthy(_arguments.duration("max_age", max_age))
         return healthy

@@ -15,21 +15,16 @@ T = TypeVar("T")
 
 
 class Delivery(Generic[T]):
-    """A leased message, with its payload; what a consumer delivers.
+    """A leased message with its payload, delivered by a consumer.
 
-    It is settled by one of :meth:`ack`, :meth:`archive`, :meth:`nack` and :meth:`dead_letter`, once. Until then
-    its lease is extended. One that is dropped without being settled counts as a failed attempt.
-
-    Raises:
-        LeaseLostError: From each of these: the message is gone, or went to another consumer, and nothing was changed.
-        AlreadySettledError: The second time.
-        ConnectionLostError, ConnectError, AcquireTimeoutError: It can be retried.
+    It is settled once, by :meth:`ack`, :meth:`archive`, :meth:`nack` or :meth:`dead_letter`. Until then its lease is
+    extended. One that is dropped without being settled counts as a failed attempt.
     """
 
     __slots__ = ("__weakref__", "_native", "payload")
 
     payload: T
-    """What was enqueued, as the queue's type."""
+    """The payload, as the queue's type."""
 
     def __init__(self, native: _pgqrs.Delivery, queue: Queue[T]) -> None:
         self._native = native
@@ -50,7 +45,7 @@ class Delivery(Generic[T]):
 
     @property
     def headers(self) -> Any:
-        """What was sent along with the payload, if anything was."""
+        """The headers, as ``json.loads`` reads them; ``None`` if there are none."""
         headers = self._native.headers
         return None if headers is None else json.loads(headers)
 
@@ -80,39 +75,67 @@ class Delivery(Generic[T]):
         return self._native.is_settled
 
     def ack(self) -> None:
-        """Acknowledges the message: deletes it. That is durable when this returns."""
+        """Acknowledges the message, which deletes it. This is durable when it returns.
+
+        Raises:
+            LeaseLostError: The message is gone, or went to another consumer. Nothing was changed.
+            AlreadySettledError: The delivery is settled, or is being settled.
+            ConnectionLostError, ConnectError, AcquireTimeoutError: The call can be repeated.
+        """
         self._native.ack()
 
     def archive(self) -> None:
-        """Acknowledges the message, and keeps it in ``pgqrs.archive``. That is durable when this returns."""
+        """Acknowledges the message, and keeps it in ``pgqrs.archive``. This is durable when it returns.
+
+        Raises:
+            LeaseLostError: The message is gone, or went to another consumer. Nothing was changed.
+            AlreadySettledError: The delivery is settled, or is being settled.
+            ConnectionLostError, ConnectError, AcquireTimeoutError: The call can be repeated.
+        """
         self._native.archive()
 
     def nack(self, *, delay: float | timedelta | None = None) -> None:
-        """Fails this attempt. The message is delivered again later, or becomes a dead letter if its attempts are used
-        up.
+        """Reports a failed attempt. The message is delivered again later, or becomes a dead letter if its attempts
+        are used up.
 
         Args:
-            delay: After this many seconds, or a ``timedelta``; by default, as the ``retry`` of the consumer's run says.
+            delay: How long it waits, in seconds or as a ``timedelta``; by default, as the ``retry`` of the consumer's
+                run says.
+
+        Raises:
+            LeaseLostError: The message is gone, or went to another consumer. Nothing was changed.
+            AlreadySettledError: The delivery is settled, or is being settled.
+            ConnectionLostError, ConnectError, AcquireTimeoutError: The call can be repeated.
+            DelayTooLongError: The delay is beyond the calendar.
         """
         self._native.nack(_arguments.optional_duration("delay", delay))
 
     def dead_letter(self, reason: str) -> None:
-        """Moves the message to the dead letters, whatever attempts are left: it can't be handled.
+        """Moves the message to the dead letters, even if attempts are left: for one that can't be handled.
 
         Args:
-            reason: Why; it is kept with the dead letter.
+            reason: Why it can't be handled; kept with the dead letter.
+
+        Raises:
+            LeaseLostError: The message is gone, or went to another consumer. Nothing was changed.
+            AlreadySettledError: The delivery is settled, or is being settled.
+            ConnectionLostError, ConnectError, AcquireTimeoutError: The call can be repeated.
         """
         self._native.dead_letter(_arguments.text("reason", reason))
 
     def extend(self, lease: float | timedelta) -> None:
-        """Extends the lease. While the consumer runs, that happens by itself; this is for what has to be safe from
-        the consumer's crash for longer.
+        """Extends the lease. The consumer does so automatically while it runs.
+
+        Call it for a message that no other consumer must get for a while even if this one crashes.
 
         Args:
             lease: How long from now on, in seconds or as a ``timedelta``, from a millisecond to a day.
 
         Raises:
-            LeaseOutOfRangeError: Beyond these limits.
+            LeaseOutOfRangeError: The lease is beyond these limits.
+            LeaseLostError: The message is gone, or went to another consumer. Nothing was changed.
+            AlreadySettledError: The delivery is settled, or is being settled.
+            ConnectionLostError, ConnectError, AcquireTimeoutError: The call can be repeated.
         """
         self._native.extend(_arguments.duration("lease", lease))
 

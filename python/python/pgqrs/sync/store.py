@@ -38,23 +38,26 @@ def connect(
 
     Args:
         url: ``postgresql://user:password@host:port/database``.
-        max_connections: The most connections that the store holds at once.
-        install: Whether to create or upgrade the schema ``pgqrs``, which needs the rights for it.
+        max_connections: The most connections that the store opens.
+        install: Whether to create or upgrade the schema ``pgqrs``, which needs the privilege to do so.
         acquire_timeout: How long a call waits for a connection, in seconds or as a ``timedelta``.
-        application_name: What ``pg_stat_activity`` shows.
+        application_name: The name of the connections in ``pg_stat_activity``.
         payload_limit: The most bytes that one payload may have as JSON.
-        retry_for: How long a send is retried if the connection breaks or the server is unavailable, in seconds or as a
-            ``timedelta``; an hour at most.
+        retry_for: How long a send is retried if the connection breaks or the server is unavailable, in seconds or as
+            a ``timedelta``; at most an hour.
         coalesce: Whether sends that wait at the same time share a statement and its commit.
-        pgbouncer: Whether the URL leads to PgBouncer, if the store can't find out by itself.
-        listen_url: A URL of the same server past the pooler, over which consumers are woken; behind a pooler they
-            poll without it.
+        pgbouncer: Whether the URL leads to PgBouncer, if the store can't detect it.
+        listen_url: A URL of the same server past the pooler, for LISTEN. Without it, consumers behind a pooler find
+            messages of other processes by polling.
 
     Returns:
         The store.
 
     Raises:
         ConnectError: The server can't be reached, or refuses the login.
+        AcquireTimeoutError: It didn't answer in time.
+        MigrateError, SchemaNewerError, PermissionDeniedError: The schema could not be installed.
+        TypeError, ValueError: An argument is of the wrong type, or out of its range.
     """
     native: _pgqrs.Store = _pgqrs.connect(
         _arguments.text("url", url),
@@ -89,7 +92,7 @@ class Store:
     @overload
     def queue(self, queue: Queue[T]) -> Queue[T]: ...
     def queue(self, queue: str | Queue[Any]) -> Queue[Any]:
-        """A queue, created if there is none of that name.
+        """Returns a queue, and creates it if it doesn't exist.
 
         Args:
             queue: The queue, or its name.
@@ -98,8 +101,9 @@ class Store:
             The queue.
 
         Raises:
-            InvalidQueueNameError: That can't be a queue's name.
+            InvalidQueueNameError: The name is invalid.
             NotInstalledError: The database has no pgqrs schema.
+            ConnectError, ConnectionLostError, AcquireTimeoutError, ClosedError: The database is unavailable.
         """
         checked = _arguments.queue(queue)
         self._native.queue(checked.name)
@@ -109,10 +113,13 @@ class Store:
         """Wakes the consumers of a queue, in this process and in others: after the commit of your own transaction in
         which you have enqueued. Otherwise they find its messages at their next poll.
 
-        :func:`pgqrs.enqueue_in` says when that happens by itself.
+        :func:`pgqrs.enqueue_in` says when that happens automatically.
 
         Args:
             queue: The queue, or its name.
+
+        Raises:
+            InvalidQueueNameError: The name is invalid.
         """
         self._native.wake(_arguments.queue_name(queue))
 
@@ -147,17 +154,17 @@ class Store:
     ) -> Producer[Any]:
         """Registers a producer of a queue.
 
-        If a producer of the same host, port and queue has crashed, this one takes its place.
+        If a producer with the same host, port and queue has crashed, this one takes its place.
 
         Args:
             queue: The queue, or its name.
             hostname: The host that operators see.
-            port: With another port than 0, no second live producer has the same host, port and queue. With 0 it is
-                anonymous, and there may be any number of them.
-            heartbeat_interval: How often it sends a heartbeat, in seconds or as a ``timedelta``. If four in a row are
-                missing, it counts as crashed.
-            replace: Whether to take the place of a live producer of the same identity, too, which then finds itself
-                stopped: for a restart after a crash.
+            port: With 0 the producer is anonymous, and there can be any number of those. With any other port, only one
+                producer with this host, port and queue can run at a time.
+            heartbeat_interval: How often it sends a heartbeat, in seconds or as a ``timedelta``. If it misses four in a
+                row, it counts as crashed.
+            replace: Whether to replace a running producer with the same host, port and queue, which is then stopped: to
+                restart a crashed service at once, before its old producer counts as crashed.
 
         Returns:
             The producer.
@@ -165,7 +172,7 @@ class Store:
         Raises:
             QueueNotFoundError: There is no such queue.
             NotInstalledError: The database has no pgqrs schema.
-            WorkerExistsError: One of the same host, port and queue is running.
+            WorkerExistsError: One with the same host, port and queue is running.
             InvalidHostnameError: The host is empty, too long, or has control characters.
         """
         checked = _arguments.queue(queue)
@@ -211,19 +218,20 @@ class Store:
         heartbeat_interval: float | timedelta = 15,
         replace: bool = False,
     ) -> Consumer[Any]:
-        """Registers a consumer of a queue. It receives nothing before it runs, or is iterated over.
+        """Registers a consumer of a queue. It receives nothing until it runs, or is iterated over.
 
-        It is anonymous, under the machine's host name, and there may be any number of them, unless it has a
-        port. If a consumer of the same host, port and queue has crashed, this one takes its place.
+        It is anonymous, with the machine's host name, unless it has a port. If a consumer with the same host, port and
+        queue has crashed, this one takes its place.
 
         Args:
             queue: The queue, or its name.
-            hostname: The host that operators see; the machine's by default.
-            port: With another port than 0, no second live consumer has the same host, port and queue.
-            heartbeat_interval: How often it sends a heartbeat, in seconds or as a ``timedelta``. If four in a row are
-                missing, it counts as crashed.
-            replace: Whether to take the place of a live consumer of the same identity, too, which then finds itself
-                stopped: for a restart after a crash.
+            hostname: The host that operators see; defaults to the machine's.
+            port: With 0 the consumer is anonymous, and there can be any number of those. With any other port, only one
+                consumer with this host, port and queue can run at a time.
+            heartbeat_interval: How often it sends a heartbeat, in seconds or as a ``timedelta``. If it misses four in a
+                row, it counts as crashed.
+            replace: Whether to replace a running consumer with the same host, port and queue, which is then stopped: to
+                restart a crashed service at once, before its old consumer counts as crashed.
 
         Returns:
             The consumer.
@@ -231,7 +239,7 @@ class Store:
         Raises:
             QueueNotFoundError: There is no such queue.
             NotInstalledError: The database has no pgqrs schema.
-            WorkerExistsError: One of the same host, port and queue is running.
+            WorkerExistsError: One with the same host, port and queue is running.
             InvalidHostnameError: The host is empty, too long, or has control characters.
             TypeError: The queue's type can't be represented in JSON.
         """
@@ -248,12 +256,18 @@ class Store:
         return consumer
 
     def admin(self) -> Admin:
-        """What an operator does: the schema, queues, workers, dead letters."""
+        """Returns the administrative calls: for the schema, queues, messages, dead letters, the archive and workers.
+
+        Returns:
+            The administrative calls.
+        """
         return Admin(_pgqrs.Admin(self._native))
 
     def close(self) -> None:
-        """Shuts its producers and consumers down, and closes its connections. Calls made afterwards raise
-        :class:`pgqrs.ClosedError`. Closing again does nothing."""
+        """Shuts down the store's producers and consumers, and closes its connections.
+
+        Calls that are made afterwards raise :class:`pgqrs.ClosedError`. Closing it again does nothing.
+        """
         for worker in list(self._workers):
             self._workers.discard(worker)
             try:
