@@ -55,7 +55,7 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "a delivery that is not settled comes back when its lease runs out: call `.ack(&store)`"]
+#[must_use = "a message that isn't settled is delivered again when its lease runs out: call `.ack(&store)`"]
 pub struct Delivery<T, D = Decoded> {
     message: Message,
     payload: Result<T, Arc<serde_json::Error>>,

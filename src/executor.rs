@@ -75,7 +75,7 @@ pub(crate) async fn run<T>(
     message = "a pgqrs call can't run on `{Self}`",
     label = "expected `&store`, `&pool`, `&mut connection` or `&mut transaction`",
     note = "pass a reference: `&store`, or `&mut tx` to take part in your own transaction",
-    note = "if it is a transaction already, it may be of another version of sqlx: use `pgqrs::sqlx`, or the version in its documentation"
+    note = "if it is a connection or a transaction already, it may be of another version of sqlx: use that of `pgqrs::sqlx`"
 )]
 pub trait Executor: sealed::Acquire {}
 

@@ -332,7 +332,7 @@ into_queue! {
 /// Which payloads a queue takes: its own type, or anything if it has none.
 #[diagnostic::on_unimplemented(
     message = "queue `{Self}` does not carry `{P}`",
-    label = "this payload is not the queue's",
+    label = "this payload isn't of the queue's type",
     note = "send the payload that the queue was declared with, or declare another queue for this one"
 )]
 pub trait Carries<P: ?Sized> {}

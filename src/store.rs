@@ -73,7 +73,7 @@ mod sealed {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store",
     label = "expected `&store`",
-    note = "make a store of a pool: `pgqrs::Store::from(pool)`"
+    note = "make a store from a pool: `pgqrs::Store::from(pool)`"
 )]
 pub trait AsStore: sealed::Sealed {
     /// Returns the store.

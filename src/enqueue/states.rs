@@ -173,7 +173,7 @@ impl TimeNotSet for AtOnce {}
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a delay",
     label = "expected whole seconds, such as `300`, or a `std::time::Duration`",
-    note = "seconds in a variable are a `u64`; a fraction of one is `Duration::from_millis(250)`"
+    note = "a variable with seconds must be a `u64`; for a fraction of a second, pass `Duration::from_millis(250)`"
 )]
 pub trait IntoDelay: sealed::Delay {}
 

@@ -1,4 +1,4 @@
-//! Whatever the toolchain: a misuse fails with the error that its file names, and its mend compiles. All of
+//! Whatever the toolchain: a misuse fails with the error that its file names, and its correction compiles. All of
 //! them are programs of one generated package, so it is one run of cargo, which shares what is compiled
 //! already. (rustdoc looks at the codes of `compile_fail,E…` on nightly only.)
 
@@ -28,7 +28,10 @@ pub(crate) fn check(misuses: &[Misuse]) {
             let _ = writeln!(problems, "{path}: our words have become {:?}", found[0].1);
         }
         if let Some(found) = errors.get(&right(misuse)) {
-            let _ = writeln!(problems, "the mend in {path} doesn't compile: {found:?}");
+            let _ = writeln!(
+                problems,
+                "the correction in {path} doesn't compile: {found:?}"
+            );
         }
     }
     assert!(problems.is_empty(), "\n{problems}");
@@ -59,11 +62,11 @@ fn compile(misuses: &[Misuse]) -> BTreeMap<String, Errors> {
         let _ = writeln!(manifest, "{dependency}.workspace = true");
     }
     for misuse in misuses {
-        let mended = package.join(right(misuse)).with_extension("rs");
-        write_if_changed(&mended, &misuse.mended);
+        let corrected = package.join(right(misuse)).with_extension("rs");
+        write_if_changed(&corrected, &misuse.corrected);
         for (name, path) in [
             (wrong(misuse), root().join(misuse.path())),
-            (right(misuse), mended),
+            (right(misuse), corrected),
         ] {
             let _ = write!(manifest, "\n[[bin]]\nname = {name:?}\npath = {path:?}\n");
         }

@@ -22,7 +22,7 @@ pub(crate) const GROUPS: [(&str, &str); 7] = [
     ("delivery", "Settling"),
     ("worker", "Producers and consumers"),
     ("handler", "Handlers"),
-    ("sealed", "What is pgqrs's own"),
+    ("sealed", "Types that only pgqrs can implement"),
 ];
 
 pub(crate) struct Misuse {
@@ -33,12 +33,12 @@ pub(crate) struct Misuse {
     /// `E0277`, a lint's name, or none.
     pub(crate) code: Option<String>,
     pub(crate) rustcs_own_words: Option<String>,
-    /// What a reader of the page is shown: without the heading, the mend and `main`.
+    /// What a reader of the page is shown: without the heading, the correction and `main`.
     pub(crate) wrong: String,
     /// What is written in place of the wrong lines.
-    pub(crate) mend: String,
-    /// The whole program, mended.
-    pub(crate) mended: String,
+    pub(crate) correction: String,
+    /// The whole program, corrected.
+    pub(crate) corrected: String,
     /// What the compiler says, on the toolchain that is compared.
     pub(crate) answer: String,
 }
@@ -115,7 +115,7 @@ fn read(group: &'static str, file: &Path) -> Misuse {
     let code = (code != "no code").then(|| code.to_owned());
 
     let body: Vec<&str> = source.lines().skip(header.len()).collect();
-    let (mut wrong, mut mend, mut mended) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut wrong, mut correction, mut corrected) = (Vec::new(), Vec::new(), Vec::new());
     let mut part = Part::Both;
     for line in body {
         let code = line.trim_start();
@@ -130,18 +130,18 @@ fn read(group: &'static str, file: &Path) -> Misuse {
             _ if matches!(code, "// Wrong:" | "// Right:") => {}
             Part::Both => {
                 wrong.push(line.to_owned());
-                mended.push(line.to_owned());
+                corrected.push(line.to_owned());
             }
             Part::Wrong => wrong.push(line.to_owned()),
             Part::Right => {
                 let code = code.trim_start_matches("//");
                 let line = format!("{indent}{}", code.strip_prefix(' ').unwrap_or(code));
-                mended.push(line.clone());
-                mend.push(line);
+                corrected.push(line.clone());
+                correction.push(line);
             }
         }
     }
-    assert!(!mend.is_empty(), "{}: no `// Right:`", file.display());
+    assert!(!correction.is_empty(), "{}: no `// Right:`", file.display());
     Misuse {
         group,
         name,
@@ -150,8 +150,8 @@ fn read(group: &'static str, file: &Path) -> Misuse {
         code,
         rustcs_own_words,
         wrong: shown(&wrong),
-        mend: shown(&mend),
-        mended: mended.join("\n") + "\n",
+        correction: shown(&correction),
+        corrected: corrected.join("\n") + "\n",
         answer,
     }
 }

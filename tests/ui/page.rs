@@ -35,28 +35,27 @@ const OPENING: &str = "\
 
 # What doesn't compile, and what to write instead
 
-pgqrs finds many mistakes before a program runs: they don't compile. Here is each of them: the mistake,
-what the compiler says to it, and the code that is right. To look up a message, search this page for its
-first line.
+Many mistakes in the use of pgqrs don't compile. This page has each of them, with the compiler's message
+and the corrected code. To look up a message, search this page for its first line.
 
-The first line says what is wrong. What to write instead stands beside the `^^^`, or below, after `note:`
-or `help:`. The compiler also prints where in pgqrs a rule is written down; that is left out here.
+The first line says what is wrong. What to write instead is beside the `^^^`, or below, after `note:` or
+`help:`. Notes that only point into pgqrs's own source are left out here.
 
 ";
 
 fn page(misuses: &[Misuse]) -> String {
     let mut page = OPENING.to_owned();
-    page += "| mistake | the compiler says | words |\n|---|---|---|\n";
+    page += "| mistake | the compiler says | message by |\n|---|---|---|\n";
     for misuse in misuses {
         let (heading, link) = (&misuse.heading, anchor(&misuse.heading));
         let message = misuse.message().replace('|', "\\|");
         let words = match misuse.rustcs_own_words {
-            Some(_) => "rustc's own",
-            None => "ours",
+            Some(_) => "rustc",
+            None => "pgqrs",
         };
         let _ = writeln!(page, "| [{heading}](#{link}) | {message} | {words} |");
     }
-    page += "\nSome sentences are rustc's own, if a library can't word them; each says why.\n";
+    page += "\nIf a message is rustc's own, a sentence below it says how to read it.\n";
     for (group, title) in GROUPS {
         let _ = write!(page, "\n## {title}\n");
         for misuse in misuses.iter().filter(|misuse| misuse.group == group) {
@@ -71,7 +70,7 @@ fn entry(page: &mut String, misuse: &Misuse) {
         heading,
         why,
         wrong,
-        mend,
+        correction,
         ..
     } = misuse;
     let said = shortened(&misuse.answer);
@@ -80,9 +79,9 @@ fn entry(page: &mut String, misuse: &Misuse) {
         "\n### {heading}\n\n{why}\n\n```rust,ignore\n{wrong}\n```\n\nThe compiler says:\n\n```text\n{said}\n```\n\n"
     );
     if let Some(reason) = &misuse.rustcs_own_words {
-        let _ = write!(page, "These words are rustc's own: {reason}\n\n");
+        let _ = write!(page, "This message is rustc's own: {reason}\n\n");
     }
-    let _ = write!(page, "Instead:\n\n```rust,ignore\n{mend}\n```\n");
+    let _ = write!(page, "Instead:\n\n```rust,ignore\n{correction}\n```\n");
 }
 
 /// As GitHub makes it from a heading.

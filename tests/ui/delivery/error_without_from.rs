@@ -1,9 +1,9 @@
-//! `?` in a function whose error isn't made from pgqrs's
+//! `?` in a function whose error type can't be made from pgqrs's
 //!
-//! `?` converts the error. An error of one's own needs a variant for it, with `#[from]` as thiserror has it.
+//! `?` converts the error if the function's type has a `From<pgqrs::Error>`: `#[from]` of thiserror writes it.
 //!
 //! Fails with: E0277
-//! rustc's own words: they name both types; the one that can't be converted is `pgqrs::Error`.
+//! rustc's own words: the message names both types; the one to be converted is `pgqrs::Error`.
 
 use pgqrs::{Delivery, Store};
 

@@ -1,10 +1,10 @@
 //! A lease extended after its message was settled
 //!
-//! A settled message has no lease any more. Extend it while you work.
+//! A settled message has no lease any more: extend the lease before you settle the message.
 //!
 //! Fails with: E0382
-//! rustc's own words: that a value was moved is the compiler's own check, which is what makes this a
-//! promise; it names the delivery and where it was settled.
+//! rustc's own words: settling consumes the delivery, and the compiler
+//! rules out a second use of it; the message shows where it was settled.
 
 use std::time::Duration;
 

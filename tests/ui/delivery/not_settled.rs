@@ -1,11 +1,11 @@
 //! A delivery that is dropped
 //!
-//! A message that nobody settles comes back when its lease runs out. The compiler warns of a delivery
-//! that is dropped where it stands; here, warnings are errors.
+//! A message that isn't settled is delivered again when its lease runs out. The
+//! compiler warns about a delivery that is dropped; here, warnings are errors.
 //!
 //! Fails with: unused_must_use
-//! rustc's own words: the first line of this warning is the compiler's; the note below it is ours. Its
-//! advice to write `let _ =` only silences it.
+//! rustc's own words: the note says what to do. What the
+//! compiler suggests, `let _ =`, only hides the warning.
 
 #![deny(unused_must_use)]
 

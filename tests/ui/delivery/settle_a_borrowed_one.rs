@@ -1,10 +1,10 @@
 //! Deliveries settled in a loop that only borrows them
 //!
-//! Settling takes the delivery away from you, so the loop must own it.
+//! Settling consumes the delivery, so the loop must own it.
 //!
 //! Fails with: E0507
-//! rustc's own words: that a value was moved is the compiler's own check, which is what makes this a
-//! promise; it names the delivery and where it was settled.
+//! rustc's own words: settling consumes the delivery, and the compiler
+//! rules out a second use of it; the message shows where it was settled.
 
 use pgqrs::{Delivery, Store};
 

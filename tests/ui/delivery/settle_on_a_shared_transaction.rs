@@ -1,6 +1,6 @@
 //! `delivery.ack(&tx)` without the `mut`
 //!
-//! Where a delivery is settled is what an enqueue runs on: a store, or `&mut` of a transaction.
+//! A delivery is settled on a store or a pool, or on `&mut` of a connection or a transaction.
 //!
 //! Fails with: E0277
 

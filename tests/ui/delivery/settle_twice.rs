@@ -1,10 +1,10 @@
 //! A delivery settled twice
 //!
-//! Settling takes the delivery away from you, so there is nothing left to settle again.
+//! Settling consumes the delivery, so it can't be settled again.
 //!
 //! Fails with: E0382
-//! rustc's own words: that a value was moved is the compiler's own check, which is what makes this a
-//! promise; it names the delivery and where it was settled.
+//! rustc's own words: settling consumes the delivery, and the compiler
+//! rules out a second use of it; the message shows where it was settled.
 
 use pgqrs::{Delivery, Store};
 

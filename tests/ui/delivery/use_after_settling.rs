@@ -1,10 +1,10 @@
 //! A delivery used after it was settled
 //!
-//! Once it is settled, the message may be gone. Take what you need before.
+//! After it was settled, the message may be deleted. Read what you need before.
 //!
 //! Fails with: E0382
-//! rustc's own words: that a value was moved is the compiler's own check, which is what makes this a
-//! promise; it names the delivery and where it was settled.
+//! rustc's own words: settling consumes the delivery, and the compiler
+//! rules out a second use of it; the message shows where it was settled.
 
 use pgqrs::{Delivery, Store};
 

@@ -1,11 +1,11 @@
-//! A dequeue in a transaction of yours
+//! A dequeue in your transaction
 //!
-//! A claim is a transaction of its own: in yours, a message would be hidden from all others until you
-//! commit, and your rollback would undo its attempt. Claim on the store, and settle in the transaction.
+//! A claim has to commit at once: in your transaction, the messages would be locked until you
+//! commit, and a rollback would undo the attempt. Claim on the store, and settle in the transaction.
 //!
 //! Fails with: E0308
-//! rustc's own words: an argument of one certain type is compared by the compiler alone; it names the
-//! type that is wanted, `&Store`.
+//! rustc's own words: the message names the expected
+//! type, which is `&Store`: claims run on a store.
 
 async fn receive(store: pgqrs::Store) -> Result<(), Box<dyn std::error::Error>> {
     let mut tx = store.pool().begin().await?;

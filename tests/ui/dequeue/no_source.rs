@@ -1,6 +1,6 @@
 //! A dequeue without a queue
 //!
-//! A dequeue needs its source: a queue, or a consumer, which has one.
+//! A dequeue needs a queue, or a consumer, which has one.
 //!
 //! Fails with: E0277
 

@@ -1,9 +1,9 @@
-//! What was dequeued, passed to a handler
+//! A dequeued delivery, passed to a handler
 //!
-//! A handler gets a delivery whose payload has been decoded. `decoded()` makes one, or hands the delivery back.
+//! A handler gets a delivery whose payload has been decoded. `decoded()` decodes it; its error holds the delivery.
 //!
 //! Fails with: E0308
-//! rustc's own words: an argument of one certain type is compared by the compiler alone; it names the state `Unchecked`.
+//! rustc's own words: the message names the state, `Unchecked`: the payload hasn't been decoded yet.
 
 use pgqrs::{Delivery, Store};
 

@@ -1,9 +1,9 @@
-//! A payload that may not decode
+//! A dequeued payload used without `?`
 //!
-//! What was dequeued is handed over whether or not its payload is what its queue carries. In a handler it has been decoded.
+//! `dequeue()` also returns messages whose payload doesn't decode, so `payload()` returns a `Result`.
 //!
 //! Fails with: E0277
-//! rustc's own words: formatting is the standard library's; it names the `Result`.
+//! rustc's own words: the message says that the value is a `Result`.
 
 async fn receive(store: pgqrs::Store) -> pgqrs::Result<()> {
     for delivery in pgqrs::dequeue().from("tasks").execute(&store).await? {

@@ -1,6 +1,6 @@
 //! A dequeue from two queues
 //!
-//! One dequeue reads one queue. For two queues, write two.
+//! A dequeue reads one queue. For two queues, write two.
 //!
 //! Fails with: E0277
 

@@ -1,6 +1,6 @@
 //! A delay and a time
 //!
-//! `.delay(..)` counts from now and `.at(..)` names a time: a message becomes visible at one of them.
+//! `.delay(..)` counts from now, and `.at(..)` sets a time: set one of them, since a message becomes visible once.
 //!
 //! Fails with: E0277
 

@@ -1,6 +1,6 @@
 //! A delay with a fraction
 //!
-//! Seconds are whole. What is finer is a `Duration`, which says its unit.
+//! A plain number is whole seconds. For anything finer, pass a `Duration`.
 //!
 //! Fails with: E0277
 

@@ -1,9 +1,9 @@
 //! A negative delay
 //!
-//! Nothing can be delivered before it was sent. A message without a delay is there at once.
+//! A message can't be delivered before it is sent. To deliver it at once, leave the delay out.
 //!
 //! Fails with: E0277
-//! rustc's own words: the minus is judged before the delay is; seconds are a `u64`, which has none.
+//! rustc's own words: seconds are a `u64`. `-300i64`, as the compiler suggests, isn't a delay either.
 
 async fn send(store: pgqrs::Store) -> pgqrs::Result<()> {
     // Wrong:

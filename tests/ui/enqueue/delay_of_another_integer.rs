@@ -1,7 +1,7 @@
 //! A delay in a variable that isn't a `u64`
 //!
-//! A plain number such as `300` is right as it is; a variable has a type already, and seconds are a
-//! `u64`.
+//! A literal such as `300` becomes a `u64` by itself. A
+//! variable has a type already, so convert it to `u64`.
 //!
 //! Fails with: E0277
 

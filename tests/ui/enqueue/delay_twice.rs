@@ -1,6 +1,6 @@
 //! A delay, twice
 //!
-//! It isn't clear whether the second delay replaces the first or adds to it, so there can be only one.
+//! It isn't clear whether the second delay replaces the first or adds to it, so only one is accepted.
 //!
 //! Fails with: E0277
 

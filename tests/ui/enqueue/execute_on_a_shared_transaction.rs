@@ -1,6 +1,6 @@
 //! `.execute(&tx)` without the `mut`
 //!
-//! A transaction's connection serves one statement at a time, so it is passed as `&mut`.
+//! A connection runs one statement at a time, so a transaction is passed as `&mut tx`.
 //!
 //! Fails with: E0277
 

@@ -1,6 +1,6 @@
 //! `.execute(store)` without the `&`
 //!
-//! A store is used again and again, so it is passed by reference.
+//! A store is used many times, so it is passed by reference.
 //!
 //! Fails with: E0277
 

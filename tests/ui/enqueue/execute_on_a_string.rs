@@ -1,6 +1,6 @@
 //! `.execute(url)`
 //!
-//! Connect once, and hand over the store: it holds the connections.
+//! Connect once, with `pgqrs::connect(url)`, and pass the store to each call: it holds the connections.
 //!
 //! Fails with: E0277
 

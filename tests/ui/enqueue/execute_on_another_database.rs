@@ -1,6 +1,6 @@
 //! A pool of another database
 //!
-//! The queue lives in PostgreSQL. `MySqlPool` stands for the pool of any other database.
+//! The queue is in PostgreSQL, and so must be the pool. `MySqlPool` is an example of another one.
 //!
 //! Fails with: E0277
 

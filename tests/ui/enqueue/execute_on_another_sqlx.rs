@@ -1,6 +1,6 @@
 //! A transaction of another version of sqlx
 //!
-//! pgqrs speaks one version of sqlx, which is `pgqrs::sqlx`. Transactions of others enqueue with `.statement()`.
+//! pgqrs works with one version of sqlx, `pgqrs::sqlx`. In a transaction of another version, use `.statement()`.
 //!
 //! Fails with: E0277
 

@@ -1,9 +1,9 @@
 //! `.execute()` without a store
 //!
-//! An enqueue runs somewhere: on a store, or in a transaction of yours.
+//! An enqueue runs on a store, or in your transaction: pass one of them.
 //!
 //! Fails with: E0061
-//! rustc's own words: how many arguments there are is counted before any type is looked at.
+//! rustc's own words: the message only says that an argument is missing. Pass `&store`, or `&mut tx`.
 
 async fn send(store: pgqrs::Store) -> pgqrs::Result<()> {
     // Wrong:

@@ -1,6 +1,6 @@
 //! An import without a queue
 //!
-//! An import sends its messages chunk by chunk, so it needs its queue before it begins.
+//! An import sends its messages in chunks, so it needs its queue before the first one.
 //!
 //! Fails with: E0277
 

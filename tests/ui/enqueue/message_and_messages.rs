@@ -1,6 +1,6 @@
 //! A message and a batch in one enqueue
 //!
-//! What is sent in one enqueue is handed over together, in one call.
+//! An enqueue takes its messages in one call: one message, or a batch.
 //!
 //! Fails with: E0277
 

@@ -1,7 +1,7 @@
 //! A second message in one enqueue
 //!
-//! `.message(..)` doesn't collect: several messages are handed over together, as a batch that is stored
-//! whole or not at all.
+//! A second `.message(..)` doesn't add to the first. Pass several
+//! messages together, as a batch, which is stored whole or not at all.
 //!
 //! Fails with: E0277
 

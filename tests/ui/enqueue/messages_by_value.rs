@@ -1,9 +1,9 @@
 //! A batch by value
 //!
-//! A batch is borrowed: it can be sent again if the send fails.
+//! A batch is passed by reference, so that you can send it again if the send fails.
 //!
 //! Fails with: E0308
-//! rustc's own words: an argument of one certain type is compared by the compiler alone; it says what to write.
+//! rustc's own words: the help says what to write.
 
 async fn send(store: pgqrs::Store) -> pgqrs::Result<()> {
     let batch = vec!["a", "b"];

@@ -1,10 +1,10 @@
 //! An enqueue without `.await`
 //!
-//! As with all of Rust's futures, nothing happens until it is awaited.
+//! As with every future in Rust, nothing happens until it is awaited.
 //!
 //! Fails with: unused_must_use
-//! rustc's own words: the first line of this warning is the compiler's; the note below it is ours. Its
-//! advice to write `let _ =` only silences it.
+//! rustc's own words: the note says what to do. What the
+//! compiler suggests, `let _ =`, only hides the warning.
 
 #![deny(unused_must_use)]
 

@@ -1,9 +1,9 @@
-//! Ids taken without `.await`
+//! Ids used without `.await`
 //!
-//! `.execute(..)` returns a future, which returns the ids when it is awaited.
+//! `.execute(..)` returns a future; awaiting it returns the ids.
 //!
 //! Fails with: E0608
-//! rustc's own words: what can be indexed is not for a library to word.
+//! rustc's own words: the type in the message, `Execute`, is that future.
 
 async fn send(store: pgqrs::Store) -> pgqrs::Result<()> {
     // Wrong:

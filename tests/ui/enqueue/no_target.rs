@@ -1,6 +1,6 @@
 //! An enqueue without a queue
 //!
-//! An enqueue needs its target: a queue, or a producer, which has one.
+//! An enqueue needs a queue, or a producer, which has one.
 //!
 //! Fails with: E0277
 

@@ -1,9 +1,9 @@
 //! A payload that isn't `Serialize`
 //!
-//! Payloads are stored as JSON, which serde writes.
+//! A payload is stored as JSON, so its type must implement serde's `Serialize`.
 //!
 //! Fails with: E0277
-//! rustc's own words: `Serialize` is serde's trait, and so are the words; they name the mend.
+//! rustc's own words: `Serialize` is a trait of serde; the note says which derive to add.
 
 // Wrong:
 struct SendEmail {

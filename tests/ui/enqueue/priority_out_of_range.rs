@@ -3,8 +3,8 @@
 //! There are four priorities, and each has a name.
 //!
 //! Fails with: E0308
-//! rustc's own words: an argument of one certain type is compared by the compiler alone; it names the
-//! type that is wanted, `Priority`.
+//! rustc's own words: the message names the expected type,
+//! which is the enum `Priority`: write one of its variants.
 
 async fn send(store: pgqrs::Store) -> pgqrs::Result<()> {
     // Wrong:

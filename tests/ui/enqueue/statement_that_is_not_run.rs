@@ -1,9 +1,9 @@
 //! A statement that is not run
 //!
-//! `.statement()` only returns the SQL of an enqueue. The compiler warns of one that is dropped; here, warnings are errors.
+//! `.statement()` only returns the SQL. The compiler warns about one that is dropped; here, warnings are errors.
 //!
 //! Fails with: unused_must_use
-//! rustc's own words: the first line of this warning is the compiler's; the note below it is ours.
+//! rustc's own words: the note says what to do.
 
 #![deny(unused_must_use)]
 

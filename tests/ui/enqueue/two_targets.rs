@@ -1,6 +1,6 @@
 //! An enqueue to two queues
 //!
-//! One enqueue goes to one queue. For two queues, write two.
+//! An enqueue goes to one queue. For two queues, write two.
 //!
 //! Fails with: E0277
 

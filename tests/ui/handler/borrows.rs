@@ -1,11 +1,11 @@
-//! A handler that borrows from where it was written
+//! A handler that borrows a local variable
 //!
-//! Handlers run on tasks that may outlive the function they were written in. A store is cheap to clone:
-//! pass the handler a clone of its own.
+//! A handler runs on tasks that may outlive the function in which it
+//! is written. A store is cheap to clone: give the handler a clone.
 //!
 //! Fails with: E0373
-//! rustc's own words: they name what is borrowed. Its advice to write `move` alone isn't enough, since
-//! each call of the handler needs a store of its own.
+//! rustc's own words: the message names what is borrowed. `move` alone, as the
+//! compiler suggests, isn't enough: each call of the handler needs a store of its own.
 
 use pgqrs::{Consumer, Delivery, Outcome, Store};
 

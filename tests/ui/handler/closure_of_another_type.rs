@@ -1,10 +1,10 @@
 //! A closure for another payload than the queue's
 //!
-//! A closure says what it takes, too. Without the type, it takes what the queue carries.
+//! The argument of a closure must have the queue's type. Without a type, it has that by itself.
 //!
 //! Fails with: E0631
-//! rustc's own words: arguments of functions are compared by the compiler alone; its note names both
-//! types, the expected one first.
+//! rustc's own words: the note names both types, the expected one
+//! first: the payload of the queue, then that of the closure.
 
 use pgqrs::{Consumer, Delivery, Outcome};
 

@@ -1,6 +1,6 @@
 //! A boxed error that can't move between threads
 //!
-//! Handlers run on tasks, which move between threads, and so does what they return.
+//! Handlers run on tasks, which move between threads, and so do the errors that they return.
 //!
 //! Fails with: E0277
 

@@ -1,6 +1,6 @@
-//! A handler's error that is no error type
+//! A handler's error that isn't an error type
 //!
-//! A failed attempt keeps its error as text, with its sources, so the type implements `std::error::Error`.
+//! The error of a failed attempt is stored as text, with its sources: its type must implement `std::error::Error`.
 //!
 //! Fails with: E0277
 

@@ -1,9 +1,9 @@
 //! A handler whose error has no type
 //!
-//! `Ok(())` doesn't say which type the error has. `pgqrs::Ok(())` has it, or the closure ends with an `Outcome`.
+//! `Ok(())` doesn't say which type the error has. `pgqrs::Ok(())` does; or end the closure with an `Outcome`.
 //!
 //! Fails with: E0282
-//! rustc's own words: the compiler can't infer a type and asks for it.
+//! rustc's own words: the compiler can't infer the type, and asks for it.
 
 use pgqrs::{Consumer, Delivery};
 

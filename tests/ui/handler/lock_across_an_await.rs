@@ -1,10 +1,10 @@
 //! A handler that holds a lock while it waits
 //!
-//! A guard of `std::sync::Mutex` can't move between threads, and would keep the others waiting. End its scope before the
-//! `.await`.
+//! The guard of a `std::sync::Mutex` can't move between threads, and tasks
+//! that wait for the lock would block theirs. Drop it before the `.await`.
 //!
 //! Fails with: no code
-//! rustc's own words: they name the guard and the `.await` that it is held across, which ours couldn't.
+//! rustc's own words: the message names the guard, and the `.await` across which it is held.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,11 +1,11 @@
-//! A consumer that was never awaited
+//! A consumer that is never awaited
 //!
-//! `run` returns a future: it begins when it is awaited. The compiler warns of one that is dropped; here,
-//! warnings are errors.
+//! `run` returns a future, which starts when it is awaited. The
+//! compiler warns about one that is dropped; here, warnings are errors.
 //!
 //! Fails with: unused_must_use
-//! rustc's own words: the first line of this warning is the compiler's; the note below it is ours. Its
-//! advice to write `let _ =` only silences it.
+//! rustc's own words: the note says what to do. What the
+//! compiler suggests, `let _ =`, only hides the warning.
 
 #![deny(unused_must_use)]
 

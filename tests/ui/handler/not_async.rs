@@ -1,7 +1,7 @@
 //! A handler that isn't `async`
 //!
-//! Handlers run at once, on tasks of their own, so they are futures. A closure becomes one by `async
-//! move`, a function by `async fn`.
+//! Handlers run concurrently, on tasks, so a handler returns a
+//! future: write a closure with `async move`, or an `async fn`.
 //!
 //! Fails with: E0277
 

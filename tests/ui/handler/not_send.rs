@@ -1,11 +1,11 @@
 //! A handler that can't move between threads
 //!
-//! The runtime moves tasks between threads, also while they wait. What a handler holds across an
-//! `.await` must bear that.
+//! A task may move to another thread at each `.await`,
+//! so what a handler holds across one must be `Send`.
 //!
 //! Fails with: no code
-//! rustc's own words: they name the value and the `.await` that it is held across, which ours couldn't.
-//! The value is the handler's own, here `text`.
+//! rustc's own words: the message names the value that isn't
+//! `Send`, here `text`, and the `.await` across which it is held.
 
 use pgqrs::{Consumer, Delivery, Outcome};
 

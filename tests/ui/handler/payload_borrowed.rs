@@ -1,9 +1,9 @@
 //! A payload that borrows
 //!
-//! A payload outlives the row that it was read from, so it has its data by value.
+//! A payload is kept longer than the row that it was read from, so it must own its data.
 //!
 //! Fails with: no code
-//! rustc's own words: lifetimes are the compiler's own; it names the type that has one.
+//! rustc's own words: the message names the type that has a lifetime.
 
 use pgqrs::{Delivery, Outcome, Queue};
 

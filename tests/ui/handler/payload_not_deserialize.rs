@@ -1,6 +1,6 @@
 //! A consumer of a queue whose payload can't be read
 //!
-//! What a queue carries is read with serde too. The compiler reports it twice: where the consumer is made, and where it runs.
+//! A payload is read by serde too. The compiler reports it twice: where the consumer is made, and where it runs.
 //!
 //! Fails with: E0277
 

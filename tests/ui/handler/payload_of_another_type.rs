@@ -3,8 +3,8 @@
 //! The handler of a `Consumer<SendEmail>` gets a `Delivery<SendEmail>`.
 //!
 //! Fails with: E0631
-//! rustc's own words: arguments of functions are compared by the compiler alone; its note names both
-//! types, the expected one first.
+//! rustc's own words: the note names both types, the expected one
+//! first: the payload of the queue, then that of the handler.
 
 use pgqrs::{Consumer, Delivery, Outcome};
 

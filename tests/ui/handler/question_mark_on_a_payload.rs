@@ -1,9 +1,9 @@
 //! `?` on a payload in a handler
 //!
-//! In a handler the payload has been decoded already: what doesn't decode never reaches it.
+//! In a handler, the payload has been decoded already: a message that doesn't decode never reaches it.
 //!
 //! Fails with: E0277
-//! rustc's own words: `?` is the compiler's own; it names the type, a reference to the payload.
+//! rustc's own words: the type in the message is a reference to the payload, and not a `Result`.
 
 use pgqrs::{Consumer, Delivery};
 

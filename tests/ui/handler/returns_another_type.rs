@@ -1,7 +1,7 @@
 //! A handler that returns something else
 //!
-//! The result of a handler decides what becomes of the message: `Ok(())` acknowledges it, an error is a
-//! failed attempt, and an `Outcome` says it in full.
+//! What a handler returns decides what happens to the message: `Ok(())` acknowledges
+//! it, an error is a failed attempt, and an `Outcome` names any other way to settle it.
 //!
 //! Fails with: E0277
 

@@ -1,6 +1,6 @@
 //! A handler that returns nothing
 //!
-//! A handler says how it went. Otherwise a message could be lost by forgetting to.
+//! A handler must return whether it succeeded: a failure that was overlooked would lose the message.
 //!
 //! Fails with: E0277
 

@@ -1,10 +1,10 @@
 //! A consumer that runs twice
 //!
-//! `run` takes the consumer away from you. A handle of it stays behind, to watch and stop it.
+//! `run` consumes the consumer. To watch it or stop it, take a handle first: `consumer.handle()`.
 //!
 //! Fails with: E0382
-//! rustc's own words: that a value was moved is the compiler's own check; it names the consumer and
-//! where it began to run.
+//! rustc's own words: the compiler rules out a second use of
+//! the consumer; the message shows where it began to run.
 
 use pgqrs::{Consumer, Delivery, Outcome};
 

@@ -1,9 +1,9 @@
 //! A run that is neither awaited nor spawned
 //!
-//! A run is a future: nothing happens until it is awaited, or a task of its own.
+//! A run is a future: nothing happens until it is awaited, or spawned as a task.
 //!
 //! Fails with: unused_must_use
-//! rustc's own words: the first line of this warning is the compiler's; the note below it is ours.
+//! rustc's own words: the note says what to do.
 
 #![deny(unused_must_use)]
 

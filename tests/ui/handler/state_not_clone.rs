@@ -3,7 +3,7 @@
 //! Each call of the handler gets a clone of the state. An `Arc` of anything can be cloned.
 //!
 //! Fails with: E0277
-//! rustc's own words: `Clone` is the standard library's trait; the compiler names the type that lacks it.
+//! rustc's own words: `Clone` is a trait of the standard library; the message names the type that lacks it.
 
 use pgqrs::{Consumer, Delivery, Outcome};
 

@@ -3,7 +3,7 @@
 //! The first argument of a handler for `run_with` is a clone of the state.
 //!
 //! Fails with: E0631
-//! rustc's own words: arguments of functions are compared by the compiler alone; its note names both types.
+//! rustc's own words: the note names both types, the expected one first.
 
 use std::sync::Arc;
 

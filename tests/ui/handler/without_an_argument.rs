@@ -1,9 +1,9 @@
 //! A handler that takes no delivery
 //!
-//! A handler is called with the delivery, of which it needs to know at least that it is there.
+//! A handler takes the delivery as its argument, even if it doesn't use it.
 //!
 //! Fails with: E0593
-//! rustc's own words: arguments of functions are counted by the compiler alone; it names the mend.
+//! rustc's own words: the help says what to write.
 
 use pgqrs::{Consumer, Outcome};
 

@@ -1,6 +1,6 @@
 //! A `Vec` to `.message(..)` of a queue with a type
 //!
-//! `.message(..)` takes one payload; `.messages(..)` takes many.
+//! `.message(..)` takes one payload, and `.messages(..)` takes many.
 //!
 //! Fails with: E0277
 

@@ -1,6 +1,6 @@
 //! An import of the wrong payload for a queue
 //!
-//! The iterator's items are of one type, the queue's.
+//! All items of the iterator must be of the queue's type.
 //!
 //! Fails with: E0277
 

@@ -1,7 +1,7 @@
-//! A queue's name that can't be one
+//! A name that no queue can have
 //!
-//! Names are checked while the constant is compiled: 1 to 128 bytes, no control characters, no white
-//! space at either end.
+//! The compiler checks the name of a constant: 1 to 128 bytes,
+//! no control characters, and no white space at either end.
 //!
 //! Fails with: E0080
 

@@ -1,9 +1,9 @@
 //! A typed queue whose name comes from configuration
 //!
-//! `Queue::new` is for constants, whose names the compiler checks. A name that is known at run time can be wrong then.
+//! `Queue::new` is for constants, whose names the compiler checks. `Queue::named` checks a name at run time.
 //!
 //! Fails with: E0597
-//! rustc's own words: lifetimes are the compiler's own; it says that the name would have to be `'static`.
+//! rustc's own words: the message says that the name would have to be `'static`.
 
 use pgqrs::Queue;
 

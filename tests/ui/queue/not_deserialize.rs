@@ -1,6 +1,6 @@
 //! A queue whose payload can't be read
 //!
-//! What a queue carries is read with serde too.
+//! A queue's payload is read by serde too, so its type must implement `Deserialize`.
 //!
 //! Fails with: E0277
 

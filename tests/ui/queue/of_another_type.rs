@@ -1,6 +1,6 @@
 //! A queue that is neither a name nor a `Queue`
 //!
-//! A queue is named by a string, or declared with the type of its payloads.
+//! A queue is a name, or a `Queue` that is declared with the type of its payloads.
 //!
 //! Fails with: E0277
 

@@ -1,6 +1,6 @@
 //! The wrong payload for a queue
 //!
-//! A `Queue<SendEmail>` takes `SendEmail` and nothing else, so its consumers can rely on that.
+//! A `Queue<SendEmail>` takes only `SendEmail`, so its consumers can rely on that.
 //!
 //! Fails with: E0277
 

@@ -1,6 +1,6 @@
 //! A batch of the wrong payload for a queue
 //!
-//! A batch is of one type, the queue's; it doesn't matter which of the two is named first.
+//! All messages of a batch must be of the queue's type, whichever of the two is set first.
 //!
 //! Fails with: E0277
 

@@ -1,9 +1,9 @@
-//! A queue read as something else than it carries
+//! A queue read as another type than it carries
 //!
-//! What comes out of a `Queue<SendEmail>` is a `SendEmail`.
+//! The payload of a message of a `Queue<SendEmail>` is a `SendEmail`.
 //!
 //! Fails with: E0308
-//! rustc's own words: if two types are compared, the compiler words it; it names both of them.
+//! rustc's own words: the message names both types.
 
 use pgqrs::{Delivery, Queue, Unchecked};
 

@@ -1,7 +1,7 @@
-//! An `Executor` of one's own
+//! An `Executor` of your own
 //!
-//! What pgqrs runs on is PostgreSQL's connections, however they are held. Yours holds one of them: lend
-//! that.
+//! pgqrs runs on connections to PostgreSQL, and only on those
+//! that it knows. If your type holds one, pass the connection.
 //!
 //! Fails with: E0277
 

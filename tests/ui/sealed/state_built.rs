@@ -1,10 +1,10 @@
-//! A builder's state built by hand
+//! A builder's state made by hand
 //!
-//! The types that the compiler keeps its account with are made by the builders' methods alone. They have no
-//! public name, so nobody can build one, and nothing but a message counts as a message.
+//! Only a builder's methods make the types that track what is
+//! set: nothing but a message can take the place of a message.
 //!
 //! Fails with: E0603
-//! rustc's own words: what is private is for the compiler to say.
+//! rustc's own words: the message says what is private.
 
 // Wrong:
 use pgqrs::enqueue::NoMessage;

@@ -1,6 +1,6 @@
-//! A `Worker` of one's own
+//! A `Worker` of your own
 //!
-//! A worker is a row in the database with a heartbeat. Yours holds one of them: lend that.
+//! A worker is a row in the database, with a heartbeat. If your type holds a producer or a consumer, pass that.
 //!
 //! Fails with: E0277
 

@@ -1,6 +1,6 @@
 //! Administration on a pool
 //!
-//! Administrative calls need a store, which can be made of a pool.
+//! Administrative calls need a store; make one from the pool.
 //!
 //! Fails with: E0277
 

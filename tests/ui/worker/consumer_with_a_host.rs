@@ -1,9 +1,9 @@
 //! A consumer with host and port
 //!
-//! Consumers are anonymous, unless they are named by `.identity(..)`.
+//! A consumer is anonymous by default. To give it a host and a port, call `.identity(..)`.
 //!
 //! Fails with: E0061
-//! rustc's own words: the number of arguments is the compiler's to count.
+//! rustc's own words: only the queue is an argument; the compiler's suggestion keeps the host instead.
 
 async fn register(store: pgqrs::Store) -> pgqrs::Result<()> {
     // Wrong:

@@ -1,9 +1,9 @@
-//! A setting of the run on the registration
+//! A setting of the run, on the registration
 //!
-//! How a consumer runs is set on its run: the database never sees it.
+//! How a consumer runs is set on its run, after it was created.
 //!
 //! Fails with: E0599
-//! rustc's own words: a missing method is the compiler's to report.
+//! rustc's own words: the message says that the builder has no such method.
 
 use pgqrs::{Delivery, Outcome};
 

@@ -1,6 +1,6 @@
 //! A dequeue through a producer
 //!
-//! Producers send.
+//! A producer sends messages. Only a consumer receives them.
 //!
 //! Fails with: E0277
 

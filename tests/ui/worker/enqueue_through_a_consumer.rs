@@ -1,6 +1,6 @@
 //! An enqueue through a consumer
 //!
-//! Consumers receive.
+//! A consumer receives messages. Only a producer sends them.
 //!
 //! Fails with: E0277
 

@@ -1,9 +1,9 @@
 //! A port that doesn't fit
 //!
-//! Ports go from 0, which is anonymous, to 65535.
+//! Ports are from 0, which means anonymous, to 65535.
 //!
 //! Fails with: overflowing_literals
-//! rustc's own words: which numbers fit into a type is for the compiler to say, and it says it plainly.
+//! rustc's own words: the message names the type, and the numbers that fit into it.
 
 async fn start(store: pgqrs::Store) -> pgqrs::Result<()> {
     // Wrong:

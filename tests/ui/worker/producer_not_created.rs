@@ -1,11 +1,11 @@
 //! A producer that was never registered
 //!
-//! `pgqrs::producer(..)` describes it; `.create(&store)` registers it. The compiler warns of one that
-//! is dropped; here, warnings are errors.
+//! `pgqrs::producer(..)` only describes a producer, and `.create(&store)` registers
+//! it. The compiler warns about one that is dropped; here, warnings are errors.
 //!
 //! Fails with: unused_must_use
-//! rustc's own words: the first line of this warning is the compiler's; the note below it is ours. Its
-//! advice to write `let _ =` only silences it.
+//! rustc's own words: the note says what to do. What the
+//! compiler suggests, `let _ =`, only hides the warning.
 
 #![deny(unused_must_use)]
 

@@ -1,6 +1,6 @@
 //! The wrong payload for a producer
 //!
-//! A producer sends what its queue carries, whichever way the enqueue is written.
+//! A producer sends what its queue carries, in whichever order the enqueue is written.
 //!
 //! Fails with: E0277
 

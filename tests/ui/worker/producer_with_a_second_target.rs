@@ -1,6 +1,6 @@
 //! Another queue for a producer's enqueue
 //!
-//! A producer is registered for one queue, and that is where its messages go.
+//! A producer is registered for one queue, to which all of its messages go.
 //!
 //! Fails with: E0277
 

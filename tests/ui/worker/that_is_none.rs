@@ -1,6 +1,6 @@
-//! A worker that is none
+//! A worker that isn't one
 //!
-//! `.worker(..)` takes a worker that was registered, not its name.
+//! `.worker(..)` takes a registered worker, not its name.
 //!
 //! Fails with: E0277
 
