@@ -5,7 +5,7 @@ const SOURCE: &str = include_str!("../../src/postgres/writers.rs");
 
 /// The statement in this function of `src/postgres/writers.rs`.
 pub(crate) fn of(function: &str) -> Option<&'static str> {
-    let (_, body) = SOURCE.split_once(&format!("\nasync fn {function}("))?;
+    let (_, body) = SOURCE.split_once(&format!("async fn {function}("))?;
     let (_, statement) = body.split_once("sqlx::query!(\n        \"")?;
     let (statement, _) = statement.split_once("\",\n")?;
     Some(statement)

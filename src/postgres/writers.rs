@@ -28,6 +28,39 @@ pub(crate) struct Batch<'a> {
     pub(crate) columns: Columns<'a>,
 }
 
+/// The statement that stores a batch.
+pub(crate) enum Shape<'a> {
+    /// [`write_one`].
+    One {
+        envelope: &'a Envelope,
+        id: i64,
+        payload: &'a Json<'a>,
+    },
+    /// [`write_alike`].
+    Alike(&'a Envelope),
+    /// [`write_mixed`].
+    Mixed,
+}
+
+impl Batch<'_> {
+    /// Chooses the fastest statement that can store the batch.
+    pub(crate) fn shape(&self) -> Shape<'_> {
+        match (
+            &self.envelopes[..],
+            &self.ids[..],
+            &self.columns.payloads[..],
+        ) {
+            ([envelope], [id], [payload]) if envelope.producer.is_none() => Shape::One {
+                envelope,
+                id: *id,
+                payload,
+            },
+            ([envelope], ..) => Shape::Alike(envelope),
+            _ => Shape::Mixed,
+        }
+    }
+}
+
 /// The outcome of a statement that completed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Written {
@@ -65,46 +98,15 @@ pub(crate) async fn reserve(
         .ok_or_else(|| Error::from(sqlx::Error::RowNotFound))
 }
 
-/// Stores all of a batch and advances the writer's row, or does neither.
-pub(crate) async fn write(
-    connection: &mut PgConnection,
-    this: Try,
-    batch: &Batch<'_>,
-) -> Result<Written> {
-    let payloads = &batch.columns.payloads[..];
-    let stored = match (&batch.envelopes[..], &batch.ids[..], payloads) {
-        ([envelope], [id], [payload]) if envelope.producer.is_none() => {
-            write_one(connection, this, envelope, *id, payload).await?
-        }
-        ([envelope], ..) => write_alike(connection, this, envelope, batch).await?,
-        _ => return write_mixed(connection, this, batch).await,
-    };
-    if stored {
-        return Ok(Written::Stored);
-    }
-    // The number is unused, so either a queue or the row was not found.
-    let has_row = sqlx::query_scalar!(
-        r#"select exists (select from pgqrs.writers where token = $1) as "has_row!""#,
-        this.token,
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(if has_row {
-        Written::Refused(vec![0])
-    } else {
-        Written::Taken
-    })
-}
-
 /// Stores one message without a producer, as most single sends are. Arrays of one element and reading a producer's
 /// state would make it a sixth slower.
-async fn write_one(
+pub(crate) async fn write_one(
     connection: &mut PgConnection,
     this: Try,
     envelope: &Envelope,
     id: i64,
     payload: &Json<'_>,
-) -> Result<bool> {
+) -> Result<Written> {
     let times = envelope.visible.times();
     let stored = sqlx::query!(
         "with advanced as (
@@ -140,18 +142,21 @@ async fn write_one(
         // Bound last, since what follows it may make the buffer grow by as much again.
         payload as &Json<'_>,
     )
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
-    Ok(stored.rows_affected() > 0)
+    if stored.rows_affected() > 0 {
+        return Ok(Written::Stored);
+    }
+    why_nothing_is_stored(connection, this).await
 }
 
 /// Stores messages of one envelope, without a table of envelopes, which makes a few of them a quarter slower.
-async fn write_alike(
+pub(crate) async fn write_alike(
     connection: &mut PgConnection,
     this: Try,
     envelope: &Envelope,
     batch: &Batch<'_>,
-) -> Result<bool> {
+) -> Result<Written> {
     let times = envelope.visible.times();
     let stored = sqlx::query!(
         "with advanced as (
@@ -197,12 +202,31 @@ async fn write_alike(
         &batch.ids,
         &batch.columns.payloads as &[Json<'_>],
     )
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
-    Ok(stored.rows_affected() > 0)
+    if stored.rows_affected() > 0 {
+        return Ok(Written::Stored);
+    }
+    why_nothing_is_stored(connection, this).await
 }
 
-async fn write_mixed(
+/// Why a statement for one envelope stored nothing. Its number is unused, so either the queue or the row was not found.
+async fn why_nothing_is_stored(connection: &mut PgConnection, this: Try) -> Result<Written> {
+    let has_row = sqlx::query_scalar!(
+        r#"select exists (select from pgqrs.writers where token = $1) as "has_row!""#,
+        this.token,
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(if has_row {
+        Written::Refused(vec![0])
+    } else {
+        Written::Taken
+    })
+}
+
+/// Stores messages of several envelopes.
+pub(crate) async fn write_mixed(
     connection: &mut PgConnection,
     this: Try,
     batch: &Batch<'_>,
@@ -345,4 +369,49 @@ pub(crate) async fn prune(connection: &mut PgConnection) -> Result<()> {
     .execute(connection)
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        message::{NewMessage, Priority, Visible},
+        queue::QueueName,
+    };
+
+    fn envelope(queue: &'static str, producer: Option<WorkerId>) -> Envelope {
+        Envelope {
+            queue: QueueName::new(queue).expect("a name"),
+            producer,
+            priority: Priority::Normal,
+            visible: Visible::Now,
+        }
+    }
+
+    fn shape(envelopes: &[&Envelope], messages: &[NewMessage]) -> &'static str {
+        let batch = Batch {
+            envelopes: envelopes.to_vec(),
+            ids: (0..).take(messages.len()).collect(),
+            envelope: vec![1; messages.len()],
+            columns: Columns::of(messages),
+        };
+        match batch.shape() {
+            Shape::One { .. } => "one",
+            Shape::Alike(_) => "alike",
+            Shape::Mixed => "mixed",
+        }
+    }
+
+    #[test]
+    fn each_batch_is_stored_by_the_fastest_statement_that_can() {
+        let two = vec![NewMessage::new("1".to_owned()); 2];
+        let one = &two[..1];
+        let (plain, other) = (envelope("tasks", None), envelope("emails", None));
+        let of_producer = envelope("tasks", Some(WorkerId::from(7)));
+        assert_eq!(shape(&[&plain], one), "one");
+        assert_eq!(shape(&[&plain], &two), "alike");
+        // `write_one` doesn't read the producer's state.
+        assert_eq!(shape(&[&of_producer], one), "alike");
+        assert_eq!(shape(&[&plain, &other], &two), "mixed");
+    }
 }

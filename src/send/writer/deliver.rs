@@ -13,7 +13,7 @@ use crate::{
     postgres::{
         columns::Columns,
         insert, session,
-        writers::{self, Batch, Try, Written},
+        writers::{self, Batch, Shape, Try, Written},
     },
     send::{
         batch::{chunks, columns},
@@ -241,11 +241,18 @@ impl Writer {
                     .await
             }
             _ => {
-                let this = self.last();
-                let batch = columns(group);
+                let (this, batch) = (self.last(), columns(group));
                 connection
-                    .within(timeout, async |connection| {
-                        writers::write(connection, this, &batch).await
+                    .within(timeout, async |connection| match batch.shape() {
+                        Shape::One {
+                            envelope,
+                            id,
+                            payload,
+                        } => writers::write_one(connection, this, envelope, id, payload).await,
+                        Shape::Alike(envelope) => {
+                            writers::write_alike(connection, this, envelope, &batch).await
+                        }
+                        Shape::Mixed => writers::write_mixed(connection, this, &batch).await,
                     })
                     .await
             }
@@ -346,7 +353,8 @@ async fn write_large(
             envelope: vec![1; chunk.len()],
             columns: Columns::of(chunk),
         };
-        match writers::write(&mut transaction, Try { token, sequence }, &batch).await? {
+        let this = Try { token, sequence };
+        match writers::write_alike(&mut transaction, this, &envelope, &batch).await? {
             Written::Stored => {}
             written => return Ok(written),
         }
