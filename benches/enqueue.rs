@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use pgqrs::Store;
+use pgqrs::{Executor, Store};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::{
@@ -69,6 +69,66 @@ async fn insert_by_name(pool: &PgPool, queue: &str, json: &str) -> Outcome<i64> 
     Ok(row[0].0)
 }
 
+/// Single sends through the library, one after another.
+async fn our_singles(
+    table: &mut Rounds<'_>,
+    name: &str,
+    on: impl Executor + Copy,
+    payload: &str,
+) -> Outcome {
+    table
+        .measure(name, BLOCK, async |calls| {
+            for _ in 0..BLOCK {
+                let started = Instant::now();
+                let enqueue = pgqrs::enqueue().message(payload).to("sends");
+                enqueue.execute(on).await?;
+                calls.push(started.elapsed());
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// One batch through the library.
+pub(crate) async fn our_batch(
+    table: &mut Rounds<'_>,
+    name: &str,
+    on: impl Executor + Copy,
+    payloads: &[String],
+) -> Outcome {
+    table
+        .measure(name, payloads.len(), async |calls| {
+            let started = Instant::now();
+            let enqueue = pgqrs::enqueue().messages(payloads).to("sends");
+            enqueue.execute(on).await?;
+            calls.push(started.elapsed());
+            Ok(())
+        })
+        .await
+}
+
+/// The same batch, without the library.
+pub(crate) async fn bare_batch(
+    table: &mut Rounds<'_>,
+    name: &str,
+    pool: &PgPool,
+    payloads: &[String],
+) -> Outcome {
+    let queue = queue_id(pool, "sends").await?;
+    table
+        .measure(name, payloads.len(), async |calls| {
+            let started = Instant::now();
+            unnest(pool, queue, &encode(payloads)?).await?;
+            calls.push(started.elapsed());
+            Ok(())
+        })
+        .await
+}
+
+pub(crate) fn encode(payloads: &[String]) -> serde_json::Result<Vec<String>> {
+    payloads.iter().map(serde_json::to_string).collect()
+}
+
 async fn single(meter: &Meter, store: &Store, bare: &PgPool, rounds: usize) -> Outcome<Table> {
     const KNOWN: &str = "bare insert, id of the queue known";
     const NAMED: &str = "bare insert, by the queue's name";
@@ -98,28 +158,8 @@ async fn single(meter: &Meter, store: &Store, bare: &PgPool, rounds: usize) -> O
                 Ok(())
             })
             .await?;
-        table
-            .measure(POOL, BLOCK, async |calls| {
-                for _ in 0..BLOCK {
-                    let started = Instant::now();
-                    let enqueue = pgqrs::enqueue().message(&payload).to("sends");
-                    enqueue.execute(bare).await?;
-                    calls.push(started.elapsed());
-                }
-                Ok(())
-            })
-            .await?;
-        table
-            .measure(STORE, BLOCK, async |calls| {
-                for _ in 0..BLOCK {
-                    let started = Instant::now();
-                    let enqueue = pgqrs::enqueue().message(&payload).to("sends");
-                    enqueue.execute(store).await?;
-                    calls.push(started.elapsed());
-                }
-                Ok(())
-            })
-            .await?;
+        our_singles(&mut table, POOL, bare, &payload).await?;
+        our_singles(&mut table, STORE, store, &payload).await?;
     }
     table.at_least(
         0.75,
@@ -188,18 +228,8 @@ async fn batch(
     let title = format!("batches of {size} messages of {BYTES} bytes");
     let mut table = Rounds::new(meter, title, rounds);
     let (payloads, queue) = (vec![payload(); size], queue_id(bare, "sends").await?);
-    let encode = || -> serde_json::Result<Vec<String>> {
-        payloads.iter().map(serde_json::to_string).collect()
-    };
     while table.next() {
-        table
-            .measure(UNNEST, size, async |calls| {
-                let started = Instant::now();
-                unnest(bare, queue, &encode()?).await?;
-                calls.push(started.elapsed());
-                Ok(())
-            })
-            .await?;
+        bare_batch(&mut table, UNNEST, bare, &payloads).await?;
         // The last few packets of a COPY wait for each other, which makes its time meaningless for a small batch.
         if size < 1_000 {
             table.leave_empty(COPY);
@@ -207,30 +237,14 @@ async fn batch(
             table
                 .measure(COPY, size, async |calls| {
                     let started = Instant::now();
-                    copy(bare, queue, &encode()?).await?;
+                    copy(bare, queue, &encode(&payloads)?).await?;
                     calls.push(started.elapsed());
                     Ok(())
                 })
                 .await?;
         }
-        table
-            .measure(POOL, size, async |calls| {
-                let started = Instant::now();
-                let enqueue = pgqrs::enqueue().messages(&payloads).to("sends");
-                enqueue.execute(bare).await?;
-                calls.push(started.elapsed());
-                Ok(())
-            })
-            .await?;
-        table
-            .measure(STORE, size, async |calls| {
-                let started = Instant::now();
-                let enqueue = pgqrs::enqueue().messages(&payloads).to("sends");
-                enqueue.execute(store).await?;
-                calls.push(started.elapsed());
-                Ok(())
-            })
-            .await?;
+        our_batch(&mut table, POOL, bare, &payloads).await?;
+        our_batch(&mut table, STORE, store, &payloads).await?;
     }
     table.at_least(
         0.95,

@@ -9,7 +9,7 @@ use sqlx::PgPool;
 use crate::{
     Outcome,
     claim::fill,
-    enqueue::unnest,
+    enqueue::{encode, unnest},
     fresh,
     meter::Meter,
     queue_id,
@@ -100,9 +100,7 @@ pub(crate) async fn round(
         .measure(BARE, size * BLOCK, async |calls| {
             for _ in 0..BLOCK {
                 let started = Instant::now();
-                let json: Vec<_> = payloads.iter().map(serde_json::to_string).collect();
-                let json = json.into_iter().collect::<Result<Vec<_>, _>>()?;
-                unnest(store.pool(), queue, &json).await?;
+                unnest(store.pool(), queue, &encode(payloads)?).await?;
                 let taken = delete(store.pool(), queue, size).await?;
                 calls.push(started.elapsed());
                 whole(taken, size)?;

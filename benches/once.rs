@@ -2,17 +2,15 @@
 //! row, and the same statement without that row, both through the same small coalescing sender. The library's own sender
 //! can't leave the row out.
 
+#[path = "../src/postgres/json/parameter.rs"]
+mod json;
 mod statement;
 
 use std::{collections::VecDeque, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use sqlx::{
-    AssertSqlSafe, Connection, Encode, PgConnection, PgPool, Postgres, Type,
-    encode::IsNull,
-    error::BoxDynError,
-    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, types::Oid},
-};
+use json::Json;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     task::JoinSet,
@@ -26,27 +24,6 @@ use crate::{
     meter::Meter,
     report::{Rounds, Table, many},
 };
-
-/// JSON text that is sent as `json`, as by the library.
-struct Json<'a>(&'a str);
-
-impl Type<Postgres> for Json<'_> {
-    fn type_info() -> PgTypeInfo {
-        PgTypeInfo::with_oid(Oid(114))
-    }
-}
-
-impl PgHasArrayType for Json<'_> {
-    fn array_type_info() -> PgTypeInfo {
-        PgTypeInfo::with_oid(Oid(199))
-    }
-}
-
-impl Encode<'_, Postgres> for Json<'_> {
-    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        self.0.encode_by_ref(buffer)
-    }
-}
 
 const WRITERS: usize = 2;
 /// The library's limits: statements per token, and messages per statement.

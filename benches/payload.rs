@@ -1,15 +1,12 @@
 //! How the size of a payload affects the speed: a batch beside a bare one, and whole life cycles.
 
-use std::time::Instant;
-
 use pgqrs::Store;
 
 use crate::{
     Outcome, clear,
-    enqueue::unnest,
+    enqueue::{bare_batch, our_batch},
     fresh, lifecycle,
     meter::Meter,
-    queue_id,
     report::{Rounds, Table},
 };
 
@@ -50,27 +47,9 @@ async fn batch(meter: &Meter, store: &Store, payloads: &[String], rounds: usize)
     const OURS: &str = "execute(&store)";
     let (size, bytes) = (payloads.len(), size_of(&payloads[0]));
     let mut table = Rounds::new(meter, format!("batches of {size} of {bytes}"), rounds);
-    let queue = queue_id(store.pool(), "sends").await?;
     while table.next() {
-        table
-            .measure(BARE, size, async |calls| {
-                let started = Instant::now();
-                let json: Vec<_> = payloads.iter().map(serde_json::to_string).collect();
-                let json = json.into_iter().collect::<Result<Vec<_>, _>>()?;
-                unnest(store.pool(), queue, &json).await?;
-                calls.push(started.elapsed());
-                Ok(())
-            })
-            .await?;
-        table
-            .measure(OURS, size, async |calls| {
-                let started = Instant::now();
-                let enqueue = pgqrs::enqueue().messages(payloads).to("sends");
-                enqueue.execute(store).await?;
-                calls.push(started.elapsed());
-                Ok(())
-            })
-            .await?;
+        bare_batch(&mut table, BARE, store.pool(), payloads).await?;
+        our_batch(&mut table, OURS, store, payloads).await?;
     }
     table.at_least(
         0.95,

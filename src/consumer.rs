@@ -86,29 +86,26 @@ impl<C> ConsumerBuilder<C> {
     /// # Errors
     /// From [`create`](Self::create): [`Error::WorkerExists`](crate::Error::WorkerExists),
     /// [`Error::InvalidHostname`](crate::Error::InvalidHostname).
-    pub fn identity(self, hostname: impl Into<String>, port: u16) -> Self {
-        Self {
-            applicant: self.applicant.identity(hostname.into(), port),
-            ..self
-        }
+    pub fn identity(mut self, hostname: impl Into<String>, port: u16) -> Self {
+        (self.applicant.hostname, self.applicant.port) = (hostname.into(), port);
+        self
     }
 
     /// Heartbeat interval, from 10 ms to a day; defaults to 15 seconds. A worker that misses four heartbeats in a row
     /// counts as crashed, and another can take over its identity.
-    pub fn heartbeat_interval(self, interval: Duration) -> Self {
-        Self {
-            applicant: self.applicant.heartbeat_interval(interval),
-            ..self
-        }
+    pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.applicant.heartbeat_interval = interval;
+        self
     }
 
-    /// Whether to replace also a running consumer with the same identity, which then counts as stopped; defaults to
-    /// false. For a restart after a crash that must not wait until the old consumer counts as crashed.
-    pub fn replace(self, replace: bool) -> Self {
-        Self {
-            applicant: self.applicant.replace(replace),
-            ..self
-        }
+    /// Whether to replace a running consumer of the same host, port and queue too. Defaults to false: then
+    /// [`create`](Self::create) returns [`Error::WorkerExists`](crate::Error::WorkerExists).
+    ///
+    /// The replaced consumer is stopped, and its run ends. Use it to restart a crashed service at once, before its old
+    /// consumer counts as crashed.
+    pub fn replace(mut self, replace: bool) -> Self {
+        self.applicant.replace = replace;
+        self
     }
 
     /// Registers the consumer.

@@ -101,17 +101,11 @@ impl<S> Dequeue<S> {
         Q: IntoQueue,
         Q::Carries: Readable,
     {
-        Dequeue {
-            source: FromQueue {
-                queue: queue.into_name(),
-                worker: None,
-                decode: |json| serde_json::from_str(json),
-            },
-            limit: self.limit,
-            max_bytes: self.max_bytes,
-            lease: self.lease,
-            retry: self.retry,
-        }
+        self.receiving(FromQueue {
+            queue: queue.into_name(),
+            worker: None,
+            decode: |json| serde_json::from_str(json),
+        })
     }
 
     /// Sets the consumer that receives the messages, from its queue. Nothing is claimed if it is suspended or stopped.
@@ -127,12 +121,16 @@ impl<S> Dequeue<S> {
         W::Role: CanDequeue,
         W::Carries: Readable,
     {
+        self.receiving(FromQueue {
+            queue: Ok(consumer.queue().clone()),
+            worker: Some(consumer.id()),
+            decode: |json| serde_json::from_str(json),
+        })
+    }
+
+    fn receiving<P>(self, source: FromQueue<P>) -> Dequeue<FromQueue<P>> {
         Dequeue {
-            source: FromQueue {
-                queue: Ok(consumer.queue().clone()),
-                worker: Some(consumer.id()),
-                decode: |json| serde_json::from_str(json),
-            },
+            source,
             limit: self.limit,
             max_bytes: self.max_bytes,
             lease: self.lease,

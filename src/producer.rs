@@ -54,20 +54,19 @@ pub struct ProducerBuilder<C = Untyped> {
 impl<C> ProducerBuilder<C> {
     /// Heartbeat interval, from 10 ms to a day; defaults to 15 seconds. A worker that misses four heartbeats in a row
     /// counts as crashed, and another can take over its identity.
-    pub fn heartbeat_interval(self, interval: Duration) -> Self {
-        Self {
-            applicant: self.applicant.heartbeat_interval(interval),
-            ..self
-        }
+    pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.applicant.heartbeat_interval = interval;
+        self
     }
 
-    /// Whether to replace a running worker with the same identity, too, whose handle then reports it as stopped;
-    /// defaults to false. For a restart after a crash that must not wait until the old worker counts as crashed.
-    pub fn replace(self, replace: bool) -> Self {
-        Self {
-            applicant: self.applicant.replace(replace),
-            ..self
-        }
+    /// Whether to replace a running producer of the same host, port and queue too. Defaults to false: then
+    /// [`create`](Self::create) returns [`Error::WorkerExists`](crate::Error::WorkerExists).
+    ///
+    /// The replaced producer is stopped, and its calls return [`Error::WorkerStopped`](crate::Error::WorkerStopped).
+    /// Use it to restart a crashed service at once, before its old producer counts as crashed.
+    pub fn replace(mut self, replace: bool) -> Self {
+        self.applicant.replace = replace;
+        self
     }
 
     /// Registers the producer.

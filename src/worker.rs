@@ -265,10 +265,10 @@ impl fmt::Debug for Registration {
 pub(crate) struct Applicant {
     kind: WorkerKind,
     queue: Result<QueueName>,
-    hostname: String,
-    port: u16,
-    heartbeat_interval: Duration,
-    replace: bool,
+    pub(crate) hostname: String,
+    pub(crate) port: u16,
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) replace: bool,
 }
 
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
@@ -301,25 +301,6 @@ impl Applicant {
         let hostname = hostname.filter(|name| is_hostname(name));
         let hostname = hostname.unwrap_or_else(|| "unknown".to_owned());
         Self::new(kind, hostname, 0, queue)
-    }
-
-    pub(crate) fn identity(self, hostname: String, port: u16) -> Self {
-        Self {
-            hostname,
-            port,
-            ..self
-        }
-    }
-
-    pub(crate) fn heartbeat_interval(self, interval: Duration) -> Self {
-        Self {
-            heartbeat_interval: interval,
-            ..self
-        }
-    }
-
-    pub(crate) fn replace(self, replace: bool) -> Self {
-        Self { replace, ..self }
     }
 
     pub(crate) async fn register(self, store: &Store) -> Result<Arc<Registration>> {

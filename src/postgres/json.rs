@@ -1,33 +1,14 @@
 //! JSON text as a parameter and as a column of type `json`.
 
+mod parameter;
+
 use sqlx::{
-    Decode, Encode, Postgres, Type,
-    encode::IsNull,
+    Decode, Postgres, Type,
     error::BoxDynError,
-    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef, types::Oid},
+    postgres::{PgTypeInfo, PgValueRef, types::Oid},
 };
 
-/// JSON text that is sent as `json`: sent as `text` and cast, the server would copy it twice more.
-pub(crate) struct Json<'a>(pub(super) &'a str);
-
-// By their OIDs, which are the same on every server: a type given by name would be looked up on each connection.
-impl Type<Postgres> for Json<'_> {
-    fn type_info() -> PgTypeInfo {
-        PgTypeInfo::with_oid(Oid(114))
-    }
-}
-
-impl PgHasArrayType for Json<'_> {
-    fn array_type_info() -> PgTypeInfo {
-        PgTypeInfo::with_oid(Oid(199))
-    }
-}
-
-impl Encode<'_, Postgres> for Json<'_> {
-    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        self.0.encode_by_ref(buffer)
-    }
-}
+pub(crate) use parameter::Json;
 
 /// JSON text that is read as `json`: cast to `text`, the server would copy it twice more.
 #[derive(Debug)]

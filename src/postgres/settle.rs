@@ -91,11 +91,7 @@ pub(crate) async fn ack_each(
     connection: &mut PgConnection,
     receipts: &[Receipt],
 ) -> Result<Vec<MessageId>> {
-    let mut acked = delete_each(connection, receipts).await?;
-    if acked.len() < receipts.len() {
-        acked.extend(delete_each(connection, &missing(receipts, &acked)).await?);
-    }
-    Ok(acked)
+    twice(connection, receipts, delete_each).await
 }
 
 async fn delete_each(
@@ -132,11 +128,7 @@ pub(crate) async fn archive(
     connection: &mut PgConnection,
     receipts: &[Receipt],
 ) -> Result<Vec<MessageId>> {
-    let mut archived = move_to_archive(connection, receipts).await?;
-    if archived.len() < receipts.len() {
-        archived.extend(move_to_archive(connection, &missing(receipts, &archived)).await?);
-    }
-    Ok(archived)
+    twice(connection, receipts, move_to_archive).await
 }
 
 async fn move_to_archive(
@@ -455,6 +447,19 @@ async fn make_ready(
     .execute(connection)
     .await?;
     Ok(released.rows_affected())
+}
+
+/// Settles messages by a statement, and once more those that it has missed. Returns the ids of the settled ones.
+async fn twice(
+    connection: &mut PgConnection,
+    receipts: &[Receipt],
+    statement: impl AsyncFn(&mut PgConnection, &[Receipt]) -> Result<Vec<MessageId>>,
+) -> Result<Vec<MessageId>> {
+    let mut settled = statement(connection, receipts).await?;
+    if settled.len() < receipts.len() {
+        settled.extend(statement(connection, &missing(receipts, &settled)).await?);
+    }
+    Ok(settled)
 }
 
 /// Receipts whose messages aren't among the settled.
