@@ -1,5 +1,5 @@
-//! Creates or upgrades the schema: for a deployment that does so in a step of its own, before the services start. Any
-//! number of them can run at once.
+//! Creates or upgrades the schema: for a deployment that does so in a separate step, before the services start. Several
+//! processes can run it at the same time.
 //!
 //! `DATABASE_URL=postgresql://… cargo run --example install`
 

@@ -1,8 +1,8 @@
 //! Payloads that change while messages wait, and while old and new versions of a service run side by side:
 //! a field is added, and then a new kind of message.
 //!
-//! `DATABASE_URL=postgresql://… cargo run --example payload_evolution`. The modules `v1` and `v2` stand for
-//! two versions of one service.
+//! `DATABASE_URL=postgresql://… cargo run --example payload_evolution`. The modules `v1` and `v2` are two
+//! versions of one service.
 
 use std::env;
 

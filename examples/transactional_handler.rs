@@ -1,6 +1,5 @@
-//! Work and acknowledgement in one commit: a handler that writes to the same database acknowledges in its
-//! own transaction. Then the work is done exactly as often as it is acknowledged, however often the
-//! message is delivered.
+//! Work and acknowledgement in one commit: a handler that writes to the same database acknowledges the message in its
+//! own transaction. So the work is done once, however often the message is delivered.
 //!
 //! `DATABASE_URL=postgresql://… cargo run --example transactional_handler`
 

@@ -1,8 +1,8 @@
 //! A worker with a graceful shutdown: on Ctrl-C or SIGTERM it claims no more messages, lets its handlers finish, and
 //! releases the messages that it has not started on.
 //!
-//! `DATABASE_URL=postgresql://… cargo run --example worker`. To end by itself, this one stops when the
-//! last of its five messages was handled.
+//! `DATABASE_URL=postgresql://… cargo run --example worker`. This example stops when the last of its
+//! five messages was handled.
 
 use std::{env, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-"""Shared by the programs of this folder: a queue, and the type that it carries."""
+"""A queue and the type of its payloads, shared by the programs of this folder."""
 
 from dataclasses import dataclass
 
