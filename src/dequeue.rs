@@ -279,14 +279,14 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
             // It has changed nothing, since other claims came first. This is usual if the database's default is a
             // stricter isolation than the one that a claim is written for.
             Err(error) if error.is_conflict() && conflicts < MAX_CONFLICTS => {
-                store.watermarks().fail(&request.queue, &reading);
+                store.watermarks().fail(&request.queue);
                 drop(connection);
                 sleep(Duration::from_millis(1 << conflicts).mul_f64(rand::random())).await;
                 conflicts += 1;
                 continue;
             }
             Err(error) => {
-                store.watermarks().fail(&request.queue, &reading);
+                store.watermarks().fail(&request.queue);
                 return Err(error);
             }
         };

@@ -71,8 +71,8 @@ pub(crate) struct WatermarkCache {
 struct Entry {
     watermarks: Watermarks,
     rescan_at: Instant,
-    /// Number of rescans that have ended.
-    rescans: u64,
+    /// Number of times that the watermarks were set, by a rescan or after a failure, and not only moved forward.
+    resets: u64,
 }
 
 /// A claim in progress.
@@ -80,8 +80,8 @@ struct Entry {
 pub(crate) struct Reading {
     pub(crate) from: Watermarks,
     is_rescan: bool,
-    /// Number of rescans that had ended when it began.
-    rescans: u64,
+    /// Number of resets when it began.
+    resets: u64,
 }
 
 /// What a claim has found.
@@ -105,7 +105,7 @@ impl WatermarkCache {
             return Reading {
                 from: BEGINNING,
                 is_rescan: true,
-                rescans: 0,
+                resets: 0,
             };
         };
         let is_rescan = entry.rescan_at <= now;
@@ -120,7 +120,7 @@ impl WatermarkCache {
                 entry.watermarks
             },
             is_rescan,
-            rescans: entry.rescans,
+            resets: entry.resets,
         }
     }
 
@@ -132,7 +132,7 @@ impl WatermarkCache {
             let entry = Entry {
                 watermarks: BEGINNING,
                 rescan_at: ended,
-                rescans: 0,
+                resets: 0,
             };
             queues.insert(queue.clone(), entry);
         }
@@ -141,7 +141,7 @@ impl WatermarkCache {
         };
         // A rescan may have found many messages below the watermark. Claims go on from there, or they would come only as
         // fast as there are rescans. So a claim from before its end must not move the watermark forward again.
-        if !reading.is_rescan && reading.rescans != entry.rescans {
+        if reading.resets != entry.resets {
             return;
         }
         for (priority, watermark) in Priority::ALL.into_iter().zip(&mut entry.watermarks) {
@@ -154,18 +154,18 @@ impl WatermarkCache {
             }
         }
         if reading.is_rescan {
-            entry.rescans += 1;
+            entry.resets += 1;
             entry.rescan_at = ended + (found.took * REST).min(LONGEST_REST);
         }
     }
 
-    /// Records that a claim has failed.
-    pub(crate) fn fail(&self, queue: &QueueName, reading: &Reading) {
+    /// Records that a claim has failed. The next one reads from the beginning: claims under way may have skipped the
+    /// messages that this one had locked, and must not move the watermark past them.
+    pub(crate) fn fail(&self, queue: &QueueName) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = queues.get_mut(queue)
-            && reading.is_rescan
-        {
-            entry.rescan_at = Instant::now();
+        if let Some(entry) = queues.get_mut(queue) {
+            entry.watermarks = BEGINNING;
+            entry.resets += 1;
         }
     }
 }
@@ -266,14 +266,35 @@ mod tests {
         cache.end(&queue(), &claim, &found(&messages, true));
         assert_eq!(cache.begin(&queue()).from[0], position(now() - SLACK, 0));
 
-        cache.fail(&queue(), &first);
+        rescan_now(&cache);
         let rescan = cache.begin(&queue());
-        assert!(rescan.is_rescan, "one that failed is repeated");
-        assert!(!cache.begin(&queue()).is_rescan, "by one claim only");
+        assert!(rescan.is_rescan);
+        assert!(!cache.begin(&queue()).is_rescan, "one claim only");
         cache.end(&queue(), &rescan, &found(&messages, true));
         assert_eq!(cache.begin(&queue()).from[0], position(old, 5));
         // From before the rescan's end.
         cache.end(&queue(), &before, &found(&[], false));
         assert_eq!(cache.begin(&queue()).from[0], position(old, 5));
+    }
+
+    #[test]
+    fn after_a_claim_that_failed_all_read_from_the_beginning_whatever_others_have_skipped() {
+        let cache = WatermarkCache::default();
+        cache.end(&queue(), &cache.begin(&queue()), &found(&[], false));
+        rescan_now(&cache);
+        let (rescan, claim) = (cache.begin(&queue()), cache.begin(&queue()));
+        assert!(rescan.is_rescan && !claim.is_rescan);
+        cache.fail(&queue());
+        for skipped in [&rescan, &claim] {
+            cache.end(&queue(), skipped, &found(&[], false));
+            assert_eq!(cache.begin(&queue()).from, BEGINNING);
+        }
+        cache.end(&queue(), &cache.begin(&queue()), &found(&[], false));
+        assert_eq!(cache.begin(&queue()).from[0], position(now() - SLACK, 0));
+    }
+
+    fn rescan_now(cache: &WatermarkCache) {
+        let mut queues = cache.queues.lock().expect("no test panics");
+        queues.get_mut(&queue()).expect("claimed from").rescan_at = Instant::now();
     }
 }
