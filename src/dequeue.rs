@@ -296,7 +296,11 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
             took: claimed.took,
             full: claimed.full,
         };
-        store.watermarks().end(&request.queue, &reading, &found);
+        if claimed.left_used_up {
+            store.watermarks().fail(&request.queue);
+        } else {
+            store.watermarks().end(&request.queue, &reading, &found);
+        }
         // All messages found had used up their attempts, and are dead letters now: there may be others behind them.
         if !(claimed.full && claimed.messages.is_empty()) {
             return Ok(Received { claimed, sent });

@@ -159,8 +159,8 @@ impl WatermarkCache {
         }
     }
 
-    /// Records that a claim has failed. The next one reads from the beginning: claims under way may have skipped the
-    /// messages that this one had locked, and must not move the watermark past them.
+    /// Records that a claim, or the dead-lettering after it, has failed. The next one reads from the beginning: claims
+    /// under way may have skipped the messages that this one had locked, and must not move the watermark past them.
     pub(crate) fn fail(&self, queue: &QueueName) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = queues.get_mut(queue) {

@@ -45,6 +45,8 @@ pub(crate) struct Claimed {
     pub(crate) full: bool,
     /// Whether the limit that it stopped at was `max_bytes`.
     pub(crate) stopped_by_bytes: bool,
+    /// Whether it has found messages with their attempts used up, and could not dead-letter them.
+    pub(crate) left_used_up: bool,
 }
 
 /// What the first row of a claim's result says.
@@ -195,6 +197,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         .collect();
     messages.sort_unstable_by_key(|message| (message.priority, message.visible_at, message.id));
     // The claim has committed, so return its messages even if dead-lettering failed; a later claim retries that.
+    let left_used_up = dead_lettered.is_err();
     if messages.is_empty() {
         dead_lettered?;
     }
@@ -205,6 +208,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         took: Duration::try_from_secs_f64(microseconds / 1e6).unwrap_or_default(),
         full: taken >= claim.limit || stopped_by_bytes,
         stopped_by_bytes,
+        left_used_up,
     })
 }
 

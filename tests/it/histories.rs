@@ -349,6 +349,7 @@ impl History {
                 continue;
             }
             happened.get_or_insert_with(|| after.happened.clone());
+            let held = after.claimed_at(self.time);
             worlds.push(Base {
                 world: after,
                 undone,
@@ -359,6 +360,11 @@ impl History {
                 worlds.extend(between);
                 let undone = undone || what == "returned";
                 worlds.push(Base { undone, ..base });
+            } else if self.shaken && !held.is_empty() {
+                // It returns what it has claimed, even if it could not dead-letter the rest.
+                let between = between.into_iter();
+                let between = between.filter(|world| world.claimed_at(self.time) == held);
+                worlds.extend(between.map(|world| Base { world, undone }));
             }
         }
         prop_assert!(

@@ -207,21 +207,22 @@ impl World {
         Ok(messages.iter().map(|(id, _)| *id).collect())
     }
 
-    /// One statement of a claim, and whether it stopped at its limit. What it buries counts for that.
+    /// What one claim returns, the state before it dead-letters what it has found used up, and whether it stopped at its
+    /// limit, which counts those too.
     fn claim_once(
         &mut self,
         time: usize,
-        queue: &str,
+        name: &str,
         consumer: Option<WorkerId>,
         limit: usize,
-    ) -> Returned<(Vec<Delivered>, bool)> {
+    ) -> Returned<(Vec<Delivered>, Option<Self>, bool)> {
         if let Some(consumer) = consumer {
             self.through(consumer)?;
         }
-        let queue = self.queue(queue)?;
+        let queue = self.queue(name)?;
         let ready: Vec<_> = queue.ready().into_iter().take(limit).collect();
         let full = ready.len() == limit;
-        let (mut claimed, mut dead_lettered) = (Vec::new(), 0);
+        let (mut claimed, mut used_up) = (Vec::new(), Vec::new());
         for id in ready {
             let max_attempts = queue.max_attempts;
             let Some(entry) = queue.messages.get_mut(&id) else {
@@ -229,8 +230,7 @@ impl World {
             };
             // Its consumers crashed without a word.
             if entry.attempt >= max_attempts {
-                queue.dead_letter(id, USED_UP);
-                dead_lettered += 1;
+                used_up.push(id);
                 continue;
             }
             entry.attempt += 1;
@@ -240,8 +240,12 @@ impl World {
         let again = claimed.iter().filter(|(_, attempt, _)| *attempt > 1);
         self.happened("delivered again", again.count());
         self.happened("several delivered at once", usize::from(claimed.len() > 1));
-        self.happened("dead-lettered by a claim", dead_lettered);
-        Ok((claimed, full))
+        let before = (!used_up.is_empty()).then(|| self.clone());
+        self.happened("dead-lettered by a claim", used_up.len());
+        for id in used_up {
+            self.queue(name)?.dead_letter(id, USED_UP);
+        }
+        Ok((claimed, before, full))
     }
 
     /// What a claim returns, in order; and the states between its statements, last first: it continues if one
@@ -256,13 +260,25 @@ impl World {
         let mut between = Vec::new();
         loop {
             match self.claim_once(time, queue, consumer, limit) {
-                Ok((claimed, full)) if claimed.is_empty() && full => {
-                    between.insert(0, self.clone())
+                Ok((claimed, before, full)) => {
+                    if let Some(before) = before {
+                        between.insert(0, before);
+                    }
+                    if !(claimed.is_empty() && full) {
+                        return (Ok(claimed), between);
+                    }
+                    between.insert(0, self.clone());
                 }
-                Ok((claimed, _)) => return (Ok(claimed), between),
                 Err(refused) => return (Err(refused), between),
             }
         }
+    }
+
+    /// The messages that the claim at this time still holds.
+    pub(crate) fn claimed_at(&self, claim: usize) -> Vec<MessageId> {
+        let messages = self.queues.values().flat_map(|queue| &queue.messages);
+        let held = messages.filter(|(_, entry)| entry.lease == Some(claim));
+        held.map(|(id, _)| *id).collect()
     }
 
     /// Whether the delivery of that claim still holds its message.
