@@ -1,6 +1,6 @@
 //! What settings of a server, other servers and their slots do to its health: on servers of the test's own.
 
-use pgqrs::{Admin, FindingKind, Health, HorizonSource, Severity};
+use pgqrs::{FindingKind, HorizonSource, Severity};
 use sqlx::{Connection, PgConnection};
 
 use super::{none, one, snapshot};
@@ -127,7 +127,7 @@ async fn a_server_that_is_short_of_connections_or_runs_no_autovacuum_is_found() 
 
     let mut others = Vec::new();
     for (used, severity) in [(8, Severity::Warning), (10, Severity::Critical)] {
-        while health_of(&admin).await?.connections.used < used {
+        while admin.health().await?.connections.used < used {
             others.push(PgConnection::connect(&server.url()).await?);
         }
         let health = admin.health().await?;
@@ -138,8 +138,4 @@ async fn a_server_that_is_short_of_connections_or_runs_no_autovacuum_is_found() 
     }
     store.pool().close().await;
     Ok(())
-}
-
-async fn health_of(admin: &Admin) -> pgqrs::Result<Health> {
-    admin.health().await
 }
