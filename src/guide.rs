@@ -1,4 +1,5 @@
-//! Guides: what is guaranteed and what happens when something fails, and the compiler's messages for mistakes.
+//! Guides: what is guaranteed and what happens when something fails, what an operator should know, and the compiler's
+//! messages for mistakes.
 
 #[expect(
     rustdoc::invalid_rust_codeblocks,
@@ -6,6 +7,14 @@
 )]
 #[doc = include_str!("../docs/compile-errors.md")]
 pub mod compile_errors {}
+
+/// [access]: crate::Access
+/// [example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
+/// [finding_kind]: crate::FindingKind
+/// [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
+// The first definition of a link counts.
+#[doc = include_str!("../docs/health.md")]
+pub mod health {}
 
 #[doc = include_str!("../docs/reliability.md")]
 pub mod reliability {}

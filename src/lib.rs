@@ -24,6 +24,8 @@
 //! [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin/
 //! [compile-errors]: crate::guide::compile_errors
 //! [reliability]: crate::guide::reliability
+//! [health]: crate::guide::health
+//! [health_example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
 //! [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
 // The first definition of a link counts: those above lead to docs.rs, those of the README to the repository.
 #![doc = include_str!("../README.md")]
@@ -32,6 +34,7 @@ mod admin;
 mod connect;
 mod consume;
 mod consumer;
+mod count;
 mod delivery;
 mod dequeue;
 mod enqueue;
@@ -40,9 +43,11 @@ mod executor;
 #[cfg(doc)]
 pub mod guide;
 mod handler;
+mod health;
 mod import;
 mod lifecycle;
 mod message;
+mod observe;
 mod ok;
 mod payload;
 mod pool;
@@ -93,6 +98,7 @@ pub use crate::{
     },
     connect::{ConnectOptions, ConnectOptionsBuilder, connect, connect_with},
     consumer::{Consumer, ConsumerBuilder, consumer, handle::ConsumerHandle},
+    count::Count,
     delivery::{
         Decoded, Delivery, Unchecked, Unsettled,
         batch::{UnsettledBatch, ack_all, try_ack_all},
@@ -102,9 +108,14 @@ pub use crate::{
     error::{Error, Result},
     executor::{Execute, Executor},
     handler::{IntoOutcome, Outcome},
+    health::{
+        ConnectionUse, Finding, FindingKind, Health, HealthPart, Horizon, HorizonHolder,
+        HorizonSource, QueueHealth, Severity, StaleWorker, TableHealth,
+    },
     import::Import,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     message::{Enqueued, MessageId, Page, PageBuilder, Priority, When},
+    observe::{Observation, Observer},
     ok::Ok,
     postgres::{grants::Access, schema::MIGRATOR},
     producer::{Producer, ProducerBuilder, producer},

@@ -1,10 +1,15 @@
 //! The spans and events of this crate. One span for each verb, entered where the verb is dispatched. Their names and
 //! fields follow OpenTelemetry's conventions for messaging and are defined nowhere else; payloads are never recorded.
 
+mod queues;
+
 use std::{io, time::Duration};
 
 use tracing::{Span, field::Empty};
 
+pub(crate) use self::queues::{
+    horizon_observed, observation_failed, observation_succeeded, queue_observed,
+};
 use crate::{
     error::{Error, error_chain},
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},

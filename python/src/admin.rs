@@ -10,7 +10,12 @@ use pgqrs::{
 };
 use pyo3::{exceptions::PyValueError, prelude::*};
 
-use crate::{answer::Mode, consumer::priority_name, store::Store};
+use crate::{
+    answer::Mode,
+    consumer::priority_name,
+    health::{health_row, stats_row},
+    store::Store,
+};
 
 /// Administration of the schema, queues, messages and workers.
 #[pyclass(frozen, module = "pgqrs._pgqrs")]
@@ -90,14 +95,38 @@ impl Admin {
         mode.answer(py, async move { admin.purge_queue(queue).await })
     }
 
-    /// Returns how many messages are ready, delayed and leased.
+    /// Returns the database's and the queues' health.
+    fn health<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { Ok(health_row(admin.health().await?)) })
+    }
+
+    /// Returns how many messages are ready, delayed, leased and dead, counted up to a limit.
     fn queue_stats<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         mode.answer(py, async move {
-            {
-                let stats = admin.queue_stats(queue).await?;
-                Ok((stats.ready, stats.delayed, stats.leased, stats.oldest_ready))
-            }
+            Ok(stats_row(&admin.queue_stats(queue).await?))
+        })
+    }
+
+    /// The same of all queues.
+    fn all_queue_stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            let all = admin.all_queue_stats().await?;
+            Ok(all.iter().map(stats_row).collect::<Vec<_>>())
+        })
+    }
+
+    /// The same, counted exactly.
+    fn exact_queue_stats<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            Ok(stats_row(&admin.exact_queue_stats(queue).await?))
         })
     }
 
@@ -340,7 +369,9 @@ fn rows<T, R>(found: Vec<T>, row: fn(T) -> R) -> Vec<R> {
     found.into_iter().map(row).collect()
 }
 
-fn version(version: SchemaVersion) -> (&'static str, Option<i64>, Option<i64>) {
+pub(crate) type VersionRow = (&'static str, Option<i64>, Option<i64>);
+
+pub(crate) fn version(version: SchemaVersion) -> VersionRow {
     match version {
         SchemaVersion::NotInstalled => ("not_installed", None, None),
         SchemaVersion::UpToDate { installed } => ("up_to_date", Some(installed), Some(installed)),
@@ -438,7 +469,7 @@ fn archived_row(message: ArchivedMessage) -> ArchivedRow {
     )
 }
 
-type WorkerRow = (
+pub(crate) type WorkerRow = (
     i64,
     &'static str,
     String,
@@ -450,7 +481,7 @@ type WorkerRow = (
     bool,
 );
 
-fn worker_row(worker: WorkerInfo) -> WorkerRow {
+pub(crate) fn worker_row(worker: WorkerInfo) -> WorkerRow {
     (
         worker.id.get(),
         worker.kind.as_str(),

@@ -31,7 +31,7 @@ async def run(block: str, database: Database) -> dict[str, Any]:
 
 
 async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
-    quick_start, options, typed, transactional = blocks("python/README.md")
+    quick_start, options, typed, transactional, operating = blocks("python/README.md")
 
     await run(quick_start, database)
     printed = capsys.readouterr().out
@@ -65,3 +65,8 @@ async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.Cap
         await names["pay"](session, 7)
     await engine.dispose()
     assert database.payloads() == ['{"order":7}']
+
+    names = await run(operating, database)
+    await names["look"](store)
+    printed = capsys.readouterr().out
+    assert "OK        nothing to act on" in printed and "receipts: 1 ready, 0 dead letters" in printed

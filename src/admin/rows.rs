@@ -8,6 +8,7 @@ use serde::Serialize;
 use typed_builder::TypedBuilder;
 
 use crate::{
+    count::Count,
     error::{Error, Result},
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     message::{MessageId, Priority},
@@ -72,23 +73,31 @@ pub struct QueueInfo {
     pub created_at: DateTime<Utc>,
 }
 
-/// Counts of a queue's messages at one moment. Every message is counted in just one of the three.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+/// Counts of a queue's messages, in one snapshot. Each message is in just one of them.
+///
+/// As [`queue_stats`](crate::Admin::queue_stats) returns it, each count stops at a limit; see there. As
+/// [`exact_queue_stats`](crate::Admin::exact_queue_stats) returns it, each is exact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct QueueStats {
+    /// The queue.
+    pub queue: QueueName,
     /// Messages that the next dequeue can get.
-    pub ready: u64,
+    pub ready: Count,
     /// Messages that aren't visible yet: delayed, scheduled, or waiting for a retry.
-    pub delayed: u64,
+    pub delayed: Count,
     /// Messages that a consumer holds and whose lease still runs.
-    pub leased: u64,
-    /// How long the oldest ready message has been ready; `None` if none is ready.
+    pub leased: Count,
+    /// Dead letters, which aren't in the queue any more.
+    pub dead: Count,
+    /// How long the oldest ready message has been ready; `None` if none is ready. If `ready` is not exact, of those
+    /// that were counted: the oldest ones are counted first.
     pub oldest_ready: Option<Duration>,
 }
 
 impl QueueStats {
-    /// All messages of the queue.
-    pub fn total(&self) -> u64 {
+    /// All messages of the queue: ready, delayed and leased.
+    pub fn total(&self) -> Count {
         self.ready + self.delayed + self.leased
     }
 }

@@ -86,6 +86,28 @@ async fn payload_evolution(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrations = false)]
+async fn health_prints_a_report_and_fails_if_something_is_critical(pool: PgPool) -> TestResult {
+    let run = async || {
+        let mut command = Command::new(compiled("health"));
+        command.env("DATABASE_URL", url(&pool)).kill_on_drop(true);
+        command.output().await
+    };
+    let bare = run().await?;
+    let report = String::from_utf8_lossy(&bare.stdout);
+    assert!(
+        report.contains("\nCRITICAL  pgqrs is not installed"),
+        "{report}"
+    );
+    assert_eq!(bare.status.code(), Some(1), "{bare:?}");
+    pgqrs::MIGRATOR.run(&pool).await?;
+    let installed = run().await?;
+    let report = String::from_utf8_lossy(&installed.stdout);
+    assert!(report.contains("\nOK        nothing to act on"), "{report}");
+    assert!(installed.status.success(), "{installed:?}");
+    Ok(())
+}
+
+#[sqlx::test(migrations = false)]
 async fn service(pool: PgPool) -> TestResult {
     prints_its_output(&pool, "service", include_str!("../../examples/service.rs")).await
 }

@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 /// A role with a name of its own, since all tests share a server, and a store that connects as it.
-async fn as_role(
+pub(crate) async fn as_role(
     pool: &PgPool,
     access: Option<Access>,
     work: impl AsyncFnOnce(&Store, &str) -> TestResult,
@@ -40,7 +40,7 @@ async fn as_role(
     outcome
 }
 
-async fn run(pool: &PgPool, statements: String) -> TestResult {
+pub(crate) async fn run(pool: &PgPool, statements: String) -> TestResult {
     sqlx::raw_sql(AssertSqlSafe(statements))
         .execute(pool)
         .await?;

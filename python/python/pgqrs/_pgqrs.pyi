@@ -8,6 +8,7 @@ __all__ = [
     "Admin",
     "Consumer",
     "Delivery",
+    "Observer",
     "Producer",
     "Statement",
     "Store",
@@ -65,6 +66,8 @@ class Store:
         """Wakes the consumers of a queue."""
     def wake_soon(self, queue: str) -> None:
         """The same, in the background: callable from any thread, and without an event loop."""
+    def observe(self, interval: timedelta) -> Any:
+        """Observes the queues."""
     def producer(
         self, queue: str, hostname: str, port: int, *, heartbeat_interval: timedelta, replace: bool
     ) -> Any:
@@ -230,8 +233,14 @@ class Admin:
         """Deletes an empty queue."""
     def purge_queue(self, queue: str) -> Any:
         """Deletes all messages of a queue."""
+    def health(self) -> Any:
+        """Returns the database's and the queues' health."""
     def queue_stats(self, queue: str) -> Any:
-        """Returns how many messages are ready, delayed and leased."""
+        """Returns how many messages are ready, delayed, leased and dead, counted up to a limit."""
+    def all_queue_stats(self) -> Any:
+        """The same of all queues."""
+    def exact_queue_stats(self, queue: str) -> Any:
+        """The same, counted exactly."""
     def configure_queue(self, queue: str, max_attempts: int | None) -> Any:
         """Changes a queue's settings."""
     def messages(self, queue: str, after: int | None, limit: int, payload: bool) -> Any:
@@ -272,6 +281,19 @@ class Admin:
         """Returns the messages that a worker holds."""
     def release(self, worker: int) -> Any:
         """Releases the messages that a worker holds."""
+
+@final
+class Observer:
+    """Observes the queues until it is stopped, or collected."""
+
+    def latest(self) -> tuple[Any, ...] | None:
+        """Returns what was read last."""
+    def error(self) -> Any:
+        """Returns why the last attempt to read failed."""
+    def changed(self) -> Any:
+        """Waits for the next attempt, and returns what it read."""
+    def stop(self) -> None:
+        """Stops it."""
 
 @final
 class Statement:

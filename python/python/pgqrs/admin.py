@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pgqrs import _arguments, _pgqrs
+from pgqrs.health import Health
 from pgqrs._arguments import identifier as _id
 from pgqrs._arguments import page as _page
 from pgqrs.listings import (
@@ -156,19 +157,60 @@ class Admin:
         attempts = _arguments.optional_integer("max_attempts", max_attempts, 1, 2**31 - 1)
         return QueueInfo(*await self._native.configure_queue(_arguments.queue_name(queue), attempts))
 
+    async def health(self) -> Health:
+        """Reads what an operator should know: what holds back vacuum, dead rows, messages that wait for long, workers
+        that missed their heartbeats, the schema's version, connections in use.
+
+        Any role can call it. What the role may not see is missing, and a finding names the grant that it lacks.
+
+        Returns:
+            The findings and the facts; ``print`` it for a report.
+
+        Raises:
+            ConnectError: The server can't be reached.
+        """
+        return Health._of(await self._native.health())
+
     async def queue_stats(self, queue: str | Queue[Any]) -> QueueStats:
+        """Counts the messages of a queue, up to 10,000 of each priority that are due, as many that are delayed, and as
+        many dead letters: cheap, however large the queue is.
+
+        Args:
+            queue: The queue, or its name.
+
+        Returns:
+            How many messages are ready, delayed, leased and dead.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
+        return QueueStats._of(await self._native.queue_stats(_arguments.queue_name(queue)))
+
+    async def all_queue_stats(self) -> list[QueueStats]:
+        """Counts the messages of all queues, in one statement. If there are more than 20 queues, fewer messages of each
+        are counted: 200,000 divided by the number of queues, and at least 100. At most 10,000 queues are counted.
+
+        Returns:
+            What :meth:`queue_stats` returns of each queue, ordered by name.
+
+        Raises:
+            NotInstalledError: The database has no pgqrs schema.
+        """
+        return [QueueStats._of(row) for row in await self._native.all_queue_stats()]
+
+    async def exact_queue_stats(self, queue: str | Queue[Any]) -> QueueStats:
         """Counts the messages of a queue. The counts are exact, so it reads all of the queue.
 
         Args:
             queue: The queue, or its name.
 
         Returns:
-            How many messages are ready, delayed and leased.
+            How many messages are ready, delayed, leased and dead.
 
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        return QueueStats(*await self._native.queue_stats(_arguments.queue_name(queue)))
+        return QueueStats._of(await self._native.exact_queue_stats(_arguments.queue_name(queue)))
 
     async def messages(
         self,

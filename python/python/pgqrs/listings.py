@@ -39,23 +39,52 @@ class QueueInfo:
     """When it was created, by the database's clock."""
 
 
+class Count(int):
+    """How many there are: a number, which prints as ``1,204``, or as ``10,000+`` if there may be more."""
+
+    at_least: bool
+    """Whether counting stopped at its limit, so that there may be more."""
+
+    def __new__(cls, value: int, at_least: bool = False) -> Count:
+        count = super().__new__(cls, value)
+        count.at_least = at_least
+        return count
+
+    def __str__(self) -> str:
+        return f"{int(self):,}{'+' if self.at_least else ''}"
+
+    def __repr__(self) -> str:
+        return f"Count({int(self)}, at_least={self.at_least})"
+
+
 @dataclass(frozen=True)
 class QueueStats:
-    """Counts of a queue's messages. Every message is counted in just one of the three."""
+    """Counts of a queue's messages, in one snapshot. Each message is in just one of them."""
 
-    ready: int
+    queue: str
+    """The queue."""
+    ready: Count
     """Messages that can be delivered now."""
-    delayed: int
+    delayed: Count
     """Messages that aren't visible yet: delayed, scheduled, or waiting for a retry."""
-    leased: int
+    leased: Count
     """Messages that a consumer holds and whose lease still runs."""
+    dead: Count
+    """Dead letters, which aren't in the queue any more."""
     oldest_ready: timedelta | None
-    """How long the oldest ready message has been ready; ``None`` if none is ready."""
+    """How long the oldest ready message has been ready; ``None`` if none is ready. If ``ready`` is not exact, of
+    those that were counted."""
 
     @property
-    def total(self) -> int:
-        """All messages of the queue."""
-        return self.ready + self.delayed + self.leased
+    def total(self) -> Count:
+        """All messages of the queue: ready, delayed and leased."""
+        counts = (self.ready, self.delayed, self.leased)
+        return Count(sum(counts), any(count.at_least for count in counts))
+
+    @staticmethod
+    def _of(row: tuple[Any, ...]) -> QueueStats:
+        queue, ready, delayed, leased, dead, oldest_ready = row
+        return QueueStats(queue, Count(*ready), Count(*delayed), Count(*leased), Count(*dead), oldest_ready)
 
 
 @dataclass(frozen=True)

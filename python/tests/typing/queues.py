@@ -198,3 +198,19 @@ async def async_transactions(
     assert_type(await pgqrs.enqueue_batch_in(session, "anything", [1]), list[int])
     await pgqrs.enqueue_in(raw, EMAILS, Invoice(7))  # expect-error
     await pgqrs.enqueue_in(session, EMAILS, Invoice(7))  # expect-error
+
+
+async def operators(store: pgqrs.Store, blocking: pgqrs.sync.Store) -> None:
+    health = await store.admin().health()
+    assert_type(health, pgqrs.Health)
+    assert_type(health.findings, list[pgqrs.Finding])
+    assert_type(blocking.admin().health(), pgqrs.Health)
+    stats = await store.admin().queue_stats(EMAILS)
+    assert_type(stats.ready, pgqrs.Count)
+    assert_type(stats.ready + 1, int)
+    async with await store.observe(60) as observer:
+        assert_type(observer.latest(), pgqrs.Observation | None)
+        assert_type((await observer.changed()).queues, list[pgqrs.QueueStats])
+    with blocking.observe(timedelta(minutes=1)) as watcher:
+        assert_type(watcher.changed(), pgqrs.Observation)
+    await store.observe("a minute")  # expect-error

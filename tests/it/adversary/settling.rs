@@ -73,7 +73,7 @@ async fn a_wait_without_end_is_the_longest_one_and_holds_up_no_other(pool: PgPoo
     until("all others are settled", async || {
         let left = pgqrs::admin(&store).queue_stats("tasks").await;
         let left = left.expect("counted");
-        (left.ready, left.leased, left.delayed) == (0, 0, 1)
+        (left.ready.value, left.leased.value, left.delayed.value) == (0, 0, 1)
     })
     .await;
     let report = running.stop().await?;
@@ -129,7 +129,7 @@ async fn a_text_that_the_databases_encoding_lacks_is_kept_without_those_characte
     let admin = pgqrs::admin(&store);
     until("all are settled", async || {
         let left = admin.queue_stats("tasks").await.expect("counted");
-        (left.ready, left.leased, left.delayed) == (0, 0, 2)
+        (left.ready.value, left.leased.value, left.delayed.value) == (0, 0, 2)
     })
     .await;
     let report = running.stop().await?;

@@ -35,7 +35,7 @@ async fn a_graceful_stop_lets_handlers_finish_and_releases_the_rest(pool: PgPool
     // The others are back while the two still work.
     until("the rest is ready", async || {
         let stats = admin.queue_stats("tasks").await.expect("counted");
-        (stats.ready, stats.leased) == (8, 2)
+        (stats.ready.value, stats.leased.value) == (8, 2)
     })
     .await;
     assert!(!running.is_finished());
@@ -76,7 +76,7 @@ async fn after_the_deadline_handlers_are_aborted_and_their_messages_released(
     let report = running.await??;
     assert_eq!((report.released, report.done), (2, 0));
     let stats = admin.queue_stats("tasks").await?;
-    assert_eq!((stats.ready, stats.leased), (2, 0));
+    assert_eq!((stats.ready.value, stats.leased.value), (2, 0));
     Ok(())
 }
 

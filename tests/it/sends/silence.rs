@@ -84,6 +84,9 @@ async fn every_call_ends_on_a_silent_server_and_the_pool_recovers(pool: PgPool) 
         admin.delete_queue("emails");
         admin.purge_queue("emails");
         admin.queue_stats("tasks");
+        admin.exact_queue_stats("tasks");
+        admin.all_queue_stats();
+        admin.health();
         admin.configure_queue("tasks", QueueOptions::default());
         admin.messages("tasks", page);
         admin.cancel("tasks", message);

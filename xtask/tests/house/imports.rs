@@ -13,8 +13,10 @@ use crate::{files, module};
 const LAYERS: [&[&str]; 6] = [
     &[
         "admin::rows",
+        "count",
         "error",
         "guide",
+        "health",
         "lifecycle",
         "message",
         "ok",
@@ -38,7 +40,9 @@ const LAYERS: [&[&str]; 6] = [
         "dequeue",
         "delivery",
     ],
-    &["producer", "consumer", "consume", "run", "handler", "admin"],
+    &[
+        "producer", "consumer", "consume", "run", "handler", "admin", "observe",
+    ],
 ];
 
 /// These name each other: an error names a queue and a message, whose constructors return errors.

@@ -17,6 +17,7 @@ from pgqrs.queue import Priority, Queue
 from pgqrs.sync.admin import Admin
 from pgqrs.sync.consumer import Consumer, Handler
 from pgqrs.sync.delivery import Delivery
+from pgqrs.sync.observer import Observer
 from pgqrs.sync.producer import Producer
 from pgqrs.sync.store import Store, connect
 
@@ -25,6 +26,7 @@ __all__ = [
     "Consumer",
     "Delivery",
     "Handler",
+    "Observer",
     "Priority",
     "Producer",
     "Queue",

@@ -116,8 +116,11 @@ impl History {
                 let returned = async {
                     let stats = admin.queue_stats(queue).await?;
                     let dead = admin.dead_letter_count(queue).await?;
+                    assert_eq!(stats.dead, dead, "{stats:?}");
                     let attempts = admin.queue(queue).await?.max_attempts;
-                    Ok((stats.ready, stats.delayed, stats.leased, dead, attempts))
+                    let counts = [stats.ready, stats.delayed, stats.leased];
+                    let [ready, delayed, leased] = counts.map(|count| count.value);
+                    Ok((ready, delayed, leased, dead, attempts))
                 };
                 let returned = returned.await;
                 self.compare(returned, |world| world.counts(queue)).await

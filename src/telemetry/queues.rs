@@ -1,0 +1,46 @@
+//! What an observer has read of the queues: for gauges, and as events.
+
+use tracing::{debug, info, warn};
+
+use crate::{
+    admin::rows::QueueStats,
+    error::{Error, error_chain},
+    health::Horizon,
+};
+
+/// The messages of a queue: `pgqrs.queue.messages` with the states `ready`, `delayed`, `leased` and `dead`, and
+/// `pgqrs.queue.oldest_ready.age`.
+pub(crate) fn queue_observed(stats: &QueueStats) {
+    debug!(
+        queue = stats.queue.as_str(),
+        ready = stats.ready.value,
+        delayed = stats.delayed.value,
+        leased = stats.leased.value,
+        dead = stats.dead.value,
+        oldest_ready = stats.oldest_ready.unwrap_or_default().as_secs_f64(),
+        "queue observed"
+    );
+}
+
+/// What holds back vacuum: `pgqrs.horizon.age`.
+pub(crate) fn horizon_observed(horizon: &Horizon) {
+    debug!(
+        transactions = horizon.transactions(),
+        held_for = horizon.held_for().as_secs_f64(),
+        "horizon observed"
+    );
+}
+
+/// The queues can't be observed, since this attempt.
+pub(crate) fn observation_failed(error: &Error) {
+    warn!(
+        error = error_chain(error),
+        error.kind = error.kind(),
+        "the queues can't be observed, and their gauges stay as they are; this is retried"
+    );
+}
+
+/// The queues can be observed again.
+pub(crate) fn observation_succeeded() {
+    info!("the queues are observed again");
+}
