@@ -4,6 +4,7 @@
 //! [begin]: crate::Store::begin
 //! [statement]: crate::Statement
 //! [import]: crate::Import
+//! [headers]: crate::Headers
 //! [consumer]: crate::consumer()
 //! [run]: crate::Run
 //! [outcome]: crate::Outcome
@@ -40,6 +41,7 @@ mod executor;
 #[cfg(doc)]
 pub mod guide;
 mod handler;
+mod headers;
 mod import;
 mod lifecycle;
 mod message;
@@ -58,6 +60,7 @@ mod statement;
 mod store;
 mod telemetry;
 mod token;
+mod trace_context;
 mod transaction;
 mod watermark;
 mod worker;
@@ -102,6 +105,7 @@ pub use crate::{
     error::{Error, Result},
     executor::{Execute, Executor},
     handler::{IntoOutcome, Outcome},
+    headers::{Headers, InvalidHeader},
     import::Import,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     message::{Enqueued, MessageId, Page, PageBuilder, Priority, When},

@@ -1,7 +1,7 @@
 //! Operations of an operator on schema, queues, workers, dead letters and archive, for Python's `Admin`. Rows are
 //! returned as tuples, in the order of the fields of Python's classes.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use pgqrs::{
@@ -10,7 +10,11 @@ use pgqrs::{
 };
 use pyo3::{exceptions::PyValueError, prelude::*};
 
-use crate::{answer::Mode, consumer::priority_name, store::Store};
+use crate::{
+    answer::Mode,
+    consumer::{priority_name, texts},
+    store::Store,
+};
 
 /// Administration of the schema, queues, messages and workers.
 #[pyclass(frozen, module = "pgqrs._pgqrs")]
@@ -376,6 +380,7 @@ type MessageRow = (
     Option<i64>,
     Option<i64>,
     Option<String>,
+    BTreeMap<String, String>,
     Option<String>,
 );
 
@@ -390,6 +395,7 @@ fn message_row(message: QueuedMessage) -> MessageRow {
         message.producer.map(WorkerId::get),
         message.consumer.map(WorkerId::get),
         message.last_error,
+        texts(&message.headers),
         message.payload,
     )
 }
@@ -402,6 +408,7 @@ type DeadRow = (
     String,
     Option<String>,
     DateTime<Utc>,
+    BTreeMap<String, String>,
     Option<String>,
 );
 
@@ -414,6 +421,7 @@ fn dead_row(letter: DeadLetter) -> DeadRow {
         letter.reason,
         letter.last_error,
         letter.died_at,
+        texts(&letter.headers),
         letter.payload,
     )
 }
@@ -424,6 +432,7 @@ type ArchivedRow = (
     DateTime<Utc>,
     u32,
     DateTime<Utc>,
+    BTreeMap<String, String>,
     Option<String>,
 );
 
@@ -434,6 +443,7 @@ fn archived_row(message: ArchivedMessage) -> ArchivedRow {
         message.enqueued_at,
         message.attempt,
         message.archived_at,
+        texts(&message.headers),
         message.payload,
     )
 }

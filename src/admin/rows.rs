@@ -9,6 +9,7 @@ use typed_builder::TypedBuilder;
 
 use crate::{
     error::{Error, Result},
+    headers::Headers,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     message::{MessageId, Priority},
     queue::QueueName,
@@ -157,6 +158,8 @@ pub struct QueuedMessage {
     pub consumer: Option<WorkerId>,
     /// The error of the last attempt, if known.
     pub last_error: Option<String>,
+    /// Its headers.
+    pub headers: Headers,
     /// The payload as it was sent, if the page asked for payloads.
     pub payload: Option<String>,
 }
@@ -179,6 +182,8 @@ pub struct DeadLetter {
     pub last_error: Option<String>,
     /// When it was dead-lettered, by the database's clock.
     pub died_at: DateTime<Utc>,
+    /// Its headers.
+    pub headers: Headers,
     /// The payload as it was sent, if the page asked for payloads.
     pub payload: Option<String>,
 }
@@ -197,6 +202,8 @@ pub struct ArchivedMessage {
     pub attempt: u32,
     /// When it was archived, by the database's clock.
     pub archived_at: DateTime<Utc>,
+    /// Its headers.
+    pub headers: Headers,
     /// The payload as it was sent, if the page asked for payloads.
     pub payload: Option<String>,
 }
