@@ -461,7 +461,7 @@ impl Report {
 }
 
 /// The order of the subjects in the report.
-pub(crate) const SUBJECTS: [&str; 11] = [
+pub(crate) const SUBJECTS: [&str; 12] = [
     "machine",
     "enqueue",
     "once",
@@ -472,6 +472,7 @@ pub(crate) const SUBJECTS: [&str; 11] = [
     "latency",
     "growth",
     "pgbouncer",
+    "telemetry",
     "peers",
 ];
 

@@ -7,7 +7,6 @@ pub(crate) mod lease;
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use tracing::Instrument;
 
@@ -15,6 +14,7 @@ use self::lease::{Lease, check_lease};
 use crate::{
     error::{Error, Result},
     executor::{self, Execute, Executor},
+    headers::Headers,
     message::{Message, MessageId, Priority, Receipt, Visible},
     postgres::settle::{self, Failure},
     retry::RetryPolicy,
@@ -157,12 +157,9 @@ impl<T, D> Delivery<T, D> {
         &self.message.payload
     }
 
-    /// Returns the message's headers, if it has any.
-    pub fn headers(&self) -> Option<&RawValue> {
-        self.message
-            .headers
-            .as_deref()
-            .and_then(|headers| serde_json::from_str(headers).ok())
+    /// Returns the message's headers: those of its enqueue, and the trace that it was sent in.
+    pub fn headers(&self) -> &Headers {
+        &self.message.headers
     }
 
     /// Returns the message's priority.

@@ -19,7 +19,7 @@ use crate::{
     queue::{IntoQueue, QueueName, Readable},
     retry::RetryPolicy,
     store::Store,
-    telemetry,
+    telemetry, trace_context,
     watermark::Found,
     worker::{CanDequeue, Worker},
 };
@@ -208,6 +208,7 @@ impl<S> Dequeue<S> {
                 max_bytes,
                 lease,
                 timeout: STATEMENT_TIMEOUT,
+                links: true,
             };
             let Received { claimed, .. } = claim_once(on, &request).await?;
             if claimed.stopped_by_bytes {
@@ -232,6 +233,8 @@ pub(crate) struct ClaimRequest {
     pub(crate) lease: Duration,
     /// How long to wait for the result.
     pub(crate) timeout: Duration,
+    /// Whether the claim's span links to those of the messages' senders; otherwise the handlers' spans do.
+    pub(crate) links: bool,
 }
 
 /// What was claimed, and when the claim was sent.
@@ -247,7 +250,12 @@ pub(crate) async fn claim_once(store: &Store, request: &ClaimRequest) -> Result<
     let span = telemetry::receive(request.queue.as_str());
     let received = try_claim(store, request).instrument(span.clone()).await;
     match &received {
-        Ok(received) => telemetry::batch(&span, received.claimed.messages.len()),
+        Ok(received) => {
+            telemetry::batch(&span, received.claimed.messages.len());
+            if request.links {
+                trace_context::link(&span, &request.queue, &received.claimed.messages);
+            }
+        }
         Err(error) => telemetry::failed(&span, error),
     }
     received

@@ -4,6 +4,7 @@
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use crate::{
+    headers::InvalidHeader,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     message::MessageId,
     queue::{InvalidQueueName, QueueName},
@@ -167,6 +168,10 @@ pub enum Error {
     /// A queue's name is invalid.
     #[error(transparent)]
     InvalidQueueName(#[from] InvalidQueueName),
+
+    /// A header's name or value is invalid, or an enqueue's headers are too large together.
+    #[error(transparent)]
+    InvalidHeader(#[from] InvalidHeader),
 
     /// A setting is out of its range.
     #[error("`{setting}` is {value}, and must be {expected}")]
@@ -360,6 +365,7 @@ variants! {
     InvalidTransition { worker, from, to },
     InvalidHostname { hostname },
     InvalidQueueName(source),
+    InvalidHeader(source),
     InvalidSetting { setting, value, expected },
     Serialize { index, source },
     PayloadTooLarge { index, bytes, limit },

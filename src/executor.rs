@@ -38,6 +38,11 @@ mod sealed {
             PAYLOAD_LIMIT
         }
 
+        /// Whether messages carry the trace context of their sender. Without options that say so, they do.
+        fn trace_context(&self) -> bool {
+            true
+        }
+
         /// Where to record the queues whose consumers the commit wakes.
         fn sent_to(&self) -> Option<SentTo> {
             None
@@ -106,6 +111,10 @@ impl Acquire for &Store {
         Store::payload_limit(self)
     }
 
+    fn trace_context(&self) -> bool {
+        Store::trace_context(self)
+    }
+
     fn store(&self) -> Option<Store> {
         Some((*self).clone())
     }
@@ -122,6 +131,10 @@ impl Acquire for &Arc<Store> {
 
     fn payload_limit(&self) -> usize {
         Store::payload_limit(self)
+    }
+
+    fn trace_context(&self) -> bool {
+        Store::trace_context(self)
     }
 
     fn store(&self) -> Option<Store> {
@@ -148,6 +161,10 @@ impl<'c> Acquire for &'c mut StoreTransaction {
 
     fn payload_limit(&self) -> usize {
         StoreTransaction::payload_limit(self)
+    }
+
+    fn trace_context(&self) -> bool {
+        StoreTransaction::trace_context(self)
     }
 
     fn sent_to(&self) -> Option<SentTo> {

@@ -4,6 +4,7 @@
 //! [begin]: crate::Store::begin
 //! [statement]: crate::Statement
 //! [import]: crate::Import
+//! [headers]: crate::Headers
 //! [consumer]: crate::consumer()
 //! [run]: crate::Run
 //! [outcome]: crate::Outcome
@@ -43,6 +44,7 @@ mod executor;
 #[cfg(doc)]
 pub mod guide;
 mod handler;
+mod headers;
 mod health;
 mod import;
 mod lifecycle;
@@ -63,6 +65,7 @@ mod statement;
 mod store;
 mod telemetry;
 mod token;
+mod trace_context;
 mod transaction;
 mod watermark;
 mod worker;
@@ -108,6 +111,7 @@ pub use crate::{
     error::{Error, Result},
     executor::{Execute, Executor},
     handler::{IntoOutcome, Outcome},
+    headers::{Headers, InvalidHeader},
     health::{
         ConnectionUse, Finding, FindingKind, Health, HealthPart, Horizon, HorizonHolder,
         HorizonSource, QueueHealth, Severity, StaleWorker, TableHealth,

@@ -2,14 +2,18 @@
 //! JSON *text* here: it is serialised once, when the caller passes it in, and never parsed again on its way to the
 //! database.
 
-use std::{fmt, num::ParseIntError, ops::Deref, slice, str::FromStr, time::Duration, vec};
+use std::{
+    fmt, num::ParseIntError, ops::Deref, slice, str::FromStr, sync::Arc, time::Duration, vec,
+};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use typed_builder::TypedBuilder;
 
 use crate::{
     error::{Error, Result},
+    headers::Headers,
     lifecycle::WorkerId,
     queue::QueueName,
 };
@@ -195,16 +199,29 @@ impl Default for Page {
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewMessage {
     payload: String,
+    /// As JSON; `None` if there are none. Shared by the messages of an enqueue.
+    headers: Option<Arc<str>>,
 }
 
 impl NewMessage {
     /// Takes a payload that is JSON.
     pub(crate) fn new(payload: String) -> Self {
-        Self { payload }
+        Self {
+            payload,
+            headers: None,
+        }
     }
 
     pub(crate) fn payload(&self) -> &str {
         &self.payload
+    }
+
+    pub(crate) fn headers(&self) -> Option<&str> {
+        self.headers.as_deref()
+    }
+
+    pub(crate) fn set_headers(&mut self, headers: Arc<str>) {
+        self.headers = Some(headers);
     }
 
     pub(crate) fn into_payload(self) -> String {
@@ -213,11 +230,11 @@ impl NewMessage {
 
     /// Its size in bytes, by which batches are bounded.
     pub(crate) fn bytes(&self) -> usize {
-        self.payload.len()
+        self.payload.len() + self.headers.as_ref().map_or(0, |headers| headers.len())
     }
 
     pub(crate) fn check_size(&self, index: usize, limit: usize) -> Result<()> {
-        let bytes = self.bytes();
+        let bytes = self.payload.len();
         if bytes > limit {
             return Err(Error::PayloadTooLarge {
                 index,
@@ -255,6 +272,17 @@ pub(crate) struct Receipt {
     pub(crate) token: i64,
 }
 
+/// When a message was claimed: by the database's clock, and by this process's own monotonic one.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(
+    not(feature = "opentelemetry"),
+    expect(dead_code, reason = "only traces need a message's age")
+)]
+pub(crate) struct ClaimedAt {
+    pub(crate) database: DateTime<Utc>,
+    pub(crate) process: Instant,
+}
+
 /// A message as a claim returns it.
 #[derive(Debug)]
 pub(crate) struct Message {
@@ -267,7 +295,12 @@ pub(crate) struct Message {
     pub(crate) attempt: i32,
     pub(crate) lease_token: i64,
     pub(crate) lease_expires_at: DateTime<Utc>,
-    pub(crate) headers: Option<String>,
+    #[cfg_attr(
+        not(feature = "opentelemetry"),
+        expect(dead_code, reason = "only traces need a message's age")
+    )]
+    pub(crate) claimed_at: ClaimedAt,
+    pub(crate) headers: Headers,
     pub(crate) payload: String,
 }
 
@@ -278,6 +311,14 @@ impl Message {
             id: self.id,
             token: self.lease_token,
         }
+    }
+
+    /// How long ago it was enqueued, by the database's clock; zero if that clock was set back since.
+    #[cfg(feature = "opentelemetry")]
+    pub(crate) fn age(&self) -> Duration {
+        let ClaimedAt { database, process } = self.claimed_at;
+        let when_claimed = (database - self.enqueued_at).to_std();
+        when_claimed.unwrap_or_default() + process.elapsed()
     }
 }
 

@@ -53,6 +53,8 @@ struct Inner {
 pub(crate) struct StoreOptions {
     pub(crate) sending: SendOptions,
     pub(crate) payload_limit: usize,
+    /// Whether messages carry the trace context of their sender.
+    pub(crate) trace_context: bool,
     /// Whether LISTEN reaches the server that NOTIFY is sent by.
     pub(crate) can_listen: bool,
 }
@@ -135,6 +137,10 @@ impl Store {
         self.0.options.payload_limit
     }
 
+    pub(crate) fn trace_context(&self) -> bool {
+        self.0.options.trace_context
+    }
+
     pub(crate) fn watermarks(&self) -> &WatermarkCache {
         &self.0.watermarks
     }
@@ -198,8 +204,12 @@ impl Store {
     pub async fn begin(&self) -> Result<Transaction> {
         let connection = pool::acquire(self.pool()).await?;
         let begun = sqlx::Transaction::begin(connection, None).await?;
-        let notifier = self.0.notifier.clone();
-        Ok(Transaction::new(begun, notifier, self.payload_limit()))
+        Ok(Transaction::new(
+            begun,
+            self.0.notifier.clone(),
+            self.payload_limit(),
+            self.trace_context(),
+        ))
     }
 
     /// Wakes the consumers of a queue, in this process and in others: after the commit of a transaction that isn't this
@@ -255,6 +265,7 @@ impl From<PgPool> for Store {
                     coalesce: true,
                 },
                 payload_limit: PAYLOAD_LIMIT,
+                trace_context: true,
                 can_listen: true,
             },
             Arc::default(),

@@ -212,3 +212,14 @@ pub(crate) fn prune_failed(table: &'static str, error: &Error) {
 pub(crate) fn handler_failed(span: &Span, kind: &'static str) {
     span.record("error.type", kind);
 }
+
+/// A message's `traceparent` is malformed, so its span has no parent and no link. The value isn't logged, since anybody
+/// may have written it.
+#[cfg(feature = "opentelemetry")]
+pub(crate) fn malformed_trace_context(queue: &QueueName, message: MessageId) {
+    tracing::debug!(
+        messaging.destination.name = queue.as_str(),
+        messaging.message.id = message.get(),
+        "a message's `traceparent` is malformed and was ignored",
+    );
+}

@@ -35,6 +35,7 @@ pub struct Transaction {
     inner: sqlx::Transaction<'static, Postgres>,
     notifier: Notifier,
     payload_limit: usize,
+    trace_context: bool,
     sent_to: SentTo,
 }
 
@@ -58,11 +59,13 @@ impl Transaction {
         inner: sqlx::Transaction<'static, Postgres>,
         notifier: Notifier,
         payload_limit: usize,
+        trace_context: bool,
     ) -> Self {
         Self {
             inner,
             notifier,
             payload_limit,
+            trace_context,
             sent_to: SentTo::default(),
         }
     }
@@ -73,6 +76,10 @@ impl Transaction {
 
     pub(crate) fn payload_limit(&self) -> usize {
         self.payload_limit
+    }
+
+    pub(crate) fn trace_context(&self) -> bool {
+        self.trace_context
     }
 
     /// Commits, and wakes consumers: those of this process directly, others by NOTIFY, which is sent after the commit.

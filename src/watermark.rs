@@ -191,6 +191,7 @@ impl Found<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{headers::Headers, message::ClaimedAt};
 
     fn queue() -> QueueName {
         QueueName::new("tasks").expect("a name")
@@ -210,7 +211,11 @@ mod tests {
             attempt: 1,
             lease_token: 1,
             lease_expires_at: visible_at,
-            headers: None,
+            claimed_at: ClaimedAt {
+                database: visible_at,
+                process: tokio::time::Instant::now(),
+            },
+            headers: Headers::default(),
             payload: "null".into(),
         }
     }

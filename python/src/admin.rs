@@ -1,7 +1,7 @@
 //! Operations of an operator on schema, queues, workers, dead letters and archive, for Python's `Admin`. Rows are
 //! returned as tuples, in the order of the fields of Python's classes.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use pgqrs::{
@@ -12,7 +12,7 @@ use pyo3::{exceptions::PyValueError, prelude::*};
 
 use crate::{
     answer::Mode,
-    consumer::priority_name,
+    consumer::{priority_name, texts},
     health::{health_row, stats_row},
     store::Store,
 };
@@ -407,6 +407,7 @@ type MessageRow = (
     Option<i64>,
     Option<i64>,
     Option<String>,
+    BTreeMap<String, String>,
     Option<String>,
 );
 
@@ -421,6 +422,7 @@ fn message_row(message: QueuedMessage) -> MessageRow {
         message.producer.map(WorkerId::get),
         message.consumer.map(WorkerId::get),
         message.last_error,
+        texts(&message.headers),
         message.payload,
     )
 }
@@ -433,6 +435,7 @@ type DeadRow = (
     String,
     Option<String>,
     DateTime<Utc>,
+    BTreeMap<String, String>,
     Option<String>,
 );
 
@@ -445,6 +448,7 @@ fn dead_row(letter: DeadLetter) -> DeadRow {
         letter.reason,
         letter.last_error,
         letter.died_at,
+        texts(&letter.headers),
         letter.payload,
     )
 }
@@ -455,6 +459,7 @@ type ArchivedRow = (
     DateTime<Utc>,
     u32,
     DateTime<Utc>,
+    BTreeMap<String, String>,
     Option<String>,
 );
 
@@ -465,6 +470,7 @@ fn archived_row(message: ArchivedMessage) -> ArchivedRow {
         message.enqueued_at,
         message.attempt,
         message.archived_at,
+        texts(&message.headers),
         message.payload,
     )
 }

@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub(crate) use self::delivery::{Delivery, priority_name};
+pub(crate) use self::delivery::{Delivery, priority_name, texts};
 use self::stage::{CutOff, Stage, dropped_unsettled, over_limit, release_due};
 use crate::{answer::Mode, engine, process::Here};
 

@@ -10,6 +10,7 @@ use typed_builder::TypedBuilder;
 use crate::{
     count::Count,
     error::{Error, Result},
+    headers::Headers,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     message::{MessageId, Priority},
     queue::QueueName,
@@ -166,6 +167,8 @@ pub struct QueuedMessage {
     pub consumer: Option<WorkerId>,
     /// The error of the last attempt, if known.
     pub last_error: Option<String>,
+    /// Its headers.
+    pub headers: Headers,
     /// The payload as it was sent, if the page asked for payloads.
     pub payload: Option<String>,
 }
@@ -188,6 +191,8 @@ pub struct DeadLetter {
     pub last_error: Option<String>,
     /// When it was dead-lettered, by the database's clock.
     pub died_at: DateTime<Utc>,
+    /// Its headers.
+    pub headers: Headers,
     /// The payload as it was sent, if the page asked for payloads.
     pub payload: Option<String>,
 }
@@ -206,6 +211,8 @@ pub struct ArchivedMessage {
     pub attempt: u32,
     /// When it was archived, by the database's clock.
     pub archived_at: DateTime<Utc>,
+    /// Its headers.
+    pub headers: Headers,
     /// The payload as it was sent, if the page asked for payloads.
     pub payload: Option<String>,
 }

@@ -40,6 +40,7 @@ use crate::{
     report::Report,
     store::Store,
     telemetry,
+    trace_context::{self, Ambient},
 };
 
 /// What a run loop needs to run.
@@ -108,6 +109,7 @@ where
         options,
         deadline,
         handler: Arc::new(handler),
+        ambient: Ambient::current(),
         subscription,
         in_flight: Arc::new(InFlight::new()),
         handlers: JoinSet::new(),
@@ -156,6 +158,8 @@ struct RunLoop<F> {
     options: Options,
     deadline: Duration,
     handler: Arc<F>,
+    /// The span in which the loop runs.
+    ambient: Ambient,
     subscription: WakeSubscription,
     in_flight: Arc<InFlight>,
     /// Tasks that take deliveries until none is ready: at most one for each concurrent handler.
@@ -378,6 +382,7 @@ impl<F> RunLoop<F> {
             let (handler, turns) = (Arc::clone(&self.handler), Arc::clone(&self.turns));
             let (store, queue) = (self.store.clone(), self.queue.clone());
             let (retry, limit) = (self.options.retry, self.options.handler_timeout);
+            let ambient = self.ambient.clone();
             self.handlers.spawn(async move {
                 while let Some(mut taken) = in_flight.take() {
                     let Some((message, lease)) = taken.message() else {
@@ -385,6 +390,7 @@ impl<F> RunLoop<F> {
                     };
                     let attempt = message.attempt.unsigned_abs();
                     let span = telemetry::process(queue.as_str(), message.id.get(), attempt);
+                    trace_context::follow(&span, &queue, &message, &ambient);
                     let deliver = || {
                         let decode = |json: &str| serde_json::from_str(json);
                         Delivery::new(message, lease, decode, store.clone(), retry)

@@ -6,12 +6,16 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::PgConnection;
+use tokio::time::Instant;
 
 use crate::{
     error::{Error, Result},
     lifecycle::WorkerId,
-    message::{Message, MessageId, Priority, microseconds},
-    postgres::{json::JsonText, workers},
+    message::{ClaimedAt, Message, MessageId, Priority, microseconds},
+    postgres::{
+        json::{JsonText, headers},
+        workers,
+    },
     queue::QueueName,
     token::random_token,
     watermark::Watermarks,
@@ -162,11 +166,16 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
     )
     .fetch_all(&mut *connection)
     .await?;
+    let process = Instant::now();
     let mut rows = rows.into_iter();
     let Some(header) = rows.next() else {
         return Err(workers::refusal(connection, claim.queue, claim.consumer).await?);
     };
     let (now, lease_expires_at, queue_id) = (header.visible_at, header.enqueued_at, header.attempt);
+    let claimed_at = ClaimedAt {
+        database: now,
+        process,
+    };
     let Header {
         used_up,
         found,
@@ -190,7 +199,8 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                 attempt: row.attempt,
                 lease_token,
                 lease_expires_at,
-                headers: row.headers.map(|headers| headers.0),
+                claimed_at,
+                headers: headers(row.headers),
                 payload: row.payload.0,
             })
         })

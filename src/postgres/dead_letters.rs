@@ -9,6 +9,7 @@ use crate::{
     admin::rows::DeadLetter,
     error::Result,
     message::{MessageId, Page, Priority, age},
+    postgres::json::{JsonText, headers},
     queue::QueueName,
 };
 
@@ -20,6 +21,7 @@ pub(crate) async fn list(
     let rows = sqlx::query!(
         r#"
         select d.id, d.priority, d.enqueued_at, d.attempt, d.reason, d.last_error, d.died_at,
+            d.headers as "headers?: JsonText",
             case when $4 then d.payload::text end as payload
         from pgqrs.queues q
         join pgqrs.dead_letters d on d.queue_id = q.id
@@ -42,6 +44,7 @@ pub(crate) async fn list(
         reason: row.reason,
         last_error: row.last_error,
         died_at: row.died_at,
+        headers: headers(row.headers),
         payload: row.payload,
     });
     Ok(letters.collect())

@@ -8,6 +8,7 @@ use crate::{
     error::Result,
     lifecycle::WorkerId,
     message::{MessageId, Page, Priority, Visible},
+    postgres::json::{JsonText, headers},
     queue::QueueName,
 };
 
@@ -29,6 +30,7 @@ pub(crate) async fn list(
                 then least(m.lease_until, timestamptz '262000-01-01 00:00+00')
             end as lease_expires_at,
             m.last_error,
+            m.headers as "headers?: JsonText",
             case when $4 then m.payload::text end as payload
         from pgqrs.queues q
         join pgqrs.messages m on m.queue_id = q.id
@@ -53,6 +55,7 @@ pub(crate) async fn list(
         producer: row.producer_id.map(WorkerId::from),
         consumer: row.consumer_id.map(WorkerId::from),
         last_error: row.last_error,
+        headers: headers(row.headers),
         payload: row.payload,
     });
     Ok(messages.collect())

@@ -58,6 +58,8 @@ pub(crate) enum Visible {
 pub(crate) struct Entry {
     pub(crate) priority: Priority,
     pub(crate) payload: usize,
+    /// What its header says, if it has one.
+    pub(crate) header: Option<usize>,
     pub(crate) attempt: u32,
     pub(crate) visible: Visible,
     /// The number of the claim under which it was delivered.
@@ -67,6 +69,12 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Its payload and its header.
+    fn content(&self) -> String {
+        let header = self.header.map_or("none".to_owned(), |n| n.to_string());
+        format!("{} {header}", self.payload)
+    }
+
     fn is_held(&self) -> bool {
         self.lease.is_some() && self.visible == Visible::Later
     }
@@ -147,6 +155,7 @@ pub(crate) struct Envelope {
     pub(crate) producer: Option<WorkerId>,
     pub(crate) priority: Priority,
     pub(crate) delayed: bool,
+    pub(crate) header: Option<usize>,
 }
 
 /// A message as it is delivered: its key, which attempt, and its payload.
@@ -192,6 +201,7 @@ impl World {
             let entry = Entry {
                 priority: envelope.priority,
                 payload: *payload,
+                header: envelope.header,
                 attempt: 0,
                 visible: if envelope.delayed {
                     Visible::Later
@@ -413,17 +423,17 @@ impl World {
     pub(crate) fn list(&self, queue: &str) -> Returned<Vec<String>> {
         let queue = self.queues.get(queue).ok_or("QueueNotFound")?;
         let messages = queue.messages.iter().map(|(id, entry)| {
-            let (attempt, held, payload) = (entry.attempt, entry.is_held(), entry.payload);
-            format!("message {id} {attempt} {held} {payload}")
+            let (attempt, held, content) = (entry.attempt, entry.is_held(), entry.content());
+            format!("message {id} {attempt} {held} {content}")
         });
         let dead = queue.dead.iter().map(|(id, (entry, reason))| {
-            let (attempt, payload) = (entry.attempt, entry.payload);
-            format!("dead {id} {attempt} {payload} {reason}")
+            let (attempt, content) = (entry.attempt, entry.content());
+            format!("dead {id} {attempt} {content} {reason}")
         });
         let archive = queue
             .archive
             .iter()
-            .map(|(id, entry)| format!("archived {id} {} {}", entry.attempt, entry.payload));
+            .map(|(id, entry)| format!("archived {id} {} {}", entry.attempt, entry.content()));
         Ok(messages.chain(dead).chain(archive).collect())
     }
 
@@ -441,17 +451,17 @@ impl World {
                     "message {id} {name} {} {} {} {producer} {}",
                     entry.state(),
                     entry.attempt,
-                    entry.payload,
+                    entry.content(),
                     consumer.map_or(0, WorkerId::get),
                 ));
             }
             for (id, (entry, reason)) in &queue.dead {
-                let (attempt, payload) = (entry.attempt, entry.payload);
-                lines.push(format!("dead {id} {name} {attempt} {payload} {reason}"));
+                let (attempt, content) = (entry.attempt, entry.content());
+                lines.push(format!("dead {id} {name} {attempt} {content} {reason}"));
             }
             for (id, entry) in &queue.archive {
-                let (attempt, payload) = (entry.attempt, entry.payload);
-                lines.push(format!("archived {id} {name} {attempt} {payload}"));
+                let (attempt, content) = (entry.attempt, entry.content());
+                lines.push(format!("archived {id} {name} {attempt} {content}"));
             }
         }
         for (id, worker) in &self.workers {
@@ -476,12 +486,14 @@ pub(crate) const LINES: &str = r#"
                 case when lease_until > clock_timestamp() then 'leased'
                     when visible_at > clock_timestamp() then 'delayed'
                     when lease_token <> 0 then 'given-up' else 'ready' end,
-                attempt, payload::text, coalesce(producer_id, 0),
+                attempt, payload::text, coalesce(headers ->> 'n', 'none'), coalesce(producer_id, 0),
                 case when lease_until > clock_timestamp() then consumer_id else 0 end)
             from pgqrs.messages m left join pgqrs.queues q on q.id = m.queue_id
-        union all select concat_ws(' ', 'dead', d.id, coalesce(q.name, 'nowhere'), attempt, payload::text, reason)
+        union all select concat_ws(' ', 'dead', d.id, coalesce(q.name, 'nowhere'), attempt, payload::text,
+                coalesce(headers ->> 'n', 'none'), reason)
             from pgqrs.dead_letters d left join pgqrs.queues q on q.id = d.queue_id
-        union all select concat_ws(' ', 'archived', a.id, coalesce(q.name, 'nowhere'), attempt, payload::text)
+        union all select concat_ws(' ', 'archived', a.id, coalesce(q.name, 'nowhere'), attempt, payload::text,
+                coalesce(headers ->> 'n', 'none'))
             from pgqrs.archive a left join pgqrs.queues q on q.id = a.queue_id
         union all select concat_ws(' ', 'worker', w.id, kind, coalesce(q.name, 'nowhere'), status)
             from pgqrs.workers w left join pgqrs.queues q on q.id = w.queue_id

@@ -196,7 +196,6 @@ impl Access {
                 "consumer::outcomes::what_does_not_decode_becomes_a_dead_letter_and_never_reaches_the_handler",
                 "delivery::archive_keeps_the_message_as_it_was",
                 "delivery::dead_letter_keeps_the_reason_whatever_attempts_are_left",
-                "delivery::headers_go_along_to_the_archive_and_to_the_dead_letters_and_back",
                 "delivery::nack_with_its_attempts_used_up_is_a_dead_letter",
                 "delivery::on_its_way_to_the_dead_letters_a_message_is_neither_lost_nor_doubled",
                 "dequeue::what_waits_behind_messages_that_are_used_up_is_delivered_at_once",

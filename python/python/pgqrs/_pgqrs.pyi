@@ -51,6 +51,7 @@ def statement(
     delay: timedelta | None,
     at: datetime | None,
     priority: str,
+    headers: list[tuple[str, str]],
 ) -> Statement:
     """The statement of an enqueue, to a queue or through a producer."""
 
@@ -89,10 +90,22 @@ class Producer:
     @property
     def id(self) -> int:
         """The worker's id."""
-    def enqueue(self, payload: object, delay: timedelta | None, at: datetime | None, priority: str) -> Any:
+    def enqueue(
+        self,
+        payload: object,
+        delay: timedelta | None,
+        at: datetime | None,
+        priority: str,
+        headers: list[tuple[str, str]],
+    ) -> Any:
         """Enqueues a message, and returns its id."""
     def enqueue_batch(
-        self, payloads: list[Any], delay: timedelta | None, at: datetime | None, priority: str
+        self,
+        payloads: list[Any],
+        delay: timedelta | None,
+        at: datetime | None,
+        priority: str,
+        headers: list[tuple[str, str]],
     ) -> Any:
         """Enqueues messages, all or none, and returns their ids."""
     def wake_soon(self) -> None:
@@ -177,8 +190,8 @@ class Delivery:
     def raw_payload(self) -> str:
         """The payload as it was sent."""
     @property
-    def headers(self) -> str | None:
-        """The headers, as JSON."""
+    def headers(self) -> dict[str, str]:
+        """The headers."""
     @property
     def priority(self) -> str:
         """Its priority."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -109,6 +109,8 @@ class QueuedMessage:
     """The consumer that it was last delivered to, if any."""
     last_error: str | None
     """The error of the last attempt, if known."""
+    headers: dict[str, str] = field(hash=False)
+    """The headers that it was enqueued with."""
     raw_payload: str | None
     """The payload as it was sent, as JSON text; ``None`` unless payloads were requested."""
 
@@ -136,6 +138,8 @@ class DeadLetter:
     """The error of the last attempt, if known."""
     died_at: datetime
     """When it got here, by the database's clock."""
+    headers: dict[str, str] = field(hash=False)
+    """The headers that it was enqueued with."""
     raw_payload: str | None
     """The payload as it was sent, as JSON text; ``None`` unless payloads were requested."""
 
@@ -159,6 +163,8 @@ class ArchivedMessage:
     """How often it was delivered."""
     archived_at: datetime
     """When it got here, by the database's clock."""
+    headers: dict[str, str] = field(hash=False)
+    """The headers that it was enqueued with."""
     raw_payload: str | None
     """The payload as it was sent, as JSON text; ``None`` unless payloads were requested."""
 

@@ -1,6 +1,7 @@
 //! A delivery of a consumer's loop, for Python's `Delivery`.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Execute, Outcome, Priority, Unsettled};
+use pgqrs::{Execute, Headers, Outcome, Priority, Unsettled};
 use pyo3::{exceptions::PyValueError, prelude::*};
 use tokio::sync::{oneshot, watch};
 
@@ -43,7 +44,7 @@ struct HeldDelivery {
 struct About {
     id: i64,
     payload: String,
-    headers: Option<String>,
+    headers: BTreeMap<String, String>,
     priority: &'static str,
     attempt: u32,
     enqueued_at: DateTime<Utc>,
@@ -69,9 +70,9 @@ impl Delivery {
         Ok(self.held.get(py)?.about.payload.clone())
     }
 
-    /// The headers, as JSON.
+    /// The headers.
     #[getter]
-    fn headers(&self, py: Python<'_>) -> PyResult<Option<String>> {
+    fn headers(&self, py: Python<'_>) -> PyResult<BTreeMap<String, String>> {
         Ok(self.held.get(py)?.about.headers.clone())
     }
 
@@ -208,7 +209,7 @@ impl Delivery {
         let about = About {
             id: delivery.id().get(),
             payload: delivery.raw_payload().to_owned(),
-            headers: delivery.headers().map(|headers| headers.get().to_owned()),
+            headers: texts(delivery.headers()),
             priority: priority_name(delivery.priority()),
             attempt: delivery.attempt(),
             enqueued_at: delivery.enqueued_at(),
@@ -273,6 +274,14 @@ impl Delivery {
             Ok(())
         })
     }
+}
+
+/// Headers as Python's `dict`.
+pub(crate) fn texts(headers: &Headers) -> BTreeMap<String, String> {
+    let texts = headers.iter();
+    texts
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 pub(crate) fn priority_name(priority: Priority) -> &'static str {

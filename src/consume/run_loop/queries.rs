@@ -112,6 +112,7 @@ impl<F> RunLoop<F> {
             max_bytes: requested.bytes,
             lease,
             timeout: self.claim_timeout,
+            links: false,
         };
         self.queries.spawn(async move {
             Query::Claim {

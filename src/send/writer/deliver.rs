@@ -13,7 +13,7 @@ use crate::{
     postgres::{
         columns::Columns,
         insert, session,
-        writers::{self, Batch, Shape, Try, Written},
+        writers::{self, Batch, Shape, Try, Written, with_headers},
     },
     send::{
         batch::{chunks, columns},
@@ -249,8 +249,22 @@ impl Writer {
                             id,
                             payload,
                         } => writers::write_one(connection, this, envelope, id, payload).await,
+                        Shape::OneWithHeaders {
+                            envelope,
+                            id,
+                            headers,
+                            payload,
+                        } => {
+                            with_headers::write_one(
+                                connection, this, envelope, id, headers, payload,
+                            )
+                            .await
+                        }
                         Shape::Alike(envelope) => {
                             writers::write_alike(connection, this, envelope, &batch).await
+                        }
+                        Shape::AlikeWithHeaders(envelope) => {
+                            with_headers::write_alike(connection, this, envelope, &batch).await
                         }
                         Shape::Mixed => writers::write_mixed(connection, this, &batch).await,
                     })
@@ -354,9 +368,13 @@ async fn write_large(
             columns: Columns::of(chunk),
         };
         let this = Try { token, sequence };
-        match writers::write_alike(&mut transaction, this, &envelope, &batch).await? {
-            Written::Stored => {}
-            written => return Ok(written),
+        let written = if batch.columns.has_headers() {
+            with_headers::write_alike(&mut transaction, this, &envelope, &batch).await?
+        } else {
+            writers::write_alike(&mut transaction, this, &envelope, &batch).await?
+        };
+        if written != Written::Stored {
+            return Ok(written);
         }
         (ids, sequence) = (rest, sequence + 2);
     }

@@ -13,9 +13,9 @@ use std::{
 
 use chrono::TimeDelta;
 use pgqrs::{
-    Delivery, Enqueued, Error, Executor, MessageId, Page, Priority, Producer, QueueOptions,
-    SchemaVersion, Store, Unchecked, Unsettled, Worker, WorkerFilter, WorkerId, WorkerKind,
-    WorkerStatus, try_ack_all,
+    Delivery, Enqueued, Error, Executor, Headers, MessageId, Page, Priority, Producer,
+    QueueOptions, SchemaVersion, Store, Unchecked, Unsettled, Worker, WorkerFilter, WorkerId,
+    WorkerKind, WorkerStatus, try_ack_all,
 };
 use proptest::{prelude::*, sample::Index};
 use serde_json::Value;
@@ -29,6 +29,14 @@ use crate::{
     model::{Envelope, LONG, Place, Settlement, Transition, Wait, World},
     support::{expire, until_within},
 };
+
+/// The header that some sends have: a number.
+const HEADER: &str = "n";
+
+/// Of a send of these: every other one has a header.
+fn header(payloads: &[usize]) -> Option<usize> {
+    payloads.first().copied().filter(|first| first % 2 == 1)
+}
 
 impl History {
     /// A send of these, with what it returned.
@@ -122,13 +130,14 @@ impl History {
                     (None, Way::Queue(queue)) => queue,
                     (None, Way::Worker(_)) => QUEUES[0],
                 };
+                let payloads = self.new_payloads(messages);
                 let envelope = Envelope {
                     queue,
                     producer: producer.as_ref().map(|producer| producer.id()),
                     priority,
                     delayed,
+                    header: header(&payloads),
                 };
-                let payloads = self.new_payloads(messages);
                 let sending = Sending {
                     envelope,
                     producer: producer.as_ref(),
@@ -155,14 +164,16 @@ impl History {
                 self.compare_send(envelope, payloads, returned, on).await
             }
             Call::Import { queue, messages } => {
+                let payloads = self.new_payloads(messages);
                 let envelope = Envelope {
                     queue,
                     producer: None,
                     priority: Priority::Normal,
                     delayed: false,
+                    header: header(&payloads),
                 };
-                let payloads = self.new_payloads(messages);
-                let mut import = pgqrs::enqueue().to(queue).import(payloads.clone());
+                let enqueue = pgqrs::enqueue().to(queue).headers(envelope.headers());
+                let mut import = enqueue.import(payloads.clone());
                 // Each chunk is a call of its own.
                 let mut left = &payloads[..];
                 loop {
@@ -336,6 +347,7 @@ impl History {
                     producer: None,
                     priority: Priority::Normal,
                     delayed: false,
+                    header: header(&payloads),
                 };
                 let sending = Sending {
                     envelope,
@@ -415,6 +427,12 @@ fn known_name(queue: &str) -> &'static str {
         .expect("the test's own queues")
 }
 
+impl Envelope {
+    fn headers(&self) -> Option<(&'static str, String)> {
+        self.header.map(|n| (HEADER, n.to_string()))
+    }
+}
+
 /// Messages to be sent, on whatever it is.
 struct Sending<'a> {
     envelope: Envelope,
@@ -430,7 +448,10 @@ impl Sending<'_> {
             delayed,
             ..
         } = self.envelope;
-        let enqueue = pgqrs::enqueue().messages(self.payloads).priority(priority);
+        let enqueue = pgqrs::enqueue()
+            .messages(self.payloads)
+            .priority(priority)
+            .headers(self.envelope.headers());
         match (self.producer, delayed) {
             (Some(producer), true) => enqueue.worker(producer).delay(LONG).execute(on).await,
             (Some(producer), false) => enqueue.worker(producer).execute(on).await,

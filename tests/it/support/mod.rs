@@ -6,6 +6,7 @@ pub(crate) mod consumers;
 pub(crate) mod pgbouncer;
 pub(crate) mod proxy;
 pub(crate) mod server;
+pub(crate) mod traces;
 
 use std::{borrow::Borrow, time::Duration};
 

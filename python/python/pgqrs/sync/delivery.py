@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pgqrs import _arguments, _pgqrs, decoding
 from pgqrs.errors import DecodeError
@@ -44,10 +43,9 @@ class Delivery(Generic[T]):
         return self._native.raw_payload
 
     @property
-    def headers(self) -> Any:
-        """The headers, as ``json.loads`` reads them; ``None`` if there are none."""
-        headers = self._native.headers
-        return None if headers is None else json.loads(headers)
+    def headers(self) -> dict[str, str]:
+        """The headers that the message was enqueued with; empty if there are none."""
+        return self._native.headers
 
     @property
     def priority(self) -> Priority:
