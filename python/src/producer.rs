@@ -24,7 +24,6 @@ pub(crate) struct Producer {
 impl Producer {
     /// Enqueues a message, and returns its id.
     #[pyo3(signature = (payload, delay, at, priority, headers))]
-    #[expect(clippy::too_many_arguments, reason = "Python's wrapper passes them")]
     fn enqueue<'py>(
         &self,
         py: Python<'py>,
@@ -52,7 +51,6 @@ impl Producer {
 
     /// Enqueues messages, all or none, and returns their ids.
     #[pyo3(signature = (payloads, delay, at, priority, headers))]
-    #[expect(clippy::too_many_arguments, reason = "Python's wrapper passes them")]
     fn enqueue_batch<'py>(
         &self,
         py: Python<'py>,
