@@ -24,7 +24,7 @@ use crate::{
     queue::{IntoQueue, Queue},
     send,
     statement::Statement,
-    telemetry,
+    telemetry::{self, Timer},
     worker::{CanEnqueue, Worker},
 };
 
@@ -384,7 +384,8 @@ pub(crate) async fn send(
     envelope: Envelope,
     messages: Vec<NewMessage>,
 ) -> Result<Enqueued> {
-    let span = telemetry::send(envelope.queue.as_str(), messages.len());
+    let (timer, queue, count) = (Timer::start(), envelope.queue.clone(), messages.len());
+    let span = telemetry::send(queue.as_str(), count);
     let stored = async {
         if messages.is_empty() {
             return Ok(Vec::new());
@@ -409,9 +410,16 @@ pub(crate) async fn send(
         }
     };
     let stored = stored.instrument(span.clone()).await;
-    stored
-        .map(Enqueued::new)
-        .inspect_err(|error| telemetry::failed(&span, error))
+    telemetry::sent(queue.as_str(), count, timer, stored.as_ref().err());
+    match &stored {
+        Ok(ids) => {
+            if let [id] = ids[..] {
+                telemetry::sent_one(&span, id);
+            }
+        }
+        Err(error) => telemetry::failed(&span, error),
+    }
+    stored.map(Enqueued::new)
 }
 
 fn check_sizes(messages: Vec<NewMessage>, limit: usize) -> Result<Vec<NewMessage>> {

@@ -1,4 +1,5 @@
-//! Guides: what is guaranteed and what happens when something fails, and the compiler's messages for mistakes.
+//! Guides: what is guaranteed and what happens when something fails, what an operator sees, and the compiler's messages
+//! for mistakes.
 
 #[expect(
     rustdoc::invalid_rust_codeblocks,
@@ -9,3 +10,9 @@ pub mod compile_errors {}
 
 #[doc = include_str!("../docs/reliability.md")]
 pub mod reliability {}
+
+#[doc = include_str!("../docs/operating.md")]
+pub mod operating {}
+
+#[doc = include_str!("../docs/telemetry.md")]
+pub mod telemetry {}

@@ -2,7 +2,9 @@
 //! JSON *text* here: it is serialised once, when the caller passes it in, and never parsed again on its way to the
 //! database.
 
-use std::{fmt, num::ParseIntError, ops::Deref, slice, str::FromStr, time::Duration, vec};
+use std::{
+    fmt, num::ParseIntError, ops::Deref, slice, str::FromStr, sync::Arc, time::Duration, vec,
+};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,7 @@ use crate::{
     error::{Error, Result},
     lifecycle::WorkerId,
     queue::QueueName,
+    telemetry::timer::Timer,
 };
 
 /// The id of a message: positive, and increasing in the order of enqueueing.
@@ -252,12 +255,31 @@ pub(crate) struct Envelope {
 pub(crate) struct Receipt {
     pub(crate) queue_id: i32,
     pub(crate) id: MessageId,
+    /// The number of this delivery's attempt, for events.
+    pub(crate) attempt: u32,
     pub(crate) token: i64,
+}
+
+/// Where messages of one claim come from, for events about them.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) queue: QueueName,
+    /// The consumer that has claimed them, if it is a registered one.
+    pub(crate) worker: Option<WorkerId>,
+    /// After this many attempts a message becomes a dead letter.
+    pub(crate) max_attempts: u32,
+    /// When they were claimed, by the database's clock.
+    pub(crate) claimed_at: DateTime<Utc>,
+    /// Since the claim was answered.
+    pub(crate) timer: Timer,
 }
 
 /// A message as a claim returns it.
 #[derive(Debug)]
 pub(crate) struct Message {
+    pub(crate) origin: Arc<Origin>,
+    /// Whether its previous delivery was never settled.
+    pub(crate) is_redelivered: bool,
     pub(crate) queue_id: i32,
     pub(crate) id: MessageId,
     pub(crate) priority: Priority,
@@ -272,10 +294,18 @@ pub(crate) struct Message {
 }
 
 impl Message {
+    /// How long it has been ready; `None` if it isn't known since when.
+    pub(crate) fn waited(&self) -> Option<Duration> {
+        let before = self.origin.claimed_at - self.visible_at;
+        let since = self.origin.timer.elapsed();
+        (!self.is_redelivered).then(|| before.to_std().unwrap_or_default() + since)
+    }
+
     pub(crate) fn receipt(&self) -> Receipt {
         Receipt {
             queue_id: self.queue_id,
             id: self.id,
+            attempt: self.attempt.unsigned_abs(),
             token: self.lease_token,
         }
     }
