@@ -3,23 +3,26 @@
 
 pub(crate) mod batch;
 pub(crate) mod lease;
+mod settlement;
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 use tracing::Instrument;
 
-use self::lease::{Lease, check_lease};
+use self::{
+    lease::{Lease, check_lease},
+    settlement::{Settled, Settlement},
+};
 use crate::{
     error::{Error, Result},
     executor::{self, Execute, Executor},
     headers::Headers,
-    message::{Message, MessageId, Priority, Receipt, Visible},
-    postgres::settle::{self, Failure},
+    message::{Message, MessageId, Priority},
+    postgres::settle,
     retry::RetryPolicy,
     store::Store,
-    telemetry,
+    telemetry::{self, Messages, Timer},
 };
 
 /// A leased message, with its payload decoded as `T`.
@@ -208,9 +211,12 @@ impl<T, D> Delivery<T, D> {
                     held.extended(until);
                     Ok(())
                 }
-                None => Err(Error::LeaseLost {
-                    message: held.receipt().id,
-                }),
+                None => {
+                    telemetry::lease_lost(held.subject(), "extend");
+                    Err(Error::LeaseLost {
+                        message: held.receipt().id,
+                    })
+                }
             }
         })
     }
@@ -364,20 +370,25 @@ impl<T, D> Delivery<T, D> {
         Execute::new(async move {
             let id = self.message.id;
             let verb = settlement.as_ref().map_or("nack", Settlement::verb);
-            let span = telemetry::settle(verb, Some(id.get()));
+            let queue = self.message.origin.queue.as_str();
+            let span = telemetry::settle(verb, Some(queue), Messages::One(Some(id)));
             let call = async {
                 let settlement = settlement?;
                 let receipt = self.lease.receipt();
-                let held = executor::run(on, async |connection| {
+                let settled = executor::run(on, async |connection| {
                     settlement.carry_out(connection, receipt).await
                 });
-                if held.await? {
-                    Ok(())
-                } else {
-                    Err(Error::LeaseLost { message: id })
+                let settled = settled.await?;
+                settlement.report(settled, self.lease.subject());
+                match settled {
+                    Settled::LeaseLost => Err(Error::LeaseLost { message: id }),
+                    Settled::AsAsked | Settled::Dead => Ok(()),
                 }
             };
-            match call.instrument(span.clone()).await {
+            let timer = Timer::start();
+            let settled = call.instrument(span.clone()).await;
+            telemetry::settled(verb, Some(queue), 1, timer, settled.as_ref().err());
+            match settled {
                 Ok(()) => {
                     self.lease.settled();
                     Ok(())
@@ -391,41 +402,6 @@ impl<T, D> Delivery<T, D> {
                 }
             }
         })
-    }
-}
-
-enum Settlement {
-    Ack,
-    Archive,
-    Retry(Duration),
-    DeadLetter(String),
-}
-
-impl Settlement {
-    fn retry_in(wait: Duration) -> Result<Self> {
-        Visible::after(wait).map(|_| Self::Retry(wait))
-    }
-
-    fn verb(&self) -> &'static str {
-        match self {
-            Self::Ack => "ack",
-            Self::Archive => "archive",
-            Self::Retry(_) => "nack",
-            Self::DeadLetter(_) => "dead_letter",
-        }
-    }
-
-    /// Returns `false` if the lease was lost.
-    async fn carry_out(self, connection: &mut PgConnection, receipt: Receipt) -> Result<bool> {
-        let failure = match self {
-            Self::Ack => return settle::ack(connection, receipt).await,
-            Self::Archive => {
-                return Ok(!settle::archive(connection, &[receipt]).await?.is_empty());
-            }
-            Self::Retry(wait) => Failure::retry(receipt, wait, None),
-            Self::DeadLetter(reason) => Failure::dead(receipt, &reason, None),
-        };
-        Ok(!settle::fail(connection, &[failure]).await?.is_empty())
     }
 }
 

@@ -3,9 +3,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
-use tracing::Instrument;
-
 use crate::{
     delivery::{
         Delivery, Unchecked,
@@ -19,10 +16,12 @@ use crate::{
     queue::{IntoQueue, QueueName, Readable},
     retry::RetryPolicy,
     store::Store,
-    telemetry, trace_context,
+    telemetry::{self, Messages, Subject, Timer},
+    trace_context,
     watermark::Found,
     worker::{CanDequeue, Worker},
 };
+use tokio::time::{Instant, sleep};
 
 /// Starts a dequeue.
 ///
@@ -212,8 +211,10 @@ impl<S> Dequeue<S> {
             };
             let Received { claimed, .. } = claim_once(on, &request).await?;
             if claimed.stopped_by_bytes {
-                telemetry::stopped_by_bytes(&request.queue, claimed.messages.len(), max_bytes);
+                let messages = claimed.messages.len();
+                telemetry::stopped_by_bytes(request.consumer, &request.queue, messages, max_bytes);
             }
+            telemetry::dequeued(request.queue.as_str(), claimed.messages.len());
             let deliver = |message| {
                 let lease = Arc::new(Lease::of(&message));
                 Delivery::new(message, lease, decode, on.clone(), retry)
@@ -247,16 +248,28 @@ pub(crate) struct Received {
 /// One claim, for `dequeue()` and for the run loop: from this process's watermark on, repeated if it conflicts with
 /// others, or if all that it found were dead letters.
 pub(crate) async fn claim_once(store: &Store, request: &ClaimRequest) -> Result<Received> {
-    let span = telemetry::receive(request.queue.as_str());
-    let received = try_claim(store, request).instrument(span.clone()).await;
+    let (began, timer) = (Instant::now(), Timer::start());
+    let received = try_claim(store, request).await;
+    let (queue, took) = (request.queue.as_str(), began.elapsed());
+    let outcome = received
+        .as_ref()
+        .map(|received| received.claimed.messages.len());
+    telemetry::claimed(queue, timer, outcome);
+    let span = |messages| telemetry::receive(queue, request.consumer, messages, took);
     match &received {
-        Ok(received) => {
-            telemetry::batch(&span, received.claimed.messages.len());
+        Ok(Received { claimed, .. }) => {
+            let messages = match (request.limit, &claimed.messages[..]) {
+                (_, []) => return received,
+                (1, [message, ..]) => Messages::One(Some(message.id)),
+                (_, messages) => Messages::Batch(messages.len()),
+            };
+            let span = span(messages);
             if request.links {
-                trace_context::link(&span, &request.queue, &received.claimed.messages);
+                trace_context::link(&span, &claimed.messages);
             }
+            span.in_scope(|| report_redelivered(claimed));
         }
-        Err(error) => telemetry::failed(&span, error),
+        Err(error) => telemetry::failed(&span(Messages::One(None)), error),
     }
     received
 }
@@ -309,9 +322,34 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
         } else {
             store.watermarks().end(&request.queue, &reading, &found);
         }
+        report_dead(&claimed);
         // All messages found had used up their attempts, and are dead letters now: there may be others behind them.
         if !(claimed.full && claimed.messages.is_empty()) {
             return Ok(Received { claimed, sent });
+        }
+    }
+}
+
+/// Reports messages that became dead letters, since their last consumer has not settled them.
+fn report_dead(claimed: &Claimed) {
+    for dead in &claimed.dead {
+        let subject = Subject {
+            origin: Arc::clone(&claimed.origin),
+            message: dead.id,
+            attempt: dead.attempt,
+        };
+        telemetry::dead_after_lost_lease(&subject, dead.consumer);
+    }
+}
+
+/// Reports messages that a consumer has claimed before and not settled.
+fn report_redelivered(claimed: &Claimed) {
+    if claimed.redelivered.is_empty() {
+        return;
+    }
+    for message in &claimed.messages {
+        if let Some(previous) = claimed.redelivered.get(&message.id) {
+            telemetry::redelivered(&Subject::of(message), *previous);
         }
     }
 }

@@ -25,7 +25,8 @@ use crate::{
     queue::{IntoQueue, Queue},
     send,
     statement::Statement,
-    telemetry, trace_context,
+    telemetry::{self, Timer},
+    trace_context,
     worker::{CanEnqueue, Worker},
 };
 
@@ -447,7 +448,8 @@ pub(crate) async fn send(
         envelope,
         mut headers,
     } = common;
-    let span = telemetry::send(envelope.queue.as_str(), messages.len());
+    let (timer, queue, count) = (Timer::start(), envelope.queue.clone(), messages.len());
+    let span = telemetry::send(queue.as_str(), count);
     // Here, in the caller's task: the messages may be stored by another, together with those of other callers.
     if on.trace_context() {
         trace_context::inject(&span, &mut headers);
@@ -477,9 +479,16 @@ pub(crate) async fn send(
         }
     };
     let stored = stored.instrument(span.clone()).await;
-    stored
-        .map(Enqueued::new)
-        .inspect_err(|error| telemetry::failed(&span, error))
+    telemetry::sent(queue.as_str(), count, timer, stored.as_ref().err());
+    match &stored {
+        Ok(ids) => {
+            if let [id] = ids[..] {
+                telemetry::sent_one(&span, id);
+            }
+        }
+        Err(error) => telemetry::failed(&span, error),
+    }
+    stored.map(Enqueued::new)
 }
 
 fn set_headers(messages: &mut [NewMessage], headers: &Headers) {

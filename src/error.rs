@@ -271,7 +271,7 @@ pub enum Error {
     /// All of the pool's connections were in use, or no new one could be opened, for
     /// [`ConnectOptions::acquire_timeout`](crate::ConnectOptions).
     #[error(
-        "no connection to PostgreSQL was available within {after:?}; raise `max_connections` or `acquire_timeout`, or check that the server runs"
+        "no connection to PostgreSQL was available within {after:?}; check that the server runs and can be reached, or, if all connections are in use, raise `max_connections` or `acquire_timeout`"
     )]
     AcquireTimeout {
         /// How long the call waited.

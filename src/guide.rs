@@ -18,3 +18,9 @@ pub mod health {}
 
 #[doc = include_str!("../docs/reliability.md")]
 pub mod reliability {}
+
+#[doc = include_str!("../docs/operating.md")]
+pub mod operating {}
+
+#[doc = include_str!("../docs/telemetry.md")]
+pub mod telemetry {}

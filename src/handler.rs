@@ -11,11 +11,15 @@ use std::{
     time::Duration,
 };
 
+use serde_json::error::Category;
 use tokio::time::timeout;
 
 use crate::{
     delivery::{Delivery, Unchecked},
-    error::error_chain,
+    error::{Error, error_chain},
+    message::LONGEST_DELAY,
+    retry::RetryPolicy,
+    telemetry::{self, Subject},
 };
 
 /// What a handler returns for its message.
@@ -121,10 +125,74 @@ impl<O, R: Future<Output = O>> Handling<O> for R {}
 pub(crate) enum Verdict {
     /// What the handler returned.
     Returned(Outcome),
-    /// It returned an error, panicked, or took too long.
-    Failed(String),
+    /// The handler failed.
+    Failed(Failed),
     /// Its payload doesn't decode, so the handler wasn't called.
-    Undecodable(String),
+    Undecodable {
+        /// May quote the payload.
+        error: String,
+        /// Where in the payload, without a word of it.
+        place: String,
+    },
+}
+
+/// How a handler failed, with the text of its error.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    Returned(String),
+    Panicked(String),
+    TimedOut(String),
+}
+
+impl Failed {
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::Returned(text) | Self::Panicked(text) | Self::TimedOut(text) => text,
+        }
+    }
+}
+
+impl Verdict {
+    /// Why it failed, in one word, for `error.type`; `None` if it didn't.
+    pub(crate) fn error_type(&self) -> Option<&'static str> {
+        match self {
+            Self::Returned(Outcome::Done | Outcome::Archive | Outcome::Release) => None,
+            Self::Returned(Outcome::Retry | Outcome::RetryIn(_)) => Some("Retry"),
+            Self::Returned(Outcome::DeadLetter(_)) => Some("DeadLetter"),
+            Self::Failed(Failed::Returned(_)) => Some("HandlerError"),
+            Self::Failed(Failed::Panicked(_)) => Some("HandlerPanic"),
+            Self::Failed(Failed::TimedOut(_)) => Some("HandlerTimeout"),
+            Self::Undecodable { .. } => Some("Decode"),
+        }
+    }
+
+    /// How long the message waits for its next attempt, if this one failed and wasn't the last.
+    pub(crate) fn retry_in(&self, policy: &RetryPolicy, attempt: u32) -> Option<Duration> {
+        match self {
+            Self::Failed(_) | Self::Returned(Outcome::Retry) => {
+                Some(policy.jittered(attempt, rand::random()))
+            }
+            Self::Returned(Outcome::RetryIn(wait)) => Some((*wait).min(LONGEST_DELAY)),
+            Self::Returned(_) | Self::Undecodable { .. } => None,
+        }
+    }
+
+    /// Reports a failed attempt, which is tried again after this time unless it was the last.
+    pub(crate) fn report(&self, subject: &Subject, retry_in: Option<Duration>) {
+        let retry_in = retry_in.filter(|_| subject.attempt < subject.origin.max_attempts);
+        match self {
+            Self::Failed(failed) => telemetry::attempt_failed(subject, failed.text(), retry_in),
+            Self::Returned(Outcome::Retry | Outcome::RetryIn(_)) => {
+                telemetry::attempt_failed(
+                    subject,
+                    "the handler asked for another attempt",
+                    retry_in,
+                );
+            }
+            Self::Undecodable { place, .. } => telemetry::undecodable(subject, place),
+            Self::Returned(_) => {}
+        }
+    }
 }
 
 /// Decodes a delivery and calls the handler, and catches a panic of either. The time limit is for the handler alone.
@@ -140,27 +208,55 @@ where
     let delivery = match catch(|| deliver().decoded()) {
         Ok(Ok(delivery)) => delivery,
         Ok(Err(undecoded)) => {
-            let source = undecoded.error().source().map(ToString::to_string);
-            return Verdict::Undecodable(source.unwrap_or_default());
+            let (error, place) = match undecoded.error() {
+                Error::Decode { source, .. } => (source.to_string(), place_of(source)),
+                error => (error.to_string(), String::new()),
+            };
+            return Verdict::Undecodable { error, place };
         }
-        Err(panic) => return Verdict::Undecodable(format!("decoding panicked: {panic}")),
+        Err(panic) => {
+            return Verdict::Undecodable {
+                error: format!("decoding panicked: {panic}"),
+                place: "decoding panicked".to_owned(),
+            };
+        }
     };
-    let handling = async { sealed::IntoVerdict::into_verdict(handler(delivery).await) };
+    let handling = async {
+        sealed::IntoVerdict::into_verdict(handler(delivery).await).map_err(Failed::Returned)
+    };
     let mut handling = pin!(handling);
     let handling = poll_fn(|context| match catch(|| handling.as_mut().poll(context)) {
         Ok(poll) => poll,
-        Err(panic) => Poll::Ready(Err(format!("the handler panicked: {panic}"))),
+        Err(panic) => Poll::Ready(Err(Failed::Panicked(format!(
+            "the handler panicked: {panic}"
+        )))),
     });
     let returned = match limit {
         None => handling.await,
-        Some(limit) => timeout(limit, handling)
-            .await
-            .unwrap_or_else(|_| Err(format!("the handler timed out after {limit:?}"))),
+        Some(limit) => timeout(limit, handling).await.unwrap_or_else(|_| {
+            let late = format!("the handler timed out after {limit:?}");
+            Err(Failed::TimedOut(late))
+        }),
     };
     match returned {
         Ok(outcome) => Verdict::Returned(outcome),
-        Err(error) => Verdict::Failed(error),
+        Err(failed) => Verdict::Failed(failed),
     }
+}
+
+/// Where JSON doesn't decode.
+fn place_of(error: &serde_json::Error) -> String {
+    let problem = match error.classify() {
+        Category::Data => "its data is not of the handler's type",
+        Category::Syntax => "it is not JSON",
+        Category::Eof => "it is cut off",
+        Category::Io => "it can't be read",
+    };
+    format!(
+        "{problem}, at line {} column {}",
+        error.line(),
+        error.column()
+    )
 }
 
 /// Calls the user's code. Returns its panic as text.

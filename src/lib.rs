@@ -24,9 +24,11 @@
 //! [managed_producer]: https://docs.rs/crate/pgqrs/latest/source/examples/managed_producer.rs
 //! [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin/
 //! [compile-errors]: crate::guide::compile_errors
+//! [operating]: crate::guide::operating
 //! [reliability]: crate::guide::reliability
 //! [health]: crate::guide::health
 //! [health_example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
+//! [telemetry]: crate::guide::telemetry
 //! [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
 // The first definition of a link counts: those above lead to docs.rs, those of the README to the repository.
 #![doc = include_str!("../README.md")]

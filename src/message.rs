@@ -8,7 +8,6 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 use typed_builder::TypedBuilder;
 
 use crate::{
@@ -16,6 +15,7 @@ use crate::{
     headers::Headers,
     lifecycle::WorkerId,
     queue::QueueName,
+    telemetry::timer::Timer,
 };
 
 /// The id of a message: positive, and increasing in the order of enqueueing.
@@ -269,23 +269,31 @@ pub(crate) struct Envelope {
 pub(crate) struct Receipt {
     pub(crate) queue_id: i32,
     pub(crate) id: MessageId,
+    /// The number of this delivery's attempt, for events.
+    pub(crate) attempt: u32,
     pub(crate) token: i64,
 }
 
-/// When a message was claimed: by the database's clock, and by this process's own monotonic one.
-#[derive(Debug, Clone, Copy)]
-#[cfg_attr(
-    not(feature = "opentelemetry"),
-    expect(dead_code, reason = "only traces need a message's age")
-)]
-pub(crate) struct ClaimedAt {
-    pub(crate) database: DateTime<Utc>,
-    pub(crate) process: Instant,
+/// Where messages of one claim come from, for events about them.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) queue: QueueName,
+    /// The consumer that has claimed them, if it is a registered one.
+    pub(crate) worker: Option<WorkerId>,
+    /// After this many attempts a message becomes a dead letter.
+    pub(crate) max_attempts: u32,
+    /// When they were claimed, by the database's clock.
+    pub(crate) claimed_at: DateTime<Utc>,
+    /// Since the claim was answered.
+    pub(crate) timer: Timer,
 }
 
 /// A message as a claim returns it.
 #[derive(Debug)]
 pub(crate) struct Message {
+    pub(crate) origin: Arc<Origin>,
+    /// Whether its previous delivery was never settled.
+    pub(crate) is_redelivered: bool,
     pub(crate) queue_id: i32,
     pub(crate) id: MessageId,
     pub(crate) priority: Priority,
@@ -295,20 +303,23 @@ pub(crate) struct Message {
     pub(crate) attempt: i32,
     pub(crate) lease_token: i64,
     pub(crate) lease_expires_at: DateTime<Utc>,
-    #[cfg_attr(
-        not(feature = "opentelemetry"),
-        expect(dead_code, reason = "only traces need a message's age")
-    )]
-    pub(crate) claimed_at: ClaimedAt,
     pub(crate) headers: Headers,
     pub(crate) payload: String,
 }
 
 impl Message {
+    /// How long it has been ready; `None` if it isn't known since when.
+    pub(crate) fn waited(&self) -> Option<Duration> {
+        let before = self.origin.claimed_at - self.visible_at;
+        let since = self.origin.timer.elapsed();
+        (!self.is_redelivered).then(|| before.to_std().unwrap_or_default() + since)
+    }
+
     pub(crate) fn receipt(&self) -> Receipt {
         Receipt {
             queue_id: self.queue_id,
             id: self.id,
+            attempt: self.attempt.unsigned_abs(),
             token: self.lease_token,
         }
     }
@@ -316,9 +327,8 @@ impl Message {
     /// How long ago it was enqueued, by the database's clock; zero if that clock was set back since.
     #[cfg(feature = "opentelemetry")]
     pub(crate) fn age(&self) -> Duration {
-        let ClaimedAt { database, process } = self.claimed_at;
-        let when_claimed = (database - self.enqueued_at).to_std();
-        when_claimed.unwrap_or_default() + process.elapsed()
+        let when_claimed = (self.origin.claimed_at - self.enqueued_at).to_std();
+        when_claimed.unwrap_or_default() + self.origin.timer.elapsed()
     }
 }
 

@@ -242,11 +242,13 @@ where
         let connections = store.max_connections();
         if options.concurrency >= connections as usize {
             telemetry::more_handlers_than_connections(
+                handle.id(),
                 handle.queue(),
                 options.concurrency,
                 connections,
             );
         }
+        telemetry::consumer_started(handle.id(), handle.queue(), &options.settings(deadline));
         let lease = options.lease;
         let job = Job {
             queue: handle.queue().clone(),
@@ -275,10 +277,12 @@ where
             let registration = handle.registration();
             telemetry::deregistration_failed(
                 registration.id(),
+                handle.queue(),
                 &reason,
                 registration.crashes_after(),
             );
         }
+        telemetry::flush().await;
         ended.outcome
     })
 }

@@ -8,10 +8,12 @@ use std::{
 
 use sqlx::{PgConnection, PgPool};
 
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+use crate::telemetry;
 use crate::{
     error::Result,
     pool::{
-        self, Connections, Heartbeats, LONG_STATEMENT_TIMEOUT, Notifier, STATEMENT_TIMEOUT,
+        Connections, Heartbeats, LONG_STATEMENT_TIMEOUT, Notifier, STATEMENT_TIMEOUT,
         StoreConnection,
     },
     postgres::queues,
@@ -114,14 +116,17 @@ impl Store {
             server,
             first,
         );
-        Self(Arc::new(Inner {
+        let store = Self(Arc::new(Inner {
             options,
             batcher: Arc::new(batcher),
             heartbeats: Heartbeats::new(connections.clone()),
             watermarks: WatermarkCache::default(),
             notifier,
             connections,
-        }))
+        }));
+        #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+        telemetry::watch(Arc::downgrade(&store.0) as _);
+        store
     }
 
     /// Returns the store's pool, for the application's own statements.
@@ -202,7 +207,7 @@ impl Store {
     /// # Example
     /// See [`Transaction`].
     pub async fn begin(&self) -> Result<Transaction> {
-        let connection = pool::acquire(self.pool()).await?;
+        let connection = self.0.connections.acquire_for_caller().await?;
         let begun = sqlx::Transaction::begin(connection, None).await?;
         Ok(Transaction::new(
             begun,
@@ -251,6 +256,23 @@ impl Store {
         })
         .await?;
         Ok(Queue::of(name))
+    }
+}
+
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+impl telemetry::Sampled for Inner {
+    fn sample(&self, samples: &mut telemetry::Samples) {
+        use telemetry::Id;
+
+        let (pool, server) = (self.connections.pool(), self.connections.server_name());
+        let (size, idle) = (pool.size() as usize, pool.num_idle());
+        samples.add(Id::Connections, &server, "used", size.saturating_sub(idle));
+        samples.add(Id::Connections, &server, "idle", idle);
+        let max = self.connections.max_connections() as usize;
+        samples.add(Id::MaxConnections, &server, "", max);
+        let is_away = usize::from(self.connections.is_server_away());
+        samples.add(Id::ServerAway, &server, "", is_away);
+        samples.add(Id::Writers, &server, "", self.batcher.running());
     }
 }
 

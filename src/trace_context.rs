@@ -17,7 +17,11 @@ mod enabled {
     use tracing::Span;
     use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-    use crate::{headers::Headers, message::Message, queue::QueueName, telemetry};
+    use crate::{
+        headers::Headers,
+        message::Message,
+        telemetry::{self, Subject},
+    };
 
     const TRACEPARENT: &str = "traceparent";
     const TRACESTATE: &str = "tracestate";
@@ -57,14 +61,14 @@ mod enabled {
 
     /// Makes the span of a handler, which has not begun yet, a child of its message's sender; or, for a retry or a message
     /// that was enqueued long ago, links it.
-    pub(crate) fn follow(span: &Span, queue: &QueueName, message: &Message, ambient: &Ambient) {
+    pub(crate) fn follow(span: &Span, message: &Message, ambient: &Ambient) {
         if span.is_disabled() {
             return;
         }
         if let Some(ambient) = &ambient.0 {
             span.add_link(ambient.clone());
         }
-        let Some(sender) = sender(queue, message) else {
+        let Some(sender) = sender(message) else {
             return;
         };
         if message.attempt == 1 && message.age() <= LONGEST_TRACE {
@@ -77,12 +81,12 @@ mod enabled {
     }
 
     /// Links a span that is about several messages to their senders.
-    pub(crate) fn link(span: &Span, queue: &QueueName, messages: &[Message]) {
+    pub(crate) fn link(span: &Span, messages: &[Message]) {
         if span.is_disabled() {
             return;
         }
         for message in messages.iter().take(MOST_LINKS) {
-            if let Some(sender) = sender(queue, message) {
+            if let Some(sender) = sender(message) {
                 span.add_link(sender);
             }
         }
@@ -99,11 +103,11 @@ mod enabled {
         context.is_valid().then(|| context.clone())
     }
 
-    fn sender(queue: &QueueName, message: &Message) -> Option<SpanContext> {
+    fn sender(message: &Message) -> Option<SpanContext> {
         let parent = message.headers.get(TRACEPARENT)?;
         let context = parse(parent, message.headers.get(TRACESTATE));
         if context.is_none() {
-            telemetry::malformed_trace_context(queue, message.id);
+            telemetry::malformed_trace_context(&Subject::of(message));
         }
         context
     }
@@ -198,7 +202,7 @@ mod enabled {
 mod disabled {
     use tracing::Span;
 
-    use crate::{headers::Headers, message::Message, queue::QueueName};
+    use crate::{headers::Headers, message::Message};
 
     #[derive(Debug, Clone)]
     pub(crate) struct Ambient(());
@@ -211,7 +215,7 @@ mod disabled {
 
     pub(crate) fn inject(_: &Span, _: &mut Headers) {}
 
-    pub(crate) fn follow(_: &Span, _: &QueueName, _: &Message, _: &Ambient) {}
+    pub(crate) fn follow(_: &Span, _: &Message, _: &Ambient) {}
 
-    pub(crate) fn link(_: &Span, _: &QueueName, _: &[Message]) {}
+    pub(crate) fn link(_: &Span, _: &[Message]) {}
 }

@@ -190,8 +190,10 @@ impl Found<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::{headers::Headers, message::ClaimedAt};
+    use crate::{headers::Headers, message::Origin, telemetry::timer::Timer};
 
     fn queue() -> QueueName {
         QueueName::new("tasks").expect("a name")
@@ -203,6 +205,14 @@ mod tests {
 
     fn message(priority: Priority, visible_at: DateTime<Utc>, id: i64) -> Message {
         Message {
+            origin: Arc::new(Origin {
+                queue: queue(),
+                worker: None,
+                max_attempts: 20,
+                claimed_at: now(),
+                timer: Timer::start(),
+            }),
+            is_redelivered: false,
             queue_id: 1,
             id: id.into(),
             priority,
@@ -211,10 +221,6 @@ mod tests {
             attempt: 1,
             lease_token: 1,
             lease_expires_at: visible_at,
-            claimed_at: ClaimedAt {
-                database: visible_at,
-                process: tokio::time::Instant::now(),
-            },
             headers: Headers::default(),
             payload: "null".into(),
         }

@@ -6,6 +6,7 @@ use std::{
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
 use chrono::{DateTime, Utc};
@@ -13,14 +14,24 @@ use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 
 use super::claims::Request;
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+use crate::telemetry;
 use crate::{
     delivery::lease::Lease,
-    handler::Verdict,
+    handler::{Failed, Verdict},
     message::{Message, MessageId, Receipt},
+    queue::QueueName,
+    telemetry::Subject,
 };
 
 /// State shared by the loop and its handlers.
 pub(super) struct InFlight {
+    /// For metrics.
+    #[cfg_attr(
+        not(any(feature = "metrics", feature = "opentelemetry")),
+        expect(dead_code, reason = "nobody asks for the metrics")
+    )]
+    queue: QueueName,
     /// Never held across an await.
     state: Mutex<State>,
     /// Notifies the loop of a change that it waits for.
@@ -55,7 +66,6 @@ struct Ready {
 
 struct Running {
     lease: Arc<Lease>,
-    attempt: u32,
     bytes: usize,
 }
 
@@ -69,19 +79,27 @@ pub(super) struct Aborted {
 /// A delivery whose handler has returned.
 pub(super) struct Finished {
     pub(super) lease: Arc<Lease>,
-    pub(super) attempt: u32,
     pub(super) verdict: Verdict,
+    /// How long the message waits for its next attempt, if this one failed; `None` if that isn't decided yet.
+    pub(super) retry_in: Option<Duration>,
 }
 
 impl InFlight {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(queue: QueueName) -> Self {
         Self {
+            queue,
             state: Mutex::new(State {
                 notify_below: usize::MAX,
                 ..State::default()
             }),
             changed: Notify::new(),
         }
+    }
+
+    /// Has its gauges read, if there are metrics.
+    pub(super) fn watch(self: &Arc<Self>) {
+        #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+        telemetry::watch(Arc::downgrade(self) as _);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -123,7 +141,6 @@ impl InFlight {
             let lease = Arc::new(Lease::of(&message));
             let running = Running {
                 lease: Arc::clone(&lease),
-                attempt: message.attempt.unsigned_abs(),
                 bytes: message.payload.len(),
             };
             let key = state.running.insert(running);
@@ -139,19 +156,14 @@ impl InFlight {
         }
     }
 
-    fn finish(&self, key: usize, verdict: Verdict) {
+    fn finish(&self, key: usize, verdict: Verdict, retry_in: Option<Duration>) {
         let mut state = self.lock();
-        if let Some(Running {
-            lease,
-            attempt,
-            bytes,
-        }) = state.running.try_remove(key)
-        {
+        if let Some(Running { lease, bytes }) = state.running.try_remove(key) {
             state.bytes = state.bytes.saturating_sub(bytes);
             state.finished.push(Finished {
                 lease,
-                attempt,
                 verdict,
+                retry_in,
             });
         }
         if state.ready.len() < state.notify_below {
@@ -161,7 +173,7 @@ impl InFlight {
 
     fn abort(&self, key: usize) {
         let mut state = self.lock();
-        if let Some(Running { lease, bytes, .. }) = state.running.try_remove(key) {
+        if let Some(Running { lease, bytes }) = state.running.try_remove(key) {
             state.bytes = state.bytes.saturating_sub(bytes);
             state.aborted.push(lease);
         }
@@ -208,6 +220,11 @@ impl InFlight {
 
     pub(super) fn ready(&self) -> usize {
         self.lock().ready.len()
+    }
+
+    /// Number of handlers at work.
+    pub(super) fn running(&self) -> usize {
+        self.lock().running.len()
     }
 
     /// Number of deliveries that handlers have taken and whose end the loop has not yet collected.
@@ -257,13 +274,14 @@ impl InFlight {
     }
 
     /// Records an extension of leases: of those `asked` for, those in `extended` succeeded. The others belong to
-    /// another consumer or are deleted, and are not started.
+    /// another consumer or are deleted, and are not started. Returns them.
     pub(super) fn extended(
         &self,
         asked: &[Receipt],
         extended: &HashMap<MessageId, DateTime<Utc>>,
         until: Instant,
-    ) {
+    ) -> Vec<Subject> {
+        let mut lost = Vec::new();
         let asked: HashSet<_> = asked.iter().collect();
         let mut state = self.lock();
         let state = &mut *state;
@@ -281,6 +299,7 @@ impl InFlight {
             }
             let Some(expires_at) = extended.get(&ready.message.id) else {
                 *bytes = bytes.saturating_sub(ready.message.payload.len());
+                lost.push(Subject::of(&ready.message));
                 return false;
             };
             ready.message.lease_expires_at = *expires_at;
@@ -297,6 +316,20 @@ impl InFlight {
                 state.expired.push(ready);
             }
         }
+        lost
+    }
+}
+
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+impl telemetry::Sampled for InFlight {
+    fn sample(&self, samples: &mut telemetry::Samples) {
+        let (running, ready) = {
+            let state = self.lock();
+            (state.running.len(), state.ready.len() + state.expired.len())
+        };
+        let queue = self.queue.as_str();
+        samples.add(telemetry::Id::HandlersRunning, queue, "", running);
+        samples.add(telemetry::Id::Prefetched, queue, "", ready);
     }
 }
 
@@ -313,9 +346,13 @@ impl Taken {
         Some((self.message.take()?, Arc::clone(&self.lease)))
     }
 
-    pub(super) fn finish(mut self, verdict: Verdict) {
+    pub(super) fn subject(&self) -> &Subject {
+        self.lease.subject()
+    }
+
+    pub(super) fn finish(mut self, verdict: Verdict, retry_in: Option<Duration>) {
         if let Some(key) = self.guard.key.take() {
-            self.guard.in_flight.finish(key, verdict);
+            self.guard.in_flight.finish(key, verdict, retry_in);
         }
     }
 }
@@ -333,7 +370,8 @@ impl Drop for Guard {
         };
         if thread::panicking() {
             let panicked = "the handler panicked when it was dropped".to_owned();
-            self.in_flight.finish(key, Verdict::Failed(panicked));
+            self.in_flight
+                .finish(key, Verdict::Failed(Failed::Panicked(panicked)), None);
         } else {
             self.in_flight.abort(key);
         }

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::DateTime;
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::watch,
@@ -30,16 +31,16 @@ use super::{
 use crate::{
     delivery::Delivery,
     dequeue::Received,
-    error::{Error, Result},
+    error::{Error, Result, error_chain},
     handler::{IntoOutcome, Outcome, Verdict, handle},
     lifecycle::WorkerId,
-    message::LONGEST_DELAY,
+    message::Origin,
     pool::{STATEMENT_TIMEOUT, WakeSubscription},
     postgres::settle::Failure,
     queue::QueueName,
     report::Report,
     store::Store,
-    telemetry,
+    telemetry::{self, Timer},
     trace_context::{self, Ambient},
 };
 
@@ -102,16 +103,26 @@ where
             std::future::pending().await
         }
     };
+    let in_flight = Arc::new(InFlight::new(queue.clone()));
+    in_flight.watch();
     RunLoop {
+        origin: Arc::new(Origin {
+            queue: queue.clone(),
+            worker: Some(worker),
+            max_attempts: 0,
+            claimed_at: DateTime::UNIX_EPOCH,
+            timer: Timer::start(),
+        }),
         queue,
         worker,
+        is_suspended: false,
         store,
         options,
         deadline,
         handler: Arc::new(handler),
         ambient: Ambient::current(),
         subscription,
-        in_flight: Arc::new(InFlight::new()),
+        in_flight,
         handlers: JoinSet::new(),
         turns: Arc::new(Turns::new()),
         queries: JoinSet::new(),
@@ -154,6 +165,9 @@ const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 struct RunLoop<F> {
     queue: QueueName,
     worker: WorkerId,
+    /// Of the last messages that were claimed.
+    origin: Arc<Origin>,
+    is_suspended: bool,
     store: Store,
     options: Options,
     deadline: Duration,
@@ -246,7 +260,7 @@ impl<F> RunLoop<F> {
                 Some(_) = self.handlers.join_next() => {}
                 Some(query) = self.queries.join_next() => self.on_query_done(query),
                 () = self.subscription.notified(), if !is_ending => self.claim_at = Instant::now(),
-                () = &mut graceful, if !is_ending => self.end(),
+                () = &mut graceful, if !is_ending => self.end("stop requested"),
                 () = &mut abort, if !is_aborted => {
                     is_aborted = true;
                     self.end_now();
@@ -260,8 +274,14 @@ impl<F> RunLoop<F> {
         self.report.unknown += self.in_flight.begun() as u64;
         let deadline = self.ending.map_or_else(Instant::now, |end| end.deadline);
         let outcome = match self.fatal {
-            Some(error) => Err(error),
-            None => Ok(self.report),
+            Some(error) => {
+                telemetry::consumer_failed(self.worker, &self.queue, &error, &self.report);
+                Err(error)
+            }
+            None => {
+                telemetry::consumer_stopped(self.worker, &self.queue, &self.report);
+                Ok(self.report)
+            }
         };
         Ended { outcome, deadline }
     }
@@ -277,10 +297,12 @@ impl<F> RunLoop<F> {
         nothing_left || Instant::now() >= ending.settle_until
     }
 
-    fn end(&mut self) {
+    fn end(&mut self, reason: &str) {
         if self.ending.is_some() {
             return;
         }
+        let running = self.in_flight.running();
+        telemetry::consumer_stopping(self.worker, &self.queue, reason, running, self.deadline);
         let deadline = Instant::now() + self.deadline;
         let settle_until = deadline - (self.deadline / 10).min(DEREGISTER_TIMEOUT);
         self.ending = Some(Ending {
@@ -293,7 +315,7 @@ impl<F> RunLoop<F> {
 
     /// Ends without waiting for handlers.
     fn end_now(&mut self) {
-        self.end();
+        self.end("abort requested");
         if let Some(ending) = &mut self.ending {
             let now = Instant::now();
             ending.abort_at = now;
@@ -311,8 +333,8 @@ impl<F> RunLoop<F> {
     }
 
     fn fail(&mut self, error: Error) {
+        self.end(&error_chain(&error));
         self.fatal.get_or_insert(error);
-        self.end();
     }
 
     /// Collects finished deliveries; during shutdown also those that won't be started or were aborted.
@@ -337,12 +359,19 @@ impl<F> RunLoop<F> {
     fn on_finished(&mut self, finished: Finished) {
         let Finished {
             lease,
-            attempt,
             verdict,
+            retry_in,
         } = finished;
         let receipt = lease.receipt();
-        let wait = || self.options.retry.jittered(attempt, rand::random());
-        let failure = match verdict {
+        let wait = || {
+            retry_in.unwrap_or_else(|| {
+                // It panicked after it had been aborted, so that nobody has reported it.
+                let wait = verdict.retry_in(&self.options.retry, receipt.attempt);
+                verdict.report(lease.subject(), wait);
+                wait.unwrap_or_default()
+            })
+        };
+        let failure = match &verdict {
             // The handler has settled the message in a transaction that it says it has committed.
             Verdict::Returned(Outcome::Done | Outcome::Archive) if lease.is_settled() => {
                 self.report.done += 1;
@@ -353,15 +382,15 @@ impl<F> RunLoop<F> {
             Verdict::Returned(Outcome::Release) => {
                 return self.unsettled.release_returned(receipt, lease.is_settled());
             }
-            Verdict::Returned(Outcome::Retry) => Failure::retry(receipt, wait(), None),
-            Verdict::Returned(Outcome::RetryIn(wait)) => {
-                Failure::retry(receipt, wait.min(LONGEST_DELAY), None)
+            Verdict::Returned(Outcome::Retry | Outcome::RetryIn(_)) => {
+                Failure::retry(receipt, wait(), None)
             }
-            Verdict::Returned(Outcome::DeadLetter(reason)) => Failure::dead(receipt, &reason, None),
-            Verdict::Failed(error) => Failure::retry(receipt, wait(), Some(&error)),
-            Verdict::Undecodable(error) => {
-                Failure::dead(receipt, "its payload doesn't decode", Some(&error))
-            }
+            Verdict::Returned(Outcome::DeadLetter(reason)) => Failure::dead(receipt, reason, None),
+            Verdict::Failed(failed) => Failure::retry(receipt, wait(), Some(failed.text())),
+            Verdict::Undecodable { error, .. } => Failure {
+                is_undecodable: true,
+                ..Failure::dead(receipt, "its payload doesn't decode", Some(error))
+            },
         };
         self.unsettled.fail(Failure {
             is_settled: lease.is_settled(),
@@ -380,7 +409,7 @@ impl<F> RunLoop<F> {
         for _ in 0..ready.min(idle) {
             let in_flight = Arc::clone(&self.in_flight);
             let (handler, turns) = (Arc::clone(&self.handler), Arc::clone(&self.turns));
-            let (store, queue) = (self.store.clone(), self.queue.clone());
+            let store = self.store.clone();
             let (retry, limit) = (self.options.retry, self.options.handler_timeout);
             let ambient = self.ambient.clone();
             self.handlers.spawn(async move {
@@ -389,18 +418,23 @@ impl<F> RunLoop<F> {
                         return;
                     };
                     let attempt = message.attempt.unsigned_abs();
-                    let span = telemetry::process(queue.as_str(), message.id.get(), attempt);
-                    trace_context::follow(&span, &queue, &message, &ambient);
+                    let (waited, timer) = (message.waited(), Timer::start());
+                    let span = telemetry::process(taken.subject());
+                    trace_context::follow(&span, &message, &ambient);
                     let deliver = || {
                         let decode = |json: &str| serde_json::from_str(json);
                         Delivery::new(message, lease, decode, store.clone(), retry)
                     };
                     let handling = handle(&*handler, deliver, limit).instrument(span.clone());
                     let verdict = turns.run(handling).await;
-                    if !matches!(verdict, Verdict::Returned(_)) {
-                        telemetry::handler_failed(&span, "handler");
+                    let failed = verdict.error_type();
+                    if let Some(kind) = failed {
+                        telemetry::failed_with(&span, kind);
                     }
-                    taken.finish(verdict);
+                    telemetry::processed(taken.subject(), waited, timer, failed);
+                    let retry_in = verdict.retry_in(&retry, attempt);
+                    span.in_scope(|| verdict.report(taken.subject(), retry_in));
+                    taken.finish(verdict, retry_in);
                 }
             });
         }
@@ -412,6 +446,10 @@ impl<F> RunLoop<F> {
             && ending.abort_at <= Instant::now()
         {
             ending.is_aborted = true;
+            let running = self.in_flight.running();
+            if running > 0 {
+                telemetry::handlers_aborted(self.worker, &self.queue, running);
+            }
             self.handlers.abort_all();
         }
     }

@@ -1,22 +1,22 @@
 //! The claim: ready messages of a queue, under a lease. The hottest statement besides the insert, with one caller,
 //! [`claim_once`](crate::dequeue::claim_once).
 
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::PgConnection;
-use tokio::time::Instant;
 
 use crate::{
     error::{Error, Result},
     lifecycle::WorkerId,
-    message::{ClaimedAt, Message, MessageId, Priority, microseconds},
+    message::{Message, MessageId, Origin, Priority, microseconds},
     postgres::{
         json::{JsonText, headers},
         workers,
     },
     queue::QueueName,
+    telemetry::timer::Timer,
     token::random_token,
     watermark::Watermarks,
 };
@@ -41,6 +41,12 @@ pub(crate) struct Claim<'a> {
 pub(crate) struct Claimed {
     /// In queue order.
     pub(crate) messages: Vec<Message>,
+    pub(crate) origin: Arc<Origin>,
+    /// Messages whose previous delivery was never settled, so that its lease ran out, and the consumer that had claimed
+    /// it, if that was a registered one.
+    pub(crate) redelivered: HashMap<MessageId, Option<WorkerId>>,
+    /// Messages that were not claimed but became dead letters.
+    pub(crate) dead: Vec<Dead>,
     /// The database's time.
     pub(crate) now: DateTime<Utc>,
     /// The duration of the statement in the database.
@@ -53,11 +59,23 @@ pub(crate) struct Claimed {
     pub(crate) left_used_up: bool,
 }
 
+/// A message that became a dead letter, since its attempts are used up.
+#[derive(Debug)]
+pub(crate) struct Dead {
+    pub(crate) id: MessageId,
+    pub(crate) attempt: u32,
+    /// Its last consumer, if that was a registered one.
+    pub(crate) consumer: Option<WorkerId>,
+}
+
 /// What the first row of a claim's result says.
 #[derive(Debug, Deserialize)]
 struct Header {
+    max_attempts: u32,
     /// Messages whose attempts are used up.
-    used_up: Vec<i64>,
+    used_up: Option<Vec<i64>>,
+    /// Claimed messages whose lease had run out, and the consumers that had held them; 0 for an unregistered one.
+    redelivered: Option<HashMap<i64, i64>>,
     /// How many were ready, up to the limit.
     found: u32,
     /// How many of those fit into the bytes.
@@ -96,7 +114,9 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
             -- A range of the index for each priority, read only until there is enough: the levels come in
             -- their order, and each range is sorted already.
             cross join lateral (
-                select m.ctid as place, m.id, m.attempt >= queue.max_attempts as used_up, m.payload_bytes
+                select m.ctid as place, m.id, m.attempt >= queue.max_attempts as used_up, m.payload_bytes,
+                    -- Who held it, if its lease ran out; null if nobody did.
+                    case when m.lease_token <> 0 then m.consumer_id end as left_by
                 from pgqrs.messages m
                 -- As `messages_ready` has it, and no other index.
                 where m.queue_id + 0 = queue.id and m.priority = level.priority and m.priority >= 0
@@ -113,7 +133,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
             limit $2
         ), sized as materialized (
             -- What doesn't fit is unlocked by the commit, and stays as it was.
-            select place, id, used_up,
+            select place, id, used_up, left_by,
                 row_number() over in_order = 1 or sum(payload_bytes) over in_order <= $9 as fits
             from next
             window in_order as (rows unbounded preceding)
@@ -140,12 +160,20 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
             queue.id as "attempt!",
             null::json as "headers?: JsonText",
             json_build_object(
-                'used_up', array(select id from sized where fits and used_up),
-                'found', (select count(*) from sized),
-                'taken', (select count(*) from sized where fits),
+                'max_attempts', queue.max_attempts,
+                'used_up', counted.used_up,
+                'redelivered', counted.redelivered,
+                'found', counted.found,
+                'taken', counted.taken,
                 'microseconds', extract(epoch from clock_timestamp() - statement_timestamp()) * 1000000
             ) as "payload!: JsonText"
         from queue
+        cross join (
+            select count(*) as found, count(*) filter (where fits) as taken,
+                array_agg(id) filter (where fits and used_up) as used_up,
+                json_object_agg(id, left_by) filter (where fits and not used_up and left_by is not null) as redelivered
+            from sized
+        ) counted
         union all
         select id, priority,
             -- Somebody may have set it to '-infinity' by hand, and Rust has no such time.
@@ -166,31 +194,37 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
     )
     .fetch_all(&mut *connection)
     .await?;
-    let process = Instant::now();
     let mut rows = rows.into_iter();
     let Some(header) = rows.next() else {
         return Err(workers::refusal(connection, claim.queue, claim.consumer).await?);
     };
     let (now, lease_expires_at, queue_id) = (header.visible_at, header.enqueued_at, header.attempt);
-    let claimed_at = ClaimedAt {
-        database: now,
-        process,
-    };
     let Header {
+        max_attempts,
         used_up,
+        redelivered,
         found,
         taken,
         microseconds,
     } = serde_json::from_str(&header.payload.0)
         .map_err(|error| Error::from(sqlx::Error::Decode(Box::new(error))))?;
-    let dead_lettered = if used_up.is_empty() {
-        Ok(())
-    } else {
-        dead_letter_used_up(connection, queue_id, &used_up).await
+    let dead_lettered = match used_up {
+        None => Ok(Vec::new()),
+        Some(used_up) => dead_letter_used_up(connection, queue_id, &used_up).await,
     };
+    let origin = Arc::new(Origin {
+        queue: claim.queue.clone(),
+        worker: claim.consumer,
+        max_attempts,
+        claimed_at: now,
+        timer: Timer::start(),
+    });
+    let redelivered = redelivered.unwrap_or_default();
     let mut messages: Vec<_> = rows
         .filter_map(|row| {
             Some(Message {
+                origin: Arc::clone(&origin),
+                is_redelivered: row.id.is_some_and(|id| redelivered.contains_key(&id)),
                 queue_id,
                 id: MessageId::from(row.id?),
                 priority: Priority::from_rank(row.priority?),
@@ -199,7 +233,6 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                 attempt: row.attempt,
                 lease_token,
                 lease_expires_at,
-                claimed_at,
                 headers: headers(row.headers),
                 payload: row.payload.0,
             })
@@ -208,12 +241,19 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
     messages.sort_unstable_by_key(|message| (message.priority, message.visible_at, message.id));
     // The claim has committed, so return its messages even if dead-lettering failed; a later claim retries that.
     let left_used_up = dead_lettered.is_err();
-    if messages.is_empty() {
-        dead_lettered?;
-    }
+    let dead = match dead_lettered {
+        Err(error) if messages.is_empty() => return Err(error),
+        dead_lettered => dead_lettered.unwrap_or_default(),
+    };
     let stopped_by_bytes = found > taken;
     Ok(Claimed {
         messages,
+        origin,
+        redelivered: redelivered
+            .into_iter()
+            .map(|(id, consumer)| (MessageId::from(id), registered(consumer)))
+            .collect(),
+        dead,
         now,
         took: Duration::try_from_secs_f64(microseconds / 1e6).unwrap_or_default(),
         full: taken >= claim.limit || stopped_by_bytes,
@@ -228,8 +268,8 @@ async fn dead_letter_used_up(
     connection: &mut PgConnection,
     queue_id: i32,
     used_up: &[i64],
-) -> Result<()> {
-    sqlx::query!(
+) -> Result<Vec<Dead>> {
+    let dead = sqlx::query!(
         "with dead as (
              delete from pgqrs.messages m
              where m.ctid = any (array(
@@ -245,18 +285,33 @@ async fn dead_letter_used_up(
                  and m.attempt >= (select max_attempts from pgqrs.queues where id = $1)
                  and m.visible_at <= statement_timestamp() and m.lease_until <= statement_timestamp()
              returning m.*
+         ), dead_lettered as (
+             insert into pgqrs.dead_letters (
+                 queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
+                 reason, last_error
+             )
+             select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), headers, payload,
+                 'attempts used up', coalesce(last_error, 'its consumer crashed, or its lease ran out')
+             from dead
          )
-         insert into pgqrs.dead_letters (
-             queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
-             reason, last_error
-         )
-         select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), headers, payload,
-             'attempts used up', coalesce(last_error, 'its consumer crashed, or its lease ran out')
-         from dead",
+         -- Not from the dead letters, which a consumer may not read.
+         select id, attempt, consumer_id from dead",
         queue_id,
         used_up,
     )
-    .execute(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(())
+    Ok(dead
+        .into_iter()
+        .map(|row| Dead {
+            id: MessageId::from(row.id),
+            attempt: row.attempt.unsigned_abs(),
+            consumer: registered(row.consumer_id),
+        })
+        .collect())
+}
+
+/// The consumer of a column that is 0 for one that isn't registered.
+fn registered(consumer: i64) -> Option<WorkerId> {
+    (consumer != 0).then(|| WorkerId::from(consumer))
 }

@@ -179,6 +179,8 @@ pub(crate) struct Failure {
     /// Whether the handler has settled the message itself before it failed. If its transaction was committed, nothing
     /// is left to settle.
     pub(crate) is_settled: bool,
+    /// Whether the error may quote the payload, so that no event shows it.
+    pub(crate) is_undecodable: bool,
 }
 
 /// Maximum bytes that are stored of an error's text.
@@ -193,6 +195,7 @@ impl Failure {
             error: error.map(storable),
             dead: None,
             is_settled: false,
+            is_undecodable: false,
         }
     }
 
@@ -204,6 +207,7 @@ impl Failure {
             error: error.map(storable),
             dead: Some(storable(reason)),
             is_settled: false,
+            is_undecodable: false,
         }
     }
 }
@@ -462,8 +466,28 @@ async fn twice(
     Ok(settled)
 }
 
+/// Of these messages of one queue, those that are still there: after a settlement, the ones whose leases were lost.
+pub(crate) async fn still_queued(
+    connection: &mut PgConnection,
+    receipts: &[Receipt],
+) -> Result<Vec<MessageId>> {
+    let Columns { queue_id, ids, .. } = receipts.iter().collect();
+    let found = sqlx::query_scalar!(
+        "select found.id
+         from unnest($2::bigint[]) as receipt (id)
+         cross join lateral (
+             select m.id from pgqrs.messages m where m.queue_id = $1 and m.id = receipt.id offset 0
+         ) found",
+        queue_id,
+        &ids,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(message_ids(found))
+}
+
 /// Receipts whose messages aren't among the settled.
-fn missing(receipts: &[Receipt], settled: &[MessageId]) -> Vec<Receipt> {
+pub(crate) fn missing(receipts: &[Receipt], settled: &[MessageId]) -> Vec<Receipt> {
     let settled: HashSet<_> = settled.iter().collect();
     let rest = receipts.iter().filter(|one| !settled.contains(&one.id));
     rest.copied().collect()

@@ -2,6 +2,7 @@
 
 use tracing::{debug, info, warn};
 
+use super::{fields::bounded, names::TARGET};
 use crate::{
     admin::rows::QueueStats,
     error::{Error, error_chain},
@@ -12,6 +13,7 @@ use crate::{
 /// `pgqrs.queue.oldest_ready.age`.
 pub(crate) fn queue_observed(stats: &QueueStats) {
     debug!(
+        target: TARGET,
         queue = stats.queue.as_str(),
         ready = stats.ready.value,
         delayed = stats.delayed.value,
@@ -25,6 +27,7 @@ pub(crate) fn queue_observed(stats: &QueueStats) {
 /// What holds back vacuum: `pgqrs.horizon.age`.
 pub(crate) fn horizon_observed(horizon: &Horizon) {
     debug!(
+        target: TARGET,
         transactions = horizon.transactions(),
         held_for = horizon.held_for().as_secs_f64(),
         "horizon observed"
@@ -34,13 +37,14 @@ pub(crate) fn horizon_observed(horizon: &Horizon) {
 /// The queues can't be observed, since this attempt.
 pub(crate) fn observation_failed(error: &Error) {
     warn!(
-        error = error_chain(error),
-        error.kind = error.kind(),
+        target: TARGET,
+        error = &*bounded(&error_chain(error)),
+        "error.type" = error.kind(),
         "the queues can't be observed, and their gauges stay as they are; this is retried"
     );
 }
 
 /// The queues can be observed again.
 pub(crate) fn observation_succeeded() {
-    info!("the queues are observed again");
+    info!(target: TARGET, "the queues are observed again");
 }

@@ -25,9 +25,15 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
         "warnings",
     ];
     cargo::run(&clippy, url).await?;
-    step("TLS features");
-    // The default features are those of all other steps.
-    for features in ["", "tls-native", "tls-rustls-aws-lc"] {
+    step("features");
+    // The default features, and those for telemetry, are those of all other steps.
+    for features in [
+        "",
+        "tls-native",
+        "tls-rustls-aws-lc",
+        "metrics",
+        "opentelemetry",
+    ] {
         let check = [
             "check",
             "--package",

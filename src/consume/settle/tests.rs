@@ -9,6 +9,7 @@ fn receipt(id: i64) -> Receipt {
     Receipt {
         queue_id: 1,
         id: id.into(),
+        attempt: 1,
         token: id,
     }
 }

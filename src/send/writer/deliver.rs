@@ -15,6 +15,7 @@ use crate::{
         insert, session,
         writers::{self, Batch, Shape, Try, Written, with_headers},
     },
+    queue::QueueName,
     send::{
         batch::{chunks, columns},
         batcher::Batcher,
@@ -75,7 +76,7 @@ impl Writer {
                     }
                     Attempt::NotSent(error) | Attempt::Refused(error) => {
                         failures += 1;
-                        telemetry::send_failed(&error);
+                        telemetry::send_failed(queue(&group), &error);
                         take_expired(&mut group).for_each(|one| one.not_stored(&error));
                         batcher.expire_pending(&error);
                         // The next attempt may reach another server, which draws the same ids for other messages.
@@ -104,7 +105,7 @@ impl Writer {
         let last = self.last();
         let mut backoff = MIN_BACKOFF;
         loop {
-            telemetry::send_failed(&why);
+            telemetry::send_failed(queue(group), &why);
             if group.is_empty() {
                 // The outcome of this number stays unknown, so neither it nor any later number of this token is used
                 // again.
@@ -274,6 +275,7 @@ impl Writer {
         match written {
             Ok(Written::Stored) => {
                 let rows = group.iter().map(|one| one.messages.len()).sum::<usize>();
+                telemetry::stored(rows);
                 let rows = ROW_TIME * u32::try_from(rows).unwrap_or(u32::MAX);
                 batcher.record_commit_time(started.elapsed().saturating_sub(rows));
                 self.connection = Some(connection);
@@ -294,6 +296,11 @@ impl Writer {
             Err(error) => Attempt::Unknown(error),
         }
     }
+}
+
+/// The queue of the first message, for events.
+fn queue(group: &[PendingSend]) -> Option<&QueueName> {
+    group.first().map(|pending| &pending.envelope.queue)
 }
 
 fn refuse(group: &mut Vec<PendingSend>, why: &Error) {

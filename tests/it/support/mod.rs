@@ -3,6 +3,7 @@
 
 pub(crate) mod access;
 pub(crate) mod consumers;
+pub(crate) mod notes;
 pub(crate) mod pgbouncer;
 pub(crate) mod proxy;
 pub(crate) mod server;

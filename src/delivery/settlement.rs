@@ -1,0 +1,96 @@
+//! What can be done with a delivery, and what became of it.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use crate::{
+    error::Result,
+    message::{Receipt, Visible},
+    postgres::settle::{self, Failure},
+    telemetry::{self, Subject},
+};
+
+/// What a settlement did.
+#[derive(Clone, Copy)]
+pub(super) enum Settled {
+    AsAsked,
+    /// The message is a dead letter.
+    Dead,
+    LeaseLost,
+}
+
+pub(super) enum Settlement {
+    Ack,
+    Archive,
+    Retry(Duration),
+    DeadLetter(String),
+}
+
+impl Settled {
+    fn as_asked_if(is_held: bool) -> Self {
+        if is_held {
+            Self::AsAsked
+        } else {
+            Self::LeaseLost
+        }
+    }
+}
+
+impl Settlement {
+    pub(super) fn retry_in(wait: Duration) -> Result<Self> {
+        Visible::after(wait).map(|_| Self::Retry(wait))
+    }
+
+    pub(super) fn verb(&self) -> &'static str {
+        match self {
+            Self::Ack => "ack",
+            Self::Archive => "archive",
+            Self::Retry(_) => "nack",
+            Self::DeadLetter(_) => "dead_letter",
+        }
+    }
+
+    pub(super) async fn carry_out(
+        &self,
+        connection: &mut PgConnection,
+        receipt: Receipt,
+    ) -> Result<Settled> {
+        let failure = match self {
+            Self::Ack => {
+                let is_held = settle::ack(connection, receipt).await?;
+                return Ok(Settled::as_asked_if(is_held));
+            }
+            Self::Archive => {
+                let archived = settle::archive(connection, &[receipt]).await?;
+                return Ok(Settled::as_asked_if(!archived.is_empty()));
+            }
+            Self::Retry(wait) => Failure::retry(receipt, *wait, None),
+            Self::DeadLetter(reason) => Failure::dead(receipt, reason, None),
+        };
+        let failed = settle::fail(connection, &[failure]).await?;
+        Ok(match failed.first() {
+            Some(failed) if failed.dead => Settled::Dead,
+            failed => Settled::as_asked_if(failed.is_some()),
+        })
+    }
+
+    /// Reports what an operator wants to know of it.
+    pub(super) fn report(&self, settled: Settled, subject: &Subject) {
+        let asked = "another attempt was asked for";
+        match (settled, self) {
+            (Settled::LeaseLost, _) => telemetry::lease_lost(subject, self.verb()),
+            (Settled::Dead, Self::DeadLetter(reason)) => {
+                telemetry::dead_lettered(subject, reason, None);
+            }
+            (Settled::Dead, _) => {
+                telemetry::attempt_failed(subject, asked, None);
+                telemetry::dead_lettered(subject, "attempts used up", None);
+            }
+            (Settled::AsAsked, Self::Retry(wait)) => {
+                telemetry::attempt_failed(subject, asked, Some(*wait));
+            }
+            (Settled::AsAsked, _) => {}
+        }
+    }
+}

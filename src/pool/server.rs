@@ -1,0 +1,202 @@
+//! Whether a store's server can be reached. Of an outage all calls of a process learn: it is reported once for all of
+//! them.
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use sqlx::{ConnectOptions as _, Connection, postgres::PgConnectOptions};
+use tokio::time::timeout;
+
+use crate::{error::Error, telemetry};
+
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// After the first report of an outage, the next one follows after this time, and then at twice the interval each time.
+const FIRST_INTERVAL: Duration = Duration::from_secs(5);
+const MAX_INTERVAL: Duration = Duration::from_secs(10 * 60);
+
+/// What a store knows of its server.
+#[derive(Default)]
+pub(crate) struct ServerState {
+    /// The number of the outage, from 1; 0 while the server can be reached.
+    outage: AtomicU64,
+    /// How many outages there have been.
+    outages: AtomicU64,
+    /// Never held across an await.
+    state: Mutex<State>,
+    is_probing: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    away: Option<Away>,
+    /// The last error of the last outage.
+    why: Option<Error>,
+}
+
+/// The outages until now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Outages {
+    now: u64,
+    all: u64,
+}
+
+struct Away {
+    since: Instant,
+    server: String,
+    report_at: Instant,
+    interval: Duration,
+}
+
+impl ServerState {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The outage that there is at the moment, to be compared after the answer of a statement.
+    pub(super) fn outage(&self) -> u64 {
+        self.outage.load(Ordering::Relaxed)
+    }
+
+    /// The outages until now, to be compared after a wait.
+    pub(super) fn outages(&self) -> Outages {
+        Outages {
+            now: self.outage(),
+            all: self.outages.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The server has answered a statement. If that was sent during the outage, it is over.
+    pub(super) fn answered(&self, outage: u64) {
+        if outage == 0 || self.outage() != outage {
+            return;
+        }
+        let over = self.lock().away.take();
+        if let Some(away) = over {
+            self.outage.store(0, Ordering::Relaxed);
+            telemetry::server_back(&away.server, away.since);
+        }
+    }
+
+    /// A connection could not be made, or broke.
+    pub(super) fn failed(&self, options: &PgConnectOptions, error: &Error) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.why = Some(error.clone());
+        let Some(away) = &mut state.away else {
+            let server = name(options);
+            state.away = Some(Away {
+                since: now,
+                server: server.clone(),
+                report_at: now + FIRST_INTERVAL,
+                interval: FIRST_INTERVAL,
+            });
+            let outage = self.outages.fetch_add(1, Ordering::Relaxed) + 1;
+            self.outage.store(outage, Ordering::Relaxed);
+            drop(state);
+            return telemetry::server_away(&server, error);
+        };
+        if away.report_at <= now {
+            away.interval = (away.interval * 2).min(MAX_INTERVAL);
+            away.report_at = now + away.interval;
+            let (server, since) = (away.server.clone(), away.since);
+            drop(state);
+            telemetry::server_still_away(&server, since, error);
+        }
+    }
+
+    /// Why no connection became free in time: there was an outage in that time, or all connections are in use, which is
+    /// `error`.
+    pub(super) fn explain(
+        &self,
+        options: &PgConnectOptions,
+        error: Error,
+        before: Outages,
+    ) -> Error {
+        let is_away = self.outage() != 0;
+        let error = match error {
+            Error::AcquireTimeout { .. } if is_away || self.outages() != before => {
+                match self.lock().why.clone() {
+                    Some(Error::Connect(why) | Error::ConnectionLost(why)) => Error::Connect(why),
+                    _ => error,
+                }
+            }
+            Error::Connect(_) => {
+                self.failed(options, &error);
+                return error;
+            }
+            error => error,
+        };
+        if is_away && matches!(error, Error::Connect(_)) {
+            self.failed(options, &error);
+        }
+        error
+    }
+
+    /// Finds out why a connection takes so long: makes one outside of the pool, unless another call is doing so.
+    pub(super) async fn probe(&self, options: Arc<PgConnectOptions>) {
+        if self.is_probing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let _guard = Probing(&self.is_probing);
+        let outage = self.outage();
+        match timeout(PING_TIMEOUT, options.connect()).await {
+            Ok(Ok(connection)) => {
+                self.answered(outage);
+                let _ = timeout(PING_TIMEOUT, connection.close()).await;
+            }
+            Ok(Err(error)) => self.failed(&options, &Error::Connect(Arc::new(error))),
+            Err(_) => self.failed(&options, &no_answer()),
+        }
+    }
+}
+
+/// Whatever ends a probe, the next one can begin.
+struct Probing<'a>(&'a AtomicBool);
+
+impl Drop for Probing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Host, port and database, for events.
+pub(super) fn name(options: &PgConnectOptions) -> String {
+    let database = options
+        .get_database()
+        .unwrap_or_else(|| options.get_username());
+    match options.get_socket() {
+        Some(folder) => format!("{}/{database}", folder.display()),
+        None => format!("{}:{}/{database}", options.get_host(), options.get_port()),
+    }
+}
+
+impl fmt::Debug for ServerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerState")
+            .field("outage", &self.outage())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The error if the server did not answer in time.
+pub(crate) fn no_answer() -> Error {
+    broken(io::ErrorKind::TimedOut, "the server did not answer")
+}
+
+/// The error if the runtime that ran the call has ended, and its tasks with it.
+pub(crate) fn runtime_ended() -> Error {
+    broken(
+        io::ErrorKind::Interrupted,
+        "the tokio runtime that was sending has ended",
+    )
+}
+
+fn broken(kind: io::ErrorKind, reason: &'static str) -> Error {
+    Error::ConnectionLost(Arc::new(sqlx::Error::Io(io::Error::new(kind, reason))))
+}

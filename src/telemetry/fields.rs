@@ -1,0 +1,87 @@
+//! What the fields of events have in common.
+
+use std::{borrow::Cow, fmt, time::Duration};
+
+use crate::error::Error;
+
+/// Maximum bytes of an error's text in an event. It comes from a handler, and can have any length.
+const MAX_TEXT: usize = 2 << 10;
+
+/// The text of an error, shortened.
+pub(super) fn bounded(text: &str) -> Cow<'_, str> {
+    if text.len() <= MAX_TEXT {
+        return Cow::Borrowed(text);
+    }
+    let end = text.floor_char_boundary(MAX_TEXT);
+    Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default()))
+}
+
+/// A duration as an operator reads it: `0.25 s`, `12 s`.
+pub(super) struct Seconds(pub(super) Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs_f64();
+        if seconds >= 10.0 {
+            write!(f, "{seconds:.0} s")
+        } else {
+            let rounded = (seconds * 100.0).round() / 100.0;
+            write!(f, "{rounded} s")
+        }
+    }
+}
+
+/// Whether an error is one of the connection, which the store reports once for all calls.
+pub(super) fn is_reported_by_store(error: &Error) -> bool {
+    matches!(error, Error::Connect(_) | Error::ConnectionLost(_))
+}
+
+/// An event about a delivery.
+macro_rules! of_message {
+    ($level:ident, $subject:expr, $($rest:tt)+) => {{
+        let subject: &$crate::telemetry::subject::Subject = $subject;
+        tracing::$level!(
+            target: $crate::telemetry::names::TARGET,
+            queue = subject.origin.queue.as_str(),
+            worker_id = subject.origin.worker.map($crate::lifecycle::WorkerId::get),
+            message_id = subject.message.get(),
+            attempt = subject.attempt,
+            max_attempts = subject.origin.max_attempts,
+            $($rest)+
+        )
+    }};
+}
+
+/// An event about a consumer, or a dequeue without one.
+macro_rules! of_worker {
+    ($level:ident, $queue:expr, $worker:expr, $($rest:tt)+) => {{
+        let worker: Option<$crate::lifecycle::WorkerId> = $worker.into();
+        tracing::$level!(
+            target: $crate::telemetry::names::TARGET,
+            queue = $queue.as_str(),
+            worker_id = worker.map($crate::lifecycle::WorkerId::get),
+            $($rest)+
+        )
+    }};
+}
+
+pub(super) use {of_message, of_worker};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short_and_texts_bounded() {
+        let seconds = [0, 4, 250, 1_000, 9_994, 12_345, 3_600_000]
+            .map(|milliseconds| Seconds(Duration::from_millis(milliseconds)).to_string());
+        assert_eq!(
+            seconds,
+            ["0 s", "0 s", "0.25 s", "1 s", "9.99 s", "12 s", "3600 s"]
+        );
+        assert_eq!(bounded("short"), "short");
+        let long = "ä".repeat(MAX_TEXT);
+        assert!(bounded(&long).ends_with("ä…"));
+        assert!(bounded(&long).len() <= MAX_TEXT + 3);
+    }
+}
