@@ -419,7 +419,9 @@ mod tests {
         };
         match batch.shape() {
             Shape::One { .. } => "one",
+            Shape::OneWithHeaders { .. } => "one with headers",
             Shape::Alike(_) => "alike",
+            Shape::AlikeWithHeaders(_) => "alike with headers",
             Shape::Mixed => "mixed",
         }
     }
@@ -434,6 +436,14 @@ mod tests {
         assert_eq!(shape(&[&plain], &two), "alike");
         // `write_one` doesn't read the producer's state.
         assert_eq!(shape(&[&of_producer], one), "alike");
+        assert_eq!(shape(&[&plain, &other], &two), "mixed");
+
+        let mut two = two.clone();
+        two[0].set_headers("{}".into());
+        let one = &two[..1];
+        assert_eq!(shape(&[&plain], one), "one with headers");
+        assert_eq!(shape(&[&plain], &two), "alike with headers");
+        assert_eq!(shape(&[&of_producer], one), "alike with headers");
         assert_eq!(shape(&[&plain, &other], &two), "mixed");
     }
 }
