@@ -72,8 +72,8 @@ pub(crate) struct Dead {
 #[derive(Debug, Deserialize)]
 struct Header {
     max_attempts: u32,
-    /// Messages whose attempts are used up.
-    used_up: Option<Vec<i64>>,
+    /// Messages that are to be no longer delivered, since their attempts are used up, or they have expired.
+    over: Option<Vec<i64>>,
     /// Claimed messages whose lease had run out, and the consumers that had held them; 0 for an unregistered one.
     redelivered: Option<HashMap<i64, i64>>,
     /// How many were ready, up to the limit.
@@ -100,7 +100,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         r#"
         with queue as materialized (
             -- A claim that a crash of the server undoes is only delivered again: no need to wait for the disk.
-            select q.id, q.max_attempts, set_config('synchronous_commit', 'off', true)
+            select q.id, q.max_attempts, q.paused_until, set_config('synchronous_commit', 'off', true)
             from pgqrs.queues q
             where q.name = $1
                 -- A suspended or stopped consumer finds no queue.
@@ -114,12 +114,16 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
             -- A range of the index for each priority, read only until there is enough: the levels come in
             -- their order, and each range is sorted already.
             cross join lateral (
-                select m.ctid as place, m.id, m.attempt >= queue.max_attempts as used_up, m.payload_bytes,
+                select m.ctid as place, m.id, m.payload_bytes,
+                    (
+                        m.attempt >= coalesce(m.max_attempts, queue.max_attempts)
+                        or m.attempt = 0 and m.expires_at <= now()
+                    ) is true as is_over,
                     -- Who held it, if its lease ran out; null if nobody did.
                     case when m.lease_token <> 0 then m.consumer_id end as left_by
                 from pgqrs.messages m
                 -- As `messages_ready` has it, and no other index.
-                where m.queue_id + 0 = queue.id and m.priority = level.priority and m.priority >= 0
+                where queue.paused_until <= now() and m.queue_id + 0 = queue.id and m.priority = level.priority and m.priority >= 0
                     and (m.visible_at, m.id) > (coalesce(level.visible_at, '-infinity'), level.id)
                     -- The planner takes a comparison of rows for a third of the table, and a range for little of it:
                     -- without this one, it may prefer to sort.
@@ -133,7 +137,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
             limit $2
         ), sized as materialized (
             -- What doesn't fit is unlocked by the commit, and stays as it was.
-            select place, id, used_up, left_by,
+            select place, id, is_over, left_by,
                 row_number() over in_order = 1 or sum(payload_bytes) over in_order <= $9 as fits
             from next
             window in_order as (rows unbounded preceding)
@@ -142,9 +146,10 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
             set lease_until = now() + $3::bigint * interval '1 microsecond',
                 lease_token = $4,
                 consumer_id = $5,
-                attempt = m.attempt + 1
+                attempt = m.attempt + 1,
+                waiting_key = null
             -- The array is a fence: it runs once, so a plan can't claim more rows than the limit.
-            where m.ctid = any (array(select place from sized where fits and not used_up))
+            where m.ctid = any (array(select place from sized where fits and not is_over))
                 -- A caller that has given up would never hand these to a handler, but use up an attempt of each. Counted
                 -- from the transaction's begin: a wait for a lock on the table is over before the statement's time.
                 and clock_timestamp() < now() + $10::bigint * interval '1 microsecond'
@@ -161,7 +166,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
             null::json as "headers?: JsonText",
             json_build_object(
                 'max_attempts', queue.max_attempts,
-                'used_up', counted.used_up,
+                'over', counted.over,
                 'redelivered', counted.redelivered,
                 'found', counted.found,
                 'taken', counted.taken,
@@ -170,8 +175,8 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         from queue
         cross join (
             select count(*) as found, count(*) filter (where fits) as taken,
-                array_agg(id) filter (where fits and used_up) as used_up,
-                json_object_agg(id, left_by) filter (where fits and not used_up and left_by is not null) as redelivered
+                array_agg(id) filter (where fits and is_over) as over,
+                json_object_agg(id, left_by) filter (where fits and not is_over and left_by is not null) as redelivered
             from sized
         ) counted
         union all
@@ -201,16 +206,16 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
     let (now, lease_expires_at, queue_id) = (header.visible_at, header.enqueued_at, header.attempt);
     let Header {
         max_attempts,
-        used_up,
+        over,
         redelivered,
         found,
         taken,
         microseconds,
     } = serde_json::from_str(&header.payload.0)
         .map_err(|error| Error::from(sqlx::Error::Decode(Box::new(error))))?;
-    let dead_lettered = match used_up {
+    let dead_lettered = match over {
         None => Ok(Vec::new()),
-        Some(used_up) => dead_letter_used_up(connection, queue_id, &used_up).await,
+        Some(over) => dead_letter(connection, queue_id, &over).await,
     };
     let origin = Arc::new(Origin {
         queue: claim.queue.clone(),
@@ -262,42 +267,49 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
     })
 }
 
-/// Dead-letters messages of one queue that a claim has found with their attempts used up. A separate statement, since
+/// Dead-letters messages of one queue that a claim has found with their attempts used up, or expired. A separate statement, since
 /// it is seldom needed, and as a part of the claim made each one a third slower.
-async fn dead_letter_used_up(
+async fn dead_letter(
     connection: &mut PgConnection,
     queue_id: i32,
-    used_up: &[i64],
+    over: &[i64],
 ) -> Result<Vec<Dead>> {
     let dead = sqlx::query!(
         "with dead as (
              delete from pgqrs.messages m
              where m.ctid = any (array(
                  select found.place
-                 from unnest($2::bigint[]) as used_up (id)
+                 from unnest($2::bigint[]) as over (id)
                  cross join lateral (
                      select m.ctid as place from pgqrs.messages m
-                     where m.queue_id = $1 and m.id = used_up.id
+                     where m.queue_id = $1 and m.id = over.id
                      offset 0
                  ) found
              ))
                  -- Since the claim, others may have been there.
-                 and m.attempt >= (select max_attempts from pgqrs.queues where id = $1)
+                 and (
+                     m.attempt >= coalesce(m.max_attempts, (select max_attempts from pgqrs.queues where id = $1))
+                     or m.attempt = 0 and m.expires_at <= statement_timestamp()
+                 )
                  and m.visible_at <= statement_timestamp() and m.lease_until <= statement_timestamp()
              returning m.*
          ), dead_lettered as (
              insert into pgqrs.dead_letters (
-                 queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
-                 reason, last_error
+                 queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key,
+                 waiting_key, headers, payload, reason, last_error
              )
-             select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), headers, payload,
-                 'attempts used up', coalesce(last_error, 'its consumer crashed, or its lease ran out')
+             select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
+                 unique_key, waiting_key, headers, payload,
+                 case when attempt = 0 then 'expired' else 'attempts used up' end,
+                 case when attempt = 0 then last_error
+                     else coalesce(last_error, 'its consumer crashed, or its lease ran out') end
              from dead
+             where attempt > 0 or drop_if_expired is not true
          )
          -- Not from the dead letters, which a consumer may not read.
          select id, attempt, consumer_id from dead",
         queue_id,
-        used_up,
+        over,
     )
     .fetch_all(connection)
     .await?;

@@ -85,12 +85,12 @@ pub(crate) async fn requeue(
             returning d.*
         ), requeued as (
             insert into pgqrs.messages (
-                queue_id, id, priority, visible_at, enqueued_at, producer_id, headers, last_error,
-                payload_bytes, payload
+                queue_id, id, priority, visible_at, enqueued_at, producer_id, max_attempts, unique_key, waiting_key,
+                headers, last_error, payload_bytes, payload
             )
             overriding system value
-            select queue_id, id, priority, statement_timestamp(), enqueued_at, producer_id, headers,
-                last_error, octet_length(payload::text), payload
+            select queue_id, id, priority, statement_timestamp(), enqueued_at, producer_id, max_attempts, unique_key,
+                waiting_key, headers, last_error, octet_length(payload::text), payload
             from revived
             order by id
             returning id

@@ -269,13 +269,13 @@ async fn retry_or_dead_letter(
             select found.place, failed.id, failed.delay, failed.error,
                 coalesce(
                     failed.reason,
-                    case when found.attempt >= q.max_attempts then 'attempts used up' end
+                    case when found.attempt >= coalesce(found.max_attempts, q.max_attempts) then 'attempts used up' end
                 ) as reason
             from pgqrs.queues q
             cross join unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[])
                 as failed (id, token, delay, error, reason)
             cross join lateral (
-                select m.ctid as place, m.attempt from pgqrs.messages m
+                select m.ctid as place, m.attempt, m.max_attempts from pgqrs.messages m
                 where m.queue_id = $1 and m.id = failed.id and m.lease_token = failed.token
                 offset 0
             ) found
@@ -301,11 +301,11 @@ async fn retry_or_dead_letter(
             returning m.*, held.reason, held.error
         ), dead_lettered as (
             insert into pgqrs.dead_letters (
-                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
-                reason, last_error
+                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key,
+                waiting_key, headers, payload, reason, last_error
             )
-            select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), headers, payload,
-                reason, coalesce(error, last_error)
+            select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
+                unique_key, waiting_key, headers, payload, reason, coalesce(error, last_error)
             from dead
             returning id
         )
