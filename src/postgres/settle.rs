@@ -153,9 +153,11 @@ async fn move_to_archive(
              returning m.*
          )
          insert into pgqrs.archive (
-             queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload
+             queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key, waiting_key,
+             headers, payload
          )
-         select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), headers, payload
+         select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
+             unique_key, waiting_key, headers, payload
          from done
          returning id",
         columns.queue_id,
