@@ -39,9 +39,12 @@ async fn main() -> Outcome {
         .filter(|argument| !argument.starts_with("--"))
         .collect();
     let url = env::var("DATABASE_URL").map_err(|_| "run it as `cargo xtask bench`")?;
-    // The other process of the latency benchmark is also this program.
+    // Other processes of benchmarks are also this program.
     if let ["receive", how] = subjects[..] {
         return latency::receive(&url, how).await;
+    }
+    if let ["observed"] = subjects[..] {
+        return telemetry::observed().await;
     }
     if let Some(unknown) = subjects.iter().find(|subject| !SUBJECTS.contains(subject)) {
         return Err(format!("{unknown} is none of {}", SUBJECTS.join(", ")).into());

@@ -12,6 +12,7 @@ pub mod compile_errors {}
 /// [example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
 /// [finding_kind]: crate::FindingKind
 /// [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
+/// [telemetry]: crate::guide::telemetry#metrics
 // The first definition of a link counts.
 #[doc = include_str!("../docs/health.md")]
 pub mod health {}
@@ -19,8 +20,16 @@ pub mod health {}
 #[doc = include_str!("../docs/reliability.md")]
 pub mod reliability {}
 
+/// [alerts]: https://docs.rs/crate/pgqrs/latest/source/docs/alerts.yml
+/// [example]: https://docs.rs/crate/pgqrs/latest/source/examples/observed_worker.rs
+/// [grafana]: https://docs.rs/crate/pgqrs/latest/source/docs/grafana.json
+/// [health]: crate::guide::health
+/// [observing]: crate::guide::health#observing
+/// [telemetry]: crate::guide::telemetry
 #[doc = include_str!("../docs/operating.md")]
 pub mod operating {}
 
+/// [observing]: crate::guide::health#observing
+/// [operating]: crate::guide::operating
 #[doc = include_str!("../docs/telemetry.md")]
 pub mod telemetry {}

@@ -20,7 +20,7 @@ use crate::{
         Delivery,
         lease::{LONGEST_LEASE, check_lease},
     },
-    error::Result,
+    error::{Result, error_chain},
     executor::Execute,
     handler::IntoOutcome,
     queue::Readable,
@@ -270,7 +270,7 @@ where
         let freed = timeout_at(ended.deadline, handle.shutdown()).await;
         let failed = match &freed {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
+            Ok(Err(error)) => Some(error_chain(error)),
             Err(_) => Some("the shutdown deadline has passed".to_owned()),
         };
         if let Some(reason) = failed {

@@ -122,5 +122,6 @@ pub(crate) fn extension_refused(subject: &Subject, error: &Error) {
 /// may have written it.
 #[cfg(feature = "opentelemetry")]
 pub(crate) fn malformed_trace_context(subject: &Subject) {
+    metrics::malformed(subject);
     of_message!(debug, subject, "malformed `traceparent` ignored");
 }

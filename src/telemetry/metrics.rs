@@ -20,7 +20,7 @@ use crate::{error::Error, message::Origin};
 
 #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
 pub(crate) use self::{
-    collector::watch,
+    collector::{MAX_SUBJECTS, OTHERS, watch},
     samples::{Sampled, Samples},
 };
 
@@ -98,6 +98,8 @@ pub(super) fn begin(queue: &str) {
         Id::DeadLetters,
         Id::Redeliveries,
         Id::LeasesLost,
+        #[cfg(feature = "opentelemetry")]
+        Id::MalformedTraceContexts,
     ];
     record(&counters.map(|metric| Value::of(metric, 0.0, queue, "")));
 }
@@ -164,6 +166,11 @@ pub(super) fn redelivery(subject: &Subject) {
 
 pub(super) fn lost(origin: &Origin, leases: u64) {
     count(Id::LeasesLost, leases, origin);
+}
+
+#[cfg(feature = "opentelemetry")]
+pub(super) fn malformed(subject: &Subject) {
+    count(Id::MalformedTraceContexts, 1, &subject.origin);
 }
 
 fn count(metric: Id, by: u64, origin: &Origin) {

@@ -8,8 +8,14 @@ pub(super) const TARGET: &str = "pgqrs";
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     Counter,
-    /// With the upper bounds of its buckets.
-    Histogram(&'static [f64]),
+    /// With the upper bounds of its buckets, which only OpenTelemetry takes.
+    Histogram(
+        #[cfg_attr(
+            not(feature = "opentelemetry"),
+            expect(dead_code, reason = "the facade has no bounds")
+        )]
+        &'static [f64],
+    ),
     Gauge,
 }
 
@@ -44,6 +50,7 @@ const SIZES: Kind = Kind::Histogram(&[
 const QUEUE: &str = "messaging.destination.name";
 const OPERATION: &str = "messaging.operation.name";
 const STATE: &str = "db.client.connection.state";
+const MESSAGE_STATE: &str = "pgqrs.message.state";
 const POOL: &str = "db.client.connection.pool.name";
 /// No such attribute.
 const NONE: &str = "";
@@ -68,6 +75,12 @@ pub(crate) enum Id {
     Connections,
     MaxConnections,
     ServerAway,
+    QueueMessages,
+    OldestReadyAge,
+    HorizonAge,
+    HorizonTransactions,
+    ObservationAge,
+    MalformedTraceContexts,
     Dropped,
 }
 
@@ -247,6 +260,60 @@ pub(crate) static METRICS: &[Metric] = &[
         POOL,
         NONE,
         "1 while the server can't be reached, else 0.",
+    ),
+    Metric::new(
+        Id::QueueMessages,
+        Kind::Gauge,
+        "pgqrs.queue.messages",
+        "{message}",
+        QUEUE,
+        MESSAGE_STATE,
+        "Messages that are ready, delayed, leased or dead, as `store.observe(..)` has counted them.",
+    ),
+    Metric::new(
+        Id::OldestReadyAge,
+        Kind::Gauge,
+        "pgqrs.queue.oldest_ready.age",
+        "s",
+        QUEUE,
+        NONE,
+        "How long the oldest ready message has been ready; 0 if none is.",
+    ),
+    Metric::new(
+        Id::HorizonAge,
+        Kind::Gauge,
+        "pgqrs.horizon.age",
+        "s",
+        POOL,
+        NONE,
+        "For how long the oldest transaction has been open that holds back vacuum.",
+    ),
+    Metric::new(
+        Id::HorizonTransactions,
+        Kind::Gauge,
+        "pgqrs.horizon.transactions",
+        "{transaction}",
+        POOL,
+        NONE,
+        "Transactions that have begun since the oldest snapshot that holds back vacuum.",
+    ),
+    Metric::new(
+        Id::ObservationAge,
+        Kind::Gauge,
+        "pgqrs.observation.age",
+        "s",
+        POOL,
+        NONE,
+        "Time since the queues were read; it grows while they can't be, and their gauges stay as they were.",
+    ),
+    Metric::new(
+        Id::MalformedTraceContexts,
+        Kind::Counter,
+        "pgqrs.trace_context.malformed",
+        "{message}",
+        QUEUE,
+        NONE,
+        "Deliveries whose `traceparent` is malformed, so that their spans don't follow from it.",
     ),
     Metric::new(
         Id::Dropped,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    fields::{Seconds, bounded, is_reported_by_store, of_worker},
+    fields::{Handlers, Seconds, Waits, bounded, is_reported_by_store, of_worker},
     metrics,
     names::TARGET,
 };
@@ -117,7 +117,7 @@ pub(crate) fn consumer_started(worker: WorkerId, queue: &QueueName, settings: &S
         prefetch_bytes,
         lease = %Seconds(*lease),
         poll_interval = %Seconds(*poll_interval),
-        ?retry,
+        retry = %Waits(*retry),
         handler_timeout = handler_timeout.map(|limit| display(Seconds(limit))),
         listen,
         shutdown_deadline = %Seconds(*shutdown_deadline),
@@ -138,7 +138,8 @@ pub(crate) fn consumer_stopping(
         queue,
         worker,
         reason,
-        "stopping: {handlers} handlers running, deadline {}",
+        "stopping: {} running, deadline {}",
+        Handlers(handlers),
         Seconds(deadline),
     );
 }

@@ -230,6 +230,9 @@ async fn a_consumer_that_lost_leases_names_the_messages_that_others_hold(
     let running = start(
         consumer()
             .lease(Duration::from_secs(60))
+            // It claims no others meanwhile, not even its own again.
+            .concurrency(3)
+            .prefetch(0)
             .create(&store)
             .await?,
         {
@@ -341,7 +344,7 @@ async fn a_consumer_reports_its_settings_when_it_starts_and_its_report_when_it_s
             format!("INFO  worker registered {of} kind=\"consumer\" hostname=\"mailer\" port=1"),
             format!(
                 "INFO  consumer started {of} concurrency=2 prefetch=100 prefetch_bytes=67108864 lease=30 s \
-                 poll_interval=0.25 s retry=RetryPolicy {{ first: 1s, factor: 2.0, cap: 3600s, jitter: 0.25 }} \
+                 poll_interval=0.25 s retry=1 s, 2 s, 4 s, … 3600 s \
                  handler_timeout=5 s listen=false shutdown_deadline=25 s"
             ),
             format!(
