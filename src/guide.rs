@@ -29,6 +29,7 @@ pub mod reliability {}
 #[doc = include_str!("../docs/operating.md")]
 pub mod operating {}
 
+/// [example]: https://docs.rs/crate/pgqrs/latest/source/examples/observed_worker.rs
 /// [observing]: crate::guide::health#observing
 /// [operating]: crate::guide::operating
 #[doc = include_str!("../docs/telemetry.md")]

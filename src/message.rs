@@ -224,6 +224,15 @@ impl NewMessage {
         self.headers = Some(headers);
     }
 
+    /// Sets the headers of all messages of an enqueue.
+    pub(crate) fn set_common_headers(messages: &mut [Self], headers: &Headers) {
+        if let Some(json) = headers.to_json() {
+            for message in messages {
+                message.set_headers(Arc::clone(&json));
+            }
+        }
+    }
+
     pub(crate) fn into_payload(self) -> String {
         self.payload
     }

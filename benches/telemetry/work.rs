@@ -1,7 +1,7 @@
 //! What a process does that is measured with telemetry or without: the same source is built into both.
 
 use std::{
-    env,
+    env, io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -11,10 +11,7 @@ use std::{
 
 use pgqrs::{ConnectOptions, Delivery, Outcome as Handled, Store};
 use serde_json::Value;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader, stdin},
-    sync::Notify,
-};
+use tokio::sync::Notify;
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -24,8 +21,9 @@ pub(crate) async fn serve() -> Outcome {
     let options = ConnectOptions::builder().url(url).max_connections(16);
     let store = pgqrs::connect_with(options.build()).await?;
     println!("ready");
-    let mut lines = BufReader::new(stdin()).lines();
-    while let Some(line) = lines.next_line().await? {
+    // It blocks only while nothing else is to be done.
+    for line in io::stdin().lines() {
+        let line = line?;
         let (work, messages) = line.split_once(' ').ok_or("a number of messages")?;
         let messages: usize = messages.parse()?;
         let started = Instant::now();

@@ -284,6 +284,23 @@ async fn a_dequeue_that_stops_at_its_bytes_says_so(pool: PgPool) -> TestResult {
     Ok(())
 }
 
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_takeover_names_the_worker_that_was_replaced(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    let (notes, _guard) = Notes::start();
+    let register = || pgqrs::consumer("tasks").identity("mailer", 1).replace(true);
+    let first = register().create(&store).await?.id();
+    let second = register().create(&store).await?.id();
+    assert_eq!(
+        notes.lines("in the place of"),
+        [format!(
+            "INFO  worker registered, in the place of another with its host and port queue=\"tasks\" \
+             worker_id={second} kind=\"consumer\" hostname=\"mailer\" port=1 previous_worker_id={first}"
+        )]
+    );
+    Ok(())
+}
+
 /// Whatever is done with it, at whatever level, by whichever crate.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn no_payload_is_ever_recorded(pool: PgPool) -> TestResult {

@@ -417,23 +417,6 @@ async fn a_consumer_that_ends_with_an_error_reports_it(pool: PgPool) -> TestResu
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_takeover_names_the_worker_that_was_replaced(pool: PgPool) -> TestResult {
-    let store = with_queues(&pool, &["tasks"]).await?;
-    let (notes, _guard) = Notes::start();
-    let register = || pgqrs::consumer("tasks").identity("mailer", 1).replace(true);
-    let first = register().create(&store).await?.id();
-    let second = register().create(&store).await?.id();
-    assert_eq!(
-        notes.lines("in the place of"),
-        [format!(
-            "INFO  worker registered, in the place of another with its host and port queue=\"tasks\" \
-             worker_id={second} kind=\"consumer\" hostname=\"mailer\" port=1 previous_worker_id={first}"
-        )]
-    );
-    Ok(())
-}
-
-#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_consumer_that_others_suspend_resume_or_stop_says_so_once(pool: PgPool) -> TestResult {
     let store = with_queues(&pool, &["tasks"]).await?;
     let (notes, _guard) = Notes::start();
