@@ -34,6 +34,8 @@
 #![doc = include_str!("../README.md")]
 
 mod admin;
+mod around;
+mod chunk;
 mod connect;
 mod consume;
 mod consumer;
@@ -101,6 +103,8 @@ pub use crate::{
             WorkerFilterBuilder, WorkerInfo,
         },
     },
+    around::Next,
+    chunk::Chunk,
     connect::{ConnectOptions, ConnectOptionsBuilder, connect, connect_with},
     consumer::{Consumer, ConsumerBuilder, consumer, handle::ConsumerHandle},
     count::Count,
@@ -112,7 +116,7 @@ pub use crate::{
     enqueue::{Enqueue, enqueue, states::IntoDelay},
     error::{Error, Result},
     executor::{Execute, Executor},
-    handler::{IntoOutcome, Outcome},
+    handler::{HandlerError, IntoOutcome, Outcome},
     headers::{Headers, InvalidHeader},
     health::{
         ConnectionUse, Finding, FindingKind, Health, HealthPart, Horizon, HorizonHolder,

@@ -5,7 +5,11 @@ use std::{fmt, time::Duration};
 use tracing::{Span, field::Empty};
 
 use super::{names::TARGET, subject::Subject};
-use crate::{error::Error, lifecycle::WorkerId, message::MessageId};
+use crate::{
+    error::Error,
+    lifecycle::WorkerId,
+    message::{MessageId, Origin},
+};
 
 const SYSTEM: &str = "pgqrs";
 
@@ -89,6 +93,25 @@ pub(crate) fn receive(
         messaging.batch.message_count = messages.batch(),
         pgqrs.worker.id = worker.map(WorkerId::get),
         pgqrs.claim.duration = took.as_secs_f64(),
+        "error.type" = Empty,
+    )
+}
+
+/// A handler that processes a chunk of deliveries.
+pub(crate) fn process_chunk(origin: &Origin, messages: usize) -> Span {
+    let queue = origin.queue.as_str();
+    tracing::info_span!(
+        target: TARGET,
+        "process",
+        otel.name = %Name("process", Some(queue)),
+        otel.kind = "consumer",
+        otel.status_code = Empty,
+        messaging.system = SYSTEM,
+        messaging.operation.name = "process",
+        "messaging.operation.type" = "process",
+        messaging.destination.name = queue,
+        messaging.batch.message_count = messages,
+        pgqrs.worker.id = origin.worker.map(WorkerId::get),
         "error.type" = Empty,
     )
 }
