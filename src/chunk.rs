@@ -153,7 +153,8 @@ impl Marks {
             return returned;
         };
         let messages = state.verdicts.len();
-        let mistake = format!("the handler settled place {place} of a chunk of {messages} messages");
+        let mistake =
+            format!("the handler settled place {place} of a chunk of {messages} messages");
         Verdict::Failed(Failed::Returned(mistake))
     }
 

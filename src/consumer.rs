@@ -3,10 +3,11 @@
 //! use [`dequeue()`](crate::dequeue()).
 
 pub(crate) mod handle;
+mod in_transaction;
 
-use std::{fmt, marker::PhantomData, ops::Deref, time::Duration};
+use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
 
-use self::handle::ConsumerHandle;
+use self::{handle::ConsumerHandle, in_transaction::in_transaction};
 use crate::{
     chunk::Chunk,
     consume::{ChunkLimits, Chunks, Single},
@@ -19,6 +20,7 @@ use crate::{
     queue::{IntoQueue, Readable, Untyped},
     run::Run,
     store::Store,
+    transaction::HandlerTransaction,
     worker::{Applicant, Receives, Registration, Worker, sealed::Registered},
 };
 
@@ -268,6 +270,53 @@ impl<C: 'static> Consumer<C> {
         Run::new(self.handle, self.store, handler, move |handler| Chunks {
             handler,
             limits,
+        })
+    }
+
+    /// As [`run`](Self::run), with a transaction for each message, in which the message is acknowledged: what the
+    /// handler writes is stored once, however often the message is delivered.
+    ///
+    /// # Shape
+    /// The handler takes the delivery and a transaction on the store's pool. If it returns `Ok(())` or
+    /// [`Outcome::Archive`](crate::Outcome::Archive), the message is acknowledged or archived in that transaction, which
+    /// is then committed, and consumers of the queues that it has sent to are woken. Otherwise it is rolled back: after
+    /// an error, a panic, a timeout, any other [`Outcome`](crate::Outcome), and if the message's lease was lost.
+    ///
+    /// The handler can't commit the transaction, and must not keep it, as in a task that it doesn't wait for: then
+    /// nothing is committed, and the attempt fails. A handler that works for long keeps the transaction open for long.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run). If no transaction can be begun, or the commit fails, the attempt fails.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+    /// let payments = pgqrs::Queue::<i64>::new("payments");
+    /// let consumer = pgqrs::consumer(payments).create(&store).await?;
+    /// consumer
+    ///     .run_in_transaction(|delivery, mut tx| async move {
+    ///         sqlx::query("update accounts set cents = cents + $1")
+    ///             .bind(delivery.payload())
+    ///             .execute(&mut **tx)
+    ///             .await?;
+    ///         pgqrs::enqueue().message(&"paid").to("receipts").execute(&mut tx).await?;
+    ///         pgqrs::Ok(())
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run_in_transaction<F, R, O>(self, handler: F) -> Run<Delivery<C::Payload>>
+    where
+        C: Readable,
+        F: Fn(Delivery<C::Payload>, HandlerTransaction) -> R + Send + Sync + 'static,
+        R: Handling<O> + Send + 'static,
+        O: IntoOutcome,
+    {
+        let (store, handler) = (self.store.clone(), Arc::new(handler));
+        self.run(move |delivery| {
+            let (store, handler) = (store.clone(), Arc::clone(&handler));
+            async move { in_transaction(store, &*handler, delivery).await }
         })
     }
 

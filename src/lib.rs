@@ -136,6 +136,6 @@ pub use crate::{
     signal::shutdown_signal,
     statement::Statement,
     store::Store,
-    transaction::Transaction,
+    transaction::{HandlerTransaction, Transaction},
     worker::Worker,
 };

@@ -32,8 +32,8 @@ use crate::{
 /// A consumer that runs as soon as this is awaited or spawned; made by [`Consumer::run`](crate::Consumer::run).
 ///
 /// # Shape
-/// A future that returns the [`Report`]. Runs of different queues have one type, so that a process can have a list of
-/// them:
+/// A future that returns the [`Report`]; `I` is what the handler takes: a [`Delivery`](crate::Delivery) or a
+/// [`Chunk`](crate::Chunk). A process that runs several consumers spawns each:
 ///
 /// ```no_run
 /// # use pgqrs::Delivery;

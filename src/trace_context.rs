@@ -229,12 +229,7 @@ mod disabled {
 
     pub(crate) fn follow(_: &Span, _: &Message, _: &Ambient) {}
 
-    pub(crate) fn follow_all<'a>(
-        _: &Span,
-        _: impl IntoIterator<Item = &'a Message>,
-        _: &Ambient,
-    ) {
-    }
+    pub(crate) fn follow_all<'a>(_: &Span, _: impl IntoIterator<Item = &'a Message>, _: &Ambient) {}
 
     pub(crate) fn link<'a>(_: &Span, _: impl IntoIterator<Item = &'a Message>) {}
 }

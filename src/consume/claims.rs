@@ -56,9 +56,7 @@ impl Load {
         if room == 0 || self.claims >= MAX_CONCURRENT_CLAIMS || !(is_idle || room > capacity / 3) {
             return None;
         }
-        let share = capacity
-            .div_ceil(MAX_CONCURRENT_CLAIMS)
-            .max(self.running);
+        let share = capacity.div_ceil(MAX_CONCURRENT_CLAIMS).max(self.running);
         let held_bytes = self.held.bytes + self.requested.bytes;
         let room_bytes = self.max_bytes.saturating_sub(held_bytes);
         let share_bytes = self.max_bytes / MAX_CONCURRENT_CLAIMS;

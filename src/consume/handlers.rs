@@ -6,11 +6,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use serde::de::DeserializeOwned;
 use tracing::Instrument;
 
-use super::{
-    chunks::ChunkLimits,
-    in_flight::InFlight,
-    turns::Turns,
-};
+use super::{chunks::ChunkLimits, in_flight::InFlight, turns::Turns};
 use crate::{
     around::Layered,
     delivery::{Delivery, Unchecked, lease::Lease},

@@ -90,7 +90,9 @@ pub(super) struct Finished {
 impl State {
     /// The full ones, and the rest if its first message has waited long enough.
     fn due_chunks(&self, limits: ChunkLimits) -> usize {
-        let is_due = self.next_chunk_at(limits).is_some_and(|at| at <= Instant::now());
+        let is_due = self
+            .next_chunk_at(limits)
+            .is_some_and(|at| at <= Instant::now());
         self.ready.len() / limits.size + usize::from(is_due)
     }
 

@@ -137,12 +137,7 @@ pub(crate) fn processed_chunk(
 ) {
     let queue = origin.queue.as_str();
     let mut values = vec![
-        Value::of(
-            Id::ConsumedMessages,
-            waited.len() as f64,
-            queue,
-            "process",
-        ),
+        Value::of(Id::ConsumedMessages, waited.len() as f64, queue, "process"),
         Value::of(
             Id::ProcessDuration,
             timer.elapsed().as_secs_f64(),
@@ -152,9 +147,8 @@ pub(crate) fn processed_chunk(
         .failed(error),
     ];
     let waited = waited.iter().flatten();
-    values.extend(
-        waited.map(|waited| Value::of(Id::WaitDuration, waited.as_secs_f64(), queue, "")),
-    );
+    values
+        .extend(waited.map(|waited| Value::of(Id::WaitDuration, waited.as_secs_f64(), queue, "")));
     record(&values);
 }
 
