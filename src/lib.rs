@@ -20,12 +20,14 @@
 //! [service]: https://docs.rs/crate/pgqrs/latest/source/examples/service.rs
 //! [worker]: https://docs.rs/crate/pgqrs/latest/source/examples/worker.rs
 //! [transactional_handler]: https://docs.rs/crate/pgqrs/latest/source/examples/transactional_handler.rs
+//! [tower]: https://docs.rs/crate/pgqrs/latest/source/examples/tower.rs
 //! [payload_evolution]: https://docs.rs/crate/pgqrs/latest/source/examples/payload_evolution.rs
 //! [managed_producer]: https://docs.rs/crate/pgqrs/latest/source/examples/managed_producer.rs
 //! [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin/
 //! [compile-errors]: crate::guide::compile_errors
 //! [operating]: crate::guide::operating
 //! [reliability]: crate::guide::reliability
+//! [handlers]: crate::guide::handlers
 //! [health]: crate::guide::health
 //! [health_example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
 //! [telemetry]: crate::guide::telemetry

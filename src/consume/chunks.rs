@@ -15,7 +15,7 @@ use crate::{
     delivery::Delivery,
     handler::{IntoOutcome, Outcome, Verdict, decode, handle},
     retry::RetryPolicy,
-    telemetry::{self, Timer},
+    telemetry::{self, Messages, Timer},
     trace_context,
 };
 
@@ -59,7 +59,7 @@ where
                 return;
             };
             let origin = Arc::clone(&first.subject().origin);
-            let span = telemetry::process_chunk(&origin, taken.len());
+            let span = telemetry::process(&origin, Messages::Batch(taken.len()), None);
             let messages = || taken.iter().filter_map(Taken::peek);
             trace_context::follow_all(&span, messages(), &shared.ambient);
             let waited: Vec<_> = messages().map(|message| message.waited()).collect();

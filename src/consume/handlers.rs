@@ -14,7 +14,7 @@ use crate::{
     message::Message,
     retry::RetryPolicy,
     store::Store,
-    telemetry::{self, Timer},
+    telemetry::{self, Messages, Timer},
     trace_context::{self, Ambient},
 };
 
@@ -70,7 +70,8 @@ where
             };
             let attempt = message.attempt.unsigned_abs();
             let (waited, timer) = (message.waited(), Timer::start());
-            let span = telemetry::process(taken.subject());
+            let one = Messages::One(Some(message.id));
+            let span = telemetry::process(&message.origin, one, Some(attempt));
             trace_context::follow(&span, &message, &shared.ambient);
             let handling = async {
                 match decode(|| shared.deliver(message, lease)) {

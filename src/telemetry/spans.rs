@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use tracing::{Span, field::Empty};
 
-use super::{names::TARGET, subject::Subject};
+use super::names::TARGET;
 use crate::{
     error::Error,
     lifecycle::WorkerId,
@@ -97,8 +97,8 @@ pub(crate) fn receive(
     )
 }
 
-/// A handler that processes a chunk of deliveries.
-pub(crate) fn process_chunk(origin: &Origin, messages: usize) -> Span {
+/// A handler that processes a delivery, or a chunk of them, which has no attempt.
+pub(crate) fn process(origin: &Origin, messages: Messages, attempt: Option<u32>) -> Span {
     let queue = origin.queue.as_str();
     tracing::info_span!(
         target: TARGET,
@@ -110,28 +110,10 @@ pub(crate) fn process_chunk(origin: &Origin, messages: usize) -> Span {
         messaging.operation.name = "process",
         "messaging.operation.type" = "process",
         messaging.destination.name = queue,
-        messaging.batch.message_count = messages,
+        messaging.message.id = messages.id(),
+        messaging.batch.message_count = messages.batch(),
+        pgqrs.message.attempt = attempt,
         pgqrs.worker.id = origin.worker.map(WorkerId::get),
-        "error.type" = Empty,
-    )
-}
-
-/// A handler that processes a delivery.
-pub(crate) fn process(subject: &Subject) -> Span {
-    let queue = subject.origin.queue.as_str();
-    tracing::info_span!(
-        target: TARGET,
-        "process",
-        otel.name = %Name("process", Some(queue)),
-        otel.kind = "consumer",
-        otel.status_code = Empty,
-        messaging.system = SYSTEM,
-        messaging.operation.name = "process",
-        "messaging.operation.type" = "process",
-        messaging.destination.name = queue,
-        messaging.message.id = subject.message.get(),
-        pgqrs.message.attempt = subject.attempt,
-        pgqrs.worker.id = subject.origin.worker.map(WorkerId::get),
         "error.type" = Empty,
     )
 }
