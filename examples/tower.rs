@@ -4,36 +4,38 @@
 
 use std::{env, sync::Arc, time::Duration};
 
-use pgqrs::{ConnectOptions, Delivery, HandlerError, Next, Outcome, Queue};
-use tokio::sync::Notify;
-use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+use pgqrs::{ConnectOptions, Delivery, Next, Outcome, Queue};
+use tokio::sync::{Notify, Semaphore};
+use tower::{BoxError, ServiceBuilder, ServiceExt, limit::GlobalConcurrencyLimitLayer, service_fn};
 
 const EMAILS: Queue<String> = Queue::new("emails");
 
 /// Passes a delivery through layers of tower to the handler. A layer's own error, such as a timeout, is a failed
 /// attempt.
-async fn with_layers<T: Send + 'static>(
+fn with_layers<T: Send + 'static>(
     delivery: Delivery<T>,
     next: Next<Delivery<T>>,
-    at_once: Arc<tokio::sync::Semaphore>,
-) -> Result<Outcome, BoxError> {
+    at_once: Arc<Semaphore>,
+) -> impl Future<Output = Result<Outcome, BoxError>> + Send {
     let mut next = Some(next);
     let handler = service_fn(move |delivery| {
         let next = next.take();
         async move {
-            let next = next.ok_or("a layer has called the handler twice")?;
-            Ok::<_, BoxError>(next.run(delivery).await?)
+            match next {
+                Some(next) => next.run(delivery).await,
+                // A layer that calls the handler again, which needs another delivery.
+                None => Ok(Outcome::Retry),
+            }
         }
     });
     ServiceBuilder::new()
-        .layer(tower::limit::GlobalConcurrencyLimitLayer::with_semaphore(at_once))
+        .layer(GlobalConcurrencyLimitLayer::with_semaphore(at_once))
         .timeout(Duration::from_secs(10))
         .service(handler)
         .oneshot(delivery)
-        .await
 }
 
-async fn send(delivery: Delivery<String>) -> Result<(), HandlerError> {
+async fn send(delivery: Delivery<String>) -> pgqrs::Result<()> {
     println!("to {}", delivery.payload());
     Ok(())
 }
@@ -48,7 +50,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let enqueue = pgqrs::enqueue().messages(&addresses).to(EMAILS);
     enqueue.execute(&store).await?;
 
-    let at_once = Arc::new(tokio::sync::Semaphore::new(1));
+    let at_once = Arc::new(Semaphore::new(1));
     let (handled, last) = (Arc::new(Notify::new()), addresses[1].clone());
     let stop = Arc::clone(&handled);
     let consumer = pgqrs::consumer(EMAILS).create(&store).await?;

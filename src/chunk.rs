@@ -1,5 +1,5 @@
 //! A chunk: the deliveries of one call of a handler, of [`run_chunks`](crate::Consumer::run_chunks). They are settled
-//! when the handler returns: a mark that it has set on one of them comes before what it returns.
+//! when the handler returns: each by a verdict of its own, if it has one, and otherwise by what the handler returns.
 
 use std::{
     fmt,
@@ -19,20 +19,20 @@ use crate::{
 /// empty.
 ///
 /// What the handler returns is for all of its messages: `Ok(())` acknowledges them, in one statement; an error is a
-/// failed attempt of each. A message that ends otherwise is settled by its place, with [`nack`](Self::nack) and the
+/// failed attempt of each. A message that ends otherwise is settled by its index, with [`nack`](Self::nack) and the
 /// methods beside it, which cost nothing more: they take effect when the handler returns, and also if it then returns
 /// an error, panics, times out or is aborted. The last one of a message counts.
 ///
-/// A place beyond the chunk's end is a mistake, and fails the attempts of all messages that aren't settled one by one.
+/// An index out of range is a mistake, and fails the attempts of all messages that aren't settled one by one.
 ///
 /// # Example
 /// ```
 /// use pgqrs::Chunk;
 ///
 /// async fn store(chunk: Chunk<i64>) -> Result<(), std::io::Error> {
-///     for (place, number) in chunk.payloads().enumerate() {
+///     for (index, number) in chunk.payloads().enumerate() {
 ///         if *number < 0 {
-///             chunk.dead_letter(place, "a negative number");
+///             chunk.dead_letter(index, "a negative number");
 ///         }
 ///     }
 ///     // … one statement for the others …
@@ -41,12 +41,15 @@ use crate::{
 /// ```
 pub struct Chunk<T> {
     deliveries: Vec<Delivery<T>>,
-    marks: Arc<Marks>,
+    verdicts: Arc<Verdicts>,
 }
 
 impl<T> Chunk<T> {
-    pub(crate) fn new(deliveries: Vec<Delivery<T>>, marks: Arc<Marks>) -> Self {
-        Self { deliveries, marks }
+    pub(crate) fn new(deliveries: Vec<Delivery<T>>, verdicts: Arc<Verdicts>) -> Self {
+        Self {
+            deliveries,
+            verdicts,
+        }
     }
 
     /// Returns the payloads, in the order of the deliveries.
@@ -61,35 +64,35 @@ impl<T> Chunk<T> {
     }
 
     /// Acknowledges this message, even if the handler returns an error.
-    pub fn ack(&self, place: usize) {
-        self.settle(place, Outcome::Done);
+    pub fn ack(&self, index: usize) {
+        self.settle(index, Outcome::Done);
     }
 
     /// Acknowledges this message, and keeps it in `pgqrs.archive`.
-    pub fn archive(&self, place: usize) {
-        self.settle(place, Outcome::Archive);
+    pub fn archive(&self, index: usize) {
+        self.settle(index, Outcome::Archive);
     }
 
     /// Fails this attempt of this message, for a reason that is kept with it. It is delivered again after the wait of
     /// the run's [retry policy](crate::Run::retry), or becomes a dead letter if its attempts are used up.
-    pub fn nack(&self, place: usize, reason: impl Into<String>) {
+    pub fn nack(&self, index: usize, reason: impl Into<String>) {
         let failed = Failed::Returned(reason.into());
-        self.marks.set(place, Verdict::Failed(failed));
+        self.verdicts.set(index, Verdict::Failed(failed));
     }
 
     /// Fails this attempt of this message, which is delivered again after this wait.
-    pub fn retry_in(&self, place: usize, wait: Duration) {
-        self.settle(place, Outcome::RetryIn(wait));
+    pub fn retry_in(&self, index: usize, wait: Duration) {
+        self.settle(index, Outcome::RetryIn(wait));
     }
 
     /// Moves this message to the dead letters for this reason, even if attempts are left.
-    pub fn dead_letter(&self, place: usize, reason: impl Into<String>) {
-        self.settle(place, Outcome::DeadLetter(reason.into()));
+    pub fn dead_letter(&self, index: usize, reason: impl Into<String>) {
+        self.settle(index, Outcome::DeadLetter(reason.into()));
     }
 
     /// Settles this message as a handler of single messages does by returning this outcome.
-    pub fn settle(&self, place: usize, outcome: Outcome) {
-        self.marks.set(place, Verdict::Returned(outcome));
+    pub fn settle(&self, index: usize, outcome: Outcome) {
+        self.verdicts.set(index, Verdict::Returned(outcome));
     }
 }
 
@@ -116,45 +119,45 @@ impl<T> fmt::Debug for Chunk<T> {
     }
 }
 
-/// How messages of a chunk are settled one by one, by their places. Shared with the loop, which settles them even if
+/// How messages of a chunk are settled one by one, by their indices. Shared with the loop, which settles them even if
 /// the handler is aborted.
-pub(crate) struct Marks(Mutex<MarksState>);
+pub(crate) struct Verdicts(Mutex<State>);
 
-struct MarksState {
+struct State {
     verdicts: Vec<Option<Verdict>>,
-    /// A place beyond the end.
-    beyond: Option<usize>,
+    /// An index out_of_range the end.
+    out_of_range: Option<usize>,
 }
 
-impl Marks {
+impl Verdicts {
     pub(crate) fn new(messages: usize) -> Self {
-        Self(Mutex::new(MarksState {
+        Self(Mutex::new(State {
             verdicts: vec![None; messages],
-            beyond: None,
+            out_of_range: None,
         }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, MarksState> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, place: usize, verdict: Verdict) {
+    fn set(&self, index: usize, verdict: Verdict) {
         let mut state = self.lock();
-        match state.verdicts.get_mut(place) {
-            Some(mark) => *mark = Some(verdict),
-            None => state.beyond = Some(place),
+        match state.verdicts.get_mut(index) {
+            Some(own) => *own = Some(verdict),
+            None => state.out_of_range = Some(index),
         }
     }
 
     /// What the handler has returned, unless it has made a mistake.
     pub(crate) fn checked(&self, returned: Verdict) -> Verdict {
         let state = self.lock();
-        let Some(place) = state.beyond else {
+        let Some(index) = state.out_of_range else {
             return returned;
         };
         let messages = state.verdicts.len();
         let mistake =
-            format!("the handler settled place {place} of a chunk of {messages} messages");
+            format!("the handler settled index {index} of a chunk of {messages} messages");
         Verdict::Failed(Failed::Returned(mistake))
     }
 

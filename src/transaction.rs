@@ -139,18 +139,18 @@ impl fmt::Debug for Transaction {
 /// ```
 pub struct HandlerTransaction(OwnedMutexGuard<Transaction>);
 
-/// A transaction that is lent to a handler.
-pub(crate) struct Lent(Arc<AsyncMutex<Transaction>>);
+/// A transaction that a handler uses, and that is committed after it.
+pub(crate) struct UsedByHandler(Arc<AsyncMutex<Transaction>>);
 
-impl Lent {
+impl UsedByHandler {
     pub(crate) async fn new(tx: Transaction) -> (Self, HandlerTransaction) {
         let tx = Arc::new(AsyncMutex::new(tx));
-        let handlers = HandlerTransaction(Arc::clone(&tx).lock_owned().await);
-        (Self(tx), handlers)
+        let guard = HandlerTransaction(Arc::clone(&tx).lock_owned().await);
+        (Self(tx), guard)
     }
 
-    /// Takes it back; `None` if the handler has kept it, which then can only be rolled back.
-    pub(crate) fn take_back(self) -> Option<Transaction> {
+    /// Returns it; `None` if the handler has kept it: then it can only be rolled back.
+    pub(crate) fn into_inner(self) -> Option<Transaction> {
         Arc::into_inner(self.0).map(AsyncMutex::into_inner)
     }
 }

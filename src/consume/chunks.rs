@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     around::Layered,
-    chunk::{Chunk, Marks},
+    chunk::{Chunk, Verdicts},
     delivery::Delivery,
     handler::{IntoOutcome, Outcome, Verdict, decode, handle},
     retry::RetryPolicy,
@@ -69,11 +69,11 @@ where
                 if deliveries.is_empty() {
                     return Verdict::Returned(Outcome::Done);
                 }
-                let chunk = Chunk::new(deliveries, Arc::clone(&open.marks));
+                let chunk = Chunk::new(deliveries, Arc::clone(&open.verdicts));
                 handle(self.handler.call(chunk), shared.limit).await
             };
             let verdict = shared.turns.run(handling.instrument(span.clone())).await;
-            let verdict = open.marks.checked(verdict);
+            let verdict = open.verdicts.checked(verdict);
             let failed = verdict.error_type();
             if let Some(kind) = failed {
                 telemetry::failed_with(&span, kind);
@@ -89,7 +89,7 @@ where
 struct Open {
     /// In the order of the chunk, once they are decoded.
     taken: Vec<Taken>,
-    marks: Arc<Marks>,
+    verdicts: Arc<Verdicts>,
     retry: RetryPolicy,
 }
 
@@ -97,7 +97,7 @@ impl Open {
     fn new(taken: Vec<Taken>, retry: RetryPolicy) -> Self {
         Self {
             taken,
-            marks: Arc::new(Marks::new(0)),
+            verdicts: Arc::new(Verdicts::new(0)),
             retry,
         }
     }
@@ -117,26 +117,26 @@ impl Open {
                 Err(undecodable) => finish(taken, undecodable, &self.retry),
             }
         }
-        self.marks = Arc::new(Marks::new(deliveries.len()));
+        self.verdicts = Arc::new(Verdicts::new(deliveries.len()));
         deliveries
     }
 
-    /// Settles each by its mark, and those without one by what the handler has returned.
+    /// Settles each by its own verdict, and those without one by what the handler has returned.
     fn finish(mut self, verdict: &Verdict) {
-        let marks = self.marks.take();
-        for (taken, mark) in self.taken.drain(..).zip(marks) {
-            finish(taken, mark.unwrap_or_else(|| verdict.clone()), &self.retry);
+        let verdicts = self.verdicts.take();
+        for (taken, own) in self.taken.drain(..).zip(verdicts) {
+            finish(taken, own.unwrap_or_else(|| verdict.clone()), &self.retry);
         }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let marks = self.marks.take();
-        for (taken, mark) in self.taken.drain(..).zip(marks) {
-            // Those without a mark are reported as aborted when they are dropped.
-            if let Some(mark) = mark {
-                finish(taken, mark, &self.retry);
+        let verdicts = self.verdicts.take();
+        for (taken, own) in self.taken.drain(..).zip(verdicts) {
+            // Those without a verdict of their own are reported as aborted when they are dropped.
+            if let Some(own) = own {
+                finish(taken, own, &self.retry);
             }
         }
     }

@@ -42,7 +42,7 @@ impl Load {
     /// How many messages to hold: those of all handlers, and those that are handled soon.
     pub(super) fn capacity(&self) -> usize {
         let ahead = (self.per_second * AHEAD.as_secs_f64()) as usize;
-        self.running + ahead.min(self.prefetch)
+        self.running.saturating_add(ahead.min(self.prefetch))
     }
 
     /// What to claim now; `None` if enough is held or being claimed.

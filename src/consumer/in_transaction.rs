@@ -13,7 +13,7 @@ use crate::{
     handler::{HandlerError, IntoOutcome, IntoVerdict, Outcome},
     pool::{STATEMENT_TIMEOUT, no_answer},
     store::Store,
-    transaction::{HandlerTransaction, Lent},
+    transaction::{HandlerTransaction, UsedByHandler},
 };
 
 /// Begins a transaction, calls the handler, acknowledges the message, and commits.
@@ -28,9 +28,9 @@ where
 {
     let lease = Arc::clone(delivery.lease());
     let tx = store.begin().await.map_err(HandlerError::of)?;
-    let (lent, tx) = Lent::new(tx).await;
+    let (used, tx) = UsedByHandler::new(tx).await;
     let returned = handler(delivery, tx).await.into_verdict();
-    let Some(mut tx) = lent.take_back() else {
+    let Some(mut tx) = used.into_inner() else {
         let kept =
             "the handler has kept its transaction, so nothing was committed; await what uses it";
         return Err(returned.err().unwrap_or_else(|| HandlerError::of(kept)));

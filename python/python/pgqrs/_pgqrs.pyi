@@ -187,9 +187,9 @@ class Chunk:
     def messages(self) -> list[tuple[int, str, dict[str, str], str, int, datetime]]:
         """The messages' fields: id, payload as it was sent, headers, priority, attempt, time of the enqueue."""
     def settle(
-        self, place: int, outcome: str, delay: timedelta | None = None, reason: str | None = None
+        self, index: int, outcome: str, delay: timedelta | None = None, reason: str | None = None
     ) -> None:
-        """Settles one message when the handler ends, by its place. Does nothing once the handler has ended."""
+        """Settles one message when the handler ends, by its index. Does nothing once the handler has ended."""
     def begin(self) -> bool:
         """Starts the handler's time limit; ``False`` if the handler must not start, since the loop has abandoned the
         chunk."""

@@ -34,7 +34,7 @@ class ChunkMessage(Generic[T]):
     """When the message was enqueued, by the database's clock."""
 
     def __repr__(self) -> str:
-        # Without the payload, which has no place in a log.
+        # Without the payload, which has no index in a log.
         return f"<ChunkMessage {self.id} attempt {self.attempt}>"
 
 
@@ -42,18 +42,18 @@ class Chunk(Sequence[ChunkMessage[T]], Generic[T]):
     """Leased messages that a handler of :meth:`Consumer.run_chunks` takes at once: a sequence that is never empty.
 
     What the handler returns is for all of them: ``None`` acknowledges them, in one statement; an exception is a
-    failed attempt of each. A message that ends otherwise is settled by its place, with :meth:`nack` and the methods
+    failed attempt of each. A message that ends otherwise is settled by its index, with :meth:`nack` and the methods
     beside it. They cost nothing more, and take effect when the handler ends, however it ends. The last one of a
     message counts.
     """
 
     def __init__(
-        self, native: _pgqrs.Chunk, messages: Sequence[ChunkMessage[T]], places: Sequence[int]
+        self, native: _pgqrs.Chunk, messages: Sequence[ChunkMessage[T]], indices: Sequence[int]
     ) -> None:
         self._native = native
         self._messages = messages
         # Those of the messages in the native chunk, which also has those whose payloads aren't of the queue's type.
-        self._places = places
+        self._indices = indices
 
     @property
     def payloads(self) -> list[T]:
@@ -75,78 +75,78 @@ class Chunk(Sequence[ChunkMessage[T]], Generic[T]):
     def __iter__(self) -> Iterator[ChunkMessage[T]]:
         return iter(self._messages)
 
-    def ack(self, place: int) -> None:
+    def ack(self, index: int) -> None:
         """Acknowledges this message, even if the handler raises an exception.
 
         Args:
-            place: Its index in the chunk.
+            index: Its index in the chunk.
 
         Raises:
             IndexError: The chunk has no such message.
         """
-        self.settle(place, Outcome.done())
+        self.settle(index, Outcome.done())
 
-    def archive(self, place: int) -> None:
+    def archive(self, index: int) -> None:
         """Acknowledges this message, and keeps it in the archive.
 
         Args:
-            place: Its index in the chunk.
+            index: Its index in the chunk.
 
         Raises:
             IndexError: The chunk has no such message.
         """
-        self.settle(place, Outcome.archive())
+        self.settle(index, Outcome.archive())
 
-    def nack(self, place: int, reason: str) -> None:
+    def nack(self, index: int, reason: str) -> None:
         """Fails this attempt of this message. It is delivered again later, or becomes a dead letter if its attempts
         are used up.
 
         Args:
-            place: Its index in the chunk.
+            index: Its index in the chunk.
             reason: Why it failed; kept with the message.
 
         Raises:
             IndexError: The chunk has no such message.
         """
-        self._native.settle(self._places[place], "failed", None, reason)
+        self._native.settle(self._indices[index], "failed", None, reason)
 
-    def retry_in(self, place: int, delay: float | timedelta) -> None:
+    def retry_in(self, index: int, delay: float | timedelta) -> None:
         """Fails this attempt of this message, which is delivered again after this delay.
 
         Args:
-            place: Its index in the chunk.
+            index: Its index in the chunk.
             delay: How long it waits, in seconds or as a ``timedelta``.
 
         Raises:
             IndexError: The chunk has no such message.
             TypeError, ValueError: The delay isn't a number of seconds or a ``timedelta``, or is negative.
         """
-        self.settle(place, Outcome.retry(delay))
+        self.settle(index, Outcome.retry(delay))
 
-    def dead_letter(self, place: int, reason: str) -> None:
+    def dead_letter(self, index: int, reason: str) -> None:
         """Moves this message to the dead letters, even if attempts are left.
 
         Args:
-            place: Its index in the chunk.
+            index: Its index in the chunk.
             reason: Why it can't be handled; kept with the dead letter.
 
         Raises:
             IndexError: The chunk has no such message.
             TypeError: The reason isn't text.
         """
-        self.settle(place, Outcome.dead_letter(reason))
+        self.settle(index, Outcome.dead_letter(reason))
 
-    def settle(self, place: int, outcome: Outcome) -> None:
+    def settle(self, index: int, outcome: Outcome) -> None:
         """Settles this message as a handler of single messages does by returning this outcome.
 
         Args:
-            place: Its index in the chunk.
+            index: Its index in the chunk.
             outcome: The outcome.
 
         Raises:
             IndexError: The chunk has no such message.
         """
-        self._native.settle(self._places[place], outcome.kind, outcome.delay, outcome.reason)
+        self._native.settle(self._indices[index], outcome.kind, outcome.delay, outcome.reason)
 
     def __repr__(self) -> str:
         return f"<Chunk of {len(self)} messages>"

@@ -69,12 +69,12 @@ impl Chunk {
         Ok(fields.collect())
     }
 
-    /// Settles one message when the handler ends, by its place. Does nothing once the handler has ended.
-    #[pyo3(signature = (place, outcome, delay=None, reason=None))]
+    /// Settles one message when the handler ends, by its index. Does nothing once the handler has ended.
+    #[pyo3(signature = (index, outcome, delay=None, reason=None))]
     fn settle(
         &self,
         py: Python<'_>,
-        place: usize,
+        index: usize,
         outcome: &str,
         delay: Option<Duration>,
         reason: Option<String>,
@@ -82,8 +82,8 @@ impl Chunk {
         let verdict = verdict_of(outcome, delay, reason)?;
         if let Some(chunk) = &*lock(&self.held.get(py)?.chunk) {
             match verdict {
-                Ok(outcome) => chunk.settle(place, outcome),
-                Err(reason) => chunk.nack(place, reason),
+                Ok(outcome) => chunk.settle(index, outcome),
+                Err(reason) => chunk.nack(index, reason),
             }
         }
         Ok(())

@@ -268,7 +268,7 @@ async fn a_panic_and_a_timeout_fail_what_is_not_settled_one_by_one(pool: PgPool)
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_place_beyond_the_end_fails_what_is_not_settled_one_by_one(pool: PgPool) -> TestResult {
+async fn an_index_out_of_range_fails_what_is_not_settled_one_by_one(pool: PgPool) -> TestResult {
     let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[1, 2]).await?;
     let consumer = consumer()
@@ -283,7 +283,7 @@ async fn a_place_beyond_the_end_fails_what_is_not_settled_one_by_one(pool: PgPoo
         std::future::ready(Outcome::Done)
     });
     assert_eq!(numbers(&running.task.await??), [1, 0, 1, 0, 0, 0, 0]);
-    let mistake = "the handler settled place 2 of a chunk of 2 messages";
+    let mistake = "the handler settled index 2 of a chunk of 2 messages";
     assert_eq!(
         failures(&pool).await?,
         [("2".to_owned(), 1, Some(mistake.to_owned()))]
