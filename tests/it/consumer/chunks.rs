@@ -364,7 +364,7 @@ async fn a_graceful_stop_lets_a_chunk_finish_and_releases_one_that_waits(
     running.handle.stop();
     leased(10).await;
     gate.add_permits(1);
-    assert_eq!(numbers(&running.task.await??), [10, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(numbers(&running.task.await??), [10, 0, 0, 0, 3, 0, 0]);
     let attempts: Vec<_> = failures(&pool)
         .await?
         .into_iter()
