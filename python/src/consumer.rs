@@ -271,7 +271,8 @@ impl Consumer {
         Ok(())
     }
 
-    /// Returns the events since the last call: deliveries, and tickets of those that were abandoned. Empty at the end.
+    /// Returns the events since the last call: deliveries or chunks, and tickets of those that were abandoned. Empty at
+    /// the end.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let running = self.running(py)?;
         self.mode.answer(py, async move {
@@ -455,7 +456,7 @@ impl Held {
             limit: settings.handler_timeout,
             release_after: settings.release_after(),
         };
-        let report = |outcome| {
+        let report = move |outcome| {
             end.send_replace(Some(outcome));
         };
         let task = match settings.chunk {
@@ -463,7 +464,7 @@ impl Held {
                 let store = self.store.clone();
                 let run = settings.apply(consumer.run(move |delivery| {
                     let store = store.clone();
-                    calls.call(|ticket, verdict, stage| {
+                    calls.call(move |ticket, verdict, stage| {
                         Call::Delivery(Delivery::new(ticket, delivery, verdict, stage, store, mode))
                     })
                 }));
@@ -471,7 +472,7 @@ impl Held {
             }
             Some((size, wait)) => {
                 let run = settings.apply(consumer.run_chunks(size, wait, move |chunk| {
-                    calls.call(|ticket, verdict, stage| {
+                    calls.call(move |ticket, verdict, stage| {
                         Call::Chunk(Chunk::new(ticket, chunk, verdict, stage))
                     })
                 }));

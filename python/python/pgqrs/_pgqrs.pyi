@@ -191,7 +191,7 @@ class Chunk:
     ) -> None:
         """Settles one message when the handler ends, by its index. Does nothing once the handler has ended."""
     def begin(self) -> bool:
-        """Starts the handler's time limit; ``False`` if the handler must not start, since the loop has abandoned the
+        """Starts the handler's time limit; `false` if the handler must not start, since the loop has abandoned the
         chunk."""
     def finish(self, outcome: str, delay: timedelta | None = None, reason: str | None = None) -> None:
         """Reports the handler's outcome to the loop, for all messages that aren't settled one by one."""
