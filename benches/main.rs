@@ -2,6 +2,7 @@
 //! with fsync on, and runs them against it in a release build.
 
 mod chart;
+mod chunks;
 mod claim;
 mod drain;
 mod enqueue;
@@ -64,6 +65,7 @@ async fn main() -> Outcome {
             "claim" => claim::run(&url, &meter, quick).await?,
             "lifecycle" => lifecycle::run(&url, &meter, quick).await?,
             "drain" => drain::run(&url, &meter, quick).await?,
+            "chunks" => chunks::run(&url, &meter, quick).await?,
             "latency" => latency::run(&url, &meter, quick).await?,
             "growth" => growth::run(&url, &meter, quick).await?,
             "pgbouncer" => pgbouncer::run(&url, &meter, quick).await?,

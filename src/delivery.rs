@@ -3,26 +3,25 @@
 
 pub(crate) mod batch;
 pub(crate) mod lease;
-mod settlement;
+pub(crate) mod settlement;
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use tracing::Instrument;
 
 use self::{
     lease::{Lease, check_lease},
-    settlement::{Settled, Settlement},
+    settlement::{Settlement, settle_lease},
 };
 use crate::{
     error::{Error, Result},
-    executor::{self, Execute, Executor},
+    executor::{Execute, Executor},
     headers::Headers,
     message::{Message, MessageId, Priority},
     postgres::settle,
     retry::RetryPolicy,
     store::Store,
-    telemetry::{self, Messages, Timer},
+    telemetry,
 };
 
 /// A leased message, with its payload decoded as `T`.
@@ -150,6 +149,10 @@ impl<T> Delivery<T, Unchecked> {
 }
 
 impl<T, D> Delivery<T, D> {
+    pub(crate) fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
     /// Returns the message's id.
     pub fn id(&self) -> MessageId {
         self.message.id
@@ -368,39 +371,14 @@ impl<T, D> Delivery<T, D> {
         E: From<Unsettled<T, D>>,
     {
         Execute::new(async move {
-            let id = self.message.id;
-            let verb = settlement.as_ref().map_or("nack", Settlement::verb);
-            let queue = self.message.origin.queue.as_str();
-            let span = telemetry::settle(verb, Some(queue), Messages::One(Some(id)));
-            let call = async {
-                let settlement = settlement?;
-                let receipt = self.lease.receipt();
-                let settled = executor::run(on, async |connection| {
-                    settlement.carry_out(connection, receipt).await
-                });
-                let settled = settled.await?;
-                settlement.report(settled, self.lease.subject());
-                match settled {
-                    Settled::LeaseLost => Err(Error::LeaseLost { message: id }),
-                    Settled::AsAsked | Settled::Dead => Ok(()),
-                }
-            };
-            let timer = Timer::start();
-            let settled = call.instrument(span.clone()).await;
-            telemetry::settled(verb, Some(queue), 1, timer, settled.as_ref().err());
-            match settled {
-                Ok(()) => {
-                    self.lease.settled();
-                    Ok(())
-                }
-                Err(error) => {
-                    telemetry::failed(&span, &error);
-                    Err(E::from(Unsettled {
+            settle_lease(&self.lease, settlement, on)
+                .await
+                .map_err(|error| {
+                    E::from(Unsettled {
                         delivery: Box::new(self),
                         error,
-                    }))
-                }
-            }
+                    })
+                })
         })
     }
 }

@@ -8,6 +8,12 @@
 #[doc = include_str!("../docs/compile-errors.md")]
 pub mod compile_errors {}
 
+/// [chunk]: crate::Chunk
+/// [tower]: https://docs.rs/crate/pgqrs/latest/source/examples/tower.rs
+// The first definition of a link counts.
+#[doc = include_str!("../docs/handlers.md")]
+pub mod handlers {}
+
 /// [access]: crate::Access
 /// [example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
 /// [finding_kind]: crate::FindingKind

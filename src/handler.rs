@@ -68,25 +68,44 @@ pub enum Outcome {
 pub trait IntoOutcome: sealed::IntoVerdict {}
 
 mod sealed {
-    use super::Outcome;
+    use super::{HandlerError, Outcome};
 
     pub trait IntoVerdict {
-        fn into_verdict(self) -> Result<Outcome, String>;
+        fn into_verdict(self) -> Result<Outcome, HandlerError>;
     }
 }
+
+pub(crate) use sealed::IntoVerdict;
 
 /// Anything that `?` converts into a boxed error.
 trait IntoError: Into<Box<dyn StdError + Send + Sync>> {}
 
 impl<E: Into<Box<dyn StdError + Send + Sync>>> IntoError for E {}
 
-fn text_of(error: impl IntoError) -> String {
-    let error: Box<dyn StdError + Send + Sync> = error.into();
-    error_chain(&*error)
+/// The error that a handler has returned, for what [`around`](crate::Run::around) it decides by it.
+///
+/// It reads as the handler's own error does, and has the same sources.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct HandlerError(Box<dyn StdError + Send + Sync>);
+
+impl HandlerError {
+    pub(crate) fn of(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        match error.into().downcast::<Self>() {
+            // Passed on by what is around the handler.
+            Ok(passed_on) => *passed_on,
+            Err(error) => Self(error),
+        }
+    }
+
+    /// Returns the handler's error if it is an `E`.
+    pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
+        self.0.downcast_ref()
+    }
 }
 
 impl sealed::IntoVerdict for Outcome {
-    fn into_verdict(self) -> Result<Outcome, String> {
+    fn into_verdict(self) -> Result<Outcome, HandlerError> {
         Ok(self)
     }
 }
@@ -94,16 +113,16 @@ impl sealed::IntoVerdict for Outcome {
 impl IntoOutcome for Outcome {}
 
 impl<E: IntoError> sealed::IntoVerdict for Result<(), E> {
-    fn into_verdict(self) -> Result<Outcome, String> {
-        self.map(|()| Outcome::Done).map_err(text_of)
+    fn into_verdict(self) -> Result<Outcome, HandlerError> {
+        self.map(|()| Outcome::Done).map_err(HandlerError::of)
     }
 }
 #[diagnostic::do_not_recommend]
 impl<E: IntoError> IntoOutcome for Result<(), E> {}
 
 impl<E: IntoError> sealed::IntoVerdict for Result<Outcome, E> {
-    fn into_verdict(self) -> Result<Outcome, String> {
-        self.map_err(text_of)
+    fn into_verdict(self) -> Result<Outcome, HandlerError> {
+        self.map_err(HandlerError::of)
     }
 }
 #[diagnostic::do_not_recommend]
@@ -121,7 +140,7 @@ pub trait Handling<O>: Future<Output = O> {}
 impl<O, R: Future<Output = O>> Handling<O> for R {}
 
 /// How one delivery ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Verdict {
     /// What the handler returned.
     Returned(Outcome),
@@ -137,7 +156,7 @@ pub(crate) enum Verdict {
 }
 
 /// How a handler failed, with the text of its error.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Failed {
     Returned(String),
     Panicked(String),
@@ -195,35 +214,33 @@ impl Verdict {
     }
 }
 
-/// Decodes a delivery and calls the handler, and catches a panic of either. The time limit is for the handler alone.
-pub(crate) async fn handle<P, F, R>(
-    handler: &F,
+/// Decodes a delivery, and catches a panic of that.
+pub(crate) fn decode<P>(
     deliver: impl FnOnce() -> Delivery<P, Unchecked>,
-    limit: Option<Duration>,
-) -> Verdict
-where
-    F: Fn(Delivery<P>) -> R,
-    R: Future<Output: IntoOutcome>,
-{
-    let delivery = match catch(|| deliver().decoded()) {
-        Ok(Ok(delivery)) => delivery,
+) -> Result<Delivery<P>, Verdict> {
+    match catch(|| deliver().decoded()) {
+        Ok(Ok(delivery)) => Ok(delivery),
         Ok(Err(undecoded)) => {
             let (error, place) = match undecoded.error() {
                 Error::Decode { source, .. } => (source.to_string(), place_of(source)),
                 error => (error.to_string(), String::new()),
             };
-            return Verdict::Undecodable { error, place };
+            Err(Verdict::Undecodable { error, place })
         }
-        Err(panic) => {
-            return Verdict::Undecodable {
-                error: format!("decoding panicked: {panic}"),
-                place: "decoding panicked".to_owned(),
-            };
-        }
-    };
-    let handling = async {
-        sealed::IntoVerdict::into_verdict(handler(delivery).await).map_err(Failed::Returned)
-    };
+        Err(panic) => Err(Verdict::Undecodable {
+            error: format!("decoding panicked: {panic}"),
+            place: "decoding panicked".to_owned(),
+        }),
+    }
+}
+
+/// Runs the future of a handler, and catches its panic.
+pub(crate) async fn handle(
+    handling: impl Future<Output = Result<Outcome, HandlerError>>,
+    limit: Option<Duration>,
+) -> Verdict {
+    let handling =
+        async { (handling.await).map_err(|error| Failed::Returned(error_chain(&error))) };
     let mut handling = pin!(handling);
     let handling = poll_fn(|context| match catch(|| handling.as_mut().poll(context)) {
         Ok(poll) => poll,

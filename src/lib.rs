@@ -20,6 +20,7 @@
 //! [service]: https://docs.rs/crate/pgqrs/latest/source/examples/service.rs
 //! [worker]: https://docs.rs/crate/pgqrs/latest/source/examples/worker.rs
 //! [transactional_handler]: https://docs.rs/crate/pgqrs/latest/source/examples/transactional_handler.rs
+//! [tower]: https://docs.rs/crate/pgqrs/latest/source/examples/tower.rs
 //! [payload_evolution]: https://docs.rs/crate/pgqrs/latest/source/examples/payload_evolution.rs
 //! [managed_producer]: https://docs.rs/crate/pgqrs/latest/source/examples/managed_producer.rs
 //! [observed_worker]: https://docs.rs/crate/pgqrs/latest/source/examples/observed_worker.rs
@@ -27,6 +28,7 @@
 //! [compile-errors]: crate::guide::compile_errors
 //! [operating]: crate::guide::operating
 //! [reliability]: crate::guide::reliability
+//! [handlers]: crate::guide::handlers
 //! [health]: crate::guide::health
 //! [health_example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
 //! [telemetry]: crate::guide::telemetry
@@ -35,6 +37,8 @@
 #![doc = include_str!("../README.md")]
 
 mod admin;
+mod around;
+mod chunk;
 mod connect;
 mod consume;
 mod consumer;
@@ -102,6 +106,8 @@ pub use crate::{
             WorkerFilterBuilder, WorkerInfo,
         },
     },
+    around::Next,
+    chunk::Chunk,
     connect::{ConnectOptions, ConnectOptionsBuilder, connect, connect_with},
     consumer::{Consumer, ConsumerBuilder, consumer, handle::ConsumerHandle},
     count::Count,
@@ -113,7 +119,7 @@ pub use crate::{
     enqueue::{Enqueue, enqueue, states::IntoDelay},
     error::{Error, Result},
     executor::{Execute, Executor},
-    handler::{IntoOutcome, Outcome},
+    handler::{HandlerError, IntoOutcome, Outcome},
     headers::{Headers, InvalidHeader},
     health::{
         ConnectionUse, Finding, FindingKind, Health, HealthPart, Horizon, HorizonHolder,
@@ -133,6 +139,6 @@ pub use crate::{
     signal::shutdown_signal,
     statement::Statement,
     store::Store,
-    transaction::Transaction,
+    transaction::{HandlerTransaction, Transaction},
     worker::Worker,
 };

@@ -2,10 +2,12 @@
 //! its prefetching, lease extensions and retries; its handler is a few lines here, which pass each delivery to Python
 //! and wait for Python's verdict.
 
+mod chunk;
 mod delivery;
 mod stage;
 
 use std::{
+    future::Future,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -22,8 +24,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub(crate) use self::delivery::{Delivery, priority_name, texts};
 use self::stage::{CutOff, Stage, dropped_unsettled, over_limit, release_due};
+pub(crate) use self::{
+    chunk::Chunk,
+    delivery::{Delivery, priority_name, texts},
+};
 use crate::{answer::Mode, engine, process::Here};
 
 /// A payload as it was sent, byte for byte, for Python to decode. Decoded as a `Value`, some payloads would have other
@@ -51,10 +56,12 @@ pub(crate) struct Settings {
     handler_timeout: Option<Duration>,
     listen: bool,
     shutdown_deadline: Duration,
+    /// Size and wait; one by one without them.
+    chunk: Option<(usize, Duration)>,
 }
 
 impl Settings {
-    fn apply(&self, run: pgqrs::Run) -> pgqrs::Run {
+    fn apply<I: 'static>(&self, run: pgqrs::Run<I>) -> pgqrs::Run<I> {
         let (first, factor, cap, jitter) = self.retry;
         let retry = RetryPolicy::builder()
             .first(first)
@@ -146,7 +153,8 @@ impl<'py> IntoPyObject<'py> for Event {
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self {
             Self::Delivered(mut handed) => match handed.0.take() {
-                Some(delivery) => Ok(Bound::new(py, delivery)?.into_any()),
+                Some(Call::Delivery(delivery)) => Ok(Bound::new(py, delivery)?.into_any()),
+                Some(Call::Chunk(chunk)) => Ok(Bound::new(py, chunk)?.into_any()),
                 None => Ok(py.None().into_bound(py)),
             },
             Self::CutOff(ticket) => Ok(ticket.into_pyobject(py)?.into_any()),
@@ -156,12 +164,64 @@ impl<'py> IntoPyObject<'py> for Event {
 
 /// A delivery in transit to Python. If it isn't taken, since the waiting caller was cancelled, it is delivered again at
 /// once.
-struct Handed(Option<Delivery>);
+struct Handed(Option<Call>);
+
+/// What a handler is called with.
+enum Call {
+    Delivery(Delivery),
+    Chunk(Chunk),
+}
 
 impl Drop for Handed {
     fn drop(&mut self) {
-        if let Some(delivery) = self.0.take() {
-            delivery.release();
+        match self.0.take() {
+            Some(Call::Delivery(delivery)) => delivery.release(),
+            Some(Call::Chunk(chunk)) => chunk.release(),
+            None => {}
+        }
+    }
+}
+
+/// What the calls of a run's handlers have in common.
+struct Calls {
+    tickets: AtomicU64,
+    events: mpsc::UnboundedSender<Event>,
+    stop: Arc<watch::Sender<Stop>>,
+    limit: Option<Duration>,
+    release_after: Duration,
+}
+
+impl Calls {
+    /// Passes a call to Python, and waits for Python's verdict.
+    fn call<M>(&self, make: M) -> impl Future<Output = Verdict> + Send + 'static + use<M>
+    where
+        M: FnOnce(u64, oneshot::Sender<Verdict>, Arc<watch::Sender<Stage>>) -> Call + 'static,
+    {
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        let (verdict, settled) = oneshot::channel();
+        let stage = Arc::new(watch::Sender::new(Stage::Waiting));
+        let handed = Handed(Some(make(ticket, verdict, Arc::clone(&stage))));
+        let mut cut_off = CutOff {
+            ticket,
+            events: Some(self.events.clone()),
+            stage: Arc::clone(&stage),
+        };
+        let (limit, release_after) = (self.limit, self.release_after);
+        let stop = self.stop.subscribe();
+        async move {
+            if let Some(events) = &cut_off.events {
+                // If Python no longer listens, what was handed over is released.
+                let _ = events.send(Event::Delivered(handed));
+            }
+            tokio::select! {
+                biased;
+                verdict = settled => {
+                    cut_off.is_settled();
+                    verdict.unwrap_or_else(|_| dropped_unsettled(&stage))
+                }
+                verdict = over_limit(limit, stage.subscribe()) => verdict,
+                () = release_due(stop, release_after, &stage) => Ok(Outcome::Release),
+            }
         }
     }
 }
@@ -177,7 +237,7 @@ impl Consumer {
     /// Starts receiving. Does nothing if it is running already, or has run.
     #[pyo3(signature = (
         *, concurrency, prefetch, prefetch_bytes, lease, poll_interval, retry, handler_timeout, listen,
-        shutdown_deadline
+        shutdown_deadline, chunk
     ))]
     #[expect(clippy::too_many_arguments, reason = "callers pass them by name")]
     fn start(
@@ -192,6 +252,7 @@ impl Consumer {
         handler_timeout: Option<Duration>,
         listen: bool,
         shutdown_deadline: Duration,
+        chunk: Option<(usize, Duration)>,
     ) -> PyResult<()> {
         let settings = Settings {
             concurrency,
@@ -203,13 +264,15 @@ impl Consumer {
             handler_timeout,
             listen,
             shutdown_deadline,
+            chunk,
         };
         let runtime = engine::handle(py)?;
         self.held.get(py)?.start(&runtime, settings, self.mode);
         Ok(())
     }
 
-    /// Returns the events since the last call: deliveries, and tickets of those that were abandoned. Empty at the end.
+    /// Returns the events since the last call: deliveries or chunks, and tickets of those that were abandoned. Empty at
+    /// the end.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let running = self.running(py)?;
         self.mode.answer(py, async move {
@@ -386,59 +449,41 @@ impl Held {
         };
         let (events_sender, events) = mpsc::unbounded_channel();
         let (end, outcome) = watch::channel(None);
-        let run = self.run(consumer, settings, events_sender, mode);
-        let task = runtime.spawn(async move {
-            let outcome = run.await;
+        let calls = Calls {
+            tickets: AtomicU64::new(0),
+            events: events_sender,
+            stop: Arc::clone(&self.stop),
+            limit: settings.handler_timeout,
+            release_after: settings.release_after(),
+        };
+        let report = move |outcome| {
             end.send_replace(Some(outcome));
-        });
+        };
+        let task = match settings.chunk {
+            None => {
+                let store = self.store.clone();
+                let run = settings.apply(consumer.run(move |delivery| {
+                    let store = store.clone();
+                    calls.call(move |ticket, verdict, stage| {
+                        Call::Delivery(Delivery::new(ticket, delivery, verdict, stage, store, mode))
+                    })
+                }));
+                runtime.spawn(async move { report(run.await) })
+            }
+            Some((size, wait)) => {
+                let run = settings.apply(consumer.run_chunks(size, wait, move |chunk| {
+                    calls.call(move |ticket, verdict, stage| {
+                        Call::Chunk(Chunk::new(ticket, chunk, verdict, stage))
+                    })
+                }));
+                runtime.spawn(async move { report(run.await) })
+            }
+        };
         state.running = Some(Running {
             events: Arc::new(events.into()),
             outcome,
             task: Arc::new(AbortOnDrop(task.abort_handle())),
         });
-    }
-
-    /// Runs the loop, whose handlers pass each delivery to Python and wait for Python's verdict.
-    fn run(
-        &self,
-        consumer: pgqrs::Consumer<Raw>,
-        settings: Settings,
-        events: mpsc::UnboundedSender<Event>,
-        mode: Mode,
-    ) -> pgqrs::Run {
-        let tickets = AtomicU64::new(0);
-        let (store, stop) = (self.store.clone(), Arc::clone(&self.stop));
-        let limit = settings.handler_timeout;
-        let release_after = settings.release_after();
-        let run = consumer.run(move |delivery: pgqrs::Delivery<Raw>| {
-            let ticket = tickets.fetch_add(1, Ordering::Relaxed);
-            let (verdict, settled) = oneshot::channel();
-            let stage = Arc::new(watch::Sender::new(Stage::Waiting));
-            let own = Arc::clone(&stage);
-            let handed = Delivery::new(ticket, delivery, verdict, own, store.clone(), mode);
-            let mut cut_off = CutOff {
-                ticket,
-                events: Some(events.clone()),
-                stage: Arc::clone(&stage),
-            };
-            let stop = stop.subscribe();
-            async move {
-                if let Some(events) = &cut_off.events {
-                    // If Python no longer listens, the delivery is released.
-                    let _ = events.send(Event::Delivered(Handed(Some(handed))));
-                }
-                tokio::select! {
-                    biased;
-                    verdict = settled => {
-                        cut_off.is_settled();
-                        verdict.unwrap_or_else(|_| dropped_unsettled(&stage))
-                    }
-                    verdict = over_limit(limit, stage.subscribe()) => verdict,
-                    () = release_due(stop, release_after, &stage) => Ok(Outcome::Release),
-                }
-            }
-        });
-        settings.apply(run)
     }
 }
 

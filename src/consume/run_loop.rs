@@ -11,28 +11,27 @@ use std::{
 };
 
 use chrono::DateTime;
-use serde::de::DeserializeOwned;
 use tokio::{
     sync::watch,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
-use tracing::Instrument;
 
 use super::{
     batch,
+    chunks::ChunkLimits,
     claims::{AdaptiveLimit, Pace, Request},
     extend::Extension,
+    handlers::{Shared, Work},
     in_flight::{Aborted, Finished, InFlight},
     options::Options,
     settle::SettleQueue,
     turns::Turns,
 };
 use crate::{
-    delivery::Delivery,
     dequeue::Received,
     error::{Error, Result, error_chain},
-    handler::{IntoOutcome, Outcome, Verdict, handle},
+    handler::{Outcome, Verdict},
     lifecycle::WorkerId,
     message::Origin,
     pool::{STATEMENT_TIMEOUT, WakeSubscription},
@@ -41,16 +40,16 @@ use crate::{
     report::Report,
     store::Store,
     telemetry::{self, Timer},
-    trace_context::{self, Ambient},
+    trace_context::Ambient,
 };
 
 /// What a run loop needs to run.
-pub(crate) struct Job<F> {
+pub(crate) struct Job<W> {
     pub(crate) store: Store,
     pub(crate) queue: QueueName,
     pub(crate) worker: WorkerId,
     pub(crate) options: Options,
-    pub(crate) handler: F,
+    pub(crate) work: W,
     pub(crate) shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
     pub(crate) stop: watch::Receiver<Stop>,
     pub(crate) deadline: Duration,
@@ -70,18 +69,13 @@ pub(crate) struct Ended {
     pub(crate) deadline: Instant,
 }
 
-pub(crate) async fn start<P, F, R>(job: Job<F>) -> Ended
-where
-    P: Send + Sync + DeserializeOwned + 'static,
-    F: Fn(Delivery<P>) -> R + Send + Sync + 'static,
-    R: Future<Output: IntoOutcome> + Send + 'static,
-{
+pub(crate) async fn start(job: Job<impl Work>) -> Ended {
     let Job {
         store,
         queue,
         worker,
         options,
-        handler,
+        work,
         mut shutdown,
         mut stop,
         deadline,
@@ -116,15 +110,22 @@ where
         queue,
         worker,
         is_suspended: false,
-        store,
         options,
         deadline,
-        handler: Arc::new(handler),
-        ambient: Ambient::current(),
+        chunk: work.limits(),
+        work: Arc::new(work),
+        shared: Arc::new(Shared {
+            in_flight: Arc::clone(&in_flight),
+            turns: Turns::new(),
+            store: store.clone(),
+            retry: options.retry,
+            limit: options.handler_timeout,
+            ambient: Ambient::current(),
+        }),
+        store,
         subscription,
         in_flight,
         handlers: JoinSet::new(),
-        turns: Arc::new(Turns::new()),
         queries: JoinSet::new(),
         claims: 0,
         requested: Request::default(),
@@ -162,7 +163,7 @@ const FINAL_SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The final part of it, to deregister the worker.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 
-struct RunLoop<F> {
+struct RunLoop<W> {
     queue: QueueName,
     worker: WorkerId,
     /// Of the last messages that were claimed.
@@ -171,14 +172,14 @@ struct RunLoop<F> {
     store: Store,
     options: Options,
     deadline: Duration,
-    handler: Arc<F>,
-    /// The span in which the loop runs.
-    ambient: Ambient,
+    chunk: ChunkLimits,
+    work: Arc<W>,
+    /// Shared with the tasks of handlers.
+    shared: Arc<Shared>,
     subscription: WakeSubscription,
     in_flight: Arc<InFlight>,
     /// Tasks that take deliveries until none is ready: at most one for each concurrent handler.
     handlers: JoinSet<()>,
-    turns: Arc<Turns>,
     queries: JoinSet<Query>,
     /// Claims under way, and the sum of their limits.
     claims: usize,
@@ -229,18 +230,13 @@ enum Query {
     Extend(Extension),
 }
 
-impl<F> RunLoop<F> {
-    async fn run<P, R>(
+impl<W: Work> RunLoop<W> {
+    async fn run(
         mut self,
         graceful: impl Future<Output = ()> + Send,
         abort: impl Future<Output = ()> + Send,
         closed: impl Future<Output = ()> + Send,
-    ) -> Ended
-    where
-        P: Send + Sync + DeserializeOwned + 'static,
-        F: Fn(Delivery<P>) -> R + Send + Sync + 'static,
-        R: Future<Output: IntoOutcome> + Send + 'static,
-    {
+    ) -> Ended {
         let (mut graceful, mut abort) = (pin!(graceful), pin!(abort));
         let mut closed = pin!(closed);
         let mut is_aborted = false;
@@ -398,46 +394,16 @@ impl<F> RunLoop<F> {
         });
     }
 
-    fn start_handlers<P, R>(&mut self)
-    where
-        P: Send + Sync + DeserializeOwned + 'static,
-        F: Fn(Delivery<P>) -> R + Send + Sync + 'static,
-        R: Future<Output: IntoOutcome> + Send + 'static,
-    {
-        let ready = self.in_flight.ready();
-        let idle = self.options.concurrency.saturating_sub(self.handlers.len());
-        for _ in 0..ready.min(idle) {
-            let in_flight = Arc::clone(&self.in_flight);
-            let (handler, turns) = (Arc::clone(&self.handler), Arc::clone(&self.turns));
-            let store = self.store.clone();
-            let (retry, limit) = (self.options.retry, self.options.handler_timeout);
-            let ambient = self.ambient.clone();
-            self.handlers.spawn(async move {
-                while let Some(mut taken) = in_flight.take() {
-                    let Some((message, lease)) = taken.message() else {
-                        return;
-                    };
-                    let attempt = message.attempt.unsigned_abs();
-                    let (waited, timer) = (message.waited(), Timer::start());
-                    let span = telemetry::process(taken.subject());
-                    trace_context::follow(&span, &message, &ambient);
-                    let deliver = || {
-                        let decode = |json: &str| serde_json::from_str(json);
-                        Delivery::new(message, lease, decode, store.clone(), retry)
-                    };
-                    let handling = handle(&*handler, deliver, limit).instrument(span.clone());
-                    let verdict = turns.run(handling).await;
-                    let failed = verdict.error_type();
-                    if let Some(kind) = failed {
-                        telemetry::failed_with(&span, kind);
-                    }
-                    telemetry::processed(taken.subject(), waited, timer, failed);
-                    let retry_in = verdict.retry_in(&retry, attempt);
-                    span.in_scope(|| verdict.report(taken.subject(), retry_in));
-                    taken.finish(verdict, retry_in);
-                }
-            });
+    fn start_handlers(&mut self) {
+        let due = self.in_flight.due_chunks(self.chunk);
+        for _ in 0..due.min(self.idle_handlers()) {
+            let (work, shared) = (Arc::clone(&self.work), Arc::clone(&self.shared));
+            self.handlers.spawn(async move { work.work(&shared).await });
         }
+    }
+
+    fn idle_handlers(&self) -> usize {
+        (self.options.concurrency).saturating_sub(self.handlers.len())
     }
 
     fn abort_late_handlers(&mut self) {
@@ -472,6 +438,11 @@ impl<F> RunLoop<F> {
             next = next.min(self.claim_at);
         }
         if let Some(at) = self.next_settling() {
+            next = next.min(at);
+        }
+        if self.idle_handlers() > 0
+            && let Some(at) = self.in_flight.next_chunk_at(self.chunk)
+        {
             next = next.min(at);
         }
         // While claims are under way, only few finished deliveries are reported.

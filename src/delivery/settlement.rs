@@ -1,26 +1,64 @@
 //! What can be done with a delivery, and what became of it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::PgConnection;
+use tracing::Instrument;
 
+use super::lease::Lease;
 use crate::{
-    error::Result,
+    error::{Error, Result},
+    executor::{self, Executor},
     message::{Receipt, Visible},
     postgres::settle::{self, Failure},
-    telemetry::{self, Subject},
+    telemetry::{self, Messages, Subject, Timer},
 };
+
+/// Settles a delivery itself, in a statement of its own.
+pub(crate) async fn settle_lease(
+    lease: &Arc<Lease>,
+    settlement: Result<Settlement>,
+    on: impl Executor,
+) -> Result<()> {
+    let (receipt, subject) = (lease.receipt(), lease.subject());
+    let verb = settlement.as_ref().map_or("nack", Settlement::verb);
+    let queue = Some(subject.origin.queue.as_str());
+    let span = telemetry::settle(verb, queue, Messages::One(Some(receipt.id)));
+    let call = async {
+        let settlement = settlement?;
+        let settled = executor::run(on, async |connection| {
+            settlement.carry_out(connection, receipt).await
+        });
+        let settled = settled.await?;
+        settlement.report(settled, subject);
+        match settled {
+            Settled::LeaseLost => Err(Error::LeaseLost {
+                message: receipt.id,
+            }),
+            Settled::AsAsked | Settled::Dead => Ok(()),
+        }
+    };
+    let timer = Timer::start();
+    let settled = call.instrument(span.clone()).await;
+    let error = settled.as_ref().err();
+    telemetry::settled(verb, queue, 1, timer, error);
+    match error {
+        None => lease.settled(),
+        Some(error) => telemetry::failed(&span, error),
+    }
+    settled
+}
 
 /// What a settlement did.
 #[derive(Clone, Copy)]
-pub(super) enum Settled {
+enum Settled {
     AsAsked,
     /// The message is a dead letter.
     Dead,
     LeaseLost,
 }
 
-pub(super) enum Settlement {
+pub(crate) enum Settlement {
     Ack,
     Archive,
     Retry(Duration),
@@ -42,7 +80,7 @@ impl Settlement {
         Visible::after(wait).map(|_| Self::Retry(wait))
     }
 
-    pub(super) fn verb(&self) -> &'static str {
+    fn verb(&self) -> &'static str {
         match self {
             Self::Ack => "ack",
             Self::Archive => "archive",
@@ -51,11 +89,7 @@ impl Settlement {
         }
     }
 
-    pub(super) async fn carry_out(
-        &self,
-        connection: &mut PgConnection,
-        receipt: Receipt,
-    ) -> Result<Settled> {
+    async fn carry_out(&self, connection: &mut PgConnection, receipt: Receipt) -> Result<Settled> {
         let failure = match self {
             Self::Ack => {
                 let is_held = settle::ack(connection, receipt).await?;
@@ -76,7 +110,7 @@ impl Settlement {
     }
 
     /// Reports what an operator wants to know of it.
-    pub(super) fn report(&self, settled: Settled, subject: &Subject) {
+    fn report(&self, settled: Settled, subject: &Subject) {
         let asked = "another attempt was asked for";
         match (settled, self) {
             (Settled::LeaseLost, _) => telemetry::lease_lost(subject, self.verb()),

@@ -130,6 +130,30 @@ pub(crate) fn processed(
     }
 }
 
+/// A handler of a chunk has ended. `waited` is that of each message.
+pub(crate) fn processed_chunk(
+    origin: &Origin,
+    waited: &[Option<Duration>],
+    timer: Timer,
+    error: Option<&'static str>,
+) {
+    let queue = origin.queue.as_str();
+    let mut values = vec![
+        Value::of(Id::ConsumedMessages, waited.len() as f64, queue, "process"),
+        Value::of(
+            Id::ProcessDuration,
+            timer.elapsed().as_secs_f64(),
+            queue,
+            "process",
+        )
+        .failed(error),
+    ];
+    let waited = waited.iter().flatten();
+    values
+        .extend(waited.map(|waited| Value::of(Id::WaitDuration, waited.as_secs_f64(), queue, "")));
+    record(&values);
+}
+
 /// A statement that settles messages has ended. `queue` is `None` for messages of several queues.
 pub(crate) fn settled(
     operation: &'static str,

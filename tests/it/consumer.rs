@@ -1,6 +1,9 @@
 //! `consumer().run(..)`: what the loop does with what handlers do, and with what breaks.
 
+mod around;
+mod chunks;
 mod crashes;
+mod in_transaction;
 mod leases;
 mod outcomes;
 mod stopping;

@@ -84,6 +84,11 @@ async fn transactional_handler(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrations = false)]
+async fn tower(pool: PgPool) -> TestResult {
+    prints_its_output(&pool, "tower", include_str!("../../examples/tower.rs")).await
+}
+
+#[sqlx::test(migrations = false)]
 async fn payload_evolution(pool: PgPool) -> TestResult {
     let source = include_str!("../../examples/payload_evolution.rs");
     prints_its_output(&pool, "payload_evolution", source).await

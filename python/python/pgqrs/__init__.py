@@ -18,7 +18,8 @@ Quick start::
 
 from pgqrs._pgqrs import __version__
 from pgqrs.admin import Admin
-from pgqrs.consumer import Consumer, Handler
+from pgqrs.chunk import Chunk, ChunkMessage
+from pgqrs.consumer import Around, ChunkAround, ChunkHandler, Consumer, Handler
 from pgqrs.delivery import Delivery
 from pgqrs.errors import (
     AcquireTimeoutError,
@@ -96,6 +97,11 @@ __all__ = [
     "Admin",
     "AlreadySettledError",
     "ArchivedMessage",
+    "Around",
+    "Chunk",
+    "ChunkAround",
+    "ChunkHandler",
+    "ChunkMessage",
     "ClosedError",
     "ConnectError",
     "ConnectionLostError",

@@ -149,10 +149,11 @@ class Consumer:
         handler_timeout: timedelta | None,
         listen: bool,
         shutdown_deadline: timedelta,
+        chunk: tuple[int, timedelta] | None,
     ) -> None:
         """Starts receiving. Does nothing if it is running already, or has run."""
     def next(self) -> Any:
-        """Returns the events since the last call: deliveries, and tickets of those that were abandoned.
+        """Returns the events since the last call: deliveries or chunks, and tickets of those that were abandoned.
         Empty at the end."""
     def stop(self) -> None:
         """Requests a graceful stop. Returns at once."""
@@ -175,6 +176,25 @@ class Consumer:
         """The worker's state."""
     def is_healthy(self, max_age: timedelta) -> Any:
         """Whether its last heartbeat is within this time."""
+
+@final
+class Chunk:
+    """Messages that are leased to this process, and handled by one call."""
+
+    @property
+    def ticket(self) -> int:
+        """The ticket of this chunk in the loop."""
+    def messages(self) -> list[tuple[int, str, dict[str, str], str, int, datetime]]:
+        """The messages' fields: id, payload as it was sent, headers, priority, attempt, time of the enqueue."""
+    def settle(
+        self, index: int, outcome: str, delay: timedelta | None = None, reason: str | None = None
+    ) -> None:
+        """Settles one message when the handler ends, by its index. Does nothing once the handler has ended."""
+    def begin(self) -> bool:
+        """Starts the handler's time limit; `false` if the handler must not start, since the loop has abandoned the
+        chunk."""
+    def finish(self, outcome: str, delay: timedelta | None = None, reason: str | None = None) -> None:
+        """Reports the handler's outcome to the loop, for all messages that aren't settled one by one."""
 
 @final
 class Delivery:

@@ -13,7 +13,17 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from pgqrs import _arguments, _pgqrs, _receiving, _signals
-from pgqrs._receiving import Settings, decoded, exited, failed, finished, give_back
+from pgqrs._receiving import (
+    Native,
+    Settings,
+    decoded,
+    decoded_chunk,
+    exited,
+    failed,
+    finished,
+    give_back,
+)
+from pgqrs.chunk import Chunk
 from pgqrs.delivery import Delivery
 from pgqrs.errors import NotSettledError, WorkerStoppedError
 from pgqrs.listings import WorkerStatus
@@ -24,6 +34,15 @@ T = TypeVar("T")
 
 Handler = Callable[[Delivery[T]], Awaitable["Outcome | None"]]
 """A handler, as :meth:`Consumer.run` takes it."""
+
+Around = Callable[[Delivery[T], Handler[T]], Awaitable["Outcome | None"]]
+"""What is around a handler, as :meth:`Consumer.run` takes it."""
+
+ChunkHandler = Callable[[Chunk[T]], Awaitable["Outcome | None"]]
+"""A handler of many messages, as :meth:`Consumer.run_chunks` takes it."""
+
+ChunkAround = Callable[[Chunk[T], ChunkHandler[T]], Awaitable["Outcome | None"]]
+"""What is around such a handler."""
 
 _ENDING = timedelta(seconds=5)
 """How long to wait for an aborted loop, which ends within about two seconds."""
@@ -81,6 +100,7 @@ class Consumer(Generic[T]):
         self,
         handler: Handler[T],
         *,
+        around: Around[T] | None = None,
         concurrency: int = _receiving.HANDLERS,
         prefetch: int = _receiving.PREFETCH,
         prefetch_bytes: int = _receiving.PREFETCH_BYTES,
@@ -110,6 +130,15 @@ class Consumer(Generic[T]):
 
         Args:
             handler: An ``async`` function of a :class:`pgqrs.Delivery`.
+            around: Called with each delivery and the handler to pass it to; what it returns settles the message. For what
+                a service does for each message::
+
+                    async def timed(delivery, next):
+                        began = time.monotonic()
+                        try:
+                            return await next(delivery)
+                        finally:
+                            print(delivery.id, time.monotonic() - began)
             concurrency: How many handlers run at once, from 1 to 10,000.
             prefetch: The most messages to hold ready beyond those being handled, up to 5,000. Fewer are held if
                 handlers are slow.
@@ -138,8 +167,7 @@ class Consumer(Generic[T]):
             WorkerStoppedError: It runs, or has run, already.
             TypeError: The handler isn't async; its messages are released.
         """
-        if not callable(handler):
-            raise TypeError(f"handler: expected an async function, not {type(handler).__name__}")
+        _receiving.checked_handler(handler, around, "an async function")
         settings = _receiving.settings(
             concurrency=concurrency,
             prefetch=prefetch,
@@ -151,8 +179,80 @@ class Consumer(Generic[T]):
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )
+        layered = handler if around is None else _layered(around, handler)
+        work = _Work(self._native, layered, lambda native: decoded(Delivery, native, self._queue))
+        return await self._receive(settings, work)
+
+    async def run_chunks(
+        self,
+        handler: ChunkHandler[T],
+        *,
+        size: int,
+        wait: float | timedelta,
+        around: ChunkAround[T] | None = None,
+        concurrency: int = _receiving.HANDLERS,
+        prefetch: int = _receiving.PREFETCH,
+        prefetch_bytes: int = _receiving.PREFETCH_BYTES,
+        lease: float | timedelta = _receiving.LEASE,
+        poll_interval: float | timedelta = _receiving.POLL_INTERVAL,
+        retry: RetryPolicy = RetryPolicy(),
+        handler_timeout: float | timedelta | None = None,
+        listen: bool = True,
+        shutdown_deadline: float | timedelta = _receiving.DEADLINE,
+    ) -> Report:
+        """As :meth:`run`, with a handler that takes many messages at once: one ``insert`` for a hundred rows.
+
+        ``None`` acknowledges all messages of a :class:`pgqrs.Chunk`, in one statement. An exception is a failed
+        attempt of all of them, except those that the handler has settled one by one. A payload that doesn't have the
+        queue's type becomes a dead letter, and its chunk has one message less.
+
+        Args:
+            handler: An ``async`` function of a :class:`pgqrs.Chunk`.
+            size: The most messages of a chunk, from 1 to 10,000.
+            wait: How long after its first message was received a chunk that isn't full is handled.
+            around: As for :meth:`run`, with a chunk.
+            concurrency: How many chunks are handled at once, from 1 to 10,000.
+            prefetch: As for :meth:`run`.
+            prefetch_bytes: As for :meth:`run`.
+            lease: As for :meth:`run`.
+            poll_interval: As for :meth:`run`.
+            retry: As for :meth:`run`.
+            handler_timeout: As for :meth:`run`, for a chunk.
+            listen: As for :meth:`run`.
+            shutdown_deadline: As for :meth:`run`.
+
+        Times are in seconds, or a ``timedelta``.
+
+        Returns:
+            How many messages were handled, failed, and so on.
+
+        Raises:
+            NotInstalledError, SchemaOutdatedError, PermissionDeniedError, QueueNotFoundError, ClosedError: Errors
+                that a retry can't fix.
+            LeaseOutOfRangeError: The lease is out of its limits.
+            WorkerStoppedError: It runs, or has run, already.
+            TypeError: The handler isn't async; its messages are released.
+        """
+        _receiving.checked_handler(handler, around, "an async function")
+        settings = _receiving.settings(
+            size=size,
+            wait=wait,
+            concurrency=concurrency,
+            prefetch=prefetch,
+            prefetch_bytes=prefetch_bytes,
+            lease=lease,
+            poll_interval=poll_interval,
+            retry=retry,
+            handler_timeout=handler_timeout,
+            listen=listen,
+            shutdown_deadline=shutdown_deadline,
+        )
+        layered = handler if around is None else _layered(around, handler)
+        work = _Work(self._native, layered, lambda native: decoded_chunk(native, self._queue))
+        return await self._receive(settings, work)
+
+    async def _receive(self, settings: Settings, work: _Work) -> Report:
         self._start(settings)
-        work = _Work(self._native, handler, self._queue)
         try:
             with _signals.stopping(self.stop):
                 while events := await self._native.next():
@@ -378,18 +478,33 @@ class _Deliveries(Generic[T]):
                 give_back(event)
 
 
-class _Work(Generic[T]):
+D = TypeVar("D")
+
+
+def _layered(
+    around: Callable[[D, Callable[[D], Awaitable[Outcome | None]]], Awaitable[Outcome | None]],
+    handler: Callable[[D], Awaitable[Outcome | None]],
+) -> Callable[[D], Awaitable[Outcome | None]]:
+    return lambda delivery: around(delivery, handler)
+
+
+class _Work:
     """The handlers of a consumer that run. How many there may be is the loop's business."""
 
-    def __init__(self, native: _pgqrs.Consumer, handler: Handler[T], queue: Queue[T]) -> None:
+    def __init__(
+        self,
+        native: _pgqrs.Consumer,
+        handler: Callable[[Any], Awaitable[Outcome | None]],
+        decode: Callable[[Any], object | None],
+    ) -> None:
         self._native = native
         self._handler = handler
-        self._queue = queue
+        self._decode = decode
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self.error: BaseException | None = None
         """What ends the run."""
 
-    def take(self, event: _pgqrs.Delivery | int) -> None:
+    def take(self, event: Native | int) -> None:
         if isinstance(event, int):
             # The loop has abandoned it: its handler took too long, or the consumer ends.
             task = self._tasks.get(event)
@@ -410,9 +525,9 @@ class _Work(Generic[T]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _handle(self, native: _pgqrs.Delivery) -> None:
+    async def _handle(self, native: Native) -> None:
         try:
-            delivery = decoded(Delivery, native, self._queue)
+            delivery = self._decode(native)
             # The clock of `handler_timeout` starts here, and not while an event loop was busy with others.
             if delivery is None or not native.begin():
                 return

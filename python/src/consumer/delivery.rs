@@ -41,13 +41,26 @@ struct HeldDelivery {
 }
 
 /// What remains available after it is settled.
-struct About {
-    id: i64,
-    payload: String,
-    headers: BTreeMap<String, String>,
-    priority: &'static str,
-    attempt: u32,
-    enqueued_at: DateTime<Utc>,
+pub(super) struct About {
+    pub(super) id: i64,
+    pub(super) payload: String,
+    pub(super) headers: BTreeMap<String, String>,
+    pub(super) priority: &'static str,
+    pub(super) attempt: u32,
+    pub(super) enqueued_at: DateTime<Utc>,
+}
+
+impl About {
+    pub(super) fn of(delivery: &pgqrs::Delivery<Raw>) -> Self {
+        Self {
+            id: delivery.id().get(),
+            payload: delivery.raw_payload().to_owned(),
+            headers: texts(delivery.headers()),
+            priority: priority_name(delivery.priority()),
+            attempt: delivery.attempt(),
+            enqueued_at: delivery.enqueued_at(),
+        }
+    }
 }
 
 #[pymethods]
@@ -172,21 +185,7 @@ impl Delivery {
         reason: Option<String>,
     ) -> PyResult<()> {
         let held = self.held.get(py)?;
-        let reason = reason.unwrap_or_default();
-        let verdict = match (outcome, delay) {
-            ("done", _) => Ok(Outcome::Done),
-            ("archive", _) => Ok(Outcome::Archive),
-            ("retry", Some(delay)) => Ok(Outcome::RetryIn(delay)),
-            ("retry", None) => Ok(Outcome::Retry),
-            ("dead_letter", _) => Ok(Outcome::DeadLetter(reason)),
-            ("release", _) => Ok(Outcome::Release),
-            ("failed", _) => Err(reason),
-            (other, _) => {
-                return Err(PyValueError::new_err(format!(
-                    "{other:?} is not an outcome"
-                )));
-            }
-        };
+        let verdict = verdict_of(outcome, delay, reason)?;
         if !held.settled.swap(true, Ordering::AcqRel)
             && let Some(verdict_sender) = lock(&held.verdict).take()
         {
@@ -206,14 +205,7 @@ impl Delivery {
         store: pgqrs::Store,
         mode: Mode,
     ) -> Self {
-        let about = About {
-            id: delivery.id().get(),
-            payload: delivery.raw_payload().to_owned(),
-            headers: texts(delivery.headers()),
-            priority: priority_name(delivery.priority()),
-            attempt: delivery.attempt(),
-            enqueued_at: delivery.enqueued_at(),
-        };
+        let about = About::of(&delivery);
         Self {
             ticket,
             held: Here::new(HeldDelivery {
@@ -274,6 +266,29 @@ impl Delivery {
             Ok(())
         })
     }
+}
+
+/// How a handler, or a part of it, has ended.
+pub(super) fn verdict_of(
+    outcome: &str,
+    delay: Option<Duration>,
+    reason: Option<String>,
+) -> PyResult<Verdict> {
+    let reason = reason.unwrap_or_default();
+    Ok(match (outcome, delay) {
+        ("done", _) => Ok(Outcome::Done),
+        ("archive", _) => Ok(Outcome::Archive),
+        ("retry", Some(delay)) => Ok(Outcome::RetryIn(delay)),
+        ("retry", None) => Ok(Outcome::Retry),
+        ("dead_letter", _) => Ok(Outcome::DeadLetter(reason)),
+        ("release", _) => Ok(Outcome::Release),
+        ("failed", _) => Err(reason),
+        (other, _) => {
+            return Err(PyValueError::new_err(format!(
+                "{other:?} is not an outcome"
+            )));
+        }
+    })
 }
 
 /// Headers as Python's `dict`.

@@ -9,10 +9,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pgqrs import _arguments, _pgqrs, _receiving, _signals
-from pgqrs._receiving import Settings, decoded, exited, failed, finished, give_back
+from pgqrs._receiving import (
+    Native,
+    Settings,
+    decoded,
+    decoded_chunk,
+    exited,
+    failed,
+    finished,
+    give_back,
+)
+from pgqrs.chunk import Chunk
 from pgqrs.errors import NotSettledError, WorkerStoppedError
 from pgqrs.listings import WorkerStatus
 from pgqrs.outcome import Outcome, Report, RetryPolicy
@@ -23,6 +33,15 @@ T = TypeVar("T")
 
 Handler = Callable[[Delivery[T]], "Outcome | None"]
 """A handler, as :meth:`Consumer.run` takes it."""
+
+Around = Callable[[Delivery[T], Handler[T]], "Outcome | None"]
+"""What is around a handler, as :meth:`Consumer.run` takes it."""
+
+ChunkHandler = Callable[[Chunk[T]], "Outcome | None"]
+"""A handler of many messages, as :meth:`Consumer.run_chunks` takes it."""
+
+ChunkAround = Callable[[Chunk[T], ChunkHandler[T]], "Outcome | None"]
+"""What is around such a handler."""
 
 _ENDING = timedelta(seconds=5)
 """How long to wait for an aborted loop, which ends within about two seconds."""
@@ -80,6 +99,7 @@ class Consumer(Generic[T]):
         self,
         handler: Handler[T],
         *,
+        around: Around[T] | None = None,
         concurrency: int = _receiving.HANDLERS,
         prefetch: int = _receiving.PREFETCH,
         prefetch_bytes: int = _receiving.PREFETCH_BYTES,
@@ -109,6 +129,15 @@ class Consumer(Generic[T]):
 
         Args:
             handler: A function of a :class:`pgqrs.sync.Delivery`.
+            around: Called with each delivery and the handler to pass it to; what it returns settles the message. For what
+                a service does for each message::
+
+                    def timed(delivery, next):
+                        began = time.monotonic()
+                        try:
+                            return next(delivery)
+                        finally:
+                            print(delivery.id, time.monotonic() - began)
             concurrency: How many handlers run at once, each in a thread, from 1 to 10,000.
             prefetch: The most messages to hold ready beyond those being handled, up to 5,000. Fewer are held if
                 handlers are slow.
@@ -137,8 +166,7 @@ class Consumer(Generic[T]):
             LeaseOutOfRangeError: The lease is out of its limits.
             WorkerStoppedError: It runs, or has run, already.
         """
-        if not callable(handler):
-            raise TypeError(f"handler: expected a function, not {type(handler).__name__}")
+        _receiving.checked_handler(handler, around, "a function")
         settings = _receiving.settings(
             concurrency=concurrency,
             prefetch=prefetch,
@@ -150,13 +178,84 @@ class Consumer(Generic[T]):
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )
+        layered = handler if around is None else _layered(around, handler)
+        work = _Work(self._native, layered, lambda native: decoded(Delivery, native, self._queue))
+        return self._receive(settings, work)
+
+    def run_chunks(
+        self,
+        handler: ChunkHandler[T],
+        *,
+        size: int,
+        wait: float | timedelta,
+        around: ChunkAround[T] | None = None,
+        concurrency: int = _receiving.HANDLERS,
+        prefetch: int = _receiving.PREFETCH,
+        prefetch_bytes: int = _receiving.PREFETCH_BYTES,
+        lease: float | timedelta = _receiving.LEASE,
+        poll_interval: float | timedelta = _receiving.POLL_INTERVAL,
+        retry: RetryPolicy = RetryPolicy(),
+        handler_timeout: float | timedelta | None = None,
+        listen: bool = True,
+        shutdown_deadline: float | timedelta = _receiving.DEADLINE,
+    ) -> Report:
+        """As :meth:`run`, with a handler that takes many messages at once: one ``insert`` for a hundred rows.
+
+        ``None`` acknowledges all messages of a :class:`pgqrs.Chunk`, in one statement. An exception is a failed
+        attempt of all of them, except those that the handler has settled one by one. A payload that doesn't have the
+        queue's type becomes a dead letter, and its chunk has one message less.
+
+        Args:
+            handler: A function of a :class:`pgqrs.Chunk`.
+            size: The most messages of a chunk, from 1 to 10,000.
+            wait: How long after its first message was received a chunk that isn't full is handled.
+            around: As for :meth:`run`, with a chunk.
+            concurrency: How many chunks are handled at once, each in a thread, from 1 to 10,000.
+            prefetch: As for :meth:`run`.
+            prefetch_bytes: As for :meth:`run`.
+            lease: As for :meth:`run`.
+            poll_interval: As for :meth:`run`.
+            retry: As for :meth:`run`.
+            handler_timeout: As for :meth:`run`, for a chunk.
+            listen: As for :meth:`run`.
+            shutdown_deadline: As for :meth:`run`.
+
+        Times are in seconds, or a ``timedelta``.
+
+        Returns:
+            How many messages were handled, failed, and so on.
+
+        Raises:
+            NotInstalledError, SchemaOutdatedError, PermissionDeniedError, QueueNotFoundError, ClosedError: Errors
+                that a retry can't fix.
+            LeaseOutOfRangeError: The lease is out of its limits.
+            WorkerStoppedError: It runs, or has run, already.
+        """
+        _receiving.checked_handler(handler, around, "a function")
+        settings = _receiving.settings(
+            size=size,
+            wait=wait,
+            concurrency=concurrency,
+            prefetch=prefetch,
+            prefetch_bytes=prefetch_bytes,
+            lease=lease,
+            poll_interval=poll_interval,
+            retry=retry,
+            handler_timeout=handler_timeout,
+            listen=listen,
+            shutdown_deadline=shutdown_deadline,
+        )
+        layered = handler if around is None else _layered(around, handler)
+        work = _Work(self._native, layered, lambda native: decoded_chunk(native, self._queue))
+        return self._receive(settings, work)
+
+    def _receive(self, settings: Settings, work: _Work) -> Report:
         self._start(settings)
-        work = _Work(self._native, handler, self._queue)
-        ready: deque[_pgqrs.Delivery] = deque()
+        ready: deque[Native] = deque()
         interrupt: KeyboardInterrupt | None = None
         with (
             _signals.stopping(self.stop),
-            ThreadPoolExecutor(concurrency, thread_name_prefix="pgqrs") as threads,
+            ThreadPoolExecutor(settings["concurrency"], thread_name_prefix="pgqrs") as threads,
         ):
             going = True
             while going:
@@ -379,22 +478,37 @@ class _Deliveries(Generic[T]):
                 give_back(event)
 
 
-class _Work(Generic[T]):
+D = TypeVar("D")
+
+
+def _layered(
+    around: Callable[[D, Callable[[D], Outcome | None]], Outcome | None],
+    handler: Callable[[D], Outcome | None],
+) -> Callable[[D], Outcome | None]:
+    return lambda delivery: around(delivery, handler)
+
+
+class _Work:
     """The handlers of a consumer that run, in threads."""
 
-    def __init__(self, native: _pgqrs.Consumer, handler: Handler[T], queue: Queue[T]) -> None:
+    def __init__(
+        self,
+        native: _pgqrs.Consumer,
+        handler: Callable[[Any], Outcome | None],
+        decode: Callable[[Any], object | None],
+    ) -> None:
         self._native = native
         self._handler = handler
-        self._queue = queue
+        self._decode = decode
         self.error: BaseException | None = None
         """What ends the run."""
 
-    def handle(self, native: _pgqrs.Delivery) -> None:
+    def handle(self, native: Native) -> None:
         if self.error is not None:
             give_back(native)
             return
         try:
-            delivery = decoded(Delivery, native, self._queue)
+            delivery = self._decode(native)
             # The clock of `handler_timeout` starts here, and not while it waited for a thread.
             if delivery is not None and native.begin():
                 finished(native, self._handler(delivery))
