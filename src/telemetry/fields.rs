@@ -46,7 +46,7 @@ macro_rules! of_message {
             worker_id = subject.origin.worker.map($crate::lifecycle::WorkerId::get),
             message_id = subject.message.get(),
             attempt = subject.attempt,
-            max_attempts = subject.origin.max_attempts,
+            max_attempts = subject.max_attempts,
             $($rest)+
         )
     }};

@@ -85,7 +85,7 @@ from pgqrs.listings import (
     WorkerStatus,
 )
 from pgqrs.observer import Observer
-from pgqrs.outcome import Outcome, Report, RetryPolicy
+from pgqrs.outcome import Outcome, Report, RetryPolicy, UndecodablePolicy
 from pgqrs.producer import Producer
 from pgqrs.queue import Priority, PriorityName, Queue
 from pgqrs.store import Store, connect
@@ -156,6 +156,7 @@ __all__ = [
     "StaleWorker",
     "Store",
     "TableHealth",
+    "UndecodablePolicy",
     "WorkerExistsError",
     "WorkerInfo",
     "WorkerKind",

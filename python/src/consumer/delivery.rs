@@ -47,6 +47,8 @@ struct About {
     headers: BTreeMap<String, String>,
     priority: &'static str,
     attempt: u32,
+    max_attempts: u32,
+    snoozes: u32,
     enqueued_at: DateTime<Utc>,
 }
 
@@ -88,6 +90,18 @@ impl Delivery {
         Ok(self.held.get(py)?.about.attempt)
     }
 
+    /// After how many attempts the message becomes a dead letter.
+    #[getter]
+    fn max_attempts(&self, py: Python<'_>) -> PyResult<u32> {
+        Ok(self.held.get(py)?.about.max_attempts)
+    }
+
+    /// How often a handler has put it off.
+    #[getter]
+    fn snoozes(&self, py: Python<'_>) -> PyResult<u32> {
+        Ok(self.held.get(py)?.about.snoozes)
+    }
+
     /// When the message was enqueued.
     #[getter]
     fn enqueued_at(&self, py: Python<'_>) -> PyResult<DateTime<Utc>> {
@@ -126,6 +140,11 @@ impl Delivery {
             Some(delay) => delivery.try_retry_in(delay, store),
             None => delivery.try_nack(store),
         })
+    }
+
+    /// Puts the message off: it is delivered again after this delay, and no attempt is used.
+    fn later<'py>(&self, py: Python<'py>, delay: Duration) -> PyResult<Bound<'py, PyAny>> {
+        self.settle(py, move |delivery, store| delivery.try_later(delay, store))
     }
 
     /// Makes the message a dead letter.
@@ -176,8 +195,10 @@ impl Delivery {
         let verdict = match (outcome, delay) {
             ("done", _) => Ok(Outcome::Done),
             ("archive", _) => Ok(Outcome::Archive),
-            ("retry", Some(delay)) => Ok(Outcome::RetryIn(delay)),
-            ("retry", None) => Ok(Outcome::Retry),
+            ("retry", Some(delay)) => Ok(Outcome::RetryIn(delay, reason)),
+            ("retry", None) => Ok(Outcome::Retry(reason)),
+            ("later", delay) => Ok(Outcome::Later(delay.unwrap_or_default())),
+            ("undecodable", _) => Ok(Outcome::Undecodable(reason)),
             ("dead_letter", _) => Ok(Outcome::DeadLetter(reason)),
             ("release", _) => Ok(Outcome::Release),
             ("failed", _) => Err(reason),
@@ -212,6 +233,8 @@ impl Delivery {
             headers: texts(delivery.headers()),
             priority: priority_name(delivery.priority()),
             attempt: delivery.attempt(),
+            max_attempts: delivery.max_attempts(),
+            snoozes: delivery.snoozes(),
             enqueued_at: delivery.enqueued_at(),
         };
         Self {

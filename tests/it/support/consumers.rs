@@ -11,7 +11,7 @@ use std::{
 
 use pgqrs::{
     Consumer, ConsumerBuilder, ConsumerHandle, Delivery, IntoOutcome, Outcome, Readable, Report,
-    RetryPolicy, Run, Store,
+    RetryPolicy, Run, Store, UndecodablePolicy,
 };
 use serde_json::Value;
 use sqlx::PgPool;
@@ -62,6 +62,7 @@ settings! {
     prefetch: usize,
     prefetch_bytes: usize,
     retry: RetryPolicy,
+    undecodable: UndecodablePolicy,
 }
 
 impl<C: 'static> Prepared<ConsumerBuilder<C>> {
