@@ -46,9 +46,11 @@ async fn set_expired(pool: &PgPool, id: MessageId, is_dropped: bool) -> TestResu
 
 /// The id, attempt and reason of each dead letter.
 async fn dead(store: &Store) -> pgqrs::Result<Vec<(MessageId, u32, String)>> {
-    let dead = pgqrs::admin(store).dead_letters("tasks", Page::default());
-    let letters = dead.await?.into_iter();
-    Ok(letters
+    let dead = pgqrs::admin(store)
+        .dead_letters("tasks", Page::default())
+        .await?;
+    Ok(dead
+        .into_iter()
         .map(|dead| (dead.id, dead.attempt, dead.reason))
         .collect())
 }
