@@ -317,7 +317,7 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
             took: claimed.took,
             full: claimed.full,
         };
-        if claimed.left_used_up {
+        if claimed.left_over {
             store.watermarks().fail(&request.queue);
         } else {
             store.watermarks().end(&request.queue, &reading, &found);

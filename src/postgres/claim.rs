@@ -55,8 +55,8 @@ pub(crate) struct Claimed {
     pub(crate) full: bool,
     /// Whether the limit that it stopped at was `max_bytes`.
     pub(crate) stopped_by_bytes: bool,
-    /// Whether it has found messages with their attempts used up, and could not dead-letter them.
-    pub(crate) left_used_up: bool,
+    /// Whether it has found messages that are over, and could not dead-letter them.
+    pub(crate) left_over: bool,
 }
 
 /// A message that is delivered no more.
@@ -280,7 +280,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         .collect();
     messages.sort_unstable_by_key(|message| (message.priority, message.visible_at, message.id));
     // The claim has committed, so return its messages even if dead-lettering failed; a later claim retries that.
-    let left_used_up = dead_lettered.is_err();
+    let left_over = dead_lettered.is_err();
     let dead = match dead_lettered {
         Err(error) if messages.is_empty() => return Err(error),
         dead_lettered => dead_lettered.unwrap_or_default(),
@@ -298,7 +298,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         took: Duration::try_from_secs_f64(microseconds / 1e6).unwrap_or_default(),
         full: taken >= claim.limit || stopped_by_bytes,
         stopped_by_bytes,
-        left_used_up,
+        left_over,
     })
 }
 

@@ -30,9 +30,12 @@ pub(crate) async fn list(
                 then least(m.lease_until, timestamptz '262000-01-01 00:00+00')
             end as lease_expires_at,
             m.max_attempts, coalesce(m.snoozes, 0) as "snoozes!", m.undecodable_since,
-            greatest(
-                least(m.expires_at, timestamptz '262000-01-01 00:00+00'), timestamptz '0001-01-01 00:00+00'
-            ) as expires_at,
+            case
+                when m.expires_at is not null
+                then greatest(
+                    least(m.expires_at, timestamptz '262000-01-01 00:00+00'), timestamptz '0001-01-01 00:00+00'
+                )
+            end as expires_at,
             m.last_error,
             m.headers as "headers?: JsonText",
             case when $4 then m.payload::text end as payload

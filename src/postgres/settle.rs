@@ -335,23 +335,9 @@ async fn put_back_or_dead_letter<'a>(
         .collect();
     let rows = sqlx::query!(
         r#"
-        with held as materialized (
-            select found.place, failed.id, failed.delay, failed.error, failed.is_unused,
-                failed.dead_letter_after is not null as is_undecodable, failed.number,
-                coalesce(
-                    case
-                        when failed.dead_letter_after is null
-                            or coalesce(found.undecodable_since, statement_timestamp())
-                                <= statement_timestamp() - failed.dead_letter_after * interval '1 microsecond'
-                        then failed.reason
-                    end,
-                    case
-                        when not failed.is_unused and found.attempt >= coalesce(found.max_attempts, q.max_attempts)
-                        then 'attempts used up'
-                    end
-                ) as reason
-            from pgqrs.queues q
-            cross join unnest(
+        with found as materialized (
+            select failed.*, m.*
+            from unnest(
                 $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::boolean[], $8::bigint[]
             ) with ordinality
                 as failed (id, token, delay, error, reason, is_unused, dead_letter_after, number)
@@ -359,8 +345,24 @@ async fn put_back_or_dead_letter<'a>(
                 select m.ctid as place, m.attempt, m.max_attempts, m.undecodable_since from pgqrs.messages m
                 where m.queue_id = $1 and m.id = failed.id and m.lease_token = failed.token
                 offset 0
-            ) found
-            where q.id = $1
+            ) m
+        ), held as materialized (
+            select found.place, found.id, found.delay, found.error, found.is_unused, found.number,
+                found.dead_letter_after is not null as is_undecodable,
+                coalesce(
+                    case
+                        when found.dead_letter_after is null
+                            or coalesce(found.undecodable_since, statement_timestamp())
+                                <= statement_timestamp() - found.dead_letter_after * interval '1 microsecond'
+                        then found.reason
+                    end,
+                    case
+                        when not found.is_unused and found.attempt >= coalesce(found.max_attempts, q.max_attempts)
+                        then 'attempts used up'
+                    end
+                ) as reason
+            from found
+            join pgqrs.queues q on q.id = $1
         ), put_back as (
             update pgqrs.messages m
             set visible_at = statement_timestamp() + held.delay * interval '1 microsecond',

@@ -346,13 +346,13 @@ async fn a_consumer_reports_its_settings_when_it_starts_and_its_report_when_it_s
             format!(
                 "INFO  consumer started {of} concurrency=2 prefetch=100 prefetch_bytes=67108864 lease=30 s \
                  poll_interval=0.25 s retry=RetryPolicy {{ first: 1s, factor: 2.0, cap: 3600s, jitter: 0.25 }} \
-                 handler_timeout=5 s listen=false shutdown_deadline=25 s"
+                 undecodable=UndecodablePolicy {{ wait: 60s, dead_letter_after: 3600s }} handler_timeout=5 s listen=false shutdown_deadline=25 s"
             ),
             format!(
                 "INFO  stopping: 0 handlers running, deadline 25 s {of} reason=\"stop requested\""
             ),
             format!(
-                "INFO  consumer stopped {of} done=2 archived=0 retried=0 dead=0 released=0 lost=0 unknown=0"
+                "INFO  consumer stopped {of} done=2 archived=0 retried=0 snoozed=0 undecodable=0 dead=0 released=0 lost=0 unknown=0"
             ),
             format!("INFO  worker changed its state {of} from=\"ready\" to=\"stopped\""),
         ]
@@ -470,7 +470,7 @@ async fn a_consumer_that_others_suspend_resume_or_stop_says_so_once(pool: PgPool
                 "INFO  stopping: 0 handlers running, deadline 25 s {of} reason=\"worker stopped, or replaced by another\""
             ),
             format!(
-                "INFO  consumer stopped {of} done=0 archived=0 retried=0 dead=0 released=0 lost=0 unknown=0"
+                "INFO  consumer stopped {of} done=0 archived=0 retried=0 snoozed=0 undecodable=0 dead=0 released=0 lost=0 unknown=0"
             ),
         ]
     );
