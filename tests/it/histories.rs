@@ -456,10 +456,11 @@ fn assert_happened(happened: &BTreeMap<&'static str, usize>, what: &[&str]) {
     }
 }
 
-const USUAL: [&str; 7] = [
+const USUAL: [&str; 8] = [
     "returned",
     "refused",
     "settled",
+    "put off",
     "delivered again",
     "several delivered at once",
     "handled by a loop",
