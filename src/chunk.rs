@@ -80,9 +80,14 @@ impl<T> Chunk<T> {
         self.verdicts.set(index, Verdict::Failed(failed));
     }
 
-    /// Fails this attempt of this message, which is delivered again after this wait.
-    pub fn retry_in(&self, index: usize, wait: Duration) {
-        self.settle(index, Outcome::RetryIn(wait));
+    /// Fails this attempt of this message, for a reason that is kept with it. It is delivered again after this wait.
+    pub fn retry_in(&self, index: usize, wait: Duration, reason: impl Into<String>) {
+        self.settle(index, Outcome::RetryIn(wait, reason.into()));
+    }
+
+    /// Puts this message off: it is delivered again after this wait, and no attempt is used.
+    pub fn later(&self, index: usize, wait: Duration) {
+        self.settle(index, Outcome::Later(wait));
     }
 
     /// Moves this message to the dead letters for this reason, even if attempts are left.

@@ -182,9 +182,9 @@ impl<C: 'static> Consumer<C> {
     /// are 20 unless the queue is [configured](crate::Admin::configure_queue) otherwise. A handler that has settled the
     /// delivery itself, in its own transaction, returns `Ok(())` too.
     ///
-    /// While a handler runs, its message's lease is extended. Messages whose payload doesn't decode become dead letters
-    /// and never reach the handler. While the database is unavailable, the loop retries, with a wait that grows up to
-    /// five seconds.
+    /// While a handler runs, its message's lease is extended. Messages whose payload doesn't decode never reach the
+    /// handler: they [wait for a consumer of another version](Run::undecodable), and then become dead letters. While the
+    /// database is unavailable, the loop retries, with a wait that grows up to five seconds.
     ///
     /// Acknowledgements are made in batches, a moment after the handlers have returned: if the process crashes in
     /// between, those messages are delivered again. Acknowledgements are durable.

@@ -27,8 +27,8 @@ use crate::{
 /// A leased message, with its payload decoded as `T`.
 ///
 /// It is settled by one of [`ack`](Self::ack), [`archive`](Self::archive), [`nack`](Self::nack),
-/// [`retry_in`](Self::retry_in) and [`dead_letter`](Self::dead_letter), on a store, or in the caller's transaction,
-/// with which it commits. Dropping it settles nothing: the message is delivered again within two seconds after its
+/// [`retry_in`](Self::retry_in), [`later`](Self::later) and [`dead_letter`](Self::dead_letter), on a store, or in the
+/// caller's transaction, with which it commits. Dropping it settles nothing: the message is delivered again within two seconds after its
 /// lease has run out.
 ///
 /// # Errors
@@ -178,6 +178,18 @@ impl<T, D> Delivery<T, D> {
         self.message.attempt.unsigned_abs()
     }
 
+    /// Returns after how many attempts the message becomes a dead letter: its own limit or, by default, that of its queue
+    /// at the time of the claim.
+    pub fn max_attempts(&self) -> u32 {
+        self.message.max_attempts
+    }
+
+    /// Returns how often a handler has put the message off, by [`Outcome::Later`](crate::Outcome::Later) or
+    /// [`later`](Self::later).
+    pub fn snoozes(&self) -> u32 {
+        self.message.snoozes
+    }
+
     /// Returns when the message was enqueued, by the database's clock.
     pub fn enqueued_at(&self) -> DateTime<Utc> {
         self.message.enqueued_at
@@ -286,6 +298,22 @@ impl<T, D> Delivery<T, D> {
         self.settle(Settlement::retry_in(wait), on)
     }
 
+    /// Puts the message off: it is delivered again after this wait, and this delivery doesn't count as an attempt.
+    /// [`snoozes`](Self::snoozes) counts how often that was done, without a limit.
+    ///
+    /// # Errors
+    /// Also [`Error::DelayTooLong`].
+    ///
+    /// # Source
+    /// `update pgqrs.messages set visible_at = …, attempt = attempt - 1, snoozes = …`
+    pub fn later<'c>(self, wait: Duration, on: impl Executor + 'c) -> Execute<'c, Result<()>>
+    where
+        T: Send + 'c,
+        D: 'c,
+    {
+        self.settle(Settlement::later(wait), on)
+    }
+
     /// Moves the message to the dead letters for this reason, even if attempts are left: for one that can't be handled.
     ///
     /// # Source
@@ -341,6 +369,19 @@ impl<T, D> Delivery<T, D> {
         D: 'c,
     {
         self.settle(Settlement::retry_in(wait), on)
+    }
+
+    /// As [`later`](Self::later); an error hands the delivery back, for a retry.
+    pub fn try_later<'c>(
+        self,
+        wait: Duration,
+        on: impl Executor + 'c,
+    ) -> Execute<'c, Result<(), Unsettled<T, D>>>
+    where
+        T: Send + 'c,
+        D: 'c,
+    {
+        self.settle(Settlement::later(wait), on)
     }
 
     /// As [`dead_letter`](Self::dead_letter); an error hands the delivery back, for a retry.

@@ -1,5 +1,5 @@
-//! Guides: what is guaranteed and what happens when something fails, what an operator should know, and the compiler's
-//! messages for mistakes.
+//! Guides: what is guaranteed and what happens when something fails, what an operator should know, how payloads change, and
+//! the compiler's messages for mistakes.
 
 #[expect(
     rustdoc::invalid_rust_codeblocks,
@@ -34,6 +34,11 @@ pub mod reliability {}
 /// [telemetry]: crate::guide::telemetry
 #[doc = include_str!("../docs/operating.md")]
 pub mod operating {}
+
+/// [rolling_deploy]: https://docs.rs/crate/pgqrs/latest/source/examples/rolling_deploy.rs
+// The first definition of a link counts.
+#[doc = include_str!("../docs/rolling-deploys.md")]
+pub mod rolling_deploys {}
 
 /// [example]: https://docs.rs/crate/pgqrs/latest/source/examples/observed_worker.rs
 /// [observing]: crate::guide::health#observing

@@ -33,7 +33,8 @@ use crate::{
 /// async fn send(delivery: Delivery<String>) -> Outcome {
 ///     match delivery.payload().as_str() {
 ///         "" => Outcome::DeadLetter("no address".into()),
-///         "postmaster" => Outcome::RetryIn(Duration::from_secs(60)),
+///         "postmaster" => Outcome::RetryIn(Duration::from_secs(60), "the mailbox is full".into()),
+///         "sleeper" => Outcome::Later(Duration::from_secs(8 * 60 * 60)),
 ///         _ => Outcome::Done,
 ///     }
 /// }
@@ -44,16 +45,24 @@ pub enum Outcome {
     Done,
     /// It is done: keep it in the archive.
     Archive,
-    /// This attempt failed: deliver it again after the retry policy's wait.
-    Retry,
-    /// This attempt failed: deliver it again after this wait. A wait beyond PostgreSQL's calendar is shortened to the
-    /// longest one.
-    RetryIn(Duration),
+    /// This attempt failed, for this reason: deliver it again after the retry policy's wait. The reason is kept as the
+    /// message's last error, as that of an `Err` is.
+    Retry(String),
+    /// This attempt failed, for this reason: deliver it again after this wait. A wait beyond PostgreSQL's calendar is
+    /// shortened to the longest one.
+    RetryIn(Duration, String),
+    /// Not now: deliver it again after this wait, which is limited as above. No attempt is used, so a message that is
+    /// always put off is delivered for ever: [`Delivery::snoozes`] returns how often it was.
+    Later(Duration),
     /// It can't be handled, for this reason: move it to the dead letters, even if attempts are left.
     DeadLetter(String),
     /// The handler didn't start on it: make it ready again at once, as if it had not been delivered. No attempt is
     /// used, so a message that is always released is delivered for ever.
     Release,
+    /// This version doesn't know what to do with such a payload, for this reason: for handlers that decode it, or a part
+    /// of it, themselves. It waits for a consumer of another version, as one that doesn't decode as the queue's type
+    /// does; see [`UndecodablePolicy`](crate::UndecodablePolicy).
+    Undecodable(String),
 }
 
 /// What a handler may return: `Result<(), E>`, [`Outcome`], or `Result<Outcome, E>`, where `E` is an error type, such
@@ -175,9 +184,12 @@ impl Verdict {
     /// Why it failed, in one word, for `error.type`; `None` if it didn't.
     pub(crate) fn error_type(&self) -> Option<&'static str> {
         match self {
-            Self::Returned(Outcome::Done | Outcome::Archive | Outcome::Release) => None,
-            Self::Returned(Outcome::Retry | Outcome::RetryIn(_)) => Some("Retry"),
+            Self::Returned(
+                Outcome::Done | Outcome::Archive | Outcome::Later(_) | Outcome::Release,
+            ) => None,
+            Self::Returned(Outcome::Retry(_) | Outcome::RetryIn(..)) => Some("Retry"),
             Self::Returned(Outcome::DeadLetter(_)) => Some("DeadLetter"),
+            Self::Returned(Outcome::Undecodable(_)) => Some("Decode"),
             Self::Failed(Failed::Returned(_)) => Some("HandlerError"),
             Self::Failed(Failed::Panicked(_)) => Some("HandlerPanic"),
             Self::Failed(Failed::TimedOut(_)) => Some("HandlerTimeout"),
@@ -188,25 +200,32 @@ impl Verdict {
     /// How long the message waits for its next attempt, if this one failed and wasn't the last.
     pub(crate) fn retry_in(&self, policy: &RetryPolicy, attempt: u32) -> Option<Duration> {
         match self {
-            Self::Failed(_) | Self::Returned(Outcome::Retry) => {
+            Self::Failed(_) | Self::Returned(Outcome::Retry(_)) => {
                 Some(policy.jittered(attempt, rand::random()))
             }
-            Self::Returned(Outcome::RetryIn(wait)) => Some((*wait).min(LONGEST_DELAY)),
+            Self::Returned(Outcome::RetryIn(wait, _) | Outcome::Later(wait)) => {
+                Some((*wait).min(LONGEST_DELAY))
+            }
             Self::Returned(_) | Self::Undecodable { .. } => None,
         }
     }
 
-    /// Reports a failed attempt, which is tried again after this time unless it was the last.
+    /// Reports a failed attempt, which is tried again after this time unless it was the last; or a delivery that was put
+    /// off.
     pub(crate) fn report(&self, subject: &Subject, retry_in: Option<Duration>) {
-        let retry_in = retry_in.filter(|_| subject.attempt < subject.origin.max_attempts);
+        let retry_in = retry_in.filter(|_| subject.attempt < subject.max_attempts);
         match self {
             Self::Failed(failed) => telemetry::attempt_failed(subject, failed.text(), retry_in),
-            Self::Returned(Outcome::Retry | Outcome::RetryIn(_)) => {
-                telemetry::attempt_failed(
-                    subject,
-                    "the handler asked for another attempt",
-                    retry_in,
-                );
+            Self::Returned(Outcome::Retry(reason) | Outcome::RetryIn(_, reason)) => {
+                let reason = match &**reason {
+                    "" => "the handler asked for another attempt",
+                    reason => reason,
+                };
+                telemetry::attempt_failed(subject, reason, retry_in);
+            }
+            Self::Returned(Outcome::Later(_)) => telemetry::snoozed(subject),
+            Self::Returned(Outcome::Undecodable(_)) => {
+                telemetry::undecodable(subject, "the handler doesn't know such a payload");
             }
             Self::Undecodable { place, .. } => telemetry::undecodable(subject, place),
             Self::Returned(_) => {}

@@ -22,11 +22,13 @@
 //! [transactional_handler]: https://docs.rs/crate/pgqrs/latest/source/examples/transactional_handler.rs
 //! [tower]: https://docs.rs/crate/pgqrs/latest/source/examples/tower.rs
 //! [payload_evolution]: https://docs.rs/crate/pgqrs/latest/source/examples/payload_evolution.rs
+//! [rolling_deploy]: https://docs.rs/crate/pgqrs/latest/source/examples/rolling_deploy.rs
 //! [managed_producer]: https://docs.rs/crate/pgqrs/latest/source/examples/managed_producer.rs
 //! [observed_worker]: https://docs.rs/crate/pgqrs/latest/source/examples/observed_worker.rs
 //! [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin/
 //! [compile-errors]: crate::guide::compile_errors
 //! [operating]: crate::guide::operating
+//! [rolling-deploys]: crate::guide::rolling_deploys
 //! [reliability]: crate::guide::reliability
 //! [handlers]: crate::guide::handlers
 //! [health]: crate::guide::health
@@ -134,7 +136,7 @@ pub use crate::{
     producer::{Producer, ProducerBuilder, producer},
     queue::{Carries, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped},
     report::Report,
-    retry::{RetryPolicy, RetryPolicyBuilder},
+    retry::{RetryPolicy, RetryPolicyBuilder, UndecodablePolicy, UndecodablePolicyBuilder},
     run::Run,
     signal::shutdown_signal,
     statement::Statement,

@@ -278,8 +278,9 @@ pub(crate) struct Envelope {
 pub(crate) struct Receipt {
     pub(crate) queue_id: i32,
     pub(crate) id: MessageId,
-    /// The number of this delivery's attempt, for events.
+    /// The number of this delivery's attempt, and after how many the message becomes a dead letter: for events.
     pub(crate) attempt: u32,
+    pub(crate) max_attempts: u32,
     pub(crate) token: i64,
 }
 
@@ -289,8 +290,6 @@ pub(crate) struct Origin {
     pub(crate) queue: QueueName,
     /// The consumer that has claimed them, if it is a registered one.
     pub(crate) worker: Option<WorkerId>,
-    /// After this many attempts a message becomes a dead letter.
-    pub(crate) max_attempts: u32,
     /// When they were claimed, by the database's clock.
     pub(crate) claimed_at: DateTime<Utc>,
     /// Since the claim was answered.
@@ -310,6 +309,10 @@ pub(crate) struct Message {
     pub(crate) visible_at: DateTime<Utc>,
     pub(crate) enqueued_at: DateTime<Utc>,
     pub(crate) attempt: i32,
+    /// After how many attempts it becomes a dead letter.
+    pub(crate) max_attempts: u32,
+    /// How often a handler has put it off.
+    pub(crate) snoozes: u32,
     pub(crate) lease_token: i64,
     pub(crate) lease_expires_at: DateTime<Utc>,
     pub(crate) headers: Headers,
@@ -329,6 +332,7 @@ impl Message {
             queue_id: self.queue_id,
             id: self.id,
             attempt: self.attempt.unsigned_abs(),
+            max_attempts: self.max_attempts,
             token: self.lease_token,
         }
     }

@@ -23,7 +23,7 @@ use crate::{
     handler::{Handling, IntoOutcome},
     queue::Readable,
     report::Report,
-    retry::RetryPolicy,
+    retry::{RetryPolicy, UndecodablePolicy},
     store::Store,
     telemetry,
     worker::{Worker, sealed::Registered},
@@ -61,6 +61,7 @@ use crate::{
 /// | [`concurrency`](Self::concurrency) | handlers that run at once | 8 |
 /// | [`lease`](Self::lease) | how long no other consumer gets its messages if it crashes | 30 s |
 /// | [`retry`](Self::retry) | how long a message waits after a failed attempt | 1 s, doubled up to 1 h |
+/// | [`undecodable`](Self::undecodable) | how long a message waits that doesn't decode, and until when | 1 min, for 1 h |
 /// | [`handler_timeout`](Self::handler_timeout) | how long a handler may run | no limit |
 /// | [`prefetch`](Self::prefetch) | messages held ready for handlers, at most | 2,048 |
 /// | [`prefetch_bytes`](Self::prefetch_bytes) | bytes of payload held, at most | 64 MiB |
@@ -171,6 +172,12 @@ impl<I: 'static> Run<I> {
     /// How long a message waits after a failed attempt; defaults to [`RetryPolicy::default`].
     pub fn retry(self, policy: RetryPolicy) -> Self {
         self.set(|idle| idle.options.retry = policy)
+    }
+
+    /// What happens to a message whose payload doesn't decode; defaults to [`UndecodablePolicy::default`]: it waits for a
+    /// minute, without using an attempt, and becomes a dead letter an hour after that was first seen.
+    pub fn undecodable(self, policy: UndecodablePolicy) -> Self {
+        self.set(|idle| idle.options.undecodable = policy)
     }
 
     /// Drops a handler's future after this time, which counts as a failed attempt; defaults to no limit.

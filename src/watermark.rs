@@ -208,7 +208,6 @@ mod tests {
             origin: Arc::new(Origin {
                 queue: queue(),
                 worker: None,
-                max_attempts: 20,
                 claimed_at: now(),
                 timer: Timer::start(),
             }),
@@ -219,6 +218,8 @@ mod tests {
             visible_at,
             enqueued_at: visible_at,
             attempt: 1,
+            max_attempts: 20,
+            snoozes: 0,
             lease_token: 1,
             lease_expires_at: visible_at,
             headers: Headers::default(),

@@ -182,6 +182,48 @@ async fn lost_leases_and_redeliveries_are_counted(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_is_put_off_or_not_decoded_or_expired_is_counted(pool: PgPool) -> TestResult {
+    let (recorded, _) = recorders();
+    let store = with_queue(&pool, "limits").await?;
+    send(&store, "limits", &["kept", "dropped", "later", "unknown"]).await?;
+    let expired = "update pgqrs.messages set expires_at = now(), drop_if_expired = payload::text = '\"dropped\"'
+                   where payload::text in ('\"kept\"', '\"dropped\"')";
+    sqlx::query(expired).execute(&pool).await?;
+    let consumer = pgqrs::consumer("limits").create(&store).await?;
+    let handle = consumer.handle();
+    let run = consumer.run(
+        async |delivery: Delivery<Value>| match delivery.raw_payload() {
+            "\"later\"" => Outcome::Later(Duration::from_secs(3_600)),
+            _ => Outcome::Undecodable("no such kind".to_owned()),
+        },
+    );
+    let running = tokio::spawn(run);
+    until("the others wait", async || {
+        let waiting =
+            "select count(*) from pgqrs.messages where visible_at > now() and lease_token = 0";
+        let waiting: i64 = sqlx::query_scalar(waiting)
+            .fetch_one(&pool)
+            .await
+            .expect("counted");
+        waiting == 2
+    })
+    .await;
+    handle.stop();
+    running.await??;
+    let of = |name: &str| format!("pgqrs.message.{name}{{messaging.destination.name=limits}}");
+    let counted = [
+        "snoozes",
+        "undecodable",
+        "expired",
+        "dead_letters",
+        "retries",
+    ];
+    let counted = counted.map(|name| recorded.sum(&of(name)));
+    assert_eq!(counted, [1, 1, 2, 1, 0]);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn gauges_follow_handlers_messages_and_connections(pool: PgPool) -> TestResult {
     let (recorded, exported) = recorders();
     let store = with_queue(&pool, "gauges").await?;

@@ -409,6 +409,12 @@ type MessageRow = (
     Option<String>,
     BTreeMap<String, String>,
     Option<String>,
+    (
+        Option<u32>,
+        Option<DateTime<Utc>>,
+        u32,
+        Option<DateTime<Utc>>,
+    ),
 );
 
 fn message_row(message: QueuedMessage) -> MessageRow {
@@ -424,6 +430,13 @@ fn message_row(message: QueuedMessage) -> MessageRow {
         message.last_error,
         texts(&message.headers),
         message.payload,
+        // Together, since a tuple has at most twelve elements.
+        (
+            message.max_attempts,
+            message.expires_at.map(representable),
+            message.snoozes,
+            message.undecodable_since,
+        ),
     )
 }
 
@@ -437,6 +450,7 @@ type DeadRow = (
     DateTime<Utc>,
     BTreeMap<String, String>,
     Option<String>,
+    Option<u32>,
 );
 
 fn dead_row(letter: DeadLetter) -> DeadRow {
@@ -450,6 +464,7 @@ fn dead_row(letter: DeadLetter) -> DeadRow {
         letter.died_at,
         texts(&letter.headers),
         letter.payload,
+        letter.max_attempts,
     )
 }
 

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use pgqrs::{Outcome, Queue, Report, RetryPolicy, Worker};
+use pgqrs::{Outcome, Queue, Report, RetryPolicy, UndecodablePolicy, Worker};
 use pyo3::{prelude::*, types::PyDict};
 use serde_json::value::RawValue;
 use tokio::{
@@ -53,6 +53,8 @@ pub(crate) struct Settings {
     poll_interval: Duration,
     /// First delay, factor, maximum delay, jitter.
     retry: (Duration, f64, Duration, f64),
+    /// The wait, and after how long it becomes a dead letter.
+    undecodable: (Duration, Duration),
     handler_timeout: Option<Duration>,
     listen: bool,
     shutdown_deadline: Duration,
@@ -69,12 +71,18 @@ impl Settings {
             .cap(cap)
             .jitter(jitter)
             .build();
+        let (wait, dead_letter_after) = self.undecodable;
+        let undecodable = UndecodablePolicy::builder()
+            .wait(wait)
+            .dead_letter_after(dead_letter_after)
+            .build();
         run.concurrency(self.concurrency)
             .prefetch(self.prefetch)
             .prefetch_bytes(self.prefetch_bytes)
             .lease(self.lease)
             .poll_interval(self.poll_interval)
             .retry(retry)
+            .undecodable(undecodable)
             .listen(self.listen)
             .shutdown_deadline(self.shutdown_deadline)
     }
@@ -236,8 +244,8 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 impl Consumer {
     /// Starts receiving. Does nothing if it is running already, or has run.
     #[pyo3(signature = (
-        *, concurrency, prefetch, prefetch_bytes, lease, poll_interval, retry, handler_timeout, listen,
-        shutdown_deadline, chunk
+        *, concurrency, prefetch, prefetch_bytes, lease, poll_interval, retry, undecodable, handler_timeout,
+        listen, shutdown_deadline, chunk
     ))]
     #[expect(clippy::too_many_arguments, reason = "callers pass them by name")]
     fn start(
@@ -249,6 +257,7 @@ impl Consumer {
         lease: Duration,
         poll_interval: Duration,
         retry: (Duration, f64, Duration, f64),
+        undecodable: (Duration, Duration),
         handler_timeout: Option<Duration>,
         listen: bool,
         shutdown_deadline: Duration,
@@ -261,6 +270,7 @@ impl Consumer {
             lease,
             poll_interval,
             retry,
+            undecodable,
             handler_timeout,
             listen,
             shutdown_deadline,
@@ -500,6 +510,8 @@ impl<'py> IntoPyObject<'py> for Counts {
         counts.set_item("done", self.0.done)?;
         counts.set_item("archived", self.0.archived)?;
         counts.set_item("retried", self.0.retried)?;
+        counts.set_item("snoozed", self.0.snoozed)?;
+        counts.set_item("undecodable", self.0.undecodable)?;
         counts.set_item("dead", self.0.dead)?;
         counts.set_item("released", self.0.released)?;
         counts.set_item("lost", self.0.lost)?;

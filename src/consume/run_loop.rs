@@ -103,7 +103,6 @@ pub(crate) async fn start(job: Job<impl Work>) -> Ended {
         origin: Arc::new(Origin {
             queue: queue.clone(),
             worker: Some(worker),
-            max_attempts: 0,
             claimed_at: DateTime::UNIX_EPOCH,
             timer: Timer::start(),
         }),
@@ -378,15 +377,15 @@ impl<W: Work> RunLoop<W> {
             Verdict::Returned(Outcome::Release) => {
                 return self.unsettled.release_returned(receipt, lease.is_settled());
             }
-            Verdict::Returned(Outcome::Retry | Outcome::RetryIn(_)) => {
-                Failure::retry(receipt, wait(), None)
+            Verdict::Returned(Outcome::Retry(reason) | Outcome::RetryIn(_, reason)) => {
+                Failure::retry(receipt, wait(), reason)
             }
-            Verdict::Returned(Outcome::DeadLetter(reason)) => Failure::dead(receipt, reason, None),
-            Verdict::Failed(failed) => Failure::retry(receipt, wait(), Some(failed.text())),
-            Verdict::Undecodable { error, .. } => Failure {
-                is_undecodable: true,
-                ..Failure::dead(receipt, "its payload doesn't decode", Some(error))
-            },
+            Verdict::Returned(Outcome::Later(_)) => Failure::later(receipt, wait()),
+            Verdict::Returned(Outcome::DeadLetter(reason)) => Failure::dead(receipt, reason),
+            Verdict::Failed(failed) => Failure::retry(receipt, wait(), failed.text()),
+            Verdict::Returned(Outcome::Undecodable(error)) | Verdict::Undecodable { error, .. } => {
+                Failure::undecodable(receipt, self.options.undecodable, error)
+            }
         };
         self.unsettled.fail(Failure {
             is_settled: lease.is_settled(),

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     executor::{self, Executor},
     message::{Receipt, Visible},
-    postgres::settle::{self, Failure},
+    postgres::settle::{self, Failure, USED_UP},
     telemetry::{self, Messages, Subject, Timer},
 };
 
@@ -62,6 +62,7 @@ pub(crate) enum Settlement {
     Ack,
     Archive,
     Retry(Duration),
+    Later(Duration),
     DeadLetter(String),
 }
 
@@ -80,11 +81,16 @@ impl Settlement {
         Visible::after(wait).map(|_| Self::Retry(wait))
     }
 
+    pub(crate) fn later(wait: Duration) -> Result<Self> {
+        Visible::after(wait).map(|_| Self::Later(wait))
+    }
+
     fn verb(&self) -> &'static str {
         match self {
             Self::Ack => "ack",
             Self::Archive => "archive",
             Self::Retry(_) => "nack",
+            Self::Later(_) => "later",
             Self::DeadLetter(_) => "dead_letter",
         }
     }
@@ -99,10 +105,12 @@ impl Settlement {
                 let archived = settle::archive(connection, &[receipt]).await?;
                 return Ok(Settled::as_asked_if(!archived.is_empty()));
             }
-            Self::Retry(wait) => Failure::retry(receipt, *wait, None),
-            Self::DeadLetter(reason) => Failure::dead(receipt, reason, None),
+            Self::Retry(wait) => Failure::retry(receipt, *wait, ""),
+            Self::Later(wait) => Failure::later(receipt, *wait),
+            Self::DeadLetter(reason) => Failure::dead(receipt, reason),
         };
-        let failed = settle::fail(connection, &[failure]).await?;
+        let failure = [failure];
+        let failed = settle::fail(connection, &failure).await?;
         Ok(match failed.first() {
             Some(failed) if failed.dead => Settled::Dead,
             failed => Settled::as_asked_if(failed.is_some()),
@@ -119,11 +127,12 @@ impl Settlement {
             }
             (Settled::Dead, _) => {
                 telemetry::attempt_failed(subject, asked, None);
-                telemetry::dead_lettered(subject, "attempts used up", None);
+                telemetry::dead_lettered(subject, USED_UP, None);
             }
             (Settled::AsAsked, Self::Retry(wait)) => {
                 telemetry::attempt_failed(subject, asked, Some(*wait));
             }
+            (Settled::AsAsked, Self::Later(_)) => telemetry::snoozed(subject),
             (Settled::AsAsked, _) => {}
         }
     }

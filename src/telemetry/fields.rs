@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, fmt, time::Duration};
 
-use crate::{error::Error, retry::RetryPolicy};
+use crate::{
+    error::Error,
+    retry::{RetryPolicy, UndecodablePolicy},
+};
 
 /// Maximum bytes of an error's text in an event. It comes from a handler, and can have any length.
 const MAX_TEXT: usize = 2 << 10;
@@ -52,6 +55,22 @@ impl fmt::Display for Waits {
     }
 }
 
+/// What happens to a payload that doesn't decode: `60 s, until 3600 s`.
+pub(super) struct Undecodable(pub(super) UndecodablePolicy);
+
+impl fmt::Display for Undecodable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let UndecodablePolicy {
+            wait,
+            dead_letter_after,
+        } = self.0;
+        if dead_letter_after.is_zero() {
+            return f.write_str("dead letter at once");
+        }
+        write!(f, "{}, until {}", Seconds(wait), Seconds(dead_letter_after))
+    }
+}
+
 /// `1 handler`, `2 handlers`.
 pub(super) struct Handlers(pub(super) usize);
 
@@ -77,7 +96,7 @@ macro_rules! of_message {
             worker_id = subject.origin.worker.map($crate::lifecycle::WorkerId::get),
             message_id = subject.message.get(),
             attempt = subject.attempt,
-            max_attempts = subject.origin.max_attempts,
+            max_attempts = subject.max_attempts,
             $($rest)+
         )
     }};

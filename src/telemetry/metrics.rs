@@ -95,7 +95,10 @@ pub(crate) fn dequeued(queue: &str, messages: usize) {
 pub(super) fn begin(queue: &str) {
     let counters = [
         Id::Retries,
+        Id::Snoozes,
+        Id::Undecodable,
         Id::DeadLetters,
+        Id::Expired,
         Id::Redeliveries,
         Id::LeasesLost,
         #[cfg(feature = "opentelemetry")]
@@ -178,6 +181,18 @@ pub(crate) fn settled(
 
 pub(super) fn retried(subject: &Subject) {
     count(Id::Retries, 1, &subject.origin);
+}
+
+pub(super) fn snooze(subject: &Subject) {
+    count(Id::Snoozes, 1, &subject.origin);
+}
+
+pub(super) fn undecoded(subject: &Subject) {
+    count(Id::Undecodable, 1, &subject.origin);
+}
+
+pub(super) fn expiry(subject: &Subject) {
+    count(Id::Expired, 1, &subject.origin);
 }
 
 pub(super) fn dead(subject: &Subject) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    fields::{Handlers, Seconds, Waits, bounded, is_reported_by_store, of_worker},
+    fields::{Handlers, Seconds, Undecodable, Waits, bounded, is_reported_by_store, of_worker},
     metrics,
     names::TARGET,
 };
@@ -12,7 +12,7 @@ use crate::{
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     queue::QueueName,
     report::Report,
-    retry::RetryPolicy,
+    retry::{RetryPolicy, UndecodablePolicy},
 };
 
 /// A worker was registered, maybe in the place of another one of the same identity.
@@ -92,6 +92,7 @@ pub(crate) struct Settings {
     pub(crate) listen: bool,
     pub(crate) shutdown_deadline: Duration,
     pub(crate) retry: RetryPolicy,
+    pub(crate) undecodable: UndecodablePolicy,
 }
 
 /// A consumer runs from now on.
@@ -107,6 +108,7 @@ pub(crate) fn consumer_started(worker: WorkerId, queue: &QueueName, settings: &S
         listen,
         shutdown_deadline,
         retry,
+        undecodable,
     } = settings;
     of_worker!(
         info,
@@ -118,6 +120,7 @@ pub(crate) fn consumer_started(worker: WorkerId, queue: &QueueName, settings: &S
         lease = %Seconds(*lease),
         poll_interval = %Seconds(*poll_interval),
         retry = %Waits(*retry),
+        undecodable = %Undecodable(*undecodable),
         handler_timeout = handler_timeout.map(|limit| display(Seconds(limit))),
         listen,
         shutdown_deadline = %Seconds(*shutdown_deadline),
@@ -161,6 +164,8 @@ pub(crate) fn consumer_stopped(worker: WorkerId, queue: &QueueName, report: &Rep
         done,
         archived,
         retried,
+        snoozed,
+        undecodable,
         dead,
         released,
         lost,
@@ -173,6 +178,8 @@ pub(crate) fn consumer_stopped(worker: WorkerId, queue: &QueueName, report: &Rep
         done,
         archived,
         retried,
+        snoozed,
+        undecodable,
         dead,
         released,
         lost,
@@ -187,6 +194,8 @@ pub(crate) fn consumer_failed(worker: WorkerId, queue: &QueueName, error: &Error
         done,
         archived,
         retried,
+        snoozed,
+        undecodable,
         dead,
         released,
         lost,
@@ -201,6 +210,8 @@ pub(crate) fn consumer_failed(worker: WorkerId, queue: &QueueName, error: &Error
         done,
         archived,
         retried,
+        snoozed,
+        undecodable,
         dead,
         released,
         lost,

@@ -4,9 +4,11 @@ mod around;
 mod chunks;
 mod crashes;
 mod in_transaction;
+mod later;
 mod leases;
 mod outcomes;
 mod stopping;
+mod undecodable;
 mod waking;
 
 use std::{
@@ -19,7 +21,8 @@ use std::{
 };
 
 use pgqrs::{
-    Delivery, Error, Outcome, Page, Queue, QueueOptions, RetryPolicy, Worker, WorkerStatus,
+    Delivery, Error, Outcome, Page, Queue, QueueOptions, RetryPolicy, UndecodablePolicy, Worker,
+    WorkerStatus,
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;

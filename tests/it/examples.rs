@@ -95,6 +95,12 @@ async fn payload_evolution(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrations = false)]
+async fn rolling_deploy(pool: PgPool) -> TestResult {
+    let source = include_str!("../../examples/rolling_deploy.rs");
+    prints_its_output(&pool, "rolling_deploy", source).await
+}
+
+#[sqlx::test(migrations = false)]
 async fn health_prints_a_report_and_fails_if_something_is_critical(pool: PgPool) -> TestResult {
     let run = async || {
         let mut command = Command::new(compiled("health"));

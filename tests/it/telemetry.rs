@@ -7,7 +7,7 @@ mod outage;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Delivery, MessageId, Outcome, Queue};
+use pgqrs::{Delivery, MessageId, Outcome, Queue, UndecodablePolicy};
 use serde_json::Value;
 use sqlx::PgPool;
 use tracing::Level;
@@ -193,8 +193,8 @@ async fn a_handler_runs_in_a_process_span_which_says_how_it_failed(pool: PgPool)
                 1 => Err("not today"),
                 2 => panic!("on purpose"),
                 3 => std::future::pending().await,
-                4 => Ok(Outcome::Retry),
-                5 => Ok(Outcome::RetryIn(Duration::ZERO)),
+                4 => Ok(Outcome::Retry("again".to_owned())),
+                5 => Ok(Outcome::RetryIn(Duration::ZERO, "again".to_owned())),
                 _ => Ok(Outcome::DeadLetter("no use".to_owned())),
             }
         },
@@ -325,7 +325,7 @@ async fn no_payload_is_ever_recorded(pool: PgPool) -> TestResult {
     let running = start(
         consumer().create(&store).await?,
         async |delivery: Delivery<Value>| match delivery.attempt() {
-            1 => Outcome::Retry,
+            1 => Outcome::Retry("again".to_owned()),
             _ => Outcome::Done,
         },
     );
@@ -338,6 +338,7 @@ async fn no_payload_is_ever_recorded(pool: PgPool) -> TestResult {
         .await?;
     let typed = prepare(pgqrs::consumer(NUMBERS).identity("my-service", 1))
         .listen(false)
+        .undecodable(UndecodablePolicy::dead_letter())
         .create(&store)
         .await?;
     let handle = typed.handle();

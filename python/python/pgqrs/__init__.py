@@ -86,7 +86,7 @@ from pgqrs.listings import (
     WorkerStatus,
 )
 from pgqrs.observer import Observer
-from pgqrs.outcome import Outcome, Report, RetryPolicy
+from pgqrs.outcome import Outcome, Report, RetryPolicy, UndecodablePolicy
 from pgqrs.producer import Producer
 from pgqrs.queue import Priority, PriorityName, Queue
 from pgqrs.store import Store, connect
@@ -162,6 +162,7 @@ __all__ = [
     "StaleWorker",
     "Store",
     "TableHealth",
+    "UndecodablePolicy",
     "WorkerExistsError",
     "WorkerInfo",
     "WorkerKind",

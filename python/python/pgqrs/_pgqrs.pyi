@@ -219,6 +219,12 @@ class Delivery:
     def attempt(self) -> int:
         """The attempt: 1 for the first delivery of the message."""
     @property
+    def max_attempts(self) -> int:
+        """After how many attempts the message becomes a dead letter."""
+    @property
+    def snoozes(self) -> int:
+        """How often a handler has put it off."""
+    @property
     def enqueued_at(self) -> datetime:
         """When the message was enqueued."""
     @property
@@ -233,6 +239,8 @@ class Delivery:
         """Archives the message."""
     def nack(self, delay: timedelta | None) -> Any:
         """Fails this attempt: the message is retried after this delay, or by the consumer's policy."""
+    def later(self, delay: timedelta) -> Any:
+        """Puts the message off: it is delivered again after this delay, and no attempt is used."""
     def dead_letter(self, reason: str) -> Any:
         """Makes the message a dead letter."""
     def extend(self, lease: timedelta) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, TypedDict, TypeVar
 from pgqrs import _arguments, _pgqrs, decoding
 from pgqrs.chunk import Chunk, ChunkMessage
 from pgqrs.errors import DecodeError
-from pgqrs.outcome import Outcome, RetryPolicy
+from pgqrs.outcome import Outcome, RetryPolicy, UndecodablePolicy
 from pgqrs.queue import Priority, Queue
 
 D = TypeVar("D")
@@ -49,6 +49,7 @@ class Settings(TypedDict):
     lease: timedelta
     poll_interval: timedelta
     retry: tuple[timedelta, float, timedelta, float]
+    undecodable: tuple[timedelta, timedelta]
     handler_timeout: timedelta | None
     listen: bool
     shutdown_deadline: timedelta
@@ -63,6 +64,7 @@ def settings(
     lease: float | timedelta,
     poll_interval: float | timedelta,
     retry: RetryPolicy,
+    undecodable: UndecodablePolicy,
     listen: bool,
     shutdown_deadline: float | timedelta,
     handler_timeout: float | timedelta | None = None,
@@ -72,6 +74,8 @@ def settings(
     """Checked, each by its name."""
     if not isinstance(retry, RetryPolicy):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"retry: expected a pgqrs.RetryPolicy, not {type(retry).__name__}")
+    if not isinstance(undecodable, UndecodablePolicy):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"undecodable: expected a pgqrs.UndecodablePolicy, not {type(undecodable).__name__}")
     return Settings(
         concurrency=_arguments.integer("concurrency", concurrency, 1, 10_000),
         prefetch=_arguments.integer("prefetch", prefetch, 0, 5_000),
@@ -79,6 +83,7 @@ def settings(
         lease=_arguments.duration("lease", lease),
         poll_interval=_arguments.duration("poll_interval", poll_interval),
         retry=retry._parts(),
+        undecodable=undecodable._parts(),
         handler_timeout=_arguments.optional_duration("handler_timeout", handler_timeout),
         listen=_arguments.flag("listen", listen),
         shutdown_deadline=_arguments.duration("shutdown_deadline", shutdown_deadline),
@@ -91,18 +96,18 @@ def settings(
 def decoded(
     deliver: Callable[[_pgqrs.Delivery, Queue[Any]], D], native: _pgqrs.Delivery, queue: Queue[Any]
 ) -> D | None:
-    """The delivery; ``None`` if its payload isn't of the queue's type, and it is a dead letter now."""
+    """The delivery; ``None`` if its payload isn't of the queue's type, and it waits for another consumer."""
     try:
         return deliver(native, queue)
     except DecodeError as error:
-        native.finish("dead_letter", None, str(error))
-        _log.error("message %s of queue `%s` became a dead letter: %s", native.id, queue.name, error)
+        native.finish("undecodable", None, str(error))
+        _log.warning("a message of queue `%s` doesn't have its type: %s", queue.name, error)
         return None
 
 
 def decoded_chunk(native: _pgqrs.Chunk, queue: Queue[T]) -> Chunk[T] | None:
-    """The chunk, without the messages whose payloads aren't of the queue's type, which are dead letters when it ends;
-    ``None`` if that are all of them."""
+    """The chunk, without the messages whose payloads aren't of the queue's type, which wait for another consumer; ``None``
+    if that are all of them."""
     messages: list[ChunkMessage[T]] = []
     places: list[int] = []
     for place, (id, raw_payload, headers, priority, attempt, enqueued_at) in enumerate(native.messages()):
@@ -110,8 +115,8 @@ def decoded_chunk(native: _pgqrs.Chunk, queue: Queue[T]) -> Chunk[T] | None:
             payload = queue._decoder()(raw_payload)
         except decoding.Mismatch as mismatch:
             error = DecodeError(message=id, path=mismatch.path, reason=mismatch.reason)
-            native.settle(place, "dead_letter", None, str(error))
-            _log.error("message %s of queue `%s` became a dead letter: %s", id, queue.name, error)
+            native.settle(place, "undecodable", None, str(error))
+            _log.warning("a message of queue `%s` doesn't have its type: %s", queue.name, error)
             continue
         message = ChunkMessage(
             id, payload, raw_payload, headers, Priority(priority), attempt, enqueued_at

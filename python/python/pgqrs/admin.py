@@ -232,7 +232,7 @@ class Admin(WorkerAdmin):
             QueueNotFoundError: There is no such queue.
         """
         rows = await self._native.messages(_arguments.queue_name(queue), *_page(after, limit, payload))
-        return [QueuedMessage(*with_priority(row)) for row in rows]
+        return [QueuedMessage(*with_priority(row[:-1]), *row[-1]) for row in rows]
 
     async def cancel(self, queue: str | Queue[Any], message: int) -> bool:
         """Deletes a message, unless a consumer holds it: then it may be handled already.

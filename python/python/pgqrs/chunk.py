@@ -110,8 +110,23 @@ class Chunk(Sequence[ChunkMessage[T]], Generic[T]):
         """
         self._native.settle(self._indices[index], "failed", None, reason)
 
-    def retry_in(self, index: int, delay: float | timedelta) -> None:
+    def retry_in(self, index: int, delay: float | timedelta, reason: str | None = None) -> None:
         """Fails this attempt of this message, which is delivered again after this delay.
+
+        Args:
+            index: Its index in the chunk.
+            delay: How long it waits, in seconds or as a ``timedelta``.
+            reason: Why it failed; kept with the message.
+
+        Raises:
+            IndexError: The chunk has no such message.
+            TypeError, ValueError: The delay isn't a number of seconds or a ``timedelta``, or is negative; or the reason
+                isn't text.
+        """
+        self.settle(index, Outcome.retry(delay, reason=reason))
+
+    def later(self, index: int, delay: float | timedelta) -> None:
+        """Puts this message off: it is delivered again after this delay, and no attempt is used.
 
         Args:
             index: Its index in the chunk.
@@ -121,7 +136,7 @@ class Chunk(Sequence[ChunkMessage[T]], Generic[T]):
             IndexError: The chunk has no such message.
             TypeError, ValueError: The delay isn't a number of seconds or a ``timedelta``, or is negative.
         """
-        self.settle(index, Outcome.retry(delay))
+        self.settle(index, Outcome.later(delay))
 
     def dead_letter(self, index: int, reason: str) -> None:
         """Moves this message to the dead letters, even if attempts are left.

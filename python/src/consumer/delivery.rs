@@ -47,6 +47,8 @@ pub(super) struct About {
     pub(super) headers: BTreeMap<String, String>,
     pub(super) priority: &'static str,
     pub(super) attempt: u32,
+    pub(super) max_attempts: u32,
+    pub(super) snoozes: u32,
     pub(super) enqueued_at: DateTime<Utc>,
 }
 
@@ -58,6 +60,8 @@ impl About {
             headers: texts(delivery.headers()),
             priority: priority_name(delivery.priority()),
             attempt: delivery.attempt(),
+            max_attempts: delivery.max_attempts(),
+            snoozes: delivery.snoozes(),
             enqueued_at: delivery.enqueued_at(),
         }
     }
@@ -101,6 +105,18 @@ impl Delivery {
         Ok(self.held.get(py)?.about.attempt)
     }
 
+    /// After how many attempts the message becomes a dead letter.
+    #[getter]
+    fn max_attempts(&self, py: Python<'_>) -> PyResult<u32> {
+        Ok(self.held.get(py)?.about.max_attempts)
+    }
+
+    /// How often a handler has put it off.
+    #[getter]
+    fn snoozes(&self, py: Python<'_>) -> PyResult<u32> {
+        Ok(self.held.get(py)?.about.snoozes)
+    }
+
     /// When the message was enqueued.
     #[getter]
     fn enqueued_at(&self, py: Python<'_>) -> PyResult<DateTime<Utc>> {
@@ -139,6 +155,11 @@ impl Delivery {
             Some(delay) => delivery.try_retry_in(delay, store),
             None => delivery.try_nack(store),
         })
+    }
+
+    /// Puts the message off: it is delivered again after this delay, and no attempt is used.
+    fn later<'py>(&self, py: Python<'py>, delay: Duration) -> PyResult<Bound<'py, PyAny>> {
+        self.settle(py, move |delivery, store| delivery.try_later(delay, store))
     }
 
     /// Makes the message a dead letter.
@@ -278,8 +299,10 @@ pub(super) fn verdict_of(
     Ok(match (outcome, delay) {
         ("done", _) => Ok(Outcome::Done),
         ("archive", _) => Ok(Outcome::Archive),
-        ("retry", Some(delay)) => Ok(Outcome::RetryIn(delay)),
-        ("retry", None) => Ok(Outcome::Retry),
+        ("retry", Some(delay)) => Ok(Outcome::RetryIn(delay, reason)),
+        ("retry", None) => Ok(Outcome::Retry(reason)),
+        ("later", delay) => Ok(Outcome::Later(delay.unwrap_or_default())),
+        ("undecodable", _) => Ok(Outcome::Undecodable(reason)),
         ("dead_letter", _) => Ok(Outcome::DeadLetter(reason)),
         ("release", _) => Ok(Outcome::Release),
         ("failed", _) => Err(reason),

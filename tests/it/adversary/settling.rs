@@ -64,7 +64,7 @@ async fn a_wait_without_end_is_the_longest_one_and_holds_up_no_other(pool: PgPoo
         consumer().create(&store).await?,
         async |delivery: Delivery<Value>| {
             if is(&delivery, "never again") {
-                Outcome::RetryIn(Duration::MAX)
+                Outcome::RetryIn(Duration::MAX, "again".to_owned())
             } else {
                 Outcome::Done
             }

@@ -165,7 +165,7 @@ async fn what_is_settled_one_by_one_is_and_the_rest_fails_with_the_handler(
         chunk.ack(0);
         chunk.archive(1);
         chunk.nack(2, "a bad row");
-        chunk.retry_in(3, Duration::from_secs(300));
+        chunk.retry_in(3, Duration::from_secs(300), "the mailbox is full");
         chunk.dead_letter(4, "no such customer");
         chunk.settle(5, Outcome::Release);
         handle.stop();

@@ -11,7 +11,7 @@ use std::{
 
 use pgqrs::{
     Chunk, Consumer, ConsumerBuilder, ConsumerHandle, Delivery, HandlerTransaction, IntoOutcome,
-    Outcome, Readable, Report, RetryPolicy, Run, Store,
+    Outcome, Readable, Report, RetryPolicy, Run, Store, UndecodablePolicy,
 };
 use serde_json::Value;
 use sqlx::PgPool;
@@ -74,6 +74,7 @@ settings! {
     prefetch: usize,
     prefetch_bytes: usize,
     retry: RetryPolicy,
+    undecodable: UndecodablePolicy,
 }
 
 impl<C: 'static> Prepared<ConsumerBuilder<C>> {

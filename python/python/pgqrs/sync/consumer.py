@@ -25,7 +25,7 @@ from pgqrs._receiving import (
 from pgqrs.chunk import Chunk
 from pgqrs.errors import NotSettledError, WorkerStoppedError
 from pgqrs.listings import WorkerStatus
-from pgqrs.outcome import Outcome, Report, RetryPolicy
+from pgqrs.outcome import Outcome, Report, RetryPolicy, UndecodablePolicy
 from pgqrs.queue import Queue
 from pgqrs.sync.delivery import Delivery
 
@@ -65,8 +65,8 @@ class Consumer(Generic[T]):
             delivery.ack()
 
     Either way it claims ahead, keeps leases alive, retries with exponential back-off, and continues when the
-    database restarts. A message whose payload doesn't have the queue's type becomes a dead letter, and is not
-    delivered. A consumer runs once: when it has ended, register another.
+    database restarts. A message whose payload doesn't have the queue's type is not delivered: it waits for a consumer of
+    another version, for an hour by default, and then becomes a dead letter. A consumer runs once: when it has ended, register another.
     """
 
     def __init__(self, native: _pgqrs.Consumer, queue: Queue[T]) -> None:
@@ -106,6 +106,7 @@ class Consumer(Generic[T]):
         lease: float | timedelta = _receiving.LEASE,
         poll_interval: float | timedelta = _receiving.POLL_INTERVAL,
         retry: RetryPolicy = RetryPolicy(),
+        undecodable: UndecodablePolicy = UndecodablePolicy(),
         handler_timeout: float | timedelta | None = None,
         listen: bool = True,
         shutdown_deadline: float | timedelta = _receiving.DEADLINE,
@@ -148,6 +149,8 @@ class Consumer(Generic[T]):
             poll_interval: How often it looks for messages of which it isn't notified, such as delayed ones and those
                 that were enqueued in a transaction; 0.25 s by default.
             retry: How long a message waits after a failed attempt.
+            undecodable: How long a message waits whose payload doesn't have the queue's type, and after how long it
+                becomes a dead letter.
             handler_timeout: Counts a handler that has run for this long since its first step as a failed attempt; by
                 default, a handler may run for ever. Its thread goes on, and until it ends there is one less for others.
             listen: Whether other processes wake it through LISTEN.
@@ -174,6 +177,7 @@ class Consumer(Generic[T]):
             lease=lease,
             poll_interval=poll_interval,
             retry=retry,
+            undecodable=undecodable,
             handler_timeout=handler_timeout,
             listen=listen,
             shutdown_deadline=shutdown_deadline,
@@ -285,6 +289,7 @@ class Consumer(Generic[T]):
         lease: float | timedelta = _receiving.LEASE,
         poll_interval: float | timedelta = _receiving.POLL_INTERVAL,
         retry: RetryPolicy = RetryPolicy(),
+        undecodable: UndecodablePolicy = UndecodablePolicy(),
         listen: bool = True,
         shutdown_deadline: float | timedelta = _receiving.DEADLINE,
     ) -> Iterator[Delivery[T]]:
@@ -302,6 +307,7 @@ class Consumer(Generic[T]):
             lease: As for :meth:`run`.
             poll_interval: As for :meth:`run`.
             retry: As for :meth:`run`.
+            undecodable: As for :meth:`run`.
             listen: As for :meth:`run`.
             shutdown_deadline: How long after :meth:`stop` deliveries can still be settled; the last part of it is as
                 for :meth:`run`.
@@ -323,6 +329,7 @@ class Consumer(Generic[T]):
             lease=lease,
             poll_interval=poll_interval,
             retry=retry,
+            undecodable=undecodable,
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )
