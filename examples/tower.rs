@@ -24,7 +24,7 @@ fn with_layers<T: Send + 'static>(
             match next {
                 Some(next) => next.run(delivery).await,
                 // A layer that calls the handler again, which needs another delivery.
-                None => Ok(Outcome::Retry("called twice".into())),
+                None => Ok(Outcome::Retry("overloaded".into())),
             }
         }
     });

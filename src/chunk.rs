@@ -80,7 +80,7 @@ impl<T> Chunk<T> {
         self.verdicts.set(index, Verdict::Failed(failed));
     }
 
-    /// Fails this attempt of this message, which is delivered again after this wait. The reason is kept with it.
+    /// Fails this attempt of this message, for a reason that is kept with it. It is delivered again after this wait.
     pub fn retry_in(&self, index: usize, wait: Duration, reason: impl Into<String>) {
         self.settle(index, Outcome::RetryIn(wait, reason.into()));
     }

@@ -219,8 +219,8 @@ impl<C: 'static> Consumer<C> {
     /// chunks that are handled at once, and [`handler_timeout`](Run::handler_timeout) is for a chunk.
     ///
     /// `Ok(())` acknowledges all of its messages, in one statement. An error, a panic or a timeout is a failed attempt
-    /// of all of them, except those that the handler has settled one by one. A payload that doesn't decode becomes a
-    /// dead letter, and its chunk has one message less.
+    /// of all of them, except those that the handler has settled one by one. A payload that doesn't decode waits for
+    /// [a consumer of another version](Run::undecodable), and its chunk has one message less.
     ///
     /// # Errors
     /// Those of [`run`](Self::run).

@@ -58,7 +58,7 @@ def settle_each(chunk: Chunk[Any]) -> None:
     chunk.ack(0)
     chunk.archive(1)
     chunk.nack(2, "a bad row")
-    chunk.retry_in(3, 3_000)
+    chunk.retry_in(3, 3_000, "the mailbox is full")
     chunk.dead_letter(4, "no such customer")
     chunk.settle(5, Outcome.release())
     with pytest.raises(IndexError):
@@ -70,7 +70,7 @@ def assert_settled(report: pgqrs.Report, database: Database) -> None:
     failures = database.rows("select payload::text, attempt, last_error from pgqrs.messages order by id")
     assert failures == [
         ("2", 1, "a bad row"),
-        ("3", 1, None),
+        ("3", 1, "the mailbox is full"),
         ("5", 0, None),
         ("6", 1, "ValueError: the upsert failed"),
     ]
@@ -116,7 +116,7 @@ async def test_a_payload_of_another_type_fails_alone(store: pgqrs.Store, produce
         consumer.stop()
 
     report = await consumer.run_chunks(handle, size=4, wait=NEVER)
-    assert report == pgqrs.Report(done=1, archived=1, dead=2)
+    assert report == pgqrs.Report(done=1, archived=1, undecodable=2)
 
 
 async def test_a_timeout_cancels_the_handler_and_fails_what_is_not_settled(

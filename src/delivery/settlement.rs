@@ -81,7 +81,7 @@ impl Settlement {
         Visible::after(wait).map(|_| Self::Retry(wait))
     }
 
-    pub(super) fn later(wait: Duration) -> Result<Self> {
+    pub(crate) fn later(wait: Duration) -> Result<Self> {
         Visible::after(wait).map(|_| Self::Later(wait))
     }
 

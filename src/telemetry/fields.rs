@@ -55,17 +55,19 @@ impl fmt::Display for Waits {
     }
 }
 
-/// How long what doesn't decode waits, as an operator reads it: `60 s, … for 3600 s`.
+/// What happens to a payload that doesn't decode: `60 s, until 3600 s`.
 pub(super) struct Undecodable(pub(super) UndecodablePolicy);
 
 impl fmt::Display for Undecodable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(policy) = self;
-        if policy.dead_letter_after.is_zero() {
+        let UndecodablePolicy {
+            wait,
+            dead_letter_after,
+        } = self.0;
+        if dead_letter_after.is_zero() {
             return f.write_str("dead letter at once");
         }
-        let (wait, longest) = (policy.wait, policy.dead_letter_after);
-        write!(f, "{}, … for {}", Seconds(wait), Seconds(longest))
+        write!(f, "{}, until {}", Seconds(wait), Seconds(dead_letter_after))
     }
 }
 

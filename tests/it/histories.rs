@@ -254,8 +254,7 @@ impl History {
             .map_err(failed)
     }
 
-    /// How things may have been just before a call: as they are known to be; or, if the server has crashed
-    /// meanwhile, as before claims that had not reached the disk.
+    /// How things may have been before a call: as is known; or after a crash, as before claims that weren't on disk.
     fn bases(&mut self) -> Vec<Base> {
         let mut bases = vec![Base {
             world: self.world.clone(),

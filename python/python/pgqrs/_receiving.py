@@ -106,8 +106,8 @@ def decoded(
 
 
 def decoded_chunk(native: _pgqrs.Chunk, queue: Queue[T]) -> Chunk[T] | None:
-    """The chunk, without the messages whose payloads aren't of the queue's type, which are dead letters when it ends;
-    ``None`` if that are all of them."""
+    """The chunk, without the messages whose payloads aren't of the queue's type, which wait for another consumer; ``None``
+    if that are all of them."""
     messages: list[ChunkMessage[T]] = []
     places: list[int] = []
     for place, (id, raw_payload, headers, priority, attempt, enqueued_at) in enumerate(native.messages()):
@@ -115,8 +115,8 @@ def decoded_chunk(native: _pgqrs.Chunk, queue: Queue[T]) -> Chunk[T] | None:
             payload = queue._decoder()(raw_payload)
         except decoding.Mismatch as mismatch:
             error = DecodeError(message=id, path=mismatch.path, reason=mismatch.reason)
-            native.settle(place, "dead_letter", None, str(error))
-            _log.error("message %s of queue `%s` became a dead letter: %s", id, queue.name, error)
+            native.settle(place, "undecodable", None, str(error))
+            _log.warning("a message of queue `%s` doesn't have its type: %s", queue.name, error)
             continue
         message = ChunkMessage(
             id, payload, raw_payload, headers, Priority(priority), attempt, enqueued_at

@@ -116,7 +116,7 @@ class Chunk(Sequence[ChunkMessage[T]], Generic[T]):
         Args:
             index: Its index in the chunk.
             delay: How long it waits, in seconds or as a ``timedelta``.
-            reason: Why it failed; kept as the message's last error.
+            reason: Why it failed; kept with the message.
 
         Raises:
             IndexError: The chunk has no such message.

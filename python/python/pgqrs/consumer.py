@@ -200,6 +200,7 @@ class Consumer(Generic[T]):
         lease: float | timedelta = _receiving.LEASE,
         poll_interval: float | timedelta = _receiving.POLL_INTERVAL,
         retry: RetryPolicy = RetryPolicy(),
+        undecodable: UndecodablePolicy = UndecodablePolicy(),
         handler_timeout: float | timedelta | None = None,
         listen: bool = True,
         shutdown_deadline: float | timedelta = _receiving.DEADLINE,
@@ -208,7 +209,7 @@ class Consumer(Generic[T]):
 
         ``None`` acknowledges all messages of a :class:`pgqrs.Chunk`, in one statement. An exception is a failed
         attempt of all of them, except those that the handler has settled one by one. A payload that doesn't have the
-        queue's type becomes a dead letter, and its chunk has one message less.
+        queue's type waits for a consumer of another version, and its chunk has one message less.
 
         Args:
             handler: An ``async`` function of a :class:`pgqrs.Chunk`.
@@ -221,6 +222,7 @@ class Consumer(Generic[T]):
             lease: As for :meth:`run`.
             poll_interval: As for :meth:`run`.
             retry: As for :meth:`run`.
+            undecodable: As for :meth:`run`.
             handler_timeout: As for :meth:`run`, for a chunk.
             listen: As for :meth:`run`.
             shutdown_deadline: As for :meth:`run`.
@@ -247,6 +249,7 @@ class Consumer(Generic[T]):
             lease=lease,
             poll_interval=poll_interval,
             retry=retry,
+            undecodable=undecodable,
             handler_timeout=handler_timeout,
             listen=listen,
             shutdown_deadline=shutdown_deadline,

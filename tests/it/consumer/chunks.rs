@@ -182,7 +182,7 @@ async fn what_is_settled_one_by_one_is_and_the_rest_fails_with_the_handler(
         failures,
         [
             (r#""nack""#, 1, Some("a bad row")),
-            (r#""retry in""#, 1, None),
+            (r#""retry in""#, 1, Some("the mailbox is full")),
             (r#""release""#, 0, None),
             (r#""a""#, 1, Some("the upsert failed")),
             (r#""b""#, 1, Some("the upsert failed")),
@@ -204,6 +204,7 @@ async fn a_payload_that_does_not_decode_fails_alone(pool: PgPool) -> TestResult 
     send(&store, &[json!(1), json!("two"), json!(3), json!("four")]).await?;
     let numbers_queue = Queue::<u64>::new("tasks");
     let consumer = prepare(pgqrs::consumer(numbers_queue))
+        .undecodable(UndecodablePolicy::dead_letter())
         .create(&store)
         .await?;
     let (handle, seen) = (consumer.handle(), Arc::new(Mutex::new(Vec::new())));

@@ -155,3 +155,27 @@ async fn one_that_its_handler_has_put_off_in_a_transaction_is_put_off_once(
     assert_eq!((message.attempt, message.snoozes), (0, 1));
     Ok(())
 }
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_message_of_a_chunk_can_be_put_off_alone(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    let ids = send(&store, &[1, 2, 3]).await?;
+    let consumer = consumer().create(&store).await?;
+    let handle = consumer.handle();
+    let run = consumer.run_chunks(3, LONG, move |chunk: pgqrs::Chunk<Value>| {
+        chunk.later(1, LONG);
+        handle.stop();
+        std::future::ready(Outcome::Done)
+    });
+    let report = run.await?;
+    assert_eq!((report.done, report.snoozed), (2, 1));
+    let left = &pgqrs::admin(&store)
+        .messages("tasks", Page::default())
+        .await?[..];
+    assert_eq!(left.len(), 1);
+    assert_eq!(
+        (left[0].id, left[0].attempt, left[0].snoozes),
+        (ids[1], 0, 1)
+    );
+    Ok(())
+}

@@ -19,7 +19,7 @@ async fn work(consumer: Consumer) -> pgqrs::Result<()> {
             }
             // Right:
             // match next.run(delivery).await {
-            //     Err(_) => Ok(Outcome::Retry),
+            //     Err(error) => Ok(Outcome::Retry(error.to_string())),
             //     outcome => outcome,
             // }
         })
