@@ -15,8 +15,7 @@ use sqlx::PgConnection;
 
 use crate::{
     error::Result,
-    message::{MessageId, Receipt, age, microseconds},
-    retry::UndecodablePolicy,
+    message::{MessageId, Receipt, microseconds},
 };
 
 pub(crate) use self::failures::{Failed, Failure, Then, USED_UP, fail, not_found};
