@@ -19,7 +19,7 @@ async fn work(consumer: Consumer) -> pgqrs::Result<()> {
             }
             // Right:
             // match next.run(delivery).await {
-            //     Err(_) => Ok(Outcome::Retry),
+            //     Err(_) => Ok(Outcome::Retry("again".into())),
             //     outcome => outcome,
             // }
         })
