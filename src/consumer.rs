@@ -7,6 +7,8 @@ mod in_transaction;
 
 use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
 
+use serde::de::DeserializeOwned;
+
 use self::{handle::ConsumerHandle, in_transaction::in_transaction};
 use crate::{
     chunk::Chunk,
@@ -201,10 +203,11 @@ impl<C: 'static> Consumer<C> {
     ///
     /// # Example
     /// See [`consumer`], and `examples/worker.rs`, `examples/transactional_handler.rs`.
-    pub fn run<F, R, O>(self, handler: F) -> Run<Delivery<C::Payload>>
+    pub fn run<F, R, O, P>(self, handler: F) -> Run<Delivery<P>>
     where
-        C: Readable,
-        F: Fn(Delivery<C::Payload>) -> R + Send + Sync + 'static,
+        C: Readable<Payload = P>,
+        P: Send + Sync + DeserializeOwned + 'static,
+        F: Fn(Delivery<P>) -> R + Send + Sync + 'static,
         R: Handling<O> + Send + 'static,
         O: IntoOutcome,
     {
@@ -251,15 +254,11 @@ impl<C: 'static> Consumer<C> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn run_chunks<F, R, O>(
-        self,
-        size: usize,
-        wait: Duration,
-        handler: F,
-    ) -> Run<Chunk<C::Payload>>
+    pub fn run_chunks<F, R, O, P>(self, size: usize, wait: Duration, handler: F) -> Run<Chunk<P>>
     where
-        C: Readable,
-        F: Fn(Chunk<C::Payload>) -> R + Send + Sync + 'static,
+        C: Readable<Payload = P>,
+        P: Send + Sync + DeserializeOwned + 'static,
+        F: Fn(Chunk<P>) -> R + Send + Sync + 'static,
         R: Handling<O> + Send + 'static,
         O: IntoOutcome,
     {
@@ -306,10 +305,11 @@ impl<C: 'static> Consumer<C> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn run_in_transaction<F, R, O>(self, handler: F) -> Run<Delivery<C::Payload>>
+    pub fn run_in_transaction<F, R, O, P>(self, handler: F) -> Run<Delivery<P>>
     where
-        C: Readable,
-        F: Fn(Delivery<C::Payload>, HandlerTransaction) -> R + Send + Sync + 'static,
+        C: Readable<Payload = P>,
+        P: Send + Sync + DeserializeOwned + 'static,
+        F: Fn(Delivery<P>, HandlerTransaction) -> R + Send + Sync + 'static,
         R: Handling<O> + Send + 'static,
         O: IntoOutcome,
     {
@@ -351,11 +351,12 @@ impl<C: 'static> Consumer<C> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn run_with<S, F, R, O>(self, state: S, handler: F) -> Run<Delivery<C::Payload>>
+    pub fn run_with<S, F, R, O, P>(self, state: S, handler: F) -> Run<Delivery<P>>
     where
-        C: Readable,
+        C: Readable<Payload = P>,
+        P: Send + Sync + DeserializeOwned + 'static,
         S: Clone + Send + Sync + 'static,
-        F: Fn(S, Delivery<C::Payload>) -> R + Send + Sync + 'static,
+        F: Fn(S, Delivery<P>) -> R + Send + Sync + 'static,
         R: Handling<O> + Send + 'static,
         O: IntoOutcome,
     {

@@ -2,7 +2,7 @@
 //!
 //! The chunk owns its deliveries. It settles one by its place, without a statement of its own.
 //!
-//! Fails with: E0507
+//! Fails with: E0508
 //! rustc's own words: `ack` takes the delivery by value, which can't be moved out of the chunk.
 
 use pgqrs::{Chunk, Store};
