@@ -1,18 +1,18 @@
 //! Operations of an operator on schema, queues, workers, dead letters and archive, for Python's `Admin`. Rows are
 //! returned as tuples, in the order of the fields of Python's classes.
 
-use std::{collections::BTreeMap, time::Duration};
+mod rows;
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{
-    ArchivedMessage, DeadLetter, Fillfactor, HeldMessage, MessageId, Page, QueueInfo, QueueName,
-    QueueOptions, QueuedMessage, SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
-};
+use pgqrs::{Fillfactor, MessageId, Page, QueueName, QueueOptions, WorkerFilter};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
+pub(crate) use self::rows::{VersionRow, WorkerRow, version, worker_row};
+use self::rows::{archived_row, dead_row, held_row, message_row, queue_row};
 use crate::{
     answer::Mode,
-    consumer::{priority_name, texts},
     health::{health_row, stats_row},
     store::Store,
 };
@@ -367,167 +367,6 @@ impl Admin {
 
 fn rows<T, R>(found: Vec<T>, row: fn(T) -> R) -> Vec<R> {
     found.into_iter().map(row).collect()
-}
-
-pub(crate) type VersionRow = (&'static str, Option<i64>, Option<i64>);
-
-pub(crate) fn version(version: SchemaVersion) -> VersionRow {
-    match version {
-        SchemaVersion::NotInstalled => ("not_installed", None, None),
-        SchemaVersion::UpToDate { installed } => ("up_to_date", Some(installed), Some(installed)),
-        SchemaVersion::Older {
-            installed,
-            compiled,
-        } => ("older", Some(installed), Some(compiled)),
-        SchemaVersion::Newer {
-            installed,
-            compiled,
-        } => ("newer", Some(installed), Some(compiled)),
-        _ => ("unknown", None, None),
-    }
-}
-
-type QueueRow = (String, u32, DateTime<Utc>);
-
-fn queue_row(queue: QueueInfo) -> QueueRow {
-    (
-        queue.name.as_str().to_owned(),
-        queue.max_attempts,
-        queue.created_at,
-    )
-}
-
-type MessageRow = (
-    i64,
-    &'static str,
-    DateTime<Utc>,
-    DateTime<Utc>,
-    u32,
-    Option<DateTime<Utc>>,
-    Option<i64>,
-    Option<i64>,
-    Option<String>,
-    BTreeMap<String, String>,
-    Option<String>,
-    (
-        Option<u32>,
-        Option<DateTime<Utc>>,
-        u32,
-        Option<DateTime<Utc>>,
-    ),
-);
-
-fn message_row(message: QueuedMessage) -> MessageRow {
-    (
-        message.id.get(),
-        priority_name(message.priority),
-        representable(message.visible_at),
-        message.enqueued_at,
-        message.attempt,
-        message.lease_expires_at.map(representable),
-        message.producer.map(WorkerId::get),
-        message.consumer.map(WorkerId::get),
-        message.last_error,
-        texts(&message.headers),
-        message.payload,
-        // Together, since a tuple has at most twelve elements.
-        (
-            message.max_attempts,
-            message.expires_at.map(representable),
-            message.snoozes,
-            message.undecodable_since,
-        ),
-    )
-}
-
-type DeadRow = (
-    i64,
-    &'static str,
-    DateTime<Utc>,
-    u32,
-    String,
-    Option<String>,
-    DateTime<Utc>,
-    BTreeMap<String, String>,
-    Option<String>,
-    Option<u32>,
-);
-
-fn dead_row(letter: DeadLetter) -> DeadRow {
-    (
-        letter.id.get(),
-        priority_name(letter.priority),
-        letter.enqueued_at,
-        letter.attempt,
-        letter.reason,
-        letter.last_error,
-        letter.died_at,
-        texts(&letter.headers),
-        letter.payload,
-        letter.max_attempts,
-    )
-}
-
-type ArchivedRow = (
-    i64,
-    &'static str,
-    DateTime<Utc>,
-    u32,
-    DateTime<Utc>,
-    BTreeMap<String, String>,
-    Option<String>,
-);
-
-fn archived_row(message: ArchivedMessage) -> ArchivedRow {
-    (
-        message.id.get(),
-        priority_name(message.priority),
-        message.enqueued_at,
-        message.attempt,
-        message.archived_at,
-        texts(&message.headers),
-        message.payload,
-    )
-}
-
-pub(crate) type WorkerRow = (
-    i64,
-    &'static str,
-    String,
-    String,
-    u16,
-    &'static str,
-    DateTime<Utc>,
-    DateTime<Utc>,
-    bool,
-);
-
-pub(crate) fn worker_row(worker: WorkerInfo) -> WorkerRow {
-    (
-        worker.id.get(),
-        worker.kind.as_str(),
-        worker.queue.as_str().to_owned(),
-        worker.hostname,
-        worker.port,
-        worker.status.as_str(),
-        worker.started_at,
-        worker.heartbeat_at,
-        worker.stale,
-    )
-}
-
-fn held_row(message: HeldMessage) -> (i64, u32, DateTime<Utc>) {
-    (
-        message.id.get(),
-        message.attempt,
-        representable(message.lease_expires_at),
-    )
-}
-
-/// Python's calendar ends with the year 9999, PostgreSQL's much later.
-fn representable(time: DateTime<Utc>) -> DateTime<Utc> {
-    let end = DateTime::from_timestamp(253_402_300_799, 0);
-    end.map_or(time, |end| time.min(end))
 }
 
 fn page(after: Option<i64>, limit: u32, payload: bool) -> Page {

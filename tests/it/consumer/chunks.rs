@@ -93,13 +93,15 @@ async fn a_full_chunk_is_handled_at_once_and_acknowledged_in_one_statement(
     let consumer = consumer().concurrency(1).create(&store).await?;
     let running = start_chunks(consumer, 100, NEVER, move |chunk| {
         let payloads = chunk.payloads().map(|n| n.as_u64().expect("a number"));
-        seen.lock().unwrap().push(payloads.collect::<Vec<_>>());
+        seen.lock()
+            .expect("not poisoned")
+            .push(payloads.collect::<Vec<_>>());
         std::future::ready(Outcome::Done)
     });
     drained(&pool).await;
     let report = running.stop().await?;
     assert_eq!(numbers(&report), [300, 0, 0, 0, 0, 0, 0]);
-    let chunks = chunks.lock().unwrap();
+    let chunks = chunks.lock().expect("not poisoned").clone();
     let sizes: Vec<_> = chunks.iter().map(Vec::len).collect();
     assert_eq!(sizes, [100, 100, 100]);
     assert_eq!(chunks.concat(), payloads);
@@ -211,7 +213,9 @@ async fn a_payload_that_does_not_decode_fails_alone(pool: PgPool) -> TestResult 
     let run = consumer.run_chunks(4, NEVER, {
         let seen = Arc::clone(&seen);
         move |chunk: Chunk<u64>| {
-            seen.lock().unwrap().extend(chunk.payloads().copied());
+            seen.lock()
+                .expect("not poisoned")
+                .extend(chunk.payloads().copied());
             // The second of those that the handler got.
             chunk.archive(1);
             std::future::ready(Outcome::Done)
@@ -222,7 +226,7 @@ async fn a_payload_that_does_not_decode_fails_alone(pool: PgPool) -> TestResult 
     handle.stop();
     let report = running.await??;
     assert_eq!(numbers(&report), [1, 1, 0, 2, 0, 0, 0]);
-    assert_eq!(*seen.lock().unwrap(), [1, 3]);
+    assert_eq!(*seen.lock().expect("not poisoned"), [1, 3]);
     let archive = pgqrs::admin(&store)
         .archived("tasks", Page::builder().payload(true).build())
         .await?;

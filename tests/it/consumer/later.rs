@@ -18,7 +18,7 @@ async fn a_message_that_is_put_off_uses_no_attempt_and_counts_how_often(
         let seen = Arc::clone(&seen);
         move |delivery: Delivery<Value>| {
             let counts = (delivery.attempt(), delivery.snoozes());
-            seen.lock().unwrap().push(counts);
+            seen.lock().expect("not poisoned").push(counts);
             std::future::ready(match delivery.snoozes() {
                 3 => Outcome::Done,
                 _ => Outcome::Later(Duration::ZERO),
@@ -29,7 +29,10 @@ async fn a_message_that_is_put_off_uses_no_attempt_and_counts_how_often(
     let report = running.stop().await?;
     assert_eq!((report.snoozed, report.done, report.dead), (3, 1, 0));
     assert_eq!(report.retried + report.lost + report.released, 0);
-    assert_eq!(*seen.lock().unwrap(), [(1, 0), (1, 1), (1, 2), (1, 3)]);
+    assert_eq!(
+        *seen.lock().expect("not poisoned"),
+        [(1, 0), (1, 1), (1, 2), (1, 3)]
+    );
     Ok(())
 }
 

@@ -62,7 +62,7 @@ async fn a_released_message_comes_again_at_once_and_no_attempt_is_used(pool: PgP
     let running = start(
         consumer().create(&store).await?,
         move |delivery: Delivery<Value>| {
-            let mut seen = seen.lock().unwrap();
+            let mut seen = seen.lock().expect("not poisoned");
             seen.push(delivery.attempt());
             let outcome = if seen.len() < 4 {
                 Outcome::Release
@@ -75,7 +75,7 @@ async fn a_released_message_comes_again_at_once_and_no_attempt_is_used(pool: PgP
     drained(&pool).await;
     let report = running.stop().await?;
     assert_eq!((report.released, report.done, report.dead), (3, 1, 0));
-    assert_eq!(*attempts.lock().unwrap(), [1; 4]);
+    assert_eq!(*attempts.lock().expect("not poisoned"), [1; 4]);
     Ok(())
 }
 

@@ -109,7 +109,10 @@ async fn a_newer_version_handles_what_an_older_one_beside_it_puts_back(pool: PgP
             let attempts = Arc::clone(&attempts);
             let consumer = consumer().create(&newer).await.expect("registered");
             running = Some(start(consumer, move |delivery: Delivery<Value>| {
-                attempts.lock().unwrap().push(delivery.attempt());
+                attempts
+                    .lock()
+                    .expect("not poisoned")
+                    .push(delivery.attempt());
                 std::future::ready(Outcome::Done)
             }));
         }
@@ -120,7 +123,7 @@ async fn a_newer_version_handles_what_an_older_one_beside_it_puts_back(pool: PgP
     assert!(report.undecodable > 0);
     assert_eq!(report.done + newer.done, 2);
     assert_eq!(report.dead + newer.dead, 0);
-    let attempts = attempts.lock().unwrap();
+    let attempts = attempts.lock().expect("not poisoned");
     assert!(attempts.iter().all(|attempt| *attempt == 1), "{attempts:?}");
     Ok(())
 }
