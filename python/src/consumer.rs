@@ -4,6 +4,7 @@
 
 mod chunk;
 mod delivery;
+mod settings;
 mod stage;
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use pgqrs::{Outcome, Queue, Report, RetryPolicy, UndecodablePolicy, Worker};
+use pgqrs::{Outcome, Queue, Report, Worker};
 use pyo3::{prelude::*, types::PyDict};
 use serde_json::value::RawValue;
 use tokio::{
@@ -28,6 +29,7 @@ use self::stage::{CutOff, Stage, dropped_unsettled, over_limit, release_due};
 pub(crate) use self::{
     chunk::Chunk,
     delivery::{Delivery, priority_name, texts},
+    settings::Settings,
 };
 use crate::{answer::Mode, engine, process::Here};
 
@@ -42,60 +44,6 @@ pub(crate) struct Registration {
     pub(crate) identity: Option<(String, u16)>,
     pub(crate) heartbeat_interval: Duration,
     pub(crate) replace: bool,
-}
-
-/// Options of a run.
-pub(crate) struct Settings {
-    concurrency: usize,
-    prefetch: usize,
-    prefetch_bytes: usize,
-    lease: Duration,
-    poll_interval: Duration,
-    /// First delay, factor, maximum delay, jitter.
-    retry: (Duration, f64, Duration, f64),
-    /// The wait, and after how long it becomes a dead letter.
-    undecodable: (Duration, Duration),
-    handler_timeout: Option<Duration>,
-    listen: bool,
-    shutdown_deadline: Duration,
-    /// Size and wait; one by one without them.
-    chunk: Option<(usize, Duration)>,
-}
-
-impl Settings {
-    fn apply<I: 'static>(&self, run: pgqrs::Run<I>) -> pgqrs::Run<I> {
-        let (first, factor, cap, jitter) = self.retry;
-        let retry = RetryPolicy::builder()
-            .first(first)
-            .factor(factor)
-            .cap(cap)
-            .jitter(jitter)
-            .build();
-        let (wait, dead_letter_after) = self.undecodable;
-        let undecodable = UndecodablePolicy::builder()
-            .wait(wait)
-            .dead_letter_after(dead_letter_after)
-            .build();
-        run.concurrency(self.concurrency)
-            .prefetch(self.prefetch)
-            .prefetch_bytes(self.prefetch_bytes)
-            .lease(self.lease)
-            .poll_interval(self.poll_interval)
-            .retry(retry)
-            .undecodable(undecodable)
-            .listen(self.listen)
-            .shutdown_deadline(self.shutdown_deadline)
-    }
-
-    /// How long after the stop request deliveries whose handlers have not started are released: a little before the
-    /// loop aborts all of them, which would use their attempts.
-    fn release_after(&self) -> Duration {
-        let deadline = self.shutdown_deadline;
-        let final_part = (deadline / 2).min(Duration::from_secs(5));
-        let margin = (deadline / 20).min(Duration::from_millis(250));
-        // Far beyond any use, but within the range of an instant.
-        (deadline - final_part - margin).min(Duration::from_secs(365 * 24 * 60 * 60))
-    }
 }
 
 /// A registered consumer.

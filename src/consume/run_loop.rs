@@ -35,7 +35,7 @@ use crate::{
     lifecycle::WorkerId,
     message::Origin,
     pool::{STATEMENT_TIMEOUT, WakeSubscription},
-    postgres::settle::Failure,
+    postgres::settle::failures::Failure,
     queue::QueueName,
     report::Report,
     store::Store,

@@ -1,4 +1,4 @@
-//! Statements that end or extend leases: ack, archive, fail (which also puts messages off), release, extend. A message is identified by its
+//! Statements that end or extend leases: ack, archive, release, extend, and [`failures`]. A message is identified by its
 //! [`Receipt`], and a stale receipt changes nothing.
 //!
 //! Many messages are found by primary key one by one, and then changed by `ctid`: a join has plans that read the whole
@@ -6,7 +6,7 @@
 //! changed while the statement ran, for example by an extension of its lease, has moved and isn't found. So missing
 //! messages are looked up a second time.
 
-mod failures;
+pub(crate) mod failures;
 
 use std::{collections::HashSet, time::Duration};
 
@@ -17,8 +17,6 @@ use crate::{
     error::Result,
     message::{MessageId, Receipt, microseconds},
 };
-
-pub(crate) use self::failures::{Failed, Failure, Then, USED_UP, fail, not_found};
 
 /// Receipts of one queue, as columns.
 struct Columns {

@@ -342,7 +342,7 @@ class Statement:
 
     @property
     def sql(self) -> str:
-        """The text, with `$1` to `$6`."""
+        """The text, with `$1` to `$7`."""
     @property
     def parameters(
         self,
