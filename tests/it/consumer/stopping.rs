@@ -65,7 +65,7 @@ async fn after_the_deadline_handlers_are_aborted_and_their_messages_released(
     let handle = consumer.handle();
     let run = consumer
         .run(wait_at(&gate()))
-        .shutdown_deadline(Duration::from_millis(50));
+        .shutdown_deadline(Duration::from_secs(1));
     let running = tokio::spawn(run);
     let admin = pgqrs::admin(&store);
     until("both are at work", async || {
