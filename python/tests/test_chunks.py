@@ -74,7 +74,9 @@ def assert_settled(report: pgqrs.Report, database: Database) -> None:
         ("5", 0, None),
         ("6", 1, "ValueError: the upsert failed"),
     ]
-    assert database.rows("select payload::text, reason from pgqrs.dead_letters") == [("4", "no such customer")]
+    assert database.rows("select payload::text, reason from pgqrs.dead_letters") == [
+        ("4", "no such customer")
+    ]
     assert database.rows("select payload::text from pgqrs.archive") == [("1",)]
 
 
@@ -106,7 +108,9 @@ def test_it_is_the_same_in_threads(sync_store: pgqrs.sync.Store, database: Datab
     assert_settled(consumer.run_chunks(handle, size=7, wait=NEVER, retry=retry), database)
 
 
-async def test_a_payload_of_another_type_fails_alone(store: pgqrs.Store, producer: pgqrs.Producer[Any]) -> None:
+async def test_a_payload_of_another_type_fails_alone(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any]
+) -> None:
     await producer.enqueue_batch(["one", 2, "three", 4])
     consumer = await store.consumer(pgqrs.Queue("tasks", int))
 
@@ -223,9 +227,7 @@ def test_around_works_in_threads_and_with_chunks(sync_store: pgqrs.sync.Store) -
         assert user.name == "bob"
         consumer.stop()
 
-    def around_one(
-        delivery: pgqrs.sync.Delivery[Any], next: pgqrs.sync.Handler[Any]
-    ) -> Outcome | None:
+    def around_one(delivery: pgqrs.sync.Delivery[Any], next: pgqrs.sync.Handler[Any]) -> Outcome | None:
         user.name = "bob"
         return next(delivery)
 

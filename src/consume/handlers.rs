@@ -6,7 +6,10 @@ use std::{future::Future, sync::Arc, time::Duration};
 use serde::de::DeserializeOwned;
 use tracing::Instrument;
 
-use super::{chunks::ChunkLimits, in_flight::InFlight, turns::Turns};
+use super::{
+    in_flight::{ChunkLimits, InFlight},
+    turns::Turns,
+};
 use crate::{
     around::Layered,
     delivery::{Delivery, Unchecked, lease::Lease},

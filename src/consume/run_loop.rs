@@ -19,11 +19,10 @@ use tokio::{
 
 use super::{
     batch,
-    chunks::ChunkLimits,
     claims::{AdaptiveLimit, Pace, Request},
     extend::Extension,
     handlers::{Shared, Work},
-    in_flight::{Aborted, Finished, InFlight},
+    in_flight::{Aborted, ChunkLimits, Finished, InFlight},
     options::Options,
     settle::SettleQueue,
     turns::Turns,

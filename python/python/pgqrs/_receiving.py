@@ -118,9 +118,7 @@ def decoded_chunk(native: _pgqrs.Chunk, queue: Queue[T]) -> Chunk[T] | None:
             native.settle(place, "undecodable", None, str(error))
             _log.warning("a message of queue `%s` doesn't have its type: %s", queue.name, error)
             continue
-        message = ChunkMessage(
-            id, payload, raw_payload, headers, Priority(priority), attempt, enqueued_at
-        )
+        message = ChunkMessage(id, payload, raw_payload, headers, Priority(priority), attempt, enqueued_at)
         messages.append(message)
         places.append(place)
     if not messages:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pgqrs import _arguments, _pgqrs, _receiving, _signals
 from pgqrs._handling import Work, layered
@@ -173,8 +173,8 @@ class Consumer(Generic[T]):
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )
-        layered = handler if around is None else layered(around, handler)
-        work = Work(self._native, layered, lambda native: decoded(Delivery, native, self._queue))
+        called = handler if around is None else layered(around, handler)
+        work = Work(self._native, called, lambda native: decoded(Delivery, native, self._queue))
         return await self._receive(settings, work)
 
     async def run_chunks(
@@ -244,8 +244,8 @@ class Consumer(Generic[T]):
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )
-        layered = handler if around is None else layered(around, handler)
-        work = Work(self._native, layered, lambda native: decoded_chunk(native, self._queue))
+        called = handler if around is None else layered(around, handler)
+        work = Work(self._native, called, lambda native: decoded_chunk(native, self._queue))
         return await self._receive(settings, work)
 
     async def _receive(self, settings: Settings, work: Work) -> Report:

@@ -227,9 +227,7 @@ async def chunks(store: pgqrs.Store, blocking: pgqrs.sync.Store) -> None:
 
     async def save_invoices(chunk: pgqrs.Chunk[Invoice]) -> None: ...
 
-    async def around(
-        delivery: Delivery[SendEmail], next: pgqrs.Handler[SendEmail]
-    ) -> Outcome | None:
+    async def around(delivery: Delivery[SendEmail], next: pgqrs.Handler[SendEmail]) -> Outcome | None:
         return await next(delivery)
 
     async def around_chunk(

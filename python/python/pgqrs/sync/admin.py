@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pgqrs import _arguments, _pgqrs
-from pgqrs.health import Health
 from pgqrs._arguments import identifier as _id
 from pgqrs._arguments import page as _page
+from pgqrs.health import Health
 from pgqrs.listings import (
     ArchivedMessage,
     DeadLetter,

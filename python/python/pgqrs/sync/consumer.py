@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pgqrs import _arguments, _pgqrs, _receiving, _signals
-from pgqrs._receiving import (
-    Native,
-    Settings,
-    decoded,
-    decoded_chunk,
-    exited,
-    failed,
-    finished,
-    give_back,
-)
+from pgqrs._receiving import Native, Settings, decoded, decoded_chunk, give_back
 from pgqrs.chunk import Chunk
 from pgqrs.errors import NotSettledError, WorkerStoppedError
 from pgqrs.listings import WorkerStatus
 from pgqrs.outcome import Outcome, Report, RetryPolicy, UndecodablePolicy
 from pgqrs.queue import Queue
+from pgqrs.sync._handling import Work, layered
 from pgqrs.sync.delivery import Delivery
 
 T = TypeVar("T")
@@ -182,8 +173,8 @@ class Consumer(Generic[T]):
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )
-        layered = handler if around is None else _layered(around, handler)
-        work = _Work(self._native, layered, lambda native: decoded(Delivery, native, self._queue))
+        called = handler if around is None else layered(around, handler)
+        work = Work(self._native, called, lambda native: decoded(Delivery, native, self._queue))
         return self._receive(settings, work)
 
     def run_chunks(
@@ -252,11 +243,11 @@ class Consumer(Generic[T]):
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )
-        layered = handler if around is None else _layered(around, handler)
-        work = _Work(self._native, layered, lambda native: decoded_chunk(native, self._queue))
+        called = handler if around is None else layered(around, handler)
+        work = Work(self._native, called, lambda native: decoded_chunk(native, self._queue))
         return self._receive(settings, work)
 
-    def _receive(self, settings: Settings, work: _Work) -> Report:
+    def _receive(self, settings: Settings, work: Work) -> Report:
         self._start(settings)
         ready: deque[Native] = deque()
         interrupt: KeyboardInterrupt | None = None
@@ -486,47 +477,3 @@ class _Deliveries(Generic[T]):
         while events := self._consumer._native.next():
             for event in events:
                 give_back(event)
-
-
-D = TypeVar("D")
-
-
-def _layered(
-    around: Callable[[D, Callable[[D], Outcome | None]], Outcome | None],
-    handler: Callable[[D], Outcome | None],
-) -> Callable[[D], Outcome | None]:
-    return lambda delivery: around(delivery, handler)
-
-
-class _Work:
-    """The handlers of a consumer that run, in threads."""
-
-    def __init__(
-        self,
-        native: _pgqrs.Consumer,
-        handler: Callable[[Any], Outcome | None],
-        decode: Callable[[Any], object | None],
-    ) -> None:
-        self._native = native
-        self._handler = handler
-        self._decode = decode
-        self.error: BaseException | None = None
-        """What ends the run."""
-
-    def handle(self, native: Native) -> None:
-        if self.error is not None:
-            give_back(native)
-            return
-        try:
-            delivery = self._decode(native)
-            # The clock of `handler_timeout` starts here, and not while it waited for a thread.
-            if delivery is not None and native.begin():
-                finished(native, self._handler(delivery))
-        except (Exception, asyncio.CancelledError) as error:
-            failed(native, error)
-        except BaseException as error:
-            # In a thread, `SystemExit` and its like would end nothing.
-            exited(native)
-            if self.error is None:
-                self.error = error
-                self._native.abort()
