@@ -30,7 +30,8 @@ async def test_headers_of_an_enqueue_are_delivered_and_listed(
     assert hash(listed[0]) == hash(listed[0])
     consumer = await store.consumer("tasks")
     deliveries = consumer.deliveries(concurrency=4)
-    first, second, third, last = [await anext(deliveries) for _ in range(4)]
+    delivered = [await anext(deliveries) for _ in range(4)]
+    first, second, third, last = sorted(delivered, key=lambda delivery: delivery.id)
     assert [delivery.headers for delivery in (first, second, third, last)] == [TEXTS] * 3 + [{}]
     await first.archive()
     await second.dead_letter("no")
