@@ -146,6 +146,7 @@ class Consumer:
         lease: timedelta,
         poll_interval: timedelta,
         retry: tuple[timedelta, float, timedelta, float],
+        undecodable: tuple[timedelta, timedelta],
         handler_timeout: timedelta | None,
         listen: bool,
         shutdown_deadline: timedelta,
