@@ -7,6 +7,7 @@
 set local lock_timeout = '2s';
 
 drop table pgqrs.archive;
+drop table pgqrs.seen;
 drop table pgqrs.writers;
 drop table pgqrs.dead_letters;
 drop table pgqrs.workers;

@@ -1,29 +1,32 @@
 //! `enqueue()`: stores messages in a queue. The builder's type tracks what is set, so an enqueue that is incomplete, or
 //! that contradicts itself, doesn't compile.
 
+pub(crate) mod batch;
+mod keys;
 pub(crate) mod states;
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tracing::{Instrument, Span};
 
 use self::states::{
-    AtOnce, ByWorker, FitsInto, IntoDelay, Later, MessageIsSet, MessageNotSet, Messages, NoMessage,
-    NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet, ToQueue,
+    AtOnce, ByWorker, FitsInto, IntoDelay, Keys, KeysOf, Later, MessageIsSet, MessageNotSet,
+    Messages, NoKey, NoMessage, NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet, ToQueue,
+    WithoutKey,
 };
-#[cfg(doc)]
-use crate::error::Error;
 use crate::{
-    error::Result,
+    error::{Error, Result},
     executor::{Execute, Executor},
     headers::{Headers, NewHeaders},
-    message::{Enqueued, Envelope, NewMessage, Priority, Visible, When},
+    key::{Key, Lifetime},
+    message::{Envelope, MessageOptions, NewMessage, Priority, Visible, When},
     payload::encode,
     postgres::{columns::CHUNK_BYTES, insert},
-    queue::{IntoQueue, Queue},
+    queue::{IntoQueue, KeyOfJson, Queue},
     send,
+    sent::Enqueued,
     statement::Statement,
     telemetry::{self, Timer},
     trace_context,
@@ -52,7 +55,7 @@ use crate::{
 /// # }
 /// ```
 pub fn enqueue() -> Enqueue {
-    Enqueue::new(NoMessage(()), NoTarget(()), Options::default())
+    Enqueue::new(NoMessage(()), NoTarget(()), NoKey(()), Options::default())
 }
 
 /// Builder of an enqueue; made by [`enqueue`].
@@ -97,9 +100,10 @@ pub fn enqueue() -> Enqueue {
 /// ```
 #[derive(Debug)]
 #[must_use = "an enqueue does nothing until `.execute(&store).await`"]
-pub struct Enqueue<M = NoMessage, T = NoTarget, W = AtOnce> {
+pub struct Enqueue<M = NoMessage, T = NoTarget, W = AtOnce, K = NoKey> {
     messages: M,
     target: T,
+    key: K,
     options: Options,
     time: PhantomData<W>,
 }
@@ -110,10 +114,13 @@ struct Options {
     when: When,
     priority: Priority,
     headers: NewHeaders,
+    of_each: MessageOptions,
 }
 
 impl Options {
-    fn common(self, target: impl TargetIsSet) -> Result<Common> {
+    fn common(mut self, target: impl TargetIsSet, key: impl Keys) -> Result<Common> {
+        self.of_each.key = key.into_key();
+        let key_of = target.key_of_json();
         let (queue, producer) = target.into_parts()?;
         let envelope = Envelope {
             queue,
@@ -122,7 +129,12 @@ impl Options {
             visible: Visible::new(self.when)?,
         };
         let headers = self.headers.finish()?;
-        Ok(Common { envelope, headers })
+        Ok(Common {
+            envelope,
+            headers,
+            of_each: self.of_each,
+            key_of,
+        })
     }
 }
 
@@ -131,13 +143,16 @@ impl Options {
 pub(crate) struct Common {
     pub(crate) envelope: Envelope,
     pub(crate) headers: Headers,
+    pub(crate) of_each: MessageOptions,
+    pub(crate) key_of: Option<KeyOfJson>,
 }
 
-impl<M, T, W> Enqueue<M, T, W> {
-    fn new(messages: M, target: T, options: Options) -> Self {
+impl<M, T, W, K> Enqueue<M, T, W, K> {
+    fn new(messages: M, target: T, key: K, options: Options) -> Self {
         Self {
             messages,
             target,
+            key,
             options,
             time: PhantomData,
         }
@@ -150,10 +165,11 @@ impl<M, T, W> Enqueue<M, T, W> {
     ///
     /// # Errors
     /// A payload that can't be serialised is reported by [`execute`](Self::execute).
-    pub fn message<P>(self, payload: &P) -> Enqueue<Messages<P>, T, W>
+    pub fn message<P>(self, payload: &P) -> Enqueue<Messages<P>, T, W, K>
     where
         M: MessageNotSet,
         T: Takes<P>,
+        K: KeysOf<P>,
         P: Serialize + ?Sized,
     {
         self.with_payloads(std::iter::once(payload))
@@ -169,10 +185,11 @@ impl<M, T, W> Enqueue<M, T, W> {
     ///
     /// # Errors
     /// A payload that can't be serialised is reported by [`execute`](Self::execute), with its index.
-    pub fn messages<P>(self, payloads: &[P]) -> Enqueue<Messages<P>, T, W>
+    pub fn messages<P>(self, payloads: &[P]) -> Enqueue<Messages<P>, T, W, K>
     where
         M: MessageNotSet,
         T: Takes<P>,
+        K: KeysOf<P>,
         P: Serialize,
     {
         self.with_payloads(payloads)
@@ -181,20 +198,27 @@ impl<M, T, W> Enqueue<M, T, W> {
     fn with_payloads<'a, P>(
         self,
         payloads: impl IntoIterator<Item = &'a P>,
-    ) -> Enqueue<Messages<P>, T, W>
+    ) -> Enqueue<Messages<P>, T, W, K>
     where
+        K: KeysOf<P>,
         P: Serialize + ?Sized + 'a,
     {
         let messages = payloads
             .into_iter()
             .enumerate()
-            .map(|(index, payload)| encode(index, payload).map(NewMessage::new))
+            .map(|(index, payload)| {
+                let mut message = NewMessage::new(encode(index, payload)?);
+                if let Some(key) = self.key.key_of(payload) {
+                    message.set_key(key);
+                }
+                Ok(message)
+            })
             .collect();
         let messages = Messages {
             messages,
             of: PhantomData,
         };
-        Enqueue::new(messages, self.target, self.options)
+        Enqueue::new(messages, self.target, self.key, self.options)
     }
 
     /// Sets the queue: a name, or a [`Queue`] that carries the messages' type.
@@ -203,17 +227,18 @@ impl<M, T, W> Enqueue<M, T, W> {
     ///
     /// # Errors
     /// An invalid name is reported by [`execute`](Self::execute).
-    pub fn to<Q>(self, queue: Q) -> Enqueue<M, ToQueue<Q::Carries>, W>
+    pub fn to<Q>(self, queue: Q) -> Enqueue<M, ToQueue<Q::Carries>, W, K>
     where
         T: TargetNotSet,
         Q: IntoQueue,
         M: FitsInto<Queue<Q::Carries>>,
     {
         let target = ToQueue {
+            key: queue.key(),
             queue: queue.into_name(),
             carries: PhantomData,
         };
-        Enqueue::new(self.messages, target, self.options)
+        Enqueue::new(self.messages, target, self.key, self.options)
     }
 
     /// Sets the producer that sends the messages, to its queue. They record its id, and nothing is stored if it is
@@ -223,7 +248,7 @@ impl<M, T, W> Enqueue<M, T, W> {
     ///
     /// # Errors
     /// [`Error::WorkerSuspended`], [`Error::WorkerStopped`] from [`execute`](Self::execute).
-    pub fn worker<P>(self, producer: &P) -> Enqueue<M, ByWorker<P::Carries>, W>
+    pub fn worker<P>(self, producer: &P) -> Enqueue<M, ByWorker<P::Carries>, W, K>
     where
         T: TargetNotSet,
         P: Worker + ?Sized,
@@ -233,9 +258,10 @@ impl<M, T, W> Enqueue<M, T, W> {
         let target = ByWorker {
             queue: producer.queue().clone(),
             worker: producer.id(),
+            key: producer.key_of_json(),
             carries: PhantomData,
         };
-        Enqueue::new(self.messages, target, self.options)
+        Enqueue::new(self.messages, target, self.key, self.options)
     }
 
     /// Delays the messages: they are not delivered before this duration has passed, by the database's clock, counted
@@ -249,7 +275,7 @@ impl<M, T, W> Enqueue<M, T, W> {
     ///
     /// # Errors
     /// [`Error::DelayTooLong`] from [`execute`](Self::execute) for more than 200,000 years.
-    pub fn delay(self, delay: impl IntoDelay) -> Enqueue<M, T, Later>
+    pub fn delay(self, delay: impl IntoDelay) -> Enqueue<M, T, Later, K>
     where
         W: TimeNotSet,
     {
@@ -260,7 +286,7 @@ impl<M, T, W> Enqueue<M, T, W> {
     /// means now.
     ///
     /// Available until a delay or a time is set.
-    pub fn at(self, time: DateTime<Utc>) -> Enqueue<M, T, Later>
+    pub fn at(self, time: DateTime<Utc>) -> Enqueue<M, T, Later, K>
     where
         W: TimeNotSet,
     {
@@ -274,7 +300,7 @@ impl<M, T, W> Enqueue<M, T, W> {
     ///
     /// # Errors
     /// [`Error::DelayTooLong`] from [`execute`](Self::execute) for a delay of more than 200,000 years.
-    pub fn when(self, when: When) -> Enqueue<M, T, Later>
+    pub fn when(self, when: When) -> Enqueue<M, T, Later, K>
     where
         W: TimeNotSet,
     {
@@ -282,7 +308,7 @@ impl<M, T, W> Enqueue<M, T, W> {
             when,
             ..self.options
         };
-        Enqueue::new(self.messages, self.target, options)
+        Enqueue::new(self.messages, self.target, self.key, options)
     }
 
     /// Sets the messages' priority: those of a higher one are delivered first; defaults to [`Priority::Normal`]. If it
@@ -338,6 +364,46 @@ impl<M, T, W> Enqueue<M, T, W> {
         self
     }
 
+    /// Sets after how many deliveries a message becomes a dead letter, if none of them has handled it. Takes precedence over
+    /// the queue's own limit, which is the default. If it is called again, the last call counts.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSetting`] from [`execute`](Self::execute) for 0, and for more than 2,147,483,647.
+    ///
+    /// # Example
+    /// ```
+    /// let enqueue = pgqrs::enqueue().message(&1).to("tasks").max_attempts(3);
+    /// ```
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.options.of_each.max_attempts = Some(attempts);
+        self
+    }
+
+    /// Sets for how long the messages are of use, counted from the statement by the database's clock: one that isn't
+    /// claimed by then is not delivered, and becomes a dead letter, or is deleted after
+    /// [`drop_if_expired`](Self::drop_if_expired). One that was claimed in time is retried as any other. Defaults to for
+    /// ever. If it is called again, the last call counts.
+    ///
+    /// # Errors
+    /// [`Error::DelayTooLong`] from [`execute`](Self::execute) for more than 200,000 years.
+    ///
+    /// # Example
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let enqueue = pgqrs::enqueue().message(&1).to("tasks").expires_in(Duration::from_secs(3600));
+    /// ```
+    pub fn expires_in(mut self, time: Duration) -> Self {
+        self.options.of_each.expires_in = Some(time);
+        self
+    }
+
+    /// Deletes the messages once they have [expired](Self::expires_in), instead of keeping them as dead letters.
+    pub fn drop_if_expired(mut self) -> Self {
+        self.options.of_each.drop_if_expired = true;
+        self
+    }
+
     /// Stores the messages, and returns their ids in the order of the messages.
     ///
     /// Available once messages and a target are set. On a store, a pool or a connection, the messages are stored when
@@ -387,11 +453,13 @@ impl<M, T, W> Enqueue<M, T, W> {
     where
         M: MessageIsSet,
         T: TargetIsSet + 'c,
+        K: Keys + 'c,
         E: Executor + 'c,
     {
         let Self {
             messages,
             target,
+            key,
             options,
             ..
         } = self;
@@ -399,7 +467,7 @@ impl<M, T, W> Enqueue<M, T, W> {
         let messages = messages.and_then(|messages| check_sizes(messages, on.payload_limit()));
         Execute::new(async move {
             let messages = messages?;
-            send(on, options.common(target)?, messages).await
+            send(on, options.common(target, key)?, messages).await
         })
     }
 
@@ -410,7 +478,8 @@ impl<M, T, W> Enqueue<M, T, W> {
     ///
     /// # Errors
     /// Those that [`execute`](Self::execute) returns before anything is sent. The limit for one payload is that
-    /// of a connection: 64 MiB.
+    /// of a connection: 64 MiB. [`Error::InvalidSetting`] if messages have limits of their own, or keys by their queue:
+    /// the statement can't store these. With a key of its own it doesn't compile.
     ///
     /// # Example
     /// See [`Statement`].
@@ -418,24 +487,36 @@ impl<M, T, W> Enqueue<M, T, W> {
     where
         M: MessageIsSet,
         T: TargetIsSet,
+        K: WithoutKey,
     {
         let mut messages = check_sizes(self.messages.into_messages()?, CHUNK_BYTES)?;
         let Common {
             envelope,
             mut headers,
-        } = self.options.common(self.target)?;
+            of_each,
+            key_of,
+        } = self.options.common(self.target, self.key)?;
+        set_options(&mut messages, &of_each, key_of.as_ref())?;
+        if messages.iter().any(|message| message.options().is_some()) {
+            return Err(Error::InvalidSetting {
+                setting: "statement",
+                value: "an enqueue with keys or with limits of its messages".to_owned(),
+                expected: "one without; run this one on a connection of sqlx with `.execute(..)`",
+            });
+        }
         trace_context::inject(&Span::current(), &mut headers);
         NewMessage::set_common_headers(&mut messages, &headers);
         Ok(Statement::new(envelope, messages))
     }
 }
 
-impl<T, W> Enqueue<NoMessage, T, W> {
+impl<T, W, K> Enqueue<NoMessage, T, W, K> {
     pub(crate) fn into_common(self) -> Result<Common>
     where
         T: TargetIsSet,
+        K: Keys,
     {
-        self.options.common(self.target)
+        self.options.common(self.target, self.key)
     }
 }
 
@@ -447,7 +528,10 @@ pub(crate) async fn send(
     let Common {
         envelope,
         mut headers,
+        of_each,
+        key_of,
     } = common;
+    set_options(&mut messages, &of_each, key_of.as_ref())?;
     let (timer, queue, count) = (Timer::start(), envelope.queue.clone(), messages.len());
     let span = telemetry::send(queue.as_str(), count);
     // Here, in the caller's task: the messages may be stored by another, together with those of other callers.
@@ -457,7 +541,7 @@ pub(crate) async fn send(
     NewMessage::set_common_headers(&mut messages, &headers);
     let stored = async {
         if messages.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Enqueued::new(Vec::new()));
         }
         match on.store() {
             Some(store) => send::send(store.batcher(), envelope, messages).await,
@@ -466,13 +550,13 @@ pub(crate) async fn send(
                 Box::pin(async move {
                     let sent_to = on.sent_to();
                     let mut connection = on.acquire().await?;
-                    let ids = insert::insert(&mut connection, &envelope, &messages).await?;
+                    let enqueued = insert::insert(&mut connection, &envelope, &messages).await?;
                     if let Some(sent_to) = sent_to
                         && envelope.visible == Visible::Now
                     {
                         sent_to.add(envelope.queue);
                     }
-                    Ok(ids)
+                    Ok(enqueued)
                 })
                 .await
             }
@@ -481,14 +565,41 @@ pub(crate) async fn send(
     let stored = stored.instrument(span.clone()).await;
     telemetry::sent(queue.as_str(), count, timer, stored.as_ref().err());
     match &stored {
-        Ok(ids) => {
-            if let [id] = ids[..] {
+        Ok(enqueued) => {
+            if let [id] = enqueued[..] {
                 telemetry::sent_one(&span, id);
             }
         }
         Err(error) => telemetry::failed(&span, error),
     }
-    stored.map(Enqueued::new)
+    stored
+}
+
+/// Sets what an enqueue asks for on each of its messages, unless the message has its own, and checks it.
+fn set_options(
+    messages: &mut [NewMessage],
+    of_each: &MessageOptions,
+    key_of: Option<&KeyOfJson>,
+) -> Result<()> {
+    let asks_for_none = *of_each == MessageOptions::default() && key_of.is_none();
+    if asks_for_none && messages.iter().all(|message| message.options().is_none()) {
+        return Ok(());
+    }
+    for (index, message) in messages.iter_mut().enumerate() {
+        if let Some(key_of) = key_of
+            && of_each.key.is_none()
+            && message.key().is_none()
+        {
+            let key = key_of.key(message.payload());
+            let key = key.map_err(|error| Error::Unkeyed {
+                index,
+                source: Arc::new(error),
+            })?;
+            message.set_key(Key::new(key, Lifetime::Unfinished));
+        }
+        message.complete_options(index, of_each)?;
+    }
+    Ok(())
 }
 
 fn check_sizes(messages: Vec<NewMessage>, limit: usize) -> Result<Vec<NewMessage>> {

@@ -173,6 +173,36 @@ pub enum Error {
     #[error(transparent)]
     InvalidHeader(#[from] InvalidHeader),
 
+    /// A message's key can't be stored.
+    #[error("the key of message {index} {problem}")]
+    InvalidKey {
+        /// Its place in the batch, from 0.
+        index: usize,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+
+    /// The key of a message can't be computed, since its payload isn't one of the queue's type.
+    #[error(
+        "the key of payload {index} can't be computed: the payload, as it was serialised, doesn't decode as the type of its queue"
+    )]
+    Unkeyed {
+        /// Its place in the batch, from 0.
+        index: usize,
+        /// The error of `serde_json`.
+        source: Arc<serde_json::Error>,
+    },
+
+    /// Another transaction holds a key of the messages: it has sent a message with the same key, and is still open. Nothing
+    /// was stored. In the caller's own transaction this aborts it, as [`Error::aborted_transaction`] says.
+    #[error(
+        "nothing was stored: another open transaction has sent a message with the same key to queue `{queue}`, and was waited for in vain; try again once it has ended"
+    )]
+    KeyHeld {
+        /// The queue.
+        queue: QueueName,
+    },
+
     /// A setting is out of its range.
     #[error("`{setting}` is {value}, and must be {expected}")]
     InvalidSetting {
@@ -366,6 +396,9 @@ variants! {
     InvalidHostname { hostname },
     InvalidQueueName(source),
     InvalidHeader(source),
+    InvalidKey { index, problem },
+    Unkeyed { index, source },
+    KeyHeld { queue },
     InvalidSetting { setting, value, expected },
     Serialize { index, source },
     PayloadTooLarge { index, bytes, limit },

@@ -225,10 +225,9 @@ impl Admin {
         message: i64,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
-        mode.answer(
-            py,
-            async move { admin.requeue(queue, message.into()).await },
-        )
+        mode.answer(py, async move {
+            Ok(admin.requeue(queue, message.into()).await?.back == 1)
+        })
     }
 
     /// Requeues all dead letters of this age.
@@ -239,10 +238,9 @@ impl Admin {
         older_than: Duration,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
-        mode.answer(
-            py,
-            async move { admin.requeue_all(queue, older_than).await },
-        )
+        mode.answer(py, async move {
+            Ok(admin.requeue_all(queue, older_than).await?.back)
+        })
     }
 
     /// Deletes dead letters of this age.

@@ -6,10 +6,13 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 use crate::{
-    admin::rows::DeadLetter,
-    error::Result,
+    admin::rows::{DeadLetter, Requeued},
+    error::{Error, Result},
     message::{MessageId, Page, Priority, age},
-    postgres::json::{JsonText, headers},
+    postgres::{
+        json::{JsonText, headers},
+        keyed::KEY_TIMEOUT,
+    },
     queue::QueueName,
 };
 
@@ -65,25 +68,27 @@ pub(crate) async fn count(connection: &mut PgConnection, queue: &QueueName) -> R
     Ok(count.map(i64::unsigned_abs))
 }
 
-/// Requeues dead letters, ready and with all attempts before them, and without a time at which they expire: one, or all that died before an age. Returns their
-/// number; `None` if there is no such queue.
+/// Requeues dead letters, ready and with all attempts before them, and without a time at which they expire: one, or all
+/// that died before an age. Those whose key another message has stay dead letters. `None` if there is no such queue.
 pub(crate) async fn requeue(
     connection: &mut PgConnection,
     queue: &QueueName,
     message: Option<MessageId>,
     older_than: Duration,
-) -> Result<Option<u64>> {
-    let requeued = sqlx::query_scalar!(
+) -> Result<Option<Requeued>> {
+    let requeued = sqlx::query!(
         r#"
-        with queue as (
-            select id from pgqrs.queues where name = $1
-        ), revived as (
-            delete from pgqrs.dead_letters d
-            using queue
-            where d.queue_id = queue.id
+        with queue as materialized (
+            -- An open transaction that has stored a message with the same key is waited for, but not for long.
+            select id, set_config('lock_timeout', $4::bigint::text, true) from pgqrs.queues where name = $1
+        ), letters as materialized (
+            select d.*
+            from pgqrs.dead_letters d
+            where d.queue_id = (select id from queue)
                 and ($2::bigint is null or d.id = $2)
                 and d.died_at <= statement_timestamp() - $3::bigint * interval '1 microsecond'
-            returning d.*
+            order by d.id
+            for update
         ), requeued as (
             insert into pgqrs.messages (
                 queue_id, id, priority, visible_at, enqueued_at, producer_id, max_attempts, unique_key, waiting_key,
@@ -92,19 +97,29 @@ pub(crate) async fn requeue(
             overriding system value
             select queue_id, id, priority, statement_timestamp(), enqueued_at, producer_id, max_attempts, unique_key,
                 waiting_key, headers, last_error, octet_length(payload::text), payload
-            from revived
+            from letters
             order by id
+            on conflict do nothing
             returning id
+        ), revived as (
+            delete from pgqrs.dead_letters d
+            using requeued
+            where d.queue_id = (select id from queue) and d.id = requeued.id
         )
-        select (select count(*) from requeued) as "count!" from queue
+        select (select count(*) from letters) as "letters!", (select count(*) from requeued) as "back!" from queue
         "#,
         queue.as_str(),
         message.map(MessageId::get),
         age(older_than),
+        i64::try_from(KEY_TIMEOUT.as_millis()).unwrap_or(i64::MAX),
     )
     .fetch_optional(connection)
-    .await?;
-    Ok(requeued.map(i64::unsigned_abs))
+    .await
+    .map_err(|error| Error::from(error).or_key_held(queue))?;
+    Ok(requeued.map(|row| Requeued {
+        back: row.back.unsigned_abs(),
+        held: (row.letters - row.back).unsigned_abs(),
+    }))
 }
 
 /// Returns the number of deleted dead letters; `None` if there is no such queue.

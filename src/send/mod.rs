@@ -19,8 +19,9 @@ pub(crate) use writer::Writer;
 
 use crate::{
     error::Result,
-    message::{Envelope, MessageId, NewMessage},
+    message::{Envelope, NewMessage},
     pool::runtime_ended,
+    sent::Enqueued,
 };
 use batcher::tasks::{DirectSend, WriterTask};
 use pending::PendingSend;
@@ -30,12 +31,12 @@ pub(crate) async fn send(
     batcher: &Arc<Batcher>,
     envelope: Envelope,
     messages: Vec<NewMessage>,
-) -> Result<Vec<MessageId>> {
+) -> Result<Enqueued> {
     let started = Instant::now();
     let room = batcher.room(&messages).await?;
     let retry_for = batcher.options().retry_for;
     let (pending, reply) = PendingSend::new(envelope, messages, started, retry_for, room);
-    if let Some((direct, mut writer)) = DirectSend::begin(batcher) {
+    if let Some((direct, mut writer)) = DirectSend::begin(batcher, pending.is_keyed()) {
         // Boxed: the future is large, and would be moved along with each send that isn't direct.
         let stored = Box::pin(writer.deliver(batcher, vec![pending])).await;
         direct.finish(writer, stored);

@@ -286,7 +286,7 @@ async fn an_operator_reads_and_requeues_and_deletes_no_message(pool: PgPool) -> 
         assert_eq!(admin.messages("tasks", Page::default()).await?.len(), 1);
         assert_eq!(admin.archived("tasks", Page::default()).await?.len(), 1);
         assert_eq!(admin.dead_letters("tasks", Page::default()).await?.len(), 1);
-        assert_eq!(admin.requeue_all("tasks", Duration::ZERO).await?, 1);
+        assert_eq!(admin.requeue_all("tasks", Duration::ZERO).await?.back, 1);
         assert_eq!(places(&pool).await?, (2, 0, 1));
         let later = support::now(&pool).await? + Duration::from_secs(60);
         assert!(admin.reschedule("tasks", ids[2], later).await?);
