@@ -68,7 +68,7 @@ impl Key {
         self.lifetime == Lifetime::UntilClaimed(OnDuplicate::Append)
     }
 
-    /// The same for all keys that can't be told apart: of the same text and kind.
+    /// The same for all keys that are the same to the database: of the same text and kind.
     pub(crate) fn hash_text(&self, hasher: &mut impl Hasher) {
         mem::discriminant(&self.lifetime).hash(hasher);
         self.text.hash(hasher);
@@ -86,7 +86,7 @@ impl Key {
     pub(crate) fn check(self) -> Result<Self, &'static str> {
         if self.text.is_empty() {
             return Err(
-                "is empty; give each message a key that tells it from others, or leave the key out",
+                "is empty; pass a key that identifies the message, or none",
             );
         }
         if self.text.contains('\0') {
@@ -129,7 +129,7 @@ fn hashed(text: &str) -> String {
     key
 }
 
-/// By which payloads are compared. The first 16 bytes are enough to tell two from each other.
+/// By which payloads are compared. The first 16 bytes are enough to distinguish them.
 pub(crate) fn payload_hash(payload: &str) -> Vec<u8> {
     Sha256::digest(payload)[..16].to_vec()
 }

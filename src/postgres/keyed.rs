@@ -2,18 +2,20 @@
 //! writer's row, like those in `postgres/writers.rs`; on other connections there is none.
 
 mod changing;
+mod columns;
 
 use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{Connection, PgConnection};
 
-use self::changing::write_changing;
+use self::{
+    changing::write_changing,
+    columns::{EnvelopeColumns, RowColumns, WAITING, kind},
+};
 use crate::{
     error::Result,
-    key::{Key, Lifetime, OnDuplicate, payload_hash},
-    lifecycle::WorkerId,
-    message::{Envelope, NewMessage, Visible, microseconds},
+    message::{Envelope, NewMessage, Visible},
     postgres::{
         columns::{CHUNK_BYTES, CHUNK_MESSAGES},
         insert,
@@ -146,19 +148,6 @@ fn position(place: i32) -> usize {
     usize::try_from(place).unwrap_or(1) - 1
 }
 
-/// The order in which a statement takes keys.
-const SEEN: u8 = 1;
-const UNIQUE: u8 = 2;
-const WAITING: u8 = 3;
-
-fn kind(key: &Key) -> u8 {
-    match key.lifetime() {
-        Lifetime::Within(_) => SEEN,
-        Lifetime::Unfinished => UNIQUE,
-        Lifetime::UntilClaimed(_) => WAITING,
-    }
-}
-
 /// Rows of one statement.
 pub(crate) enum KeyedChunk<'r, 'a> {
     /// What has their keys already stays as it is.
@@ -195,111 +184,6 @@ impl KeyedChunk<'_, '_> {
 /// What a statement has done, and the messages that it didn't store since others have their keys, by the ids that were
 /// drawn for them.
 pub(crate) type KeyedWritten = (Written, HashMap<i64, Duplicate>);
-
-/// The columns of the rows, all in their order.
-#[derive(Default)]
-struct RowColumns<'a> {
-    ids: Vec<i64>,
-    envelopes: Vec<i32>,
-    headers: Vec<Option<Json<'a>>>,
-    payloads: Vec<Json<'a>>,
-    max_attempts: Vec<Option<i32>>,
-    expires_in: Vec<Option<i64>>,
-    drop_if_expired: Vec<Option<bool>>,
-    unique_keys: Vec<Option<&'a str>>,
-    waiting_keys: Vec<Option<&'a str>>,
-    seen_keys: Vec<Option<&'a str>>,
-    windows: Vec<Option<i64>>,
-    hashes: Vec<Option<Vec<u8>>>,
-    /// What they do with a message that waits with their key: 0 leaves it, 1 replaces it, 2 postpones it, 3 appends to it.
-    changes: Vec<i16>,
-    max_waits: Vec<Option<i64>>,
-    /// For the second and later ones of a key the position of the first, from 1, and whether their payload is the same.
-    firsts: Vec<Option<i32>>,
-    same_as_first: Vec<Option<bool>>,
-}
-
-impl<'a> RowColumns<'a> {
-    fn of(rows: &[KeyedRow<'a>]) -> Self {
-        let mut columns = Self::default();
-        let mut first: Option<(&KeyedRow<'a>, i32)> = None;
-        for (row, place) in rows.iter().zip(1..) {
-            let message = row.message;
-            let key = message.key();
-            let follows = first
-                .filter(|(first, _)| key.is_some() && first.kind_and_key() == row.kind_and_key());
-            columns.firsts.push(follows.map(|(_, place)| place));
-            columns
-                .same_as_first
-                .push(follows.map(|(first, _)| first.message.payload() == message.payload()));
-            if follows.is_none() {
-                first = Some((row, place));
-            }
-            columns.push(row);
-        }
-        columns
-    }
-
-    fn push(&mut self, row: &KeyedRow<'a>) {
-        let message = row.message;
-        let key = message.key();
-        let options = message.options();
-        let limit = options.and_then(|options| options.max_attempts);
-        let expires_in = options.and_then(|options| options.expires_in);
-        let drops = options.is_some_and(|options| options.drop_if_expired);
-        let text_of = |kind_of_key| key.filter(|key| kind(key) == kind_of_key).map(Key::text);
-        self.ids.push(row.id);
-        self.envelopes.push(row.envelope);
-        self.headers.push(message.headers().map(Json));
-        self.payloads.push(Json(message.payload()));
-        self.max_attempts
-            .push(limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX)));
-        self.expires_in.push(expires_in.map(microseconds));
-        self.drop_if_expired.push(drops.then_some(true));
-        self.seen_keys.push(text_of(SEEN));
-        self.unique_keys.push(text_of(UNIQUE));
-        self.waiting_keys.push(text_of(WAITING));
-        self.windows.push(match key.map(Key::lifetime) {
-            Some(Lifetime::Within(window)) => Some(microseconds(window)),
-            _ => None,
-        });
-        let (change, max_wait) = match key.map(Key::lifetime) {
-            Some(Lifetime::UntilClaimed(OnDuplicate::Replace)) => (1, None),
-            Some(Lifetime::UntilClaimed(OnDuplicate::Postpone(wait))) => (2, Some(wait)),
-            Some(Lifetime::UntilClaimed(OnDuplicate::Append)) => (3, None),
-            _ => (0, None),
-        };
-        self.changes.push(change);
-        self.max_waits.push(max_wait.map(microseconds));
-        self.hashes
-            .push(key.map(|_| payload_hash(message.payload())));
-    }
-}
-
-/// The columns of envelopes.
-struct EnvelopeColumns<'a> {
-    queues: Vec<&'a str>,
-    exactly: Vec<Option<DateTime<Utc>>>,
-    not_before: Vec<Option<DateTime<Utc>>>,
-    delays: Vec<i64>,
-    producers: Vec<Option<i64>>,
-    priorities: Vec<i16>,
-}
-
-impl<'a> EnvelopeColumns<'a> {
-    fn of(envelopes: &'a [Envelope]) -> Self {
-        let times = || envelopes.iter().map(|envelope| envelope.visible.times());
-        let producer = |envelope: &Envelope| envelope.producer.map(WorkerId::get);
-        Self {
-            queues: envelopes.iter().map(|e| e.queue.as_str()).collect(),
-            exactly: times().map(|times| times.exactly).collect(),
-            not_before: times().map(|times| times.not_before).collect(),
-            delays: times().map(|times| times.delay).collect(),
-            producers: envelopes.iter().map(producer).collect(),
-            priorities: envelopes.iter().map(|e| e.priority.rank()).collect(),
-        }
-    }
-}
 
 async fn write_keeping(
     connection: &mut PgConnection,

@@ -1,4 +1,4 @@
-//! Messages with keys: what a second message with the key of another one becomes, and what the sender is told.
+//! Messages with keys: what a second message with the key of another one becomes, and what its sender learns.
 
 mod at_once;
 mod lost;
@@ -28,7 +28,7 @@ fn only(enqueued: &Enqueued) -> Sent {
 }
 
 /// Ids, whether new, and whether the payloads are the same.
-fn told(enqueued: &Enqueued) -> Vec<(i64, bool, Option<bool>)> {
+fn outcomes_of(enqueued: &Enqueued) -> Vec<(i64, bool, Option<bool>)> {
     let outcomes = enqueued.outcomes();
     outcomes
         .map(|sent| (sent.id.get(), sent.new, sent.same_payload))
@@ -44,7 +44,7 @@ async fn payloads(pool: &PgPool) -> sqlx::Result<Vec<String>> {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_second_message_with_the_key_is_not_stored_and_its_sender_is_told(
+async fn a_second_message_with_the_key_is_not_stored_and_its_sender_is_notified(
     pool: PgPool,
 ) -> TestResult {
     with_queues(&pool, &["tasks", "other"]).await?;
@@ -87,7 +87,7 @@ async fn duplicates_within_a_batch_resolve_to_the_first(pool: PgPool) -> TestRes
     let (three, one) = (sent[0], sent[4]);
     assert!(three < one, "ids are drawn in the order of the messages");
     assert_eq!(
-        told(&sent),
+        outcomes_of(&sent),
         [
             (three.get(), true, None),
             duplicate_of(three, false),
@@ -107,11 +107,11 @@ async fn duplicates_within_a_batch_resolve_to_the_first(pool: PgPool) -> TestRes
         (five.get(), true, None),
         duplicate_of(five, true),
     ];
-    assert_eq!(told(&again), expected);
+    assert_eq!(outcomes_of(&again), expected);
     tx.commit().await?;
     let again = batch(&[5, 3]).execute(&pool).await?;
     assert_eq!(
-        told(&again),
+        outcomes_of(&again),
         [duplicate_of(five, true), duplicate_of(three, true)]
     );
     assert_eq!(payloads(&pool).await?, ["7", "3", "1", "5"]);

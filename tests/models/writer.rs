@@ -22,7 +22,7 @@
 //! decides for all.
 //!
 //! With keys, an attempt skips a message if another message has its key when it commits. It writes into its writer's row,
-//! in the same transaction, which messages it skipped, and settling returns them: so a caller is told the same whether
+//! in the same transaction, which messages it skipped, and settling returns them: so a caller gets the same outcome whether
 //! or not the first answer was lost. The other message comes and goes as it likes.
 //!
 //! The network may lose, delay and reorder requests, by up to [`LATE`] ticks. The server may reject an attempt, abort
@@ -266,7 +266,7 @@ struct Database {
     writers: BTreeMap<u8, Row>,
     /// Each message, with the token and the number that stored it. Consumers may have taken it since.
     stored: BTreeSet<(usize, u8, u8)>,
-    /// Each message that wasn't stored since another had its key, likewise: what the callers should be told.
+    /// Each message that wasn't stored since another had its key, likewise: what should be returned.
     skipped: BTreeSet<(usize, u8, u8)>,
     /// Whether there is another message with the key of [`KEYED`].
     is_held: bool,
@@ -416,12 +416,12 @@ fn one_send_after_another_is_stored_exactly_once() {
 }
 
 #[test]
-fn a_send_with_a_key_is_stored_once_or_told_to_be_a_duplicate() {
+fn a_send_with_a_key_is_stored_once_or_known_to_be_a_duplicate() {
     holds("writer, key", KEYED_SEND);
 }
 
 #[test]
-fn a_large_batch_with_a_key_is_stored_once_or_told_to_be_a_duplicate() {
+fn a_large_batch_with_a_key_is_stored_once_or_known_to_be_a_duplicate() {
     let model = Protocol {
         large: true,
         ..KEYED_SEND

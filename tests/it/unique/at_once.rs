@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::*;
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn of_a_thousand_senders_of_one_key_one_stores_it_and_the_others_are_told(
+async fn of_a_thousand_senders_of_one_key_one_stores_it_and_the_others_are_notified(
     pool: PgPool,
 ) -> TestResult {
     with_queues(&pool, &["tasks"]).await?;
@@ -33,17 +33,17 @@ async fn of_a_thousand_senders_of_one_key_one_stores_it_and_the_others_are_told(
             });
         }
         let mut new = Vec::new();
-        let mut told = HashSet::new();
+        let mut ids = HashSet::new();
         while let Some(sent) = sending.join_next().await {
             let sent = only(&sent??);
-            told.insert(sent.id);
+            ids.insert(sent.id);
             if sent.new {
                 new.push(sent.id);
             } else {
                 assert_eq!(sent.same_payload, Some(false));
             }
         }
-        assert_eq!((new.len(), told.len()), (1, 1));
+        assert_eq!((new.len(), ids.len()), (1, 1));
         assert_eq!(count(&pool).await?, round + 1);
     }
     Ok(())

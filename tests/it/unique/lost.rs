@@ -1,4 +1,4 @@
-//! Answers that are lost: the sender is told the same as if they had arrived.
+//! Answers that are lost: the sender gets the same outcomes as if they had arrived.
 
 use pgqrs::ConnectOptions;
 

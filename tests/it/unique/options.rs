@@ -118,10 +118,10 @@ async fn no_send_to_a_queue_with_keys_can_forget_them(pool: PgPool) -> TestResul
         .message(&seven)
         .execute(&pool)
         .await?;
-    assert_eq!(told(&second), [duplicate_of(first, true)]);
+    assert_eq!(outcomes_of(&second), [duplicate_of(first, true)]);
     let producer = pgqrs::producer("host", 1, INVOICES).create(&store).await?;
     let third = producer.enqueue().message(&seven).execute(&store).await?;
-    assert_eq!(told(&third), [duplicate_of(first, true)]);
+    assert_eq!(outcomes_of(&third), [duplicate_of(first, true)]);
     let mut import = pgqrs::enqueue().to(INVOICES).import([seven, eight]);
     let fourth = import.next(&store).await?.expect("two messages");
     assert!(!only_first(&fourth) && fourth.outcomes().last().is_some_and(|sent| sent.new));

@@ -16,7 +16,7 @@ async fn a_duplicate_replaces_the_one_that_waits(pool: PgPool) -> TestResult {
         .header("tenant", "acme");
     let second = urgent.max_attempts(3).execute(&store).await?;
     assert_eq!(
-        told(&second),
+        outcomes_of(&second),
         [duplicate_of(first, true)],
         "it has this payload by now"
     );
@@ -139,7 +139,7 @@ async fn what_waits_is_not_claimed_before_a_transaction_with_its_duplicate_ends(
     let first = enqueue().execute(&store).await?[0];
     let mut tx = pool.begin().await?;
     let duplicate = enqueue().execute(&mut tx).await?;
-    assert_eq!(told(&duplicate), [duplicate_of(first, true)]);
+    assert_eq!(outcomes_of(&duplicate), [duplicate_of(first, true)]);
     assert!(
         claim(&store, 1).await?.is_empty(),
         "its handler would not see what the transaction changes"
