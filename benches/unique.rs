@@ -55,7 +55,12 @@ async fn concurrent(meter: &Meter, store: &Store, n: usize, quick: bool) -> Outc
         }
     }
     for (how, goal) in [(UNIQUE, 0.7), (WAITING, 0.7), (DUPLICATE, 1.0)] {
-        table.at_least(goal, how, PLAIN, format!("{}, {how}, to plain sends", many(n, "task")));
+        table.at_least(
+            goal,
+            how,
+            PLAIN,
+            format!("{}, {how}, to plain sends", many(n, "task")),
+        );
     }
     Ok(table.finish())
 }

@@ -15,10 +15,10 @@ use tracing::{Instrument, Span};
 use self::{
     options::set_options,
     states::{
-    AtOnce, ByWorker, FitsInto, IntoDelay, Keys, KeysOf, Later, MessageIsSet, MessageNotSet,
-    Messages, NoKey, NoMessage, NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet, ToQueue,
-    WithoutKey,
-},
+        AtOnce, ByWorker, FitsInto, IntoDelay, Keys, KeysOf, Later, MessageIsSet, MessageNotSet,
+        Messages, NoKey, NoMessage, NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet,
+        ToQueue, WithoutKey,
+    },
 };
 use crate::{
     error::{Error, Result},

@@ -85,9 +85,7 @@ impl Key {
     /// The key as it is stored, or what is wrong with it.
     pub(crate) fn check(self) -> Result<Self, &'static str> {
         if self.text.is_empty() {
-            return Err(
-                "is empty; pass a key that identifies the message, or none",
-            );
+            return Err("is empty; pass a key that identifies the message, or none");
         }
         if self.text.contains('\0') {
             return Err("contains a NUL character, which PostgreSQL can't store");

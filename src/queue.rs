@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt, marker::PhantomData, str::FromStr};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use self::key::{KeyOf, KeyOfJson};
+pub(crate) use self::key::{KeyOf, KeyOfJson};
 use crate::error::Error;
 
 /// A queue's name with the type of its payloads.
