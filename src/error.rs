@@ -3,10 +3,10 @@
 
 mod remedy;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 pub(crate) use self::remedy::GENERAL_REMEDY;
-use self::remedy::{connect_remedy, permission_remedy};
+use self::remedy::{permission_remedy, tls_remedy};
 use crate::{
     headers::InvalidHeader,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
@@ -464,4 +464,21 @@ pub(crate) fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = error.source();
     }
     text
+}
+
+/// The remedy for a connection that could not be made.
+fn connect_remedy(error: &sqlx::Error) -> &'static str {
+    match error {
+        sqlx::Error::Database(refusal) => Error::login_remedy(refusal.as_ref()),
+        sqlx::Error::Tls(error) => tls_remedy(&error.to_string()),
+        sqlx::Error::Io(error) => match error.kind() {
+            // rustls reports certificates that it doesn't accept as such.
+            io::ErrorKind::InvalidData => tls_remedy(&error.to_string()),
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+                "a file that the URL names can't be read: check the paths of `sslrootcert`, `sslcert` and `sslkey`, or the folder of the server's socket"
+            }
+            _ => GENERAL_REMEDY,
+        },
+        _ => GENERAL_REMEDY,
+    }
 }

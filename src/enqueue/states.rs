@@ -3,12 +3,14 @@
 
 use std::{fmt, marker::PhantomData, time::Duration};
 
+use serde::Serialize;
+
 use crate::{
     error::Result,
     key::Key,
     lifecycle::WorkerId,
     message::NewMessage,
-    queue::{Carries, KeyOf, KeyOfJson, Queue, QueueName},
+    queue::{Carries, KeyOf, KeyOfJson, NoPayload, Queue, QueueName},
 };
 
 /// No message yet.
@@ -266,13 +268,24 @@ macro_rules! one_key {
 one_key!(NoKey Keyed KeyedUntilClaimed);
 
 #[diagnostic::do_not_recommend]
-impl<P: ?Sized> sealed::KeyOf<P> for KeyedBy<P> {
+impl<P: Serialize + ?Sized> sealed::KeyOf<P> for KeyedBy<P> {
     fn key_of(&self, payload: &P) -> Option<Key> {
         Some(self.0(payload))
     }
 }
 #[diagnostic::do_not_recommend]
-impl<P: ?Sized> KeysOf<P> for KeyedBy<P> {}
+impl<P: Serialize + ?Sized> KeysOf<P> for KeyedBy<P> {}
+
+// With only one implementation, the compiler would infer the payload's type from the function's, and then report
+// "mismatched types" for a payload of another type.
+#[diagnostic::do_not_recommend]
+impl<P: Serialize + ?Sized> sealed::KeyOf<NoPayload> for KeyedBy<P> {
+    fn key_of(&self, _: &NoPayload) -> Option<Key> {
+        None
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<P: Serialize + ?Sized> KeysOf<NoPayload> for KeyedBy<P> {}
 
 /// The enqueue has no key yet.
 #[diagnostic::on_unimplemented(

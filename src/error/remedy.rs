@@ -1,9 +1,5 @@
 //! What to do about an error, by its cause.
 
-use std::io;
-
-use super::Error;
-
 pub(super) fn permission_remedy(role: Option<&str>, object: &str) -> String {
     let (subject, name) = match role {
         Some(role) => (format!("role `{role}`"), role),
@@ -14,27 +10,10 @@ pub(super) fn permission_remedy(role: Option<&str>, object: &str) -> String {
     )
 }
 
-/// The remedy for a connection that could not be made.
-pub(super) fn connect_remedy(error: &sqlx::Error) -> &'static str {
-    match error {
-        sqlx::Error::Database(refusal) => Error::login_remedy(refusal.as_ref()),
-        sqlx::Error::Tls(error) => tls_remedy(&error.to_string()),
-        sqlx::Error::Io(error) => match error.kind() {
-            // rustls reports certificates that it doesn't accept as such.
-            io::ErrorKind::InvalidData => tls_remedy(&error.to_string()),
-            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
-                "a file that the URL names can't be read: check the paths of `sslrootcert`, `sslcert` and `sslkey`, or the folder of the server's socket"
-            }
-            _ => GENERAL_REMEDY,
-        },
-        _ => GENERAL_REMEDY,
-    }
-}
-
 pub(crate) const GENERAL_REMEDY: &str =
     "check the URL, and that the server runs and accepts connections";
 
-/// The same, for a TLS handshake that failed. Its reason is only in its text, which differs between the TLS
+/// What to do about a TLS handshake that failed. Its reason is only in its text, which differs between the TLS
 /// implementations.
 pub(super) fn tls_remedy(reason: &str) -> &'static str {
     let reason = reason.to_lowercase();

@@ -23,7 +23,8 @@ pub(crate) async fn insert(
     messages: &[NewMessage],
 ) -> Result<Enqueued> {
     if messages.iter().any(|message| message.options().is_some()) {
-        return keyed::insert(connection, envelope, messages).await;
+        // Boxed: it is large, and would be a part of each send.
+        return Box::pin(keyed::insert(connection, envelope, messages)).await;
     }
     let (first, mut rest) = next_chunk(messages);
     if rest.is_empty() {

@@ -269,7 +269,9 @@ impl Writer {
                 let key_timeout = key_timeout.min(timeout / 2);
                 connection
                     .within(timeout, async |connection| {
-                        write_keyed(connection, token, first, group, key_timeout, timeout).await
+                        // Boxed: it is large, and would be a part of each send.
+                        let written = write_keyed(connection, token, first, group, key_timeout, timeout);
+                        Box::pin(written).await
                     })
                     .await
                     .map(|(written, duplicates)| {
