@@ -270,7 +270,8 @@ impl Writer {
                 connection
                     .within(timeout, async |connection| {
                         // Boxed: it is large, and would be a part of each send.
-                        let written = write_keyed(connection, token, first, group, key_timeout, timeout);
+                        let written =
+                            write_keyed(connection, token, first, group, key_timeout, timeout);
                         Box::pin(written).await
                     })
                     .await
