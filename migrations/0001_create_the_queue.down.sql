@@ -12,4 +12,5 @@ drop table pgqrs.writers;
 drop table pgqrs.dead_letters;
 drop table pgqrs.workers;
 drop table pgqrs.messages;
+drop domain pgqrs.joined_payload;
 drop table pgqrs.queues;

@@ -24,6 +24,10 @@ create table pgqrs.queues (
     created_at timestamptz not null default now()
 );
 
+-- Arrays that were joined, message by message: no larger than a payload that is sent may be.
+create domain pgqrs.joined_payload as text
+    constraint joined_payload_at_most_64_mib check (octet_length(value) <= 67108864);
+
 create table pgqrs.messages (
     -- First in every key, and in every hot statement: a distributed PostgreSQL can shard by it.
     -- No foreign key here or below: each would cost an enqueue a lookup and a lock (a fifth of its

@@ -67,13 +67,15 @@ pub fn enqueue() -> Enqueue {
 ///
 /// | methods | are available |
 /// |---|---|
-/// | [`message`](Self::message), [`messages`](Self::messages) | until one of them was called |
+/// | [`message`](Self::message), [`messages`](Self::messages), [`batch`](Self::batch) | until one of them was called |
 /// | [`to`](Self::to), [`worker`](Self::worker) | until one of them was called |
 /// | [`delay`](Self::delay), [`at`](Self::at), [`when`](Self::when) | until one of them was called |
-/// | [`priority`](Self::priority), [`header`](Self::header), [`headers`](Self::headers) | always |
+/// | [`unique`](Self::unique), [`unique_until_claimed`](Self::unique_until_claimed), [`once_within`](Self::once_within) | until one of them was called |
+/// | [`priority`](Self::priority), [`header`](Self::header), [`headers`](Self::headers), [`max_attempts`](Self::max_attempts), [`expires_in`](Self::expires_in), [`drop_if_expired`](Self::drop_if_expired) | always |
 /// | [`execute`](Self::execute), [`statement`](Self::statement) | once there are messages and a target |
 ///
-/// The type parameters track what is set: messages (`M`), target (`T`), time (`W`). The compiler's messages say what is
+/// The type parameters track what is set: messages (`M`), target (`T`), time (`W`), key
+/// (`K`). The compiler's messages say what is
 /// missing or set twice, and `docs/compile-errors.md` shows each of them beside the corrected code. An enqueue can be
 /// kept, moved and sent to another task: payloads are serialised when they are passed in, so nothing is borrowed.
 ///
@@ -333,7 +335,9 @@ impl<M, T, W, K> Enqueue<M, T, W, K> {
     /// If it fails, nothing of the batch is stored, except in the cases of the table.
     ///
     /// - [`Error::Serialize`], [`Error::PayloadTooLarge`], [`Error::PayloadTooDeep`],
-    ///   [`Error::InvalidQueueName`], [`Error::DelayTooLong`], [`Error::InvalidHeader`]: before anything is sent;
+    ///   [`Error::InvalidQueueName`], [`Error::DelayTooLong`], [`Error::InvalidHeader`], [`Error::InvalidKey`],
+    ///   [`Error::InvalidSetting`], [`Error::Unkeyed`]: before anything is sent;
+    /// - [`Error::KeyHeld`] for a message with a key that another open transaction holds;
     /// - [`Error::QueueNotFound`], [`Error::NotInstalled`];
     /// - [`Error::WorkerSuspended`], [`Error::WorkerStopped`], for an enqueue through a producer;
     /// - [`Error::Database`] if the server refuses the messages; [`Error::Connect`] if it refuses the login;
@@ -342,7 +346,8 @@ impl<M, T, W, K> Enqueue<M, T, W, K> {
     ///
     /// # Source
     /// One `insert … select … unnest`, in `src/postgres/`; on a store one that advances its writer's row in
-    /// `pgqrs.writers` too, which says after a lost answer whether the messages are stored. The store draws ids ahead,
+    /// `pgqrs.writers` too, which says after a lost answer whether the messages are stored, and which are duplicates. The
+    /// store draws ids ahead,
     /// with another statement now and then. A batch of more than 1,000 messages takes several statements, in one
     /// transaction.
     ///
@@ -462,7 +467,7 @@ pub(crate) async fn send(
                     let mut connection = on.acquire().await?;
                     let enqueued = insert::insert(&mut connection, &envelope, &messages).await?;
                     if let Some(sent_to) = sent_to
-                        && envelope.visible == Visible::Now
+                        && messages.iter().any(|one| one.is_ready(envelope.visible))
                     {
                         sent_to.add(envelope.queue);
                     }

@@ -108,7 +108,7 @@ pub struct Sent {
     /// Whether it is stored as a message of its own. False if another message had its key.
     pub new: bool,
     /// For a duplicate, whether the message that has the key has the same payload, as JSON text: one that was replaced has
-    /// it. `None` for a new message, and if the other one's payload isn't known: a dead letter that was put back.
+    /// it. `None` for a new message.
     pub same_payload: Option<bool>,
 }
 

@@ -66,6 +66,28 @@ async def test_a_batch_has_messages_that_each_ask_for_something_else(
     ]
 
 
+async def test_no_send_to_a_queue_with_keys_can_forget_them(store: pgqrs.Store, database: Database) -> None:
+    numbers = pgqrs.Queue("tasks", int, unique_by=lambda n: f"number {n % 10}")
+    await store.queue(numbers)
+    producer = await store.producer(numbers)
+    first = await producer.enqueue(7)
+    assert (await producer.enqueue(17)) == first
+    sent = await producer.enqueue_batch([27, 8, pgqrs.Message(7, unique="own"), pgqrs.Message(8, delay=60)])
+    assert [one.new for one in sent] == [False, True, True, False]
+    with pytest.raises(TypeError, match="keys"):
+        pgqrs.enqueue_in(object(), numbers, 9)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="unique_by"):
+        pgqrs.Queue("tasks", int, unique_by="n")  # type: ignore[call-overload]
+    assert sorted(database.payloads()) == ["7", "7", "8"]
+
+
+async def test_a_message_is_not_stored_as_a_payload(producer: pgqrs.Producer[Any]) -> None:
+    with pytest.raises(TypeError, match=r"pgqrs\.Message"):
+        await producer.enqueue(pgqrs.Message("one", unique="a"))
+    with pytest.raises(TypeError, match=r"pgqrs\.Message"):
+        pgqrs.enqueue_in(object(), "tasks", pgqrs.Message("one"))  # type: ignore[call-overload]
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [

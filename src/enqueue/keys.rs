@@ -172,12 +172,13 @@ impl<M, T, W, K> Enqueue<M, T, W, K> {
         self.on_duplicate(OnDuplicate::Postpone(max_wait))
     }
 
-    /// A duplicate is appended to the one that waits: both payloads are JSON arrays, and joined into one.
+    /// A duplicate is appended to the one that waits: both payloads are JSON arrays, and joined into one of at most 64 MiB.
     ///
     /// Available after [`unique_until_claimed`](Self::unique_until_claimed).
     ///
     /// # Errors
-    /// [`Error::InvalidKey`] from [`execute`](Self::execute) if a payload isn't a JSON array.
+    /// From [`execute`](Self::execute) [`Error::InvalidKey`] if a payload isn't a JSON array, and [`Error::Database`] if the
+    /// joined one is too large. Nothing is appended then, and the next message is new once the one that waits was claimed.
     ///
     /// # Example
     /// ```

@@ -57,6 +57,12 @@ impl NewMessage {
         self.options()?.key.as_ref()
     }
 
+    /// Whether it can be claimed once it is stored, in an enqueue with this time.
+    pub(crate) fn is_ready(&self, of_enqueue: Visible) -> bool {
+        let own = self.options().and_then(|options| options.visible);
+        own.unwrap_or(of_enqueue) == Visible::Now
+    }
+
     /// Sets what the message asks for itself, if it does.
     pub(crate) fn set_options(&mut self, options: MessageOptions) {
         if options != MessageOptions::default() {

@@ -79,8 +79,7 @@ pub(crate) async fn requeue(
     let requeued = sqlx::query!(
         r#"
         with queue as materialized (
-            -- An open transaction that has stored a message with the same key is waited for, but not for long.
-            select id, set_config('lock_timeout', $4::bigint::text, true) from pgqrs.queues where name = $1
+            select id from pgqrs.queues where name = $1
         ), letters as materialized (
             select d.*
             from pgqrs.dead_letters d
@@ -89,16 +88,27 @@ pub(crate) async fn requeue(
                 and d.died_at <= statement_timestamp() - $3::bigint * interval '1 microsecond'
             order by d.id
             for update
+        ), limited as materialized (
+            -- From here on. An open transaction that has stored a message with the same key is waited for, but not for long;
+            -- others that requeue the same dead letters are waited for as usual.
+            select count(*) as letters, set_config('lock_timeout', $4::bigint::text, true) from letters
         ), requeued as (
             insert into pgqrs.messages (
                 queue_id, id, priority, visible_at, enqueued_at, producer_id, max_attempts, unique_key, waiting_key,
-                headers, last_error, payload_bytes, payload
+                payload_hash, headers, last_error, payload_bytes, payload
             )
             overriding system value
             select queue_id, id, priority, statement_timestamp(), enqueued_at, producer_id, max_attempts, unique_key,
-                waiting_key, headers, last_error, octet_length(payload::text), payload
-            from letters
-            order by id
+                waiting_key,
+                -- As `payload_hash()` computes it.
+                case
+                    when coalesce(unique_key, waiting_key) is not null
+                    then substring(sha256(convert_to(payload::text, 'UTF8')), 1, 16)
+                end,
+                headers, last_error, octet_length(payload::text), payload
+            from letters, limited
+            -- In the order of keys in which sends take them: no two wait for each other.
+            order by waiting_key nulls first, unique_key, id
             on conflict do nothing
             returning id
         ), revived as (
@@ -106,7 +116,7 @@ pub(crate) async fn requeue(
             using requeued
             where d.queue_id = (select id from queue) and d.id = requeued.id
         )
-        select (select count(*) from letters) as "letters!", (select count(*) from requeued) as "back!" from queue
+        select limited.letters as "letters!", (select count(*) from requeued) as "back!" from queue, limited
         "#,
         queue.as_str(),
         message.map(MessageId::get),

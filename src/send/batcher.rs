@@ -42,6 +42,8 @@ const SLOW_COMMIT: Duration = Duration::from_millis(1);
 const MANY_CALLS: usize = 64;
 /// Maximum time for which a few sends wait for others to join their statement.
 const MAX_GATHER_TIME: Duration = Duration::from_millis(5);
+/// How long a call with a key that another transaction holds waits in one statement, if no others are pending then.
+const LONG_TURN: Duration = Duration::from_millis(250);
 
 /// The pending sends of a store, and its writers.
 pub(crate) struct Batcher {
@@ -214,6 +216,22 @@ impl Batcher {
         None
     }
 
+    /// How long a call waits for another transaction that holds its key before others have their turn.
+    fn key_timeout(&self, id: LaneId) -> Duration {
+        if self.lock().lane(id).pending.is_empty() {
+            LONG_TURN
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// Makes calls wait for their next turn, behind all others.
+    fn put_back(&self, id: LaneId, held: Vec<PendingSend>) {
+        if !held.is_empty() {
+            self.lock().lane(id).pending.extend(held);
+        }
+    }
+
     /// Beside a statement for many sends, one for a few costs the server more than it saves them, so they wait up to
     /// [`MAX_GATHER_TIME`] for the others to return.
     async fn gather(&self, lane: LaneId) {
@@ -292,7 +310,9 @@ impl Lane {
             messages += pending.messages.len();
             bytes += pending.bytes;
             let fits = group.len() < most && messages <= CHUNK_MESSAGES && bytes <= CHUNK_BYTES;
-            if !(group.is_empty() || fits && keys.have_room_for(pending)) {
+            // One whose key is held would make a statement wait that has others.
+            let is_alone = pending.is_held() || group.last().is_some_and(PendingSend::is_held);
+            if !(group.is_empty() || fits && !is_alone && keys.have_room_for(pending)) {
                 break;
             }
             let Some(pending) = self.pending.pop_front() else {

@@ -41,7 +41,7 @@ pub(super) struct Keyed {
     pub(super) keys: Vec<KeyHash>,
     /// The messages that weren't stored, since others have their keys, by the ids drawn for them.
     duplicates: HashMap<i64, Duplicate>,
-    /// Since when a key is known to be held by another transaction.
+    /// Since when it waits for transactions that hold keys.
     pub(super) held_since: Option<Instant>,
 }
 
@@ -107,14 +107,11 @@ impl PendingSend {
 
     /// Whether any of its messages can be claimed once it is stored.
     pub(super) fn is_ready(&self) -> bool {
-        let is_ready = self.envelope.visible == Visible::Now;
         if !self.is_keyed() {
-            return is_ready;
+            return self.envelope.visible == Visible::Now;
         }
-        self.messages.iter().any(|message| {
-            let own = message.options().and_then(|options| options.visible);
-            own.map_or(is_ready, |visible| visible == Visible::Now)
-        })
+        let mut messages = self.messages.iter();
+        messages.any(|message| message.is_ready(self.envelope.visible))
     }
 
     /// Keeps those of these messages that are its own.
@@ -128,21 +125,26 @@ impl PendingSend {
         }
     }
 
-    /// How long it is known that another transaction holds one of its keys.
-    pub(super) fn held_for(&self) -> Duration {
-        let since = self.keyed.as_ref().and_then(|keyed| keyed.held_since);
-        since.map_or(Duration::ZERO, |since| since.elapsed())
+    /// Whether another transaction held one of its keys when it was last tried.
+    pub(super) fn is_held(&self) -> bool {
+        self.held_since().is_some()
     }
 
-    /// After an attempt that found a key held since `waited` ago: whether that is long enough.
-    pub(super) fn was_held(&mut self, waited: Duration, limit: Duration) -> bool {
+    fn held_since(&self) -> Option<Instant> {
+        self.keyed.as_ref().and_then(|keyed| keyed.held_since)
+    }
+
+    /// How long it has waited for transactions that hold keys.
+    pub(super) fn held_for(&self) -> Duration {
+        self.held_since()
+            .map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// After an attempt that found a key held, since this time: its own key, or that of another call in the statement.
+    pub(super) fn note_held(&mut self, since: Instant) {
         if let Some(keyed) = &mut self.keyed {
-            let now = Instant::now();
-            keyed
-                .held_since
-                .get_or_insert_with(|| now.checked_sub(waited).unwrap_or(now));
+            keyed.held_since.get_or_insert(since);
         }
-        self.held_for() >= limit
     }
 
     pub(super) fn stored(mut self) {

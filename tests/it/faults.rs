@@ -221,16 +221,34 @@ async fn send(store: Store, sender: u64, ledger: Arc<Ledger>, mut random: StdRng
             1..40 => random.random_range(2..40),
             _ => 1,
         };
+        let way = random.random_range(0..6);
         let payloads: Vec<Value> = (0..messages)
             .map(|_| {
                 n += 1;
-                json!({"sender": sender, "n": n})
+                if way == 2 {
+                    json!({"sender": sender, "n": n, "once": n / 5})
+                } else {
+                    json!({"sender": sender, "n": n})
+                }
             })
             .collect();
         let texts = payloads.iter().map(Value::to_string);
-        if random.random_range(0..3) == 0 {
-            let enqueue = pgqrs::enqueue().to("tasks").unique_by(key);
-            let sent = enqueue.messages(&payloads).execute(&store).await;
+        let enqueue = pgqrs::enqueue().to("tasks");
+        let sent = match way {
+            0 | 1 => {
+                let enqueue = enqueue.unique_by(key).messages(&payloads);
+                Some(enqueue.execute(&store).await)
+            }
+            2 => {
+                let hour = Duration::from_secs(3600);
+                let once = payloads
+                    .iter()
+                    .map(|payload| pgqrs::message(payload).once_within(key(payload), hour));
+                Some(enqueue.batch(once).execute(&store).await)
+            }
+            _ => None,
+        };
+        if let Some(sent) = sent {
             note_each(&ledger, texts.collect(), sent);
             continue;
         }
@@ -253,7 +271,10 @@ async fn send(store: Store, sender: u64, ledger: Arc<Ledger>, mut random: StdRng
 
 /// One that all senders use.
 fn key(payload: &Value) -> String {
-    format!("key {}", payload["n"].as_u64().unwrap_or_default() % 7)
+    match payload["once"].as_u64() {
+        Some(once) => format!("once {once}"),
+        None => format!("key {}", payload["n"].as_u64().unwrap_or_default() % 7),
+    }
 }
 
 /// Messages with keys, one by one: any of them may be duplicates.
@@ -381,6 +402,13 @@ pub(crate) async fn check(
         }
         if !ids.insert(id) {
             return Err(format!("id {id} is that of two messages").into());
+        }
+    }
+    let mut once = HashSet::new();
+    for (_, payload) in &log {
+        let payload: Value = serde_json::from_str(payload)?;
+        if payload["once"].is_u64() && !once.insert(key(&payload)) {
+            return Err(format!("{payload} is stored, and its key was taken").into());
         }
     }
     let by_id: HashMap<i64, &str> = log.iter().map(|(id, payload)| (*id, &**payload)).collect();

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -179,6 +180,23 @@ def message(value: Message[Any]) -> NativeMessage:
         optional_duration("expires_in", value.expires_in),
         flag("drop_if_expired", value.drop_if_expired),
     )
+
+
+def with_key(queue: Queue[Any], value: Message[Any]) -> Message[Any]:
+    """With the key that its queue computes, if it has none of its own."""
+    if queue.unique_by is None or any(
+        own is not None for own in (value.unique, value.unique_until_claimed, value.once_within)
+    ):
+        return value
+    return replace(value, unique=text("unique_by's key", queue.unique_by(value.payload)))
+
+
+def not_a_message(name: str, value: object) -> None:
+    """A message in place of its payload would be stored as a dataclass is, without its options."""
+    if isinstance(value, Message):
+        raise TypeError(
+            f"{name}: expected a payload, not a pgqrs.Message; pass it to the producer's enqueue_batch([..])"
+        )
 
 
 def _sendable(name: str, value: object) -> str:

@@ -21,8 +21,7 @@ class Sent(int):
     """Whether it is stored as a message of its own. ``False`` if another message had its key: then this is the id of
     that one."""
     same_payload: bool | None
-    """For a duplicate, whether the message that has the key has the same payload; ``None`` for a new message, and if that
-    isn't known."""
+    """For a duplicate, whether the message that has the key has the same payload; ``None`` for a new message."""
 
     def __new__(cls, message: int, new: bool = True, same_payload: bool | None = None) -> Sent:
         sent = int.__new__(cls, message)

@@ -122,13 +122,18 @@ pub(super) async fn write_changing(
                         case c.change when 1 then excluded.expires_at else m.expires_at end,
                         case c.change when 1 then excluded.drop_if_expired else m.drop_if_expired end,
                         case c.change when 1 then excluded.headers else m.headers end,
-                        case c.change when 1 then excluded.payload_hash when 3 then null else m.payload_hash end,
+                        case c.change
+                            when 1 then excluded.payload_hash
+                            -- As `payload_hash()` computes it.
+                            when 3 then substring(sha256(convert_to(c.joined, 'UTF8')), 1, 16)
+                            else m.payload_hash
+                        end,
                         case c.change
                             when 1 then excluded.payload_bytes
                             when 3 then octet_length(c.joined)
                             else m.payload_bytes
                         end,
-                        case c.change when 1 then excluded.payload when 3 then c.joined::json else m.payload end
+                        case c.change when 1 then excluded.payload when 3 then c.joined::pgqrs.joined_payload::text::json else m.payload end
                     from (
                         select
                             ($19::smallint[])[place] as change,

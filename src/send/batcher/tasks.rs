@@ -94,8 +94,11 @@ impl WriterTask {
                 return;
             };
             self.calls = group.len();
-            let mut stored = writer.deliver(&batcher, group).await;
+            let key_timeout = batcher.key_timeout(self.lane);
+            let delivered = writer.deliver(&batcher, group, key_timeout).await;
             self.finish_calls();
+            batcher.put_back(self.lane, delivered.held);
+            let mut stored = delivered.stored;
             batcher.stored(&mut stored);
             // Callers that were just answered are about to send again, and their sends go out together.
             yield_now().await;

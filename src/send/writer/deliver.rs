@@ -37,40 +37,65 @@ const MAX_BACKOFF: Duration = Duration::from_secs(2);
 const MIN_RESOLVE_TIME: Duration = Duration::from_secs(2);
 /// In a small pool, a writer that is never idle returns its connection after this time, so that other callers get one.
 const MAX_HOLD: Duration = Duration::from_millis(5);
-/// How long a statement of several calls waits for another transaction that holds one of their keys.
+/// How long a statement waits for another transaction that holds one of its keys, if others wait behind it; and how long
+/// once it is known that one of a group's keys is held.
 const SHORT_KEY_TIMEOUT: Duration = Duration::from_millis(100);
+const SPLIT_KEY_TIMEOUT: Duration = Duration::from_millis(20);
 /// How often a token may be drawn that turns out to be in use.
 const MAX_TOKENS: u32 = 3;
 
+/// What has become of a group.
+#[derive(Default)]
+pub(in crate::send) struct Delivered {
+    /// The calls of the last statement, if it stored them.
+    pub(in crate::send) stored: Vec<PendingSend>,
+    /// Calls to be tried again: other transactions hold their keys, and not for too long yet.
+    pub(in crate::send) held: Vec<PendingSend>,
+}
+
 impl Writer {
-    /// Sends a group until the outcome of each call is known. Returns the calls of the last statement, if it stored
-    /// them; all others were answered.
+    /// Sends a group until the outcome of each call is known, but for those whose keys other transactions hold: the last
+    /// statement waits for these up to `key_timeout`. All calls that it doesn't return were answered.
     pub(in crate::send) async fn deliver(
         &mut self,
         batcher: &Arc<Batcher>,
         group: Vec<PendingSend>,
-    ) -> Vec<PendingSend> {
+        key_timeout: Duration,
+    ) -> Delivered {
+        let mut held = Vec::new();
+        let mut group_timeout = SHORT_KEY_TIMEOUT;
         // A stack in reverse order: the next group is the last.
         let mut groups = vec![group];
         while let Some(mut group) = groups.pop() {
             let (mut backoff, mut failures) = (MIN_BACKOFF, 0);
             while !group.is_empty() {
-                let key_timeout = key_timeout(&group, groups.is_empty());
-                match self.attempt(batcher, &mut group, key_timeout).await {
-                    Attempt::Stored if groups.is_empty() => return group,
+                let waits = match &*group {
+                    [one] if groups.is_empty() && held.is_empty() => key_timeout
+                        .min(KEY_TIMEOUT.saturating_sub(one.held_for()))
+                        .max(SHORT_KEY_TIMEOUT),
+                    _ => group_timeout,
+                };
+                let started = Instant::now();
+                match self.attempt(batcher, &mut group, waits).await {
+                    Attempt::Stored if groups.is_empty() => {
+                        return Delivered {
+                            stored: group,
+                            held,
+                        };
+                    }
                     Attempt::Stored => batcher.stored(&mut group),
                     Attempt::NoQueue(reasons) => group = rejection::answer(group, &reasons),
-                    Attempt::KeyHeld(_) if group.len() > 1 => {
-                        groups.push(group.split_off(group.len() / 2));
-                    }
                     Attempt::KeyHeld(error) => {
-                        let is_over =
-                            |one: &mut PendingSend| one.was_held(key_timeout, KEY_TIMEOUT);
-                        if group.iter_mut().any(is_over) {
-                            refuse(&mut group, &error);
-                        } else {
-                            // It applies to this call, so the others go first.
-                            groups.insert(0, mem::take(&mut group));
+                        group.iter_mut().for_each(|one| one.note_held(started));
+                        group_timeout = SPLIT_KEY_TIMEOUT;
+                        match &*group {
+                            [one] if waits < SHORT_KEY_TIMEOUT || one.held_for() < KEY_TIMEOUT => {
+                                // Nothing is stored, and other ids may be drawn by then.
+                                group[0].ids.clear();
+                                held.append(&mut group);
+                            }
+                            [_] => refuse(&mut group, &error),
+                            _ => groups.push(group.split_off(group.len() / 2)),
                         }
                     }
                     Attempt::NotSent(error) if !error.is_retryable() => refuse(&mut group, &error),
@@ -110,7 +135,10 @@ impl Writer {
                 }
             }
         }
-        Vec::new()
+        Delivered {
+            held,
+            ..Delivered::default()
+        }
     }
 
     /// Queries whether the last attempt stored its messages, until there is an answer. If it stored nothing, what is
@@ -348,16 +376,6 @@ impl Writer {
             Err(error) if error.is_refusal() => rejection::by_server(error),
             Err(error) => Attempt::Unknown(error),
         }
-    }
-}
-
-/// How long a statement waits for transactions that hold its keys: not long if others wait behind it.
-fn key_timeout(group: &[PendingSend], is_last: bool) -> Duration {
-    match group {
-        [one] if is_last => KEY_TIMEOUT
-            .saturating_sub(one.held_for())
-            .max(SHORT_KEY_TIMEOUT),
-        _ => SHORT_KEY_TIMEOUT,
     }
 }
 

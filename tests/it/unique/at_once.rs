@@ -96,6 +96,89 @@ async fn batches_with_overlapping_keys_never_deadlock(pool: PgPool) -> TestResul
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn requeued_dead_letters_and_batches_with_their_keys_never_deadlock(
+    pool: PgPool,
+) -> TestResult {
+    with_queues(&pool, &["tasks"]).await?;
+    let store = connect(&pool).await?;
+    let send = |keys: Vec<u32>| {
+        let enqueue = pgqrs::enqueue().to("tasks");
+        enqueue
+            .unique_by(|key: &u32| format!("{key:03}"))
+            .messages(&keys)
+    };
+    for _ in 0..20 {
+        // The later a dead letter, the earlier its key.
+        let keys: Vec<u32> = (0..100).rev().collect();
+        send(keys.clone()).execute(&store).await?;
+        let dead = "with dead as (delete from pgqrs.messages returning *)
+             insert into pgqrs.dead_letters
+                 (queue_id, priority, id, enqueued_at, attempt, unique_key, payload, reason)
+             select queue_id, priority, id, enqueued_at, 1, unique_key, payload, 'a reason' from dead";
+        sqlx::query(dead).execute(&pool).await?;
+        let in_transaction = async {
+            let mut tx = pool.begin().await?;
+            let sent = send(keys.clone()).execute(&mut tx).await?;
+            tx.commit().await?;
+            Ok::<_, Error>(sent)
+        };
+        let admin = pgqrs::admin(&store);
+        let requeue = admin.requeue_all("tasks", Duration::ZERO);
+        let (requeued, sent) = tokio::join!(requeue, in_transaction);
+        let new = sent?.outcomes().filter(|sent| sent.new).count() as u64;
+        let requeued = requeued?;
+        assert_eq!((requeued.back + new, requeued.held), (100, new));
+        assert_eq!(count(&pool).await?, 100);
+        for table in ["messages", "dead_letters"] {
+            let empty = sqlx::AssertSqlSafe(format!("delete from pgqrs.{table}"));
+            sqlx::query(empty).execute(&pool).await?;
+        }
+    }
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn sends_with_other_keys_have_their_turn_while_several_keys_are_held(
+    pool: PgPool,
+) -> TestResult {
+    with_queues(&pool, &["tasks"]).await?;
+    let store = connect(&pool).await?;
+    let held: Vec<_> = (0..8_u32).map(|n| format!("held {n}")).collect();
+    let mut tx = pool.begin().await?;
+    for key in &held {
+        unique(&mut tx, key, 0).await?;
+    }
+    let send = |keys: Vec<String>| {
+        let mut sending = JoinSet::new();
+        for key in keys {
+            let store = store.clone();
+            sending.spawn(async move { unique(&store, &key, 1).await });
+        }
+        sending
+    };
+    let waiting = send(held.clone());
+    crate::support::blocked_backend(&pool, "pgqrs").await;
+    for round in 0..3 {
+        let others = (0..50).map(|n| format!("{round} {n}")).collect();
+        for sent in send(others).join_all().await {
+            assert!(sent?.new);
+        }
+    }
+    for sent in waiting.join_all().await {
+        assert!(matches!(sent, Err(Error::KeyHeld { .. })), "{sent:?}");
+    }
+    // They wait again, and this time not in vain.
+    let waiting = send(held.clone());
+    crate::support::blocked_backend(&pool, "pgqrs").await;
+    tx.rollback().await?;
+    for sent in waiting.join_all().await {
+        assert!(sent?.new);
+    }
+    assert_eq!(count(&pool).await?, 158);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_held_key_holds_up_neither_plain_sends_nor_the_others_of_its_group_for_long(
     pool: PgPool,
 ) -> TestResult {

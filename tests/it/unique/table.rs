@@ -29,6 +29,7 @@ async fn send(lifetime: Lifetime, on: impl Executor) -> pgqrs::Result<Sent> {
 enum First {
     Waits,
     Delayed,
+    HasExpired,
     Runs,
     IsRetried,
     WasHandled,
@@ -42,9 +43,10 @@ enum First {
 use First::*;
 
 /// The state, and for which lifetimes a second message is new.
-const TABLE: [(First, &[Lifetime]); 10] = [
+const TABLE: [(First, &[Lifetime]); 11] = [
     (Waits, &[]),
     (Delayed, &[]),
+    (HasExpired, &[]),
     (Runs, &[UntilClaimed]),
     (IsRetried, &[UntilClaimed]),
     (WasHandled, &[Unique, UntilClaimed]),
@@ -73,6 +75,11 @@ async fn whether_a_second_message_is_new_follows_from_what_the_first_has_become(
                     Delayed => {
                         let tomorrow = Utc::now() + 24 * HOUR;
                         admin.reschedule("tasks", first.id, tomorrow).await?;
+                    }
+                    HasExpired => {
+                        sqlx::query("update pgqrs.messages set expires_at = now()")
+                            .execute(&pool)
+                            .await?;
                     }
                     Runs => std::mem::forget(one(&store).await?),
                     IsRetried => one(&store).await?.retry_in(HOUR, &store).await?,

@@ -85,6 +85,13 @@ async fn duplicates_are_appended_to_the_array_that_waits(pool: PgPool) -> TestRe
         .fetch_one(&pool)
         .await?;
     assert_eq!(bytes, 15);
+    let keep = |payload: &[f64]| {
+        let enqueue = pgqrs::enqueue().message(payload).to("tasks");
+        enqueue.unique_until_claimed("a").execute(&store)
+    };
+    for (payload, same) in [(&[1.5, 2.0, 1e30][..], true), (&[1.5], false)] {
+        assert_eq!(only(&keep(payload).await?).same_payload, Some(same));
+    }
     let refused = pgqrs::enqueue()
         .message(&1)
         .to("tasks")
@@ -95,6 +102,32 @@ async fn duplicates_are_appended_to_the_array_that_waits(pool: PgPool) -> TestRe
         matches!(refused, Err(Error::InvalidKey { index: 0, .. })),
         "{refused:?}"
     );
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_array_doesn_t_grow_beyond_the_largest_payload(pool: PgPool) -> TestResult {
+    with_queues(&pool, &["tasks"]).await?;
+    let store = connect(&pool).await?;
+    let send = async |payload: &str| {
+        let enqueue = pgqrs::enqueue().message(&[payload]).to("tasks");
+        enqueue
+            .unique_until_claimed("a")
+            .or_append()
+            .execute(&store)
+            .await
+    };
+    send("").await?;
+    let size = (64 << 20) - r#"["",""]"#.len() as i32;
+    let grow = "update pgqrs.messages set payload = ('[\"' || repeat('x', $1) || '\"]')::json";
+    sqlx::query(grow).bind(size).execute(&pool).await?;
+    let refused = send("x").await;
+    assert!(matches!(refused, Err(Error::Database(_))), "{refused:?}");
+    assert!(!only(&send("").await?).new);
+    let bytes: i32 = sqlx::query_scalar("select payload_bytes from pgqrs.messages")
+        .fetch_one(&pool)
+        .await?;
+    assert_eq!(bytes, 64 << 20);
     Ok(())
 }
 

@@ -116,11 +116,13 @@ class Producer(Generic[T]):
             OutcomeUnknownError: Time ran out before the outcome was known: the message may have been stored.
             TypeError, ValueError: An argument is of the wrong type, or out of its range.
         """
+        _arguments.not_a_message("payload", payload)
         self._queue._check(payload, "payload")
         wait, time = _arguments.times(delay, at)
         level = _arguments.priority(priority)
         plain = unique is unique_until_claimed is once_within is max_attempts is expires_in is max_wait is None
-        if not (plain and on_duplicate == "keep" and drop_if_expired is False):
+        plain = plain and on_duplicate == "keep" and drop_if_expired is False
+        if not plain or self._queue.unique_by is not None:
             single = Message(
                 payload,
                 unique=unique,
@@ -133,7 +135,12 @@ class Producer(Generic[T]):
                 drop_if_expired=drop_if_expired,
             )
             sent: list[tuple[int, bool, bool | None]] = self._native.enqueue_messages(
-                [_arguments.message(single)], False, wait, time, level, _arguments.headers(headers)
+                [_arguments.message(_arguments.with_key(self._queue, single))],
+                False,
+                wait,
+                time,
+                level,
+                _arguments.headers(headers),
             )
             return Sent(*sent[0])
         message: int = self._native.enqueue(payload, wait, time, level, _arguments.headers(headers))
@@ -224,14 +231,16 @@ class Producer(Generic[T]):
                 drop_if_expired=drop_if_expired,
             )
         )[6:]
-        if limits == (None, None, False) and not any(isinstance(one, Message) for one in batch):
+        plain = limits == (None, None, False) and self._queue.unique_by is None
+        if plain and not any(isinstance(one, Message) for one in batch):
             messages: list[int] = self._native.enqueue_batch(
                 batch, wait, time, level, _arguments.headers(headers)
             )
-            return [Sent(message) for message in messages]
+            return [Sent(stored) for stored in messages]
         options: list[_arguments.NativeMessage] = []
         for one in batch:
-            native = _arguments.message(one if isinstance(one, Message) else Message(one))
+            message = one if isinstance(one, Message) else Message(one)
+            native = _arguments.message(_arguments.with_key(self._queue, message))
             attempts, time_left, drops = native[6:]
             options.append(
                 (
