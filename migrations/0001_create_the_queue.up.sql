@@ -25,7 +25,7 @@ create table pgqrs.queues (
 );
 
 -- Arrays that were joined, message by message: no larger than a payload that is sent may be.
-create domain pgqrs.joined_payload as text
+create domain pgqrs.joined_payload as bytea
     constraint joined_payload_at_most_64_mib check (octet_length(value) <= 67108864);
 
 create table pgqrs.messages (
