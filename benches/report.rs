@@ -461,7 +461,7 @@ impl Report {
 }
 
 /// The order of the subjects in the report.
-pub(crate) const SUBJECTS: [&str; 13] = [
+pub(crate) const SUBJECTS: [&str; 14] = [
     "machine",
     "enqueue",
     "once",
@@ -470,6 +470,7 @@ pub(crate) const SUBJECTS: [&str; 13] = [
     "lifecycle",
     "drain",
     "chunks",
+    "unique",
     "latency",
     "growth",
     "pgbouncer",

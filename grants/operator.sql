@@ -2,7 +2,8 @@
 -- workers. It can't enqueue through a store, claim, delete messages, nor create, configure or delete queues.
 grant usage on schema pgqrs to :"role";
 grant select on all tables in schema pgqrs to :"role";
--- To requeue is to move.
+-- To requeue is to move, and to lock meanwhile.
+grant update (last_error) on pgqrs.dead_letters to :"role";
 grant delete on pgqrs.dead_letters to :"role";
 grant insert on pgqrs.messages to :"role";
 grant update (visible_at, lease_until, lease_token, consumer_id) on pgqrs.messages to :"role";

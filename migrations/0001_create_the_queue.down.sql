@@ -7,8 +7,10 @@
 set local lock_timeout = '2s';
 
 drop table pgqrs.archive;
+drop table pgqrs.seen;
 drop table pgqrs.writers;
 drop table pgqrs.dead_letters;
 drop table pgqrs.workers;
 drop table pgqrs.messages;
+drop domain pgqrs.joined_payload;
 drop table pgqrs.queues;

@@ -24,6 +24,10 @@ create table pgqrs.queues (
     created_at timestamptz not null default now()
 );
 
+-- Arrays that were joined, message by message: no larger than a payload that is sent may be.
+create domain pgqrs.joined_payload as bytea
+    constraint joined_payload_at_most_64_mib check (octet_length(value) <= 67108864);
+
 create table pgqrs.messages (
     -- First in every key, and in every hot statement: a distributed PostgreSQL can shard by it.
     -- No foreign key here or below: each would cost an enqueue a lookup and a lock (a fifth of its
@@ -64,6 +68,8 @@ create table pgqrs.messages (
     -- No other message of its queue can have this key while this one exists; or while this one waits to be claimed.
     unique_key text collate "C",
     waiting_key text collate "C",
+    -- Of messages with a key: compares payloads without reading them, which a producer may not.
+    payload_hash bytea,
     headers json,
     -- The error of the last attempt, if known.
     last_error text,
@@ -101,8 +107,21 @@ alter table pgqrs.messages add constraint messages_pkey primary key (queue_id, i
 create index messages_ready on pgqrs.messages ((queue_id + 0), priority, visible_at, id) where priority >= 0;
 
 -- A claim doesn't change a key that is null, and stays a heap-only update.
-create unique index messages_unique_key on pgqrs.messages (queue_id, unique_key) where unique_key is not null;
-create unique index messages_waiting_key on pgqrs.messages (queue_id, waiting_key) where waiting_key is not null;
+-- Like the claim's index these have no `queue_id` by itself: what looks a key up can't read the primary key.
+create unique index messages_unique_key on pgqrs.messages ((queue_id + 0), unique_key) where unique_key is not null;
+create unique index messages_waiting_key on pgqrs.messages ((queue_id + 0), waiting_key) where waiting_key is not null;
+
+-- Keys that no other message can have within a time, whatever became of the first.
+create table pgqrs.seen (
+    queue_id integer not null,
+    key text collate "C" not null,
+    message_id bigint not null,
+    payload_hash bytea not null,
+    until timestamptz not null,
+    constraint seen_pkey primary key (queue_id, key)
+);
+
+create index seen_until on pgqrs.seen (until);
 
 create table pgqrs.workers (
     id bigint generated always as identity constraint workers_pkey primary key,
@@ -129,6 +148,11 @@ create unique index workers_identity on pgqrs.workers (queue_id, kind, hostname,
 create table pgqrs.writers (
     token bigint constraint writers_pkey primary key,
     sequence bigint not null,
+    -- What the last statement didn't store, since there was a message with the same key: the ids that were drawn for these,
+    -- and for each the id of the message that has the key, and whether its payload is the same.
+    duplicates bigint[],
+    holders bigint[],
+    same_payload boolean[],
     -- A token is used for an hour at most, and its row deleted after a day.
     created_at timestamptz not null default now()
 ) with (fillfactor = 20);

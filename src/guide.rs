@@ -45,3 +45,6 @@ pub mod rolling_deploys {}
 /// [operating]: crate::guide::operating
 #[doc = include_str!("../docs/telemetry.md")]
 pub mod telemetry {}
+
+#[doc = include_str!("../docs/unique.md")]
+pub mod unique {}

@@ -32,6 +32,7 @@
 //! [reliability]: crate::guide::reliability
 //! [handlers]: crate::guide::handlers
 //! [health]: crate::guide::health
+//! [unique]: crate::guide::unique
 //! [health_example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
 //! [telemetry]: crate::guide::telemetry
 //! [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
@@ -56,6 +57,7 @@ mod handler;
 mod headers;
 mod health;
 mod import;
+mod key;
 mod lifecycle;
 mod message;
 mod observe;
@@ -69,6 +71,7 @@ mod report;
 mod retry;
 mod run;
 mod send;
+mod sent;
 mod signal;
 mod statement;
 mod store;
@@ -90,8 +93,9 @@ pub mod state {
     pub use crate::{
         dequeue::{FromQueue, NoSource, SourceIsSet, SourceNotSet},
         enqueue::states::{
-            AtOnce, ByWorker, FitsInto, Later, MessageIsSet, MessageNotSet, Messages, NoMessage,
-            NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet, ToQueue,
+            AtOnce, BeforeMessages, ByWorker, ChangesWaiting, FitsInto, KeyNotSet, Keyed, KeyedBy,
+            KeyedUntilClaimed, Keys, KeysOf, Later, MessageIsSet, MessageNotSet, Messages, NoKey,
+            NoMessage, NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet, ToQueue, WithoutKey,
         },
         handler::Handling,
         store::AsStore,
@@ -104,7 +108,7 @@ pub use crate::{
         Admin, admin,
         rows::{
             ArchivedMessage, DeadLetter, Fillfactor, HeldMessage, QueueInfo, QueueOptions,
-            QueueOptionsBuilder, QueueStats, QueuedMessage, SchemaVersion, WorkerFilter,
+            QueueOptionsBuilder, QueueStats, QueuedMessage, Requeued, SchemaVersion, WorkerFilter,
             WorkerFilterBuilder, WorkerInfo,
         },
     },
@@ -118,7 +122,12 @@ pub use crate::{
         batch::{UnsettledBatch, ack_all, try_ack_all},
     },
     dequeue::{Dequeue, dequeue},
-    enqueue::{Enqueue, enqueue, states::IntoDelay},
+    enqueue::{
+        Enqueue,
+        batch::{MessageBuilder, WaitingMessageBuilder, message},
+        enqueue,
+        states::IntoDelay,
+    },
     error::{Error, Result},
     executor::{Execute, Executor},
     handler::{HandlerError, IntoOutcome, Outcome},
@@ -129,7 +138,7 @@ pub use crate::{
     },
     import::Import,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
-    message::{Enqueued, MessageId, Page, PageBuilder, Priority, When},
+    message::{MessageId, Page, PageBuilder, Priority, When},
     observe::{Observation, Observer},
     ok::Ok,
     postgres::{grants::Access, schema::MIGRATOR},
@@ -138,6 +147,7 @@ pub use crate::{
     report::Report,
     retry::{RetryPolicy, RetryPolicyBuilder, UndecodablePolicy, UndecodablePolicyBuilder},
     run::Run,
+    sent::{Enqueued, Sent},
     signal::shutdown_signal,
     statement::Statement,
     store::Store,

@@ -1,10 +1,13 @@
 //! Queues by name and by payload type. `.to(..)` and `.from(..)` accept anything that implements [`IntoQueue`]. A
 //! [`Queue`] is only a name with a type: it need not exist in the database.
 
+mod key;
+
 use std::{borrow::Cow, fmt, marker::PhantomData, str::FromStr};
 
 use serde::{Serialize, de::DeserializeOwned};
 
+pub(crate) use self::key::{KeyOf, KeyOfJson};
 use crate::error::Error;
 
 /// A queue's name with the type of its payloads.
@@ -54,6 +57,7 @@ use crate::error::Error;
 /// `examples/rolling_deploy.rs` show all of it.
 pub struct Queue<T = Untyped> {
     name: QueueName,
+    key: Option<KeyOf<T>>,
     carries: PhantomData<fn() -> T>,
 }
 
@@ -113,6 +117,7 @@ impl<T> Queue<T> {
     pub(crate) const fn of(name: QueueName) -> Self {
         Self {
             name,
+            key: None,
             carries: PhantomData,
         }
     }
@@ -120,7 +125,10 @@ impl<T> Queue<T> {
 
 impl<T> Clone for Queue<T> {
     fn clone(&self) -> Self {
-        Self::of(self.name.clone())
+        Self {
+            key: self.key,
+            ..Self::of(self.name.clone())
+        }
     }
 }
 
@@ -284,9 +292,15 @@ const fn decode(bytes: &[u8], start: usize) -> char {
 }
 
 mod sealed {
-    use super::{Error, QueueName};
+    use super::{Error, KeyOf, QueueName};
 
     pub trait IntoName {
+        type Of;
+
+        fn key(&self) -> Option<KeyOf<Self::Of>> {
+            None
+        }
+
         fn into_name(self) -> Result<QueueName, Error>;
     }
 }
@@ -299,15 +313,22 @@ mod sealed {
     label = "expected a name such as `\"tasks\"`, or a `Queue`",
     note = "declare a queue with its payload: `const TASKS: Queue<Task> = Queue::new(\"tasks\");`"
 )]
-pub trait IntoQueue: sealed::IntoName {
+pub trait IntoQueue: sealed::IntoName<Of = Self::Carries> {
     /// What the queue carries: a payload type, or [`Untyped`].
     type Carries;
 }
 
 macro_rules! into_queue {
-    ($([$($generics:tt)*] $named:ty, $carries:ty, |$queue:ident| $name:expr;)*) => {$(
+    ($([$($generics:tt)*] $named:ty, $carries:ty, |$queue:ident| $name:expr $(, $key:expr)?;)*) => {$(
         #[diagnostic::do_not_recommend]
         impl<$($generics)*> sealed::IntoName for $named {
+            type Of = $carries;
+
+            $(fn key(&self) -> Option<KeyOf<Self::Of>> {
+                let key: fn(&Self) -> Option<KeyOf<Self::Of>> = $key;
+                key(self)
+            })?
+
             fn into_name(self) -> Result<QueueName, Error> {
                 let $queue = self;
                 $name
@@ -326,8 +347,8 @@ into_queue! {
     [] &String, Untyped, |name| Ok(QueueName::new(name.clone())?);
     [] QueueName, Untyped, |name| Ok(name);
     [] &QueueName, Untyped, |name| Ok(name.clone());
-    [T] Queue<T>, T, |queue| Ok(queue.name);
-    [T] &Queue<T>, T, |queue| Ok(queue.name.clone());
+    [T] Queue<T>, T, |queue| Ok(queue.name), |queue| queue.key;
+    [T] &Queue<T>, T, |queue| Ok(queue.name.clone()), |queue| queue.key;
 }
 
 /// Which payloads a queue takes: its own type, or anything if it has none.

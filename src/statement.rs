@@ -8,9 +8,10 @@ use chrono::{DateTime, Utc};
 use crate::{
     error::{Error, Result},
     lifecycle::WorkerId,
-    message::{Enqueued, Envelope, MessageId, NewMessage},
+    message::{Envelope, MessageId, NewMessage},
     postgres::statement,
     queue::QueueName,
+    sent::Enqueued,
 };
 
 /// An enqueue as SQL, to be run on a connection of any driver; made by

@@ -6,7 +6,7 @@ mod rows;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Fillfactor, MessageId, Page, QueueName, QueueOptions, WorkerFilter};
+use pgqrs::{Fillfactor, MessageId, Page, QueueName, QueueOptions, Requeued, WorkerFilter};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
 pub(crate) use self::rows::{VersionRow, WorkerRow, version, worker_row};
@@ -225,10 +225,9 @@ impl Admin {
         message: i64,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
-        mode.answer(
-            py,
-            async move { admin.requeue(queue, message.into()).await },
-        )
+        mode.answer(py, async move {
+            admin.requeue(queue, message.into()).await.map(counts)
+        })
     }
 
     /// Requeues all dead letters of this age.
@@ -239,10 +238,9 @@ impl Admin {
         older_than: Duration,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
-        mode.answer(
-            py,
-            async move { admin.requeue_all(queue, older_than).await },
-        )
+        mode.answer(py, async move {
+            admin.requeue_all(queue, older_than).await.map(counts)
+        })
     }
 
     /// Deletes dead letters of this age.
@@ -363,6 +361,11 @@ impl Admin {
         let store = self.store.get();
         Ok((store.mode(), pgqrs::admin(&store.get(py)?)))
     }
+}
+
+/// How many dead letters are back, and how many are not since other messages have their keys.
+fn counts(requeued: Requeued) -> (u64, u64) {
+    (requeued.back, requeued.held)
 }
 
 fn rows<T, R>(found: Vec<T>, row: fn(T) -> R) -> Vec<R> {

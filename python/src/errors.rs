@@ -167,6 +167,15 @@ fn describe(error: &Error, fields: &Bound<'_, PyDict>) -> PyResult<&'static str>
             set("name", &invalid.name())?;
             "InvalidQueueName"
         }
+        Error::InvalidKey { index, problem } => {
+            set("index", index)?;
+            set("problem", problem)?;
+            "InvalidKey"
+        }
+        Error::KeyHeld { queue } => {
+            set("queue", &queue.as_str())?;
+            "KeyHeld"
+        }
         Error::InvalidHeader(invalid) => {
             set("name", &invalid.name())?;
             "InvalidHeader"

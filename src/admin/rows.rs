@@ -207,6 +207,16 @@ pub struct DeadLetter {
     pub payload: Option<String>,
 }
 
+/// What became of dead letters that were to be put back into their queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[non_exhaustive]
+pub struct Requeued {
+    /// How many are back.
+    pub back: u64,
+    /// How many stay dead letters, since by now another message of the queue has their key.
+    pub held: u64,
+}
+
 /// A message that was handled and kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]

@@ -10,8 +10,9 @@ use crate::{
     postgres::{
         columns::{Columns, next_chunk},
         json::Json,
-        workers,
+        keyed, workers,
     },
+    sent::Enqueued,
 };
 
 /// Inserts messages, and returns their ids in the order of the messages. One statement; if the batch is too large for
@@ -20,10 +21,15 @@ pub(crate) async fn insert(
     connection: &mut PgConnection,
     envelope: &Envelope,
     messages: &[NewMessage],
-) -> Result<Vec<MessageId>> {
+) -> Result<Enqueued> {
+    if messages.iter().any(|message| message.options().is_some()) {
+        // Boxed: it is large, and would be a part of each send.
+        return Box::pin(keyed::insert(connection, envelope, messages)).await;
+    }
     let (first, mut rest) = next_chunk(messages);
     if rest.is_empty() {
-        return insert_chunk(connection, envelope, envelope.visible, first).await;
+        let ids = insert_chunk(connection, envelope, envelope.visible, first).await?;
+        return Ok(Enqueued::new(ids));
     }
     let mut transaction = connection.begin().await?;
     // All of a batch becomes visible at the same time, not chunk by chunk.
@@ -35,7 +41,7 @@ pub(crate) async fn insert(
         rest = after;
     }
     transaction.commit().await?;
-    Ok(ids)
+    Ok(Enqueued::new(ids))
 }
 
 async fn insert_chunk(

@@ -10,6 +10,7 @@ pub(crate) mod grants;
 pub(crate) mod health;
 pub(crate) mod insert;
 mod json;
+pub(crate) mod keyed;
 pub(crate) mod messages;
 pub(crate) mod queues;
 pub(crate) mod schema;

@@ -142,6 +142,8 @@ async fn delete_if_empty(connection: &mut PgConnection, name: &QueueName) -> Res
             delete from pgqrs.dead_letters d using held where d.queue_id = held.id and held.messages = 0
         ), archived as (
             delete from pgqrs.archive a using held where a.queue_id = held.id and held.messages = 0
+        ), unseen as (
+            delete from pgqrs.seen s using held where s.queue_id = held.id and held.messages = 0
         ), orphaned as (
             -- Its workers have nothing to work for any more; their handles find them stopped.
             delete from pgqrs.workers w using held where w.queue_id = held.id and held.messages = 0

@@ -8,7 +8,10 @@ use sqlx::{
     postgres::{PgDatabaseError, PgSeverity},
 };
 
-use crate::error::{Error, GENERAL_REMEDY};
+use crate::{
+    error::{Error, GENERAL_REMEDY},
+    queue::QueueName,
+};
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
@@ -55,12 +58,13 @@ fn is_ours(refusal: &dyn DatabaseError) -> bool {
 
 /// The object of ours on which the role lacks a privilege.
 fn denied_object(refusal: &dyn DatabaseError) -> Option<String> {
-    const OURS: [&str; 8] = [
+    const OURS: [&str; 9] = [
         "archive",
         "dead_letters",
         "messages",
         "messages_id_seq",
         "queues",
+        "seen",
         "workers",
         "writers",
         "_sqlx_migrations",
@@ -96,6 +100,7 @@ impl Error {
     /// |---|---|
     /// | `AcquireTimeout`, `NotStored`, `ConnectionLost` | yes |
     /// | `WorkerExists` | yes: the other one may end, or count as crashed |
+    /// | `KeyHeld` | yes: the other transaction ends |
     /// | `Connect` | if the server wasn't reached, is starting, stopping or full; not if the URL, the login or a certificate is refused |
     /// | `Database`, `Migrate` | after a deadlock, a serialization failure, a time-out for a lock or a statement, on a server that is full or read-only |
     /// | `OutcomeUnknown` | no: the messages may be stored |
@@ -108,6 +113,7 @@ impl Error {
             Self::AcquireTimeout { .. }
             | Self::NotStored { .. }
             | Self::ConnectionLost(_)
+            | Self::KeyHeld { .. }
             | Self::WorkerExists { .. } => true,
             Self::Connect(source) | Self::Database(source) => is_transient(source),
             Self::Migrate(source) => match &**source {
@@ -126,7 +132,7 @@ impl Error {
     ///
     /// | error of `.execute(&mut tx)` and the like | |
     /// |---|---|
-    /// | `Database`, `NotInstalled`, `SchemaOutdated`, `PermissionDenied` | yes: the server refused the statement |
+    /// | `Database`, `NotInstalled`, `SchemaOutdated`, `PermissionDenied`, `KeyHeld` | yes: the server refused the statement |
     /// | `ConnectionLost`, `Connect` | yes: there is no transaction any more |
     /// | `QueueNotFound`, `WorkerSuspended`, `WorkerStopped`, `LeaseLost` | no: the statement found nothing to do |
     /// | `Serialize`, `PayloadTooLarge`, `PayloadTooDeep`, `InvalidQueueName`, `DelayTooLong` and other bad arguments | no: nothing was sent |
@@ -154,6 +160,7 @@ impl Error {
         matches!(
             self,
             Self::Database(_)
+                | Self::KeyHeld { .. }
                 | Self::NotInstalled
                 | Self::SchemaOutdated
                 | Self::PermissionDenied { .. }
@@ -217,6 +224,16 @@ impl Error {
     /// Whether the server is read-only: it is a standby by now.
     pub(crate) fn is_read_only(&self) -> bool {
         self.has_code(|code| code == "25006")
+    }
+
+    /// A statement that has waited for a lock in vain, as a send with a key does: somebody else's open transaction has it.
+    pub(crate) fn or_key_held(self, queue: &QueueName) -> Self {
+        // lock_not_available
+        if self.has_code(|code| code == "55P03") {
+            let queue = queue.clone();
+            return Self::KeyHeld { queue };
+        }
+        self
     }
 
     /// Whether a migration could not get a lock in time.

@@ -311,7 +311,7 @@ async fn an_age_beyond_the_calendar_is_more_than_any_message_has(pool: PgPool) -
     let before = everything(&pool).await?;
     assert_eq!(admin.purge_archive("tasks", Duration::MAX).await?, 0);
     assert_eq!(admin.purge_dead_letters("tasks", Duration::MAX).await?, 0);
-    assert_eq!(admin.requeue_all("tasks", Duration::MAX).await?, 0);
+    assert_eq!(admin.requeue_all("tasks", Duration::MAX).await?.back, 0);
     assert_eq!(admin.remove_ended_workers(Duration::MAX).await?, 0);
     assert_eq!(everything(&pool).await?, before);
     Ok(())

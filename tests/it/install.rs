@@ -11,12 +11,13 @@ use crate::{
     support::{self, TestResult, blocked_backend, until, url, with_queues},
 };
 
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
     "_sqlx_migrations",
     "archive",
     "dead_letters",
     "messages",
     "queues",
+    "seen",
     "workers",
     "writers",
 ];
@@ -385,6 +386,8 @@ async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult 
         "queues_pkey",
         "queues_retry_max_check",
         "queues_retry_min_check",
+        "seen_pkey",
+        "seen_until",
         "workers_hostname_check",
         "workers_id_seq",
         "workers_identity",

@@ -35,5 +35,6 @@ mod telemetry;
 mod tls;
 mod torture;
 mod trace_context;
+mod unique;
 mod wire;
 mod worker;

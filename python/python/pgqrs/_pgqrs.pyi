@@ -108,6 +108,17 @@ class Producer:
         headers: list[tuple[str, str]],
     ) -> Any:
         """Enqueues messages, all or none, and returns their ids."""
+    def enqueue_messages(
+        self,
+        messages: list[Any],
+        in_batch: bool,
+        delay: timedelta | None,
+        at: datetime | None,
+        priority: str,
+        headers: list[tuple[str, str]],
+    ) -> Any:
+        """Enqueues messages with options of their own, all or none. Returns for each its id, whether it is new, and
+        whether the one that has its key has the same payload."""
     def wake_soon(self) -> None:
         """Wakes the consumers of its queue in the background: callable from any thread, and without an
         event loop."""

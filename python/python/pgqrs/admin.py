@@ -15,6 +15,7 @@ from pgqrs.listings import (
     QueuedMessage,
     QueueInfo,
     QueueStats,
+    Requeued,
     SchemaVersion,
     with_priority,
 )
@@ -309,7 +310,7 @@ class Admin(WorkerAdmin):
         count: int = await self._native.dead_letter_count(_arguments.queue_name(queue))
         return count
 
-    async def requeue(self, queue: str | Queue[Any], message: int) -> bool:
+    async def requeue(self, queue: str | Queue[Any], message: int) -> Requeued:
         """Puts a dead letter back into its queue: ready, and with all of its attempts available again.
 
         Args:
@@ -317,15 +318,19 @@ class Admin(WorkerAdmin):
             message: The message's id.
 
         Returns:
-            Whether it was requeued; ``False`` if there is no such dead letter.
+            Whether it is ``back``, or was ``held`` since another message has its key; neither if there is no such dead
+            letter.
 
         Raises:
             QueueNotFoundError: There is no such queue.
+            KeyHeldError: Another open transaction has stored a message with its key. It can be retried.
         """
-        done: bool = await self._native.requeue(_arguments.queue_name(queue), _id("message", message))
-        return done
+        counts: tuple[int, int] = await self._native.requeue(
+            _arguments.queue_name(queue), _id("message", message)
+        )
+        return Requeued(*counts)
 
-    async def requeue_all(self, queue: str | Queue[Any], *, older_than: float | timedelta = 0) -> int:
+    async def requeue_all(self, queue: str | Queue[Any], *, older_than: float | timedelta = 0) -> Requeued:
         """Requeues all dead letters that are at least this old.
 
         Args:
@@ -333,15 +338,16 @@ class Admin(WorkerAdmin):
             older_than: Their age, in seconds or as a ``timedelta``; with 0, all of them.
 
         Returns:
-            How many were requeued.
+            How many are ``back``, and how many were ``held`` since other messages have their keys.
 
         Raises:
             QueueNotFoundError: There is no such queue.
+            KeyHeldError: Another open transaction has stored a message with one of their keys. It can be retried.
         """
-        count: int = await self._native.requeue_all(
+        counts: tuple[int, int] = await self._native.requeue_all(
             _arguments.queue_name(queue), _arguments.duration("older_than", older_than)
         )
-        return count
+        return Requeued(*counts)
 
     async def purge_dead_letters(self, queue: str | Queue[Any], *, older_than: float | timedelta = 0) -> int:
         """Deletes dead letters that are at least this old.

@@ -21,6 +21,8 @@ __all__ = [
     "Error",
     "ForkedError",
     "InvalidHeaderError",
+    "InvalidKeyError",
+    "KeyHeldError",
     "InvalidHostnameError",
     "InvalidQueueNameError",
     "InvalidSettingError",
@@ -237,6 +239,23 @@ class InvalidHeaderError(Error):
 
     name: str
     """The name of the header that was refused."""
+
+
+class InvalidKeyError(Error):
+    """A message's key can't be stored. Nothing was sent."""
+
+    index: int
+    """Its place in the batch, from 0."""
+    problem: str
+    """What is wrong with it."""
+
+
+class KeyHeldError(Error):
+    """Another open transaction has stored a message with the same key, and was waited for in vain. Nothing was stored, and
+    the call can be retried."""
+
+    queue: str
+    """The queue."""
 
 
 class InvalidQueueNameError(Error):

@@ -162,6 +162,16 @@ class DeadLetter:
 
 
 @dataclass(frozen=True)
+class Requeued:
+    """What became of dead letters that were to be put back into their queue."""
+
+    back: int
+    """How many are back."""
+    held: int
+    """How many stay dead letters, since by now another message of the queue has their key."""
+
+
+@dataclass(frozen=True)
 class ArchivedMessage:
     """A message that was handled and kept."""
 

@@ -356,7 +356,7 @@ async fn administration_while_handlers_run_loses_nothing_else(pool: PgPool) -> T
     })
     .await;
     // Requeued while others are handled, it is handled again, with all of its attempts.
-    assert_eq!(admin.requeue_all("tasks", Duration::ZERO).await?, 1);
+    assert_eq!(admin.requeue_all("tasks", Duration::ZERO).await?.back, 1);
     gate.add_permits(4);
     until("four more are handled", async || {
         seen.times().values().sum::<u32>() == 12

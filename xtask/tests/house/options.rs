@@ -10,11 +10,15 @@ use syn::{FnArg, ImplItem, ImplItemFn, Item, ItemImpl, ReturnType, Type, Visibil
 use crate::files;
 
 /// Each call that has options, with the method that makes it.
-const CALLS: [(&str, &str); 5] = [
+const CALLS: [(&str, &str); 7] = [
     ("ConsumerBuilder", "create"),
     ("Dequeue", "execute"),
     ("Enqueue", "execute"),
+    // Made by the batch that it is passed to.
+    ("MessageBuilder", "into_message"),
     ("ProducerBuilder", "create"),
+    // A declaration: a constant can't be made by typed-builder.
+    ("Queue", "unique_by"),
     // Awaited, like any future.
     ("Run", "poll"),
 ];

@@ -38,11 +38,13 @@ impl History {
                     return Ok(());
                 };
                 let returned = admin.requeue(queue, id).await;
+                let returned = returned.map(|requeued| (requeued.back, requeued.held));
                 self.compare(returned, |world| world.requeue(time, queue, id))
                     .await
             }
             Call::RequeueAll(queue) => {
                 let returned = admin.requeue_all(queue, Duration::ZERO).await;
+                let returned = returned.map(|requeued| (requeued.back, requeued.held));
                 self.compare(returned, |world| world.requeue_all(time, queue))
                     .await
             }
