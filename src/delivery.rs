@@ -239,7 +239,8 @@ impl<T, D> Delivery<T, D> {
         T: Send + 'c,
         D: 'c,
     {
-        self.settle(Ok(Settlement::Ack), on)
+        let acknowledgement = self.acknowledgement();
+        self.settle(Ok(acknowledgement), on)
     }
 
     /// Acknowledges the message, and keeps it in `pgqrs.archive`.
@@ -305,7 +306,8 @@ impl<T, D> Delivery<T, D> {
         T: Send + 'c,
         D: 'c,
     {
-        self.settle(Ok(Settlement::Ack), on)
+        let acknowledgement = self.acknowledgement();
+        self.settle(Ok(acknowledgement), on)
     }
 
     /// As [`archive`](Self::archive); an error hands the delivery back, for a retry.
@@ -353,8 +355,17 @@ impl<T, D> Delivery<T, D> {
         self.settle(Ok(Settlement::DeadLetter(reason.into())), on)
     }
 
+    fn acknowledgement(&self) -> Settlement {
+        if self.message.origin.settings.archive_on_ack {
+            Settlement::Archive
+        } else {
+            Settlement::Ack
+        }
+    }
+
     fn retry_later(&self) -> Settlement {
-        Settlement::Retry(self.retry.jittered(self.attempt(), rand::random()))
+        let retry = self.message.origin.settings.retry(self.retry);
+        Settlement::Retry(retry.jittered(self.attempt(), rand::random()))
     }
 
     fn settle<'c, E>(

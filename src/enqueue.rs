@@ -358,7 +358,7 @@ impl<M, T, W> Enqueue<M, T, W> {
     ///
     /// - [`Error::Serialize`], [`Error::PayloadTooLarge`], [`Error::PayloadTooDeep`],
     ///   [`Error::InvalidQueueName`], [`Error::DelayTooLong`], [`Error::InvalidHeader`]: before anything is sent;
-    /// - [`Error::QueueNotFound`], [`Error::NotInstalled`];
+    /// - [`Error::QueueNotFound`], [`Error::QueueClosed`], [`Error::NotInstalled`];
     /// - [`Error::WorkerSuspended`], [`Error::WorkerStopped`], for an enqueue through a producer;
     /// - [`Error::Database`] if the server refuses the messages; [`Error::Connect`] if it refuses the login;
     /// - on a store [`Error::NotStored`] if the server was unavailable for too long, and [`Error::OutcomeUnknown`];

@@ -15,6 +15,7 @@ use crate::{
     headers::Headers,
     lifecycle::WorkerId,
     queue::QueueName,
+    retry::RetryPolicy,
     telemetry::timer::Timer,
 };
 
@@ -274,6 +275,37 @@ pub(crate) struct Receipt {
     pub(crate) token: i64,
 }
 
+/// What a queue's row says to its consumers, as a claim returns it. What is set takes precedence over a consumer's own
+/// settings.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub(crate) struct QueueSettings {
+    /// In microseconds, as the others.
+    lease: Option<u64>,
+    retry_min: Option<u64>,
+    retry_max: Option<u64>,
+    /// Whether acknowledged messages are archived.
+    pub(crate) archive_on_ack: bool,
+    /// Whether its archived messages or its dead letters are deleted after some time.
+    pub(crate) is_pruned: bool,
+    /// Whether nothing can be claimed.
+    pub(crate) is_paused: bool,
+}
+
+impl QueueSettings {
+    /// The lease of its messages.
+    pub(crate) fn lease(&self, own: Duration) -> Duration {
+        self.lease.map_or(own, Duration::from_micros)
+    }
+
+    /// How long its messages wait after a failed attempt.
+    pub(crate) fn retry(&self, own: RetryPolicy) -> RetryPolicy {
+        own.within(
+            self.retry_min.map(Duration::from_micros),
+            self.retry_max.map(Duration::from_micros),
+        )
+    }
+}
+
 /// Where messages of one claim come from, for events about them.
 #[derive(Debug)]
 pub(crate) struct Origin {
@@ -282,6 +314,7 @@ pub(crate) struct Origin {
     pub(crate) worker: Option<WorkerId>,
     /// After this many attempts a message becomes a dead letter.
     pub(crate) max_attempts: u32,
+    pub(crate) settings: QueueSettings,
     /// When they were claimed, by the database's clock.
     pub(crate) claimed_at: DateTime<Utc>,
     /// Since the claim was answered.

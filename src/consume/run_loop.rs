@@ -34,7 +34,7 @@ use crate::{
     error::{Error, Result, error_chain},
     handler::{IntoOutcome, Outcome, Verdict, handle},
     lifecycle::WorkerId,
-    message::Origin,
+    message::{Origin, QueueSettings},
     pool::{STATEMENT_TIMEOUT, WakeSubscription},
     postgres::settle::Failure,
     queue::QueueName,
@@ -110,13 +110,16 @@ where
             queue: queue.clone(),
             worker: Some(worker),
             max_attempts: 0,
+            settings: QueueSettings::default(),
             claimed_at: DateTime::UNIX_EPOCH,
             timer: Timer::start(),
         }),
         queue,
         worker,
         is_suspended: false,
+        is_paused: false,
         store,
+        own: options,
         options,
         deadline,
         handler: Arc::new(handler),
@@ -168,7 +171,12 @@ struct RunLoop<F> {
     /// Of the last messages that were claimed.
     origin: Arc<Origin>,
     is_suspended: bool,
+    /// Whether the last claim has found the queue paused.
+    is_paused: bool,
     store: Store,
+    /// As they were given.
+    own: Options,
+    /// With what the queue has set instead.
     options: Options,
     deadline: Duration,
     handler: Arc<F>,
@@ -223,7 +231,6 @@ enum Query {
     Claim {
         result: Result<Received>,
         requested: Request,
-        lease: Duration,
     },
     Settle(batch::Outcome),
     Extend(Extension),
@@ -259,7 +266,7 @@ impl<F> RunLoop<F> {
                 () = self.in_flight.changed() => {}
                 Some(_) = self.handlers.join_next() => {}
                 Some(query) = self.queries.join_next() => self.on_query_done(query),
-                () = self.subscription.notified(), if !is_ending => self.claim_at = Instant::now(),
+                () = self.subscription.notified(), if !is_ending => self.on_woken(),
                 () = &mut graceful, if !is_ending => self.end("stop requested"),
                 () = &mut abort, if !is_aborted => {
                     is_aborted = true;
@@ -366,7 +373,8 @@ impl<F> RunLoop<F> {
         let wait = || {
             retry_in.unwrap_or_else(|| {
                 // It panicked after it had been aborted, so that nobody has reported it.
-                let wait = verdict.retry_in(&self.options.retry, receipt.attempt);
+                let retry = lease.subject().origin.settings.retry(self.own.retry);
+                let wait = verdict.retry_in(&retry, receipt.attempt);
                 verdict.report(lease.subject(), wait);
                 wait.unwrap_or_default()
             })
@@ -377,8 +385,12 @@ impl<F> RunLoop<F> {
                 self.report.done += 1;
                 return;
             }
-            Verdict::Returned(Outcome::Done) => return self.unsettled.ack(receipt),
-            Verdict::Returned(Outcome::Archive) => return self.unsettled.archive(receipt),
+            Verdict::Returned(Outcome::Done) if !lease.subject().origin.settings.archive_on_ack => {
+                return self.unsettled.ack(receipt);
+            }
+            Verdict::Returned(Outcome::Done | Outcome::Archive) => {
+                return self.unsettled.archive(receipt);
+            }
             Verdict::Returned(Outcome::Release) => {
                 return self.unsettled.release_returned(receipt, lease.is_settled());
             }
@@ -410,7 +422,7 @@ impl<F> RunLoop<F> {
             let in_flight = Arc::clone(&self.in_flight);
             let (handler, turns) = (Arc::clone(&self.handler), Arc::clone(&self.turns));
             let store = self.store.clone();
-            let (retry, limit) = (self.options.retry, self.options.handler_timeout);
+            let (retry, limit) = (self.own.retry, self.own.handler_timeout);
             let ambient = self.ambient.clone();
             self.handlers.spawn(async move {
                 while let Some(mut taken) = in_flight.take() {
@@ -421,6 +433,7 @@ impl<F> RunLoop<F> {
                     let (waited, timer) = (message.waited(), Timer::start());
                     let span = telemetry::process(taken.subject());
                     trace_context::follow(&span, &message, &ambient);
+                    let retry = message.origin.settings.retry(retry);
                     let deliver = || {
                         let decode = |json: &str| serde_json::from_str(json);
                         Delivery::new(message, lease, decode, store.clone(), retry)

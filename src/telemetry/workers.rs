@@ -223,6 +223,20 @@ pub(crate) fn consumer_resumed(worker: WorkerId, queue: &QueueName) {
     of_worker!(info, queue, worker, "consumer resumed");
 }
 
+/// A consumer's queue was paused, or isn't any more.
+pub(crate) fn queue_paused(worker: WorkerId, queue: &QueueName, is_paused: bool) {
+    if is_paused {
+        of_worker!(
+            info,
+            queue,
+            worker,
+            "queue paused: its consumers claim nothing until it is resumed",
+        );
+    } else {
+        of_worker!(info, queue, worker, "queue resumed");
+    }
+}
+
 /// A statement of a consumer failed, and will be retried.
 pub(crate) fn statement_failed(
     worker: WorkerId,

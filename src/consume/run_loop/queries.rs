@@ -20,6 +20,8 @@ use crate::{
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// After a claim has timed out, as it may over a slow link, the time-out of the next one is doubled, up to this.
 const MAX_CLAIM_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often a consumer of a paused queue is woken at most.
+const PAUSED_INTERVAL: Duration = Duration::from_millis(100);
 /// While a claim is under way, acks wait until there are this many: its end is a good time to send them too.
 const MIN_ACKS: usize = 64;
 /// Maximum number of outstanding settlements that don't hold up claims.
@@ -104,13 +106,18 @@ impl<F> RunLoop<F> {
         self.claims += 1;
         self.requested.messages += requested.messages;
         self.requested.bytes += requested.bytes;
-        let (store, lease) = (self.store.clone(), self.claim_lease);
+        let store = self.store.clone();
         let request = ClaimRequest {
             queue: self.queue.clone(),
             consumer: Some(self.worker),
             limit: u32::try_from(requested.messages).unwrap_or(u32::MAX),
             max_bytes: requested.bytes,
-            lease,
+            lease: self.own.lease,
+            lease_at_least: if self.claim_lease > self.options.lease {
+                self.claim_lease
+            } else {
+                Duration::ZERO
+            },
             timeout: self.claim_timeout,
             links: false,
         };
@@ -118,7 +125,6 @@ impl<F> RunLoop<F> {
             Query::Claim {
                 result: claim_once(&store, &request).await,
                 requested,
-                lease,
             }
         });
     }
@@ -163,11 +169,7 @@ impl<F> RunLoop<F> {
 
     pub(super) fn on_query_done(&mut self, query: Result<Query, JoinError>) {
         match query {
-            Ok(Query::Claim {
-                result,
-                requested,
-                lease,
-            }) => {
+            Ok(Query::Claim { result, requested }) => {
                 self.claims = self.claims.saturating_sub(1);
                 let before = self.requested;
                 self.requested = Request {
@@ -175,7 +177,7 @@ impl<F> RunLoop<F> {
                     bytes: before.bytes.saturating_sub(requested.bytes),
                 };
                 match result {
-                    Ok(received) => self.on_claimed(received, requested, lease),
+                    Ok(received) => self.on_claimed(received, requested),
                     Err(error) => self.on_claim_failed(error, requested),
                 }
             }
@@ -210,7 +212,7 @@ impl<F> RunLoop<F> {
         }
     }
 
-    fn on_claimed(&mut self, received: Received, requested: Request, lease: Duration) {
+    fn on_claimed(&mut self, received: Received, requested: Request) {
         let Received { claimed, sent } = received;
         self.backoff = MIN_BACKOFF;
         if self.is_suspended {
@@ -218,6 +220,7 @@ impl<F> RunLoop<F> {
             telemetry::consumer_resumed(self.worker, &self.queue);
         }
         self.origin = Arc::clone(&claimed.origin);
+        self.apply_settings();
         self.claim_timeout = self.options.claim_timeout();
         let now = Instant::now();
         let count = claimed.messages.len();
@@ -239,7 +242,35 @@ impl<F> RunLoop<F> {
         if is_all && self.claim_at <= sent {
             self.claim_at = now + self.options.poll_interval;
         }
-        self.in_flight.add(claimed.messages, sent + lease);
+        self.in_flight.add(claimed.messages, sent + claimed.lease);
+    }
+
+    /// Applies what the queue has set, as the last claim has read it.
+    fn apply_settings(&mut self) {
+        let settings = self.origin.settings;
+        if self.is_paused != settings.is_paused {
+            self.is_paused = settings.is_paused;
+            telemetry::queue_paused(self.worker, &self.queue, self.is_paused);
+        }
+        let lease = settings.lease(self.own.lease);
+        if lease != self.options.lease {
+            self.options.lease = lease;
+            self.claim_lease = lease;
+            self.extend_at = self.extend_at.min(Instant::now() + lease / 3);
+        }
+    }
+
+    /// A message was sent to the queue, or the queue was resumed.
+    pub(super) fn on_woken(&mut self) {
+        let now = Instant::now();
+        // Sends to a paused queue don't have it claimed from each time.
+        self.claim_at = if !self.is_paused {
+            now
+        } else if self.claim_at <= now {
+            now + PAUSED_INTERVAL
+        } else {
+            self.claim_at.min(now + PAUSED_INTERVAL)
+        };
     }
 
     fn on_claim_failed(&mut self, error: Error, requested: Request) {
