@@ -154,6 +154,9 @@ create table pgqrs.dead_letters (
     constraint dead_letters_pkey primary key (queue_id, id)
 );
 
+-- For those that are older than the queue keeps them.
+create index dead_letters_age on pgqrs.dead_letters (queue_id, died_at);
+
 create table pgqrs.archive (
     queue_id integer not null,
     priority smallint not null,
@@ -167,6 +170,45 @@ create table pgqrs.archive (
     archived_at timestamptz not null default statement_timestamp(),
     constraint archive_pkey primary key (queue_id, id)
 );
+
+create index archive_age on pgqrs.archive (queue_id, archived_at);
+
+-- Deletes archived messages and dead letters that are older than their queue keeps them, at most this number of each.
+-- With its owner's rights: a consumer can delete what is over, and nothing else.
+create function pgqrs.prune(queue_name text, most integer, out archived bigint, out dead bigint)
+language sql security definer set search_path = pg_catalog, pg_temp
+as $$
+    with kept as materialized (
+        select id, archive_for, dead_letters_for from pgqrs.queues
+        where name = queue_name and coalesce(archive_for, dead_letters_for) is not null
+    ), queue as materialized (
+        -- By one process at a time. The first number is this lock's class: "pgqr".
+        select * from kept where pg_try_advisory_xact_lock(1885827442, id)
+    ), of_archive as (
+        delete from pgqrs.archive a
+        where a.ctid = any (array(
+            select old.ctid
+            from queue
+            join pgqrs.archive old
+                on old.queue_id = queue.id and old.archived_at < statement_timestamp() - queue.archive_for
+            order by old.archived_at
+            limit most
+        ))
+        returning a.id
+    ), of_dead_letters as (
+        delete from pgqrs.dead_letters d
+        where d.ctid = any (array(
+            select old.ctid
+            from queue
+            join pgqrs.dead_letters old
+                on old.queue_id = queue.id and old.died_at < statement_timestamp() - queue.dead_letters_for
+            order by old.died_at
+            limit most
+        ))
+        returning d.id
+    )
+    select (select count(*) from of_archive), (select count(*) from of_dead_letters)
+$$;
 
 -- Compress large payloads with lz4 where the server has it (PostgreSQL 14 and later, built with lz4):
 -- three times as fast as the default for payloads of 50 kB.

@@ -188,6 +188,37 @@ impl<T, D> Delivery<T, D> {
             .unwrap_or(self.message.lease_expires_at)
     }
 
+    /// Waits until the message was cancelled by [`Admin::cancel`](crate::Admin::cancel), or deleted otherwise, so that
+    /// the handler's work is not needed any more. For a handler that wants to stop by itself, before it is dropped after
+    /// [`Run::cancel_grace`](crate::Run::cancel_grace); what it returns then has no effect on the message.
+    ///
+    /// The consumer is notified at once if it [listens](crate::Run::listen), and otherwise notices when it extends the
+    /// lease. The future keeps nothing of the delivery borrowed. For a delivery that isn't one of a
+    /// [run](crate::Consumer::run), it never becomes ready.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # use pgqrs::Delivery;
+    /// # async fn render(page: u32) {}
+    /// async fn report(delivery: Delivery<u32>) -> pgqrs::Result<()> {
+    ///     let cancelled = delivery.cancelled();
+    ///     tokio::select! {
+    ///         () = render(*delivery.payload()) => {}
+    ///         () = cancelled => println!("{} is not needed any more", delivery.id()),
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn cancelled(&self) -> Execute<'static, ()> {
+        let lease = Arc::clone(&self.lease);
+        Execute::new(async move { lease.cancelled().await })
+    }
+
+    /// Whether [`cancelled`](Self::cancelled) is ready: for handlers that block, and look every now and then.
+    pub fn is_cancelled(&self) -> bool {
+        self.lease.is_cancelled()
+    }
+
     /// Sets the lease to end after `lease` from now, if the work takes longer than expected. A `lease` shorter than
     /// what is left shortens it.
     ///
@@ -386,6 +417,7 @@ impl<T, D> Delivery<T, D> {
             let call = async {
                 let settlement = settlement?;
                 let receipt = self.lease.receipt();
+                self.lease.set_settling(true);
                 let settled = executor::run(on, async |connection| {
                     settlement.carry_out(connection, receipt).await
                 });
@@ -405,6 +437,7 @@ impl<T, D> Delivery<T, D> {
                     Ok(())
                 }
                 Err(error) => {
+                    self.lease.set_settling(false);
                     telemetry::failed(&span, &error);
                     Err(E::from(Unsettled {
                         delivery: Box::new(self),

@@ -86,9 +86,7 @@ pub enum Error {
     },
 
     /// The queue accepts no messages: it was closed.
-    #[error(
-        "queue `{queue}` is closed, and accepts no messages until `pgqrs::admin(&store).reopen_queue(\"{queue}\")`"
-    )]
+    #[error("queue `{queue}` is closed; `admin(&store).reopen_queue(\"{queue}\")` reopens it")]
     QueueClosed {
         /// The queue that the messages were sent to.
         queue: QueueName,

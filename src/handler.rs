@@ -127,6 +127,8 @@ pub(crate) enum Verdict {
     Returned(Outcome),
     /// The handler failed.
     Failed(Failed),
+    /// The message was cancelled, and the handler dropped.
+    Cancelled,
     /// Its payload doesn't decode, so the handler wasn't called.
     Undecodable {
         /// May quote the payload.
@@ -163,6 +165,7 @@ impl Verdict {
             Self::Failed(Failed::Panicked(_)) => Some("HandlerPanic"),
             Self::Failed(Failed::TimedOut(_)) => Some("HandlerTimeout"),
             Self::Undecodable { .. } => Some("Decode"),
+            Self::Cancelled => Some("Cancelled"),
         }
     }
 
@@ -173,7 +176,7 @@ impl Verdict {
                 Some(policy.jittered(attempt, rand::random()))
             }
             Self::Returned(Outcome::RetryIn(wait)) => Some((*wait).min(LONGEST_DELAY)),
-            Self::Returned(_) | Self::Undecodable { .. } => None,
+            Self::Returned(_) | Self::Undecodable { .. } | Self::Cancelled => None,
         }
     }
 
@@ -190,16 +193,19 @@ impl Verdict {
                 );
             }
             Self::Undecodable { place, .. } => telemetry::undecodable(subject, place),
+            Self::Cancelled => telemetry::handler_dropped(subject),
             Self::Returned(_) => {}
         }
     }
 }
 
-/// Decodes a delivery and calls the handler, and catches a panic of either. The time limit is for the handler alone.
+/// Decodes a delivery and calls the handler, and catches a panic of either. The time limit is for the handler alone, which
+/// is dropped once `cancelled` is ready.
 pub(crate) async fn handle<P, F, R>(
     handler: &F,
     deliver: impl FnOnce() -> Delivery<P, Unchecked>,
     limit: Option<Duration>,
+    cancelled: impl Future<Output = ()>,
 ) -> Verdict
 where
     F: Fn(Delivery<P>) -> R,
@@ -231,12 +237,19 @@ where
             "the handler panicked: {panic}"
         )))),
     });
-    let returned = match limit {
-        None => handling.await,
-        Some(limit) => timeout(limit, handling).await.unwrap_or_else(|_| {
-            let late = format!("the handler timed out after {limit:?}");
-            Err(Failed::TimedOut(late))
-        }),
+    let limited = async {
+        match limit {
+            None => handling.await,
+            Some(limit) => timeout(limit, handling).await.unwrap_or_else(|_| {
+                let late = format!("the handler timed out after {limit:?}");
+                Err(Failed::TimedOut(late))
+            }),
+        }
+    };
+    let returned = tokio::select! {
+        biased;
+        returned = limited => returned,
+        () = cancelled => return Verdict::Cancelled,
     };
     match returned {
         Ok(outcome) => Verdict::Returned(outcome),

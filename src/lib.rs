@@ -25,6 +25,7 @@
 //! [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin/
 //! [compile-errors]: crate::guide::compile_errors
 //! [operating]: crate::guide::operating
+//! [queues]: crate::guide::queues
 //! [reliability]: crate::guide::reliability
 //! [health]: crate::guide::health
 //! [health_example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
@@ -95,10 +96,11 @@ pub mod state {
 pub use crate::{
     admin::{
         Admin, admin,
+        cancel::{CancelByKey, CancelMessage},
         rows::{
-            ArchivedMessage, DeadLetter, Fillfactor, HeldMessage, QueueInfo, QueueOptions,
-            QueueOptionsBuilder, QueueStats, QueuedMessage, SchemaVersion, WorkerFilter,
-            WorkerFilterBuilder, WorkerInfo,
+            ArchivedMessage, Cancelled, DeadLetter, Fillfactor, HeldMessage, QueueInfo,
+            QueueOptions, QueueOptionsBuilder, QueueStats, QueuedMessage, SchemaVersion,
+            WorkerFilter, WorkerFilterBuilder, WorkerInfo,
         },
     },
     connect::{ConnectOptions, ConnectOptionsBuilder, connect, connect_with},

@@ -2,6 +2,8 @@
 //! JSON *text* here: it is serialised once, when the caller passes it in, and never parsed again on its way to the
 //! database.
 
+mod settings;
+
 use std::{
     fmt, num::ParseIntError, ops::Deref, slice, str::FromStr, sync::Arc, time::Duration, vec,
 };
@@ -10,12 +12,12 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use typed_builder::TypedBuilder;
 
+pub(crate) use self::settings::QueueSettings;
 use crate::{
     error::{Error, Result},
     headers::Headers,
     lifecycle::WorkerId,
     queue::QueueName,
-    retry::RetryPolicy,
     telemetry::timer::Timer,
 };
 
@@ -275,34 +277,33 @@ pub(crate) struct Receipt {
     pub(crate) token: i64,
 }
 
-/// What a queue's row says to its consumers, as a claim returns it. What is set takes precedence over a consumer's own
-/// settings.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-pub(crate) struct QueueSettings {
-    /// In microseconds, as the others.
-    lease: Option<u64>,
-    retry_min: Option<u64>,
-    retry_max: Option<u64>,
-    /// Whether acknowledged messages are archived.
-    pub(crate) archive_on_ack: bool,
-    /// Whether its archived messages or its dead letters are deleted after some time.
-    pub(crate) is_pruned: bool,
-    /// Whether nothing can be claimed.
-    pub(crate) is_paused: bool,
+/// A lease that a cancellation has ended. A hint, which anybody who can notify may have made up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct CancelNotice {
+    pub(crate) queue_id: i32,
+    pub(crate) id: MessageId,
+    pub(crate) token: i64,
 }
 
-impl QueueSettings {
-    /// The lease of its messages.
-    pub(crate) fn lease(&self, own: Duration) -> Duration {
-        self.lease.map_or(own, Duration::from_micros)
+impl CancelNotice {
+    /// From the payload of a NOTIFY.
+    pub(crate) fn parse(payload: &str) -> Option<Self> {
+        let mut words = payload.split(' ');
+        Some(Self {
+            queue_id: words.next()?.parse().ok()?,
+            id: words.next()?.parse().ok()?,
+            token: words.next()?.parse().ok()?,
+        })
     }
+}
 
-    /// How long its messages wait after a failed attempt.
-    pub(crate) fn retry(&self, own: RetryPolicy) -> RetryPolicy {
-        own.within(
-            self.retry_min.map(Duration::from_micros),
-            self.retry_max.map(Duration::from_micros),
-        )
+impl From<Receipt> for CancelNotice {
+    fn from(receipt: Receipt) -> Self {
+        Self {
+            queue_id: receipt.queue_id,
+            id: receipt.id,
+            token: receipt.token,
+        }
     }
 }
 

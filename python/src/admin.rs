@@ -1,19 +1,18 @@
-//! Operations of an operator on schema, queues, workers, dead letters and archive, for Python's `Admin`. Rows are
-//! returned as tuples, in the order of the fields of Python's classes.
+//! Operations of an operator on schema, queues, workers, dead letters and archive, for Python's `Admin`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{
-    ArchivedMessage, DeadLetter, Fillfactor, HeldMessage, MessageId, Page, QueueInfo, QueueName,
-    QueueOptions, QueuedMessage, SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
-};
+use pgqrs::{Fillfactor, QueueOptions};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
 use crate::{
     answer::Mode,
-    consumer::{priority_name, texts},
     health::{health_row, stats_row},
+    rows::{
+        archived_row, cancelled_name, dead_row, filter, held_row, message_row, page, queue_row,
+        rows, version, worker_row,
+    },
     store::Store,
 };
 
@@ -130,22 +129,72 @@ impl Admin {
         })
     }
 
-    /// Changes a queue's settings.
-    #[pyo3(signature = (queue, max_attempts))]
+    /// Changes a queue's settings. A duration is left as it is by `None`, and unset by a tuple with `None`.
+    #[pyo3(signature = (
+        queue, *, max_attempts, lease, retry_min, retry_max, archive_on_ack, archive_for, dead_letters_for
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "callers pass them by name")]
     fn configure_queue<'py>(
         &self,
         py: Python<'py>,
         queue: String,
         max_attempts: Option<u32>,
+        lease: Option<(Option<Duration>,)>,
+        retry_min: Option<(Option<Duration>,)>,
+        retry_max: Option<(Option<Duration>,)>,
+        archive_on_ack: Option<bool>,
+        archive_for: Option<(Option<Duration>,)>,
+        dead_letters_for: Option<(Option<Duration>,)>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
-        let options = match max_attempts {
-            Some(attempts) => QueueOptions::builder().max_attempts(attempts).build(),
-            None => QueueOptions::default(),
-        };
+        let changes = [
+            max_attempts.map(|attempts| QueueOptions::builder().max_attempts(attempts).build()),
+            lease.map(|(lease,)| QueueOptions::builder().lease(lease).build()),
+            retry_min.map(|(wait,)| QueueOptions::builder().retry_min(wait).build()),
+            retry_max.map(|(wait,)| QueueOptions::builder().retry_max(wait).build()),
+            archive_on_ack.map(|archive| QueueOptions::builder().archive_on_ack(archive).build()),
+            archive_for.map(|time| QueueOptions::builder().archive_for(time.0).build()),
+            dead_letters_for.map(|time| QueueOptions::builder().dead_letters_for(time.0).build()),
+        ];
+        let options: QueueOptions = changes.into_iter().flatten().collect();
         mode.answer(py, async move {
             Ok(queue_row(admin.configure_queue(queue, options).await?))
         })
+    }
+
+    /// Pauses a queue, until it is resumed or until this time.
+    #[pyo3(signature = (queue, until))]
+    fn pause_queue<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        until: Option<DateTime<Utc>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            match until {
+                Some(time) => admin.pause_until(queue, time).await,
+                None => admin.pause_queue(queue).await,
+            }
+        })
+    }
+
+    /// Resumes a paused queue.
+    fn resume_queue<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.resume_queue(queue).await })
+    }
+
+    /// Has a queue refuse sends.
+    fn close_queue<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.close_queue(queue).await })
+    }
+
+    /// Has a closed queue accept sends again.
+    fn reopen_queue<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.reopen_queue(queue).await })
     }
 
     /// Lists messages of a queue.
@@ -165,15 +214,37 @@ impl Admin {
         })
     }
 
-    /// Cancels a message that isn't leased.
+    /// Cancels a message; returns what it was, if there was one.
     fn cancel<'py>(
         &self,
         py: Python<'py>,
         queue: String,
         message: i64,
+        archive: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
-        mode.answer(py, async move { admin.cancel(queue, message.into()).await })
+        mode.answer(py, async move {
+            let cancelled = admin.cancel(queue, message.into()).archive(archive).await?;
+            Ok(cancelled.map(cancelled_name))
+        })
+    }
+
+    /// Cancels the messages with a key; returns the id of each, and what it was.
+    fn cancel_by_key<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        key: String,
+        archive: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            let cancelled = admin.cancel_by_key(queue, key).archive(archive).await?;
+            let cancelled = cancelled
+                .into_iter()
+                .map(|(id, was)| (id.get(), cancelled_name(was)));
+            Ok(cancelled.collect::<Vec<_>>())
+        })
     }
 
     /// Reschedules a message that isn't leased.
@@ -363,171 +434,4 @@ impl Admin {
         let store = self.store.get();
         Ok((store.mode(), pgqrs::admin(&store.get(py)?)))
     }
-}
-
-fn rows<T, R>(found: Vec<T>, row: fn(T) -> R) -> Vec<R> {
-    found.into_iter().map(row).collect()
-}
-
-pub(crate) type VersionRow = (&'static str, Option<i64>, Option<i64>);
-
-pub(crate) fn version(version: SchemaVersion) -> VersionRow {
-    match version {
-        SchemaVersion::NotInstalled => ("not_installed", None, None),
-        SchemaVersion::UpToDate { installed } => ("up_to_date", Some(installed), Some(installed)),
-        SchemaVersion::Older {
-            installed,
-            compiled,
-        } => ("older", Some(installed), Some(compiled)),
-        SchemaVersion::Newer {
-            installed,
-            compiled,
-        } => ("newer", Some(installed), Some(compiled)),
-        _ => ("unknown", None, None),
-    }
-}
-
-type QueueRow = (String, u32, DateTime<Utc>);
-
-fn queue_row(queue: QueueInfo) -> QueueRow {
-    (
-        queue.name.as_str().to_owned(),
-        queue.max_attempts,
-        queue.created_at,
-    )
-}
-
-type MessageRow = (
-    i64,
-    &'static str,
-    DateTime<Utc>,
-    DateTime<Utc>,
-    u32,
-    Option<DateTime<Utc>>,
-    Option<i64>,
-    Option<i64>,
-    Option<String>,
-    BTreeMap<String, String>,
-    Option<String>,
-);
-
-fn message_row(message: QueuedMessage) -> MessageRow {
-    (
-        message.id.get(),
-        priority_name(message.priority),
-        representable(message.visible_at),
-        message.enqueued_at,
-        message.attempt,
-        message.lease_expires_at.map(representable),
-        message.producer.map(WorkerId::get),
-        message.consumer.map(WorkerId::get),
-        message.last_error,
-        texts(&message.headers),
-        message.payload,
-    )
-}
-
-type DeadRow = (
-    i64,
-    &'static str,
-    DateTime<Utc>,
-    u32,
-    String,
-    Option<String>,
-    DateTime<Utc>,
-    BTreeMap<String, String>,
-    Option<String>,
-);
-
-fn dead_row(letter: DeadLetter) -> DeadRow {
-    (
-        letter.id.get(),
-        priority_name(letter.priority),
-        letter.enqueued_at,
-        letter.attempt,
-        letter.reason,
-        letter.last_error,
-        letter.died_at,
-        texts(&letter.headers),
-        letter.payload,
-    )
-}
-
-type ArchivedRow = (
-    i64,
-    &'static str,
-    DateTime<Utc>,
-    u32,
-    DateTime<Utc>,
-    BTreeMap<String, String>,
-    Option<String>,
-);
-
-fn archived_row(message: ArchivedMessage) -> ArchivedRow {
-    (
-        message.id.get(),
-        priority_name(message.priority),
-        message.enqueued_at,
-        message.attempt,
-        message.archived_at,
-        texts(&message.headers),
-        message.payload,
-    )
-}
-
-pub(crate) type WorkerRow = (
-    i64,
-    &'static str,
-    String,
-    String,
-    u16,
-    &'static str,
-    DateTime<Utc>,
-    DateTime<Utc>,
-    bool,
-);
-
-pub(crate) fn worker_row(worker: WorkerInfo) -> WorkerRow {
-    (
-        worker.id.get(),
-        worker.kind.as_str(),
-        worker.queue.as_str().to_owned(),
-        worker.hostname,
-        worker.port,
-        worker.status.as_str(),
-        worker.started_at,
-        worker.heartbeat_at,
-        worker.stale,
-    )
-}
-
-fn held_row(message: HeldMessage) -> (i64, u32, DateTime<Utc>) {
-    (
-        message.id.get(),
-        message.attempt,
-        representable(message.lease_expires_at),
-    )
-}
-
-/// Python's calendar ends with the year 9999, PostgreSQL's much later.
-fn representable(time: DateTime<Utc>) -> DateTime<Utc> {
-    let end = DateTime::from_timestamp(253_402_300_799, 0);
-    end.map_or(time, |end| time.min(end))
-}
-
-fn page(after: Option<i64>, limit: u32, payload: bool) -> Page {
-    let page = Page::builder().limit(limit).payload(payload);
-    match after {
-        Some(after) => page.after(MessageId::from(after)).build(),
-        None => page.build(),
-    }
-}
-
-fn filter(queue: Option<String>) -> pgqrs::Result<WorkerFilter> {
-    Ok(match queue {
-        Some(queue) => WorkerFilter::builder()
-            .queue(QueueName::new(queue)?)
-            .build(),
-        None => WorkerFilter::default(),
-    })
 }

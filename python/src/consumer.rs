@@ -49,6 +49,7 @@ pub(crate) struct Settings {
     /// First delay, factor, maximum delay, jitter.
     retry: (Duration, f64, Duration, f64),
     handler_timeout: Option<Duration>,
+    cancel_grace: Duration,
     listen: bool,
     shutdown_deadline: Duration,
 }
@@ -68,6 +69,7 @@ impl Settings {
             .lease(self.lease)
             .poll_interval(self.poll_interval)
             .retry(retry)
+            .cancel_grace(self.cancel_grace)
             .listen(self.listen)
             .shutdown_deadline(self.shutdown_deadline)
     }
@@ -176,8 +178,8 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 impl Consumer {
     /// Starts receiving. Does nothing if it is running already, or has run.
     #[pyo3(signature = (
-        *, concurrency, prefetch, prefetch_bytes, lease, poll_interval, retry, handler_timeout, listen,
-        shutdown_deadline
+        *, concurrency, prefetch, prefetch_bytes, lease, poll_interval, retry, handler_timeout, cancel_grace,
+        listen, shutdown_deadline
     ))]
     #[expect(clippy::too_many_arguments, reason = "callers pass them by name")]
     fn start(
@@ -190,6 +192,7 @@ impl Consumer {
         poll_interval: Duration,
         retry: (Duration, f64, Duration, f64),
         handler_timeout: Option<Duration>,
+        cancel_grace: Duration,
         listen: bool,
         shutdown_deadline: Duration,
     ) -> PyResult<()> {
@@ -201,6 +204,7 @@ impl Consumer {
             poll_interval,
             retry,
             handler_timeout,
+            cancel_grace,
             listen,
             shutdown_deadline,
         };
@@ -458,6 +462,7 @@ impl<'py> IntoPyObject<'py> for Counts {
         counts.set_item("dead", self.0.dead)?;
         counts.set_item("released", self.0.released)?;
         counts.set_item("lost", self.0.lost)?;
+        counts.set_item("cancelled", self.0.cancelled)?;
         counts.set_item("unknown", self.0.unknown)?;
         Ok(counts)
     }

@@ -12,10 +12,10 @@ use pyo3::prelude::*;
 use tokio::sync::Mutex;
 
 use crate::{
-    admin::{VersionRow, WorkerRow, version, worker_row},
     answer::Mode,
     errors,
     process::Here,
+    rows::{VersionRow, WorkerRow, version, worker_row},
 };
 
 type CountRow = (u64, bool);

@@ -253,6 +253,38 @@ impl QueueOptions {
     }
 }
 
+/// Puts settings together, for callers that decide at run time which ones they change. Of two that are set differently,
+/// the later one counts.
+impl FromIterator<Self> for QueueOptions {
+    fn from_iter<I: IntoIterator<Item = Self>>(options: I) -> Self {
+        options
+            .into_iter()
+            .fold(Self::default(), |before, after| Self {
+                max_attempts: after.max_attempts.or(before.max_attempts),
+                lease: after.lease.or(before.lease),
+                retry_min: after.retry_min.or(before.retry_min),
+                retry_max: after.retry_max.or(before.retry_max),
+                archive_on_ack: after.archive_on_ack.or(before.archive_on_ack),
+                archive_for: after.archive_for.or(before.archive_for),
+                dead_letters_for: after.dead_letters_for.or(before.dead_letters_for),
+            })
+    }
+}
+
+/// What a cancelled message was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum Cancelled {
+    /// It waited to be delivered, for the first time or again. No consumer has it.
+    Waiting,
+    /// A consumer had claimed it, and had not settled it: its handler runs, or was about to start, or its consumer has
+    /// crashed. It has lost its lease, so nothing that its consumer does can settle it.
+    ///
+    /// A running consumer is notified. It doesn't start the handler any more; if it runs already,
+    /// [`Delivery::cancelled`](crate::Delivery::cancelled) becomes ready, and the handler is dropped after
+    /// [`Run::cancel_grace`](crate::Run::cancel_grace).
+    Running,
+}
+
 /// A message of a queue, in its current state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]

@@ -19,7 +19,7 @@ use crate::telemetry;
 use crate::{
     delivery::lease::Lease,
     handler::{Failed, Verdict},
-    message::{Message, MessageId, Receipt},
+    message::{CancelNotice, Message, MessageId, Receipt},
     queue::QueueName,
     telemetry::Subject,
 };
@@ -74,6 +74,14 @@ pub(super) struct Aborted {
     pub(super) held: Vec<Receipt>,
     /// Those that a handler had settled itself, in a transaction that may have been rolled back.
     pub(super) settled: Vec<Receipt>,
+}
+
+/// Deliveries whose leases were not extended.
+pub(super) struct NotExtended {
+    /// Not started, and never will be.
+    pub(super) lost: Vec<Subject>,
+    /// Whose handlers run, and have not settled them.
+    pub(super) running: Vec<Receipt>,
 }
 
 /// A delivery whose handler has returned.
@@ -274,22 +282,25 @@ impl InFlight {
     }
 
     /// Records an extension of leases: of those `asked` for, those in `extended` succeeded. The others belong to
-    /// another consumer or are deleted, and are not started. Returns them.
+    /// another consumer or are deleted, and are not started.
     pub(super) fn extended(
         &self,
         asked: &[Receipt],
         extended: &HashMap<MessageId, DateTime<Utc>>,
         until: Instant,
-    ) -> Vec<Subject> {
-        let mut lost = Vec::new();
+    ) -> NotExtended {
+        let (mut lost, mut running) = (Vec::new(), Vec::new());
         let asked: HashSet<_> = asked.iter().collect();
         let mut state = self.lock();
         let state = &mut *state;
         for (_, Running { lease, .. }) in &state.running {
-            if let Some(expires_at) = extended.get(&lease.receipt().id)
-                && asked.contains(&lease.receipt())
-            {
-                lease.extended(*expires_at);
+            if !asked.contains(&lease.receipt()) {
+                continue;
+            }
+            match extended.get(&lease.receipt().id) {
+                Some(expires_at) => lease.extended(*expires_at),
+                None if lease.may_be_settled() || lease.is_cancelled() => {}
+                None => running.push(lease.receipt()),
             }
         }
         let bytes = &mut state.bytes;
@@ -316,7 +327,45 @@ impl InFlight {
                 state.expired.push(ready);
             }
         }
-        lost
+        NotExtended { lost, running }
+    }
+
+    /// Receipts of those among the messages of these notices that are here.
+    pub(super) fn noticed(&self, notices: &[CancelNotice]) -> Vec<Receipt> {
+        let state = self.lock();
+        let untouched = state.ready.iter().chain(&state.expired);
+        let running = state.running.iter().map(|(_, running)| &running.lease);
+        untouched
+            .map(|ready| ready.message.receipt())
+            .chain(running.map(|lease| lease.receipt()))
+            .filter(|receipt| notices.contains(&CancelNotice::from(*receipt)))
+            .collect()
+    }
+
+    /// The messages of these receipts are gone. They are not started any more, and handlers that run are notified,
+    /// unless they have settled the messages themselves. Returns those that this concerns.
+    pub(super) fn cancel(&self, gone: &HashSet<Receipt>) -> Vec<Subject> {
+        let mut cancelled = Vec::new();
+        let mut state = self.lock();
+        let state = &mut *state;
+        let bytes = &mut state.bytes;
+        let mut keep = |ready: &Ready| {
+            let is_gone = gone.contains(&ready.message.receipt());
+            if is_gone {
+                *bytes = bytes.saturating_sub(ready.message.payload.len());
+                cancelled.push(Subject::of(&ready.message));
+            }
+            !is_gone
+        };
+        state.ready.retain(&mut keep);
+        state.expired.retain(&mut keep);
+        for (_, Running { lease, .. }) in &state.running {
+            if gone.contains(&lease.receipt()) && !lease.may_be_settled() && !lease.is_cancelled() {
+                lease.cancel();
+                cancelled.push(lease.subject().clone());
+            }
+        }
+        cancelled
     }
 }
 
@@ -348,6 +397,10 @@ impl Taken {
 
     pub(super) fn subject(&self) -> &Subject {
         self.lease.subject()
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.lease.is_cancelled()
     }
 
     pub(super) fn finish(mut self, verdict: Verdict, retry_in: Option<Duration>) {

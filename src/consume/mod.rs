@@ -6,6 +6,7 @@ mod claims;
 mod extend;
 mod in_flight;
 mod options;
+mod retention;
 mod run_loop;
 mod settle;
 mod turns;

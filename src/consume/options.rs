@@ -18,6 +18,7 @@ pub(crate) struct Options {
     pub(crate) retry: RetryPolicy,
     pub(crate) handler_timeout: Option<Duration>,
     pub(crate) listen: bool,
+    pub(crate) cancel_grace: Duration,
 }
 
 impl Options {
@@ -53,6 +54,7 @@ impl Default for Options {
             retry: RetryPolicy::default(),
             handler_timeout: None,
             listen: true,
+            cancel_grace: Duration::from_secs(5),
         }
     }
 }

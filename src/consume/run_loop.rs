@@ -1,12 +1,16 @@
 //! The run loop of a consumer: claims ahead, extends leases, settles in batches, and continues after failures. One task
 //! holds all of its state; handlers and statements are tasks of their own, which report back to it.
 
+mod handlers;
 mod queries;
 
 use std::{
     future::Future,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,7 +21,6 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
-use tracing::Instrument;
 
 use super::{
     batch,
@@ -32,16 +35,16 @@ use crate::{
     delivery::Delivery,
     dequeue::Received,
     error::{Error, Result, error_chain},
-    handler::{IntoOutcome, Outcome, Verdict, handle},
+    handler::{IntoOutcome, Outcome, Verdict},
     lifecycle::WorkerId,
-    message::{Origin, QueueSettings},
+    message::{CancelNotice, MessageId, Origin, QueueSettings, Receipt},
     pool::{STATEMENT_TIMEOUT, WakeSubscription},
     postgres::settle::Failure,
     queue::QueueName,
     report::Report,
     store::Store,
     telemetry::{self, Timer},
-    trace_context::{self, Ambient},
+    trace_context::Ambient,
 };
 
 /// What a run loop needs to run.
@@ -140,6 +143,12 @@ where
         settle_at: Instant::now(),
         extend_limit: AdaptiveLimit::new(MAX_EXTENSION),
         is_extending: false,
+        to_verify: Vec::new(),
+        is_verifying: false,
+        early_notices: Vec::new(),
+        prune_at: None,
+        is_pruning: false,
+        is_stopping: Arc::default(),
         extend_at: Instant::now() + options.lease / 3,
         extend_not_before: Instant::now(),
         backoff: MIN_BACKOFF,
@@ -204,6 +213,15 @@ struct RunLoop<F> {
     settle_at: Instant,
     extend_limit: AdaptiveLimit,
     is_extending: bool,
+    /// Deliveries whose messages may have been cancelled.
+    to_verify: Vec<Receipt>,
+    is_verifying: bool,
+    /// What was cancelled while claims were under way, whose messages may be among theirs.
+    early_notices: Vec<CancelNotice>,
+    /// When to delete what is older than the queue keeps it; `None` if it keeps all.
+    prune_at: Option<Instant>,
+    is_pruning: bool,
+    is_stopping: Arc<AtomicBool>,
     extend_at: Instant,
     extend_not_before: Instant,
     backoff: Duration,
@@ -234,6 +252,13 @@ enum Query {
     },
     Settle(batch::Outcome),
     Extend(Extension),
+    /// Which of these messages still exist.
+    Verify {
+        asked: Vec<Receipt>,
+        found: Result<Vec<MessageId>>,
+    },
+    /// How long to wait until the next deletion of what is over.
+    Prune(Duration),
 }
 
 impl<F> RunLoop<F> {
@@ -266,6 +291,7 @@ impl<F> RunLoop<F> {
                 () = self.in_flight.changed() => {}
                 Some(_) = self.handlers.join_next() => {}
                 Some(query) = self.queries.join_next() => self.on_query_done(query),
+                notices = self.subscription.cancelled() => self.on_cancelled(notices),
                 () = self.subscription.notified(), if !is_ending => self.on_woken(),
                 () = &mut graceful, if !is_ending => self.end("stop requested"),
                 () = &mut abort, if !is_aborted => {
@@ -308,6 +334,7 @@ impl<F> RunLoop<F> {
         if self.ending.is_some() {
             return;
         }
+        self.is_stopping.store(true, Ordering::Relaxed);
         let running = self.in_flight.running();
         telemetry::consumer_stopping(self.worker, &self.queue, reason, running, self.deadline);
         let deadline = Instant::now() + self.deadline;
@@ -369,6 +396,10 @@ impl<F> RunLoop<F> {
             verdict,
             retry_in,
         } = finished;
+        if lease.is_cancelled() && !lease.is_settled() {
+            self.report.cancelled += 1;
+            return;
+        }
         let receipt = lease.receipt();
         let wait = || {
             retry_in.unwrap_or_else(|| {
@@ -397,6 +428,11 @@ impl<F> RunLoop<F> {
             Verdict::Returned(Outcome::Retry | Outcome::RetryIn(_)) => {
                 Failure::retry(receipt, wait(), None)
             }
+            // Only a lease that is cancelled has this verdict.
+            Verdict::Cancelled => {
+                self.report.cancelled += 1;
+                return;
+            }
             Verdict::Returned(Outcome::DeadLetter(reason)) => Failure::dead(receipt, reason, None),
             Verdict::Failed(failed) => Failure::retry(receipt, wait(), Some(failed.text())),
             Verdict::Undecodable { error, .. } => Failure {
@@ -408,63 +444,6 @@ impl<F> RunLoop<F> {
             is_settled: lease.is_settled(),
             ..failure
         });
-    }
-
-    fn start_handlers<P, R>(&mut self)
-    where
-        P: Send + Sync + DeserializeOwned + 'static,
-        F: Fn(Delivery<P>) -> R + Send + Sync + 'static,
-        R: Future<Output: IntoOutcome> + Send + 'static,
-    {
-        let ready = self.in_flight.ready();
-        let idle = self.options.concurrency.saturating_sub(self.handlers.len());
-        for _ in 0..ready.min(idle) {
-            let in_flight = Arc::clone(&self.in_flight);
-            let (handler, turns) = (Arc::clone(&self.handler), Arc::clone(&self.turns));
-            let store = self.store.clone();
-            let (retry, limit) = (self.own.retry, self.own.handler_timeout);
-            let ambient = self.ambient.clone();
-            self.handlers.spawn(async move {
-                while let Some(mut taken) = in_flight.take() {
-                    let Some((message, lease)) = taken.message() else {
-                        return;
-                    };
-                    let attempt = message.attempt.unsigned_abs();
-                    let (waited, timer) = (message.waited(), Timer::start());
-                    let span = telemetry::process(taken.subject());
-                    trace_context::follow(&span, &message, &ambient);
-                    let retry = message.origin.settings.retry(retry);
-                    let deliver = || {
-                        let decode = |json: &str| serde_json::from_str(json);
-                        Delivery::new(message, lease, decode, store.clone(), retry)
-                    };
-                    let handling = handle(&*handler, deliver, limit).instrument(span.clone());
-                    let verdict = turns.run(handling).await;
-                    let failed = verdict.error_type();
-                    if let Some(kind) = failed {
-                        telemetry::failed_with(&span, kind);
-                    }
-                    telemetry::processed(taken.subject(), waited, timer, failed);
-                    let retry_in = verdict.retry_in(&retry, attempt);
-                    span.in_scope(|| verdict.report(taken.subject(), retry_in));
-                    taken.finish(verdict, retry_in);
-                }
-            });
-        }
-    }
-
-    fn abort_late_handlers(&mut self) {
-        if let Some(ending) = &mut self.ending
-            && !ending.is_aborted
-            && ending.abort_at <= Instant::now()
-        {
-            ending.is_aborted = true;
-            let running = self.in_flight.running();
-            if running > 0 {
-                telemetry::handlers_aborted(self.worker, &self.queue, running);
-            }
-            self.handlers.abort_all();
-        }
     }
 
     fn next_deadline(&self) -> Instant {
@@ -481,8 +460,13 @@ impl<F> RunLoop<F> {
             } else {
                 ending.abort_at
             });
-        } else if self.next_claim().is_some() {
-            next = next.min(self.claim_at);
+        } else {
+            if self.next_claim().is_some() {
+                next = next.min(self.claim_at);
+            }
+            if let Some(at) = self.prune_at.filter(|_| !self.is_pruning) {
+                next = next.min(at);
+            }
         }
         if let Some(at) = self.next_settling() {
             next = next.min(at);

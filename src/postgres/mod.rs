@@ -12,6 +12,7 @@ pub(crate) mod insert;
 mod json;
 pub(crate) mod messages;
 pub(crate) mod queues;
+pub(crate) mod retention;
 pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod settle;

@@ -25,8 +25,8 @@ fn insertion<'q>() -> QueryScalar<'q, Postgres, Option<i64>, PgArguments> {
                 case
                     when $5::bigint is not null and (w.id is null or w.status = 'stopped') then -2
                     when q.id is null or w.queue_id <> q.id then -1
-                    when q.closed_at is not null then -4
                     when w.status <> 'ready' then -3
+                    when q.closed_at is not null then -4
                 end as refusal
             from (values (true)) always
             left join pgqrs.queues q on q.name = $1::text

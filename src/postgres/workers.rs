@@ -261,13 +261,12 @@ fn refused(
         (Some(_), _) if !found.is_of_queue => Error::QueueNotFound {
             queue: queue.clone(),
         },
+        (Some(worker), Some(WorkerStatus::Suspended)) => Error::WorkerSuspended { worker },
         _ if is_closed => Error::QueueClosed {
             queue: queue.clone(),
         },
-        // Ready again by now; when the statement ran, it was not.
-        (Some(worker), Some(WorkerStatus::Suspended | WorkerStatus::Ready)) => {
-            Error::WorkerSuspended { worker }
-        }
+        // By now; when the statement ran, it was not.
+        (Some(worker), Some(WorkerStatus::Ready)) => Error::WorkerSuspended { worker },
         // The queue was reopened meanwhile, or created.
         (None, _) if found.has_queue => Error::QueueClosed {
             queue: queue.clone(),

@@ -166,6 +166,14 @@ pub(super) fn lost(origin: &Origin, leases: u64) {
     count(Id::LeasesLost, leases, origin);
 }
 
+pub(super) fn cancellation(subject: &Subject) {
+    count(Id::Cancellations, 1, &subject.origin);
+}
+
+pub(super) fn deleted(queue: &str, messages: u64) {
+    record(&[Value::of(Id::Pruned, messages as f64, queue, "")]);
+}
+
 fn count(metric: Id, by: u64, origin: &Origin) {
     record(&[Value::of(metric, by as f64, origin.queue.as_str(), "")]);
 }

@@ -2,11 +2,12 @@
 
 use tracing::{debug, info, warn};
 
-use super::{fields::bounded, names::TARGET};
+use super::{fields::bounded, metrics, names::TARGET};
 use crate::{
     admin::rows::QueueStats,
     error::{Error, error_chain},
     health::Horizon,
+    queue::QueueName,
 };
 
 /// The messages of a queue: `pgqrs.queue.messages` with the states `ready`, `delayed`, `leased` and `dead`, and
@@ -31,6 +32,29 @@ pub(crate) fn horizon_observed(horizon: &Horizon) {
         transactions = horizon.transactions(),
         held_for = horizon.held_for().as_secs_f64(),
         "horizon observed"
+    );
+}
+
+/// A consumer has deleted archived messages and dead letters that were older than the queue keeps them.
+pub(crate) fn pruned(queue: &QueueName, archived: u64, dead: u64) {
+    metrics::deleted(queue.as_str(), archived + dead);
+    info!(
+        target: TARGET,
+        queue = queue.as_str(),
+        archived,
+        dead,
+        "old messages deleted from the archive and the dead letters"
+    );
+}
+
+/// A consumer could not delete them.
+pub(crate) fn retention_failed(queue: &QueueName, error: &Error) {
+    warn!(
+        target: TARGET,
+        queue = queue.as_str(),
+        error = &*bounded(&error_chain(error)),
+        "error.type" = error.kind(),
+        "old messages not deleted from the archive and the dead letters; this is retried"
     );
 }
 

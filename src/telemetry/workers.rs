@@ -163,6 +163,7 @@ pub(crate) fn consumer_stopped(worker: WorkerId, queue: &QueueName, report: &Rep
         dead,
         released,
         lost,
+        cancelled,
         unknown,
     } = report;
     of_worker!(
@@ -175,6 +176,7 @@ pub(crate) fn consumer_stopped(worker: WorkerId, queue: &QueueName, report: &Rep
         dead,
         released,
         lost,
+        cancelled,
         unknown,
         "consumer stopped",
     );
@@ -189,6 +191,7 @@ pub(crate) fn consumer_failed(worker: WorkerId, queue: &QueueName, error: &Error
         dead,
         released,
         lost,
+        cancelled,
         unknown,
     } = report;
     of_worker!(
@@ -203,6 +206,7 @@ pub(crate) fn consumer_failed(worker: WorkerId, queue: &QueueName, error: &Error
         dead,
         released,
         lost,
+        cancelled,
         unknown,
         "consumer ended with an error",
     );

@@ -3,10 +3,13 @@
 //! something lets it come. A refused call returns the name of the error.
 
 mod administration;
+mod lines;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use pgqrs::{MessageId, Priority, WorkerId, WorkerKind, WorkerStatus};
+
+pub(crate) use self::lines::LINES;
 
 /// A wait, or a lease, that doesn't end by itself while a test runs.
 pub(crate) const LONG: Duration = Duration::from_secs(3_600);
@@ -96,6 +99,8 @@ impl Entry {
 #[derive(Debug, Clone)]
 pub(crate) struct Queue {
     pub(crate) max_attempts: u32,
+    pub(crate) is_paused: bool,
+    pub(crate) is_closed: bool,
     pub(crate) messages: BTreeMap<MessageId, Entry>,
     pub(crate) dead: BTreeMap<MessageId, (Entry, &'static str)>,
     pub(crate) archive: BTreeMap<MessageId, Entry>,
@@ -106,6 +111,8 @@ impl Queue {
         Self {
             // What a new queue has.
             max_attempts: 20,
+            is_paused: false,
+            is_closed: false,
             messages: BTreeMap::new(),
             dead: BTreeMap::new(),
             archive: BTreeMap::new(),
@@ -197,6 +204,9 @@ impl World {
             self.through(producer)?;
         }
         let queue = self.queue(envelope.queue)?;
+        if queue.is_closed {
+            return Err("QueueClosed");
+        }
         for (id, payload) in messages {
             let entry = Entry {
                 priority: envelope.priority,
@@ -230,6 +240,10 @@ impl World {
             self.through(consumer)?;
         }
         let queue = self.queue(name)?;
+        if queue.is_paused {
+            self.happened("claimed from a paused queue", 1);
+            return Ok((Vec::new(), None, false));
+        }
         let ready: Vec<_> = queue.ready().into_iter().take(limit).collect();
         let full = ready.len() == limit;
         let (mut claimed, mut used_up) = (Vec::new(), Vec::new());
@@ -443,7 +457,12 @@ impl World {
         for (name, queue) in &self.queues {
             let ready = queue.ready().into_iter().map(|id| id.to_string());
             let ready = ready.collect::<Vec<_>>().join(",");
-            lines.push(format!("queue {name} {} {ready}", queue.max_attempts));
+            let paused = if queue.is_paused { " paused" } else { "" };
+            let closed = if queue.is_closed { " closed" } else { "" };
+            lines.push(format!(
+                "queue {name} {}{paused}{closed} {ready}",
+                queue.max_attempts
+            ));
             for (id, entry) in &queue.messages {
                 let producer = entry.producer.map_or(0, WorkerId::get);
                 let consumer = entry.consumer.filter(|_| entry.is_held());
@@ -472,30 +491,3 @@ impl World {
         lines
     }
 }
-
-/// The same, as the database has it. Messages without a queue are listed too.
-pub(crate) const LINES: &str = r#"
-    select line from (
-        select concat_ws(' ', 'queue', name, max_attempts, (
-                select coalesce(string_agg(m.id::text, ',' order by m.priority, m.visible_at, m.id), '')
-                from pgqrs.messages m where m.queue_id = q.id
-                    and greatest(m.visible_at, m.lease_until) <= clock_timestamp()
-            )) as line
-            from pgqrs.queues q
-        union all select concat_ws(' ', 'message', m.id, coalesce(q.name, 'nowhere'),
-                case when lease_until > clock_timestamp() then 'leased'
-                    when visible_at > clock_timestamp() then 'delayed'
-                    when lease_token <> 0 then 'given-up' else 'ready' end,
-                attempt, payload::text, coalesce(headers ->> 'n', 'none'), coalesce(producer_id, 0),
-                case when lease_until > clock_timestamp() then consumer_id else 0 end)
-            from pgqrs.messages m left join pgqrs.queues q on q.id = m.queue_id
-        union all select concat_ws(' ', 'dead', d.id, coalesce(q.name, 'nowhere'), attempt, payload::text,
-                coalesce(headers ->> 'n', 'none'), reason)
-            from pgqrs.dead_letters d left join pgqrs.queues q on q.id = d.queue_id
-        union all select concat_ws(' ', 'archived', a.id, coalesce(q.name, 'nowhere'), attempt, payload::text,
-                coalesce(headers ->> 'n', 'none'))
-            from pgqrs.archive a left join pgqrs.queues q on q.id = a.queue_id
-        union all select concat_ws(' ', 'worker', w.id, kind, coalesce(q.name, 'nowhere'), status)
-            from pgqrs.workers w left join pgqrs.queues q on q.id = w.queue_id
-    ) as lines
-    order by line collate "C""#;

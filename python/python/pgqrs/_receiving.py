@@ -32,6 +32,9 @@ POLL_INTERVAL = 0.25
 DEADLINE = 25
 """In seconds: how long stopping takes by default, at most. Kubernetes kills a container after 30."""
 
+CANCEL_GRACE = 5
+"""In seconds: how long a handler may go on by default after its message was cancelled."""
+
 _log = logging.getLogger("pgqrs")
 
 
@@ -45,6 +48,7 @@ class Settings(TypedDict):
     poll_interval: timedelta
     retry: tuple[timedelta, float, timedelta, float]
     handler_timeout: timedelta | None
+    cancel_grace: timedelta
     listen: bool
     shutdown_deadline: timedelta
 
@@ -60,6 +64,7 @@ def settings(
     listen: bool,
     shutdown_deadline: float | timedelta,
     handler_timeout: float | timedelta | None = None,
+    cancel_grace: float | timedelta = CANCEL_GRACE,
 ) -> Settings:
     """Checked, each by its name."""
     if not isinstance(retry, RetryPolicy):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -72,6 +77,7 @@ def settings(
         poll_interval=_arguments.duration("poll_interval", poll_interval),
         retry=retry._parts(),
         handler_timeout=_arguments.optional_duration("handler_timeout", handler_timeout),
+        cancel_grace=_arguments.duration("cancel_grace", cancel_grace),
         listen=_arguments.flag("listen", listen),
         shutdown_deadline=_arguments.duration("shutdown_deadline", shutdown_deadline),
     )

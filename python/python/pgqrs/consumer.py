@@ -88,6 +88,7 @@ class Consumer(Generic[T]):
         poll_interval: float | timedelta = _receiving.POLL_INTERVAL,
         retry: RetryPolicy = RetryPolicy(),
         handler_timeout: float | timedelta | None = None,
+        cancel_grace: float | timedelta = _receiving.CANCEL_GRACE,
         listen: bool = True,
         shutdown_deadline: float | timedelta = _receiving.DEADLINE,
     ) -> Report:
@@ -122,6 +123,7 @@ class Consumer(Generic[T]):
             retry: How long a message waits after a failed attempt.
             handler_timeout: Cancels a handler that has run for this long since its first step, and counts that as a
                 failed attempt; by default, a handler may run for ever.
+            cancel_grace: How long a handler may go on after its message was cancelled, until it is cancelled too.
             listen: Whether other processes wake it through LISTEN.
             shutdown_deadline: How long stopping takes at most: handlers may run until five seconds before its end (or
                 for half of it, if it is shorter than ten seconds), and are then cancelled.
@@ -148,6 +150,7 @@ class Consumer(Generic[T]):
             poll_interval=poll_interval,
             retry=retry,
             handler_timeout=handler_timeout,
+            cancel_grace=cancel_grace,
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )

@@ -55,6 +55,7 @@ macro_rules! settings {
 
 settings! {
     concurrency: usize,
+    cancel_grace: Duration,
     handler_timeout: Duration,
     lease: Duration,
     listen: bool,

@@ -10,12 +10,14 @@ use syn::{FnArg, ImplItem, ImplItemFn, Item, ItemImpl, ReturnType, Type, Visibil
 use crate::files;
 
 /// Each call that has options, with the method that makes it.
-const CALLS: [(&str, &str); 5] = [
+const CALLS: [(&str, &str); 7] = [
+    // Awaited, like any future.
+    ("CancelByKey", "into_future"),
+    ("CancelMessage", "into_future"),
     ("ConsumerBuilder", "create"),
     ("Dequeue", "execute"),
     ("Enqueue", "execute"),
     ("ProducerBuilder", "create"),
-    // Awaited, like any future.
     ("Run", "poll"),
 ];
 

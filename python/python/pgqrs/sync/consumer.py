@@ -87,6 +87,7 @@ class Consumer(Generic[T]):
         poll_interval: float | timedelta = _receiving.POLL_INTERVAL,
         retry: RetryPolicy = RetryPolicy(),
         handler_timeout: float | timedelta | None = None,
+        cancel_grace: float | timedelta = _receiving.CANCEL_GRACE,
         listen: bool = True,
         shutdown_deadline: float | timedelta = _receiving.DEADLINE,
     ) -> Report:
@@ -121,6 +122,8 @@ class Consumer(Generic[T]):
             retry: How long a message waits after a failed attempt.
             handler_timeout: Counts a handler that has run for this long since its first step as a failed attempt; by
                 default, a handler may run for ever. Its thread goes on, and until it ends there is one less for others.
+            cancel_grace: How long a handler may go on after its message was cancelled, until it is no longer waited
+                for. Its thread goes on; it can look at ``delivery.is_cancelled``.
             listen: Whether other processes wake it through LISTEN.
             shutdown_deadline: How long stopping takes at most, but for threads that are waited for: handlers may
                 settle their messages until five seconds before its end (or until its half, if it is shorter than ten
@@ -147,6 +150,7 @@ class Consumer(Generic[T]):
             poll_interval=poll_interval,
             retry=retry,
             handler_timeout=handler_timeout,
+            cancel_grace=cancel_grace,
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )

@@ -1,0 +1,104 @@
+"""Queues while they are in use, and cancelled messages."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+import pgqrs
+
+
+async def test_a_paused_queue_is_resumed_and_a_closed_one_refuses_sends(store: pgqrs.Store) -> None:
+    admin = store.admin()
+    await store.queue("tasks")
+    producer = await store.producer("tasks")
+    await admin.pause_queue("tasks")
+    info = await admin.queue("tasks")
+    assert info.is_paused and info.paused_until is None
+    until = datetime(2100, 1, 1, tzinfo=timezone.utc)
+    await admin.pause_queue("tasks", until=until)
+    assert (await admin.queue("tasks")).paused_until == until
+    await producer.enqueue(1)
+    consumer = await store.consumer("tasks")
+    seen: list[object] = []
+
+    async def handler(delivery: pgqrs.Delivery[object]) -> None:
+        seen.append(delivery.payload)
+        consumer.stop()
+
+    running = asyncio.create_task(consumer.run(handler))
+    await producer.enqueue(2)
+    assert not seen
+    await admin.resume_queue("tasks")
+    assert (await running).done >= 1
+    await admin.close_queue("tasks")
+    assert (await admin.queue("tasks")).closed_at is not None
+    with pytest.raises(pgqrs.QueueClosedError) as closed:
+        await producer.enqueue(3)
+    assert closed.value.queue == "tasks" and "reopen_queue" in str(closed.value)
+    await admin.reopen_queue("tasks")
+    await producer.enqueue(3)
+
+
+async def test_settings_are_changed_one_by_one(store: pgqrs.Store) -> None:
+    admin = store.admin()
+    await store.queue("tasks")
+    info = await admin.configure_queue(
+        "tasks", lease=60, retry_min=1.5, retry_max=timedelta(hours=1), archive_on_ack=True, archive_for=3600
+    )
+    assert (info.lease, info.retry_min, info.retry_max) == (
+        timedelta(minutes=1),
+        timedelta(seconds=1.5),
+        timedelta(hours=1),
+    )
+    assert (info.archive_on_ack, info.archive_for, info.dead_letters_for) == (True, timedelta(hours=1), None)
+    info = await admin.configure_queue("tasks", lease=None, dead_letters_for=60)
+    assert (info.lease, info.retry_min, info.max_attempts) == (None, timedelta(seconds=1.5), 20)
+    assert (info.archive_on_ack, info.dead_letters_for) == (True, timedelta(minutes=1))
+    with pytest.raises(pgqrs.InvalidSettingError):
+        await admin.configure_queue("tasks", retry_max=0.1)
+    with pytest.raises(pgqrs.LeaseOutOfRangeError):
+        await admin.configure_queue("tasks", lease=0)
+
+
+async def test_a_cancelled_handler_notices_and_is_cancelled_after_the_grace_time(store: pgqrs.Store) -> None:
+    admin = store.admin()
+    await store.queue("tasks")
+    producer = await store.producer("tasks")
+    consumer = await store.consumer("tasks")
+    begun, noticed, cancelled = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handler(delivery: pgqrs.Delivery[object]) -> None:
+        assert not delivery.is_cancelled and not await delivery.cancelled(timeout=0)
+        begun.set()
+        assert await delivery.cancelled() and delivery.is_cancelled
+        noticed.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    running = asyncio.create_task(consumer.run(handler, cancel_grace=0.05))
+    message = await producer.enqueue(1)
+    await begun.wait()
+    assert await admin.cancel("tasks", message, archive=True) == "running"
+    await noticed.wait()
+    await cancelled.wait()
+    assert await admin.cancel("tasks", message) is None
+    assert [archived.id for archived in await admin.archived("tasks")] == [message]
+    consumer.stop()
+    report = await running
+    assert (report.cancelled, report.done, report.lost) == (1, 0, 0)
+
+
+async def test_a_waiting_message_is_cancelled(store: pgqrs.Store) -> None:
+    admin = store.admin()
+    await store.queue("tasks")
+    producer = await store.producer("tasks")
+    message = await producer.enqueue(1)
+    assert await admin.cancel_by_key("tasks", "key") == []
+    assert await admin.cancel("tasks", message) == "waiting"
+    assert await admin.cancel("tasks", message) is None
