@@ -461,7 +461,7 @@ impl Report {
 }
 
 /// The order of the subjects in the report.
-pub(crate) const SUBJECTS: [&str; 12] = [
+pub(crate) const SUBJECTS: [&str; 13] = [
     "machine",
     "enqueue",
     "once",
@@ -469,6 +469,7 @@ pub(crate) const SUBJECTS: [&str; 12] = [
     "claim",
     "lifecycle",
     "drain",
+    "chunks",
     "latency",
     "growth",
     "pgbouncer",

@@ -1,9 +1,16 @@
-//! Sends with the headers by which they can be traced, beside the same sends without them.
+//! What telemetry costs: sends and drains with it, beside the same without; and sends with the headers by which they can
+//! be traced, beside sends without them.
+
+#[path = "telemetry/cost.rs"]
+mod cost;
+#[path = "telemetry/work.rs"]
+pub(crate) mod work;
 
 use std::time::Instant;
 
 use pgqrs::Store;
 
+pub(crate) use self::cost::observed;
 use crate::{
     Outcome, clear,
     enqueue::{sends_each, tasks},
@@ -23,7 +30,8 @@ const HALF: &str = "half of them with a traceparent";
 pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Table>> {
     let store = fresh(url).await?;
     store.queue("sends").await?;
-    let mut tables = vec![single(meter, &store, if quick { 6 } else { 120 }).await?];
+    let mut tables = cost::run(url, meter, &store, quick).await?;
+    tables.push(single(meter, &store, if quick { 6 } else { 120 }).await?);
     for tasks in [64, 512] {
         tables.push(concurrent(meter, &store, tasks, quick).await?);
     }

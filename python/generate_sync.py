@@ -15,7 +15,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent / "python" / "pgqrs"
 
-TWINS = ("admin", "admin_queues", "delivery", "observer", "producer", "store")
+TWINS = ("admin", "admin_queues", "admin_workers", "delivery", "observer", "producer", "store")
 
 REPLACEMENTS = (
     (r"\basync (def|with|for)\b", r"\1"),
@@ -23,7 +23,10 @@ REPLACEMENTS = (
     (r"\b__aenter__\b", "__enter__"),
     (r"\b__aexit__\b", "__exit__"),
     (r"\bblocking=False\b", "blocking=True"),
-    (r"\bfrom pgqrs\.(admin_queues|admin|consumer|delivery|observer|producer|store)\b", r"from pgqrs.sync.\1"),
+    (
+        r"\bfrom pgqrs\.(admin_queues|admin_workers|admin|consumer|delivery|observer|producer|store)\b",
+        r"from pgqrs.sync.\1",
+    ),
     (r":(meth|func|class):`pgqrs\.(connect|Store|Producer|Consumer)\b", r":\1:`pgqrs.sync.\2"),
 )
 

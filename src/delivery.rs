@@ -3,33 +3,34 @@
 
 pub(crate) mod batch;
 pub(crate) mod lease;
-mod settlement;
+pub(crate) mod settlement;
+pub(crate) mod unsettled;
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use tracing::Instrument;
 
 use self::{
     lease::{Lease, check_lease},
-    settlement::{Settled, Settlement},
+    settlement::{Settlement, settle_lease},
+    unsettled::Unsettled,
 };
 use crate::{
     error::{Error, Result},
-    executor::{self, Execute, Executor},
+    executor::{Execute, Executor},
     headers::Headers,
     message::{Message, MessageId, Priority},
     postgres::settle,
     retry::RetryPolicy,
     store::Store,
-    telemetry::{self, Messages, Timer},
+    telemetry,
 };
 
 /// A leased message, with its payload decoded as `T`.
 ///
 /// It is settled by one of [`ack`](Self::ack), [`archive`](Self::archive), [`nack`](Self::nack),
-/// [`retry_in`](Self::retry_in) and [`dead_letter`](Self::dead_letter), on a store, or in the caller's transaction,
-/// with which it commits. Dropping it settles nothing: the message is delivered again within two seconds after its
+/// [`retry_in`](Self::retry_in), [`later`](Self::later) and [`dead_letter`](Self::dead_letter), on a store, or in the
+/// caller's transaction, with which it commits. Dropping it settles nothing: the message is delivered again within two seconds after its
 /// lease has run out.
 ///
 /// # Errors
@@ -150,6 +151,10 @@ impl<T> Delivery<T, Unchecked> {
 }
 
 impl<T, D> Delivery<T, D> {
+    pub(crate) fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
     /// Returns the message's id.
     pub fn id(&self) -> MessageId {
         self.message.id
@@ -173,6 +178,18 @@ impl<T, D> Delivery<T, D> {
     /// Returns the number of this attempt; the first one is 1.
     pub fn attempt(&self) -> u32 {
         self.message.attempt.unsigned_abs()
+    }
+
+    /// Returns after how many attempts the message becomes a dead letter: its own limit or, by default, that of its queue
+    /// at the time of the claim.
+    pub fn max_attempts(&self) -> u32 {
+        self.message.max_attempts
+    }
+
+    /// Returns how often a handler has put the message off, by [`Outcome::Later`](crate::Outcome::Later) or
+    /// [`later`](Self::later).
+    pub fn snoozes(&self) -> u32 {
+        self.message.snoozes
     }
 
     /// Returns when the message was enqueued, by the database's clock.
@@ -315,6 +332,22 @@ impl<T, D> Delivery<T, D> {
         self.settle(Settlement::retry_in(wait), on)
     }
 
+    /// Puts the message off: it is delivered again after this wait, and this delivery doesn't count as an attempt.
+    /// [`snoozes`](Self::snoozes) counts how often that was done, without a limit.
+    ///
+    /// # Errors
+    /// Also [`Error::DelayTooLong`].
+    ///
+    /// # Source
+    /// `update pgqrs.messages set visible_at = …, attempt = attempt - 1, snoozes = …`
+    pub fn later<'c>(self, wait: Duration, on: impl Executor + 'c) -> Execute<'c, Result<()>>
+    where
+        T: Send + 'c,
+        D: 'c,
+    {
+        self.settle(Settlement::later(wait), on)
+    }
+
     /// Moves the message to the dead letters for this reason, even if attempts are left: for one that can't be handled.
     ///
     /// # Source
@@ -373,6 +406,19 @@ impl<T, D> Delivery<T, D> {
         self.settle(Settlement::retry_in(wait), on)
     }
 
+    /// As [`later`](Self::later); an error hands the delivery back, for a retry.
+    pub fn try_later<'c>(
+        self,
+        wait: Duration,
+        on: impl Executor + 'c,
+    ) -> Execute<'c, Result<(), Unsettled<T, D>>>
+    where
+        T: Send + 'c,
+        D: 'c,
+    {
+        self.settle(Settlement::later(wait), on)
+    }
+
     /// As [`dead_letter`](Self::dead_letter); an error hands the delivery back, for a retry.
     pub fn try_dead_letter<'c>(
         self,
@@ -387,11 +433,7 @@ impl<T, D> Delivery<T, D> {
     }
 
     fn acknowledgement(&self) -> Settlement {
-        if self.message.origin.settings.archive_on_ack {
-            Settlement::Archive
-        } else {
-            Settlement::Ack
-        }
+        Settlement::acknowledgement(self.lease.subject())
     }
 
     fn retry_later(&self) -> Settlement {
@@ -410,41 +452,14 @@ impl<T, D> Delivery<T, D> {
         E: From<Unsettled<T, D>>,
     {
         Execute::new(async move {
-            let id = self.message.id;
-            let verb = settlement.as_ref().map_or("nack", Settlement::verb);
-            let queue = self.message.origin.queue.as_str();
-            let span = telemetry::settle(verb, Some(queue), Messages::One(Some(id)));
-            let call = async {
-                let settlement = settlement?;
-                let receipt = self.lease.receipt();
-                self.lease.set_settling(true);
-                let settled = executor::run(on, async |connection| {
-                    settlement.carry_out(connection, receipt).await
-                });
-                let settled = settled.await?;
-                settlement.report(settled, self.lease.subject());
-                match settled {
-                    Settled::LeaseLost => Err(Error::LeaseLost { message: id }),
-                    Settled::AsAsked | Settled::Dead => Ok(()),
-                }
-            };
-            let timer = Timer::start();
-            let settled = call.instrument(span.clone()).await;
-            telemetry::settled(verb, Some(queue), 1, timer, settled.as_ref().err());
-            match settled {
-                Ok(()) => {
-                    self.lease.settled();
-                    Ok(())
-                }
-                Err(error) => {
-                    self.lease.set_settling(false);
-                    telemetry::failed(&span, &error);
-                    Err(E::from(Unsettled {
+            settle_lease(&self.lease, settlement, on)
+                .await
+                .map_err(|error| {
+                    E::from(Unsettled {
                         delivery: Box::new(self),
                         error,
-                    }))
-                }
-            }
+                    })
+                })
         })
     }
 }
@@ -458,42 +473,5 @@ impl<T, D> fmt::Debug for Delivery<T, D> {
             .field("enqueued_at", &self.message.enqueued_at)
             .field("lease_expires_at", &self.lease_expires_at())
             .finish_non_exhaustive()
-    }
-}
-
-/// A delivery that could not be settled, and why.
-#[derive(thiserror::Error)]
-#[error("message {} could not be settled", .delivery.id())]
-pub struct Unsettled<T, D = Decoded> {
-    delivery: Box<Delivery<T, D>>,
-    #[source]
-    error: Error,
-}
-
-impl<T, D> Unsettled<T, D> {
-    /// Returns why the settlement failed.
-    pub fn error(&self) -> &Error {
-        &self.error
-    }
-
-    /// Returns the delivery, for a retry.
-    pub fn into_delivery(self) -> Delivery<T, D> {
-        *self.delivery
-    }
-}
-
-impl<T, D> fmt::Debug for Unsettled<T, D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unsettled")
-            .field("delivery", &self.delivery)
-            .field("error", &self.error)
-            .finish()
-    }
-}
-
-/// For `?` in a function that returns an [`Error`] and doesn't need the delivery.
-impl<T, D> From<Unsettled<T, D>> for Error {
-    fn from(unsettled: Unsettled<T, D>) -> Self {
-        unsettled.error
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     executor::Execute,
     lifecycle::WorkerId,
     pool::STATEMENT_TIMEOUT,
-    postgres::claim::{self, Claim, Claimed},
+    postgres::claim::{self, Claim, Claimed, End},
     queue::{IntoQueue, QueueName, Readable},
     retry::RetryPolicy,
     store::Store,
@@ -321,28 +321,34 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
             full: claimed.full,
         };
         // What became ready during a pause is behind the time that this claim has read up to.
-        if claimed.left_used_up || claimed.origin.settings.is_paused {
+        if claimed.left_over || claimed.origin.settings.is_paused {
             store.watermarks().fail(&request.queue);
         } else {
             store.watermarks().end(&request.queue, &reading, &found);
         }
         report_dead(&claimed);
-        // All messages found had used up their attempts, and are dead letters now: there may be others behind them.
+        // All messages found had used up their attempts, or had expired: there may be others behind them.
         if !(claimed.full && claimed.messages.is_empty()) {
             return Ok(Received { claimed, sent });
         }
     }
 }
 
-/// Reports messages that became dead letters, since their last consumer has not settled them.
+/// Reports messages that are delivered no more: since their last consumer has not settled them, or since they were not
+/// started in time.
 fn report_dead(claimed: &Claimed) {
     for dead in &claimed.dead {
         let subject = Subject {
             origin: Arc::clone(&claimed.origin),
             message: dead.id,
             attempt: dead.attempt,
+            max_attempts: dead.max_attempts,
         };
-        telemetry::dead_after_lost_lease(&subject, dead.consumer);
+        match dead.end {
+            End::UsedUp => telemetry::dead_after_lost_lease(&subject, dead.consumer),
+            End::Expired => telemetry::expired(&subject),
+            End::Dropped => telemetry::dropped(&subject),
+        }
     }
 }
 

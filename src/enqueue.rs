@@ -3,7 +3,7 @@
 
 pub(crate) mod states;
 
-use std::{marker::PhantomData, sync::Arc};
+use std::marker::PhantomData;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -425,7 +425,7 @@ impl<M, T, W> Enqueue<M, T, W> {
             mut headers,
         } = self.options.common(self.target)?;
         trace_context::inject(&Span::current(), &mut headers);
-        set_headers(&mut messages, &headers);
+        NewMessage::set_common_headers(&mut messages, &headers);
         Ok(Statement::new(envelope, messages))
     }
 }
@@ -454,7 +454,7 @@ pub(crate) async fn send(
     if on.trace_context() {
         trace_context::inject(&span, &mut headers);
     }
-    set_headers(&mut messages, &headers);
+    NewMessage::set_common_headers(&mut messages, &headers);
     let stored = async {
         if messages.is_empty() {
             return Ok(Vec::new());
@@ -489,14 +489,6 @@ pub(crate) async fn send(
         Err(error) => telemetry::failed(&span, error),
     }
     stored.map(Enqueued::new)
-}
-
-fn set_headers(messages: &mut [NewMessage], headers: &Headers) {
-    if let Some(json) = headers.to_json() {
-        for message in messages {
-            message.set_headers(Arc::clone(&json));
-        }
-    }
 }
 
 fn check_sizes(messages: Vec<NewMessage>, limit: usize) -> Result<Vec<NewMessage>> {

@@ -33,7 +33,8 @@ use crate::{
 /// async fn send(delivery: Delivery<String>) -> Outcome {
 ///     match delivery.payload().as_str() {
 ///         "" => Outcome::DeadLetter("no address".into()),
-///         "postmaster" => Outcome::RetryIn(Duration::from_secs(60)),
+///         "postmaster" => Outcome::RetryIn(Duration::from_secs(60), "the mailbox is full".into()),
+///         "sleeper" => Outcome::Later(Duration::from_secs(8 * 60 * 60)),
 ///         _ => Outcome::Done,
 ///     }
 /// }
@@ -44,16 +45,24 @@ pub enum Outcome {
     Done,
     /// It is done: keep it in the archive.
     Archive,
-    /// This attempt failed: deliver it again after the retry policy's wait.
-    Retry,
-    /// This attempt failed: deliver it again after this wait. A wait beyond PostgreSQL's calendar is shortened to the
-    /// longest one.
-    RetryIn(Duration),
+    /// This attempt failed, for this reason: deliver it again after the retry policy's wait. The reason is kept as the
+    /// message's last error, as that of an `Err` is.
+    Retry(String),
+    /// This attempt failed, for this reason: deliver it again after this wait. A wait beyond PostgreSQL's calendar is
+    /// shortened to the longest one.
+    RetryIn(Duration, String),
+    /// Not now: deliver it again after this wait, which is limited as above. No attempt is used, so a message that is
+    /// always put off is delivered for ever: [`Delivery::snoozes`] returns how often it was.
+    Later(Duration),
     /// It can't be handled, for this reason: move it to the dead letters, even if attempts are left.
     DeadLetter(String),
     /// The handler didn't start on it: make it ready again at once, as if it had not been delivered. No attempt is
     /// used, so a message that is always released is delivered for ever.
     Release,
+    /// This version doesn't know what to do with such a payload, for this reason: for handlers that decode it, or a part
+    /// of it, themselves. It waits for a consumer of another version, as one that doesn't decode as the queue's type
+    /// does; see [`UndecodablePolicy`](crate::UndecodablePolicy).
+    Undecodable(String),
 }
 
 /// What a handler may return: `Result<(), E>`, [`Outcome`], or `Result<Outcome, E>`, where `E` is an error type, such
@@ -68,25 +77,44 @@ pub enum Outcome {
 pub trait IntoOutcome: sealed::IntoVerdict {}
 
 mod sealed {
-    use super::Outcome;
+    use super::{HandlerError, Outcome};
 
     pub trait IntoVerdict {
-        fn into_verdict(self) -> Result<Outcome, String>;
+        fn into_verdict(self) -> Result<Outcome, HandlerError>;
     }
 }
+
+pub(crate) use sealed::IntoVerdict;
 
 /// Anything that `?` converts into a boxed error.
 trait IntoError: Into<Box<dyn StdError + Send + Sync>> {}
 
 impl<E: Into<Box<dyn StdError + Send + Sync>>> IntoError for E {}
 
-fn text_of(error: impl IntoError) -> String {
-    let error: Box<dyn StdError + Send + Sync> = error.into();
-    error_chain(&*error)
+/// The error that a handler has returned, for what [`around`](crate::Run::around) it decides by it.
+///
+/// It reads as the handler's own error does, and has the same sources.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct HandlerError(Box<dyn StdError + Send + Sync>);
+
+impl HandlerError {
+    pub(crate) fn of(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        match error.into().downcast::<Self>() {
+            // Passed on by what is around the handler.
+            Ok(passed_on) => *passed_on,
+            Err(error) => Self(error),
+        }
+    }
+
+    /// Returns the handler's error if it is an `E`.
+    pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
+        self.0.downcast_ref()
+    }
 }
 
 impl sealed::IntoVerdict for Outcome {
-    fn into_verdict(self) -> Result<Outcome, String> {
+    fn into_verdict(self) -> Result<Outcome, HandlerError> {
         Ok(self)
     }
 }
@@ -94,16 +122,16 @@ impl sealed::IntoVerdict for Outcome {
 impl IntoOutcome for Outcome {}
 
 impl<E: IntoError> sealed::IntoVerdict for Result<(), E> {
-    fn into_verdict(self) -> Result<Outcome, String> {
-        self.map(|()| Outcome::Done).map_err(text_of)
+    fn into_verdict(self) -> Result<Outcome, HandlerError> {
+        self.map(|()| Outcome::Done).map_err(HandlerError::of)
     }
 }
 #[diagnostic::do_not_recommend]
 impl<E: IntoError> IntoOutcome for Result<(), E> {}
 
 impl<E: IntoError> sealed::IntoVerdict for Result<Outcome, E> {
-    fn into_verdict(self) -> Result<Outcome, String> {
-        self.map_err(text_of)
+    fn into_verdict(self) -> Result<Outcome, HandlerError> {
+        self.map_err(HandlerError::of)
     }
 }
 #[diagnostic::do_not_recommend]
@@ -121,7 +149,7 @@ pub trait Handling<O>: Future<Output = O> {}
 impl<O, R: Future<Output = O>> Handling<O> for R {}
 
 /// How one delivery ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Verdict {
     /// What the handler returned.
     Returned(Outcome),
@@ -139,7 +167,7 @@ pub(crate) enum Verdict {
 }
 
 /// How a handler failed, with the text of its error.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Failed {
     Returned(String),
     Panicked(String),
@@ -158,9 +186,12 @@ impl Verdict {
     /// Why it failed, in one word, for `error.type`; `None` if it didn't.
     pub(crate) fn error_type(&self) -> Option<&'static str> {
         match self {
-            Self::Returned(Outcome::Done | Outcome::Archive | Outcome::Release) => None,
-            Self::Returned(Outcome::Retry | Outcome::RetryIn(_)) => Some("Retry"),
+            Self::Returned(
+                Outcome::Done | Outcome::Archive | Outcome::Later(_) | Outcome::Release,
+            ) => None,
+            Self::Returned(Outcome::Retry(_) | Outcome::RetryIn(..)) => Some("Retry"),
             Self::Returned(Outcome::DeadLetter(_)) => Some("DeadLetter"),
+            Self::Returned(Outcome::Undecodable(_)) => Some("Decode"),
             Self::Failed(Failed::Returned(_)) => Some("HandlerError"),
             Self::Failed(Failed::Panicked(_)) => Some("HandlerPanic"),
             Self::Failed(Failed::TimedOut(_)) => Some("HandlerTimeout"),
@@ -172,25 +203,32 @@ impl Verdict {
     /// How long the message waits for its next attempt, if this one failed and wasn't the last.
     pub(crate) fn retry_in(&self, policy: &RetryPolicy, attempt: u32) -> Option<Duration> {
         match self {
-            Self::Failed(_) | Self::Returned(Outcome::Retry) => {
+            Self::Failed(_) | Self::Returned(Outcome::Retry(_)) => {
                 Some(policy.jittered(attempt, rand::random()))
             }
-            Self::Returned(Outcome::RetryIn(wait)) => Some((*wait).min(LONGEST_DELAY)),
+            Self::Returned(Outcome::RetryIn(wait, _) | Outcome::Later(wait)) => {
+                Some((*wait).min(LONGEST_DELAY))
+            }
             Self::Returned(_) | Self::Undecodable { .. } | Self::Cancelled => None,
         }
     }
 
-    /// Reports a failed attempt, which is tried again after this time unless it was the last.
+    /// Reports a failed attempt, which is tried again after this time unless it was the last; or a delivery that was put
+    /// off.
     pub(crate) fn report(&self, subject: &Subject, retry_in: Option<Duration>) {
-        let retry_in = retry_in.filter(|_| subject.attempt < subject.origin.max_attempts);
+        let retry_in = retry_in.filter(|_| subject.attempt < subject.max_attempts);
         match self {
             Self::Failed(failed) => telemetry::attempt_failed(subject, failed.text(), retry_in),
-            Self::Returned(Outcome::Retry | Outcome::RetryIn(_)) => {
-                telemetry::attempt_failed(
-                    subject,
-                    "the handler asked for another attempt",
-                    retry_in,
-                );
+            Self::Returned(Outcome::Retry(reason) | Outcome::RetryIn(_, reason)) => {
+                let reason = match &**reason {
+                    "" => "the handler asked for another attempt",
+                    reason => reason,
+                };
+                telemetry::attempt_failed(subject, reason, retry_in);
+            }
+            Self::Returned(Outcome::Later(_)) => telemetry::snoozed(subject),
+            Self::Returned(Outcome::Undecodable(_)) => {
+                telemetry::undecodable(subject, "the handler doesn't know such a payload");
             }
             Self::Undecodable { place, .. } => telemetry::undecodable(subject, place),
             Self::Cancelled => telemetry::handler_dropped(subject),
@@ -199,37 +237,34 @@ impl Verdict {
     }
 }
 
-/// Decodes a delivery and calls the handler, and catches a panic of either. The time limit is for the handler alone, which
-/// is dropped once `cancelled` is ready.
-pub(crate) async fn handle<P, F, R>(
-    handler: &F,
+/// Decodes a delivery, and catches a panic of that.
+pub(crate) fn decode<P>(
     deliver: impl FnOnce() -> Delivery<P, Unchecked>,
-    limit: Option<Duration>,
-    cancelled: impl Future<Output = ()>,
-) -> Verdict
-where
-    F: Fn(Delivery<P>) -> R,
-    R: Future<Output: IntoOutcome>,
-{
-    let delivery = match catch(|| deliver().decoded()) {
-        Ok(Ok(delivery)) => delivery,
+) -> Result<Delivery<P>, Verdict> {
+    match catch(|| deliver().decoded()) {
+        Ok(Ok(delivery)) => Ok(delivery),
         Ok(Err(undecoded)) => {
             let (error, place) = match undecoded.error() {
                 Error::Decode { source, .. } => (source.to_string(), place_of(source)),
                 error => (error.to_string(), String::new()),
             };
-            return Verdict::Undecodable { error, place };
+            Err(Verdict::Undecodable { error, place })
         }
-        Err(panic) => {
-            return Verdict::Undecodable {
-                error: format!("decoding panicked: {panic}"),
-                place: "decoding panicked".to_owned(),
-            };
-        }
-    };
-    let handling = async {
-        sealed::IntoVerdict::into_verdict(handler(delivery).await).map_err(Failed::Returned)
-    };
+        Err(panic) => Err(Verdict::Undecodable {
+            error: format!("decoding panicked: {panic}"),
+            place: "decoding panicked".to_owned(),
+        }),
+    }
+}
+
+/// Runs the future of a handler, and catches its panic. It is dropped after this time, or once `cancelled` is ready.
+pub(crate) async fn handle(
+    handling: impl Future<Output = Result<Outcome, HandlerError>>,
+    limit: Option<Duration>,
+    cancelled: impl Future<Output = ()>,
+) -> Verdict {
+    let handling =
+        async { (handling.await).map_err(|error| Failed::Returned(error_chain(&error))) };
     let mut handling = pin!(handling);
     let handling = poll_fn(|context| match catch(|| handling.as_mut().poll(context)) {
         Ok(poll) => poll,

@@ -364,32 +364,10 @@ pub(crate) enum Part<T> {
 }
 
 impl<T> Part<T> {
-    fn read(self) -> Option<T> {
+    pub(crate) fn read(self) -> Option<T> {
         match self {
             Self::Read(part) => Some(part),
             _ => None,
-        }
-    }
-}
-
-impl From<Facts> for Health {
-    fn from(facts: Facts) -> Self {
-        let findings = findings::find(&facts);
-        let server = facts.server;
-        Self {
-            findings,
-            checked_at: facts.now,
-            database: server.database,
-            role: server.role,
-            server_version: server.version,
-            schema: facts.schema.read(),
-            horizon: facts.horizon,
-            tables: facts.tables,
-            autovacuum: server.autovacuum,
-            queues: facts.queues.read().unwrap_or_default(),
-            stale_workers: facts.workers.read().unwrap_or_default(),
-            connections: server.connections,
-            unfrozen_transactions: server.unfrozen_transactions,
         }
     }
 }

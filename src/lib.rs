@@ -20,13 +20,18 @@
 //! [service]: https://docs.rs/crate/pgqrs/latest/source/examples/service.rs
 //! [worker]: https://docs.rs/crate/pgqrs/latest/source/examples/worker.rs
 //! [transactional_handler]: https://docs.rs/crate/pgqrs/latest/source/examples/transactional_handler.rs
+//! [tower]: https://docs.rs/crate/pgqrs/latest/source/examples/tower.rs
 //! [payload_evolution]: https://docs.rs/crate/pgqrs/latest/source/examples/payload_evolution.rs
+//! [rolling_deploy]: https://docs.rs/crate/pgqrs/latest/source/examples/rolling_deploy.rs
 //! [managed_producer]: https://docs.rs/crate/pgqrs/latest/source/examples/managed_producer.rs
+//! [observed_worker]: https://docs.rs/crate/pgqrs/latest/source/examples/observed_worker.rs
 //! [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin/
 //! [compile-errors]: crate::guide::compile_errors
 //! [operating]: crate::guide::operating
 //! [queues]: crate::guide::queues
+//! [rolling-deploys]: crate::guide::rolling_deploys
 //! [reliability]: crate::guide::reliability
+//! [handlers]: crate::guide::handlers
 //! [health]: crate::guide::health
 //! [health_example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
 //! [telemetry]: crate::guide::telemetry
@@ -35,6 +40,8 @@
 #![doc = include_str!("../README.md")]
 
 mod admin;
+mod around;
+mod chunk;
 mod connect;
 mod consume;
 mod consumer;
@@ -103,18 +110,21 @@ pub use crate::{
             WorkerFilter, WorkerFilterBuilder, WorkerInfo,
         },
     },
+    around::Next,
+    chunk::Chunk,
     connect::{ConnectOptions, ConnectOptionsBuilder, connect, connect_with},
     consumer::{Consumer, ConsumerBuilder, consumer, handle::ConsumerHandle},
     count::Count,
     delivery::{
-        Decoded, Delivery, Unchecked, Unsettled,
+        Decoded, Delivery, Unchecked,
         batch::{UnsettledBatch, ack_all, try_ack_all},
+        unsettled::Unsettled,
     },
     dequeue::{Dequeue, dequeue},
     enqueue::{Enqueue, enqueue, states::IntoDelay},
     error::{Error, Result},
     executor::{Execute, Executor},
-    handler::{IntoOutcome, Outcome},
+    handler::{HandlerError, IntoOutcome, Outcome},
     headers::{Headers, InvalidHeader},
     health::{
         ConnectionUse, Finding, FindingKind, Health, HealthPart, Horizon, HorizonHolder,
@@ -129,11 +139,11 @@ pub use crate::{
     producer::{Producer, ProducerBuilder, producer},
     queue::{Carries, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped},
     report::Report,
-    retry::{RetryPolicy, RetryPolicyBuilder},
+    retry::{RetryPolicy, RetryPolicyBuilder, UndecodablePolicy, UndecodablePolicyBuilder},
     run::Run,
     signal::shutdown_signal,
     statement::Statement,
     store::Store,
-    transaction::Transaction,
+    transaction::{HandlerTransaction, Transaction},
     worker::Worker,
 };

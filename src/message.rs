@@ -2,6 +2,7 @@
 //! JSON *text* here: it is serialised once, when the caller passes it in, and never parsed again on its way to the
 //! database.
 
+mod cancel_notice;
 mod settings;
 
 use std::{
@@ -12,7 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use typed_builder::TypedBuilder;
 
-pub(crate) use self::settings::QueueSettings;
+pub(crate) use self::{cancel_notice::CancelNotice, settings::QueueSettings};
 use crate::{
     error::{Error, Result},
     headers::Headers,
@@ -227,6 +228,15 @@ impl NewMessage {
         self.headers = Some(headers);
     }
 
+    /// Sets the headers of all messages of an enqueue.
+    pub(crate) fn set_common_headers(messages: &mut [Self], headers: &Headers) {
+        if let Some(json) = headers.to_json() {
+            for message in messages {
+                message.set_headers(Arc::clone(&json));
+            }
+        }
+    }
+
     pub(crate) fn into_payload(self) -> String {
         self.payload
     }
@@ -272,39 +282,10 @@ pub(crate) struct Envelope {
 pub(crate) struct Receipt {
     pub(crate) queue_id: i32,
     pub(crate) id: MessageId,
-    /// The number of this delivery's attempt, for events.
+    /// The number of this delivery's attempt, and after how many the message becomes a dead letter: for events.
     pub(crate) attempt: u32,
+    pub(crate) max_attempts: u32,
     pub(crate) token: i64,
-}
-
-/// A lease that a cancellation has ended. A hint, which anybody who can notify may have made up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct CancelNotice {
-    pub(crate) queue_id: i32,
-    pub(crate) id: MessageId,
-    pub(crate) token: i64,
-}
-
-impl CancelNotice {
-    /// From the payload of a NOTIFY.
-    pub(crate) fn parse(payload: &str) -> Option<Self> {
-        let mut words = payload.split(' ');
-        Some(Self {
-            queue_id: words.next()?.parse().ok()?,
-            id: words.next()?.parse().ok()?,
-            token: words.next()?.parse().ok()?,
-        })
-    }
-}
-
-impl From<Receipt> for CancelNotice {
-    fn from(receipt: Receipt) -> Self {
-        Self {
-            queue_id: receipt.queue_id,
-            id: receipt.id,
-            token: receipt.token,
-        }
-    }
 }
 
 /// Where messages of one claim come from, for events about them.
@@ -313,8 +294,6 @@ pub(crate) struct Origin {
     pub(crate) queue: QueueName,
     /// The consumer that has claimed them, if it is a registered one.
     pub(crate) worker: Option<WorkerId>,
-    /// After this many attempts a message becomes a dead letter.
-    pub(crate) max_attempts: u32,
     pub(crate) settings: QueueSettings,
     /// When they were claimed, by the database's clock.
     pub(crate) claimed_at: DateTime<Utc>,
@@ -335,6 +314,10 @@ pub(crate) struct Message {
     pub(crate) visible_at: DateTime<Utc>,
     pub(crate) enqueued_at: DateTime<Utc>,
     pub(crate) attempt: i32,
+    /// After how many attempts it becomes a dead letter.
+    pub(crate) max_attempts: u32,
+    /// How often a handler has put it off.
+    pub(crate) snoozes: u32,
     pub(crate) lease_token: i64,
     pub(crate) lease_expires_at: DateTime<Utc>,
     pub(crate) headers: Headers,
@@ -354,6 +337,7 @@ impl Message {
             queue_id: self.queue_id,
             id: self.id,
             attempt: self.attempt.unsigned_abs(),
+            max_attempts: self.max_attempts,
             token: self.lease_token,
         }
     }

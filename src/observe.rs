@@ -35,6 +35,10 @@ impl Store {
     /// Reads regularly how many messages the queues hold, how long the oldest ready ones have waited, and what holds
     /// back vacuum, until the [`Observer`] is dropped. The first time is during this call.
     ///
+    /// With the feature `metrics` or `opentelemetry`, what it reads is in gauges as well: `pgqrs.queue.messages`,
+    /// `pgqrs.queue.oldest_ready.age`, `pgqrs.horizon.age` and others, listed in
+    /// [Telemetry](crate::guide::telemetry#metrics).
+    ///
     /// Each observer costs its statements, so that one process, or a few, should observe, and not each consumer.
     ///
     /// # Units
@@ -45,8 +49,8 @@ impl Store {
     /// # Errors
     /// If the first attempt fails for a reason that trying again can't help with, such as
     /// [`Error::PermissionDenied`] or [`Error::NotInstalled`]. If the server can't be reached, that is no error here: it
-    /// is tried again at each interval, quietly, with one event when it begins and one when it ends.
-    /// [`Observer::error`] returns the reason.
+    /// is tried again at each interval, and [`Observer::error`] returns the reason. The log reports the outage once for
+    /// the whole store, and any other error when it begins and when it ends.
     ///
     /// # Source
     /// The statement of [`Admin::all_queue_stats`](crate::Admin::all_queue_stats), which counts up to a limit and reads
@@ -83,6 +87,7 @@ impl Store {
             store: self.clone(),
             interval: interval.clamp(SHORTEST, LONGEST),
             took,
+            gauges: telemetry::Gauges::watched(self.server_name()),
             seen: watch::Sender::new(Seen::default()),
         };
         let seen = observing.seen.subscribe();
@@ -180,6 +185,7 @@ struct Observing {
     interval: Duration,
     /// The duration of the last statements.
     took: Duration,
+    gauges: Arc<telemetry::Gauges>,
     seen: watch::Sender<Seen>,
 }
 
@@ -197,26 +203,20 @@ impl Observing {
     }
 
     fn record(&self, outcome: Result<Observation>) {
-        let failed = self.seen.borrow().error.is_some();
+        let before = self.seen.borrow().error.clone();
         match outcome {
             Ok(observation) => {
-                if failed {
-                    telemetry::observation_succeeded();
+                if let Some(before) = &before {
+                    telemetry::observation_succeeded(before);
                 }
-                observation
-                    .queues
-                    .iter()
-                    .for_each(telemetry::queue_observed);
-                telemetry::horizon_observed(&observation.horizon);
+                telemetry::observed(&self.gauges, &observation.queues, &observation.horizon);
                 self.seen.send_replace(Seen {
                     latest: Some(Arc::new(observation)),
                     error: None,
                 });
             }
             Err(error) => {
-                if !failed {
-                    telemetry::observation_failed(&error);
-                }
+                telemetry::observation_failed(before.as_ref(), &error);
                 self.seen.send_modify(|seen| seen.error = Some(error));
             }
         }

@@ -166,6 +166,11 @@ impl Store {
         self.0.connections.acquire_timeout()
     }
 
+    /// Where the server is, for metrics.
+    pub(crate) fn server_name(&self) -> String {
+        self.0.connections.server_name()
+    }
+
     pub(crate) fn max_connections(&self) -> u32 {
         self.0.connections.max_connections()
     }
@@ -270,8 +275,8 @@ impl telemetry::Sampled for Inner {
         samples.add(Id::Connections, &server, "idle", idle);
         let max = self.connections.max_connections() as usize;
         samples.add(Id::MaxConnections, &server, "", max);
-        let is_away = usize::from(self.connections.is_server_away());
-        samples.add(Id::ServerAway, &server, "", is_away);
+        let is_away = f64::from(self.connections.is_server_away());
+        samples.read(Id::ServerAway, &server, "", is_away);
         samples.add(Id::Writers, &server, "", self.batcher.running());
     }
 }

@@ -2,9 +2,9 @@
 //! of W3C, and the span that handles it follows from it. Without the feature `opentelemetry`, nothing of it is compiled.
 
 #[cfg(not(feature = "opentelemetry"))]
-pub(crate) use disabled::{Ambient, follow, inject, link};
+pub(crate) use disabled::{Ambient, follow, follow_all, inject, link};
 #[cfg(feature = "opentelemetry")]
-pub(crate) use enabled::{Ambient, follow, inject, link};
+pub(crate) use enabled::{Ambient, follow, follow_all, inject, link};
 
 #[cfg(feature = "opentelemetry")]
 mod enabled {
@@ -81,15 +81,27 @@ mod enabled {
     }
 
     /// Links a span that is about several messages to their senders.
-    pub(crate) fn link(span: &Span, messages: &[Message]) {
+    pub(crate) fn link<'a>(span: &Span, messages: impl IntoIterator<Item = &'a Message>) {
         if span.is_disabled() {
             return;
         }
-        for message in messages.iter().take(MOST_LINKS) {
+        for message in messages.into_iter().take(MOST_LINKS) {
             if let Some(sender) = sender(message) {
                 span.add_link(sender);
             }
         }
+    }
+
+    /// Links the span of a handler that takes many messages to their senders.
+    pub(crate) fn follow_all<'a>(
+        span: &Span,
+        messages: impl IntoIterator<Item = &'a Message>,
+        ambient: &Ambient,
+    ) {
+        if let Some(ambient) = &ambient.0 {
+            span.add_link(ambient.clone());
+        }
+        link(span, messages);
     }
 
     /// The context of the current span.
@@ -217,5 +229,7 @@ mod disabled {
 
     pub(crate) fn follow(_: &Span, _: &Message, _: &Ambient) {}
 
-    pub(crate) fn link(_: &Span, _: &[Message]) {}
+    pub(crate) fn follow_all<'a>(_: &Span, _: impl IntoIterator<Item = &'a Message>, _: &Ambient) {}
+
+    pub(crate) fn link<'a>(_: &Span, _: impl IntoIterator<Item = &'a Message>) {}
 }

@@ -1,6 +1,8 @@
 //! What the metrics say. Recorders and meter providers are global, so these tests have a process of their own, and each has
 //! queues of its own names.
 
+#[path = "metrics/observed.rs"]
+mod observed;
 #[path = "metrics/recorders.rs"]
 mod recorders;
 
@@ -131,6 +133,14 @@ async fn what_becomes_of_messages_is_counted_and_timed_for_both_kinds_of_recorde
     assert_eq!(recorded.sum(&of("pgqrs.message.retries", "")), 2);
     assert_eq!(recorded.sum(&of("pgqrs.message.dead_letters", "")), 2);
     for operation in ["send", "receive", "ack", "nack"] {
+        // Not by queue: other tests have some too.
+        let statements =
+            format!("pgqrs.statement.messages{{messaging.operation.name={operation}}}");
+        let (statements, messages) = recorded.values(&statements);
+        assert!(
+            statements > 0 && messages >= statements as f64,
+            "{operation}: {messages} messages in {statements} statements"
+        );
         let rest = format!("messaging.operation.name={operation}");
         let (many, seconds) = recorded.values(&of("messaging.client.operation.duration", &rest));
         assert!(many > 0 && seconds > 0.0, "{operation}: {many} {seconds}");
@@ -168,6 +178,48 @@ async fn lost_leases_and_redeliveries_are_counted(pool: PgPool) -> TestResult {
         (0, 0.0)
     );
     drop(second);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_is_put_off_or_not_decoded_or_expired_is_counted(pool: PgPool) -> TestResult {
+    let (recorded, _) = recorders();
+    let store = with_queue(&pool, "limits").await?;
+    send(&store, "limits", &["kept", "dropped", "later", "unknown"]).await?;
+    let expired = "update pgqrs.messages set expires_at = now(), drop_if_expired = payload::text = '\"dropped\"'
+                   where payload::text in ('\"kept\"', '\"dropped\"')";
+    sqlx::query(expired).execute(&pool).await?;
+    let consumer = pgqrs::consumer("limits").create(&store).await?;
+    let handle = consumer.handle();
+    let run = consumer.run(
+        async |delivery: Delivery<Value>| match delivery.raw_payload() {
+            "\"later\"" => Outcome::Later(Duration::from_secs(3_600)),
+            _ => Outcome::Undecodable("no such kind".to_owned()),
+        },
+    );
+    let running = tokio::spawn(run);
+    until("the others wait", async || {
+        let waiting =
+            "select count(*) from pgqrs.messages where visible_at > now() and lease_token = 0";
+        let waiting: i64 = sqlx::query_scalar(waiting)
+            .fetch_one(&pool)
+            .await
+            .expect("counted");
+        waiting == 2
+    })
+    .await;
+    handle.stop();
+    running.await??;
+    let of = |name: &str| format!("pgqrs.message.{name}{{messaging.destination.name=limits}}");
+    let counted = [
+        "snoozes",
+        "undecodable",
+        "expired",
+        "dead_letters",
+        "retries",
+    ];
+    let counted = counted.map(|name| recorded.sum(&of(name)));
+    assert_eq!(counted, [1, 1, 2, 1, 0]);
     Ok(())
 }
 
@@ -227,6 +279,36 @@ async fn gauges_follow_handlers_messages_and_connections(pool: PgPool) -> TestRe
     running.await??;
     until("a consumer that has ended counts no more", async || {
         are(0.0, 0.0)
+    })
+    .await;
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn statements_of_sends_that_are_under_way_are_a_gauge(pool: PgPool) -> TestResult {
+    let (recorded, _) = recorders();
+    let store = with_queue(&pool, "writers").await?;
+    send(&store, "writers", &["task"]).await?;
+    let database = pool.connect_options();
+    let database = database.get_database().unwrap_or_default().to_owned();
+    let writers = || {
+        let all = recorded.with(&format!("/{database}"));
+        let mut all = all.into_iter();
+        all.find_map(|(series, value)| series.starts_with("pgqrs.writers.active").then_some(value))
+    };
+    let mut locked = pool.begin().await?;
+    sqlx::query("lock table pgqrs.messages in exclusive mode")
+        .execute(&mut *locked)
+        .await?;
+    let waiting = tokio::spawn(async move { send(&store, "writers", &["task"]).await });
+    until("a statement waits", async || {
+        writers() == Some(Measured::Last(1.0))
+    })
+    .await;
+    locked.rollback().await?;
+    waiting.await??;
+    until("it has ended", async || {
+        writers() == Some(Measured::Last(0.0))
     })
     .await;
     Ok(())

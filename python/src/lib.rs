@@ -22,6 +22,7 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<store::Store>()?;
     module.add_class::<producer::Producer>()?;
     module.add_class::<consumer::Consumer>()?;
+    module.add_class::<consumer::Chunk>()?;
     module.add_class::<consumer::Delivery>()?;
     module.add_class::<admin::Admin>()?;
     module.add_class::<health::Observer>()?;

@@ -83,6 +83,12 @@ pub(crate) type MessageRow = (
     Option<String>,
     BTreeMap<String, String>,
     Option<String>,
+    (
+        Option<u32>,
+        Option<DateTime<Utc>>,
+        u32,
+        Option<DateTime<Utc>>,
+    ),
 );
 
 pub(crate) fn message_row(message: QueuedMessage) -> MessageRow {
@@ -98,6 +104,13 @@ pub(crate) fn message_row(message: QueuedMessage) -> MessageRow {
         message.last_error,
         texts(&message.headers),
         message.payload,
+        // Together, since a tuple has at most twelve elements.
+        (
+            message.max_attempts,
+            message.expires_at.map(representable),
+            message.snoozes,
+            message.undecodable_since,
+        ),
     )
 }
 
@@ -111,6 +124,7 @@ pub(crate) type DeadRow = (
     DateTime<Utc>,
     BTreeMap<String, String>,
     Option<String>,
+    Option<u32>,
 );
 
 pub(crate) fn dead_row(letter: DeadLetter) -> DeadRow {
@@ -124,6 +138,7 @@ pub(crate) fn dead_row(letter: DeadLetter) -> DeadRow {
         letter.died_at,
         texts(&letter.headers),
         letter.payload,
+        letter.max_attempts,
     )
 }
 

@@ -23,7 +23,10 @@ async def test_a_new_database_has_no_findings(
     health = await store.admin().health()
     assert health.findings == [] and health.severity is None
     assert str(health) == health.report and "OK" in health.report
-    assert [(queue.stats.queue, queue.stats.ready) for queue in health.queues] == [("emails", 0), ("tasks", 2)]
+    assert [(queue.stats.queue, queue.stats.ready) for queue in health.queues] == [
+        ("emails", 0),
+        ("tasks", 2),
+    ]
     assert health.schema is not None and health.schema.state == "up_to_date"
     assert {table.name for table in health.tables} >= {"messages", "workers"}
     assert 0 < health.connections.used < health.connections.limit
@@ -82,9 +85,7 @@ async def test_counts_stop_at_a_limit_and_say_so(store: pgqrs.Store, database: D
     assert [stats.queue for stats in every] == ["emails", "tasks"]
 
 
-async def test_an_observer_reads_at_once_and_again(
-    store: pgqrs.Store, producer: pgqrs.Producer[Any]
-) -> None:
+async def test_an_observer_reads_at_once_and_again(store: pgqrs.Store, producer: pgqrs.Producer[Any]) -> None:
     async with await store.observe(1) as observer:
         latest = observer.latest()
         assert latest is not None and [stats.ready for stats in latest.queues] == [0, 0]
@@ -108,6 +109,8 @@ def test_an_observer_blocks_in_sync_and_ends_with_its_store(database: Database) 
 
 
 def test_a_process_that_observes_can_end(database: Database) -> None:
-    script = f"import pgqrs.sync; o = pgqrs.sync.connect({database.url!r}).observe(60); print(o.latest().queues)"
+    script = (
+        f"import pgqrs.sync; o = pgqrs.sync.connect({database.url!r}).observe(60); print(o.latest().queues)"
+    )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "[]\n", "")

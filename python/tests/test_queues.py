@@ -9,6 +9,8 @@ import pytest
 
 import pgqrs
 
+from .conftest import until
+
 
 async def test_a_paused_queue_is_resumed_and_a_closed_one_refuses_sends(store: pgqrs.Store) -> None:
     admin = store.admin()
@@ -102,3 +104,31 @@ async def test_a_waiting_message_is_cancelled(store: pgqrs.Store) -> None:
     assert await admin.cancel_by_key("tasks", "key") == []
     assert await admin.cancel("tasks", message) == "waiting"
     assert await admin.cancel("tasks", message) is None
+
+
+async def test_a_message_of_a_chunk_is_cancelled_and_the_handler_goes_on(store: pgqrs.Store) -> None:
+    admin = store.admin()
+    await store.queue("tasks")
+    producer = await store.producer("tasks")
+    consumer = await store.consumer("tasks")
+
+    async def handler(chunk: pgqrs.Chunk[object]) -> None:
+        if len(chunk) == 2:
+            assert await admin.cancel("tasks", chunk[0].id) == "running"
+            await until("it is noticed", lambda: chunk.is_cancelled(0))
+            assert not chunk.is_cancelled(1)
+        else:
+            await admin.cancel("tasks", chunk[0].id)
+            consumer.stop()
+            await asyncio.Event().wait()
+
+    running = asyncio.create_task(consumer.run_chunks(handler, size=2, wait=0, cancel_grace=0))
+    await producer.enqueue_batch([1, 2])
+
+    async def is_empty() -> bool:
+        return (await admin.queue_stats("tasks")).total == 0
+
+    await until("the first chunk is settled", is_empty)
+    await producer.enqueue(3)
+    report = await running
+    assert (report.done, report.cancelled, report.lost) == (1, 2, 0)

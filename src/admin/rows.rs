@@ -297,8 +297,16 @@ pub struct QueuedMessage {
     pub visible_at: DateTime<Utc>,
     /// When it was enqueued, by the database's clock.
     pub enqueued_at: DateTime<Utc>,
-    /// How often it was delivered.
+    /// How often it was delivered. Deliveries that were put off, or whose payload didn't decode, don't count.
     pub attempt: u32,
+    /// After how many attempts it becomes a dead letter, if it has a limit of its own; otherwise that of its queue holds.
+    pub max_attempts: Option<u32>,
+    /// When it expires, unless it was started before.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// How often a handler has put it off.
+    pub snoozes: u32,
+    /// Since when consumers have found that its payload doesn't decode.
+    pub undecodable_since: Option<DateTime<Utc>>,
     /// When its lease runs out; `None` if no consumer holds it.
     pub lease_expires_at: Option<DateTime<Utc>>,
     /// The producer that it was sent through, if any.
@@ -325,7 +333,9 @@ pub struct DeadLetter {
     pub enqueued_at: DateTime<Utc>,
     /// How often it was delivered.
     pub attempt: u32,
-    /// Why it is here: `attempts used up`, or the reason from the handler.
+    /// After how many attempts it was to become one, if it had a limit of its own.
+    pub max_attempts: Option<u32>,
+    /// Why it is here: `attempts used up`, `expired`, `its payload doesn't decode`, or the reason from the handler.
     pub reason: String,
     /// The error of the last attempt, if known.
     pub last_error: Option<String>,

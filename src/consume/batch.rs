@@ -6,8 +6,8 @@ use sqlx::PgConnection;
 
 use crate::{
     error::{Error, Result},
-    message::{MessageId, Origin, Receipt},
-    postgres::settle::{self, Failure},
+    message::{Origin, Receipt},
+    postgres::settle::{self, Failed, Failure, Then},
     report::Report,
     store::Store,
     telemetry::{self, Subject, Timer},
@@ -114,10 +114,13 @@ impl Batch {
         let Settlements::Fail(failures) = &mut self.settlements else {
             return false;
         };
-        let texts = failures
-            .iter_mut()
-            .flat_map(|failure| [&mut failure.error, &mut failure.dead])
-            .flatten();
+        let texts = failures.iter_mut().flat_map(|failure| {
+            let reason = match &mut failure.then {
+                Then::Dead(reason) => Some(reason),
+                _ => None,
+            };
+            [failure.error.as_mut(), reason].into_iter().flatten()
+        });
         let mut changed = false;
         for text in texts {
             if !text.is_ascii() {
@@ -205,10 +208,10 @@ pub(super) async fn settle(
 
 /// What a statement has done with a batch.
 #[derive(Default)]
-struct Settled {
+struct Settled<'a> {
     report: Report,
     /// Messages that are dead letters now.
-    dead: HashSet<MessageId>,
+    dead: Vec<&'a Failure>,
     /// Deliveries that had lost their leases, as far as it is known which ones.
     lost: Vec<Receipt>,
 }
@@ -236,18 +239,12 @@ async fn settle_batch(
         dead,
         lost,
     } = settled?;
-    if let Settlements::Fail(failures) = &batch.settlements {
-        for failure in failures {
-            if dead.contains(&failure.receipt.id) {
-                let subject = Subject::settled(origin, failure.receipt);
-                let error = failure.error.as_deref();
-                let error = error.filter(|_| !failure.is_undecodable);
-                let reason = failure.dead.as_deref().unwrap_or("attempts used up");
-                telemetry::dead_lettered(&subject, reason, error);
-            }
-        }
+    for failure in dead {
+        let subject = Subject::settled(origin, failure.receipt);
+        telemetry::dead_lettered(&subject, failure.reason(), failure.error_to_show());
     }
-    let settled = report.done + report.archived + report.dead + report.retried + report.released;
+    let put_back = report.retried + report.snoozed + report.undecodable + report.released;
+    let settled = report.done + report.archived + report.dead + put_back;
     let missing = (batch.handled() as u64).saturating_sub(settled);
     if batch.is_uncertain {
         // The first statement may have settled them, or their leases were lost.
@@ -265,7 +262,7 @@ async fn settle_batch(
     Ok(report)
 }
 
-async fn carry_out(connection: &mut PgConnection, batch: &Batch) -> Result<Settled> {
+async fn carry_out<'a>(connection: &mut PgConnection, batch: &'a Batch) -> Result<Settled<'a>> {
     let mut settled = Settled::default();
     let report = &mut settled.report;
     match &batch.settlements {
@@ -286,15 +283,20 @@ async fn carry_out(connection: &mut PgConnection, batch: &Batch) -> Result<Settl
         }
         Settlements::Fail(failures) => {
             let failed = settle::fail(connection, failures).await?;
-            let dead = failed.iter().filter(|failed| failed.dead);
-            settled.dead = dead.map(|failed| failed.id).collect();
-            report.dead = settled.dead.len() as u64;
-            report.retried = failed.len() as u64 - report.dead;
+            for Failed { failure, dead } in &failed {
+                let count = match failure.then {
+                    _ if *dead => {
+                        settled.dead.push(failure);
+                        &mut report.dead
+                    }
+                    Then::Later => &mut report.snoozed,
+                    Then::Undecodable { .. } => &mut report.undecodable,
+                    Then::Retry | Then::Dead(_) => &mut report.retried,
+                };
+                *count += 1;
+            }
             if failed.len() < failures.len() {
-                let found: HashSet<_> = failed.iter().map(|failed| failed.id).collect();
-                let missing = failures
-                    .iter()
-                    .filter(|failure| !found.contains(&failure.receipt.id));
+                let missing = settle::not_found(failures, &failed);
                 let (by_handler, lost): (Vec<_>, Vec<_>) =
                     missing.partition(|failure| failure.is_settled);
                 report.done = by_handler.len() as u64;

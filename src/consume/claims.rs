@@ -12,8 +12,8 @@ const AHEAD: Duration = Duration::from_millis(50);
 /// What a consumer holds, and its limits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Load {
-    /// Handlers that may run concurrently.
-    pub(super) concurrency: usize,
+    /// Messages that handlers may have at once.
+    pub(super) running: usize,
     /// Maximum number of messages to hold beyond those.
     pub(super) prefetch: usize,
     /// Maximum bytes of payload to hold.
@@ -39,10 +39,10 @@ pub(super) struct Request {
 }
 
 impl Load {
-    /// How many messages to hold: one for each handler, and those that are handled soon.
+    /// How many messages to hold: those of all handlers, and those that are handled soon.
     pub(super) fn capacity(&self) -> usize {
         let ahead = (self.per_second * AHEAD.as_secs_f64()) as usize;
-        self.concurrency + ahead.min(self.prefetch)
+        self.running.saturating_add(ahead.min(self.prefetch))
     }
 
     /// What to claim now; `None` if enough is held or being claimed.
@@ -52,13 +52,11 @@ impl Load {
         let room = capacity.saturating_sub(held);
         // If many messages are handled in the time of one claim, they aren't claimed one by one. But an idle handler
         // never waits.
-        let is_idle = held < self.concurrency;
+        let is_idle = held < self.running;
         if room == 0 || self.claims >= MAX_CONCURRENT_CLAIMS || !(is_idle || room > capacity / 3) {
             return None;
         }
-        let share = capacity
-            .div_ceil(MAX_CONCURRENT_CLAIMS)
-            .max(self.concurrency);
+        let share = capacity.div_ceil(MAX_CONCURRENT_CLAIMS).max(self.running);
         let held_bytes = self.held.bytes + self.requested.bytes;
         let room_bytes = self.max_bytes.saturating_sub(held_bytes);
         let share_bytes = self.max_bytes / MAX_CONCURRENT_CLAIMS;
@@ -141,7 +139,7 @@ mod tests {
     use super::*;
 
     const IDLE: Load = Load {
-        concurrency: 8,
+        running: 8,
         prefetch: 512,
         max_bytes: 64 << 20,
         per_second: 0.0,

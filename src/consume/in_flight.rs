@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 
-use super::claims::Request;
+use super::{chunks::ChunkLimits, claims::Request};
 #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
 use crate::telemetry;
 use crate::{
@@ -62,11 +62,14 @@ struct State {
 struct Ready {
     message: Message,
     until: Instant,
+    since: Instant,
 }
 
 struct Running {
     lease: Arc<Lease>,
     bytes: usize,
+    /// Whether it is the first delivery of its handler's call.
+    is_first: bool,
 }
 
 /// Deliveries whose handlers were aborted.
@@ -90,6 +93,27 @@ pub(super) struct Finished {
     pub(super) verdict: Verdict,
     /// How long the message waits for its next attempt, if this one failed; `None` if that isn't decided yet.
     pub(super) retry_in: Option<Duration>,
+}
+
+impl State {
+    /// The full ones, and the rest if its first message has waited long enough.
+    fn due_chunks(&self, limits: ChunkLimits) -> usize {
+        let is_due = self
+            .next_chunk_at(limits)
+            .is_some_and(|at| at <= Instant::now());
+        self.ready.len() / limits.size + usize::from(is_due)
+    }
+
+    fn next_chunk_at(&self, limits: ChunkLimits) -> Option<Instant> {
+        let rest = self.ready.len() % limits.size;
+        let first = self.ready.get(self.ready.len() - rest)?;
+        Some(first.since + limits.wait)
+    }
+
+    fn handlers(&self) -> usize {
+        let running = self.running.iter();
+        running.filter(|(_, running)| running.is_first).count()
+    }
 }
 
 impl InFlight {
@@ -122,11 +146,16 @@ impl InFlight {
 
     /// Adds claimed messages.
     pub(super) fn add(&self, messages: Vec<Message>, until: Instant) {
-        let is_expired = until <= Instant::now();
+        let since = Instant::now();
+        let is_expired = until <= since;
         let mut state = self.lock();
         for message in messages {
             state.bytes += message.payload.len();
-            let ready = Ready { message, until };
+            let ready = Ready {
+                message,
+                until,
+                since,
+            };
             if is_expired {
                 state.expired.push(ready);
             } else {
@@ -138,21 +167,41 @@ impl InFlight {
     /// Takes the next delivery for a handler.
     pub(super) fn take(self: &Arc<Self>) -> Option<Taken> {
         let mut state = self.lock();
+        self.take_from(&mut state, true)
+    }
+
+    /// Takes the next chunk for a handler, if one is due.
+    pub(super) fn take_chunk(self: &Arc<Self>, limits: ChunkLimits) -> Option<Vec<Taken>> {
+        let mut state = self.lock();
+        if state.due_chunks(limits) == 0 {
+            return None;
+        }
+        let mut chunk = Vec::new();
+        while chunk.len() < limits.size
+            && let Some(taken) = self.take_from(&mut state, chunk.is_empty())
+        {
+            chunk.push(taken);
+        }
+        (!chunk.is_empty()).then_some(chunk)
+    }
+
+    fn take_from(self: &Arc<Self>, state: &mut State, is_first: bool) -> Option<Taken> {
         loop {
-            let Ready { message, until } = state.ready.pop_front()?;
-            if until <= Instant::now() {
+            let ready = state.ready.pop_front()?;
+            if ready.until <= Instant::now() {
                 // The database was unreachable for so long that another consumer may have the message by now.
-                state.expired.push(Ready { message, until });
+                state.expired.push(ready);
                 self.changed.notify_one();
                 continue;
             }
+            let message = ready.message;
             let lease = Arc::new(Lease::of(&message));
             let running = Running {
                 lease: Arc::clone(&lease),
                 bytes: message.payload.len(),
+                is_first,
             };
             let key = state.running.insert(running);
-            drop(state);
             return Some(Taken {
                 message: Some(message),
                 lease,
@@ -166,7 +215,7 @@ impl InFlight {
 
     fn finish(&self, key: usize, verdict: Verdict, retry_in: Option<Duration>) {
         let mut state = self.lock();
-        if let Some(Running { lease, bytes }) = state.running.try_remove(key) {
+        if let Some(Running { lease, bytes, .. }) = state.running.try_remove(key) {
             state.bytes = state.bytes.saturating_sub(bytes);
             state.finished.push(Finished {
                 lease,
@@ -181,7 +230,7 @@ impl InFlight {
 
     fn abort(&self, key: usize) {
         let mut state = self.lock();
-        if let Some(Running { lease, bytes }) = state.running.try_remove(key) {
+        if let Some(Running { lease, bytes, .. }) = state.running.try_remove(key) {
             state.bytes = state.bytes.saturating_sub(bytes);
             state.aborted.push(lease);
         }
@@ -226,13 +275,19 @@ impl InFlight {
         }
     }
 
-    pub(super) fn ready(&self) -> usize {
-        self.lock().ready.len()
+    /// Number of chunks that handlers can take now.
+    pub(super) fn due_chunks(&self, limits: ChunkLimits) -> usize {
+        self.lock().due_chunks(limits)
+    }
+
+    /// When the next chunk is due that isn't full; `None` if there is none.
+    pub(super) fn next_chunk_at(&self, limits: ChunkLimits) -> Option<Instant> {
+        self.lock().next_chunk_at(limits)
     }
 
     /// Number of handlers at work.
     pub(super) fn running(&self) -> usize {
-        self.lock().running.len()
+        self.lock().handlers()
     }
 
     /// Number of deliveries that handlers have taken and whose end the loop has not yet collected.
@@ -374,7 +429,7 @@ impl telemetry::Sampled for InFlight {
     fn sample(&self, samples: &mut telemetry::Samples) {
         let (running, ready) = {
             let state = self.lock();
-            (state.running.len(), state.ready.len() + state.expired.len())
+            (state.handlers(), state.ready.len() + state.expired.len())
         };
         let queue = self.queue.as_str();
         samples.add(telemetry::Id::HandlersRunning, queue, "", running);
@@ -393,6 +448,11 @@ pub(super) struct Taken {
 impl Taken {
     pub(super) fn message(&mut self) -> Option<(Message, Arc<Lease>)> {
         Some((self.message.take()?, Arc::clone(&self.lease)))
+    }
+
+    /// As long as it wasn't handed over.
+    pub(super) fn peek(&self) -> Option<&Message> {
+        self.message.as_ref()
     }
 
     pub(super) fn subject(&self) -> &Subject {

@@ -2,8 +2,10 @@
 //! in batches. [`start`] is the only entry point.
 
 mod batch;
+mod chunks;
 mod claims;
 mod extend;
+mod handlers;
 mod in_flight;
 mod options;
 mod retention;
@@ -11,5 +13,7 @@ mod run_loop;
 mod settle;
 mod turns;
 
+pub(crate) use chunks::{ChunkLimits, Chunks};
+pub(crate) use handlers::{Single, Work};
 pub(crate) use options::Options;
 pub(crate) use run_loop::{Ended, Job, Stop, start};

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{pool::STATEMENT_TIMEOUT, retry::RetryPolicy, telemetry::Settings};
+use crate::{
+    pool::STATEMENT_TIMEOUT,
+    retry::{RetryPolicy, UndecodablePolicy},
+    telemetry::Settings,
+};
 
 /// Lower bound of the time-out of a claim, whose answer may take long to arrive over a slow link.
 const MIN_CLAIM_TIMEOUT: Duration = Duration::from_secs(10);
@@ -16,6 +20,7 @@ pub(crate) struct Options {
     pub(crate) lease: Duration,
     pub(crate) poll_interval: Duration,
     pub(crate) retry: RetryPolicy,
+    pub(crate) undecodable: UndecodablePolicy,
     pub(crate) handler_timeout: Option<Duration>,
     pub(crate) listen: bool,
     pub(crate) cancel_grace: Duration,
@@ -34,6 +39,7 @@ impl Options {
             listen: self.listen,
             shutdown_deadline,
             retry: self.retry,
+            undecodable: self.undecodable,
         }
     }
 
@@ -52,6 +58,7 @@ impl Default for Options {
             lease: Duration::from_secs(30),
             poll_interval: Duration::from_millis(250),
             retry: RetryPolicy::default(),
+            undecodable: UndecodablePolicy::default(),
             handler_timeout: None,
             listen: true,
             cancel_grace: Duration::from_secs(5),

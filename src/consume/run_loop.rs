@@ -15,7 +15,6 @@ use std::{
 };
 
 use chrono::DateTime;
-use serde::de::DeserializeOwned;
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -24,18 +23,19 @@ use tokio::{
 
 use super::{
     batch,
+    chunks::ChunkLimits,
     claims::{AdaptiveLimit, Pace, Request},
     extend::Extension,
+    handlers::{Shared, Work},
     in_flight::{Aborted, Finished, InFlight},
     options::Options,
     settle::SettleQueue,
     turns::Turns,
 };
 use crate::{
-    delivery::Delivery,
     dequeue::Received,
     error::{Error, Result, error_chain},
-    handler::{IntoOutcome, Outcome, Verdict},
+    handler::{Outcome, Verdict},
     lifecycle::WorkerId,
     message::{CancelNotice, MessageId, Origin, QueueSettings, Receipt},
     pool::{STATEMENT_TIMEOUT, WakeSubscription},
@@ -48,12 +48,12 @@ use crate::{
 };
 
 /// What a run loop needs to run.
-pub(crate) struct Job<F> {
+pub(crate) struct Job<W> {
     pub(crate) store: Store,
     pub(crate) queue: QueueName,
     pub(crate) worker: WorkerId,
     pub(crate) options: Options,
-    pub(crate) handler: F,
+    pub(crate) work: W,
     pub(crate) shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
     pub(crate) stop: watch::Receiver<Stop>,
     pub(crate) deadline: Duration,
@@ -73,18 +73,13 @@ pub(crate) struct Ended {
     pub(crate) deadline: Instant,
 }
 
-pub(crate) async fn start<P, F, R>(job: Job<F>) -> Ended
-where
-    P: Send + Sync + DeserializeOwned + 'static,
-    F: Fn(Delivery<P>) -> R + Send + Sync + 'static,
-    R: Future<Output: IntoOutcome> + Send + 'static,
-{
+pub(crate) async fn start(job: Job<impl Work>) -> Ended {
     let Job {
         store,
         queue,
         worker,
         options,
-        handler,
+        work,
         mut shutdown,
         mut stop,
         deadline,
@@ -112,7 +107,6 @@ where
         origin: Arc::new(Origin {
             queue: queue.clone(),
             worker: Some(worker),
-            max_attempts: 0,
             settings: QueueSettings::default(),
             claimed_at: DateTime::UNIX_EPOCH,
             timer: Timer::start(),
@@ -121,16 +115,24 @@ where
         worker,
         is_suspended: false,
         is_paused: false,
-        store,
         own: options,
         options,
         deadline,
-        handler: Arc::new(handler),
-        ambient: Ambient::current(),
+        chunk: work.limits(),
+        work: Arc::new(work),
+        shared: Arc::new(Shared {
+            in_flight: Arc::clone(&in_flight),
+            turns: Turns::new(),
+            store: store.clone(),
+            retry: options.retry,
+            limit: options.handler_timeout,
+            cancel_grace: options.cancel_grace,
+            ambient: Ambient::current(),
+        }),
+        store,
         subscription,
         in_flight,
         handlers: JoinSet::new(),
-        turns: Arc::new(Turns::new()),
         queries: JoinSet::new(),
         claims: 0,
         requested: Request::default(),
@@ -174,7 +176,7 @@ const FINAL_SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The final part of it, to deregister the worker.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 
-struct RunLoop<F> {
+struct RunLoop<W> {
     queue: QueueName,
     worker: WorkerId,
     /// Of the last messages that were claimed.
@@ -188,14 +190,14 @@ struct RunLoop<F> {
     /// With what the queue has set instead.
     options: Options,
     deadline: Duration,
-    handler: Arc<F>,
-    /// The span in which the loop runs.
-    ambient: Ambient,
+    chunk: ChunkLimits,
+    work: Arc<W>,
+    /// Shared with the tasks of handlers.
+    shared: Arc<Shared>,
     subscription: WakeSubscription,
     in_flight: Arc<InFlight>,
     /// Tasks that take deliveries until none is ready: at most one for each concurrent handler.
     handlers: JoinSet<()>,
-    turns: Arc<Turns>,
     queries: JoinSet<Query>,
     /// Claims under way, and the sum of their limits.
     claims: usize,
@@ -261,18 +263,13 @@ enum Query {
     Prune(Duration),
 }
 
-impl<F> RunLoop<F> {
-    async fn run<P, R>(
+impl<W: Work> RunLoop<W> {
+    async fn run(
         mut self,
         graceful: impl Future<Output = ()> + Send,
         abort: impl Future<Output = ()> + Send,
         closed: impl Future<Output = ()> + Send,
-    ) -> Ended
-    where
-        P: Send + Sync + DeserializeOwned + 'static,
-        F: Fn(Delivery<P>) -> R + Send + Sync + 'static,
-        R: Future<Output: IntoOutcome> + Send + 'static,
-    {
+    ) -> Ended {
         let (mut graceful, mut abort) = (pin!(graceful), pin!(abort));
         let mut closed = pin!(closed);
         let mut is_aborted = false;
@@ -425,20 +422,20 @@ impl<F> RunLoop<F> {
             Verdict::Returned(Outcome::Release) => {
                 return self.unsettled.release_returned(receipt, lease.is_settled());
             }
-            Verdict::Returned(Outcome::Retry | Outcome::RetryIn(_)) => {
-                Failure::retry(receipt, wait(), None)
+            Verdict::Returned(Outcome::Retry(reason) | Outcome::RetryIn(_, reason)) => {
+                Failure::retry(receipt, wait(), reason)
+            }
+            Verdict::Returned(Outcome::Later(_)) => Failure::later(receipt, wait()),
+            Verdict::Returned(Outcome::DeadLetter(reason)) => Failure::dead(receipt, reason),
+            Verdict::Failed(failed) => Failure::retry(receipt, wait(), failed.text()),
+            Verdict::Returned(Outcome::Undecodable(error)) | Verdict::Undecodable { error, .. } => {
+                Failure::undecodable(receipt, self.options.undecodable, error)
             }
             // Only a lease that is cancelled has this verdict.
             Verdict::Cancelled => {
                 self.report.cancelled += 1;
                 return;
             }
-            Verdict::Returned(Outcome::DeadLetter(reason)) => Failure::dead(receipt, reason, None),
-            Verdict::Failed(failed) => Failure::retry(receipt, wait(), Some(failed.text())),
-            Verdict::Undecodable { error, .. } => Failure {
-                is_undecodable: true,
-                ..Failure::dead(receipt, "its payload doesn't decode", Some(error))
-            },
         };
         self.unsettled.fail(Failure {
             is_settled: lease.is_settled(),
@@ -469,6 +466,11 @@ impl<F> RunLoop<F> {
             }
         }
         if let Some(at) = self.next_settling() {
+            next = next.min(at);
+        }
+        if self.idle_handlers() > 0
+            && let Some(at) = self.in_flight.next_chunk_at(self.chunk)
+        {
             next = next.min(at);
         }
         // While claims are under way, only few finished deliveries are reported.

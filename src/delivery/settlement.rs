@@ -1,29 +1,72 @@
 //! What can be done with a delivery, and what became of it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::PgConnection;
+use tracing::Instrument;
 
+use super::lease::Lease;
 use crate::{
-    error::Result,
+    error::{Error, Result},
+    executor::{self, Executor},
     message::{Receipt, Visible},
-    postgres::settle::{self, Failure},
-    telemetry::{self, Subject},
+    postgres::settle::{self, Failure, USED_UP},
+    telemetry::{self, Messages, Subject, Timer},
 };
+
+/// Settles a delivery itself, in a statement of its own.
+pub(crate) async fn settle_lease(
+    lease: &Arc<Lease>,
+    settlement: Result<Settlement>,
+    on: impl Executor,
+) -> Result<()> {
+    let (receipt, subject) = (lease.receipt(), lease.subject());
+    let verb = settlement.as_ref().map_or("nack", Settlement::verb);
+    let queue = Some(subject.origin.queue.as_str());
+    let span = telemetry::settle(verb, queue, Messages::One(Some(receipt.id)));
+    let call = async {
+        let settlement = settlement?;
+        lease.set_settling(true);
+        let settled = executor::run(on, async |connection| {
+            settlement.carry_out(connection, receipt).await
+        });
+        let settled = settled.await?;
+        settlement.report(settled, subject);
+        match settled {
+            Settled::LeaseLost => Err(Error::LeaseLost {
+                message: receipt.id,
+            }),
+            Settled::AsAsked | Settled::Dead => Ok(()),
+        }
+    };
+    let timer = Timer::start();
+    let settled = call.instrument(span.clone()).await;
+    let error = settled.as_ref().err();
+    telemetry::settled(verb, queue, 1, timer, error);
+    match error {
+        None => lease.settled(),
+        Some(error) => {
+            lease.set_settling(false);
+            telemetry::failed(&span, error);
+        }
+    }
+    settled
+}
 
 /// What a settlement did.
 #[derive(Clone, Copy)]
-pub(super) enum Settled {
+enum Settled {
     AsAsked,
     /// The message is a dead letter.
     Dead,
     LeaseLost,
 }
 
-pub(super) enum Settlement {
+pub(crate) enum Settlement {
     Ack,
     Archive,
     Retry(Duration),
+    Later(Duration),
     DeadLetter(String),
 }
 
@@ -38,24 +81,34 @@ impl Settled {
 }
 
 impl Settlement {
+    /// Of a message that was handled.
+    pub(crate) fn acknowledgement(subject: &Subject) -> Self {
+        if subject.origin.settings.archive_on_ack {
+            Self::Archive
+        } else {
+            Self::Ack
+        }
+    }
+
     pub(super) fn retry_in(wait: Duration) -> Result<Self> {
         Visible::after(wait).map(|_| Self::Retry(wait))
     }
 
-    pub(super) fn verb(&self) -> &'static str {
+    pub(crate) fn later(wait: Duration) -> Result<Self> {
+        Visible::after(wait).map(|_| Self::Later(wait))
+    }
+
+    fn verb(&self) -> &'static str {
         match self {
             Self::Ack => "ack",
             Self::Archive => "archive",
             Self::Retry(_) => "nack",
+            Self::Later(_) => "later",
             Self::DeadLetter(_) => "dead_letter",
         }
     }
 
-    pub(super) async fn carry_out(
-        &self,
-        connection: &mut PgConnection,
-        receipt: Receipt,
-    ) -> Result<Settled> {
+    async fn carry_out(&self, connection: &mut PgConnection, receipt: Receipt) -> Result<Settled> {
         let failure = match self {
             Self::Ack => {
                 let is_held = settle::ack(connection, receipt).await?;
@@ -65,10 +118,12 @@ impl Settlement {
                 let archived = settle::archive(connection, &[receipt]).await?;
                 return Ok(Settled::as_asked_if(!archived.is_empty()));
             }
-            Self::Retry(wait) => Failure::retry(receipt, *wait, None),
-            Self::DeadLetter(reason) => Failure::dead(receipt, reason, None),
+            Self::Retry(wait) => Failure::retry(receipt, *wait, ""),
+            Self::Later(wait) => Failure::later(receipt, *wait),
+            Self::DeadLetter(reason) => Failure::dead(receipt, reason),
         };
-        let failed = settle::fail(connection, &[failure]).await?;
+        let failure = [failure];
+        let failed = settle::fail(connection, &failure).await?;
         Ok(match failed.first() {
             Some(failed) if failed.dead => Settled::Dead,
             failed => Settled::as_asked_if(failed.is_some()),
@@ -76,7 +131,7 @@ impl Settlement {
     }
 
     /// Reports what an operator wants to know of it.
-    pub(super) fn report(&self, settled: Settled, subject: &Subject) {
+    fn report(&self, settled: Settled, subject: &Subject) {
         let asked = "another attempt was asked for";
         match (settled, self) {
             (Settled::LeaseLost, _) => telemetry::lease_lost(subject, self.verb()),
@@ -85,11 +140,12 @@ impl Settlement {
             }
             (Settled::Dead, _) => {
                 telemetry::attempt_failed(subject, asked, None);
-                telemetry::dead_lettered(subject, "attempts used up", None);
+                telemetry::dead_lettered(subject, USED_UP, None);
             }
             (Settled::AsAsked, Self::Retry(wait)) => {
                 telemetry::attempt_failed(subject, asked, Some(*wait));
             }
+            (Settled::AsAsked, Self::Later(_)) => telemetry::snoozed(subject),
             (Settled::AsAsked, _) => {}
         }
     }

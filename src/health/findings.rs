@@ -4,8 +4,8 @@
 use std::{cmp::Reverse, time::Duration};
 
 use super::{
-    ConnectionUse, Facts, Finding, FindingKind, HealthPart, HorizonHolder, HorizonSource, Part,
-    QueueHealth, Severity, StaleWorker, TableHealth,
+    ConnectionUse, Facts, Finding, FindingKind, Health, HealthPart, HorizonHolder, HorizonSource,
+    Part, QueueHealth, Severity, StaleWorker, TableHealth,
 };
 use crate::admin::rows::SchemaVersion;
 
@@ -25,8 +25,30 @@ const CONNECTIONS: [u64; 2] = [80, 95];
 /// Autovacuum freezes from 200,000,000 on by default, and stops being considerate at 1,600,000,000.
 const UNFROZEN: [u64; 2] = [500_000_000, 1_500_000_000];
 
+impl From<Facts> for Health {
+    fn from(facts: Facts) -> Self {
+        let findings = find(&facts);
+        let server = facts.server;
+        Self {
+            findings,
+            checked_at: facts.now,
+            database: server.database,
+            role: server.role,
+            server_version: server.version,
+            schema: facts.schema.read(),
+            horizon: facts.horizon,
+            tables: facts.tables,
+            autovacuum: server.autovacuum,
+            queues: facts.queues.read().unwrap_or_default(),
+            stale_workers: facts.workers.read().unwrap_or_default(),
+            connections: server.connections,
+            unfrozen_transactions: server.unfrozen_transactions,
+        }
+    }
+}
+
 /// The findings, the most severe first.
-pub(super) fn find(facts: &Facts) -> Vec<Finding> {
+fn find(facts: &Facts) -> Vec<Finding> {
     let server = &facts.server;
     let held = facts.horizon.holders.iter().filter_map(held);
     let held: Vec<_> = held.collect();

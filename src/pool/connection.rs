@@ -105,7 +105,6 @@ impl Connections {
     }
 
     /// Where the server is, for metrics.
-    #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
     pub(crate) fn server_name(&self) -> String {
         super::server::name(&self.pool.connect_options())
     }

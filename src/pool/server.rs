@@ -200,3 +200,37 @@ pub(crate) fn runtime_ended() -> Error {
 fn broken(kind: io::ErrorKind, reason: &'static str) -> Error {
     Error::ConnectionLost(Arc::new(sqlx::Error::Io(io::Error::new(kind, reason))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_of_an_outage_come_at_growing_intervals_and_end_with_it() {
+        let (server, options) = (ServerState::default(), PgConnectOptions::new());
+        let interval = || server.lock().away.as_ref().map(|away| away.interval);
+        assert_eq!(interval(), None);
+        server.failed(&options, &no_answer());
+        let mut intervals = Vec::new();
+        for _ in 0..9 {
+            intervals.extend(interval().map(|interval| interval.as_secs()));
+            // Not before it is due.
+            server.failed(&options, &no_answer());
+            assert_eq!(
+                interval().map(|interval| interval.as_secs()),
+                intervals.last().copied()
+            );
+            if let Some(away) = &mut server.lock().away {
+                assert!(away.report_at > Instant::now());
+                away.report_at = Instant::now();
+            }
+            server.failed(&options, &no_answer());
+        }
+        assert_eq!(intervals, [5, 10, 20, 40, 80, 160, 320, 600, 600]);
+        // An answer to what was sent before the outage proves nothing.
+        server.answered(0);
+        assert!(interval().is_some());
+        server.answered(server.outage());
+        assert_eq!((interval(), server.outage()), (None, 0));
+    }
+}

@@ -48,7 +48,7 @@ pub(crate) struct Claimed {
     /// Messages whose previous delivery was never settled, so that its lease ran out, and the consumer that had claimed
     /// it, if that was a registered one.
     pub(crate) redelivered: HashMap<MessageId, Option<WorkerId>>,
-    /// Messages that were not claimed but became dead letters.
+    /// Messages that were not claimed but became dead letters, or were dropped.
     pub(crate) dead: Vec<Dead>,
     /// How long the messages are leased.
     pub(crate) lease: Duration,
@@ -60,17 +60,30 @@ pub(crate) struct Claimed {
     pub(crate) full: bool,
     /// Whether the limit that it stopped at was `max_bytes`.
     pub(crate) stopped_by_bytes: bool,
-    /// Whether it has found messages with their attempts used up, and could not dead-letter them.
-    pub(crate) left_used_up: bool,
+    /// Whether it has found messages that are over, and could not dead-letter them.
+    pub(crate) left_over: bool,
 }
 
-/// A message that became a dead letter, since its attempts are used up.
+/// A message that is delivered no more.
 #[derive(Debug)]
 pub(crate) struct Dead {
     pub(crate) id: MessageId,
     pub(crate) attempt: u32,
+    pub(crate) max_attempts: u32,
+    pub(crate) end: End,
     /// Its last consumer, if that was a registered one.
     pub(crate) consumer: Option<WorkerId>,
+}
+
+/// Why a message is delivered no more, and what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// A dead letter, since its attempts are used up.
+    UsedUp,
+    /// A dead letter, since it was not started in time.
+    Expired,
+    /// It was not started in time, and was to be dropped then.
+    Dropped,
 }
 
 /// What the first row of a claim's result says.
@@ -80,6 +93,8 @@ struct Header {
     settings: Option<QueueSettings>,
     /// Messages that are to be no longer delivered, since their attempts are used up, or they have expired.
     over: Option<Vec<i64>>,
+    /// What only few of the claimed messages have.
+    own: Option<HashMap<i64, Own>>,
     /// Claimed messages whose lease had run out, and the consumers that had held them; 0 for an unregistered one.
     redelivered: Option<HashMap<i64, i64>>,
     /// How many were ready, up to the limit.
@@ -90,10 +105,18 @@ struct Header {
     microseconds: f64,
 }
 
+/// What few messages have. In an array: short, as it is for a claim's first row.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+struct Own {
+    max_attempts: Option<u32>,
+    snoozes: Option<u32>,
+}
+
 /// Takes ready messages under a lease, in queue order.
 ///
 /// To be run outside a transaction: it turns synchronous commit off for its own transaction only. Messages whose
-/// attempts are used up become dead letters instead: their consumers crashed without settling them.
+/// attempts are used up become dead letters instead: their consumers crashed without settling them. So do those that
+/// have expired, unless they are to be dropped.
 pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> Result<Claimed> {
     let ranks = Priority::ALL.map(Priority::rank);
     let lease_token = random_token();
@@ -142,7 +165,12 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                         or m.attempt = 0 and m.expires_at <= now()
                     ) is true as is_over,
                     -- Who held it, if its lease ran out; null if nobody did.
-                    case when m.lease_token <> 0 then m.consumer_id end as left_by
+                    case when m.lease_token <> 0 then m.consumer_id end as left_by,
+                    -- Most messages have neither.
+                    case
+                        when coalesce(m.max_attempts, m.snoozes) is not null
+                        then json_build_array(m.max_attempts, m.snoozes)
+                    end as own
                 from pgqrs.messages m
                 -- As `messages_ready` has it, and no other index.
                 where queue.paused_until <= now() and m.queue_id + 0 = queue.id and m.priority = level.priority and m.priority >= 0
@@ -159,7 +187,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
             limit $2
         ), sized as materialized (
             -- What doesn't fit is unlocked by the commit, and stays as it was.
-            select place, id, is_over, left_by,
+            select place, id, is_over, left_by, own,
                 row_number() over in_order = 1 or sum(payload_bytes) over in_order <= $9 as fits
             from next
             window in_order as (rows unbounded preceding)
@@ -190,6 +218,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                 'max_attempts', queue.max_attempts,
                 'settings', queue.settings,
                 'over', counted.over,
+                'own', counted.own,
                 'redelivered', counted.redelivered,
                 'found', counted.found,
                 'taken', counted.taken,
@@ -199,6 +228,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         cross join (
             select count(*) as found, count(*) filter (where fits) as taken,
                 array_agg(id) filter (where fits and is_over) as over,
+                json_object_agg(id, own) filter (where fits and not is_over and own is not null) as own,
                 json_object_agg(id, left_by) filter (where fits and not is_over and left_by is not null) as redelivered
             from sized
         ) counted
@@ -232,6 +262,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         max_attempts,
         settings,
         over,
+        own,
         redelivered,
         found,
         taken,
@@ -240,28 +271,32 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         .map_err(|error| Error::from(sqlx::Error::Decode(Box::new(error))))?;
     let dead_lettered = match over {
         None => Ok(Vec::new()),
-        Some(over) => dead_letter(connection, queue_id, &over).await,
+        Some(over) => dead_letter(connection, queue_id, max_attempts, &over).await,
     };
     let origin = Arc::new(Origin {
         queue: claim.queue.clone(),
         worker: claim.consumer,
-        max_attempts,
         settings: settings.unwrap_or_default(),
         claimed_at: now,
         timer: Timer::start(),
     });
     let redelivered = redelivered.unwrap_or_default();
+    let own = own.unwrap_or_default();
     let mut messages: Vec<_> = rows
         .filter_map(|row| {
+            let id = row.id?;
+            let own = own.get(&id).copied().unwrap_or_default();
             Some(Message {
                 origin: Arc::clone(&origin),
-                is_redelivered: row.id.is_some_and(|id| redelivered.contains_key(&id)),
+                is_redelivered: redelivered.contains_key(&id),
                 queue_id,
-                id: MessageId::from(row.id?),
+                id: MessageId::from(id),
                 priority: Priority::from_rank(row.priority?),
                 visible_at: row.visible_at,
                 enqueued_at: row.enqueued_at,
                 attempt: row.attempt,
+                max_attempts: own.max_attempts.unwrap_or(max_attempts),
+                snoozes: own.snoozes.unwrap_or_default(),
                 lease_token,
                 lease_expires_at,
                 headers: headers(row.headers),
@@ -271,7 +306,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         .collect();
     messages.sort_unstable_by_key(|message| (message.priority, message.visible_at, message.id));
     // The claim has committed, so return its messages even if dead-lettering failed; a later claim retries that.
-    let left_used_up = dead_lettered.is_err();
+    let left_over = dead_lettered.is_err();
     let dead = match dead_lettered {
         Err(error) if messages.is_empty() => return Err(error),
         dead_lettered => dead_lettered.unwrap_or_default(),
@@ -290,7 +325,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         took: Duration::try_from_secs_f64(microseconds / 1e6).unwrap_or_default(),
         full: taken >= claim.limit || stopped_by_bytes,
         stopped_by_bytes,
-        left_used_up,
+        left_over,
     })
 }
 
@@ -299,6 +334,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
 async fn dead_letter(
     connection: &mut PgConnection,
     queue_id: i32,
+    max_attempts: u32,
     over: &[i64],
 ) -> Result<Vec<Dead>> {
     let dead = sqlx::query!(
@@ -334,7 +370,7 @@ async fn dead_letter(
              where attempt > 0 or drop_if_expired is not true
          )
          -- Not from the dead letters, which a consumer may not read.
-         select id, attempt, consumer_id from dead",
+         select id, attempt, max_attempts, consumer_id, drop_if_expired from dead",
         queue_id,
         over,
     )
@@ -345,6 +381,12 @@ async fn dead_letter(
         .map(|row| Dead {
             id: MessageId::from(row.id),
             attempt: row.attempt.unsigned_abs(),
+            max_attempts: row.max_attempts.map_or(max_attempts, i32::unsigned_abs),
+            end: match (row.attempt, row.drop_if_expired) {
+                (1.., _) => End::UsedUp,
+                (_, Some(true)) => End::Dropped,
+                (_, _) => End::Expired,
+            },
             consumer: registered(row.consumer_id),
         })
         .collect())

@@ -29,6 +29,13 @@ pub(crate) async fn list(
                 when m.lease_until > statement_timestamp()
                 then least(m.lease_until, timestamptz '262000-01-01 00:00+00')
             end as lease_expires_at,
+            m.max_attempts, coalesce(m.snoozes, 0) as "snoozes!", m.undecodable_since,
+            case
+                when m.expires_at is not null
+                then greatest(
+                    least(m.expires_at, timestamptz '262000-01-01 00:00+00'), timestamptz '0001-01-01 00:00+00'
+                )
+            end as expires_at,
             m.last_error,
             m.headers as "headers?: JsonText",
             case when $4 then m.payload::text end as payload
@@ -51,6 +58,10 @@ pub(crate) async fn list(
         visible_at: row.visible_at,
         enqueued_at: row.enqueued_at,
         attempt: row.attempt.unsigned_abs(),
+        max_attempts: row.max_attempts.map(i32::unsigned_abs),
+        expires_at: row.expires_at,
+        snoozes: row.snoozes.unsigned_abs(),
+        undecodable_since: row.undecodable_since,
         lease_expires_at: row.lease_expires_at,
         producer: row.producer_id.map(WorkerId::from),
         consumer: row.consumer_id.map(WorkerId::from),
@@ -79,9 +90,11 @@ pub(crate) async fn cancel(
             returning m.*
         ), archived as (
             insert into pgqrs.archive (
-                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload
+                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key,
+                waiting_key, headers, payload
             )
-            select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), headers, payload
+            select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
+                unique_key, waiting_key, headers, payload
             from cancelled
             where $3
         ), notified as materialized (
@@ -128,9 +141,11 @@ pub(crate) async fn cancel_key(
             returning m.*
         ), archived as (
             insert into pgqrs.archive (
-                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload
+                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key,
+                waiting_key, headers, payload
             )
-            select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), headers, payload
+            select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
+                unique_key, waiting_key, headers, payload
             from cancelled
             where $3
         ), notified as materialized (

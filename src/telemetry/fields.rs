@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, fmt, time::Duration};
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    retry::{RetryPolicy, UndecodablePolicy},
+};
 
 /// Maximum bytes of an error's text in an event. It comes from a handler, and can have any length.
 const MAX_TEXT: usize = 2 << 10;
@@ -31,6 +34,53 @@ impl fmt::Display for Seconds {
     }
 }
 
+/// The waits of a retry policy before jitter, as an operator reads them: `1 s, 2 s, 4 s, … 3600 s`.
+pub(super) struct Waits(pub(super) RetryPolicy);
+
+impl fmt::Display for Waits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(policy) = self;
+        let longest = policy.delay(u32::MAX);
+        for attempt in 1..=3 {
+            let wait = policy.delay(attempt);
+            if wait >= longest {
+                break;
+            }
+            write!(f, "{}, ", Seconds(wait))?;
+        }
+        if policy.delay(4) < longest {
+            f.write_str("… ")?;
+        }
+        write!(f, "{}", Seconds(longest))
+    }
+}
+
+/// What happens to a payload that doesn't decode: `60 s, until 3600 s`.
+pub(super) struct Undecodable(pub(super) UndecodablePolicy);
+
+impl fmt::Display for Undecodable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let UndecodablePolicy {
+            wait,
+            dead_letter_after,
+        } = self.0;
+        if dead_letter_after.is_zero() {
+            return f.write_str("dead letter at once");
+        }
+        write!(f, "{}, until {}", Seconds(wait), Seconds(dead_letter_after))
+    }
+}
+
+/// `1 handler`, `2 handlers`.
+pub(super) struct Handlers(pub(super) usize);
+
+impl fmt::Display for Handlers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.0 == 1 { "" } else { "s" };
+        write!(f, "{} handler{plural}", self.0)
+    }
+}
+
 /// Whether an error is one of the connection, which the store reports once for all calls.
 pub(super) fn is_reported_by_store(error: &Error) -> bool {
     matches!(error, Error::Connect(_) | Error::ConnectionLost(_))
@@ -46,7 +96,7 @@ macro_rules! of_message {
             worker_id = subject.origin.worker.map($crate::lifecycle::WorkerId::get),
             message_id = subject.message.get(),
             attempt = subject.attempt,
-            max_attempts = subject.origin.max_attempts,
+            max_attempts = subject.max_attempts,
             $($rest)+
         )
     }};
@@ -78,6 +128,15 @@ mod tests {
         assert_eq!(
             seconds,
             ["0 s", "0 s", "0.25 s", "1 s", "9.99 s", "12 s", "3600 s"]
+        );
+        let waits = |policy| Waits(policy).to_string();
+        assert_eq!(waits(RetryPolicy::default()), "1 s, 2 s, 4 s, … 3600 s");
+        assert_eq!(waits(RetryPolicy::fixed(Duration::from_secs(5))), "5 s");
+        let short = RetryPolicy::builder().cap(Duration::from_secs(3)).build();
+        assert_eq!(waits(short), "1 s, 2 s, 3 s");
+        assert_eq!(
+            [0, 1, 2].map(|handlers| Handlers(handlers).to_string()),
+            ["0 handlers", "1 handler", "2 handlers"]
         );
         assert_eq!(bounded("short"), "short");
         let long = "ä".repeat(MAX_TEXT);

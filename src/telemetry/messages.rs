@@ -27,10 +27,16 @@ pub(crate) fn attempt_failed(subject: &Subject, error: &str, retry_in: Option<Du
     );
 }
 
+/// A handler has put a message off.
+pub(crate) fn snoozed(subject: &Subject) {
+    metrics::snooze(subject);
+}
+
 /// A payload doesn't decode as the type that the handler takes. The error's own text may quote the payload, so only its
 /// place is shown.
 pub(crate) fn undecodable(subject: &Subject, place: &str) {
-    of_message!(error, subject, error = place, "payload doesn't decode");
+    metrics::undecoded(subject);
+    of_message!(warn, subject, error = place, "payload doesn't decode");
 }
 
 /// A message was moved to the dead letters. `error` is that of its last attempt, if that had one.
@@ -57,6 +63,22 @@ pub(crate) fn dead_after_lost_lease(subject: &Subject, previous: Option<WorkerId
         reason = "attempts used up",
         error = "its consumer crashed, or its lease ran out",
         "message moved to the dead letters",
+    );
+}
+
+/// A claim found a message that has expired. It is a dead letter now.
+pub(crate) fn expired(subject: &Subject) {
+    metrics::expiry(subject);
+    dead_lettered(subject, "expired", None);
+}
+
+/// A claim found a message that has expired, and that was to be dropped then.
+pub(crate) fn dropped(subject: &Subject) {
+    metrics::expiry(subject);
+    of_message!(
+        info,
+        subject,
+        "message expired: it was dropped, as its sender asked"
     );
 }
 
@@ -133,5 +155,6 @@ pub(crate) fn extension_refused(subject: &Subject, error: &Error) {
 /// may have written it.
 #[cfg(feature = "opentelemetry")]
 pub(crate) fn malformed_trace_context(subject: &Subject) {
+    metrics::malformed(subject);
     of_message!(debug, subject, "malformed `traceparent` ignored");
 }

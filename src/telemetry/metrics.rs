@@ -20,7 +20,7 @@ use crate::{error::Error, message::Origin};
 
 #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
 pub(crate) use self::{
-    collector::watch,
+    collector::{MAX_SUBJECTS, OTHERS, watch},
     samples::{Sampled, Samples},
 };
 
@@ -95,9 +95,14 @@ pub(crate) fn dequeued(queue: &str, messages: usize) {
 pub(super) fn begin(queue: &str) {
     let counters = [
         Id::Retries,
+        Id::Snoozes,
+        Id::Undecodable,
         Id::DeadLetters,
+        Id::Expired,
         Id::Redeliveries,
         Id::LeasesLost,
+        #[cfg(feature = "opentelemetry")]
+        Id::MalformedTraceContexts,
     ];
     record(&counters.map(|metric| Value::of(metric, 0.0, queue, "")));
 }
@@ -128,6 +133,30 @@ pub(crate) fn processed(
     }
 }
 
+/// A handler of a chunk has ended. `waited` is that of each message.
+pub(crate) fn processed_chunk(
+    origin: &Origin,
+    waited: &[Option<Duration>],
+    timer: Timer,
+    error: Option<&'static str>,
+) {
+    let queue = origin.queue.as_str();
+    let mut values = vec![
+        Value::of(Id::ConsumedMessages, waited.len() as f64, queue, "process"),
+        Value::of(
+            Id::ProcessDuration,
+            timer.elapsed().as_secs_f64(),
+            queue,
+            "process",
+        )
+        .failed(error),
+    ];
+    let waited = waited.iter().flatten();
+    values
+        .extend(waited.map(|waited| Value::of(Id::WaitDuration, waited.as_secs_f64(), queue, "")));
+    record(&values);
+}
+
 /// A statement that settles messages has ended. `queue` is `None` for messages of several queues.
 pub(crate) fn settled(
     operation: &'static str,
@@ -154,6 +183,18 @@ pub(super) fn retried(subject: &Subject) {
     count(Id::Retries, 1, &subject.origin);
 }
 
+pub(super) fn snooze(subject: &Subject) {
+    count(Id::Snoozes, 1, &subject.origin);
+}
+
+pub(super) fn undecoded(subject: &Subject) {
+    count(Id::Undecodable, 1, &subject.origin);
+}
+
+pub(super) fn expiry(subject: &Subject) {
+    count(Id::Expired, 1, &subject.origin);
+}
+
 pub(super) fn dead(subject: &Subject) {
     count(Id::DeadLetters, 1, &subject.origin);
 }
@@ -172,6 +213,11 @@ pub(super) fn cancellation(subject: &Subject) {
 
 pub(super) fn deleted(queue: &str, messages: u64) {
     record(&[Value::of(Id::Pruned, messages as f64, queue, "")]);
+}
+
+#[cfg(feature = "opentelemetry")]
+pub(super) fn malformed(subject: &Subject) {
+    count(Id::MalformedTraceContexts, 1, &subject.origin);
 }
 
 fn count(metric: Id, by: u64, origin: &Origin) {

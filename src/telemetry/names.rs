@@ -8,8 +8,14 @@ pub(super) const TARGET: &str = "pgqrs";
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     Counter,
-    /// With the upper bounds of its buckets.
-    Histogram(&'static [f64]),
+    /// With the upper bounds of its buckets, which only OpenTelemetry takes.
+    Histogram(
+        #[cfg_attr(
+            not(feature = "opentelemetry"),
+            expect(dead_code, reason = "the facade has no bounds")
+        )]
+        &'static [f64],
+    ),
     Gauge,
 }
 
@@ -44,6 +50,7 @@ const SIZES: Kind = Kind::Histogram(&[
 const QUEUE: &str = "messaging.destination.name";
 const OPERATION: &str = "messaging.operation.name";
 const STATE: &str = "db.client.connection.state";
+const MESSAGE_STATE: &str = "pgqrs.message.state";
 const POOL: &str = "db.client.connection.pool.name";
 /// No such attribute.
 const NONE: &str = "";
@@ -57,7 +64,10 @@ pub(crate) enum Id {
     ProcessDuration,
     WaitDuration,
     Retries,
+    Snoozes,
+    Undecodable,
     DeadLetters,
+    Expired,
     Redeliveries,
     LeasesLost,
     Cancellations,
@@ -70,6 +80,12 @@ pub(crate) enum Id {
     Connections,
     MaxConnections,
     ServerAway,
+    QueueMessages,
+    OldestReadyAge,
+    HorizonAge,
+    HorizonTransactions,
+    ObservationAge,
+    MalformedTraceContexts,
     Dropped,
 }
 
@@ -152,6 +168,24 @@ pub(crate) static METRICS: &[Metric] = &[
         "Failed attempts that are followed by another.",
     ),
     Metric::new(
+        Id::Snoozes,
+        Kind::Counter,
+        "pgqrs.message.snoozes",
+        "{message}",
+        QUEUE,
+        NONE,
+        "Deliveries that handlers put off, without using an attempt.",
+    ),
+    Metric::new(
+        Id::Undecodable,
+        Kind::Counter,
+        "pgqrs.message.undecodable",
+        "{message}",
+        QUEUE,
+        NONE,
+        "Deliveries whose payload didn't decode.",
+    ),
+    Metric::new(
         Id::DeadLetters,
         Kind::Counter,
         "pgqrs.message.dead_letters",
@@ -159,6 +193,15 @@ pub(crate) static METRICS: &[Metric] = &[
         QUEUE,
         NONE,
         "Messages that were moved to the dead letters.",
+    ),
+    Metric::new(
+        Id::Expired,
+        Kind::Counter,
+        "pgqrs.message.expired",
+        "{message}",
+        QUEUE,
+        NONE,
+        "Messages that expired before they were started: dead letters, or dropped.",
     ),
     Metric::new(
         Id::Redeliveries,
@@ -267,6 +310,60 @@ pub(crate) static METRICS: &[Metric] = &[
         POOL,
         NONE,
         "1 while the server can't be reached, else 0.",
+    ),
+    Metric::new(
+        Id::QueueMessages,
+        Kind::Gauge,
+        "pgqrs.queue.messages",
+        "{message}",
+        QUEUE,
+        MESSAGE_STATE,
+        "Messages that are ready, delayed, leased or dead, as `store.observe(..)` has counted them.",
+    ),
+    Metric::new(
+        Id::OldestReadyAge,
+        Kind::Gauge,
+        "pgqrs.queue.oldest_ready.age",
+        "s",
+        QUEUE,
+        NONE,
+        "How long the oldest ready message has been ready; 0 if none is.",
+    ),
+    Metric::new(
+        Id::HorizonAge,
+        Kind::Gauge,
+        "pgqrs.horizon.age",
+        "s",
+        POOL,
+        NONE,
+        "For how long the oldest transaction has been open that holds back vacuum.",
+    ),
+    Metric::new(
+        Id::HorizonTransactions,
+        Kind::Gauge,
+        "pgqrs.horizon.transactions",
+        "{transaction}",
+        POOL,
+        NONE,
+        "Transactions that have begun since the oldest snapshot that holds back vacuum.",
+    ),
+    Metric::new(
+        Id::ObservationAge,
+        Kind::Gauge,
+        "pgqrs.observation.age",
+        "s",
+        POOL,
+        NONE,
+        "Time since the queues were read; it grows while they can't be, and their gauges stay as they were.",
+    ),
+    Metric::new(
+        Id::MalformedTraceContexts,
+        Kind::Counter,
+        "pgqrs.trace_context.malformed",
+        "{message}",
+        QUEUE,
+        NONE,
+        "Deliveries whose `traceparent` is malformed, so that their spans don't follow from it.",
     ),
     Metric::new(
         Id::Dropped,

@@ -1,8 +1,34 @@
-//! What an observer has read of the queues: for gauges, and as events.
+//! What an observer has read of the queues: as gauges, and as events.
+
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+mod gauges;
+#[cfg(not(any(feature = "metrics", feature = "opentelemetry")))]
+mod gauges {
+    //! Nobody asks for them.
+
+    use std::sync::Arc;
+
+    use crate::{admin::rows::QueueStats, health::Horizon};
+
+    pub(crate) struct Gauges(());
+
+    impl Gauges {
+        pub(crate) fn watched(_: String) -> Arc<Self> {
+            Arc::new(Self(()))
+        }
+
+        pub(super) fn set(&self, _: &[QueueStats], _: &Horizon) {}
+    }
+}
 
 use tracing::{debug, info, warn};
 
-use super::{fields::bounded, metrics, names::TARGET};
+pub(crate) use self::gauges::Gauges;
+use super::{
+    fields::{bounded, is_reported_by_store},
+    metrics,
+    names::TARGET,
+};
 use crate::{
     admin::rows::QueueStats,
     error::{Error, error_chain},
@@ -10,23 +36,21 @@ use crate::{
     queue::QueueName,
 };
 
-/// The messages of a queue: `pgqrs.queue.messages` with the states `ready`, `delayed`, `leased` and `dead`, and
-/// `pgqrs.queue.oldest_ready.age`.
-pub(crate) fn queue_observed(stats: &QueueStats) {
-    debug!(
-        target: TARGET,
-        queue = stats.queue.as_str(),
-        ready = stats.ready.value,
-        delayed = stats.delayed.value,
-        leased = stats.leased.value,
-        dead = stats.dead.value,
-        oldest_ready = stats.oldest_ready.unwrap_or_default().as_secs_f64(),
-        "queue observed"
-    );
-}
-
-/// What holds back vacuum: `pgqrs.horizon.age`.
-pub(crate) fn horizon_observed(horizon: &Horizon) {
+/// The queues were read, and what holds back vacuum.
+pub(crate) fn observed(gauges: &Gauges, queues: &[QueueStats], horizon: &Horizon) {
+    gauges.set(queues, horizon);
+    for stats in queues {
+        debug!(
+            target: TARGET,
+            queue = stats.queue.as_str(),
+            ready = stats.ready.value,
+            delayed = stats.delayed.value,
+            leased = stats.leased.value,
+            dead = stats.dead.value,
+            oldest_ready = stats.oldest_ready.unwrap_or_default().as_secs_f64(),
+            "queue observed"
+        );
+    }
     debug!(
         target: TARGET,
         transactions = horizon.transactions(),
@@ -58,17 +82,27 @@ pub(crate) fn retention_failed(queue: &QueueName, error: &Error) {
     );
 }
 
-/// The queues can't be observed, since this attempt.
-pub(crate) fn observation_failed(error: &Error) {
-    warn!(
-        target: TARGET,
-        error = &*bounded(&error_chain(error)),
-        "error.type" = error.kind(),
-        "the queues can't be observed, and their gauges stay as they are; this is retried"
-    );
+/// The queues can't be observed. `before` is the error of the last attempt; only the first one in a row is reported. If
+/// the server can't be reached, the store has reported it already.
+pub(crate) fn observation_failed(before: Option<&Error>, error: &Error) {
+    if before.is_some_and(|before| !is_reported_by_store(before)) {
+        return;
+    }
+    if is_reported_by_store(error) {
+        debug!(target: TARGET, error = error_chain(error), "queues can't be observed, and this is retried");
+    } else {
+        warn!(
+            target: TARGET,
+            error = &*bounded(&error_chain(error)),
+            "error.type" = error.kind(),
+            "queues can't be observed, and this is retried: their gauges stay as they are",
+        );
+    }
 }
 
-/// The queues can be observed again.
-pub(crate) fn observation_succeeded() {
-    info!(target: TARGET, "the queues are observed again");
+/// The queues can be observed again, after this error.
+pub(crate) fn observation_succeeded(after: &Error) {
+    if !is_reported_by_store(after) {
+        info!(target: TARGET, "queues are observed again");
+    }
 }

@@ -4,8 +4,12 @@ use std::{fmt, time::Duration};
 
 use tracing::{Span, field::Empty};
 
-use super::{names::TARGET, subject::Subject};
-use crate::{error::Error, lifecycle::WorkerId, message::MessageId};
+use super::names::TARGET;
+use crate::{
+    error::Error,
+    lifecycle::WorkerId,
+    message::{MessageId, Origin},
+};
 
 const SYSTEM: &str = "pgqrs";
 
@@ -93,9 +97,9 @@ pub(crate) fn receive(
     )
 }
 
-/// A handler that processes a delivery.
-pub(crate) fn process(subject: &Subject) -> Span {
-    let queue = subject.origin.queue.as_str();
+/// A handler that processes a delivery, or a chunk of them, which has no attempt.
+pub(crate) fn process(origin: &Origin, messages: Messages, attempt: Option<u32>) -> Span {
+    let queue = origin.queue.as_str();
     tracing::info_span!(
         target: TARGET,
         "process",
@@ -106,9 +110,10 @@ pub(crate) fn process(subject: &Subject) -> Span {
         messaging.operation.name = "process",
         "messaging.operation.type" = "process",
         messaging.destination.name = queue,
-        messaging.message.id = subject.message.get(),
-        pgqrs.message.attempt = subject.attempt,
-        pgqrs.worker.id = subject.origin.worker.map(WorkerId::get),
+        messaging.message.id = messages.id(),
+        messaging.batch.message_count = messages.batch(),
+        pgqrs.message.attempt = attempt,
+        pgqrs.worker.id = origin.worker.map(WorkerId::get),
         "error.type" = Empty,
     )
 }

@@ -10,6 +10,7 @@ pub(crate) struct Subject {
     pub(crate) origin: Arc<Origin>,
     pub(crate) message: MessageId,
     pub(crate) attempt: u32,
+    pub(crate) max_attempts: u32,
 }
 
 impl Subject {
@@ -23,6 +24,7 @@ impl Subject {
             origin: Arc::clone(origin),
             message: receipt.id,
             attempt: receipt.attempt,
+            max_attempts: receipt.max_attempts,
         }
     }
 }

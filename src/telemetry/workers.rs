@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    fields::{Seconds, bounded, is_reported_by_store, of_worker},
+    fields::{Handlers, Seconds, Undecodable, Waits, bounded, is_reported_by_store, of_worker},
     metrics,
     names::TARGET,
 };
@@ -12,7 +12,7 @@ use crate::{
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     queue::QueueName,
     report::Report,
-    retry::RetryPolicy,
+    retry::{RetryPolicy, UndecodablePolicy},
 };
 
 /// A worker was registered, maybe in the place of another one of the same identity.
@@ -92,6 +92,7 @@ pub(crate) struct Settings {
     pub(crate) listen: bool,
     pub(crate) shutdown_deadline: Duration,
     pub(crate) retry: RetryPolicy,
+    pub(crate) undecodable: UndecodablePolicy,
 }
 
 /// A consumer runs from now on.
@@ -107,6 +108,7 @@ pub(crate) fn consumer_started(worker: WorkerId, queue: &QueueName, settings: &S
         listen,
         shutdown_deadline,
         retry,
+        undecodable,
     } = settings;
     of_worker!(
         info,
@@ -117,7 +119,8 @@ pub(crate) fn consumer_started(worker: WorkerId, queue: &QueueName, settings: &S
         prefetch_bytes,
         lease = %Seconds(*lease),
         poll_interval = %Seconds(*poll_interval),
-        ?retry,
+        retry = %Waits(*retry),
+        undecodable = %Undecodable(*undecodable),
         handler_timeout = handler_timeout.map(|limit| display(Seconds(limit))),
         listen,
         shutdown_deadline = %Seconds(*shutdown_deadline),
@@ -138,7 +141,8 @@ pub(crate) fn consumer_stopping(
         queue,
         worker,
         reason,
-        "stopping: {handlers} handlers running, deadline {}",
+        "stopping: {} running, deadline {}",
+        Handlers(handlers),
         Seconds(deadline),
     );
 }
@@ -160,6 +164,8 @@ pub(crate) fn consumer_stopped(worker: WorkerId, queue: &QueueName, report: &Rep
         done,
         archived,
         retried,
+        snoozed,
+        undecodable,
         dead,
         released,
         lost,
@@ -173,6 +179,8 @@ pub(crate) fn consumer_stopped(worker: WorkerId, queue: &QueueName, report: &Rep
         done,
         archived,
         retried,
+        snoozed,
+        undecodable,
         dead,
         released,
         lost,
@@ -188,6 +196,8 @@ pub(crate) fn consumer_failed(worker: WorkerId, queue: &QueueName, error: &Error
         done,
         archived,
         retried,
+        snoozed,
+        undecodable,
         dead,
         released,
         lost,
@@ -203,6 +213,8 @@ pub(crate) fn consumer_failed(worker: WorkerId, queue: &QueueName, error: &Error
         done,
         archived,
         retried,
+        snoozed,
+        undecodable,
         dead,
         released,
         lost,

@@ -1,5 +1,6 @@
 //! Cancelling messages at each moment of a delivery's life: either it is cancelled or it is done, and never both.
 
+mod forms;
 mod moments;
 
 use std::{

@@ -191,7 +191,7 @@ async fn check_consumer(pool: &PgPool, store: &Store) -> TestResult {
                         pass(&gate).await;
                         Outcome::Done
                     }
-                    Some(13) => Outcome::Retry,
+                    Some(13) => Outcome::Retry("again".to_owned()),
                     _ => Outcome::Done,
                 }
             }

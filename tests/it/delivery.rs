@@ -25,14 +25,16 @@ enum Verb {
     Archive,
     Nack,
     RetryIn,
+    Later,
     DeadLetter,
 }
 
-const VERBS: [Verb; 5] = [
+const VERBS: [Verb; 6] = [
     Verb::Ack,
     Verb::Archive,
     Verb::Nack,
     Verb::RetryIn,
+    Verb::Later,
     Verb::DeadLetter,
 ];
 
@@ -47,6 +49,7 @@ impl Verb {
             Self::Archive => delivery.try_archive(on).await,
             Self::Nack => delivery.try_nack(on).await,
             Self::RetryIn => delivery.try_retry_in(Duration::from_secs(60), on).await,
+            Self::Later => delivery.try_later(Duration::from_secs(60), on).await,
             Self::DeadLetter => delivery.try_dead_letter("no such customer", on).await,
         }
     }
@@ -56,7 +59,7 @@ impl Verb {
         match self {
             Self::Ack => (0, 0, 0),
             Self::Archive => (0, 0, 1),
-            Self::Nack | Self::RetryIn => (1, 0, 0),
+            Self::Nack | Self::RetryIn | Self::Later => (1, 0, 0),
             Self::DeadLetter => (0, 1, 0),
         }
     }

@@ -214,7 +214,7 @@ async fn a_consumer_handles_and_settles_and_touches_no_queue(pool: PgPool) -> Te
         let running = start(consumer, |delivery| {
             let outcome = match (delivery.raw_payload(), delivery.attempt()) {
                 (r#""archived""#, _) => Outcome::Archive,
-                (r#""retried""#, 1) => Outcome::Retry,
+                (r#""retried""#, 1) => Outcome::Retry("again".to_owned()),
                 (r#""dead""#, _) => Outcome::DeadLetter("for ever".into()),
                 _ => Outcome::Done,
             };

@@ -254,8 +254,7 @@ impl History {
             .map_err(failed)
     }
 
-    /// How things may have been just before a call: as they are known to be; or, if the server has crashed
-    /// meanwhile, as before claims that had not reached the disk.
+    /// How things may have been before a call: as is known; or after a crash, as before claims that weren't on disk.
     fn bases(&mut self) -> Vec<Base> {
         let mut bases = vec![Base {
             world: self.world.clone(),
@@ -456,10 +455,11 @@ fn assert_happened(happened: &BTreeMap<&'static str, usize>, what: &[&str]) {
     }
 }
 
-const USUAL: [&str; 7] = [
+const USUAL: [&str; 8] = [
     "returned",
     "refused",
     "settled",
+    "put off",
     "delivered again",
     "several delivered at once",
     "handled by a loop",

@@ -21,6 +21,7 @@ mod health;
 mod histories;
 mod import;
 mod install;
+mod limits;
 mod model;
 mod observe;
 mod payload;

@@ -30,6 +30,7 @@ pub(crate) enum Settlement {
     Archive,
     Nack,
     RetryIn(Wait),
+    Later(Wait),
     DeadLetter,
 }
 
@@ -64,6 +65,7 @@ pub(crate) struct Entry {
     /// What its header says, if it has one.
     pub(crate) header: Option<usize>,
     pub(crate) attempt: u32,
+    pub(crate) snoozes: u32,
     pub(crate) visible: Visible,
     /// The number of the claim under which it was delivered.
     pub(crate) lease: Option<usize>,
@@ -139,7 +141,7 @@ impl Queue {
         let Some((mut entry, _)) = self.dead.remove(&id) else {
             return false;
         };
-        entry.attempt = 0;
+        (entry.attempt, entry.snoozes) = (0, 0);
         entry.put_back(Visible::Since(time));
         self.messages.insert(id, entry);
         true
@@ -165,8 +167,8 @@ pub(crate) struct Envelope {
     pub(crate) header: Option<usize>,
 }
 
-/// A message as it is delivered: its key, which attempt, and its payload.
-pub(crate) type Delivered = (MessageId, u32, usize);
+/// A message as it is delivered: its key, which attempt, how often it was put off, and its payload.
+pub(crate) type Delivered = (MessageId, u32, u32, usize);
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct World {
@@ -213,6 +215,7 @@ impl World {
                 payload: *payload,
                 header: envelope.header,
                 attempt: 0,
+                snoozes: 0,
                 visible: if envelope.delayed {
                     Visible::Later
                 } else {
@@ -259,9 +262,9 @@ impl World {
             }
             entry.attempt += 1;
             (entry.visible, entry.lease, entry.consumer) = (Visible::Later, Some(time), consumer);
-            claimed.push((id, entry.attempt, entry.payload));
+            claimed.push((id, entry.attempt, entry.snoozes, entry.payload));
         }
-        let again = claimed.iter().filter(|(_, attempt, _)| *attempt > 1);
+        let again = claimed.iter().filter(|(_, attempt, ..)| *attempt > 1);
         self.happened("delivered again", again.count());
         self.happened("several delivered at once", usize::from(claimed.len() > 1));
         let before = (!used_up.is_empty()).then(|| self.clone());
@@ -342,6 +345,15 @@ impl World {
             }
             Settlement::RetryIn(Wait::None) => entry.put_back(Visible::Since(time)),
             Settlement::Nack | Settlement::RetryIn(Wait::Long) => entry.put_back(Visible::Later),
+            Settlement::Later(wait) => {
+                entry.attempt -= 1;
+                entry.snoozes += 1;
+                entry.put_back(match wait {
+                    Wait::None => Visible::Since(time),
+                    Wait::Long => Visible::Later,
+                });
+                what = "put off";
+            }
         }
         self.happened(what, 1);
         Ok(())
@@ -369,7 +381,7 @@ impl World {
     ) -> Returned {
         self.register(WorkerKind::Consumer, queue, 0, Some(worker))?;
         let (claimed, _) = self.claim(time, queue, Some(worker), usize::MAX);
-        for (id, _, payload) in claimed? {
+        for (id, .., payload) in claimed? {
             self.settle(time, (queue, id, time), verdict(payload))?;
             self.happened("handled by a loop", 1);
         }
@@ -417,40 +429,6 @@ impl World {
         }
     }
 
-    /// Ready, delayed, leased; dead letters; and the attempts that there are.
-    pub(crate) fn counts(&mut self, queue: &str) -> Returned<(u64, u64, u64, u64, u32)> {
-        let queue = self.queue(queue)?;
-        let count = |state| {
-            let entries = queue.messages.values();
-            entries.filter(|entry| entry.state() == state).count() as u64
-        };
-        Ok((
-            queue.ready().len() as u64,
-            count("delayed"),
-            count("leased"),
-            queue.dead.len() as u64,
-            queue.max_attempts,
-        ))
-    }
-
-    /// What administration lists of a queue.
-    pub(crate) fn list(&self, queue: &str) -> Returned<Vec<String>> {
-        let queue = self.queues.get(queue).ok_or("QueueNotFound")?;
-        let messages = queue.messages.iter().map(|(id, entry)| {
-            let (attempt, held, content) = (entry.attempt, entry.is_held(), entry.content());
-            format!("message {id} {attempt} {held} {content}")
-        });
-        let dead = queue.dead.iter().map(|(id, (entry, reason))| {
-            let (attempt, content) = (entry.attempt, entry.content());
-            format!("dead {id} {attempt} {content} {reason}")
-        });
-        let archive = queue
-            .archive
-            .iter()
-            .map(|(id, entry)| format!("archived {id} {} {}", entry.attempt, entry.content()));
-        Ok(messages.chain(dead).chain(archive).collect())
-    }
-
     /// All of it, a line each; and in which order messages come.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -467,9 +445,10 @@ impl World {
                 let producer = entry.producer.map_or(0, WorkerId::get);
                 let consumer = entry.consumer.filter(|_| entry.is_held());
                 lines.push(format!(
-                    "message {id} {name} {} {} {} {producer} {}",
+                    "message {id} {name} {} {} {} {} {producer} {}",
                     entry.state(),
                     entry.attempt,
+                    entry.snoozes,
                     entry.content(),
                     consumer.map_or(0, WorkerId::get),
                 ));

@@ -71,6 +71,7 @@ fn typed(name: &str, queue_id: i32) -> (&'static str, String) {
             "timestamptz[]",
             "'{1970-01-01,1970-01-01,1970-01-01,1970-01-01}'".to_owned(),
         ),
+        "BoolArray" => ("boolean[]", array(&|_| "false".to_owned())),
         "JsonArray" => ("json[]", array(&|_| "\"{}\"".to_owned())),
         other => panic!("a parameter of type {other}: add it here"),
     }

@@ -1,5 +1,7 @@
 //! Queues while they are in use: paused, closed, configured, and cleared of what is old.
 
+mod archive;
+
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -196,7 +198,7 @@ async fn a_closed_queue_refuses_sends_on_each_way_and_is_worked_off(pool: PgPool
     let running = start(
         consumer().create(&store).await?,
         async |delivery: Delivery<Value>| match (delivery.raw_payload(), delivery.attempt()) {
-            (r#""retried""#, 1) => Outcome::Retry,
+            (r#""retried""#, 1) => Outcome::Retry("again".to_owned()),
             _ => Outcome::Done,
         },
     );
@@ -223,7 +225,7 @@ async fn settings_of_a_queue_reach_running_consumers_with_their_next_claim(
     let running = start(
         consumer().retry(own).create(&store).await?,
         async |delivery: Delivery<Value>| match delivery.attempt() {
-            1 => Outcome::Retry,
+            1 => Outcome::Retry("again".to_owned()),
             _ => Outcome::Done,
         },
     );

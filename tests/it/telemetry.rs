@@ -7,9 +7,10 @@ mod outage;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Delivery, MessageId, Outcome, Queue};
+use pgqrs::{Delivery, MessageId, Outcome, Queue, UndecodablePolicy};
 use serde_json::Value;
 use sqlx::PgPool;
+use tracing::Level;
 
 use crate::support::{
     TestResult, claim,
@@ -192,8 +193,8 @@ async fn a_handler_runs_in_a_process_span_which_says_how_it_failed(pool: PgPool)
                 1 => Err("not today"),
                 2 => panic!("on purpose"),
                 3 => std::future::pending().await,
-                4 => Ok(Outcome::Retry),
-                5 => Ok(Outcome::RetryIn(Duration::ZERO)),
+                4 => Ok(Outcome::Retry("again".to_owned())),
+                5 => Ok(Outcome::RetryIn(Duration::ZERO, "again".to_owned())),
                 _ => Ok(Outcome::DeadLetter("no use".to_owned())),
             }
         },
@@ -247,7 +248,8 @@ async fn a_consumer_with_nothing_to_do_has_neither_spans_nor_events(pool: PgPool
         let before = claimed().await;
         until("it looks again", async || claimed().await > before).await;
     }
-    let events = notes.log();
+    let mut events = notes.events();
+    events.retain(|event| event.target.starts_with("pgqrs") && event.level <= Level::DEBUG);
     assert!(events.is_empty(), "{events:?}");
     for name in ["receive", "settle", "process"] {
         assert!(!notes.has_span(name), "{name}");
@@ -282,6 +284,23 @@ async fn a_dequeue_that_stops_at_its_bytes_says_so(pool: PgPool) -> TestResult {
     Ok(())
 }
 
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_takeover_names_the_worker_that_was_replaced(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    let (notes, _guard) = Notes::start();
+    let register = || pgqrs::consumer("tasks").identity("mailer", 1).replace(true);
+    let first = register().create(&store).await?.id();
+    let second = register().create(&store).await?.id();
+    assert_eq!(
+        notes.lines("in the place of"),
+        [format!(
+            "INFO  worker registered, in the place of another with its host and port queue=\"tasks\" \
+             worker_id={second} kind=\"consumer\" hostname=\"mailer\" port=1 previous_worker_id={first}"
+        )]
+    );
+    Ok(())
+}
+
 /// Whatever is done with it, at whatever level, by whichever crate.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn no_payload_is_ever_recorded(pool: PgPool) -> TestResult {
@@ -306,7 +325,7 @@ async fn no_payload_is_ever_recorded(pool: PgPool) -> TestResult {
     let running = start(
         consumer().create(&store).await?,
         async |delivery: Delivery<Value>| match delivery.attempt() {
-            1 => Outcome::Retry,
+            1 => Outcome::Retry("again".to_owned()),
             _ => Outcome::Done,
         },
     );
@@ -319,6 +338,7 @@ async fn no_payload_is_ever_recorded(pool: PgPool) -> TestResult {
         .await?;
     let typed = prepare(pgqrs::consumer(NUMBERS).identity("my-service", 1))
         .listen(false)
+        .undecodable(UndecodablePolicy::dead_letter())
         .create(&store)
         .await?;
     let handle = typed.handle();

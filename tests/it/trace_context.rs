@@ -1,5 +1,6 @@
 //! The trace that a message belongs to: its sender's context travels with it.
 
+mod exporters;
 mod handlers;
 
 use opentelemetry::{

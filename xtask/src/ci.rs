@@ -35,13 +35,16 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
         "opentelemetry",
     ] {
         let check = [
-            "check",
+            "clippy",
             "--package",
             "pgqrs",
             "--lib",
             "--no-default-features",
             "--features",
             features,
+            "--",
+            "-D",
+            "warnings",
         ];
         cargo::run(&check, url).await?;
     }

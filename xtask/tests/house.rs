@@ -9,6 +9,8 @@ mod imports;
 mod options;
 #[path = "house/pages.rs"]
 mod pages;
+#[path = "house/prometheus.rs"]
+mod prometheus;
 #[path = "house/promises.rs"]
 mod promises;
 #[path = "house/sql.rs"]

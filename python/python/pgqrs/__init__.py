@@ -18,7 +18,8 @@ Quick start::
 
 from pgqrs._pgqrs import __version__
 from pgqrs.admin import Admin
-from pgqrs.consumer import Consumer, Handler
+from pgqrs.chunk import Chunk, ChunkMessage
+from pgqrs.consumer import Around, ChunkAround, ChunkHandler, Consumer, Handler
 from pgqrs.delivery import Delivery
 from pgqrs.errors import (
     AcquireTimeoutError,
@@ -86,7 +87,7 @@ from pgqrs.listings import (
     WorkerStatus,
 )
 from pgqrs.observer import Observer
-from pgqrs.outcome import Outcome, Report, RetryPolicy
+from pgqrs.outcome import Outcome, Report, RetryPolicy, UndecodablePolicy
 from pgqrs.producer import Producer
 from pgqrs.queue import Priority, PriorityName, Queue
 from pgqrs.store import Store, connect
@@ -97,6 +98,11 @@ __all__ = [
     "Admin",
     "AlreadySettledError",
     "ArchivedMessage",
+    "Around",
+    "Chunk",
+    "ChunkAround",
+    "ChunkHandler",
+    "ChunkMessage",
     "ClosedError",
     "ConnectError",
     "ConnectionLostError",
@@ -158,6 +164,7 @@ __all__ = [
     "StaleWorker",
     "Store",
     "TableHealth",
+    "UndecodablePolicy",
     "WorkerExistsError",
     "WorkerInfo",
     "WorkerKind",

@@ -150,10 +150,11 @@ class Consumer:
         cancel_grace: timedelta,
         listen: bool,
         shutdown_deadline: timedelta,
+        chunk: tuple[int, timedelta] | None,
     ) -> None:
         """Starts receiving. Does nothing if it is running already, or has run."""
     def next(self) -> Any:
-        """Returns the events since the last call: deliveries, and tickets of those that were abandoned.
+        """Returns the events since the last call: deliveries or chunks, and tickets of those that were abandoned.
         Empty at the end."""
     def stop(self) -> None:
         """Requests a graceful stop. Returns at once."""
@@ -178,6 +179,27 @@ class Consumer:
         """Whether its last heartbeat is within this time."""
 
 @final
+class Chunk:
+    """Messages that are leased to this process, and handled by one call."""
+
+    @property
+    def ticket(self) -> int:
+        """The ticket of this chunk in the loop."""
+    def messages(self) -> list[tuple[int, str, dict[str, str], str, int, datetime]]:
+        """The messages' fields: id, payload as it was sent, headers, priority, attempt, time of the enqueue."""
+    def is_cancelled(self, index: int) -> bool:
+        """Whether a message was cancelled, by its index; `false` once the handler has ended."""
+    def settle(
+        self, index: int, outcome: str, delay: timedelta | None = None, reason: str | None = None
+    ) -> None:
+        """Settles one message when the handler ends, by its index. Does nothing once the handler has ended."""
+    def begin(self) -> bool:
+        """Starts the handler's time limit; `false` if the handler must not start, since the loop has abandoned the
+        chunk."""
+    def finish(self, outcome: str, delay: timedelta | None = None, reason: str | None = None) -> None:
+        """Reports the handler's outcome to the loop, for all messages that aren't settled one by one."""
+
+@final
 class Delivery:
     """A message that is leased to this process. Its lease is extended until it is settled, or dropped."""
 
@@ -200,6 +222,12 @@ class Delivery:
     def attempt(self) -> int:
         """The attempt: 1 for the first delivery of the message."""
     @property
+    def max_attempts(self) -> int:
+        """After how many attempts the message becomes a dead letter."""
+    @property
+    def snoozes(self) -> int:
+        """How often a handler has put it off."""
+    @property
     def enqueued_at(self) -> datetime:
         """When the message was enqueued."""
     @property
@@ -214,6 +242,8 @@ class Delivery:
         """Archives the message."""
     def nack(self, delay: timedelta | None) -> Any:
         """Fails this attempt: the message is retried after this delay, or by the consumer's policy."""
+    def later(self, delay: timedelta) -> Any:
+        """Puts the message off: it is delivered again after this delay, and no attempt is used."""
     def dead_letter(self, reason: str) -> Any:
         """Makes the message a dead letter."""
     def extend(self, lease: timedelta) -> Any:

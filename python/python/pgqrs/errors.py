@@ -142,7 +142,9 @@ class QueueClosedError(Error):
     queue: str
     """The queue that the messages were sent to."""
 
-    _message = 'queue `{queue}` is closed, and accepts no messages until `store.admin().reopen_queue("{queue}")`'
+    _message = (
+        'queue `{queue}` is closed, and accepts no messages until `store.admin().reopen_queue("{queue}")`'
+    )
 
 
 class QueueExistsError(Error):

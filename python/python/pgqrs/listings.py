@@ -136,6 +136,15 @@ class QueuedMessage:
     """The headers that it was enqueued with."""
     raw_payload: str | None
     """The payload as it was sent, as JSON text; ``None`` unless payloads were requested."""
+    max_attempts: int | None
+    """After how many attempts it becomes a dead letter, if it has a limit of its own; otherwise that of its queue
+    holds."""
+    expires_at: datetime | None
+    """When it expires, unless it was started before."""
+    snoozes: int
+    """How often a handler has put it off."""
+    undecodable_since: datetime | None
+    """Since when consumers have found that its payload doesn't decode."""
 
     @property
     def payload(self) -> Any:
@@ -156,7 +165,8 @@ class DeadLetter:
     attempt: int
     """How often it was delivered."""
     reason: str
-    """Why it is here: ``attempts used up``, or the reason from the handler."""
+    """Why it is here: ``attempts used up``, ``expired``, ``its payload doesn't decode``, or the reason from the
+    handler."""
     last_error: str | None
     """The error of the last attempt, if known."""
     died_at: datetime
@@ -165,6 +175,8 @@ class DeadLetter:
     """The headers that it was enqueued with."""
     raw_payload: str | None
     """The payload as it was sent, as JSON text; ``None`` unless payloads were requested."""
+    max_attempts: int | None
+    """After how many attempts it was to become one, if it had a limit of its own."""
 
     @property
     def payload(self) -> Any:

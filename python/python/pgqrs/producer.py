@@ -94,9 +94,7 @@ class Producer(Generic[T]):
         self._queue._check(payload, "payload")
         wait, time = _arguments.times(delay, at)
         level = _arguments.priority(priority)
-        message: int = await self._native.enqueue(
-            payload, wait, time, level, _arguments.headers(headers)
-        )
+        message: int = await self._native.enqueue(payload, wait, time, level, _arguments.headers(headers))
         return message
 
     async def enqueue_delayed(

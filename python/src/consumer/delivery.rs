@@ -41,13 +41,30 @@ struct HeldDelivery {
 }
 
 /// What remains available after it is settled.
-struct About {
-    id: i64,
-    payload: String,
-    headers: BTreeMap<String, String>,
-    priority: &'static str,
-    attempt: u32,
-    enqueued_at: DateTime<Utc>,
+pub(super) struct About {
+    pub(super) id: i64,
+    pub(super) payload: String,
+    pub(super) headers: BTreeMap<String, String>,
+    pub(super) priority: &'static str,
+    pub(super) attempt: u32,
+    pub(super) max_attempts: u32,
+    pub(super) snoozes: u32,
+    pub(super) enqueued_at: DateTime<Utc>,
+}
+
+impl About {
+    pub(super) fn of(delivery: &pgqrs::Delivery<Raw>) -> Self {
+        Self {
+            id: delivery.id().get(),
+            payload: delivery.raw_payload().to_owned(),
+            headers: texts(delivery.headers()),
+            priority: priority_name(delivery.priority()),
+            attempt: delivery.attempt(),
+            max_attempts: delivery.max_attempts(),
+            snoozes: delivery.snoozes(),
+            enqueued_at: delivery.enqueued_at(),
+        }
+    }
 }
 
 #[pymethods]
@@ -88,6 +105,18 @@ impl Delivery {
         Ok(self.held.get(py)?.about.attempt)
     }
 
+    /// After how many attempts the message becomes a dead letter.
+    #[getter]
+    fn max_attempts(&self, py: Python<'_>) -> PyResult<u32> {
+        Ok(self.held.get(py)?.about.max_attempts)
+    }
+
+    /// How often a handler has put it off.
+    #[getter]
+    fn snoozes(&self, py: Python<'_>) -> PyResult<u32> {
+        Ok(self.held.get(py)?.about.snoozes)
+    }
+
     /// When the message was enqueued.
     #[getter]
     fn enqueued_at(&self, py: Python<'_>) -> PyResult<DateTime<Utc>> {
@@ -126,6 +155,11 @@ impl Delivery {
             Some(delay) => delivery.try_retry_in(delay, store),
             None => delivery.try_nack(store),
         })
+    }
+
+    /// Puts the message off: it is delivered again after this delay, and no attempt is used.
+    fn later<'py>(&self, py: Python<'py>, delay: Duration) -> PyResult<Bound<'py, PyAny>> {
+        self.settle(py, move |delivery, store| delivery.try_later(delay, store))
     }
 
     /// Makes the message a dead letter.
@@ -206,21 +240,7 @@ impl Delivery {
         reason: Option<String>,
     ) -> PyResult<()> {
         let held = self.held.get(py)?;
-        let reason = reason.unwrap_or_default();
-        let verdict = match (outcome, delay) {
-            ("done", _) => Ok(Outcome::Done),
-            ("archive", _) => Ok(Outcome::Archive),
-            ("retry", Some(delay)) => Ok(Outcome::RetryIn(delay)),
-            ("retry", None) => Ok(Outcome::Retry),
-            ("dead_letter", _) => Ok(Outcome::DeadLetter(reason)),
-            ("release", _) => Ok(Outcome::Release),
-            ("failed", _) => Err(reason),
-            (other, _) => {
-                return Err(PyValueError::new_err(format!(
-                    "{other:?} is not an outcome"
-                )));
-            }
-        };
+        let verdict = verdict_of(outcome, delay, reason)?;
         if !held.settled.swap(true, Ordering::AcqRel)
             && let Some(verdict_sender) = lock(&held.verdict).take()
         {
@@ -240,14 +260,7 @@ impl Delivery {
         store: pgqrs::Store,
         mode: Mode,
     ) -> Self {
-        let about = About {
-            id: delivery.id().get(),
-            payload: delivery.raw_payload().to_owned(),
-            headers: texts(delivery.headers()),
-            priority: priority_name(delivery.priority()),
-            attempt: delivery.attempt(),
-            enqueued_at: delivery.enqueued_at(),
-        };
+        let about = About::of(&delivery);
         Self {
             ticket,
             held: Here::new(HeldDelivery {
@@ -308,6 +321,31 @@ impl Delivery {
             Ok(())
         })
     }
+}
+
+/// How a handler, or a part of it, has ended.
+pub(super) fn verdict_of(
+    outcome: &str,
+    delay: Option<Duration>,
+    reason: Option<String>,
+) -> PyResult<Verdict> {
+    let reason = reason.unwrap_or_default();
+    Ok(match (outcome, delay) {
+        ("done", _) => Ok(Outcome::Done),
+        ("archive", _) => Ok(Outcome::Archive),
+        ("retry", Some(delay)) => Ok(Outcome::RetryIn(delay, reason)),
+        ("retry", None) => Ok(Outcome::Retry(reason)),
+        ("later", delay) => Ok(Outcome::Later(delay.unwrap_or_default())),
+        ("undecodable", _) => Ok(Outcome::Undecodable(reason)),
+        ("dead_letter", _) => Ok(Outcome::DeadLetter(reason)),
+        ("release", _) => Ok(Outcome::Release),
+        ("failed", _) => Err(reason),
+        (other, _) => {
+            return Err(PyValueError::new_err(format!(
+                "{other:?} is not an outcome"
+            )));
+        }
+    })
 }
 
 /// Headers as Python's `dict`.

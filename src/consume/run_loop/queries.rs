@@ -11,6 +11,7 @@ use crate::{
         batch::settle,
         claims::{Load, MAX_CONCURRENT_CLAIMS, Request},
         extend::{Extension, extend},
+        handlers::Work,
         in_flight::NotExtended,
         retention::prune,
     },
@@ -35,7 +36,7 @@ const MIN_ACKS: usize = 64;
 /// Maximum number of outstanding settlements that don't hold up claims.
 const SETTLED_SOON: usize = 1_000;
 
-impl<F> RunLoop<F> {
+impl<W: Work> RunLoop<W> {
     pub(super) fn start_queries(&mut self) {
         let now = Instant::now();
         while self.claim_at <= now
@@ -98,7 +99,7 @@ impl<F> RunLoop<F> {
     fn load(&self) -> Load {
         let unsettled = self.unsettled.len();
         Load {
-            concurrency: self.options.concurrency,
+            running: self.options.concurrency.saturating_mul(self.chunk.size),
             prefetch: self.options.prefetch,
             max_bytes: self.options.max_bytes,
             per_second: self.pace.per_second(),

@@ -83,9 +83,11 @@ async fn delete_or_archive_each(
              returning m.*
          ), archived as (
              insert into pgqrs.archive (
-                 queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload
+                 queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key,
+                 waiting_key, headers, payload
              )
-             select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), headers, payload
+             select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
+                 unique_key, waiting_key, headers, payload
              from done
              where queue_id = any ($4)
          )

@@ -29,8 +29,8 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Measurements that wait. Further ones are dropped, and counted.
 const MAX_WAITING: usize = 1 << 16;
 /// Names of queues that are distinguished. Further ones have one name in common.
-const MAX_SUBJECTS: usize = 2_000;
-const OTHERS: &str = "_other";
+pub(crate) const MAX_SUBJECTS: usize = 2_000;
+pub(crate) const OTHERS: &str = "_other";
 /// How long [`flush`] waits for the recorder.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -93,26 +93,7 @@ fn collector() -> &'static Collector {
 }
 
 pub(super) fn record(values: &[Value<'_>]) {
-    let collector = collector();
-    let mut state = collector.lock();
-    let is_first = state.waiting.is_empty();
-    for value in values {
-        if state.waiting.len() >= MAX_WAITING {
-            state.dropped += 1;
-            continue;
-        }
-        let key = Key {
-            metric: value.metric,
-            subject: state.subject(value.subject),
-            label: value.label,
-            error: value.error,
-        };
-        state.waiting.push((key, value.value));
-    }
-    drop(state);
-    if is_first {
-        collector.changed.notify_one();
-    }
+    collector().record(values);
 }
 
 /// Reads the gauges of this one for as long as it is alive.
@@ -151,6 +132,28 @@ impl Collector {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing of the application's runs under it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, values: &[Value<'_>]) {
+        let mut state = self.lock();
+        let is_first = state.waiting.is_empty();
+        for value in values {
+            if state.waiting.len() >= MAX_WAITING {
+                state.dropped += 1;
+                continue;
+            }
+            let key = Key {
+                metric: value.metric,
+                subject: state.subject(value.subject),
+                label: value.label,
+                error: value.error,
+            };
+            state.waiting.push((key, value.value));
+        }
+        drop(state);
+        if is_first {
+            self.changed.notify_one();
+        }
     }
 
     fn pass_on(&self) {
@@ -238,5 +241,43 @@ impl Collector {
         if emitted.is_err() && !self.has_panicked.swap(true, Ordering::Relaxed) {
             recorder_panicked();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_slow_recorder_leaves_waiting_is_bounded_and_the_rest_counted() {
+        let collector = Collector::default();
+        for _ in 0..MAX_WAITING {
+            collector.record(&[Value::of(Id::EmptyClaims, 1.0, "tasks", "")]);
+        }
+        let more = [Value::of(Id::Retries, 1.0, "tasks", ""); 3];
+        collector.record(&more);
+        let later = Instant::now() + REST;
+        let (waiting, names, dropped) = collector.take(later);
+        assert_eq!((waiting.len(), dropped), (MAX_WAITING, 3));
+        assert_eq!(names, [Arc::from("tasks")]);
+        // There is room again, and what was dropped is counted once.
+        collector.record(&more);
+        let (waiting, _, dropped) = collector.take(later);
+        assert_eq!((waiting.len(), dropped), (3, 0));
+    }
+
+    #[test]
+    fn names_of_queues_are_bounded() {
+        let collector = Collector::default();
+        for queue in 0..MAX_SUBJECTS + 10 {
+            collector.record(&[Value::of(Id::Retries, 1.0, &format!("queue-{queue}"), "")]);
+        }
+        let (waiting, names, _) = collector.take(Instant::now() + REST);
+        assert_eq!(names.len(), MAX_SUBJECTS + 1);
+        let of_others = waiting.iter().filter(|(key, _)| {
+            let name = names.get(key.subject as usize);
+            name.is_some_and(|name| &**name == OTHERS)
+        });
+        assert_eq!(of_others.count(), 10);
     }
 }

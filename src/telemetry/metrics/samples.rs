@@ -13,15 +13,24 @@ pub(crate) trait Sampled: Send + Sync {
     fn sample(&self, samples: &mut Samples);
 }
 
-/// Gauges by their attributes. Values of the same ones are added up.
+/// Gauges by their attributes.
 #[derive(Debug, Default)]
 pub(crate) struct Samples(HashMap<(Id, String, &'static str), f64>);
 
 impl Samples {
-    /// Adds a value. `subject` and `label` are values of the attributes that the metric names.
+    /// Adds a value to those of the same attributes. `subject` and `label` are values of the attributes that the metric
+    /// names.
     pub(crate) fn add(&mut self, metric: Id, subject: &str, label: &'static str, value: usize) {
         let key = (metric, subject.to_owned(), label);
         *self.0.entry(key).or_default() += value as f64;
+    }
+
+    /// Sets a value that others of the same attributes may have read too, such as the messages of a queue: the largest
+    /// one counts.
+    pub(crate) fn read(&mut self, metric: Id, subject: &str, label: &'static str, value: f64) {
+        let key = (metric, subject.to_owned(), label);
+        let known = self.0.entry(key).or_default();
+        *known = known.max(value);
     }
 }
 

@@ -6,6 +6,10 @@ use crate::telemetry::names::Metric;
 pub(super) struct Series<'a> {
     pub(super) metric: &'static Metric,
     /// The place of the metric among all.
+    #[cfg_attr(
+        not(feature = "opentelemetry"),
+        expect(dead_code, reason = "only the meter keeps instruments")
+    )]
     pub(super) index: usize,
     pub(super) subject: &'a str,
     pub(super) label: &'static str,

@@ -64,7 +64,7 @@ async fn a_wait_without_end_is_the_longest_one_and_holds_up_no_other(pool: PgPoo
         consumer().create(&store).await?,
         async |delivery: Delivery<Value>| {
             if is(&delivery, "never again") {
-                Outcome::RetryIn(Duration::MAX)
+                Outcome::RetryIn(Duration::MAX, "again".to_owned())
             } else {
                 Outcome::Done
             }
@@ -378,7 +378,7 @@ async fn behind_a_link_that_cuts_connections_all_is_settled_and_counted(
     admin.configure_queue("tasks", patient).await?;
     send(&direct, &(0..MESSAGES).collect::<Vec<_>>()).await?;
     let (proxy, url) = Proxy::before(&pool).await?;
-    proxy.cut_after(8_000);
+    proxy.cut_after(4_000);
     let seen = Seen::default();
     let mut running = Vec::new();
     for port in [3001, 3002] {
@@ -414,7 +414,7 @@ async fn behind_a_link_that_cuts_connections_all_is_settled_and_counted(
     Ok(())
 }
 
-/// All of them at once, on a link on which no statement of more than some three hundred can pass.
+/// All of them at once, on a link on which no statement of more than some hundred can pass.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn acknowledgements_too_many_for_a_connection_are_made_in_parts(pool: PgPool) -> TestResult {
     const MESSAGES: usize = 3_000;
@@ -439,7 +439,7 @@ async fn acknowledgements_too_many_for_a_connection_are_made_in_parts(pool: PgPo
         begun.load(Ordering::SeqCst) == MESSAGES
     })
     .await;
-    proxy.cut_after(8_000);
+    proxy.cut_after(4_000);
     gate.add_permits(MESSAGES);
     let is_drained = until_within(BOUND, async || count(&pool).await.expect("counted") == 0);
     assert!(is_drained.await, "{} are left", count(&pool).await?);
@@ -457,7 +457,7 @@ async fn acknowledgements_too_many_for_a_connection_are_made_in_parts(pool: PgPo
     // Two arrays, with twelve bytes for each of at most a thousand messages; and some more.
     let largest = proxy.largest();
     assert!(
-        (8_000..2 * 12 * 1_000 + 1_000).contains(&largest),
+        (4_000..2 * 12 * 1_000 + 1_000).contains(&largest),
         "{largest} bytes in a statement"
     );
     Ok(())

@@ -224,9 +224,10 @@ impl History {
                 let consumer = consumer.map(|consumer| consumer.id());
                 let returned = dequeue.limit(limit).lease(LONG).execute(store).await;
                 let returned = returned.map(|claimed| {
-                    let returned = claimed
-                        .iter()
-                        .map(|delivery| (delivery.id(), delivery.attempt(), payload_of(delivery)));
+                    let returned = claimed.iter().map(|delivery| {
+                        let (id, attempt) = (delivery.id(), delivery.attempt());
+                        (id, attempt, delivery.snoozes(), payload_of(delivery))
+                    });
                     let returned: Vec<_> = returned.collect();
                     let held = claimed.into_iter().map(|delivery| (queue, time, delivery));
                     self.at_hand.extend(held);
@@ -472,6 +473,8 @@ async fn settle<E: Executor>(
         Settlement::Nack => delivery.try_nack(on).await,
         Settlement::RetryIn(Wait::None) => delivery.try_retry_in(Duration::ZERO, on).await,
         Settlement::RetryIn(Wait::Long) => delivery.try_retry_in(LONG, on).await,
+        Settlement::Later(Wait::None) => delivery.try_later(Duration::ZERO, on).await,
+        Settlement::Later(Wait::Long) => delivery.try_later(LONG, on).await,
         Settlement::DeadLetter => delivery.try_dead_letter("a reason", on).await,
     }
 }

@@ -15,7 +15,7 @@ pub(crate) const LINES: &str = r#"
                 case when lease_until > clock_timestamp() then 'leased'
                     when visible_at > clock_timestamp() then 'delayed'
                     when lease_token <> 0 then 'given-up' else 'ready' end,
-                attempt, payload::text, coalesce(headers ->> 'n', 'none'), coalesce(producer_id, 0),
+                attempt, coalesce(snoozes, 0), payload::text, coalesce(headers ->> 'n', 'none'), coalesce(producer_id, 0),
                 case when lease_until > clock_timestamp() then consumer_id else 0 end)
             from pgqrs.messages m left join pgqrs.queues q on q.id = m.queue_id
         union all select concat_ws(' ', 'dead', d.id, coalesce(q.name, 'nowhere'), attempt, payload::text,

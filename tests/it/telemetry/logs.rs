@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use pgqrs::{Delivery, MessageId, Outcome, Queue, QueueOptions, Store};
+use pgqrs::{Delivery, MessageId, Outcome, Queue, QueueOptions, Store, UndecodablePolicy};
 use serde_json::Value;
 use sqlx::PgPool;
 use tracing::Level;
@@ -70,7 +70,10 @@ async fn each_failed_attempt_is_a_warning_and_the_dead_letter_an_error(pool: PgP
         async |delivery: Delivery<Value>| match delivery.attempt() {
             1 => Err(refused()),
             2 => panic!("on purpose"),
-            _ => Ok(Outcome::RetryIn(Duration::from_secs(60))),
+            _ => Ok(Outcome::RetryIn(
+                Duration::from_secs(60),
+                "again".to_owned(),
+            )),
         },
     );
     dead(&pool, 1).await;
@@ -86,13 +89,13 @@ async fn each_failed_attempt_is_a_warning_and_the_dead_letter_an_error(pool: PgP
             format!(
                 "WARN  attempt failed {second} error=\"the handler panicked: on purpose\" retry_in=0 s"
             ),
-            format!("WARN  attempt failed {third} error=\"the handler asked for another attempt\""),
+            format!("WARN  attempt failed {third} error=\"again\""),
         ]
     );
     assert_eq!(
         notes.lines("dead letters"),
         [format!(
-            "ERROR message moved to the dead letters {third} reason=\"attempts used up\""
+            "ERROR message moved to the dead letters {third} reason=\"attempts used up\" error=\"again\""
         )]
     );
     // Those of an attempt are in its trace.
@@ -157,14 +160,15 @@ async fn a_dead_letter_says_its_reason_and_the_last_error(pool: PgPool) -> TestR
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_payload_that_does_not_decode_is_an_error_with_its_place_and_without_a_word_of_it(
+async fn a_payload_that_does_not_decode_is_reported_with_its_place_and_without_a_word_of_it(
     pool: PgPool,
 ) -> TestResult {
     const NUMBERS: Queue<Vec<u32>> = Queue::new("tasks");
     let store = with_queues(&pool, &["tasks"]).await?;
     let (notes, _guard) = Notes::start();
     send(&store, &[vec!["a secret"]]).await?;
-    let typed = prepare(pgqrs::consumer(NUMBERS)).create(&store).await?;
+    let typed = prepare(pgqrs::consumer(NUMBERS)).undecodable(UndecodablePolicy::dead_letter());
+    let typed = typed.create(&store).await?;
     let handle = typed.handle();
     let task = tokio::spawn(typed.run(async |_: Delivery<Vec<u32>>| Outcome::Done));
     dead(&pool, 1).await;
@@ -174,7 +178,7 @@ async fn a_payload_that_does_not_decode_is_an_error_with_its_place_and_without_a
     let undecoded = notes.lines("doesn't decode");
     assert_eq!(undecoded.len(), 2, "{undecoded:?}");
     assert!(
-        undecoded[0].starts_with("ERROR payload doesn't decode queue=\"tasks\" worker_id=")
+        undecoded[0].starts_with("WARN  payload doesn't decode queue=\"tasks\" worker_id=")
             && undecoded[0]
                 .ends_with("error=\"its data is not of the handler's type, at line 1 column 11\""),
         "{undecoded:?}"
@@ -230,6 +234,9 @@ async fn a_consumer_that_lost_leases_names_the_messages_that_others_hold(
     let running = start(
         consumer()
             .lease(Duration::from_secs(60))
+            // It claims no others meanwhile, not even its own again.
+            .concurrency(3)
+            .prefetch(0)
             .create(&store)
             .await?,
         {
@@ -240,7 +247,7 @@ async fn a_consumer_that_lost_leases_names_the_messages_that_others_hold(
                     seen.note(delivery.raw_payload());
                     pass(&gate).await;
                     match delivery.raw_payload() {
-                        "\"failed\"" => Outcome::Retry,
+                        "\"failed\"" => Outcome::Retry("again".to_owned()),
                         _ => Outcome::Done,
                     }
                 }
@@ -341,14 +348,14 @@ async fn a_consumer_reports_its_settings_when_it_starts_and_its_report_when_it_s
             format!("INFO  worker registered {of} kind=\"consumer\" hostname=\"mailer\" port=1"),
             format!(
                 "INFO  consumer started {of} concurrency=2 prefetch=100 prefetch_bytes=67108864 lease=30 s \
-                 poll_interval=0.25 s retry=RetryPolicy {{ first: 1s, factor: 2.0, cap: 3600s, jitter: 0.25 }} \
+                 poll_interval=0.25 s retry=1 s, 2 s, 4 s, … 3600 s undecodable=\"60 s, until 3600 s\" \
                  handler_timeout=5 s listen=false shutdown_deadline=25 s"
             ),
             format!(
                 "INFO  stopping: 0 handlers running, deadline 25 s {of} reason=\"stop requested\""
             ),
             format!(
-                "INFO  consumer stopped {of} done=2 archived=0 retried=0 dead=0 released=0 lost=0 unknown=0"
+                "INFO  consumer stopped {of} done=2 archived=0 retried=0 snoozed=0 undecodable=0 dead=0 released=0 lost=0 unknown=0"
             ),
             format!("INFO  worker changed its state {of} from=\"ready\" to=\"stopped\""),
         ]
@@ -414,23 +421,6 @@ async fn a_consumer_that_ends_with_an_error_reports_it(pool: PgPool) -> TestResu
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_takeover_names_the_worker_that_was_replaced(pool: PgPool) -> TestResult {
-    let store = with_queues(&pool, &["tasks"]).await?;
-    let (notes, _guard) = Notes::start();
-    let register = || pgqrs::consumer("tasks").identity("mailer", 1).replace(true);
-    let first = register().create(&store).await?.id();
-    let second = register().create(&store).await?.id();
-    assert_eq!(
-        notes.lines("in the place of"),
-        [format!(
-            "INFO  worker registered, in the place of another with its host and port queue=\"tasks\" \
-             worker_id={second} kind=\"consumer\" hostname=\"mailer\" port=1 previous_worker_id={first}"
-        )]
-    );
-    Ok(())
-}
-
-#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_consumer_that_others_suspend_resume_or_stop_says_so_once(pool: PgPool) -> TestResult {
     let store = with_queues(&pool, &["tasks"]).await?;
     let (notes, _guard) = Notes::start();
@@ -466,7 +456,7 @@ async fn a_consumer_that_others_suspend_resume_or_stop_says_so_once(pool: PgPool
                 "INFO  stopping: 0 handlers running, deadline 25 s {of} reason=\"worker stopped, or replaced by another\""
             ),
             format!(
-                "INFO  consumer stopped {of} done=0 archived=0 retried=0 dead=0 released=0 lost=0 unknown=0"
+                "INFO  consumer stopped {of} done=0 archived=0 retried=0 snoozed=0 undecodable=0 dead=0 released=0 lost=0 unknown=0"
             ),
         ]
     );

@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, env, fs, path::Path, process::Stdio, sync::Arc, time::Duration};
 
-use pgqrs::{ConnectOptions, Consumer, Delivery, Queue, QueueOptions, RetryPolicy, Store};
+use pgqrs::{
+    ConnectOptions, Consumer, Delivery, Queue, QueueOptions, RetryPolicy, Store, UndecodablePolicy,
+};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::{process::Command, sync::Semaphore, task::spawn_blocking};
 
@@ -167,6 +169,7 @@ async fn the_log_of_a_bad_night_is_as_documented() -> TestResult {
     });
     let run = run
         .retry(RetryPolicy::fixed(Duration::from_millis(100)))
+        .undecodable(UndecodablePolicy::dead_letter())
         .lease(Duration::from_secs(60))
         .shutdown_deadline(Duration::from_secs(2));
     let running = tokio::spawn(run);

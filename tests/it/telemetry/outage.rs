@@ -173,3 +173,41 @@ async fn a_pool_that_is_used_up_is_no_outage_and_its_remedy_is_a_larger_one(
     running.stop().await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_worker_that_ends_while_the_server_is_away_says_that_it_is_not_deregistered() -> TestResult
+{
+    let server = Arc::new(Server::start().await?);
+    let options = ConnectOptions::builder()
+        .url(server.url())
+        .acquire_timeout(Duration::from_secs(1))
+        .install(true);
+    let store = pgqrs::connect_with(options.build()).await?;
+    store.queue("tasks").await?;
+    let (notes, _guard) = Notes::start();
+    let consumer = prepare(pgqrs::consumer("tasks").identity("mailer", 1));
+    let consumer = consumer.create(&store).await?;
+    let (handle, worker) = (consumer.handle(), consumer.id());
+    let run = consumer.run(async |_: Delivery<Value>| Outcome::Done);
+    let task = tokio::spawn(run.shutdown_deadline(Duration::from_secs(2)));
+    notes.until("consumer started", 1).await;
+    beside(&server, |server| server.down("fast")).await?;
+    notes.until("server away:", 1).await;
+    handle.stop();
+    task.await??;
+    let lines = notes.lines("worker not deregistered");
+    let (begin, end) = (
+        format!(
+            "WARN  worker not deregistered: its host and port are taken until it counts as crashed \
+             queue=\"tasks\" worker_id={worker} error=\""
+        ),
+        "\" free_after=",
+    );
+    assert!(
+        lines.len() == 1 && lines[0].starts_with(&begin) && lines[0].contains(end),
+        "{lines:?}"
+    );
+    beside(&server, Server::up).await?;
+    store.pool().close().await;
+    Ok(())
+}

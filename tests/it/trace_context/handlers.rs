@@ -24,7 +24,7 @@ async fn handle(store: &Store, pool: &PgPool, around: Span) -> TestResult {
     let handle = prepared.handle();
     let run = prepared.run(|delivery: Delivery<Value>| {
         let verdict = if delivery.attempt() == 1 {
-            Outcome::RetryIn(Duration::ZERO)
+            Outcome::RetryIn(Duration::ZERO, "again".to_owned())
         } else {
             Outcome::Done
         };

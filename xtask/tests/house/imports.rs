@@ -43,7 +43,7 @@ const LAYERS: [&[&str]; 6] = [
         "delivery",
     ],
     &[
-        "producer", "consumer", "consume", "run", "handler", "admin", "observe",
+        "producer", "consumer", "consume", "run", "handler", "around", "chunk", "admin", "observe",
     ],
 ];
 

@@ -131,7 +131,9 @@ class QueueAdmin:
                 lease=_arguments.change("lease", lease),
                 retry_min=_arguments.change("retry_min", retry_min),
                 retry_max=_arguments.change("retry_max", retry_max),
-                archive_on_ack=None if archive_on_ack is None else _arguments.flag("archive_on_ack", archive_on_ack),
+                archive_on_ack=None
+                if archive_on_ack is None
+                else _arguments.flag("archive_on_ack", archive_on_ack),
                 archive_for=_arguments.change("archive_for", archive_for),
                 dead_letters_for=_arguments.change("dead_letters_for", dead_letters_for),
             )

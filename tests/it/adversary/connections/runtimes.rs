@@ -259,11 +259,11 @@ async fn a_runtime_that_ends_does_not_keep_other_consumers_from_being_woken(
 ) -> TestResult {
     with_queues(&pool, &["tasks"]).await?;
     let store = with_connections(&pool, 10).await?;
-    let listeners = async || -> i64 {
-        let listening = "select count(*) from pg_stat_activity
+    let listeners = async || -> Vec<i32> {
+        let listening = "select pid from pg_stat_activity
              where datname = current_database() and query like 'LISTEN%'";
-        let counted = sqlx::query_scalar(listening).fetch_one(&pool).await;
-        counted.expect("counted")
+        let pids = sqlx::query_scalar(listening).fetch_all(&pool).await;
+        pids.expect("read")
     };
     let mut registered = Vec::new();
     for port in [1, 2] {
@@ -276,15 +276,19 @@ async fn a_runtime_that_ends_does_not_keep_other_consumers_from_being_woken(
     let seen = Seen::default();
     let first = registered.remove(0).run(seen.handler());
     let first = runtime.spawn(first);
-    until("one listens", async || listeners().await == 1).await;
+    until("one listens", async || listeners().await.len() == 1).await;
+    let ended = listeners().await;
     let second = start(registered.remove(0), seen.handler());
     runtime.shutdown_background();
     assert!(first.await.is_err());
-    until("no session listens", async || listeners().await == 0).await;
-    // What this store sends wakes it without LISTEN, and then it listens again.
+    until("its session has ended", async || {
+        listeners().await.iter().all(|pid| !ended.contains(pid))
+    })
+    .await;
+    // What this store sends wakes the other without LISTEN, and then it listens again, if it doesn't already.
     send(&store, &["first"]).await?;
     drained(&pool).await;
-    until("it listens again", async || listeners().await == 1).await;
+    until("it listens again", async || listeners().await.len() == 1).await;
     send(&with_connections(&pool, 2).await?, &["second"]).await?;
     until("it was woken by another", async || seen.len() == 2).await;
     second.stop().await?;
