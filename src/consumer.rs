@@ -323,7 +323,7 @@ impl<C: 'static> Consumer<C> {
     /// As [`run`](Self::run), with state that the handlers share: each call gets a clone of it.
     ///
     /// # Shape
-    /// The state is cheap to clone: a pool, a client, or an [`Arc`](std::sync::Arc) of what the service needs.
+    /// The state is cheap to clone: a pool, a client, or an [`Arc`] of what the service needs.
     ///
     /// # Errors
     /// Those of [`run`](Self::run).

@@ -73,7 +73,7 @@ pub(crate) async fn run<T>(
 /// What a verb runs on: a connection of the store, or a connection or transaction of the caller's.
 ///
 /// Implemented for `&Store`, `&PgPool`, `&mut PgConnection`, `&mut PoolConnection`, sqlx's `&mut Transaction`, and the
-/// store's own [`Transaction`](crate::Transaction) and [`HandlerTransaction`](crate::HandlerTransaction). Messages that are enqueued in a transaction are invisible until the
+/// store's own [`Transaction`](crate::Transaction) and [`HandlerTransaction`]. Messages that are enqueued in a transaction are invisible until the
 /// caller commits it, and discarded if it is rolled back.
 // No lifetime parameter: with one, `tokio::spawn` around a call fails with "not general enough".
 #[diagnostic::on_unimplemented(

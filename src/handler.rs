@@ -66,7 +66,7 @@ pub enum Outcome {
 }
 
 /// What a handler may return: `Result<(), E>`, [`Outcome`], or `Result<Outcome, E>`, where `E` is an error type, such
-/// as [`Error`](crate::Error), `anyhow::Error` or `Box<dyn Error + Send + Sync>`, or a `String`. The error is kept with
+/// as [`Error`], `anyhow::Error` or `Box<dyn Error + Send + Sync>`, or a `String`. The error is kept with
 /// the message, as text, together with its chain of [sources](std::error::Error::source).
 #[diagnostic::on_unimplemented(
     message = "a handler can't return `{Self}`",

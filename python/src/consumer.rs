@@ -28,6 +28,7 @@ use tokio::{
 pub(crate) use self::{
     chunk::Chunk,
     delivery::{Delivery, priority_name, texts},
+    settings::Settings,
 };
 use self::{
     settings::Settings,

@@ -29,7 +29,9 @@ async def test_headers_of_an_enqueue_are_delivered_and_listed(
     assert [message.headers for message in listed] == [TEXTS] * 4 + [{}]
     assert hash(listed[0]) == hash(listed[0])
     consumer = await store.consumer("tasks")
-    first, second, third, last = [await anext(consumer) for _ in range(4)]
+    deliveries = consumer.deliveries(concurrency=4)
+    delivered = [await anext(deliveries) for _ in range(4)]
+    first, second, third, last = sorted(delivered, key=lambda delivery: delivery.id)
     assert [delivery.headers for delivery in (first, second, third, last)] == [TEXTS] * 3 + [{}]
     await first.archive()
     await second.dead_letter("no")

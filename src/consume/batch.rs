@@ -7,7 +7,10 @@ use sqlx::PgConnection;
 use crate::{
     error::{Error, Result},
     message::{Origin, Receipt},
-    postgres::settle::{self, Failed, Failure, Then},
+    postgres::settle::{
+        self,
+        failures::{self, Failed, Failure, Then},
+    },
     report::Report,
     store::Store,
     telemetry::{self, Subject, Timer},
@@ -282,7 +285,7 @@ async fn carry_out<'a>(connection: &mut PgConnection, batch: &'a Batch) -> Resul
             settled.lost = settle::missing(receipts, &archived);
         }
         Settlements::Fail(failures) => {
-            let failed = settle::fail(connection, failures).await?;
+            let failed = failures::fail(connection, failures).await?;
             for Failed { failure, dead } in &failed {
                 let count = match failure.then {
                     _ if *dead => {
@@ -296,7 +299,7 @@ async fn carry_out<'a>(connection: &mut PgConnection, batch: &'a Batch) -> Resul
                 *count += 1;
             }
             if failed.len() < failures.len() {
-                let missing = settle::not_found(failures, &failed);
+                let missing = failures::not_found(failures, &failed);
                 let (by_handler, lost): (Vec<_>, Vec<_>) =
                     missing.partition(|failure| failure.is_settled);
                 report.done = by_handler.len() as u64;

@@ -1,13 +1,13 @@
 //! Handlers that take a chunk: many deliveries in one call, which are settled together or one by one.
 
-use std::{future::Future, mem, sync::Arc, time::Duration};
+use std::{future::Future, mem, sync::Arc};
 
 use serde::de::DeserializeOwned;
 use tracing::Instrument;
 
 use super::{
     handlers::{Shared, Work, finish},
-    in_flight::Taken,
+    in_flight::{ChunkLimits, Taken},
 };
 use crate::{
     around::Layered,
@@ -18,23 +18,6 @@ use crate::{
     telemetry::{self, Messages, Timer},
     trace_context,
 };
-
-/// When a chunk is passed to a handler.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ChunkLimits {
-    /// As soon as it has this many messages; at least 1.
-    pub(crate) size: usize,
-    /// With fewer, if its first message was received this long ago.
-    pub(crate) wait: Duration,
-}
-
-impl ChunkLimits {
-    /// For handlers that take one delivery.
-    pub(super) const ONE: Self = Self {
-        size: 1,
-        wait: Duration::ZERO,
-    };
-}
 
 /// A handler that takes a chunk.
 pub(crate) struct Chunks<P, F> {

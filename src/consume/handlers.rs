@@ -8,8 +8,7 @@ use tokio::time::sleep;
 use tracing::Instrument;
 
 use super::{
-    chunks::ChunkLimits,
-    in_flight::{InFlight, Taken},
+    in_flight::{ChunkLimits, InFlight, Taken},
     turns::Turns,
 };
 use crate::{

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{chunks::ChunkLimits, claims::Request};
+use super::claims::Request;
 #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
 use crate::telemetry;
 use crate::{
@@ -23,6 +23,23 @@ use crate::{
     queue::QueueName,
     telemetry::Subject,
 };
+
+/// When a chunk is passed to a handler.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChunkLimits {
+    /// As soon as it has this many messages; at least 1.
+    pub(crate) size: usize,
+    /// With fewer, if its first message was received this long ago.
+    pub(crate) wait: Duration,
+}
+
+impl ChunkLimits {
+    /// For handlers that take one delivery.
+    pub(super) const ONE: Self = Self {
+        size: 1,
+        wait: Duration::ZERO,
+    };
+}
 
 /// State shared by the loop and its handlers.
 pub(super) struct InFlight {

@@ -13,7 +13,8 @@ mod run_loop;
 mod settle;
 mod turns;
 
-pub(crate) use chunks::{ChunkLimits, Chunks};
+pub(crate) use chunks::Chunks;
 pub(crate) use handlers::{Single, Work};
+pub(crate) use in_flight::ChunkLimits;
 pub(crate) use options::Options;
 pub(crate) use run_loop::{Ended, Job, Stop, start};

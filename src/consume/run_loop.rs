@@ -23,11 +23,10 @@ use tokio::{
 
 use super::{
     batch,
-    chunks::ChunkLimits,
     claims::{AdaptiveLimit, Pace, Request},
     extend::Extension,
     handlers::{Shared, Work},
-    in_flight::{Aborted, Finished, InFlight},
+    in_flight::{Aborted, ChunkLimits, Finished, InFlight},
     options::Options,
     settle::SettleQueue,
     turns::Turns,
@@ -39,7 +38,7 @@ use crate::{
     lifecycle::WorkerId,
     message::{CancelNotice, MessageId, Origin, QueueSettings, Receipt},
     pool::{STATEMENT_TIMEOUT, WakeSubscription},
-    postgres::settle::Failure,
+    postgres::settle::failures::Failure,
     queue::QueueName,
     report::Report,
     store::Store,

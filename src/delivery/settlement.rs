@@ -10,7 +10,10 @@ use crate::{
     error::{Error, Result},
     executor::{self, Executor},
     message::{Receipt, Visible},
-    postgres::settle::{self, Failure, USED_UP},
+    postgres::settle::{
+        self,
+        failures::{self, Failure, USED_UP},
+    },
     telemetry::{self, Messages, Subject, Timer},
 };
 
@@ -123,7 +126,7 @@ impl Settlement {
             Self::DeadLetter(reason) => Failure::dead(receipt, reason),
         };
         let failure = [failure];
-        let failed = settle::fail(connection, &failure).await?;
+        let failed = failures::fail(connection, &failure).await?;
         Ok(match failed.first() {
             Some(failed) if failed.dead => Settled::Dead,
             failed => Settled::as_asked_if(failed.is_some()),

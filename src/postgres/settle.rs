@@ -1,4 +1,4 @@
-//! Statements that end or extend leases: ack, archive, fail (which also puts messages off), release, extend. A message is identified by its
+//! Statements that end or extend leases: ack, archive, release, extend, and [`failures`]. A message is identified by its
 //! [`Receipt`], and a stale receipt changes nothing.
 //!
 //! Many messages are found by primary key one by one, and then changed by `ctid`: a join has plans that read the whole
@@ -7,7 +7,7 @@
 //! messages are looked up a second time.
 
 mod each;
-mod failures;
+pub(crate) mod failures;
 
 use std::{collections::HashSet, time::Duration};
 
@@ -20,7 +20,6 @@ use crate::{
 };
 
 pub(crate) use self::each::{ack_each, ack_or_archive_each};
-pub(crate) use self::failures::{Failed, Failure, Then, USED_UP, fail, not_found};
 
 /// Receipts of one queue, as columns.
 struct Columns {

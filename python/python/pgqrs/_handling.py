@@ -1,4 +1,4 @@
-"""The handlers of a consumer that run."""
+"""The tasks of a consumer's handlers."""
 
 from __future__ import annotations
 

@@ -146,6 +146,7 @@ class Consumer:
         lease: timedelta,
         poll_interval: timedelta,
         retry: tuple[timedelta, float, timedelta, float],
+        undecodable: tuple[timedelta, timedelta],
         handler_timeout: timedelta | None,
         cancel_grace: timedelta,
         listen: bool,
@@ -372,7 +373,7 @@ class Statement:
 
     @property
     def sql(self) -> str:
-        """The text, with `$1` to `$6`."""
+        """The text, with `$1` to `$7`."""
     @property
     def parameters(
         self,

@@ -1,11 +1,11 @@
-//! Options of a run, as Python passes them.
+//! The options of a run, as Python passes them.
 
 use std::time::Duration;
 
 use pgqrs::{RetryPolicy, UndecodablePolicy};
 
 /// Options of a run.
-pub(super) struct Settings {
+pub(crate) struct Settings {
     pub(super) concurrency: usize,
     pub(super) prefetch: usize,
     pub(super) prefetch_bytes: usize,

@@ -378,7 +378,8 @@ async fn behind_a_link_that_cuts_connections_all_is_settled_and_counted(
     admin.configure_queue("tasks", patient).await?;
     send(&direct, &(0..MESSAGES).collect::<Vec<_>>()).await?;
     let (proxy, url) = Proxy::before(&pool).await?;
-    proxy.cut_after(4_000);
+    // More than the longest statement, which is a claim.
+    proxy.cut_after(8_000);
     let seen = Seen::default();
     let mut running = Vec::new();
     for port in [3001, 3002] {

@@ -116,16 +116,17 @@ async fn a_lost_lease_rolls_back(pool: PgPool) -> TestResult {
     let ids = send(&store, &["taken"]).await?;
     let (gate, begun) = (gate(), Arc::new(Notify::new()));
     let (waiting, noted) = (Arc::clone(&gate), Arc::clone(&begun));
-    let running =
-        start_in_transaction(consumer().create(&store).await?, move |delivery, mut tx| {
-            let (gate, begun) = (Arc::clone(&waiting), Arc::clone(&noted));
-            async move {
-                work(&delivery, &mut tx).await?;
-                begun.notify_one();
-                pass(&gate).await;
-                Ok::<_, Failure>(())
-            }
-        });
+    // It doesn't claim again what it has lost.
+    let consumer = consumer().concurrency(1).prefetch(0).create(&store).await?;
+    let running = start_in_transaction(consumer, move |delivery, mut tx| {
+        let (gate, begun) = (Arc::clone(&waiting), Arc::clone(&noted));
+        async move {
+            work(&delivery, &mut tx).await?;
+            begun.notify_one();
+            pass(&gate).await;
+            Ok::<_, Failure>(())
+        }
+    });
     begun.notified().await;
     expire(&pool, ids[0]).await?;
     let others = newcomer(&pool);

@@ -61,11 +61,12 @@ async fn after_the_deadline_handlers_are_aborted_and_their_messages_released(
         .to("tasks")
         .execute(&store)
         .await?;
-    let consumer = consumer().create(&store).await?;
+    // No claim is under way at the deadline that could get what is released.
+    let consumer = consumer().concurrency(2).prefetch(0).create(&store).await?;
     let handle = consumer.handle();
     let run = consumer
         .run(wait_at(&gate()))
-        .shutdown_deadline(Duration::from_millis(50));
+        .shutdown_deadline(Duration::from_secs(1));
     let running = tokio::spawn(run);
     let admin = pgqrs::admin(&store);
     until("both are at work", async || {

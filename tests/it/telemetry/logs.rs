@@ -348,7 +348,7 @@ async fn a_consumer_reports_its_settings_when_it_starts_and_its_report_when_it_s
             format!("INFO  worker registered {of} kind=\"consumer\" hostname=\"mailer\" port=1"),
             format!(
                 "INFO  consumer started {of} concurrency=2 prefetch=100 prefetch_bytes=67108864 lease=30 s \
-                 poll_interval=0.25 s retry=1 s, 2 s, 4 s, … 3600 s undecodable=\"60 s, until 3600 s\" \
+                 poll_interval=0.25 s retry=1 s, 2 s, 4 s, … 3600 s undecodable=60 s, until 3600 s \
                  handler_timeout=5 s listen=false shutdown_deadline=25 s"
             ),
             format!(

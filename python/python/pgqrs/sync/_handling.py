@@ -1,4 +1,4 @@
-"""The handlers of a consumer that run, in threads."""
+"""What a consumer's threads do with its handlers."""
 
 from __future__ import annotations
 

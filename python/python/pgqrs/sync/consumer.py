@@ -177,8 +177,8 @@ class Consumer(Generic[T]):
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )
-        whole = handler if around is None else layered(around, handler)
-        work = Work(self._native, whole, lambda native: decoded(Delivery, native, self._queue))
+        called = handler if around is None else layered(around, handler)
+        work = Work(self._native, called, lambda native: decoded(Delivery, native, self._queue))
         return self._receive(settings, work)
 
     def run_chunks(
@@ -250,8 +250,8 @@ class Consumer(Generic[T]):
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )
-        whole = handler if around is None else layered(around, handler)
-        work = Work(self._native, whole, lambda native: decoded_chunk(native, self._queue))
+        called = handler if around is None else layered(around, handler)
+        work = Work(self._native, called, lambda native: decoded_chunk(native, self._queue))
         return self._receive(settings, work)
 
     def _receive(self, settings: Settings, work: Work) -> Report:

@@ -7,7 +7,9 @@ async fn a_lease_that_is_lost_in_the_middle_concerns_its_message_alone(pool: PgP
     let store = with_queues(&pool, &["tasks"]).await?;
     let ids = send(&store, &[1, 2, 3]).await?;
     let (gate, begun) = (gate(), Arc::default());
-    let consumer = consumer().create(&store).await?;
+    // With its only handler at work, it claims nothing.
+    let consumer = consumer().concurrency(1).prefetch(0);
+    let consumer = consumer.create(&store).await?;
     let running = start_chunks(consumer, 3, NEVER, waits_at(&gate, &begun));
     all_have_begun(&begun, 3).await;
     expire(&pool, ids[1]).await?;
