@@ -101,8 +101,9 @@ alter table pgqrs.messages add constraint messages_pkey primary key (queue_id, i
 create index messages_ready on pgqrs.messages ((queue_id + 0), priority, visible_at, id) where priority >= 0;
 
 -- A claim doesn't change a key that is null, and stays a heap-only update.
-create unique index messages_unique_key on pgqrs.messages (queue_id, unique_key) where unique_key is not null;
-create unique index messages_waiting_key on pgqrs.messages (queue_id, waiting_key) where waiting_key is not null;
+-- Like the claim's index these have no `queue_id` by itself: what looks a key up can't read the primary key.
+create unique index messages_unique_key on pgqrs.messages ((queue_id + 0), unique_key) where unique_key is not null;
+create unique index messages_waiting_key on pgqrs.messages ((queue_id + 0), waiting_key) where waiting_key is not null;
 
 create table pgqrs.workers (
     id bigint generated always as identity constraint workers_pkey primary key,
@@ -190,28 +191,35 @@ as $$
     ), of_archive as (
         delete from pgqrs.archive a
         where a.ctid = any (array(
-            select old.ctid
+            select old.place
             from queue
-            join pgqrs.archive old
-                on old.queue_id = queue.id and old.archived_at < statement_timestamp() - queue.archive_for
-            order by old.archived_at
-            limit most
+            -- Along the index, only as many as are deleted: a join would read and sort all that is over.
+            cross join lateral (
+                select o.ctid as place from pgqrs.archive o
+                where o.queue_id = queue.id and o.archived_at < statement_timestamp() - queue.archive_for
+                order by o.archived_at
+                limit most
+            ) old
         ))
         returning a.id
     ), of_dead_letters as (
         delete from pgqrs.dead_letters d
         where d.ctid = any (array(
-            select old.ctid
+            select old.place
             from queue
-            join pgqrs.dead_letters old
-                on old.queue_id = queue.id and old.died_at < statement_timestamp() - queue.dead_letters_for
-            order by old.died_at
-            limit most
+            cross join lateral (
+                select o.ctid as place from pgqrs.dead_letters o
+                where o.queue_id = queue.id and o.died_at < statement_timestamp() - queue.dead_letters_for
+                order by o.died_at
+                limit most
+            ) old
         ))
         returning d.id
     )
     select (select count(*) from of_archive), (select count(*) from of_dead_letters)
 $$;
+
+revoke execute on function pgqrs.prune(text, integer) from public;
 
 -- Compress large payloads with lz4 where the server has it (PostgreSQL 14 and later, built with lz4):
 -- three times as fast as the default for payloads of 50 kB.

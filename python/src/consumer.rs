@@ -25,14 +25,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use self::stage::{CutOff, Stage, dropped_unsettled, over_limit, release_due};
 pub(crate) use self::{
     chunk::Chunk,
     delivery::{Delivery, priority_name, texts},
     settings::Settings,
-};
-use self::{
-    settings::Settings,
-    stage::{CutOff, Stage, dropped_unsettled, over_limit, release_due},
 };
 use crate::{answer::Mode, engine, process::Here};
 

@@ -53,7 +53,7 @@ type FindingRow = (&'static str, &'static str, String, String, Option<usize>);
 type FactsRow = (
     Vec<HolderRow>,
     Vec<TableRow>,
-    Vec<(StatsRow, u64, u64)>,
+    Vec<(StatsRow, u64, u64, bool)>,
     Vec<(WorkerRow, Duration, bool)>,
     (u64, u64),
 );
@@ -227,11 +227,12 @@ fn table_row(table: TableHealth) -> TableRow {
     )
 }
 
-fn queue_row(queue: &QueueHealth) -> (StatsRow, u64, u64) {
+fn queue_row(queue: &QueueHealth) -> (StatsRow, u64, u64, bool) {
     (
         stats_row(&queue.stats),
         queue.consumers,
         queue.suspended_consumers,
+        queue.is_paused,
     )
 }
 

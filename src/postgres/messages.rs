@@ -126,9 +126,9 @@ pub(crate) async fn cancel_key(
         r#"
         with holders as materialized (
             select q.id as queue_id, array(
-                select m.id from pgqrs.messages m where m.queue_id = q.id and m.unique_key = $2
+                select m.id from pgqrs.messages m where m.queue_id + 0 = q.id and m.unique_key = $2
                 union all
-                select m.id from pgqrs.messages m where m.queue_id = q.id and m.waiting_key = $2
+                select m.id from pgqrs.messages m where m.queue_id + 0 = q.id and m.waiting_key = $2
             ) as ids
             from pgqrs.queues q
             where q.name = $1

@@ -169,7 +169,8 @@ pub(crate) async fn pause(
     pause: Pause,
 ) -> Result<bool> {
     let until = match pause {
-        Pause::Until(time) => Some(time),
+        // Whatever is past resumes it, so it doesn't matter how far back PostgreSQL's calendar goes.
+        Pause::Until(time) => Some(time.max(DateTime::UNIX_EPOCH)),
         Pause::UntilResumed | Pause::Resumed => None,
     };
     let paused = sqlx::query!(
