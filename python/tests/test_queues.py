@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 import pgqrs
+import pgqrs.sync
 
 from .conftest import until
 
@@ -132,3 +133,39 @@ async def test_a_message_of_a_chunk_is_cancelled_and_the_handler_goes_on(store: 
     await producer.enqueue(3)
     report = await running
     assert (report.done, report.cancelled, report.lost) == (1, 2, 0)
+
+
+def test_blocking_handlers_notice_that_their_message_was_cancelled(sync_store: pgqrs.sync.Store) -> None:
+    admin = sync_store.admin()
+    sync_store.queue("tasks")
+    producer = sync_store.producer("tasks")
+    consumer = sync_store.consumer("tasks")
+    message = producer.enqueue(1)
+    noticed: list[bool] = []
+
+    def handler(delivery: pgqrs.sync.Delivery[object]) -> None:
+        assert not delivery.cancelled(timeout=0)
+        assert admin.cancel("tasks", delivery.id) == "running"
+        noticed.append(delivery.cancelled(timeout=timedelta(seconds=30)) and delivery.is_cancelled)
+        consumer.stop()
+
+    report = consumer.run(handler)
+    assert noticed == [True] and report.cancelled == 1
+    assert admin.cancel("tasks", message) is None
+
+
+def test_blocking_calls_pause_close_and_configure_a_queue(sync_store: pgqrs.sync.Store) -> None:
+    admin = sync_store.admin()
+    sync_store.queue("tasks")
+    producer = sync_store.producer("tasks")
+    admin.pause_queue("tasks", until=datetime(2100, 1, 1, tzinfo=timezone.utc))
+    assert admin.queue("tasks").is_paused
+    admin.resume_queue("tasks")
+    admin.close_queue("tasks")
+    for refused in (lambda: producer.enqueue(1), lambda: producer.enqueue_batch([1, 2])):
+        with pytest.raises(pgqrs.QueueClosedError):
+            refused()
+    admin.reopen_queue("tasks")
+    producer.enqueue(1)
+    info = admin.configure_queue("tasks", dead_letters_for=timedelta(days=30))
+    assert info.dead_letters_for == timedelta(days=30) and not info.is_paused and info.closed_at is None

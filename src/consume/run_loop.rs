@@ -5,6 +5,7 @@ mod handlers;
 mod queries;
 
 use std::{
+    collections::HashSet,
     future::Future,
     pin::{Pin, pin},
     sync::{
@@ -144,7 +145,7 @@ pub(crate) async fn start(job: Job<impl Work>) -> Ended {
         settle_at: Instant::now(),
         extend_limit: AdaptiveLimit::new(MAX_EXTENSION),
         is_extending: false,
-        to_verify: Vec::new(),
+        to_verify: HashSet::new(),
         is_verifying: false,
         early_notices: Vec::new(),
         prune_at: None,
@@ -215,7 +216,7 @@ struct RunLoop<W> {
     extend_limit: AdaptiveLimit,
     is_extending: bool,
     /// Deliveries whose messages may have been cancelled.
-    to_verify: Vec<Receipt>,
+    to_verify: HashSet<Receipt>,
     is_verifying: bool,
     /// What was cancelled while claims were under way, whose messages may be among theirs.
     early_notices: Vec<CancelNotice>,

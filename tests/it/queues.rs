@@ -1,21 +1,19 @@
 //! Queues while they are in use: paused, closed, configured, and cleared of what is old.
 
 mod archive;
+mod retention;
 
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use pgqrs::{Access, Delivery, Error, Outcome, QueueOptions, RetryPolicy, Store};
+use pgqrs::{Delivery, Error, Outcome, QueueOptions, RetryPolicy, Store};
 use serde_json::Value;
 use sqlx::PgPool;
 
-use crate::{
-    grants::as_role,
-    support::{
-        TestResult, claim, connect,
-        consumers::{Seen, consumer, drained, gate, pass, start},
-        count, now, one, places, send, until, with_queues,
-    },
+use crate::support::{
+    TestResult, claim, connect,
+    consumers::{Seen, consumer, drained, gate, pass, start},
+    count, now, one, places, send, until, with_queues,
 };
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
@@ -72,6 +70,13 @@ async fn a_pause_ends_at_its_time_and_what_became_ready_meanwhile_is_delivered_i
         .await?;
     let info = admin.queue("tasks").await?;
     assert_eq!((info.is_paused, info.paused_until), (false, None));
+    // Beyond PostgreSQL's calendar, and to the end of chrono's.
+    let farthest = chrono::DateTime::<chrono::Utc>::MAX_UTC;
+    admin.pause_until("tasks", farthest).await?;
+    assert!(admin.queue("tasks").await?.is_paused);
+    let longest_ago = chrono::DateTime::<chrono::Utc>::MIN_UTC;
+    admin.pause_until("tasks", longest_ago).await?;
+    assert!(!admin.queue("tasks").await?.is_paused);
     // At once, and not by a rescan: this store has read the queue while it was paused.
     let claimed: Vec<_> = claim(&store, 10).await?.iter().map(Delivery::id).collect();
     assert_eq!(claimed, &*ids);
@@ -389,67 +394,4 @@ async fn settings_that_make_no_sense_are_refused(pool: PgPool) -> TestResult {
     assert_eq!(configured.dead_letters_for, Some(Duration::ZERO));
     let _: Vec<Delivery<Value, pgqrs::Unchecked>> = claim(&store, 1).await?;
     Ok(())
-}
-
-/// Archives and dead letters, of which all but the last of each died two hours ago.
-async fn filled(pool: &PgPool, queue: &str, each: i32) -> TestResult {
-    for insert in [
-        "insert into pgqrs.archive (queue_id, id, priority, enqueued_at, attempt, payload, archived_at)
-         select q.id, n, 0, now(), 1, '0', now() - case when n = $2 then interval '0' else interval '2 hours' end
-         from pgqrs.queues q, generate_series(1, $2) n where q.name = $1",
-        "insert into pgqrs.dead_letters (queue_id, id, priority, enqueued_at, attempt, payload, reason, died_at)
-         select q.id, n, 0, now(), 1, '0', '', now() - case when n = $2 then interval '0' else interval '2 hours' end
-         from pgqrs.queues q, generate_series(1, $2) n where q.name = $1",
-    ] {
-        sqlx::query(insert).bind(queue).bind(each).execute(pool).await?;
-    }
-    Ok(())
-}
-
-#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn consumers_delete_what_is_older_than_their_queue_keeps_it(pool: PgPool) -> TestResult {
-    let store = with_queues(&pool, &["tasks", "others"]).await?;
-    let admin = pgqrs::admin(&store);
-    filled(&pool, "tasks", 3_001).await?;
-    filled(&pool, "others", 5).await?;
-    let hour = Duration::from_secs(3_600);
-    // As a role that can neither delete nor read what is archived or dead.
-    as_role(&pool, Some(Access::Consumer), async |store, _| {
-        let one = start(
-            consumer().create(store).await?,
-            async |_: Delivery<Value>| Outcome::Done,
-        );
-        let options = QueueOptions::builder().archive_for(hour).build();
-        admin.configure_queue("tasks", options).await?;
-        until("the archive is cleared", async || {
-            places(&pool)
-                .await
-                .is_ok_and(|(_, dead, archived)| (dead, archived) == (3_006, 6))
-        })
-        .await;
-        one.stop().await?;
-        // Two at once.
-        let options = QueueOptions::builder().dead_letters_for(hour).build();
-        admin.configure_queue("tasks", options).await?;
-        let mut running = Vec::new();
-        for port in [1, 2] {
-            let consumer = pgqrs::consumer("tasks")
-                .identity("my-service", port)
-                .create(store);
-            running.push(start(consumer.await?, async |_: Delivery<Value>| {
-                Outcome::Done
-            }));
-        }
-        until("the dead letters are cleared", async || {
-            places(&pool)
-                .await
-                .is_ok_and(|(_, dead, archived)| (dead, archived) == (6, 6))
-        })
-        .await;
-        for running in running {
-            running.stop().await?;
-        }
-        Ok(())
-    })
-    .await
 }

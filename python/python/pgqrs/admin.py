@@ -8,8 +8,6 @@ from typing import Any, Literal
 from pgqrs import _arguments
 from pgqrs._arguments import identifier as _id
 from pgqrs._arguments import page as _page
-from pgqrs.admin_queues import QueueAdmin
-from pgqrs.admin_workers import WorkerAdmin
 from pgqrs.health import Health
 from pgqrs.listings import (
     ArchivedMessage,
@@ -20,6 +18,8 @@ from pgqrs.listings import (
     with_priority,
 )
 from pgqrs.queue import Queue
+from pgqrs.queue_admin import QueueAdmin
+from pgqrs.worker_admin import WorkerAdmin
 
 
 class Admin(QueueAdmin, WorkerAdmin):

@@ -306,8 +306,12 @@ impl<W: Work> RunLoop<W> {
             return;
         }
         self.is_verifying = true;
-        let rest = self.to_verify.len().saturating_sub(MAX_VERIFIED);
-        let asked = self.to_verify.split_off(rest);
+        let asked: Vec<_> = (self.to_verify.iter().copied())
+            .take(MAX_VERIFIED)
+            .collect();
+        for receipt in &asked {
+            self.to_verify.remove(receipt);
+        }
         let (store, timeout) = (self.store.clone(), self.statement_timeout());
         self.queries.spawn(async move {
             let found = async {

@@ -9,8 +9,6 @@ from typing import Any, Literal
 from pgqrs import _arguments
 from pgqrs._arguments import identifier as _id
 from pgqrs._arguments import page as _page
-from pgqrs.sync.admin_queues import QueueAdmin
-from pgqrs.sync.admin_workers import WorkerAdmin
 from pgqrs.health import Health
 from pgqrs.listings import (
     ArchivedMessage,
@@ -21,6 +19,8 @@ from pgqrs.listings import (
     with_priority,
 )
 from pgqrs.queue import Queue
+from pgqrs.sync.queue_admin import QueueAdmin
+from pgqrs.sync.worker_admin import WorkerAdmin
 
 
 class Admin(QueueAdmin, WorkerAdmin):

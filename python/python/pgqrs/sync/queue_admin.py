@@ -1,4 +1,4 @@
-# Made by generate_sync.py of pgqrs/admin_queues.py.
+# Made by generate_sync.py of pgqrs/queue_admin.py.
 """Administration of queues: create, count, configure, pause, close, delete."""
 
 from __future__ import annotations

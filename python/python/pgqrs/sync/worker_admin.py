@@ -1,4 +1,4 @@
-# Made by generate_sync.py of pgqrs/admin_workers.py.
+# Made by generate_sync.py of pgqrs/worker_admin.py.
 """Administration of workers, which are producers and consumers: the part of :class:`pgqrs.Admin` about them."""
 
 from __future__ import annotations
