@@ -66,7 +66,7 @@ pub(crate) fn queue_row(queue: QueueInfo) -> QueueRow {
         queue.archive_for,
         queue.dead_letters_for,
         queue.is_paused,
-        queue.paused_until,
+        queue.paused_until.map(representable),
         queue.closed_at,
     )
 }

@@ -28,7 +28,8 @@ impl Admin {
     /// If a handler is acknowledging the message in an open transaction, the call waits for that transaction.
     ///
     /// # Errors
-    /// [`Error::QueueNotFound`].
+    /// [`Error::QueueNotFound`]; connection errors. After [`Error::ConnectionLost`] it is uncertain whether the message is
+    /// cancelled; another call cancels it if it isn't, and returns `None` if it is.
     ///
     /// # Source
     /// `delete from pgqrs.messages …`, with `pg_notify` for a message that is leased.

@@ -207,6 +207,7 @@ impl World {
         }
         let queue = self.queue(envelope.queue)?;
         if queue.is_closed {
+            self.happened("refused by a closed queue", 1);
             return Err("QueueClosed");
         }
         for (id, payload) in messages {

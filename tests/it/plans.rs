@@ -90,6 +90,10 @@ fn faults(plan: &[String], counts: bool) -> Vec<&str> {
             let is_good = line.contains("Tid Scan on messages")
                 || (line.contains("messages_pkey") || line.contains("Bitmap Heap Scan"))
                     && is_by_id
+                || line.contains("using messages_unique_key")
+                    && condition.contains("(unique_key = ")
+                || line.contains("using messages_waiting_key")
+                    && condition.contains("(waiting_key = ")
                 || line.contains("using messages_ready")
                     && condition.contains("(ROW(visible_at, id) > ROW(");
             // Dead letters are only counted.

@@ -24,7 +24,11 @@ impl World {
         if archive {
             queue.archive.insert(id, entry);
         }
-        self.happened("cancelled", 1);
+        let what = match was {
+            Cancelled::Waiting => "cancelled while it waited",
+            Cancelled::Running => "cancelled while it ran",
+        };
+        self.happened(what, 1);
         Ok(Some(was))
     }
 
