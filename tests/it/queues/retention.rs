@@ -100,7 +100,7 @@ async fn a_chunk_is_found_without_reading_all_that_is_old(pool: PgPool) -> TestR
     // Which passes its counters on to the server.
     connection.close().await?;
     for table in ["archive", "dead_letters"] {
-        let mut read = 0;
+        let mut read = 0_i64;
         until("it is counted", async || {
             let counted = sqlx::query_as(
                 "select n_tup_del, seq_tup_read + idx_tup_fetch from pg_stat_user_tables
