@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime, timedelta, timezone
 
+import psycopg
 import pytest
 
 import pgqrs
 import pgqrs.sync
 
-from .conftest import until
+from .conftest import Database, until
 
 
 async def test_a_paused_queue_is_resumed_and_a_closed_one_refuses_sends(store: pgqrs.Store) -> None:
@@ -169,3 +170,21 @@ def test_blocking_calls_pause_close_and_configure_a_queue(sync_store: pgqrs.sync
     producer.enqueue(1)
     info = admin.configure_queue("tasks", dead_letters_for=timedelta(days=30))
     assert info.dead_letters_for == timedelta(days=30) and not info.is_paused and info.closed_at is None
+
+
+def test_a_closed_queue_refuses_sends_in_transactions_of_other_drivers(
+    sync_store: pgqrs.sync.Store, database: Database
+) -> None:
+    sync_store.queue("tasks")
+    sync_store.admin().close_queue("tasks")
+    with psycopg.connect(database.url) as connection:
+        for refused in (
+            lambda: pgqrs.enqueue_in(connection, "tasks", 1),
+            lambda: pgqrs.enqueue_batch_in(connection, "tasks", [1, 2]),
+        ):
+            with pytest.raises(pgqrs.QueueClosedError) as closed:
+                refused()
+            assert closed.value.queue == "tasks"
+        # The transaction can go on.
+        connection.execute("select 1")
+    assert sync_store.admin().queue_stats("tasks").total == 0

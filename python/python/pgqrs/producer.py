@@ -86,6 +86,7 @@ class Producer(Generic[T]):
             PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError: Before anything is sent.
             InvalidHeaderError: A header is invalid, or they are too large together. Before anything is sent.
             QueueNotFoundError: The queue was deleted.
+            QueueClosedError: The queue is closed.
             WorkerSuspendedError, WorkerStoppedError: The producer was suspended or stopped.
             NotStoredError: The server was unavailable for longer than the store's ``retry_for``. Nothing is stored.
             OutcomeUnknownError: Time ran out before the outcome was known: the message may have been stored.
@@ -152,6 +153,7 @@ class Producer(Generic[T]):
             PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError: Before anything is sent.
             InvalidHeaderError: A header is invalid, or they are too large together. Before anything is sent.
             QueueNotFoundError: The queue was deleted.
+            QueueClosedError: The queue is closed.
             WorkerSuspendedError, WorkerStoppedError: The producer was suspended or stopped.
             NotStoredError: The server was unavailable for longer than the store's ``retry_for``. Nothing is stored.
             OutcomeUnknownError: Time ran out before the outcome was known: the messages may have been stored.
