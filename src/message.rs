@@ -2,7 +2,7 @@
 //! JSON *text* here: it is serialised once, when the caller passes it in, and never parsed again on its way to the
 //! database.
 
-mod cancel_notice;
+pub(crate) mod cancel_notice;
 mod settings;
 
 use std::{
@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use typed_builder::TypedBuilder;
 
-pub(crate) use self::{cancel_notice::CancelNotice, settings::QueueSettings};
+pub(crate) use self::settings::QueueSettings;
 use crate::{
     error::{Error, Result},
     headers::Headers,

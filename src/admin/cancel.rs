@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::{
     error::Result,
     executor::Execute,
-    message::{CancelNotice, MessageId},
+    message::{MessageId, cancel_notice::CancelNotice},
     pool::CANCELLED,
     postgres::messages::{self, CancelledMessage},
     queue::{IntoQueue, QueueName},

@@ -1,6 +1,8 @@
 //! Deliveries in flight: ready, running, finished. Shared by the run loop and the handler tasks, so that a handler
 //! takes its next delivery without a task switch.
 
+mod cancelled;
+
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     mem,
@@ -19,7 +21,7 @@ use crate::telemetry;
 use crate::{
     delivery::lease::Lease,
     handler::{Failed, Verdict},
-    message::{CancelNotice, Message, MessageId, Receipt},
+    message::{Message, MessageId, Receipt},
     queue::QueueName,
     telemetry::Subject,
 };
@@ -400,44 +402,6 @@ impl InFlight {
             }
         }
         NotExtended { lost, running }
-    }
-
-    /// Receipts of those among the messages of these notices that are here.
-    pub(super) fn noticed(&self, notices: &[CancelNotice]) -> Vec<Receipt> {
-        let state = self.lock();
-        let untouched = state.ready.iter().chain(&state.expired);
-        let running = state.running.iter().map(|(_, running)| &running.lease);
-        untouched
-            .map(|ready| ready.message.receipt())
-            .chain(running.map(|lease| lease.receipt()))
-            .filter(|receipt| notices.contains(&CancelNotice::from(*receipt)))
-            .collect()
-    }
-
-    /// The messages of these receipts are gone. They are not started any more, and handlers that run are notified,
-    /// unless they have settled the messages themselves. Returns those that this concerns.
-    pub(super) fn cancel(&self, gone: &HashSet<Receipt>) -> Vec<Subject> {
-        let mut cancelled = Vec::new();
-        let mut state = self.lock();
-        let state = &mut *state;
-        let bytes = &mut state.bytes;
-        let mut keep = |ready: &Ready| {
-            let is_gone = gone.contains(&ready.message.receipt());
-            if is_gone {
-                *bytes = bytes.saturating_sub(ready.message.payload.len());
-                cancelled.push(Subject::of(&ready.message));
-            }
-            !is_gone
-        };
-        state.ready.retain(&mut keep);
-        state.expired.retain(&mut keep);
-        for (_, Running { lease, .. }) in &state.running {
-            if gone.contains(&lease.receipt()) && !lease.may_be_settled() && !lease.is_cancelled() {
-                lease.cancel();
-                cancelled.push(lease.subject().clone());
-            }
-        }
-        cancelled
     }
 }
 

@@ -37,7 +37,7 @@ use crate::{
     error::{Error, Result, error_chain},
     handler::{Outcome, Verdict},
     lifecycle::WorkerId,
-    message::{CancelNotice, MessageId, Origin, QueueSettings, Receipt},
+    message::{MessageId, Origin, QueueSettings, Receipt, cancel_notice::CancelNotice},
     pool::{STATEMENT_TIMEOUT, WakeSubscription},
     postgres::settle::failures::Failure,
     queue::QueueName,

@@ -76,9 +76,9 @@ fn settle_all<'c, T: Send + 'c, D: 'c, E: From<UnsettledBatch<T, D>>>(
         set_settling(&deliveries, true);
         let call = executor::run(on, async |connection| {
             if to_archive.is_empty() {
-                settle::ack_each(connection, &receipts).await
+                settle::each::ack_each(connection, &receipts).await
             } else {
-                settle::ack_or_archive_each(connection, &receipts, &to_archive).await
+                settle::each::ack_or_archive_each(connection, &receipts, &to_archive).await
             }
         });
         let timer = Timer::start();

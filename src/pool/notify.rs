@@ -20,7 +20,8 @@ use tokio::{
 
 use super::connection::Connections;
 use crate::{
-    error::Result, message::CancelNotice, postgres::messages, queue::QueueName, telemetry,
+    error::Result, message::cancel_notice::CancelNotice, postgres::messages, queue::QueueName,
+    telemetry,
 };
 
 /// The channel of NOTIFY; its payload is a queue's name.

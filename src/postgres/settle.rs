@@ -6,7 +6,7 @@
 //! changed while the statement ran, for example by an extension of its lease, has moved and isn't found. So missing
 //! messages are looked up a second time.
 
-mod each;
+pub(crate) mod each;
 pub(crate) mod failures;
 
 use std::{collections::HashSet, time::Duration};
@@ -18,8 +18,6 @@ use crate::{
     error::Result,
     message::{MessageId, Receipt, microseconds},
 };
-
-pub(crate) use self::each::{ack_each, ack_or_archive_each};
 
 /// Receipts of one queue, as columns.
 struct Columns {

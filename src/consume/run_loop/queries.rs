@@ -17,7 +17,7 @@ use crate::{
     },
     dequeue::{ClaimRequest, Received, claim_once},
     error::{Error, Result},
-    message::{CancelNotice, MessageId, Receipt},
+    message::{MessageId, Receipt, cancel_notice::CancelNotice},
     postgres::settle::still_queued,
     telemetry::{self, Messages},
 };
