@@ -82,6 +82,9 @@ class Chunk(Sequence[ChunkMessage[T]], Generic[T]):
         Args:
             index: Its index in the chunk.
 
+        Returns:
+            ``True`` once this consumer knows that the message is gone.
+
         Raises:
             IndexError: The chunk has no such message.
         """
