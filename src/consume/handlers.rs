@@ -55,7 +55,7 @@ impl Shared {
         lease: Arc<Lease>,
     ) -> Delivery<P, Unchecked> {
         let decode = |json: &str| serde_json::from_str(json);
-        Delivery::new(message, lease, decode, self.store.clone(), self.retry)
+        Delivery::new(message, lease, decode, self.store.clone(), self.retry).limited(self.limit)
     }
 
     /// Ready when a handler is to be dropped: some time after all of its messages were cancelled.

@@ -108,6 +108,12 @@ impl Lease {
         }
     }
 
+    /// The transaction in which it was settled has been rolled back.
+    pub(crate) fn unsettled(&self) {
+        self.settled.store(false, Ordering::Release);
+        self.set_settling(false);
+    }
+
     /// Whether a handler has settled it itself, maybe in a transaction that can still be rolled back.
     pub(crate) fn is_settled(&self) -> bool {
         self.settled.load(Ordering::Acquire)

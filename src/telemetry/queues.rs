@@ -17,7 +17,7 @@ mod gauges {
             Arc::new(Self(()))
         }
 
-        pub(super) fn set(&self, _: &[QueueStats], _: &Horizon) {}
+        pub(super) fn set(&self, _: &[QueueStats], _: Option<&Horizon>) {}
     }
 }
 
@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// The queues were read, and what holds back vacuum.
-pub(crate) fn observed(gauges: &Gauges, queues: &[QueueStats], horizon: &Horizon) {
+pub(crate) fn observed(gauges: &Gauges, queues: &[QueueStats], horizon: Option<&Horizon>) {
     gauges.set(queues, horizon);
     for stats in queues {
         debug!(
@@ -51,12 +51,14 @@ pub(crate) fn observed(gauges: &Gauges, queues: &[QueueStats], horizon: &Horizon
             "queue observed"
         );
     }
-    debug!(
-        target: TARGET,
-        transactions = horizon.transactions(),
-        held_for = horizon.held_for().as_secs_f64(),
-        "horizon observed"
-    );
+    if let Some(horizon) = horizon {
+        debug!(
+            target: TARGET,
+            transactions = horizon.transactions(),
+            held_for = horizon.held_for().as_secs_f64(),
+            "horizon observed"
+        );
+    }
 }
 
 /// A consumer has deleted archived messages and dead letters that were older than the queue keeps them.

@@ -9,7 +9,8 @@ use crate::{consume::handlers::Work, telemetry};
 
 impl<W: Work> RunLoop<W> {
     pub(super) fn start_handlers(&mut self) {
-        let due = self.in_flight.due_chunks(self.chunk);
+        let is_full = self.claims == 0 && self.load().is_full();
+        let due = self.in_flight.due_chunks(self.chunk, is_full);
         for _ in 0..due.min(self.idle_handlers()) {
             let (work, shared) = (Arc::clone(&self.work), Arc::clone(&self.shared));
             self.handlers.spawn(async move { work.work(&shared).await });
