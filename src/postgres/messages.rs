@@ -136,8 +136,8 @@ pub(crate) async fn cancel_key(
             delete from pgqrs.messages m
             using holders
             where m.queue_id = holders.queue_id and m.id = any (holders.ids)
-                -- A claim may have taken its waiting key meanwhile.
-                and (m.unique_key = $2 or m.waiting_key = $2)
+                -- A claim may have taken its waiting key meanwhile. As an array, no index is read for it.
+                and $2 = any (array[m.unique_key, m.waiting_key])
             returning m.*
         ), archived as (
             insert into pgqrs.archive (

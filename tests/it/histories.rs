@@ -446,7 +446,7 @@ fn assert_happened(happened: &BTreeMap<&'static str, usize>, what: &[&str]) {
     }
 }
 
-const USUAL: [&str; 8] = [
+const USUAL: [&str; 10] = [
     "returned",
     "refused",
     "settled",
@@ -454,6 +454,8 @@ const USUAL: [&str; 8] = [
     "delivered again",
     "several delivered at once",
     "handled by a loop",
+    "cancelled while it waited",
+    "cancelled while it ran",
     "a worker's step",
 ];
 
