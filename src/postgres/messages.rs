@@ -125,20 +125,24 @@ pub(crate) async fn cancel_key(
         CancelledMessage,
         r#"
         with holders as materialized (
-            select q.id as queue_id, array(
-                select m.id from pgqrs.messages m where m.queue_id + 0 = q.id and m.unique_key = $2
-                union all
-                select m.id from pgqrs.messages m where m.queue_id + 0 = q.id and m.waiting_key = $2
-            ) as ids
+            select q.id as queue_id,
+                (select m.id from pgqrs.messages m where m.queue_id + 0 = q.id and m.unique_key = $2) as by_unique_key,
+                (select m.id from pgqrs.messages m where m.queue_id + 0 = q.id and m.waiting_key = $2) as by_waiting_key
             from pgqrs.queues q
             where q.name = $1
-        ), cancelled as (
+        -- One by one, and by its id: a join, or a list of ids, has plans that read the whole queue.
+        ), with_unique_key as (
             delete from pgqrs.messages m
-            using holders
-            where m.queue_id = holders.queue_id and m.id = any (holders.ids)
-                -- A claim may have taken its waiting key meanwhile. As an array, no index is read for it.
-                and $2 = any (array[m.unique_key, m.waiting_key])
+            where m.queue_id = (select queue_id from holders) and m.id = (select by_unique_key from holders)
             returning m.*
+        ), with_waiting_key as (
+            delete from pgqrs.messages m
+            where m.queue_id = (select queue_id from holders) and m.id = (select by_waiting_key from holders)
+                -- A claim may have taken it meanwhile. As an array, no index is read for it.
+                and $2 = any (array[m.waiting_key])
+            returning m.*
+        ), cancelled as (
+            select * from with_unique_key union all select * from with_waiting_key
         ), archived as (
             insert into pgqrs.archive (
                 queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key,
