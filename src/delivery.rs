@@ -2,9 +2,9 @@
 //! be settled twice. They can still fail, since the lease may have run out.
 
 pub(crate) mod batch;
+mod cancelled;
 pub(crate) mod lease;
 pub(crate) mod settlement;
-pub(crate) mod unsettled;
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
@@ -13,7 +13,6 @@ use chrono::{DateTime, Utc};
 use self::{
     lease::{Lease, check_lease},
     settlement::{Settlement, settle_lease},
-    unsettled::Unsettled,
 };
 use crate::{
     error::{Error, Result},
@@ -217,37 +216,6 @@ impl<T, D> Delivery<T, D> {
         self.lease
             .expires_at()
             .unwrap_or(self.message.lease_expires_at)
-    }
-
-    /// Waits until the message was cancelled by [`Admin::cancel`](crate::Admin::cancel), or deleted otherwise, so that
-    /// the handler's work is not needed any more. For a handler that wants to stop by itself, before it is dropped after
-    /// [`Run::cancel_grace`](crate::Run::cancel_grace); what it returns then has no effect on the message.
-    ///
-    /// The consumer is notified at once if it [listens](crate::Run::listen), and otherwise notices when it extends the
-    /// lease. The future keeps nothing of the delivery borrowed. For a delivery that isn't one of a
-    /// [run](crate::Consumer::run), it never becomes ready.
-    ///
-    /// # Example
-    /// ```no_run
-    /// # use pgqrs::Delivery;
-    /// # async fn render(page: u32) {}
-    /// async fn report(delivery: Delivery<u32>) -> pgqrs::Result<()> {
-    ///     let cancelled = delivery.cancelled();
-    ///     tokio::select! {
-    ///         () = render(*delivery.payload()) => {}
-    ///         () = cancelled => println!("{} is not needed any more", delivery.id()),
-    ///     }
-    ///     Ok(())
-    /// }
-    /// ```
-    pub fn cancelled(&self) -> Execute<'static, ()> {
-        let lease = Arc::clone(&self.lease);
-        Execute::new(async move { lease.cancelled().await })
-    }
-
-    /// Whether [`cancelled`](Self::cancelled) is ready: for handlers that block, and look every now and then.
-    pub fn is_cancelled(&self) -> bool {
-        self.lease.is_cancelled()
     }
 
     /// Sets the lease to end after `lease` from now, if the work takes longer than expected. A `lease` shorter than
@@ -487,5 +455,42 @@ impl<T, D> fmt::Debug for Delivery<T, D> {
             .field("enqueued_at", &self.message.enqueued_at)
             .field("lease_expires_at", &self.lease_expires_at())
             .finish_non_exhaustive()
+    }
+}
+
+/// A delivery that could not be settled, and why.
+#[derive(thiserror::Error)]
+#[error("message {} could not be settled", .delivery.id())]
+pub struct Unsettled<T, D = Decoded> {
+    delivery: Box<Delivery<T, D>>,
+    #[source]
+    error: Error,
+}
+
+impl<T, D> Unsettled<T, D> {
+    /// Returns why the settlement failed.
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// Returns the delivery, for a retry.
+    pub fn into_delivery(self) -> Delivery<T, D> {
+        *self.delivery
+    }
+}
+
+impl<T, D> fmt::Debug for Unsettled<T, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unsettled")
+            .field("delivery", &self.delivery)
+            .field("error", &self.error)
+            .finish()
+    }
+}
+
+/// For `?` in a function that returns an [`Error`] and doesn't need the delivery.
+impl<T, D> From<Unsettled<T, D>> for Error {
+    fn from(unsettled: Unsettled<T, D>) -> Self {
+        unsettled.error
     }
 }

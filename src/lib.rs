@@ -116,9 +116,8 @@ pub use crate::{
     consumer::{Consumer, ConsumerBuilder, consumer, handle::ConsumerHandle},
     count::Count,
     delivery::{
-        Decoded, Delivery, Unchecked,
+        Decoded, Delivery, Unchecked, Unsettled,
         batch::{UnsettledBatch, ack_all, try_ack_all},
-        unsettled::Unsettled,
     },
     dequeue::{Dequeue, dequeue},
     enqueue::{Enqueue, enqueue, states::IntoDelay},

@@ -155,7 +155,7 @@ pub(crate) async fn cancel_key(
         ), notified as materialized (
             select pg_notify($4, concat_ws(' ', queue_id, id, lease_token)) from cancelled where lease_token <> 0
         )
-        select queue_id, id, lease_token,
+        select queue_id as "queue_id!", id as "id!", lease_token as "lease_token!",
             -- Counted so that it is executed.
             lease_token <> 0 and (select count(*) from notified) > 0 as "is_leased!"
         from cancelled
