@@ -6,6 +6,7 @@
 -- Whoever uses the tables meanwhile waits behind this one.
 set local lock_timeout = '2s';
 
+drop function pgqrs.prune(text, integer);
 drop table pgqrs.archive;
 drop table pgqrs.seen;
 drop table pgqrs.writers;

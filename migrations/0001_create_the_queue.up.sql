@@ -178,6 +178,9 @@ create table pgqrs.dead_letters (
     constraint dead_letters_pkey primary key (queue_id, id)
 );
 
+-- For those that are older than the queue keeps them.
+create index dead_letters_age on pgqrs.dead_letters (queue_id, died_at);
+
 create table pgqrs.archive (
     queue_id integer not null,
     priority smallint not null,
@@ -194,6 +197,52 @@ create table pgqrs.archive (
     archived_at timestamptz not null default statement_timestamp(),
     constraint archive_pkey primary key (queue_id, id)
 );
+
+create index archive_age on pgqrs.archive (queue_id, archived_at);
+
+-- Deletes archived messages and dead letters that are older than their queue keeps them, at most this number of each.
+-- With its owner's rights: a consumer can delete what is over, and nothing else.
+create function pgqrs.prune(queue_name text, most integer, out archived bigint, out dead bigint)
+language sql security definer set search_path = pg_catalog, pg_temp
+as $$
+    with kept as materialized (
+        select id, archive_for, dead_letters_for from pgqrs.queues
+        where name = queue_name and coalesce(archive_for, dead_letters_for) is not null
+    ), queue as materialized (
+        -- By one process at a time. The first number is this lock's class: "pgqr".
+        select * from kept where pg_try_advisory_xact_lock(1885827442, id)
+    ), of_archive as (
+        delete from pgqrs.archive a
+        where a.ctid = any (array(
+            select old.place
+            from queue
+            -- Along the index, only as many as are deleted: a join would read and sort all that is over.
+            cross join lateral (
+                select o.ctid as place from pgqrs.archive o
+                where o.queue_id = queue.id and o.archived_at < statement_timestamp() - queue.archive_for
+                order by o.archived_at
+                limit most
+            ) old
+        ))
+        returning a.id
+    ), of_dead_letters as (
+        delete from pgqrs.dead_letters d
+        where d.ctid = any (array(
+            select old.place
+            from queue
+            cross join lateral (
+                select o.ctid as place from pgqrs.dead_letters o
+                where o.queue_id = queue.id and o.died_at < statement_timestamp() - queue.dead_letters_for
+                order by o.died_at
+                limit most
+            ) old
+        ))
+        returning d.id
+    )
+    select (select count(*) from of_archive), (select count(*) from of_dead_letters)
+$$;
+
+revoke execute on function pgqrs.prune(text, integer) from public;
 
 -- Compress large payloads with lz4 where the server has it (PostgreSQL 14 and later, built with lz4):
 -- three times as fast as the default for payloads of 50 kB.

@@ -338,7 +338,7 @@ impl<M, T, W, K> Enqueue<M, T, W, K> {
     ///   [`Error::InvalidQueueName`], [`Error::DelayTooLong`], [`Error::InvalidHeader`], [`Error::InvalidKey`],
     ///   [`Error::InvalidSetting`], [`Error::Unkeyed`]: before anything is sent;
     /// - [`Error::KeyHeld`] for a message with a key that another open transaction holds;
-    /// - [`Error::QueueNotFound`], [`Error::NotInstalled`];
+    /// - [`Error::QueueNotFound`], [`Error::QueueClosed`], [`Error::NotInstalled`];
     /// - [`Error::WorkerSuspended`], [`Error::WorkerStopped`], for an enqueue through a producer;
     /// - [`Error::Database`] if the server refuses the messages; [`Error::Connect`] if it refuses the login;
     /// - on a store [`Error::NotStored`] if the server was unavailable for too long, and [`Error::OutcomeUnknown`];

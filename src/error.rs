@@ -89,6 +89,13 @@ pub enum Error {
         queue: QueueName,
     },
 
+    /// The queue accepts no messages: it was closed.
+    #[error("queue `{queue}` is closed; `admin(&store).reopen_queue(\"{queue}\")` reopens it")]
+    QueueClosed {
+        /// The queue that the messages were sent to.
+        queue: QueueName,
+    },
+
     /// There is a queue of that name already.
     #[error("queue `{queue}` exists already; `store.queue(\"{queue}\")` returns it")]
     QueueExists {
@@ -390,6 +397,7 @@ variants! {
     Migrate(source),
     PermissionDenied { role, object, source },
     QueueNotFound { queue },
+    QueueClosed { queue },
     QueueExists { queue },
     QueueNotEmpty { queue, messages },
     WorkerExists { kind, hostname, port, queue, last_heartbeat, crashed_after },

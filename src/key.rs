@@ -117,6 +117,12 @@ impl fmt::Debug for Key {
     }
 }
 
+/// The text of a key as it is stored; `None` if no message can have it.
+pub(crate) fn stored(text: String) -> Option<String> {
+    let key = Key::new(text, Lifetime::Unfinished).check();
+    key.ok().map(|key| key.text)
+}
+
 fn hashed(text: &str) -> String {
     use fmt::Write;
     let mut key = String::from("sha256:");

@@ -28,6 +28,7 @@
 //! [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin/
 //! [compile-errors]: crate::guide::compile_errors
 //! [operating]: crate::guide::operating
+//! [queues]: crate::guide::queues
 //! [rolling-deploys]: crate::guide::rolling_deploys
 //! [reliability]: crate::guide::reliability
 //! [handlers]: crate::guide::handlers
@@ -106,10 +107,11 @@ pub mod state {
 pub use crate::{
     admin::{
         Admin, admin,
+        cancel::{CancelByKey, CancelMessage},
         rows::{
-            ArchivedMessage, DeadLetter, Fillfactor, HeldMessage, QueueInfo, QueueOptions,
-            QueueOptionsBuilder, QueueStats, QueuedMessage, Requeued, SchemaVersion, WorkerFilter,
-            WorkerFilterBuilder, WorkerInfo,
+            ArchivedMessage, Cancelled, DeadLetter, Fillfactor, HeldMessage, QueueInfo,
+            QueueOptions, QueueOptionsBuilder, QueueStats, QueuedMessage, Requeued, SchemaVersion,
+            WorkerFilter, WorkerFilterBuilder, WorkerInfo,
         },
     },
     around::Next,

@@ -2,15 +2,19 @@
 //! JSON *text* here: it is serialised once, when the caller passes it in, and never parsed again on its way to the
 //! database.
 
+pub(crate) mod cancel_notice;
 mod options;
+mod settings;
 
-use std::{fmt, num::ParseIntError, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fmt, num::ParseIntError, ops::Deref, slice, str::FromStr, sync::Arc, time::Duration, vec,
+};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use typed_builder::TypedBuilder;
 
-pub(crate) use self::options::MessageOptions;
+pub(crate) use self::{options::MessageOptions, settings::QueueSettings};
 use crate::{
     error::{Error, Result},
     headers::Headers,
@@ -262,6 +266,7 @@ pub(crate) struct Origin {
     pub(crate) queue: QueueName,
     /// The consumer that has claimed them, if it is a registered one.
     pub(crate) worker: Option<WorkerId>,
+    pub(crate) settings: QueueSettings,
     /// When they were claimed, by the database's clock.
     pub(crate) claimed_at: DateTime<Utc>,
     /// Since the claim was answered.

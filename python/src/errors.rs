@@ -106,6 +106,10 @@ fn describe(error: &Error, fields: &Bound<'_, PyDict>) -> PyResult<&'static str>
             set("queue", &queue.as_str())?;
             "QueueNotFound"
         }
+        Error::QueueClosed { queue } => {
+            set("queue", &queue.as_str())?;
+            "QueueClosed"
+        }
         Error::QueueExists { queue } => {
             set("queue", &queue.as_str())?;
             "QueueExists"

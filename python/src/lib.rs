@@ -10,6 +10,7 @@ mod errors;
 mod health;
 mod process;
 mod producer;
+mod rows;
 mod statement;
 mod store;
 

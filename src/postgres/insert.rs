@@ -82,7 +82,7 @@ async fn insert_chunk(
              -- In the list and not after `from`: there all rows would be written down before the first is used.
              select q.id as queue_id, unnest($7::json[]) as payload
              from pgqrs.queues q
-             where q.name = $1
+             where q.name = $1 and q.closed_at is null
                  -- A suspended or stopped producer finds no queue.
                  and ($6::bigint is null or exists (
                      select from pgqrs.workers w
@@ -133,7 +133,7 @@ async fn insert_with_headers(
              -- In the list and not after `from`: there all rows would be written down before the first is used.
              select q.id as queue_id, unnest($7::json[]) as headers, unnest($8::json[]) as payload
              from pgqrs.queues q
-             where q.name = $1
+             where q.name = $1 and q.closed_at is null
                  -- A suspended or stopped producer finds no queue.
                  and ($6::bigint is null or exists (
                      select from pgqrs.workers w
@@ -161,7 +161,9 @@ async fn check(
     mut ids: Vec<i64>,
 ) -> Result<Vec<MessageId>> {
     if ids.is_empty() {
-        return Err(workers::refusal(connection, &envelope.queue, envelope.producer).await?);
+        return Err(
+            workers::refusal_of_send(connection, &envelope.queue, envelope.producer).await?,
+        );
     }
     // Ids are drawn in the batch's order; the order in which the rows are returned isn't guaranteed.
     ids.sort_unstable();

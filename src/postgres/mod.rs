@@ -13,6 +13,7 @@ mod json;
 pub(crate) mod keyed;
 pub(crate) mod messages;
 pub(crate) mod queues;
+pub(crate) mod retention;
 pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod settle;

@@ -134,7 +134,7 @@ impl Error {
     /// |---|---|
     /// | `Database`, `NotInstalled`, `SchemaOutdated`, `PermissionDenied`, `KeyHeld` | yes: the server refused the statement |
     /// | `ConnectionLost`, `Connect` | yes: there is no transaction any more |
-    /// | `QueueNotFound`, `WorkerSuspended`, `WorkerStopped`, `LeaseLost` | no: the statement found nothing to do |
+    /// | `QueueNotFound`, `QueueClosed`, `WorkerSuspended`, `WorkerStopped`, `LeaseLost` | no: the statement found nothing to do |
     /// | `Serialize`, `PayloadTooLarge`, `PayloadTooDeep`, `InvalidQueueName`, `DelayTooLong` and other bad arguments | no: nothing was sent |
     ///
     /// A batch of more than 1,000 messages runs in a savepoint, so that the transaction could go on even if this says yes.
@@ -291,6 +291,11 @@ impl Error {
     /// After a fail-over the server may draw ids again that were drawn before. The remedy is to draw others.
     pub(crate) fn is_message_id_taken(&self) -> bool {
         self.breaks("messages_pkey")
+    }
+
+    /// A queue's `retry_max` would be shorter than its `retry_min`.
+    pub(crate) fn is_retry_max_too_short(&self) -> bool {
+        self.breaks("queues_retry_max_check")
     }
 
     pub(crate) fn is_writer_token_taken(&self) -> bool {

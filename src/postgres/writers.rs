@@ -87,8 +87,8 @@ impl Batch<'_> {
 pub(crate) enum Written {
     /// All of the batch is stored.
     Stored,
-    /// Nothing is stored, and the number is unused: the envelopes at these positions have a queue that doesn't exist,
-    /// or a producer that may not send.
+    /// Nothing is stored, and the number is unused: the envelopes at these positions have a queue that doesn't exist
+    /// or is closed, or a producer that may not send.
     Refused(Vec<usize>),
     /// Nothing was stored by this statement: its number was used before, or its writer's row is missing.
     Taken,
@@ -134,7 +134,7 @@ pub(crate) async fn write_one(
              -- An earlier try that is still under way holds the row's lock, and is waited for.
              update pgqrs.writers w set sequence = $2
              from pgqrs.queues q
-             where w.token = $1 and w.sequence < $2 and q.name = $3
+             where w.token = $1 and w.sequence < $2 and q.name = $3 and q.closed_at is null
              returning q.id as queue_id
          )
          insert into pgqrs.messages (queue_id, id, priority, visible_at, enqueued_at, payload_bytes, payload)
@@ -184,7 +184,7 @@ pub(crate) async fn write_alike(
              -- An earlier try that is still under way holds the row's lock, and is waited for.
              update pgqrs.writers w set sequence = $2
              from pgqrs.queues q
-             where w.token = $1 and w.sequence < $2 and q.name = $3
+             where w.token = $1 and w.sequence < $2 and q.name = $3 and q.closed_at is null
                  -- A suspended or stopped producer finds no queue.
                  and ($4::bigint is null or exists (
                      select from pgqrs.workers w
@@ -280,7 +280,7 @@ pub(crate) async fn write_mixed(
             from unnest($3::text[], $4::timestamptz[], $5::timestamptz[], $6::bigint[], $7::bigint[])
                 with ordinality as e (queue, exactly, not_before, delay, producer, place)
             left join pgqrs.queues q
-                on q.name = e.queue
+                on q.name = e.queue and q.closed_at is null
                 -- A suspended or stopped producer finds no queue.
                 and (e.producer is null or exists (
                     select from pgqrs.workers w

@@ -102,7 +102,7 @@ async fn check_messages(pool: &PgPool, store: &Store) -> TestResult {
     assert!((before + delay..=after + delay).contains(&delayed[0].visible_at));
     assert_eq!(delayed[1].visible_at, before + delay);
     assert!(admin.reschedule("tasks", delayed[0].id, before).await?);
-    assert!(admin.cancel("tasks", delayed[1].id).await?);
+    assert!(admin.cancel("tasks", delayed[1].id).await?.is_some());
     one(store).await?.ack(store).await?;
 
     // A lease runs out when it should: not an hour before, and not after.

@@ -256,6 +256,8 @@ async fn a_consumer_handles_and_settles_and_touches_no_queue(pool: PgPool) -> Te
 
         let admin = pgqrs::admin(store);
         denied_to_all(&admin).await;
+        denied(admin.pause_queue("tasks").await, "pause a queue");
+        denied(admin.close_queue("tasks").await, "close a queue");
         denied(support::send(store, &["mine"]).await, "enqueue");
         let own = pgqrs::enqueue().message(&1).to("tasks");
         denied(own.execute(store.pool()).await, "enqueue on a pool");
@@ -316,6 +318,11 @@ async fn an_operator_reads_and_requeues_and_deletes_no_message(pool: PgPool) -> 
         admin.release(producer.id()).await?;
         admin.stop_worker(producer.id()).await?;
         admin.remove_worker(producer.id()).await?;
+
+        admin.pause_queue("tasks").await?;
+        admin.resume_queue("tasks").await?;
+        admin.close_queue("tasks").await?;
+        admin.reopen_queue("tasks").await?;
 
         denied_to_all(&admin).await;
         denied(support::send(store, &["mine"]).await, "enqueue");

@@ -447,7 +447,7 @@ fn assert_happened(happened: &BTreeMap<&'static str, usize>, what: &[&str]) {
     }
 }
 
-const USUAL: [&str; 12] = [
+const USUAL: [&str; 14] = [
     "returned",
     "refused",
     "settled",
@@ -455,6 +455,8 @@ const USUAL: [&str; 12] = [
     "delivered again",
     "several delivered at once",
     "handled by a loop",
+    "cancelled while it waited",
+    "cancelled while it ran",
     "a worker's step",
     "a new one with a key",
     "a duplicate",

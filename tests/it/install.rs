@@ -368,7 +368,9 @@ async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult 
     .await?;
     let expected = [
         "_sqlx_migrations_pkey",
+        "archive_age",
         "archive_pkey",
+        "dead_letters_age",
         "dead_letters_pkey",
         "messages_id_seq",
         "messages_max_attempts_check",

@@ -5,6 +5,7 @@
 
 mod admin;
 mod adversary;
+mod cancel;
 mod clock;
 mod consumer;
 mod delivery;
@@ -26,6 +27,7 @@ mod observe;
 mod payload;
 mod pgbouncer;
 mod plans;
+mod queues;
 mod sends;
 mod specification;
 mod stats;

@@ -120,6 +120,8 @@ impl Entry {
 #[derive(Debug, Clone)]
 pub(crate) struct Queue {
     pub(crate) max_attempts: u32,
+    pub(crate) is_paused: bool,
+    pub(crate) is_closed: bool,
     pub(crate) messages: BTreeMap<MessageId, Entry>,
     pub(crate) dead: BTreeMap<MessageId, (Entry, &'static str)>,
     pub(crate) archive: BTreeMap<MessageId, Entry>,
@@ -130,6 +132,8 @@ impl Queue {
         Self {
             // What a new queue has.
             max_attempts: 20,
+            is_paused: false,
+            is_closed: false,
             messages: BTreeMap::new(),
             dead: BTreeMap::new(),
             archive: BTreeMap::new(),
@@ -226,6 +230,10 @@ impl World {
             self.through(producer)?;
         }
         let queue = self.queue(envelope.queue)?;
+        if queue.is_closed {
+            self.happened("refused by a closed queue", 1);
+            return Err("QueueClosed");
+        }
         for (id, payload) in messages {
             let entry = Entry {
                 priority: envelope.priority,
@@ -263,6 +271,10 @@ impl World {
             self.through(consumer)?;
         }
         let queue = self.queue(name)?;
+        if queue.is_paused {
+            self.happened("claimed from a paused queue", 1);
+            return Ok((Vec::new(), None, false));
+        }
         let ready: Vec<_> = queue.ready().into_iter().take(limit).collect();
         let full = ready.len() == limit;
         let (mut claimed, mut over) = (Vec::new(), Vec::new());

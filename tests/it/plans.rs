@@ -93,6 +93,8 @@ fn faults(plan: &[String], counts: bool) -> Vec<&str> {
                     && is_by_id
                 || line.contains("using messages_unique_key")
                     && condition.contains("(unique_key = ")
+                || line.contains("using messages_waiting_key")
+                    && condition.contains("(waiting_key = ")
                 || line.contains("using messages_ready")
                     && condition.contains("(ROW(visible_at, id) > ROW(");
             // Dead letters are only counted.

@@ -81,6 +81,11 @@ def optional_duration(name: str, value: object) -> timedelta | None:
     return None if value is None else duration(name, value)
 
 
+def change(name: str, value: object) -> tuple[timedelta | None] | None:
+    """A duration that is set, or unset by ``None``; ``None`` for ``...``, which leaves it as it is."""
+    return None if value is ... else (optional_duration(name, value),)
+
+
 def time(name: str, value: object) -> datetime:
     """An aware datetime, in UTC."""
     if not isinstance(value, datetime):

@@ -38,6 +38,7 @@ __all__ = [
     "PayloadTooDeepError",
     "PayloadTooLargeError",
     "PermissionDeniedError",
+    "QueueClosedError",
     "QueueExistsError",
     "QueueNotEmptyError",
     "QueueNotFoundError",
@@ -135,6 +136,17 @@ class QueueNotFoundError(Error):
     """The requested name."""
 
     _message = 'queue `{queue}` does not exist; create it with `store.queue("{queue}")`'
+
+
+class QueueClosedError(Error):
+    """The queue accepts no messages: it was closed."""
+
+    queue: str
+    """The queue that the messages were sent to."""
+
+    _message = (
+        'queue `{queue}` is closed, and accepts no messages until `store.admin().reopen_queue("{queue}")`'
+    )
 
 
 class QueueExistsError(Error):

@@ -130,8 +130,8 @@ def enqueue_in(
     Raises:
         SerializeError, PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError, InvalidHeaderError: Before
             anything is sent; your transaction can go on.
-        QueueNotFoundError, WorkerSuspendedError, WorkerStoppedError: Nothing was stored, and your transaction can go
-            on.
+        QueueNotFoundError, QueueClosedError, WorkerSuspendedError, WorkerStoppedError: Nothing was stored, and your
+            transaction can go on.
         NotInstalledError: The database has no pgqrs schema; your transaction has failed.
         TypeError: The connection is of no supported driver, or another argument is of the wrong type.
         Exception: Your driver's own errors. If the server has refused the statement, your transaction has failed.
@@ -218,8 +218,8 @@ def enqueue_batch_in(
     Raises:
         SerializeError, PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError, InvalidHeaderError: Before
             anything is sent; your transaction can go on.
-        QueueNotFoundError, WorkerSuspendedError, WorkerStoppedError: Nothing was stored, and your transaction can go
-            on.
+        QueueNotFoundError, QueueClosedError, WorkerSuspendedError, WorkerStoppedError: Nothing was stored, and your
+            transaction can go on.
         NotInstalledError: The database has no pgqrs schema; your transaction has failed.
         TypeError: The connection is of no supported driver, or another argument is of the wrong type.
         Exception: Your driver's own errors. If the server has refused the statement, your transaction has failed.

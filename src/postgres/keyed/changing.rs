@@ -35,7 +35,7 @@ pub(super) async fn write_changing(
             from unnest($4::text[], $5::timestamptz[], $6::timestamptz[], $7::bigint[], $8::bigint[])
                 with ordinality as e (queue, exactly, not_before, delay, producer, place)
             left join pgqrs.queues q
-                on q.name = e.queue
+                on q.name = e.queue and q.closed_at is null
                 -- A suspended or stopped producer finds no queue.
                 and (e.producer is null or exists (
                     select from pgqrs.workers w

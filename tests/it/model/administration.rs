@@ -1,18 +1,45 @@
 //! What an administrator does in the model: to messages, queues and workers.
 
+use pgqrs::Cancelled;
+
 use super::*;
 
 impl World {
-    pub(crate) fn cancel(&mut self, queue: &str, id: MessageId) -> Returned<bool> {
-        self.queue(queue)?;
-        let free = self.is_free(queue, id);
-        if let Some(queue) = self.queues.get_mut(queue)
-            && free
-        {
-            queue.messages.remove(&id);
+    pub(crate) fn cancel(
+        &mut self,
+        queue: &str,
+        id: MessageId,
+        archive: bool,
+    ) -> Returned<Option<Cancelled>> {
+        let queue = self.queue(queue)?;
+        let Some(entry) = queue.messages.remove(&id) else {
+            self.happened("not cancelled", 1);
+            return Ok(None);
+        };
+        // Even if its lease has run out: its handler may be at work.
+        let was = match entry.lease {
+            Some(_) => Cancelled::Running,
+            None => Cancelled::Waiting,
+        };
+        if archive {
+            queue.archive.insert(id, entry);
         }
-        self.happened(if free { "cancelled" } else { "not cancelled" }, 1);
-        Ok(free)
+        let what = match was {
+            Cancelled::Waiting => "cancelled while it waited",
+            Cancelled::Running => "cancelled while it ran",
+        };
+        self.happened(what, 1);
+        Ok(Some(was))
+    }
+
+    pub(crate) fn pause(&mut self, queue: &str, is_paused: bool) -> Returned {
+        self.queue(queue)?.is_paused = is_paused;
+        Ok(())
+    }
+
+    pub(crate) fn close(&mut self, queue: &str, is_closed: bool) -> Returned {
+        self.queue(queue)?.is_closed = is_closed;
+        Ok(())
     }
 
     pub(crate) fn reschedule(

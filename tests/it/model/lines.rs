@@ -9,7 +9,12 @@ impl World {
         for (name, queue) in &self.queues {
             let ready = queue.ready().into_iter().map(|id| id.to_string());
             let ready = ready.collect::<Vec<_>>().join(",");
-            lines.push(format!("queue {name} {} {ready}", queue.max_attempts));
+            let paused = if queue.is_paused { " paused" } else { "" };
+            let closed = if queue.is_closed { " closed" } else { "" };
+            lines.push(format!(
+                "queue {name} {}{paused}{closed} {ready}",
+                queue.max_attempts
+            ));
             for (id, entry) in &queue.messages {
                 let producer = entry.producer.map_or(0, WorkerId::get);
                 let consumer = entry.consumer.filter(|_| entry.is_held());
@@ -51,7 +56,9 @@ impl World {
 /// The same, as the database has it. Messages without a queue are listed too.
 pub(crate) const LINES: &str = r#"
     select line from (
-        select concat_ws(' ', 'queue', name, max_attempts, (
+        select concat_ws(' ', 'queue', name, max_attempts,
+                case when paused_until > clock_timestamp() then 'paused' end,
+                case when closed_at is not null then 'closed' end, (
                 select coalesce(string_agg(m.id::text, ',' order by m.priority, m.visible_at, m.id), '')
                 from pgqrs.messages m where m.queue_id = q.id
                     and greatest(m.visible_at, m.lease_until) <= clock_timestamp()

@@ -12,6 +12,9 @@ use crate::files;
 /// Each call that has options, with the method that makes it.
 const CALLS: [(&str, &str); 7] = [
     ("ConsumerBuilder", "create"),
+    // Awaited, like any future.
+    ("CancelByKey", "into_future"),
+    ("CancelMessage", "into_future"),
     ("Dequeue", "execute"),
     ("Enqueue", "execute"),
     // Made by the batch that it is passed to.

@@ -111,6 +111,7 @@ class Producer(Generic[T]):
             InvalidKeyError: A key is empty, or contains a NUL character. Before anything is sent.
             KeyHeldError: Another open transaction has stored a message with the same key. It can be retried.
             QueueNotFoundError: The queue was deleted.
+            QueueClosedError: The queue is closed.
             WorkerSuspendedError, WorkerStoppedError: The producer was suspended or stopped.
             NotStoredError: The server was unavailable for longer than the store's ``retry_for``. Nothing is stored.
             OutcomeUnknownError: Time ran out before the outcome was known: the message may have been stored.
@@ -212,6 +213,7 @@ class Producer(Generic[T]):
             InvalidKeyError: A key is empty, or contains a NUL character. Before anything is sent.
             KeyHeldError: Another open transaction has stored a message with the same key. It can be retried.
             QueueNotFoundError: The queue was deleted.
+            QueueClosedError: The queue is closed.
             WorkerSuspendedError, WorkerStoppedError: The producer was suspended or stopped.
             NotStoredError: The server was unavailable for longer than the store's ``retry_for``. Nothing is stored.
             OutcomeUnknownError: Time ran out before the outcome was known: the messages may have been stored.

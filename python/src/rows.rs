@@ -1,14 +1,18 @@
-//! Rows of what is listed, in the order of the fields of Python's classes.
+//! What administrative calls return, as tuples in the order of the fields of Python's classes, and what they take.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use pgqrs::{
-    ArchivedMessage, DeadLetter, HeldMessage, QueueInfo, QueuedMessage, SchemaVersion, WorkerId,
-    WorkerInfo,
+    ArchivedMessage, Cancelled, DeadLetter, HeldMessage, MessageId, Page, QueueInfo, QueueName,
+    QueuedMessage, SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
 };
 
 use crate::consumer::{priority_name, texts};
+
+pub(crate) fn rows<T, R>(found: Vec<T>, row: fn(T) -> R) -> Vec<R> {
+    found.into_iter().map(row).collect()
+}
 
 pub(crate) type VersionRow = (&'static str, Option<i64>, Option<i64>);
 
@@ -28,17 +32,46 @@ pub(crate) fn version(version: SchemaVersion) -> VersionRow {
     }
 }
 
-pub(super) type QueueRow = (String, u32, DateTime<Utc>);
+pub(crate) fn cancelled_name(cancelled: Cancelled) -> &'static str {
+    match cancelled {
+        Cancelled::Waiting => "waiting",
+        Cancelled::Running => "running",
+    }
+}
 
-pub(super) fn queue_row(queue: QueueInfo) -> QueueRow {
+pub(crate) type QueueRow = (
+    String,
+    u32,
+    DateTime<Utc>,
+    Option<Duration>,
+    Option<Duration>,
+    Option<Duration>,
+    bool,
+    Option<Duration>,
+    Option<Duration>,
+    bool,
+    Option<DateTime<Utc>>,
+    Option<DateTime<Utc>>,
+);
+
+pub(crate) fn queue_row(queue: QueueInfo) -> QueueRow {
     (
         queue.name.as_str().to_owned(),
         queue.max_attempts,
         queue.created_at,
+        queue.lease,
+        queue.retry_min,
+        queue.retry_max,
+        queue.archive_on_ack,
+        queue.archive_for,
+        queue.dead_letters_for,
+        queue.is_paused,
+        queue.paused_until.map(representable),
+        queue.closed_at,
     )
 }
 
-pub(super) type MessageRow = (
+pub(crate) type MessageRow = (
     i64,
     &'static str,
     DateTime<Utc>,
@@ -58,7 +91,7 @@ pub(super) type MessageRow = (
     ),
 );
 
-pub(super) fn message_row(message: QueuedMessage) -> MessageRow {
+pub(crate) fn message_row(message: QueuedMessage) -> MessageRow {
     (
         message.id.get(),
         priority_name(message.priority),
@@ -81,7 +114,7 @@ pub(super) fn message_row(message: QueuedMessage) -> MessageRow {
     )
 }
 
-pub(super) type DeadRow = (
+pub(crate) type DeadRow = (
     i64,
     &'static str,
     DateTime<Utc>,
@@ -94,7 +127,7 @@ pub(super) type DeadRow = (
     Option<u32>,
 );
 
-pub(super) fn dead_row(letter: DeadLetter) -> DeadRow {
+pub(crate) fn dead_row(letter: DeadLetter) -> DeadRow {
     (
         letter.id.get(),
         priority_name(letter.priority),
@@ -109,7 +142,7 @@ pub(super) fn dead_row(letter: DeadLetter) -> DeadRow {
     )
 }
 
-pub(super) type ArchivedRow = (
+pub(crate) type ArchivedRow = (
     i64,
     &'static str,
     DateTime<Utc>,
@@ -119,7 +152,7 @@ pub(super) type ArchivedRow = (
     Option<String>,
 );
 
-pub(super) fn archived_row(message: ArchivedMessage) -> ArchivedRow {
+pub(crate) fn archived_row(message: ArchivedMessage) -> ArchivedRow {
     (
         message.id.get(),
         priority_name(message.priority),
@@ -157,7 +190,7 @@ pub(crate) fn worker_row(worker: WorkerInfo) -> WorkerRow {
     )
 }
 
-pub(super) fn held_row(message: HeldMessage) -> (i64, u32, DateTime<Utc>) {
+pub(crate) fn held_row(message: HeldMessage) -> (i64, u32, DateTime<Utc>) {
     (
         message.id.get(),
         message.attempt,
@@ -166,7 +199,24 @@ pub(super) fn held_row(message: HeldMessage) -> (i64, u32, DateTime<Utc>) {
 }
 
 /// Python's calendar ends with the year 9999, PostgreSQL's much later.
-fn representable(time: DateTime<Utc>) -> DateTime<Utc> {
+pub(crate) fn representable(time: DateTime<Utc>) -> DateTime<Utc> {
     let end = DateTime::from_timestamp(253_402_300_799, 0);
     end.map_or(time, |end| time.min(end))
+}
+
+pub(crate) fn page(after: Option<i64>, limit: u32, payload: bool) -> Page {
+    let page = Page::builder().limit(limit).payload(payload);
+    match after {
+        Some(after) => page.after(MessageId::from(after)).build(),
+        None => page.build(),
+    }
+}
+
+pub(crate) fn filter(queue: Option<String>) -> pgqrs::Result<WorkerFilter> {
+    Ok(match queue {
+        Some(queue) => WorkerFilter::builder()
+            .queue(QueueName::new(queue)?)
+            .build(),
+        None => WorkerFilter::default(),
+    })
 }
