@@ -6,9 +6,7 @@ pub(crate) mod cancel_notice;
 mod options;
 mod settings;
 
-use std::{
-    fmt, num::ParseIntError, ops::Deref, slice, str::FromStr, sync::Arc, time::Duration, vec,
-};
+use std::{fmt, num::ParseIntError, str::FromStr, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

@@ -492,6 +492,6 @@ async fn insert_chunk(
     let written = chunk.write(connection, run, envelopes).await;
     match written.map_err(|error| error.or_key_held(&envelope.queue))? {
         (Written::Stored, duplicates) => Ok(duplicates),
-        _ => Err(workers::refusal(connection, &envelope.queue, envelope.producer).await?),
+        _ => Err(workers::refusal_of_send(connection, &envelope.queue, envelope.producer).await?),
     }
 }

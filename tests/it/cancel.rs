@@ -88,7 +88,10 @@ async fn messages_are_cancelled_by_their_keys(pool: PgPool) -> TestResult {
     let to = |queue: &'static str| pgqrs::enqueue().message(&0).to(queue);
     let ids = [
         to("tasks").unique("a").execute(&store).await?[0],
-        to("tasks").unique_until_claimed("a").execute(&store).await?[0],
+        to("tasks")
+            .unique_until_claimed("a")
+            .execute(&store)
+            .await?[0],
         to("tasks").unique(&long).execute(&store).await?[0],
     ];
     to("other").unique("a").execute(&store).await?;
@@ -107,7 +110,10 @@ async fn messages_are_cancelled_by_their_keys(pool: PgPool) -> TestResult {
     assert!(again.outcomes().all(|sent| sent.new));
     admin.cancel("tasks", again[0]).await?;
     // A claimed message has no waiting key any more.
-    to("tasks").unique_until_claimed("c").execute(&store).await?;
+    to("tasks")
+        .unique_until_claimed("c")
+        .execute(&store)
+        .await?;
     let _held = one(&store).await?;
     assert!(admin.cancel_by_key("tasks", "c").await?.is_empty());
     for none in ["", "a\0b"] {

@@ -10,7 +10,7 @@ use syn::{FnArg, ImplItem, ImplItemFn, Item, ItemImpl, ReturnType, Type, Visibil
 use crate::files;
 
 /// Each call that has options, with the method that makes it.
-const CALLS: [(&str, &str); 7] = [
+const CALLS: [(&str, &str); 9] = [
     ("ConsumerBuilder", "create"),
     // Awaited, like any future.
     ("CancelByKey", "into_future"),
