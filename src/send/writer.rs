@@ -5,6 +5,7 @@
 //! The rules are listed in `tests/models/writer.rs`, which checks them against every failure.
 
 mod deliver;
+mod write;
 
 use std::time::Duration;
 

@@ -49,8 +49,9 @@ const LAYERS: [&[&str]; 6] = [
     ],
 ];
 
-/// These name each other: an error names a queue and a message, whose constructors return errors.
-const VOCABULARY: [&str; 3] = ["error", "message", "queue"];
+/// These name each other: an error names a queue and a message, whose constructors return errors; a message has options,
+/// which apply to it.
+const VOCABULARY: [&str; 4] = ["error", "message", "message::options", "queue"];
 
 fn layer(module: &str) -> usize {
     let mut name = module;
