@@ -43,9 +43,9 @@ impl Admin {
         )
     }
 
-    /// Puts a dead letter back into its queue: ready, with its id, and with all of its attempts available again. One that
-    /// had expired doesn't expire again. Returns whether it is back, or stays a dead letter since another message has its
-    /// key by now; neither if there is no dead letter with that id. A message that was handled can't be requeued.
+    /// Puts a dead letter back into its queue: ready, under its id, with all of its attempts available, and without an
+    /// expiry. Returns whether it is back, or stays a dead letter since another message has its key by now; neither if
+    /// there is no dead letter with that id. A message that was acknowledged can't be requeued.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`]; [`Error::KeyHeld`] if another open transaction has stored a message with its key.
