@@ -91,7 +91,7 @@ pub(crate) async fn requeue(
         ), limited as materialized (
             -- From here on. An open transaction that has stored a message with the same key is waited for, but not for long;
             -- others that requeue the same dead letters are waited for as usual.
-            select count(*) as letters, set_config('lock_timeout', $4::bigint::text, true) from letters
+            select count(*) as found, set_config('lock_timeout', $4::bigint::text, true) from letters
         ), requeued as (
             insert into pgqrs.messages (
                 queue_id, id, priority, visible_at, enqueued_at, producer_id, max_attempts, unique_key, waiting_key,
@@ -116,7 +116,7 @@ pub(crate) async fn requeue(
             using requeued
             where d.queue_id = (select id from queue) and d.id = requeued.id
         )
-        select limited.letters as "letters!", (select count(*) from requeued) as "back!" from queue, limited
+        select limited.found as "letters!", (select count(*) from requeued) as "back!" from queue, limited
         "#,
         queue.as_str(),
         message.map(MessageId::get),

@@ -372,6 +372,7 @@ async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult 
         "archive_pkey",
         "dead_letters_age",
         "dead_letters_pkey",
+        "joined_payload_at_most_64_mib",
         "messages_id_seq",
         "messages_max_attempts_check",
         "messages_pkey",
