@@ -211,7 +211,7 @@ impl Error {
 
     /// Whether the role lacks a privilege, on an object of ours or on another.
     pub(crate) fn is_denied(&self) -> bool {
-        self.has_code(|code| code == "42501")
+        matches!(self, Self::PermissionDenied { .. }) || self.has_code(|code| code == "42501")
     }
 
     /// Whether the server is read-only: it is a standby by now.

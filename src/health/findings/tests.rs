@@ -370,7 +370,7 @@ fn the_report_puts_the_worst_first_and_names_what_to_do() {
 }
 
 #[test]
-fn nobody_is_advised_to_end_a_session_whose_state_is_not_visible() {
+fn no_remedy_ends_a_session_whose_state_is_not_visible() {
     let mut facts = healthy();
     let mut holder = session(Some(HOUR), 12);
     let HorizonSource::Session { state, role, .. } = &mut holder.source else {
