@@ -374,7 +374,7 @@ fn no_remedy_ends_a_session_whose_state_is_not_visible() {
     let mut facts = healthy();
     let mut holder = session(Some(HOUR), 12);
     let HorizonSource::Session { state, role, .. } = &mut holder.source else {
-        panic!("{holder:?}");
+        unreachable!("it is a session");
     };
     (*state, *role) = (None, None);
     facts.horizon = held_by(vec![holder]);
