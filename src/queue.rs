@@ -123,6 +123,36 @@ impl<T> Queue<T> {
     }
 }
 
+impl<T: DeserializeOwned + 'static> Queue<T> {
+    /// Makes each message that is sent to this queue [unique](crate::Enqueue::unique) by a key that is computed from its
+    /// payload. An enqueue that sets a key itself has that one.
+    ///
+    /// The key is computed from the payload as it was serialised, and so decodes it once.
+    ///
+    /// # Errors
+    /// An enqueue returns [`Error::Unkeyed`] for a payload that doesn't decode as `T`.
+    ///
+    /// # Example
+    /// ```
+    /// use pgqrs::Queue;
+    ///
+    /// #[derive(serde::Serialize, serde::Deserialize)]
+    /// struct Invoice {
+    ///     order: u64,
+    /// }
+    ///
+    /// const INVOICES: Queue<Invoice> =
+    ///     Queue::<Invoice>::new("invoices").unique_by(|invoice| format!("order-{}", invoice.order));
+    ///
+    /// let enqueue = pgqrs::enqueue().message(&Invoice { order: 7 }).to(INVOICES);
+    /// ```
+    #[must_use]
+    pub const fn unique_by(mut self, key: fn(&T) -> String) -> Self {
+        self.key = Some(KeyOf::new(key));
+        self
+    }
+}
+
 impl<T> Clone for Queue<T> {
     fn clone(&self) -> Self {
         Self {

@@ -1,6 +1,5 @@
 //! The insert of messages outside of a store's writers: on a pool, a connection, or in the caller's own transaction.
 
-use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection};
 
 use crate::{
@@ -10,7 +9,7 @@ use crate::{
     postgres::{
         columns::{Columns, next_chunk},
         json::Json,
-        keyed, workers,
+        keyed, visible, workers,
     },
     sent::Enqueued,
 };
@@ -33,7 +32,7 @@ pub(crate) async fn insert(
     }
     let mut transaction = connection.begin().await?;
     // All of a batch becomes visible at the same time, not chunk by chunk.
-    let visible = Visible::Exactly(resolve(&mut transaction, envelope.visible).await?);
+    let visible = Visible::Exactly(visible::resolve(&mut transaction, envelope.visible).await?);
     let mut ids = insert_chunk(&mut transaction, envelope, visible, first).await?;
     while !rest.is_empty() {
         let (chunk, after) = next_chunk(rest);
@@ -168,24 +167,4 @@ async fn check(
     // Ids are drawn in the batch's order; the order in which the rows are returned isn't guaranteed.
     ids.sort_unstable();
     Ok(ids.into_iter().map(MessageId::from).collect())
-}
-
-/// When messages that are enqueued now become visible, by the database's clock.
-pub(crate) async fn resolve(
-    connection: &mut PgConnection,
-    visible: Visible,
-) -> Result<DateTime<Utc>> {
-    let times = visible.times();
-    let time = sqlx::query_scalar!(
-        r#"
-        select greatest(
-            $1::timestamptz, statement_timestamp() + $2::bigint * interval '1 microsecond'
-        ) as "time!"
-        "#,
-        times.not_before,
-        times.delay,
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(time)
 }

@@ -20,5 +20,6 @@ pub(crate) mod settle;
 mod sqlstate;
 pub(crate) mod statement;
 pub(crate) mod stats;
+pub(crate) mod visible;
 pub(crate) mod workers;
 pub(crate) mod writers;

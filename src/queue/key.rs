@@ -4,52 +4,24 @@ use std::{fmt, sync::Arc};
 
 use serde::de::DeserializeOwned;
 
-use super::Queue;
-#[cfg(doc)]
-use crate::error::Error;
+/// How a key is computed from a payload of type `T`.
+#[derive(Debug)]
+pub struct KeyOf<T> {
+    key: fn(&T) -> String,
+    erased: fn(fn(&T) -> String) -> KeyOfJson,
+}
 
-impl<T: DeserializeOwned + 'static> Queue<T> {
-    /// Makes each message that is sent to this queue [unique](crate::Enqueue::unique) by a key that is computed from its
-    /// payload. An enqueue that sets a key itself has that one.
-    ///
-    /// The key is computed from the payload as it was serialised, and so decodes it once.
-    ///
-    /// # Errors
-    /// An enqueue returns [`Error::Unkeyed`] for a payload that doesn't decode as `T`.
-    ///
-    /// # Example
-    /// ```
-    /// use pgqrs::Queue;
-    ///
-    /// #[derive(serde::Serialize, serde::Deserialize)]
-    /// struct Invoice {
-    ///     order: u64,
-    /// }
-    ///
-    /// const INVOICES: Queue<Invoice> =
-    ///     Queue::<Invoice>::new("invoices").unique_by(|invoice| format!("order-{}", invoice.order));
-    ///
-    /// let enqueue = pgqrs::enqueue().message(&Invoice { order: 7 }).to(INVOICES);
-    /// ```
-    #[must_use]
-    pub const fn unique_by(mut self, key: fn(&T) -> String) -> Self {
-        self.key = Some(KeyOf {
+impl<T: DeserializeOwned + 'static> KeyOf<T> {
+    pub(super) const fn new(key: fn(&T) -> String) -> Self {
+        Self {
             key,
             erased: |key| {
                 KeyOfJson(Arc::new(move |json| {
                     serde_json::from_str(json).map(|payload| key(&payload))
                 }))
             },
-        });
-        self
+        }
     }
-}
-
-/// How a key is computed from a payload of type `T`.
-#[derive(Debug)]
-pub struct KeyOf<T> {
-    key: fn(&T) -> String,
-    erased: fn(fn(&T) -> String) -> KeyOfJson,
 }
 
 impl<T> KeyOf<T> {

@@ -3,7 +3,10 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{EnvelopeColumns, KeyedRow, KeyedTry, KeyedWritten, RowColumns, outcome};
+use super::{
+    batch::{KeyedRow, KeyedTry, KeyedWritten, outcome},
+    columns::{EnvelopeColumns, RowColumns},
+};
 use crate::{
     error::Result,
     message::Envelope,

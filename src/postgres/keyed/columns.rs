@@ -2,26 +2,13 @@
 
 use chrono::{DateTime, Utc};
 
-use super::KeyedRow;
+use super::batch::{KeyedRow, SEEN, UNIQUE, WAITING, kind};
 use crate::{
     key::{Key, Lifetime, OnDuplicate, payload_hash},
     lifecycle::WorkerId,
     message::{Envelope, microseconds},
     postgres::json::Json,
 };
-
-/// The order in which a statement takes keys.
-pub(super) const SEEN: u8 = 1;
-pub(super) const UNIQUE: u8 = 2;
-pub(super) const WAITING: u8 = 3;
-
-pub(super) fn kind(key: &Key) -> u8 {
-    match key.lifetime() {
-        Lifetime::Within(_) => SEEN,
-        Lifetime::Unfinished => UNIQUE,
-        Lifetime::UntilClaimed(_) => WAITING,
-    }
-}
 
 /// The columns of the rows, all in their order.
 #[derive(Default)]

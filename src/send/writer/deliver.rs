@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, mem, sync::Arc, time::Duration};
 
-use sqlx::Connection;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{

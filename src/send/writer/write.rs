@@ -9,9 +9,8 @@ use crate::{
     message::{Envelope, Visible},
     postgres::{
         columns::Columns,
-        insert,
-        keyed::{KeyedTry, KeyedWritten},
-        session,
+        keyed::{self, KeyedTry, KeyedWritten},
+        session, visible,
         writers::{self, Batch, Try, Written, with_headers},
     },
     send::{
@@ -31,7 +30,7 @@ pub(super) async fn write_large(
     let mut transaction = connection.begin().await?;
     session::limit_idle_in_transaction(&mut transaction, timeout).await?;
     // A batch becomes visible at one time, not chunk by chunk.
-    let visible = insert::resolve(&mut transaction, pending.envelope.visible).await?;
+    let visible = visible::resolve(&mut transaction, pending.envelope.visible).await?;
     let envelope = Envelope {
         queue: pending.envelope.queue.clone(),
         visible: Visible::Exactly(visible),
@@ -82,15 +81,15 @@ pub(super) async fn write_keyed(
         key_timeout,
     };
     if let [chunk] = &batch.chunks()[..] {
-        let written = chunk.write(connection, run(first), &batch.envelopes);
+        let written = keyed::write(connection, chunk, run(first), &batch.envelopes);
         return written.await.map_err(held);
     }
     let mut transaction = connection.begin().await?;
     session::limit_idle_in_transaction(&mut transaction, timeout).await?;
-    batch.resolve(insert::resolve(&mut transaction, Visible::Now).await?);
+    batch.resolve(visible::resolve(&mut transaction, Visible::Now).await?);
     let mut all = HashMap::new();
     for chunk in batch.chunks() {
-        let written = chunk.write(&mut transaction, run(sequence), &batch.envelopes);
+        let written = keyed::write(&mut transaction, &chunk, run(sequence), &batch.envelopes);
         let (written, duplicates) = written.await.map_err(held)?;
         if written != Written::Stored {
             return Ok((written, all));
