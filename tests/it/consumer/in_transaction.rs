@@ -10,9 +10,9 @@ use crate::support::{
 };
 
 async fn with_work(pool: &PgPool) -> Result<Store, Box<dyn std::error::Error>> {
-    sqlx::raw_sql("create table work (payload text not null)")
-        .execute(pool)
-        .await?;
+    // Also for the role of a consumer, as which the tests run too.
+    let tables = "create table work (payload text not null); grant all on work to public";
+    sqlx::raw_sql(tables).execute(pool).await?;
     Ok(with_queues(pool, &["tasks", "receipts"]).await?)
 }
 
