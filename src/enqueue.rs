@@ -3,6 +3,7 @@
 
 pub(crate) mod batch;
 mod keys;
+mod of_each;
 mod options;
 pub(crate) mod states;
 
@@ -13,7 +14,7 @@ use serde::Serialize;
 use tracing::{Instrument, Span};
 
 use self::{
-    options::set_options,
+    of_each::set_options,
     states::{
         AtOnce, ByWorker, FitsInto, IntoDelay, Keys, KeysOf, Later, MessageIsSet, MessageNotSet,
         Messages, NoKey, NoMessage, NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet,

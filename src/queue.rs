@@ -125,9 +125,7 @@ impl<T> Queue<T> {
 
 impl<T: DeserializeOwned + 'static> Queue<T> {
     /// Makes each message that is sent to this queue [unique](crate::Enqueue::unique) by a key that is computed from its
-    /// payload. An enqueue that sets a key itself has that one.
-    ///
-    /// The key is computed from the payload as it was serialised, and so decodes it once.
+    /// payload as it was serialised, and so decodes it once. An enqueue that sets a key itself has that one.
     ///
     /// # Errors
     /// An enqueue returns [`Error::Unkeyed`] for a payload that doesn't decode as `T`.

@@ -1,15 +1,12 @@
 //! What an enqueue may set for its messages: priority, headers, how often they are delivered, and for how long they are of
 //! use.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::Enqueue;
-use crate::{
-    error::{Error, Result},
-    key::{Key, Lifetime},
-    message::{MessageOptions, NewMessage, Priority},
-    queue::KeyOfJson,
-};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::message::Priority;
 
 impl<M, T, W, K> Enqueue<M, T, W, K> {
     /// Sets the messages' priority: those of a higher one are delivered first; defaults to [`Priority::Normal`]. If it
@@ -105,31 +102,4 @@ impl<M, T, W, K> Enqueue<M, T, W, K> {
         self.options.of_each.drop_if_expired = true;
         self
     }
-}
-
-/// Sets what an enqueue asks for on each of its messages, unless the message has its own, and checks it.
-pub(super) fn set_options(
-    messages: &mut [NewMessage],
-    of_each: &MessageOptions,
-    key_of: Option<&KeyOfJson>,
-) -> Result<()> {
-    let asks_for_none = *of_each == MessageOptions::default() && key_of.is_none();
-    if asks_for_none && messages.iter().all(|message| message.options().is_none()) {
-        return Ok(());
-    }
-    for (index, message) in messages.iter_mut().enumerate() {
-        if let Some(key_of) = key_of
-            && of_each.key.is_none()
-            && message.key().is_none()
-        {
-            let key = key_of.key(message.payload());
-            let key = key.map_err(|error| Error::Unkeyed {
-                index,
-                source: Arc::new(error),
-            })?;
-            message.set_key(Key::new(key, Lifetime::Unfinished));
-        }
-        message.complete_options(index, of_each)?;
-    }
-    Ok(())
 }
