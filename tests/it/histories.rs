@@ -167,7 +167,12 @@ impl History {
             self.disruption(disruption, beside).await?;
         }
         let store = self.stores[store].clone();
-        self.call(&store, call).await
+        self.call(&store, call).await?;
+        // A call that had nothing to do sent nothing that could be struck: the next one isn't struck instead.
+        if let Some(injector) = &self.injector {
+            injector.proxy.cancel_order();
+        }
+        Ok(())
     }
 
     async fn disruption(&mut self, disruption: Disruption, may_be_beside: bool) -> Checked {

@@ -228,7 +228,7 @@ impl History {
                 let Some((queue, claim, delivery)) = self.take(which) else {
                     return Ok(());
                 };
-                let id = delivery.id();
+                let (id, attempt) = (delivery.id(), delivery.attempt());
                 let mut rest = None;
                 let mut keep = |unsettled: Unsettled<Value, Unchecked>| {
                     let error = unsettled.error().clone();
@@ -264,11 +264,12 @@ impl History {
                 let rolled_back = on == On::Rollback && returned.is_ok();
                 if settlement == Settlement::Nack && held && !rolled_back {
                     self.calm().await?;
-                    // The policy's first wait could end within the test, on a slow machine.
+                    // The policy's first wait could end within the test, on a slow machine. A crash that has
+                    // undone the claim has undone its attempt too.
                     let later =
                         "update pgqrs.messages set visible_at = visible_at + interval '1 hour'
-                                 where id = $1 and lease_token = 0";
-                    let later = sqlx::query(later).bind(id.get());
+                                 where id = $1 and lease_token = 0 and attempt = $2";
+                    let later = sqlx::query(later).bind(id.get()).bind(i64::from(attempt));
                     later.execute(&self.direct).await.map_err(failed)?;
                 }
                 // It returned that the lease is lost, or that the outcome is unknown.
