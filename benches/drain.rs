@@ -1,19 +1,13 @@
 //! Draining a full queue through a handler that does nothing, beside eight bare loops of "delete a hundred, handle,
 //! commit".
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
-
-use pgqrs::{Delivery, Outcome as Handled, Store};
-use serde_json::Value;
-use tokio::sync::Notify;
+use pgqrs::Store;
 
 use crate::{
     Outcome, fresh,
     meter::Meter,
     report::{Rounds, Table},
+    telemetry::work,
 };
 
 const LOOPS: usize = 8;
@@ -35,7 +29,7 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
         fill(&store, messages).await?;
         table
             .measure(OURS, messages, async |_| {
-                run_consumer(&store, messages).await
+                work::drain(&store, messages).await
             })
             .await?;
     }
@@ -79,31 +73,6 @@ async fn fill_bare(store: &Store, messages: usize) -> Outcome {
         .execute(store.pool())
         .await?;
     sqlx::query("checkpoint").execute(store.pool()).await?;
-    Ok(())
-}
-
-pub(crate) async fn run_consumer(store: &Store, messages: usize) -> Outcome {
-    let consumer = pgqrs::consumer("drain").create(store).await?;
-    let (handled, all) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-    let run = consumer.run({
-        let all = Arc::clone(&all);
-        move |delivery: Delivery<Value>| {
-            let last = handled.fetch_add(1, Ordering::Relaxed) + 1 == messages;
-            if last {
-                all.notify_one();
-            }
-            async move {
-                drop(delivery);
-                Handled::Done
-            }
-        }
-    });
-    let report = run
-        .with_graceful_shutdown(async move { all.notified().await })
-        .await?;
-    if report.done != messages as u64 {
-        return Err(format!("{report:?}").into());
-    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! with fsync on, and runs them against it in a release build.
 
 mod chart;
+mod chunks;
 mod claim;
 mod drain;
 mod enqueue;
@@ -15,6 +16,7 @@ mod once;
 mod payload;
 mod pgbouncer;
 mod report;
+mod telemetry;
 
 use std::{env, time::Instant};
 
@@ -38,9 +40,12 @@ async fn main() -> Outcome {
         .filter(|argument| !argument.starts_with("--"))
         .collect();
     let url = env::var("DATABASE_URL").map_err(|_| "run it as `cargo xtask bench`")?;
-    // The other process of the latency benchmark is also this program.
+    // Other processes of benchmarks are also this program.
     if let ["receive", how] = subjects[..] {
         return latency::receive(&url, how).await;
+    }
+    if let ["observed"] = subjects[..] {
+        return telemetry::observed().await;
     }
     if let Some(unknown) = subjects.iter().find(|subject| !SUBJECTS.contains(subject)) {
         return Err(format!("{unknown} is none of {}", SUBJECTS.join(", ")).into());
@@ -60,9 +65,11 @@ async fn main() -> Outcome {
             "claim" => claim::run(&url, &meter, quick).await?,
             "lifecycle" => lifecycle::run(&url, &meter, quick).await?,
             "drain" => drain::run(&url, &meter, quick).await?,
+            "chunks" => chunks::run(&url, &meter, quick).await?,
             "latency" => latency::run(&url, &meter, quick).await?,
             "growth" => growth::run(&url, &meter, quick).await?,
             "pgbouncer" => pgbouncer::run(&url, &meter, quick).await?,
+            "telemetry" => telemetry::run(&url, &meter, quick).await?,
             // The machine was reported already, and the peers are a separate program.
             _ => continue,
         };

@@ -16,10 +16,11 @@ use tokio::task::JoinSet;
 
 use crate::{
     Outcome,
-    drain::{fill, run_consumer},
+    drain::fill,
     fresh,
     meter::Meter,
     report::{Rounds, Table},
+    telemetry::work,
 };
 
 const DIRECT: &str = "without PgBouncer";
@@ -87,7 +88,7 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
         for (name, store) in &stores {
             fill(&direct, messages).await?;
             // Fails unless each message was acknowledged.
-            let work = async |_: &mut _| run_consumer(store, messages).await;
+            let work = async |_: &mut _| work::drain(store, messages).await;
             table.measure(name, messages, work).await?;
         }
     }

@@ -461,7 +461,7 @@ impl Report {
 }
 
 /// The order of the subjects in the report.
-pub(crate) const SUBJECTS: [&str; 11] = [
+pub(crate) const SUBJECTS: [&str; 13] = [
     "machine",
     "enqueue",
     "once",
@@ -469,9 +469,11 @@ pub(crate) const SUBJECTS: [&str; 11] = [
     "claim",
     "lifecycle",
     "drain",
+    "chunks",
     "latency",
     "growth",
     "pgbouncer",
+    "telemetry",
     "peers",
 ];
 

@@ -77,12 +77,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let emails = pgqrs::consumer(EMAILS).create(&store).await?;
     let invoices = pgqrs::consumer(INVOICES).create(&store).await?;
     let mut runs = JoinSet::new();
-    for run in [
-        emails.run_with(app.clone(), send).concurrency(16),
-        invoices.run_with(app.clone(), print).concurrency(2),
-    ] {
-        runs.spawn(run.with_graceful_shutdown(stop(app.clone())));
-    }
+    let emails = emails.run_with(app.clone(), send).concurrency(16);
+    runs.spawn(emails.with_graceful_shutdown(stop(app.clone())));
+    let invoices = invoices.run_with(app.clone(), print).concurrency(2);
+    runs.spawn(invoices.with_graceful_shutdown(stop(app.clone())));
 
     let payloads = ["ada", "bob"].map(|to| Email { to: to.into() });
     let enqueue = pgqrs::enqueue().messages(&payloads).to(EMAILS);

@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let running = tokio::spawn(run);
 
     let mut tick = tokio::time::interval(Duration::from_millis(20));
-    while pgqrs::admin(&store).queue_stats(PAYMENTS).await?.total() > 0 {
+    while pgqrs::admin(&store).queue_stats(PAYMENTS).await?.total() != 0 {
         tick.tick().await;
     }
     handle.stop();

@@ -8,6 +8,19 @@ create table pgqrs.queues (
     name text collate "C" not null constraint queues_name_key unique,
     -- Deliveries of one message before it becomes a dead letter.
     max_attempts integer not null default 20 constraint queues_max_attempts_check check (max_attempts > 0),
+    -- Until then nothing is claimed.
+    paused_until timestamptz not null default '-infinity',
+    -- Since then sends are refused.
+    closed_at timestamptz,
+    -- These take precedence over what consumers say, unless they are null.
+    lease interval constraint queues_lease_check check (lease > '0'),
+    retry_min interval constraint queues_retry_min_check check (retry_min >= '0'),
+    retry_max interval constraint queues_retry_max_check check (retry_max >= retry_min),
+    -- Whether acknowledged messages are archived.
+    archive_on_ack boolean not null default false,
+    -- How long archived messages and dead letters are kept: for ever if null.
+    archive_for interval constraint queues_archive_for_check check (archive_for >= '0'),
+    dead_letters_for interval constraint queues_dead_letters_for_check check (dead_letters_for >= '0'),
     created_at timestamptz not null default now()
 );
 
@@ -37,6 +50,20 @@ create table pgqrs.messages (
     -- The payload's size as it was sent. A claim adds these up without reading the payloads.
     payload_bytes integer not null default 0,
     producer_id bigint,
+    -- What few messages have, and what is null takes no space.
+    --
+    -- Takes precedence over the queue's.
+    max_attempts integer constraint messages_max_attempts_check check (max_attempts > 0),
+    -- Unless it has started by then, it becomes a dead letter, or is dropped.
+    expires_at timestamptz,
+    drop_if_expired boolean,
+    -- How often a handler has put it off without using an attempt.
+    snoozes integer,
+    -- Since when consumers can't decode it.
+    undecodable_since timestamptz,
+    -- No other message of its queue can have this key while this one exists; or while this one waits to be claimed.
+    unique_key text collate "C",
+    waiting_key text collate "C",
     headers json,
     -- The error of the last attempt, if known.
     last_error text,
@@ -72,6 +99,10 @@ alter table pgqrs.messages add constraint messages_pkey primary key (queue_id, i
 -- that it can use: a claim can't read the primary key, which has no `queue_id + 0`; and what looks a message up by its id
 -- can't read this one, whose condition only the claim has.
 create index messages_ready on pgqrs.messages ((queue_id + 0), priority, visible_at, id) where priority >= 0;
+
+-- A claim doesn't change a key that is null, and stays a heap-only update.
+create unique index messages_unique_key on pgqrs.messages (queue_id, unique_key) where unique_key is not null;
+create unique index messages_waiting_key on pgqrs.messages (queue_id, waiting_key) where waiting_key is not null;
 
 create table pgqrs.workers (
     id bigint generated always as identity constraint workers_pkey primary key,
@@ -112,6 +143,9 @@ create table pgqrs.dead_letters (
     attempt integer not null,
     producer_id bigint,
     consumer_id bigint,
+    max_attempts integer,
+    unique_key text collate "C",
+    waiting_key text collate "C",
     headers json,
     payload json not null,
     reason text not null,
@@ -128,6 +162,9 @@ create table pgqrs.archive (
     attempt integer not null,
     producer_id bigint,
     consumer_id bigint,
+    max_attempts integer,
+    unique_key text collate "C",
+    waiting_key text collate "C",
     headers json,
     payload json not null,
     archived_at timestamptz not null default statement_timestamp(),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent / "python" / "pgqrs"
 
-TWINS = ("admin", "delivery", "producer", "store")
+TWINS = ("admin", "delivery", "observer", "producer", "store", "worker_admin")
 
 REPLACEMENTS = (
     (r"\basync (def|with|for)\b", r"\1"),
@@ -23,7 +23,10 @@ REPLACEMENTS = (
     (r"\b__aenter__\b", "__enter__"),
     (r"\b__aexit__\b", "__exit__"),
     (r"\bblocking=False\b", "blocking=True"),
-    (r"\bfrom pgqrs\.(admin|consumer|delivery|producer|store)\b", r"from pgqrs.sync.\1"),
+    (
+        r"\bfrom pgqrs\.(admin|consumer|delivery|observer|producer|store|worker_admin)\b",
+        r"from pgqrs.sync.\1",
+    ),
     (r":(meth|func|class):`pgqrs\.(connect|Store|Producer|Consumer)\b", r":\1:`pgqrs.sync.\2"),
 )
 

@@ -1,8 +1,9 @@
-//! `admin(&store)`: the schema, queues, workers, messages, dead letters and the archive, for set-up, operators and
-//! dashboards. Each call reads the database, without a cache, and one that only reports writes nothing.
+//! `admin(&store)`: the schema, health, queues, workers, messages, dead letters and the archive, for set-up, operators
+//! and dashboards. Each call reads the database, without a cache, and one that only reports writes nothing.
 
 mod archive;
 mod dead_letters;
+mod health;
 mod messages;
 mod queues;
 pub(crate) mod rows;
@@ -25,7 +26,7 @@ use crate::{
 /// let admin = pgqrs::admin(&store);
 /// admin.install().await?;
 /// admin.create_queue("tasks").await?;
-/// println!("{:?}", admin.queue_stats("tasks").await?);
+/// println!("{} are ready", admin.queue_stats("tasks").await?.ready);
 /// # Ok(())
 /// # }
 /// ```

@@ -113,6 +113,7 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
         StoreOptions {
             sending,
             payload_limit: options.payload_limit,
+            trace_context: options.trace_context,
             can_listen,
         },
         server,
@@ -236,6 +237,17 @@ restarts, or fails over to another; defaults to 30 seconds, at most an hour. Zer
     )]
     coalesce: bool,
     #[builder(
+        default = true,
+        setter(
+            doc = "Whether messages that are sent through the store carry the trace context of their sender, in the headers
+`traceparent` and `tracestate`; defaults to true. Only if this crate's feature `opentelemetry` is enabled and there is
+such a context; headers that an enqueue sets itself are sent in any case. It applies to the store and to its
+[`begin`](Store::begin); a pool, a connection, another transaction and [`Statement`](crate::Statement) have no
+options, and messages sent through these always carry it."
+        )
+    )]
+    trace_context: bool,
+    #[builder(
         default,
         setter(doc = "Whether to create or upgrade the schema on connecting; defaults to false.")
     )]
@@ -307,6 +319,7 @@ impl fmt::Debug for ConnectOptions {
             .field("payload_limit", &self.payload_limit)
             .field("retry_for", &self.retry_for)
             .field("coalesce", &self.coalesce)
+            .field("trace_context", &self.trace_context)
             .field("install", &self.install)
             .field("pgbouncer", &self.pgbouncer)
             .field("listen_url", &self.listen_url.is_some())

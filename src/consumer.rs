@@ -3,12 +3,17 @@
 //! use [`dequeue()`](crate::dequeue()).
 
 pub(crate) mod handle;
+mod in_transaction;
 
-use std::{fmt, marker::PhantomData, ops::Deref, time::Duration};
+use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
 
-use self::handle::ConsumerHandle;
+use serde::de::DeserializeOwned;
+
+use self::{handle::ConsumerHandle, in_transaction::in_transaction};
 use crate::{
-    delivery::Delivery,
+    chunk::Chunk,
+    consume::{ChunkLimits, Chunks, Single},
+    delivery::{Delivery, lease::LONGEST_LEASE},
     dequeue::{Dequeue, FromQueue, dequeue},
     error::Result,
     executor::Execute,
@@ -17,6 +22,7 @@ use crate::{
     queue::{IntoQueue, Readable, Untyped},
     run::Run,
     store::Store,
+    transaction::HandlerTransaction,
     worker::{Applicant, Receives, Registration, Worker, sealed::Registered},
 };
 
@@ -145,6 +151,9 @@ pub struct Consumer<C = Untyped> {
     store: Store,
 }
 
+/// Maximum number of messages of a chunk.
+const LARGEST_CHUNK: usize = 10_000;
+
 impl<C: 'static> Consumer<C> {
     /// Starts a dequeue through this consumer, from its queue.
     ///
@@ -175,9 +184,9 @@ impl<C: 'static> Consumer<C> {
     /// are 20 unless the queue is [configured](crate::Admin::configure_queue) otherwise. A handler that has settled the
     /// delivery itself, in its own transaction, returns `Ok(())` too.
     ///
-    /// While a handler runs, its message's lease is extended. Messages whose payload doesn't decode become dead letters
-    /// and never reach the handler. While the database is unavailable, the loop retries, with a wait that grows up to
-    /// five seconds.
+    /// While a handler runs, its message's lease is extended. Messages whose payload doesn't decode never reach the
+    /// handler: they [wait for a consumer of another version](Run::undecodable), and then become dead letters. While the
+    /// database is unavailable, the loop retries, with a wait that grows up to five seconds.
     ///
     /// Acknowledgements are made in batches, a moment after the handlers have returned: if the process crashes in
     /// between, those messages are delivered again. Acknowledgements are durable.
@@ -194,20 +203,132 @@ impl<C: 'static> Consumer<C> {
     ///
     /// # Example
     /// See [`consumer`], and `examples/worker.rs`, `examples/transactional_handler.rs`.
-    pub fn run<F, R, O>(self, handler: F) -> Run
+    pub fn run<F, R, O, P>(self, handler: F) -> Run<Delivery<P>>
     where
-        C: Readable,
-        F: Fn(Delivery<C::Payload>) -> R + Send + Sync + 'static,
+        C: Readable<Payload = P>,
+        P: Send + Sync + DeserializeOwned + 'static,
+        F: Fn(Delivery<P>) -> R + Send + Sync + 'static,
         R: Handling<O> + Send + 'static,
         O: IntoOutcome,
     {
-        Run::new(self.handle, self.store, handler)
+        Run::new(self.handle, self.store, handler, Single)
+    }
+
+    /// As [`run`](Self::run), with a handler that takes many messages at once: one `insert` for a hundred rows.
+    ///
+    /// # Shape
+    /// The handler takes a [`Chunk`] of up to `size` messages, from 1 to 10,000. One that isn't full is passed to it
+    /// when `wait` has passed since its first message was received. [`concurrency`](Run::concurrency) is the number of
+    /// chunks that are handled at once, and [`handler_timeout`](Run::handler_timeout) is for a chunk.
+    ///
+    /// `Ok(())` acknowledges all of its messages, in one statement. An error, a panic or a timeout is a failed attempt
+    /// of all of them, except those that the handler has settled one by one. A payload that doesn't decode waits for
+    /// [a consumer of another version](Run::undecodable), and its chunk has one message less.
+    ///
+    /// # Shape
+    /// `size` is 1 to 10,000 messages, and `wait` at most a day; beyond these, the nearest limit counts. A chunk is
+    /// handled earlier, and smaller, if the consumer holds all the [bytes](Run::prefetch_bytes) that it may. The leases of
+    /// messages that wait for their chunk are extended.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    ///
+    /// # Example
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use pgqrs::{Chunk, Store};
+    ///
+    /// async fn store_readings(store: Store, chunk: Chunk<i64>) -> Result<(), sqlx::Error> {
+    ///     let values: Vec<i64> = chunk.payloads().copied().collect();
+    ///     sqlx::query("insert into readings (value) select unnest($1::bigint[])")
+    ///         .bind(values)
+    ///         .execute(store.pool())
+    ///         .await?;
+    ///     Ok(())
+    /// }
+    ///
+    /// # async fn example(store: Store) -> pgqrs::Result<()> {
+    /// let readings = pgqrs::Queue::<i64>::new("readings");
+    /// let consumer = pgqrs::consumer(readings).create(&store).await?;
+    /// consumer
+    ///     .run_chunks(100, Duration::from_millis(200), move |chunk| {
+    ///         store_readings(store.clone(), chunk)
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run_chunks<F, R, O, P>(self, size: usize, wait: Duration, handler: F) -> Run<Chunk<P>>
+    where
+        C: Readable<Payload = P>,
+        P: Send + Sync + DeserializeOwned + 'static,
+        F: Fn(Chunk<P>) -> R + Send + Sync + 'static,
+        R: Handling<O> + Send + 'static,
+        O: IntoOutcome,
+    {
+        let limits = ChunkLimits {
+            size: size.clamp(1, LARGEST_CHUNK),
+            wait: wait.min(LONGEST_LEASE),
+        };
+        Run::new(self.handle, self.store, handler, move |handler| Chunks {
+            handler,
+            limits,
+        })
+    }
+
+    /// As [`run`](Self::run), with a transaction for each message, in which the message is acknowledged: what the
+    /// handler writes is stored once, however often the message is delivered.
+    ///
+    /// # Shape
+    /// The handler takes the delivery and a transaction on the store's pool. If it returns `Ok(())` or
+    /// [`Outcome::Archive`](crate::Outcome::Archive), the message is acknowledged or archived in that transaction, which
+    /// is then committed, and consumers of the queues that it has sent to are woken. Otherwise it is rolled back: after
+    /// an error, a panic, a timeout, any other [`Outcome`](crate::Outcome), and if the message's lease was lost.
+    ///
+    /// The handler can't commit the transaction, and must not keep it, as in a task that it doesn't wait for: then
+    /// nothing is committed, and the attempt fails. A handler that works for long keeps the transaction open for long.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run). If no transaction can be begun, or the commit fails, the attempt fails.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+    /// let payments = pgqrs::Queue::<i64>::new("payments");
+    /// let consumer = pgqrs::consumer(payments).create(&store).await?;
+    /// consumer
+    ///     .run_in_transaction(|delivery, mut tx| async move {
+    ///         sqlx::query("update accounts set cents = cents + $1")
+    ///             .bind(delivery.payload())
+    ///             .execute(&mut **tx)
+    ///             .await?;
+    ///         pgqrs::enqueue().message(&"paid").to("receipts").execute(&mut tx).await?;
+    ///         pgqrs::Ok(())
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run_in_transaction<F, R, O, P>(self, handler: F) -> Run<Delivery<P>>
+    where
+        C: Readable<Payload = P>,
+        P: Send + Sync + DeserializeOwned + 'static,
+        F: Fn(Delivery<P>, HandlerTransaction) -> R + Send + Sync + 'static,
+        R: Handling<O> + Send + 'static,
+        O: IntoOutcome,
+    {
+        let (store, handler) = (self.store.clone(), Arc::new(handler));
+        self.run(move |delivery| {
+            let (store, handler) = (store.clone(), Arc::clone(&handler));
+            async move { in_transaction(store, &*handler, delivery).await }
+        })
     }
 
     /// As [`run`](Self::run), with state that the handlers share: each call gets a clone of it.
     ///
     /// # Shape
-    /// The state is cheap to clone: a pool, a client, or an [`Arc`](std::sync::Arc) of what the service needs.
+    /// The state is cheap to clone: a pool, a client, or an [`Arc`] of what the service needs.
     ///
     /// # Errors
     /// Those of [`run`](Self::run).
@@ -235,11 +356,12 @@ impl<C: 'static> Consumer<C> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn run_with<S, F, R, O>(self, state: S, handler: F) -> Run
+    pub fn run_with<S, F, R, O, P>(self, state: S, handler: F) -> Run<Delivery<P>>
     where
-        C: Readable,
+        C: Readable<Payload = P>,
+        P: Send + Sync + DeserializeOwned + 'static,
         S: Clone + Send + Sync + 'static,
-        F: Fn(S, Delivery<C::Payload>) -> R + Send + Sync + 'static,
+        F: Fn(S, Delivery<P>) -> R + Send + Sync + 'static,
         R: Handling<O> + Send + 'static,
         O: IntoOutcome,
     {

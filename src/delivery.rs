@@ -3,20 +3,22 @@
 
 pub(crate) mod batch;
 pub(crate) mod lease;
+pub(crate) mod settlement;
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use serde_json::value::RawValue;
-use sqlx::PgConnection;
-use tracing::Instrument;
 
-use self::lease::{Lease, check_lease};
+use self::{
+    lease::{Lease, check_lease},
+    settlement::{Settlement, settle_lease},
+};
 use crate::{
     error::{Error, Result},
-    executor::{self, Execute, Executor},
-    message::{Message, MessageId, Priority, Receipt, Visible},
-    postgres::settle::{self, Failure},
+    executor::{Execute, Executor},
+    headers::Headers,
+    message::{Message, MessageId, Priority},
+    postgres::settle,
     retry::RetryPolicy,
     store::Store,
     telemetry,
@@ -25,8 +27,8 @@ use crate::{
 /// A leased message, with its payload decoded as `T`.
 ///
 /// It is settled by one of [`ack`](Self::ack), [`archive`](Self::archive), [`nack`](Self::nack),
-/// [`retry_in`](Self::retry_in) and [`dead_letter`](Self::dead_letter), on a store, or in the caller's transaction,
-/// with which it commits. Dropping it settles nothing: the message is delivered again within two seconds after its
+/// [`retry_in`](Self::retry_in), [`later`](Self::later) and [`dead_letter`](Self::dead_letter), on a store, or in the
+/// caller's transaction, with which it commits. Dropping it settles nothing: the message is delivered again within two seconds after its
 /// lease has run out.
 ///
 /// # Errors
@@ -62,6 +64,8 @@ pub struct Delivery<T, D = Decoded> {
     lease: Arc<Lease>,
     store: Store,
     retry: RetryPolicy,
+    /// Of the call of its handler.
+    time_limit: Option<Duration>,
     state: PhantomData<fn() -> D>,
 }
 
@@ -74,6 +78,10 @@ pub struct Decoded(());
 pub struct Unchecked(());
 
 impl<T> Delivery<T> {
+    pub(crate) fn time_limit(&self) -> Option<Duration> {
+        self.time_limit
+    }
+
     /// Returns the payload.
     pub fn payload(&self) -> &T {
         self.payload.as_ref().expect(DECODED)
@@ -103,8 +111,15 @@ impl<T> Delivery<T, Unchecked> {
             lease,
             store,
             retry,
+            time_limit: None,
             state: PhantomData,
         }
+    }
+
+    /// For a handler that is aborted after this time.
+    pub(crate) fn limited(mut self, limit: Option<Duration>) -> Self {
+        self.time_limit = limit;
+        self
     }
 
     /// Returns the payload.
@@ -134,6 +149,7 @@ impl<T> Delivery<T, Unchecked> {
             lease: self.lease,
             store: self.store,
             retry: self.retry,
+            time_limit: self.time_limit,
             state: PhantomData,
         })
     }
@@ -147,6 +163,10 @@ impl<T> Delivery<T, Unchecked> {
 }
 
 impl<T, D> Delivery<T, D> {
+    pub(crate) fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
     /// Returns the message's id.
     pub fn id(&self) -> MessageId {
         self.message.id
@@ -157,12 +177,9 @@ impl<T, D> Delivery<T, D> {
         &self.message.payload
     }
 
-    /// Returns the message's headers, if it has any.
-    pub fn headers(&self) -> Option<&RawValue> {
-        self.message
-            .headers
-            .as_deref()
-            .and_then(|headers| serde_json::from_str(headers).ok())
+    /// Returns the message's headers: those of its enqueue, and the trace that it was sent in.
+    pub fn headers(&self) -> &Headers {
+        &self.message.headers
     }
 
     /// Returns the message's priority.
@@ -173,6 +190,18 @@ impl<T, D> Delivery<T, D> {
     /// Returns the number of this attempt; the first one is 1.
     pub fn attempt(&self) -> u32 {
         self.message.attempt.unsigned_abs()
+    }
+
+    /// Returns after how many attempts the message becomes a dead letter: its own limit or, by default, that of its queue
+    /// at the time of the claim.
+    pub fn max_attempts(&self) -> u32 {
+        self.message.max_attempts
+    }
+
+    /// Returns how often a handler has put the message off, by [`Outcome::Later`](crate::Outcome::Later) or
+    /// [`later`](Self::later).
+    pub fn snoozes(&self) -> u32 {
+        self.message.snoozes
     }
 
     /// Returns when the message was enqueued, by the database's clock.
@@ -211,9 +240,12 @@ impl<T, D> Delivery<T, D> {
                     held.extended(until);
                     Ok(())
                 }
-                None => Err(Error::LeaseLost {
-                    message: held.receipt().id,
-                }),
+                None => {
+                    telemetry::lease_lost(held.subject(), "extend");
+                    Err(Error::LeaseLost {
+                        message: held.receipt().id,
+                    })
+                }
             }
         })
     }
@@ -280,6 +312,22 @@ impl<T, D> Delivery<T, D> {
         self.settle(Settlement::retry_in(wait), on)
     }
 
+    /// Puts the message off: it is delivered again after this wait, and this delivery doesn't count as an attempt.
+    /// [`snoozes`](Self::snoozes) counts how often that was done, without a limit.
+    ///
+    /// # Errors
+    /// Also [`Error::DelayTooLong`].
+    ///
+    /// # Source
+    /// `update pgqrs.messages set visible_at = …, attempt = attempt - 1, snoozes = …`
+    pub fn later<'c>(self, wait: Duration, on: impl Executor + 'c) -> Execute<'c, Result<()>>
+    where
+        T: Send + 'c,
+        D: 'c,
+    {
+        self.settle(Settlement::later(wait), on)
+    }
+
     /// Moves the message to the dead letters for this reason, even if attempts are left: for one that can't be handled.
     ///
     /// # Source
@@ -337,6 +385,19 @@ impl<T, D> Delivery<T, D> {
         self.settle(Settlement::retry_in(wait), on)
     }
 
+    /// As [`later`](Self::later); an error hands the delivery back, for a retry.
+    pub fn try_later<'c>(
+        self,
+        wait: Duration,
+        on: impl Executor + 'c,
+    ) -> Execute<'c, Result<(), Unsettled<T, D>>>
+    where
+        T: Send + 'c,
+        D: 'c,
+    {
+        self.settle(Settlement::later(wait), on)
+    }
+
     /// As [`dead_letter`](Self::dead_letter); an error hands the delivery back, for a retry.
     pub fn try_dead_letter<'c>(
         self,
@@ -365,70 +426,15 @@ impl<T, D> Delivery<T, D> {
         E: From<Unsettled<T, D>>,
     {
         Execute::new(async move {
-            let id = self.message.id;
-            let verb = settlement.as_ref().map_or("nack", Settlement::verb);
-            let span = telemetry::settle(verb, Some(id.get()));
-            let call = async {
-                let settlement = settlement?;
-                let receipt = self.lease.receipt();
-                let held = executor::run(on, async |connection| {
-                    settlement.carry_out(connection, receipt).await
-                });
-                if held.await? {
-                    Ok(())
-                } else {
-                    Err(Error::LeaseLost { message: id })
-                }
-            };
-            match call.instrument(span.clone()).await {
-                Ok(()) => {
-                    self.lease.settled();
-                    Ok(())
-                }
-                Err(error) => {
-                    telemetry::failed(&span, &error);
-                    Err(E::from(Unsettled {
+            settle_lease(&self.lease, settlement, on)
+                .await
+                .map_err(|error| {
+                    E::from(Unsettled {
                         delivery: Box::new(self),
                         error,
-                    }))
-                }
-            }
+                    })
+                })
         })
-    }
-}
-
-enum Settlement {
-    Ack,
-    Archive,
-    Retry(Duration),
-    DeadLetter(String),
-}
-
-impl Settlement {
-    fn retry_in(wait: Duration) -> Result<Self> {
-        Visible::after(wait).map(|_| Self::Retry(wait))
-    }
-
-    fn verb(&self) -> &'static str {
-        match self {
-            Self::Ack => "ack",
-            Self::Archive => "archive",
-            Self::Retry(_) => "nack",
-            Self::DeadLetter(_) => "dead_letter",
-        }
-    }
-
-    /// Returns `false` if the lease was lost.
-    async fn carry_out(self, connection: &mut PgConnection, receipt: Receipt) -> Result<bool> {
-        let failure = match self {
-            Self::Ack => return settle::ack(connection, receipt).await,
-            Self::Archive => {
-                return Ok(!settle::archive(connection, &[receipt]).await?.is_empty());
-            }
-            Self::Retry(wait) => Failure::retry(receipt, wait, None),
-            Self::DeadLetter(reason) => Failure::dead(receipt, &reason, None),
-        };
-        Ok(!settle::fail(connection, &[failure]).await?.is_empty())
     }
 }
 

@@ -3,9 +3,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
-use tracing::Instrument;
-
 use crate::{
     delivery::{
         Delivery, Unchecked,
@@ -15,14 +12,16 @@ use crate::{
     executor::Execute,
     lifecycle::WorkerId,
     pool::STATEMENT_TIMEOUT,
-    postgres::claim::{self, Claim, Claimed},
+    postgres::claim::{self, Claim, Claimed, End},
     queue::{IntoQueue, QueueName, Readable},
     retry::RetryPolicy,
     store::Store,
-    telemetry,
+    telemetry::{self, Messages, Subject, Timer},
+    trace_context,
     watermark::Found,
     worker::{CanDequeue, Worker},
 };
+use tokio::time::{Instant, sleep};
 
 /// Starts a dequeue.
 ///
@@ -208,11 +207,14 @@ impl<S> Dequeue<S> {
                 max_bytes,
                 lease,
                 timeout: STATEMENT_TIMEOUT,
+                links: true,
             };
             let Received { claimed, .. } = claim_once(on, &request).await?;
             if claimed.stopped_by_bytes {
-                telemetry::stopped_by_bytes(&request.queue, claimed.messages.len(), max_bytes);
+                let messages = claimed.messages.len();
+                telemetry::stopped_by_bytes(request.consumer, &request.queue, messages, max_bytes);
             }
+            telemetry::dequeued(request.queue.as_str(), claimed.messages.len());
             let deliver = |message| {
                 let lease = Arc::new(Lease::of(&message));
                 Delivery::new(message, lease, decode, on.clone(), retry)
@@ -232,6 +234,8 @@ pub(crate) struct ClaimRequest {
     pub(crate) lease: Duration,
     /// How long to wait for the result.
     pub(crate) timeout: Duration,
+    /// Whether the claim's span links to those of the messages' senders; otherwise the handlers' spans do.
+    pub(crate) links: bool,
 }
 
 /// What was claimed, and when the claim was sent.
@@ -244,17 +248,35 @@ pub(crate) struct Received {
 /// One claim, for `dequeue()` and for the run loop: from this process's watermark on, repeated if it conflicts with
 /// others, or if all that it found were dead letters.
 pub(crate) async fn claim_once(store: &Store, request: &ClaimRequest) -> Result<Received> {
-    let span = telemetry::receive(request.queue.as_str());
-    let received = try_claim(store, request).instrument(span.clone()).await;
+    let (began, timer) = (Instant::now(), Timer::start());
+    let received = try_claim(store, request).await;
+    let (queue, took) = (request.queue.as_str(), began.elapsed());
+    let outcome = received
+        .as_ref()
+        .map(|received| received.claimed.messages.len());
+    telemetry::claimed(queue, timer, outcome);
+    let span = |messages| telemetry::receive(queue, request.consumer, messages, took);
     match &received {
-        Ok(received) => telemetry::batch(&span, received.claimed.messages.len()),
-        Err(error) => telemetry::failed(&span, error),
+        Ok(Received { claimed, .. }) => {
+            let messages = match (request.limit, &claimed.messages[..]) {
+                (_, []) => return received,
+                (1, [message, ..]) => Messages::One(Some(message.id)),
+                (_, messages) => Messages::Batch(messages.len()),
+            };
+            let span = span(messages);
+            if request.links {
+                trace_context::link(&span, &claimed.messages);
+            }
+            span.in_scope(|| report_redelivered(claimed));
+        }
+        Err(error) => telemetry::failed(&span(Messages::One(None)), error),
     }
     received
 }
 
 async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
     let mut conflicts = 0;
+    let until = Instant::now() + request.timeout;
     loop {
         let mut connection = store.connection().await?;
         // Only now: a claim that waited for a connection has not begun yet.
@@ -296,14 +318,46 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
             took: claimed.took,
             full: claimed.full,
         };
-        if claimed.left_used_up {
+        if claimed.left_over {
             store.watermarks().fail(&request.queue);
         } else {
             store.watermarks().end(&request.queue, &reading, &found);
         }
-        // All messages found had used up their attempts, and are dead letters now: there may be others behind them.
-        if !(claimed.full && claimed.messages.is_empty()) {
+        report_dead(&claimed);
+        // All messages found had used up their attempts, or had expired: there may be others behind them.
+        let is_over = !(claimed.full && claimed.messages.is_empty());
+        if is_over || Instant::now() >= until {
             return Ok(Received { claimed, sent });
+        }
+    }
+}
+
+/// Reports messages that are delivered no more: since their last consumer has not settled them, or since they were not
+/// started in time.
+fn report_dead(claimed: &Claimed) {
+    for dead in &claimed.dead {
+        let subject = Subject {
+            origin: Arc::clone(&claimed.origin),
+            message: dead.id,
+            attempt: dead.attempt,
+            max_attempts: dead.max_attempts,
+        };
+        match dead.end {
+            End::UsedUp => telemetry::dead_after_lost_lease(&subject, dead.consumer),
+            End::Expired => telemetry::expired(&subject),
+            End::Dropped => telemetry::dropped(&subject),
+        }
+    }
+}
+
+/// Reports messages that a consumer has claimed before and not settled.
+fn report_redelivered(claimed: &Claimed) {
+    if claimed.redelivered.is_empty() {
+        return;
+    }
+    for message in &claimed.messages {
+        if let Some(previous) = claimed.redelivered.get(&message.id) {
+            telemetry::redelivered(&Subject::of(message), *previous);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use self::states::{
     AtOnce, ByWorker, FitsInto, IntoDelay, Later, MessageIsSet, MessageNotSet, Messages, NoMessage,
@@ -18,13 +18,15 @@ use crate::error::Error;
 use crate::{
     error::Result,
     executor::{Execute, Executor},
+    headers::{Headers, NewHeaders},
     message::{Enqueued, Envelope, NewMessage, Priority, Visible, When},
     payload::encode,
     postgres::{columns::CHUNK_BYTES, insert},
     queue::{IntoQueue, Queue},
     send,
     statement::Statement,
-    telemetry,
+    telemetry::{self, Timer},
+    trace_context,
     worker::{CanEnqueue, Worker},
 };
 
@@ -62,7 +64,7 @@ pub fn enqueue() -> Enqueue {
 /// | [`message`](Self::message), [`messages`](Self::messages) | until one of them was called |
 /// | [`to`](Self::to), [`worker`](Self::worker) | until one of them was called |
 /// | [`delay`](Self::delay), [`at`](Self::at), [`when`](Self::when) | until one of them was called |
-/// | [`priority`](Self::priority) | always |
+/// | [`priority`](Self::priority), [`header`](Self::header), [`headers`](Self::headers) | always |
 /// | [`execute`](Self::execute), [`statement`](Self::statement) | once there are messages and a target |
 ///
 /// The type parameters track what is set: messages (`M`), target (`T`), time (`W`). The compiler's messages say what is
@@ -103,22 +105,32 @@ pub struct Enqueue<M = NoMessage, T = NoTarget, W = AtOnce> {
 }
 
 /// What an enqueue needn't set.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Options {
     when: When,
     priority: Priority,
+    headers: NewHeaders,
 }
 
 impl Options {
-    fn envelope(self, target: impl TargetIsSet) -> Result<Envelope> {
+    fn common(self, target: impl TargetIsSet) -> Result<Common> {
         let (queue, producer) = target.into_parts()?;
-        Ok(Envelope {
+        let envelope = Envelope {
             queue,
             producer,
             priority: self.priority,
             visible: Visible::new(self.when)?,
-        })
+        };
+        let headers = self.headers.finish()?;
+        Ok(Common { envelope, headers })
     }
+}
+
+/// What an enqueue sets for all of its messages.
+#[derive(Debug, Clone)]
+pub(crate) struct Common {
+    pub(crate) envelope: Envelope,
+    pub(crate) headers: Headers,
 }
 
 impl<M, T, W> Enqueue<M, T, W> {
@@ -280,6 +292,53 @@ impl<M, T, W> Enqueue<M, T, W> {
         self
     }
 
+    /// Sets a header of the messages: a text that consumers read with [`Delivery::headers`](crate::Delivery::headers),
+    /// without decoding the payload. If a name is set again, the last call counts.
+    ///
+    /// # Units
+    /// A name has 1 to 64 bytes of `a` to `z`, `0` to `9`, `.`, `_` and `-`, and doesn't begin with `pgqrs-`. A value is
+    /// any text without NUL characters. All names and values together have at most 8 KiB.
+    ///
+    /// # Errors
+    /// [`Error::InvalidHeader`] from [`execute`](Self::execute), for the first header that breaks these rules.
+    ///
+    /// # Example
+    /// ```
+    /// let enqueue = pgqrs::enqueue().message(&1).to("tasks").header("tenant", "acme");
+    /// ```
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.headers.set(name.into(), value.into());
+        self
+    }
+
+    /// Sets several headers of the messages, as [`header`](Self::header) does each: of a map, or of a delivery; then
+    /// without `traceparent` and `tracestate`, or the message continues the trace of the other one's sender.
+    ///
+    /// # Errors
+    /// As for [`header`](Self::header).
+    ///
+    /// # Example
+    /// ```
+    /// # fn example(delivery: pgqrs::Delivery<u32>) {
+    /// let kept = delivery.headers().iter().filter(|(name, _)| !name.starts_with("trace"));
+    /// let next = pgqrs::enqueue().message(&2).to("tasks").headers(kept);
+    /// # }
+    /// ```
+    pub fn headers<N, V>(mut self, headers: impl IntoIterator<Item = (N, V)>) -> Self
+    where
+        N: Into<String>,
+        V: Into<String>,
+    {
+        for (name, value) in headers {
+            self.options.headers.set(name.into(), value.into());
+            // An iterator may be endless.
+            if self.options.headers.is_invalid() {
+                break;
+            }
+        }
+        self
+    }
+
     /// Stores the messages, and returns their ids in the order of the messages.
     ///
     /// Available once messages and a target are set. On a store, a pool or a connection, the messages are stored when
@@ -299,7 +358,7 @@ impl<M, T, W> Enqueue<M, T, W> {
     /// If it fails, nothing of the batch is stored, except in the cases of the table.
     ///
     /// - [`Error::Serialize`], [`Error::PayloadTooLarge`], [`Error::PayloadTooDeep`],
-    ///   [`Error::InvalidQueueName`], [`Error::DelayTooLong`]: before anything is sent;
+    ///   [`Error::InvalidQueueName`], [`Error::DelayTooLong`], [`Error::InvalidHeader`]: before anything is sent;
     /// - [`Error::QueueNotFound`], [`Error::NotInstalled`];
     /// - [`Error::WorkerSuspended`], [`Error::WorkerStopped`], for an enqueue through a producer;
     /// - [`Error::Database`] if the server refuses the messages; [`Error::Connect`] if it refuses the login;
@@ -341,8 +400,7 @@ impl<M, T, W> Enqueue<M, T, W> {
         let messages = messages.and_then(|messages| check_sizes(messages, on.payload_limit()));
         Execute::new(async move {
             let messages = messages?;
-            let envelope = options.envelope(target)?;
-            send(on, envelope, messages).await
+            send(on, options.common(target)?, messages).await
         })
     }
 
@@ -362,29 +420,42 @@ impl<M, T, W> Enqueue<M, T, W> {
         M: MessageIsSet,
         T: TargetIsSet,
     {
-        let messages = check_sizes(self.messages.into_messages()?, CHUNK_BYTES)?;
-        Ok(Statement::new(
-            self.options.envelope(self.target)?,
-            messages,
-        ))
+        let mut messages = check_sizes(self.messages.into_messages()?, CHUNK_BYTES)?;
+        let Common {
+            envelope,
+            mut headers,
+        } = self.options.common(self.target)?;
+        trace_context::inject(&Span::current(), &mut headers);
+        NewMessage::set_common_headers(&mut messages, &headers);
+        Ok(Statement::new(envelope, messages))
     }
 }
 
 impl<T, W> Enqueue<NoMessage, T, W> {
-    pub(crate) fn into_envelope(self) -> Result<Envelope>
+    pub(crate) fn into_common(self) -> Result<Common>
     where
         T: TargetIsSet,
     {
-        self.options.envelope(self.target)
+        self.options.common(self.target)
     }
 }
 
 pub(crate) async fn send(
     on: impl Executor,
-    envelope: Envelope,
-    messages: Vec<NewMessage>,
+    common: Common,
+    mut messages: Vec<NewMessage>,
 ) -> Result<Enqueued> {
-    let span = telemetry::send(envelope.queue.as_str(), messages.len());
+    let Common {
+        envelope,
+        mut headers,
+    } = common;
+    let (timer, queue, count) = (Timer::start(), envelope.queue.clone(), messages.len());
+    let span = telemetry::send(queue.as_str(), count);
+    // Here, in the caller's task: the messages may be stored by another, together with those of other callers.
+    if on.trace_context() {
+        trace_context::inject(&span, &mut headers);
+    }
+    NewMessage::set_common_headers(&mut messages, &headers);
     let stored = async {
         if messages.is_empty() {
             return Ok(Vec::new());
@@ -409,9 +480,16 @@ pub(crate) async fn send(
         }
     };
     let stored = stored.instrument(span.clone()).await;
-    stored
-        .map(Enqueued::new)
-        .inspect_err(|error| telemetry::failed(&span, error))
+    telemetry::sent(queue.as_str(), count, timer, stored.as_ref().err());
+    match &stored {
+        Ok(ids) => {
+            if let [id] = ids[..] {
+                telemetry::sent_one(&span, id);
+            }
+        }
+        Err(error) => telemetry::failed(&span, error),
+    }
+    stored.map(Enqueued::new)
 }
 
 fn check_sizes(messages: Vec<NewMessage>, limit: usize) -> Result<Vec<NewMessage>> {

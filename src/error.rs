@@ -4,6 +4,7 @@
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use crate::{
+    headers::InvalidHeader,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     message::MessageId,
     queue::{InvalidQueueName, QueueName},
@@ -168,6 +169,10 @@ pub enum Error {
     #[error(transparent)]
     InvalidQueueName(#[from] InvalidQueueName),
 
+    /// A header's name or value is invalid, or an enqueue's headers are too large together.
+    #[error(transparent)]
+    InvalidHeader(#[from] InvalidHeader),
+
     /// A setting is out of its range.
     #[error("`{setting}` is {value}, and must be {expected}")]
     InvalidSetting {
@@ -266,7 +271,7 @@ pub enum Error {
     /// All of the pool's connections were in use, or no new one could be opened, for
     /// [`ConnectOptions::acquire_timeout`](crate::ConnectOptions).
     #[error(
-        "no connection to PostgreSQL was available within {after:?}; raise `max_connections` or `acquire_timeout`, or check that the server runs"
+        "no connection to PostgreSQL was available within {after:?}; check that the server runs and can be reached, or, if all connections are in use, raise `max_connections` or `acquire_timeout`"
     )]
     AcquireTimeout {
         /// How long the call waited.
@@ -360,6 +365,7 @@ variants! {
     InvalidTransition { worker, from, to },
     InvalidHostname { hostname },
     InvalidQueueName(source),
+    InvalidHeader(source),
     InvalidSetting { setting, value, expected },
     Serialize { index, source },
     PayloadTooLarge { index, bytes, limit },

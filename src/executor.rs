@@ -14,7 +14,7 @@ use crate::{
     error::Result,
     pool,
     store::Store,
-    transaction::{SentTo, Transaction as StoreTransaction},
+    transaction::{HandlerTransaction, SentTo, Transaction as StoreTransaction},
 };
 
 mod sealed {
@@ -36,6 +36,11 @@ mod sealed {
         /// Maximum size of one payload, in bytes.
         fn payload_limit(&self) -> usize {
             PAYLOAD_LIMIT
+        }
+
+        /// Whether messages carry the trace context of their sender. Without options that say so, they do.
+        fn trace_context(&self) -> bool {
+            true
         }
 
         /// Where to record the queues whose consumers the commit wakes.
@@ -68,7 +73,7 @@ pub(crate) async fn run<T>(
 /// What a verb runs on: a connection of the store, or a connection or transaction of the caller's.
 ///
 /// Implemented for `&Store`, `&PgPool`, `&mut PgConnection`, `&mut PoolConnection`, sqlx's `&mut Transaction`, and the
-/// store's own [`Transaction`](crate::Transaction). Messages that are enqueued in a transaction are invisible until the
+/// store's own [`Transaction`](crate::Transaction) and [`HandlerTransaction`]. Messages that are enqueued in a transaction are invisible until the
 /// caller commits it, and discarded if it is rolled back.
 // No lifetime parameter: with one, `tokio::spawn` around a call fails with "not general enough".
 #[diagnostic::on_unimplemented(
@@ -88,6 +93,8 @@ impl Executor for &PgPool {}
 #[diagnostic::do_not_recommend]
 impl Executor for &mut StoreTransaction {}
 #[diagnostic::do_not_recommend]
+impl Executor for &mut HandlerTransaction {}
+#[diagnostic::do_not_recommend]
 impl Executor for &mut PgConnection {}
 #[diagnostic::do_not_recommend]
 impl Executor for &mut PoolConnection<Postgres> {}
@@ -106,6 +113,10 @@ impl Acquire for &Store {
         Store::payload_limit(self)
     }
 
+    fn trace_context(&self) -> bool {
+        Store::trace_context(self)
+    }
+
     fn store(&self) -> Option<Store> {
         Some((*self).clone())
     }
@@ -122,6 +133,10 @@ impl Acquire for &Arc<Store> {
 
     fn payload_limit(&self) -> usize {
         Store::payload_limit(self)
+    }
+
+    fn trace_context(&self) -> bool {
+        Store::trace_context(self)
     }
 
     fn store(&self) -> Option<Store> {
@@ -150,8 +165,33 @@ impl<'c> Acquire for &'c mut StoreTransaction {
         StoreTransaction::payload_limit(self)
     }
 
+    fn trace_context(&self) -> bool {
+        StoreTransaction::trace_context(self)
+    }
+
     fn sent_to(&self) -> Option<SentTo> {
         Some(StoreTransaction::sent_to(self))
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<'c> Acquire for &'c mut HandlerTransaction {
+    type Connection = &'c mut PgConnection;
+
+    async fn acquire(self) -> Result<Self::Connection> {
+        Ok(&mut ***self)
+    }
+
+    fn payload_limit(&self) -> usize {
+        HandlerTransaction::payload_limit(self)
+    }
+
+    fn trace_context(&self) -> bool {
+        HandlerTransaction::trace_context(self)
+    }
+
+    fn sent_to(&self) -> Option<SentTo> {
+        Some(HandlerTransaction::sent_to(self))
     }
 }
 

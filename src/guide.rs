@@ -1,4 +1,5 @@
-//! Guides: what is guaranteed and what happens when something fails, and the compiler's messages for mistakes.
+//! Guides: what is guaranteed and what happens when something fails, what an operator should know, how payloads change, and
+//! the compiler's messages for mistakes.
 
 #[expect(
     rustdoc::invalid_rust_codeblocks,
@@ -7,5 +8,40 @@
 #[doc = include_str!("../docs/compile-errors.md")]
 pub mod compile_errors {}
 
+/// [chunk]: crate::Chunk
+/// [tower]: https://docs.rs/crate/pgqrs/latest/source/examples/tower.rs
+// The first definition of a link counts.
+#[doc = include_str!("../docs/handlers.md")]
+pub mod handlers {}
+
+/// [access]: crate::Access
+/// [example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
+/// [finding_kind]: crate::FindingKind
+/// [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
+/// [telemetry]: crate::guide::telemetry#metrics
+// The first definition of a link counts.
+#[doc = include_str!("../docs/health.md")]
+pub mod health {}
+
 #[doc = include_str!("../docs/reliability.md")]
 pub mod reliability {}
+
+/// [alerts]: https://docs.rs/crate/pgqrs/latest/source/docs/alerts.yml
+/// [example]: https://docs.rs/crate/pgqrs/latest/source/examples/observed_worker.rs
+/// [grafana]: https://docs.rs/crate/pgqrs/latest/source/docs/grafana.json
+/// [health]: crate::guide::health
+/// [observing]: crate::guide::health#observing
+/// [telemetry]: crate::guide::telemetry
+#[doc = include_str!("../docs/operating.md")]
+pub mod operating {}
+
+/// [rolling_deploy]: https://docs.rs/crate/pgqrs/latest/source/examples/rolling_deploy.rs
+// The first definition of a link counts.
+#[doc = include_str!("../docs/rolling-deploys.md")]
+pub mod rolling_deploys {}
+
+/// [example]: https://docs.rs/crate/pgqrs/latest/source/examples/observed_worker.rs
+/// [observing]: crate::guide::health#observing
+/// [operating]: crate::guide::operating
+#[doc = include_str!("../docs/telemetry.md")]
+pub mod telemetry {}

@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use crate::{
     enqueue::{
-        Enqueue, send,
+        Common, Enqueue, send,
         states::{NoMessage, Takes, TargetIsSet},
     },
     error::{Error, Result},
     executor::{Execute, Executor},
-    message::{Enqueued, Envelope, NewMessage},
+    message::{Enqueued, NewMessage},
     payload::encode,
     postgres::columns::{CHUNK_BYTES, CHUNK_MESSAGES},
 };
@@ -42,7 +42,7 @@ impl<T, W> Enqueue<NoMessage, T, W> {
     {
         Import {
             payloads: payloads.into_iter().fuse(),
-            envelope: self.into_envelope(),
+            common: self.into_common(),
             chunk: Vec::new(),
             bytes: 0,
             refused: None,
@@ -57,7 +57,7 @@ impl<T, W> Enqueue<NoMessage, T, W> {
 #[must_use = "an import does nothing until `.next(&store).await`"]
 pub struct Import<I: Iterator> {
     payloads: Fuse<I>,
-    envelope: Result<Envelope>,
+    common: Result<Common>,
     /// Taken from the iterator, and not yet stored.
     chunk: Vec<NewMessage>,
     bytes: usize,
@@ -107,8 +107,8 @@ impl<I: Iterator<Item: Serialize>> Import<I> {
                     None => Ok(None),
                 };
             }
-            let envelope = self.envelope.as_ref().map_err(Clone::clone)?;
-            let ids = send(on, envelope.clone(), self.chunk.clone()).await?;
+            let common = self.common.as_ref().map_err(Clone::clone)?;
+            let ids = send(on, common.clone(), self.chunk.clone()).await?;
             self.sent += self.chunk.len();
             self.chunk.clear();
             self.bytes = 0;
@@ -151,7 +151,7 @@ impl<I: Iterator<Item: Serialize>> Import<I> {
 impl<I: Iterator> fmt::Debug for Import<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Import")
-            .field("envelope", &self.envelope)
+            .field("common", &self.common)
             .field("sent", &self.sent)
             .finish_non_exhaustive()
     }

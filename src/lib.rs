@@ -4,6 +4,7 @@
 //! [begin]: crate::Store::begin
 //! [statement]: crate::Statement
 //! [import]: crate::Import
+//! [headers]: crate::Headers
 //! [consumer]: crate::consumer()
 //! [run]: crate::Run
 //! [outcome]: crate::Outcome
@@ -19,19 +20,31 @@
 //! [service]: https://docs.rs/crate/pgqrs/latest/source/examples/service.rs
 //! [worker]: https://docs.rs/crate/pgqrs/latest/source/examples/worker.rs
 //! [transactional_handler]: https://docs.rs/crate/pgqrs/latest/source/examples/transactional_handler.rs
+//! [tower]: https://docs.rs/crate/pgqrs/latest/source/examples/tower.rs
 //! [payload_evolution]: https://docs.rs/crate/pgqrs/latest/source/examples/payload_evolution.rs
+//! [rolling_deploy]: https://docs.rs/crate/pgqrs/latest/source/examples/rolling_deploy.rs
 //! [managed_producer]: https://docs.rs/crate/pgqrs/latest/source/examples/managed_producer.rs
+//! [observed_worker]: https://docs.rs/crate/pgqrs/latest/source/examples/observed_worker.rs
 //! [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin/
 //! [compile-errors]: crate::guide::compile_errors
+//! [operating]: crate::guide::operating
+//! [rolling-deploys]: crate::guide::rolling_deploys
 //! [reliability]: crate::guide::reliability
+//! [handlers]: crate::guide::handlers
+//! [health]: crate::guide::health
+//! [health_example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
+//! [telemetry]: crate::guide::telemetry
 //! [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
 // The first definition of a link counts: those above lead to docs.rs, those of the README to the repository.
 #![doc = include_str!("../README.md")]
 
 mod admin;
+mod around;
+mod chunk;
 mod connect;
 mod consume;
 mod consumer;
+mod count;
 mod delivery;
 mod dequeue;
 mod enqueue;
@@ -40,9 +53,12 @@ mod executor;
 #[cfg(doc)]
 pub mod guide;
 mod handler;
+mod headers;
+mod health;
 mod import;
 mod lifecycle;
 mod message;
+mod observe;
 mod ok;
 mod payload;
 mod pool;
@@ -58,6 +74,7 @@ mod statement;
 mod store;
 mod telemetry;
 mod token;
+mod trace_context;
 mod transaction;
 mod watermark;
 mod worker;
@@ -91,8 +108,11 @@ pub use crate::{
             WorkerFilterBuilder, WorkerInfo,
         },
     },
+    around::Next,
+    chunk::Chunk,
     connect::{ConnectOptions, ConnectOptionsBuilder, connect, connect_with},
     consumer::{Consumer, ConsumerBuilder, consumer, handle::ConsumerHandle},
+    count::Count,
     delivery::{
         Decoded, Delivery, Unchecked, Unsettled,
         batch::{UnsettledBatch, ack_all, try_ack_all},
@@ -101,20 +121,26 @@ pub use crate::{
     enqueue::{Enqueue, enqueue, states::IntoDelay},
     error::{Error, Result},
     executor::{Execute, Executor},
-    handler::{IntoOutcome, Outcome},
+    handler::{HandlerError, IntoOutcome, Outcome},
+    headers::{Headers, InvalidHeader},
+    health::{
+        ConnectionUse, Finding, FindingKind, Health, HealthPart, Horizon, HorizonHolder,
+        HorizonSource, QueueHealth, Severity, StaleWorker, TableHealth,
+    },
     import::Import,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     message::{Enqueued, MessageId, Page, PageBuilder, Priority, When},
+    observe::{Observation, Observer},
     ok::Ok,
     postgres::{grants::Access, schema::MIGRATOR},
     producer::{Producer, ProducerBuilder, producer},
     queue::{Carries, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped},
     report::Report,
-    retry::{RetryPolicy, RetryPolicyBuilder},
+    retry::{RetryPolicy, RetryPolicyBuilder, UndecodablePolicy, UndecodablePolicyBuilder},
     run::Run,
     signal::shutdown_signal,
     statement::Statement,
     store::Store,
-    transaction::Transaction,
+    transaction::{HandlerTransaction, Transaction},
     worker::Worker,
 };

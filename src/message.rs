@@ -2,7 +2,9 @@
 //! JSON *text* here: it is serialised once, when the caller passes it in, and never parsed again on its way to the
 //! database.
 
-use std::{fmt, num::ParseIntError, ops::Deref, slice, str::FromStr, time::Duration, vec};
+use std::{
+    fmt, num::ParseIntError, ops::Deref, slice, str::FromStr, sync::Arc, time::Duration, vec,
+};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -10,8 +12,10 @@ use typed_builder::TypedBuilder;
 
 use crate::{
     error::{Error, Result},
+    headers::Headers,
     lifecycle::WorkerId,
     queue::QueueName,
+    telemetry::timer::Timer,
 };
 
 /// The id of a message: positive, and increasing in the order of enqueueing.
@@ -195,16 +199,38 @@ impl Default for Page {
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewMessage {
     payload: String,
+    /// As JSON; `None` if there are none. Shared by the messages of an enqueue.
+    headers: Option<Arc<str>>,
 }
 
 impl NewMessage {
     /// Takes a payload that is JSON.
     pub(crate) fn new(payload: String) -> Self {
-        Self { payload }
+        Self {
+            payload,
+            headers: None,
+        }
     }
 
     pub(crate) fn payload(&self) -> &str {
         &self.payload
+    }
+
+    pub(crate) fn headers(&self) -> Option<&str> {
+        self.headers.as_deref()
+    }
+
+    pub(crate) fn set_headers(&mut self, headers: Arc<str>) {
+        self.headers = Some(headers);
+    }
+
+    /// Sets the headers of all messages of an enqueue.
+    pub(crate) fn set_common_headers(messages: &mut [Self], headers: &Headers) {
+        if let Some(json) = headers.to_json() {
+            for message in messages {
+                message.set_headers(Arc::clone(&json));
+            }
+        }
     }
 
     pub(crate) fn into_payload(self) -> String {
@@ -213,11 +239,11 @@ impl NewMessage {
 
     /// Its size in bytes, by which batches are bounded.
     pub(crate) fn bytes(&self) -> usize {
-        self.payload.len()
+        self.payload.len() + self.headers.as_ref().map_or(0, |headers| headers.len())
     }
 
     pub(crate) fn check_size(&self, index: usize, limit: usize) -> Result<()> {
-        let bytes = self.bytes();
+        let bytes = self.payload.len();
         if bytes > limit {
             return Err(Error::PayloadTooLarge {
                 index,
@@ -252,12 +278,30 @@ pub(crate) struct Envelope {
 pub(crate) struct Receipt {
     pub(crate) queue_id: i32,
     pub(crate) id: MessageId,
+    /// The number of this delivery's attempt, and after how many the message becomes a dead letter: for events.
+    pub(crate) attempt: u32,
+    pub(crate) max_attempts: u32,
     pub(crate) token: i64,
+}
+
+/// Where messages of one claim come from, for events about them.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) queue: QueueName,
+    /// The consumer that has claimed them, if it is a registered one.
+    pub(crate) worker: Option<WorkerId>,
+    /// When they were claimed, by the database's clock.
+    pub(crate) claimed_at: DateTime<Utc>,
+    /// Since the claim was answered.
+    pub(crate) timer: Timer,
 }
 
 /// A message as a claim returns it.
 #[derive(Debug)]
 pub(crate) struct Message {
+    pub(crate) origin: Arc<Origin>,
+    /// Whether its previous delivery was never settled.
+    pub(crate) is_redelivered: bool,
     pub(crate) queue_id: i32,
     pub(crate) id: MessageId,
     pub(crate) priority: Priority,
@@ -265,19 +309,39 @@ pub(crate) struct Message {
     pub(crate) visible_at: DateTime<Utc>,
     pub(crate) enqueued_at: DateTime<Utc>,
     pub(crate) attempt: i32,
+    /// After how many attempts it becomes a dead letter.
+    pub(crate) max_attempts: u32,
+    /// How often a handler has put it off.
+    pub(crate) snoozes: u32,
     pub(crate) lease_token: i64,
     pub(crate) lease_expires_at: DateTime<Utc>,
-    pub(crate) headers: Option<String>,
+    pub(crate) headers: Headers,
     pub(crate) payload: String,
 }
 
 impl Message {
+    /// How long it has been ready; `None` if it isn't known since when.
+    pub(crate) fn waited(&self) -> Option<Duration> {
+        let before = self.origin.claimed_at - self.visible_at;
+        let since = self.origin.timer.elapsed();
+        (!self.is_redelivered).then(|| before.to_std().unwrap_or_default() + since)
+    }
+
     pub(crate) fn receipt(&self) -> Receipt {
         Receipt {
             queue_id: self.queue_id,
             id: self.id,
+            attempt: self.attempt.unsigned_abs(),
+            max_attempts: self.max_attempts,
             token: self.lease_token,
         }
+    }
+
+    /// How long ago it was enqueued, by the database's clock; zero if that clock was set back since.
+    #[cfg(feature = "opentelemetry")]
+    pub(crate) fn age(&self) -> Duration {
+        let when_claimed = (self.origin.claimed_at - self.enqueued_at).to_std();
+        when_claimed.unwrap_or_default() + self.origin.timer.elapsed()
     }
 }
 

@@ -48,9 +48,10 @@ use crate::error::Error;
 ///   the start, or a queue of its own.
 ///
 /// What an old consumer can't decode is not lost. [`payload`](crate::Delivery::payload) returns [`Error::Decode`] for
-/// that message alone, and the delivery can be given back; [`Consumer::run`](crate::Consumer::run) makes it a dead
-/// letter without calling the handler, and [`Admin::requeue`](crate::Admin::requeue) puts it back once a consumer can
-/// decode it. So deploy consumers before producers. `examples/payload_evolution.rs` shows all of it.
+/// that message alone, and the delivery can be [put off](crate::Delivery::later).
+/// [`Consumer::run`](crate::Consumer::run) puts it back without calling the handler, for an hour by default, and then
+/// makes it a dead letter; see [the guide](crate::guide::rolling_deploys). `examples/payload_evolution.rs` and
+/// `examples/rolling_deploy.rs` show all of it.
 pub struct Queue<T = Untyped> {
     name: QueueName,
     carries: PhantomData<fn() -> T>,

@@ -5,8 +5,8 @@ use serde::Serialize;
 /// What a consumer has done from its start to its end, counted in deliveries: a message that was retried counts each
 /// time.
 ///
-/// Each delivery that was passed to a handler is counted under one of these names. `dead` also counts payloads that
-/// didn't decode, and `released` messages that were not passed to a handler.
+/// Each delivery that was passed to a handler is counted under one of these names. `undecodable` and `dead` also count
+/// payloads that didn't decode, and `released` messages that were not passed to a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Report {
@@ -17,6 +17,10 @@ pub struct Report {
     pub archived: u64,
     /// Failed, and put back for another attempt.
     pub retried: u64,
+    /// Put off by their handlers, with [`Outcome::Later`](crate::Outcome::Later): no attempt was used.
+    pub snoozed: u64,
+    /// Whose payload didn't decode, and that were put back for a consumer of another version: no attempt was used.
+    pub undecodable: u64,
     /// Moved to the dead letters.
     pub dead: u64,
     /// Released: at the end, not started or not finished by the deadline, or by a handler with
@@ -34,6 +38,8 @@ impl Report {
         self.done += other.done;
         self.archived += other.archived;
         self.retried += other.retried;
+        self.snoozed += other.snoozed;
+        self.undecodable += other.undecodable;
         self.dead += other.dead;
         self.released += other.released;
         self.lost += other.lost;

@@ -1,5 +1,5 @@
-//! How long a message waits after a failed attempt. For consumers and for `nack`. Pure arithmetic: the caller passes
-//! the random number for the jitter.
+//! How long a message waits after a failed attempt, for consumers and for `nack`; and if its payload doesn't decode. Pure
+//! arithmetic: the caller passes the random number for the jitter.
 
 use std::time::Duration;
 
@@ -84,6 +84,50 @@ impl RetryPolicy {
 }
 
 impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self::builder().build()
+    }
+}
+
+/// What happens to a message whose payload doesn't decode: it waits for a consumer of another version, without using an
+/// attempt, and becomes a dead letter if none has come in time. So a message of a new kind survives a rolling deploy;
+/// see [the guide](crate::guide::rolling_deploys).
+///
+/// # Example
+/// ```
+/// use std::time::Duration;
+///
+/// use pgqrs::UndecodablePolicy;
+///
+/// let policy = UndecodablePolicy::builder().wait(Duration::from_secs(10)).build();
+/// // For a consumer that no other version runs beside: at once.
+/// let at_once = UndecodablePolicy::dead_letter();
+/// assert_ne!(policy, at_once);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TypedBuilder)]
+#[builder(builder_type(
+    doc = "Settings of [`UndecodablePolicy`], each with its default; made by [`UndecodablePolicy::builder`]."
+))]
+pub struct UndecodablePolicy {
+    #[builder(default = Duration::from_secs(60), setter(
+        transform = |wait: Duration| wait.min(LONGEST),
+        doc = "How long the message waits until it is delivered again; defaults to a minute, and is at most a year. With zero it is delivered again at once, until `dead_letter_after` has passed."
+    ))]
+    pub(crate) wait: Duration,
+    #[builder(default = Duration::from_secs(60 * 60), setter(
+        doc = "How long after it was first found not to decode it becomes a dead letter; defaults to an hour. Zero: at once."
+    ))]
+    pub(crate) dead_letter_after: Duration,
+}
+
+impl UndecodablePolicy {
+    /// Returns a policy by which it becomes a dead letter at once.
+    pub fn dead_letter() -> Self {
+        Self::builder().dead_letter_after(Duration::ZERO).build()
+    }
+}
+
+impl Default for UndecodablePolicy {
     fn default() -> Self {
         Self::builder().build()
     }

@@ -14,18 +14,16 @@ use tokio::time::{Instant, timeout_at};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::{
-    consume::{self, Ended, Job, Options},
+    around::{Layer, Layered, Next, layer},
+    consume::{self, Ended, Job, Options, Work},
     consumer::handle::ConsumerHandle,
-    delivery::{
-        Delivery,
-        lease::{LONGEST_LEASE, check_lease},
-    },
-    error::Result,
+    delivery::lease::{LONGEST_LEASE, check_lease},
+    error::{Result, error_chain},
     executor::Execute,
-    handler::IntoOutcome,
+    handler::{Handling, IntoOutcome},
     queue::Readable,
     report::Report,
-    retry::RetryPolicy,
+    retry::{RetryPolicy, UndecodablePolicy},
     store::Store,
     telemetry,
     worker::{Worker, sealed::Registered},
@@ -34,8 +32,8 @@ use crate::{
 /// A consumer that runs as soon as this is awaited or spawned; made by [`Consumer::run`](crate::Consumer::run).
 ///
 /// # Shape
-/// A future that returns the [`Report`]. Runs of different queues have one type, so that a process can have a list of
-/// them:
+/// A future that returns the [`Report`]; `I` is what the handler takes: a [`Delivery`](crate::Delivery) or a
+/// [`Chunk`](crate::Chunk). A process that runs several consumers spawns each:
 ///
 /// ```no_run
 /// # use pgqrs::Delivery;
@@ -63,6 +61,7 @@ use crate::{
 /// | [`concurrency`](Self::concurrency) | handlers that run at once | 8 |
 /// | [`lease`](Self::lease) | how long no other consumer gets its messages if it crashes | 30 s |
 /// | [`retry`](Self::retry) | how long a message waits after a failed attempt | 1 s, doubled up to 1 h |
+/// | [`undecodable`](Self::undecodable) | how long a message waits that doesn't decode, and until when | 1 min, for 1 h |
 /// | [`handler_timeout`](Self::handler_timeout) | how long a handler may run | no limit |
 /// | [`prefetch`](Self::prefetch) | messages held ready for handlers, at most | 2,048 |
 /// | [`prefetch_bytes`](Self::prefetch_bytes) | bytes of payload held, at most | 64 MiB |
@@ -71,40 +70,50 @@ use crate::{
 /// | [`with_graceful_shutdown`](Self::with_graceful_shutdown) | when it stops | never |
 /// | [`shutdown_deadline`](Self::shutdown_deadline) | how long stopping takes, at most | 25 s |
 #[must_use = "a consumer does nothing until this is awaited or spawned: add `.await`"]
-pub struct Run {
+pub struct Run<I> {
     /// Until it is first polled.
-    idle: Option<Box<Idle>>,
+    idle: Option<Box<Idle<I>>>,
     /// Once it was polled.
     running: Option<Execute<'static, Result<Report>>>,
 }
 
 /// A run that can still be changed.
-struct Idle {
+struct Idle<I> {
     options: Options,
     shutdown: Shutdown,
     deadline: Duration,
-    start: Start,
+    layers: Vec<Layer<I>>,
+    start: Start<I>,
 }
 
-/// Knows the queue's payloads and the handler, so that all runs are of one type, and a wrong handler is reported once.
-type Start =
-    Box<dyn FnOnce(Options, Shutdown, Duration) -> Execute<'static, Result<Report>> + Send>;
+/// Knows the handler, so that a run's type doesn't contain the handler's, and a wrong handler is reported once.
+type Start<I> = Box<
+    dyn FnOnce(Options, Shutdown, Duration, Vec<Layer<I>>) -> Execute<'static, Result<Report>>
+        + Send,
+>;
 type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl Run {
-    pub(crate) fn new<C, F, R, O>(handle: ConsumerHandle<C>, store: Store, handler: F) -> Self
+impl<I: 'static> Run<I> {
+    pub(crate) fn new<C, F, R, W>(
+        handle: ConsumerHandle<C>,
+        store: Store,
+        handler: F,
+        work: impl FnOnce(Layered<I, F>) -> W + Send + 'static,
+    ) -> Self
     where
         C: Readable + 'static,
-        F: Fn(Delivery<C::Payload>) -> R + Send + Sync + 'static,
-        R: Future<Output = O> + Send + 'static,
-        O: IntoOutcome,
+        F: Fn(I) -> R + Send + Sync + 'static,
+        R: Future<Output: IntoOutcome> + Send + 'static,
+        W: Work,
     {
         let idle = Idle {
             options: Options::default(),
             shutdown: Box::pin(pending()),
             deadline: Duration::from_secs(25),
-            start: Box::new(move |options, shutdown, deadline| {
-                start(handle, store, options, handler, shutdown, deadline)
+            layers: Vec::new(),
+            start: Box::new(move |options, shutdown, deadline, layers| {
+                let work = work(Layered::new(handler, layers));
+                start(handle, store, options, work, shutdown, deadline)
             }),
         };
         Self {
@@ -114,7 +123,7 @@ impl Run {
     }
 
     /// Changes a setting, which has no effect once it runs.
-    fn set(mut self, set: impl FnOnce(&mut Idle)) -> Self {
+    fn set(mut self, set: impl FnOnce(&mut Idle<I>)) -> Self {
         if let Some(idle) = &mut self.idle {
             set(idle);
         }
@@ -165,9 +174,53 @@ impl Run {
         self.set(|idle| idle.options.retry = policy)
     }
 
+    /// What happens to a message whose payload doesn't decode; defaults to [`UndecodablePolicy::default`]: it waits for a
+    /// minute, without using an attempt, and becomes a dead letter an hour after that was first seen.
+    pub fn undecodable(self, policy: UndecodablePolicy) -> Self {
+        self.set(|idle| idle.options.undecodable = policy)
+    }
+
     /// Drops a handler's future after this time, which counts as a failed attempt; defaults to no limit.
     pub fn handler_timeout(self, timeout: Duration) -> Self {
         self.set(|idle| idle.options.handler_timeout = Some(timeout))
+    }
+
+    /// Puts a closure around the handler, for what a service does for each message: to measure how long it takes, to
+    /// set the user that it is done for, to decide what an error means.
+    ///
+    /// # Shape
+    /// The closure takes the delivery (of [`run_chunks`](crate::Consumer::run_chunks), the chunk), and the [`Next`] to
+    /// pass it to. What it returns settles the message, as what a handler returns: mostly, what `next` has returned.
+    /// If it doesn't call `next`, the handler isn't called. Of several closures, the last one is the outermost, and is
+    /// called first.
+    ///
+    /// [`handler_timeout`](Self::handler_timeout) is for all of them together. A panic of the handler unwinds through
+    /// them. A payload that doesn't decode doesn't reach them.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # use pgqrs::Delivery;
+    /// # async fn handle(_: Delivery<serde_json::Value>) -> Result<(), std::io::Error> { Ok(()) }
+    /// # async fn example(consumer: pgqrs::Consumer) -> pgqrs::Result<()> {
+    /// consumer
+    ///     .run(handle)
+    ///     .around(|delivery, next| async move {
+    ///         let (id, began) = (delivery.id(), std::time::Instant::now());
+    ///         let outcome = next.run(delivery).await;
+    ///         println!("message {id} took {:?}", began.elapsed());
+    ///         outcome
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn around<F, R, O>(self, around: F) -> Self
+    where
+        F: Fn(I, Next<I>) -> R + Send + Sync + 'static,
+        R: Handling<O> + Send + 'static,
+        O: IntoOutcome,
+    {
+        self.set(|idle| idle.layers.push(layer(around)))
     }
 
     /// Whether other processes can wake it, through LISTEN, on one additional connection that all of a store's
@@ -197,7 +250,7 @@ impl Run {
     }
 }
 
-impl fmt::Debug for Run {
+impl<I> fmt::Debug for Run<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut run = f.debug_struct("Run");
         if let Some(idle) = &self.idle {
@@ -208,12 +261,12 @@ impl fmt::Debug for Run {
     }
 }
 
-impl Future for Run {
+impl<I> Future for Run<I> {
     type Output = Result<Report>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Some(idle) = self.idle.take() {
-            let running = (idle.start)(idle.options, idle.shutdown, idle.deadline);
+            let running = (idle.start)(idle.options, idle.shutdown, idle.deadline, idle.layers);
             self.running = Some(running);
         }
         match &mut self.running {
@@ -224,61 +277,63 @@ impl Future for Run {
     }
 }
 
-fn start<C, F, R, O>(
+fn start<C: Readable + 'static>(
     handle: ConsumerHandle<C>,
     store: Store,
     options: Options,
-    handler: F,
+    work: impl Work,
     shutdown: Shutdown,
     deadline: Duration,
-) -> Execute<'static, Result<Report>>
-where
-    C: Readable + 'static,
-    F: Fn(Delivery<C::Payload>) -> R + Send + Sync + 'static,
-    R: Future<Output = O> + Send + 'static,
-    O: IntoOutcome,
-{
+) -> Execute<'static, Result<Report>> {
     Execute::new(async move {
         let connections = store.max_connections();
         if options.concurrency >= connections as usize {
             telemetry::more_handlers_than_connections(
+                handle.id(),
                 handle.queue(),
                 options.concurrency,
                 connections,
             );
         }
-        let lease = options.lease;
+        telemetry::consumer_started(handle.id(), handle.queue(), &options.settings(deadline));
+        let lease = check_lease(options.lease);
         let job = Job {
             queue: handle.queue().clone(),
             worker: handle.id(),
             store,
             options,
-            handler,
+            work,
             shutdown,
             stop: handle.stop_requests(),
             deadline,
         };
-        let ended = match check_lease(lease) {
+        let ended = match lease {
             Ok(()) => consume::start(job).await,
-            Err(error) => Ended {
-                outcome: Err(error),
-                deadline: Instant::now() + deadline,
-            },
+            Err(error) => {
+                let report = Report::default();
+                telemetry::consumer_failed(handle.id(), handle.queue(), &error, &report);
+                Ended {
+                    outcome: Err(error),
+                    deadline: Instant::now() + deadline,
+                }
+            }
         };
         let freed = timeout_at(ended.deadline, handle.shutdown()).await;
         let failed = match &freed {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
+            Ok(Err(error)) => Some(error_chain(error)),
             Err(_) => Some("the shutdown deadline has passed".to_owned()),
         };
         if let Some(reason) = failed {
             let registration = handle.registration();
             telemetry::deregistration_failed(
                 registration.id(),
+                handle.queue(),
                 &reason,
                 registration.crashes_after(),
             );
         }
+        let _ = timeout_at(ended.deadline, telemetry::flush()).await;
         ended.outcome
     })
 }

@@ -27,6 +27,7 @@ use crate::{
 /// | `$4` | `bigint` | [`delay`](Self::delay) |
 /// | `$5` | `bigint` | [`producer`](Self::producer) |
 /// | `$6` | `text[]` | [`payloads`](Self::payloads) |
+/// | `$7` | `text[]` | [`headers`](Self::headers) |
 ///
 /// It returns rows of one `bigint` named `id`, for [`check`](Self::check). It is one statement however many messages
 /// there are, and so stores all of them or none.
@@ -49,6 +50,7 @@ use crate::{
 ///     .bind(statement.delay())
 ///     .bind(statement.producer().map(i64::from))
 ///     .bind(statement.payloads())
+///     .bind(statement.headers())
 ///     .fetch_all(store.pool())
 ///     .await?;
 /// let ids = statement.check(rows)?; // ids[0] is that of "a"
@@ -60,18 +62,23 @@ use crate::{
 pub struct Statement {
     envelope: Envelope,
     payloads: Vec<String>,
+    headers: Vec<Option<String>>,
 }
 
 impl Statement {
     pub(crate) fn new(envelope: Envelope, messages: Vec<NewMessage>) -> Self {
-        let payloads = messages.into_iter().map(NewMessage::into_payload);
+        let has_headers = messages.iter().any(|message| message.headers().is_some());
+        let headers = messages.iter().filter(|_| has_headers);
         Self {
             envelope,
-            payloads: payloads.collect(),
+            headers: headers
+                .map(|message| message.headers().map(str::to_owned))
+                .collect(),
+            payloads: messages.into_iter().map(NewMessage::into_payload).collect(),
         }
     }
 
-    /// Returns the text of the statement, with `$1` to `$6`. It is the same for each enqueue.
+    /// Returns the text of the statement, with `$1` to `$7`. It is the same for each enqueue.
     pub fn sql(&self) -> &'static str {
         statement::sql()
     }
@@ -107,6 +114,11 @@ impl Statement {
     /// `$6`: the messages as JSON text, in their order.
     pub fn payloads(&self) -> &[String] {
         &self.payloads
+    }
+
+    /// `$7`: the headers of each message as JSON text, `None` for one without any; empty if no message has any.
+    pub fn headers(&self) -> &[Option<String>] {
+        &self.headers
     }
 
     /// Returns the ids of the messages, from the rows that the statement returned.

@@ -6,15 +6,17 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, Postgres, SqlSafeStr as _};
 
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+use crate::telemetry;
 use crate::{
     error::Result,
     pool::{
-        self, Connections, Heartbeats, LONG_STATEMENT_TIMEOUT, Notifier, STATEMENT_TIMEOUT,
+        Connections, Heartbeats, LONG_STATEMENT_TIMEOUT, Notifier, STATEMENT_TIMEOUT,
         StoreConnection,
     },
-    postgres::queues,
+    postgres::{queues, session},
     queue::{IntoQueue, Queue},
     send::{Batcher, SendOptions, Writer},
     transaction::Transaction,
@@ -53,6 +55,8 @@ struct Inner {
 pub(crate) struct StoreOptions {
     pub(crate) sending: SendOptions,
     pub(crate) payload_limit: usize,
+    /// Whether messages carry the trace context of their sender.
+    pub(crate) trace_context: bool,
     /// Whether LISTEN reaches the server that NOTIFY is sent by.
     pub(crate) can_listen: bool,
 }
@@ -112,14 +116,17 @@ impl Store {
             server,
             first,
         );
-        Self(Arc::new(Inner {
+        let store = Self(Arc::new(Inner {
             options,
             batcher: Arc::new(batcher),
             heartbeats: Heartbeats::new(connections.clone()),
             watermarks: WatermarkCache::default(),
             notifier,
             connections,
-        }))
+        }));
+        #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+        telemetry::watch(Arc::downgrade(&store.0) as _);
+        store
     }
 
     /// Returns the store's pool, for the application's own statements.
@@ -133,6 +140,10 @@ impl Store {
 
     pub(crate) fn payload_limit(&self) -> usize {
         self.0.options.payload_limit
+    }
+
+    pub(crate) fn trace_context(&self) -> bool {
+        self.0.options.trace_context
     }
 
     pub(crate) fn watermarks(&self) -> &WatermarkCache {
@@ -153,6 +164,11 @@ impl Store {
 
     pub(crate) fn acquire_timeout(&self) -> Duration {
         self.0.connections.acquire_timeout()
+    }
+
+    /// Where the server is, for metrics.
+    pub(crate) fn server_name(&self) -> String {
+        self.0.connections.server_name()
     }
 
     pub(crate) fn max_connections(&self) -> u32 {
@@ -187,6 +203,19 @@ impl Store {
         self.0.connections.acquire_reserved().await
     }
 
+    /// Begins a transaction of a handler. Its isolation level is always read committed: at a stricter one, the message
+    /// could not be settled any more once its lease was extended. If the handler is aborted after `limit`, its statements
+    /// are so too.
+    pub(crate) async fn begin_for_handler(&self, limit: Option<Duration>) -> Result<Transaction> {
+        const BEGIN: &str = "begin isolation level read committed";
+        let connection = self.0.connections.acquire_for_caller().await?;
+        let mut begun = sqlx::Transaction::begin(connection, Some(BEGIN.into_sql_str())).await?;
+        if let Some(limit) = limit {
+            session::limit_statements(&mut begun, limit).await?;
+        }
+        Ok(self.transaction(begun))
+    }
+
     /// Begins a transaction that wakes consumers when it is committed.
     ///
     /// # Errors
@@ -196,10 +225,18 @@ impl Store {
     /// # Example
     /// See [`Transaction`].
     pub async fn begin(&self) -> Result<Transaction> {
-        let connection = pool::acquire(self.pool()).await?;
+        let connection = self.0.connections.acquire_for_caller().await?;
         let begun = sqlx::Transaction::begin(connection, None).await?;
-        let notifier = self.0.notifier.clone();
-        Ok(Transaction::new(begun, notifier, self.payload_limit()))
+        Ok(self.transaction(begun))
+    }
+
+    fn transaction(&self, begun: sqlx::Transaction<'static, Postgres>) -> Transaction {
+        Transaction::new(
+            begun,
+            self.0.notifier.clone(),
+            self.payload_limit(),
+            self.trace_context(),
+        )
     }
 
     /// Wakes the consumers of a queue, in this process and in others: after the commit of a transaction that isn't this
@@ -244,6 +281,23 @@ impl Store {
     }
 }
 
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+impl telemetry::Sampled for Inner {
+    fn sample(&self, samples: &mut telemetry::Samples) {
+        use telemetry::Id;
+
+        let (pool, server) = (self.connections.pool(), self.connections.server_name());
+        let (size, idle) = (pool.size() as usize, pool.num_idle());
+        samples.add(Id::Connections, &server, "used", size.saturating_sub(idle));
+        samples.add(Id::Connections, &server, "idle", idle);
+        let max = self.connections.max_connections() as usize;
+        samples.add(Id::MaxConnections, &server, "", max);
+        let is_away = f64::from(self.connections.is_server_away());
+        samples.read(Id::ServerAway, &server, "", is_away);
+        samples.add(Id::Writers, &server, "", self.batcher.running());
+    }
+}
+
 impl From<PgPool> for Store {
     fn from(pool: PgPool) -> Self {
         Self::new(
@@ -255,6 +309,7 @@ impl From<PgPool> for Store {
                     coalesce: true,
                 },
                 payload_limit: PAYLOAD_LIMIT,
+                trace_context: true,
                 can_listen: true,
             },
             Arc::default(),

@@ -1,4 +1,4 @@
-//! A transaction of the application that wakes consumers when it is committed.
+//! A transaction of the application that wakes consumers when it is committed, and that of a handler.
 
 use std::{
     collections::HashSet,
@@ -8,6 +8,7 @@ use std::{
 };
 
 use sqlx::Postgres;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::{error::Result, pool::Notifier, queue::QueueName};
 
@@ -35,6 +36,7 @@ pub struct Transaction {
     inner: sqlx::Transaction<'static, Postgres>,
     notifier: Notifier,
     payload_limit: usize,
+    trace_context: bool,
     sent_to: SentTo,
 }
 
@@ -58,11 +60,13 @@ impl Transaction {
         inner: sqlx::Transaction<'static, Postgres>,
         notifier: Notifier,
         payload_limit: usize,
+        trace_context: bool,
     ) -> Self {
         Self {
             inner,
             notifier,
             payload_limit,
+            trace_context,
             sent_to: SentTo::default(),
         }
     }
@@ -73,6 +77,10 @@ impl Transaction {
 
     pub(crate) fn payload_limit(&self) -> usize {
         self.payload_limit
+    }
+
+    pub(crate) fn trace_context(&self) -> bool {
+        self.trace_context
     }
 
     /// Commits, and wakes consumers: those of this process directly, others by NOTIFY, which is sent after the commit.
@@ -116,5 +124,67 @@ impl fmt::Debug for Transaction {
         f.debug_struct("Transaction")
             .field("sent_to", &self.sent_to)
             .finish_non_exhaustive()
+    }
+}
+
+/// The transaction that a handler works in; made by
+/// [`run_in_transaction`](crate::Consumer::run_in_transaction), which commits it after the handler.
+///
+/// It dereferences to sqlx's transaction, so everything that works on that works on it. The handler can't commit it:
+///
+/// ```compile_fail,E0507
+/// # async fn example(tx: pgqrs::HandlerTransaction) {
+/// tx.commit().await; // it is committed together with the acknowledgement
+/// # }
+/// ```
+pub struct HandlerTransaction(OwnedMutexGuard<Transaction>);
+
+/// A transaction that a handler uses, and that is committed after it.
+pub(crate) struct UsedByHandler(Arc<AsyncMutex<Transaction>>);
+
+impl UsedByHandler {
+    pub(crate) async fn new(tx: Transaction) -> (Self, HandlerTransaction) {
+        let tx = Arc::new(AsyncMutex::new(tx));
+        let guard = HandlerTransaction(Arc::clone(&tx).lock_owned().await);
+        (Self(tx), guard)
+    }
+
+    /// Returns it; `None` if the handler has kept it: then it can only be rolled back.
+    pub(crate) fn into_inner(self) -> Option<Transaction> {
+        Arc::into_inner(self.0).map(AsyncMutex::into_inner)
+    }
+}
+
+impl HandlerTransaction {
+    pub(crate) fn sent_to(&self) -> SentTo {
+        self.0.sent_to()
+    }
+
+    pub(crate) fn payload_limit(&self) -> usize {
+        self.0.payload_limit()
+    }
+
+    pub(crate) fn trace_context(&self) -> bool {
+        self.0.trace_context()
+    }
+}
+
+impl Deref for HandlerTransaction {
+    type Target = sqlx::Transaction<'static, Postgres>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for HandlerTransaction {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl fmt::Debug for HandlerTransaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandlerTransaction").finish_non_exhaustive()
     }
 }

@@ -190,7 +190,10 @@ impl Found<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::{headers::Headers, message::Origin, telemetry::timer::Timer};
 
     fn queue() -> QueueName {
         QueueName::new("tasks").expect("a name")
@@ -202,15 +205,24 @@ mod tests {
 
     fn message(priority: Priority, visible_at: DateTime<Utc>, id: i64) -> Message {
         Message {
+            origin: Arc::new(Origin {
+                queue: queue(),
+                worker: None,
+                claimed_at: now(),
+                timer: Timer::start(),
+            }),
+            is_redelivered: false,
             queue_id: 1,
             id: id.into(),
             priority,
             visible_at,
             enqueued_at: visible_at,
             attempt: 1,
+            max_attempts: 20,
+            snoozes: 0,
             lease_token: 1,
             lease_expires_at: visible_at,
-            headers: None,
+            headers: Headers::default(),
             payload: "null".into(),
         }
     }

@@ -8,7 +8,7 @@ use crate::{
     executor::Execute,
     lifecycle::{Transition, WorkerId, WorkerKind, WorkerStatus},
     pool::HeartbeatGuard,
-    postgres::workers::{self, Identity},
+    postgres::workers::{self, Identity, Step},
     queue::{IntoQueue, QueueName},
     store::Store,
     telemetry,
@@ -166,12 +166,12 @@ pub(crate) async fn step(store: &Store, worker: WorkerId, transition: Transition
     let to = transition.to();
     match outcome {
         None => Err(Error::WorkerStopped { worker }),
-        Some((from, true)) => {
-            telemetry::transition(worker, from, to);
+        Some(step) if step.is_made => {
+            telemetry::transition(worker, step.queue.as_deref(), step.from, to);
             Ok(())
         }
-        Some((WorkerStatus::Stopped, false)) if to == WorkerStatus::Stopped => Ok(()),
-        Some((from, false)) => Err(Error::InvalidTransition { worker, from, to }),
+        Some(step) if step.from == WorkerStatus::Stopped && to == WorkerStatus::Stopped => Ok(()),
+        Some(Step { from, .. }) => Err(Error::InvalidTransition { worker, from, to }),
     }
 }
 
@@ -325,10 +325,10 @@ impl Applicant {
             replace,
         };
         let stale_after = interval * MISSED_HEARTBEATS;
-        let id = store
+        let (id, replaced) = store
             .run(async |connection| workers::register(connection, &identity, stale_after).await)
             .await?;
-        telemetry::registered(id, kind, &queue);
+        telemetry::registered(id, kind, &queue, (&hostname, port), replaced);
         let pruned = store.run(async |connection| workers::prune(connection).await);
         if let Err(error) = pruned.await {
             telemetry::prune_failed("workers", &error);

@@ -1,16 +1,21 @@
 //! Operations of an operator on schema, queues, workers, dead letters and archive, for Python's `Admin`. Rows are
 //! returned as tuples, in the order of the fields of Python's classes.
 
+mod rows;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{
-    ArchivedMessage, DeadLetter, Fillfactor, HeldMessage, MessageId, Page, QueueInfo, QueueName,
-    QueueOptions, QueuedMessage, SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
-};
+use pgqrs::{Fillfactor, MessageId, Page, QueueName, QueueOptions, WorkerFilter};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
-use crate::{answer::Mode, consumer::priority_name, store::Store};
+pub(crate) use self::rows::{VersionRow, WorkerRow, version, worker_row};
+use self::rows::{archived_row, dead_row, held_row, message_row, queue_row};
+use crate::{
+    answer::Mode,
+    health::{health_row, stats_row},
+    store::Store,
+};
 
 /// Administration of the schema, queues, messages and workers.
 #[pyclass(frozen, module = "pgqrs._pgqrs")]
@@ -90,14 +95,38 @@ impl Admin {
         mode.answer(py, async move { admin.purge_queue(queue).await })
     }
 
-    /// Returns how many messages are ready, delayed and leased.
+    /// Returns the database's and the queues' health.
+    fn health<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { Ok(health_row(admin.health().await?)) })
+    }
+
+    /// Returns how many messages are ready, delayed, leased and dead, counted up to a limit.
     fn queue_stats<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         mode.answer(py, async move {
-            {
-                let stats = admin.queue_stats(queue).await?;
-                Ok((stats.ready, stats.delayed, stats.leased, stats.oldest_ready))
-            }
+            Ok(stats_row(&admin.queue_stats(queue).await?))
+        })
+    }
+
+    /// The same of all queues.
+    fn all_queue_stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            let all = admin.all_queue_stats().await?;
+            Ok(all.iter().map(stats_row).collect::<Vec<_>>())
+        })
+    }
+
+    /// The same, counted exactly.
+    fn exact_queue_stats<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            Ok(stats_row(&admin.exact_queue_stats(queue).await?))
         })
     }
 
@@ -338,144 +367,6 @@ impl Admin {
 
 fn rows<T, R>(found: Vec<T>, row: fn(T) -> R) -> Vec<R> {
     found.into_iter().map(row).collect()
-}
-
-fn version(version: SchemaVersion) -> (&'static str, Option<i64>, Option<i64>) {
-    match version {
-        SchemaVersion::NotInstalled => ("not_installed", None, None),
-        SchemaVersion::UpToDate { installed } => ("up_to_date", Some(installed), Some(installed)),
-        SchemaVersion::Older {
-            installed,
-            compiled,
-        } => ("older", Some(installed), Some(compiled)),
-        SchemaVersion::Newer {
-            installed,
-            compiled,
-        } => ("newer", Some(installed), Some(compiled)),
-        _ => ("unknown", None, None),
-    }
-}
-
-type QueueRow = (String, u32, DateTime<Utc>);
-
-fn queue_row(queue: QueueInfo) -> QueueRow {
-    (
-        queue.name.as_str().to_owned(),
-        queue.max_attempts,
-        queue.created_at,
-    )
-}
-
-type MessageRow = (
-    i64,
-    &'static str,
-    DateTime<Utc>,
-    DateTime<Utc>,
-    u32,
-    Option<DateTime<Utc>>,
-    Option<i64>,
-    Option<i64>,
-    Option<String>,
-    Option<String>,
-);
-
-fn message_row(message: QueuedMessage) -> MessageRow {
-    (
-        message.id.get(),
-        priority_name(message.priority),
-        representable(message.visible_at),
-        message.enqueued_at,
-        message.attempt,
-        message.lease_expires_at.map(representable),
-        message.producer.map(WorkerId::get),
-        message.consumer.map(WorkerId::get),
-        message.last_error,
-        message.payload,
-    )
-}
-
-type DeadRow = (
-    i64,
-    &'static str,
-    DateTime<Utc>,
-    u32,
-    String,
-    Option<String>,
-    DateTime<Utc>,
-    Option<String>,
-);
-
-fn dead_row(letter: DeadLetter) -> DeadRow {
-    (
-        letter.id.get(),
-        priority_name(letter.priority),
-        letter.enqueued_at,
-        letter.attempt,
-        letter.reason,
-        letter.last_error,
-        letter.died_at,
-        letter.payload,
-    )
-}
-
-type ArchivedRow = (
-    i64,
-    &'static str,
-    DateTime<Utc>,
-    u32,
-    DateTime<Utc>,
-    Option<String>,
-);
-
-fn archived_row(message: ArchivedMessage) -> ArchivedRow {
-    (
-        message.id.get(),
-        priority_name(message.priority),
-        message.enqueued_at,
-        message.attempt,
-        message.archived_at,
-        message.payload,
-    )
-}
-
-type WorkerRow = (
-    i64,
-    &'static str,
-    String,
-    String,
-    u16,
-    &'static str,
-    DateTime<Utc>,
-    DateTime<Utc>,
-    bool,
-);
-
-fn worker_row(worker: WorkerInfo) -> WorkerRow {
-    (
-        worker.id.get(),
-        worker.kind.as_str(),
-        worker.queue.as_str().to_owned(),
-        worker.hostname,
-        worker.port,
-        worker.status.as_str(),
-        worker.started_at,
-        worker.heartbeat_at,
-        worker.stale,
-    )
-}
-
-fn held_row(message: HeldMessage) -> (i64, u32, DateTime<Utc>) {
-    (
-        message.id.get(),
-        message.attempt,
-        representable(message.lease_expires_at),
-    )
-}
-
-/// Python's calendar ends with the year 9999, PostgreSQL's much later.
-fn representable(time: DateTime<Utc>) -> DateTime<Utc> {
-    let end = DateTime::from_timestamp(253_402_300_799, 0);
-    end.map_or(time, |end| time.min(end))
 }
 
 fn page(after: Option<i64>, limit: u32, payload: bool) -> Page {

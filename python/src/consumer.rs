@@ -2,10 +2,13 @@
 //! its prefetching, lease extensions and retries; its handler is a few lines here, which pass each delivery to Python
 //! and wait for Python's verdict.
 
+mod chunk;
 mod delivery;
+mod settings;
 mod stage;
 
 use std::{
+    future::Future,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use pgqrs::{Outcome, Queue, Report, RetryPolicy, Worker};
+use pgqrs::{Outcome, Queue, Report, Worker};
 use pyo3::{prelude::*, types::PyDict};
 use serde_json::value::RawValue;
 use tokio::{
@@ -22,8 +25,12 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub(crate) use self::delivery::{Delivery, priority_name};
 use self::stage::{CutOff, Stage, dropped_unsettled, over_limit, release_due};
+pub(crate) use self::{
+    chunk::Chunk,
+    delivery::{Delivery, priority_name, texts},
+    settings::Settings,
+};
 use crate::{answer::Mode, engine, process::Here};
 
 /// A payload as it was sent, byte for byte, for Python to decode. Decoded as a `Value`, some payloads would have other
@@ -37,50 +44,6 @@ pub(crate) struct Registration {
     pub(crate) identity: Option<(String, u16)>,
     pub(crate) heartbeat_interval: Duration,
     pub(crate) replace: bool,
-}
-
-/// Options of a run.
-pub(crate) struct Settings {
-    concurrency: usize,
-    prefetch: usize,
-    prefetch_bytes: usize,
-    lease: Duration,
-    poll_interval: Duration,
-    /// First delay, factor, maximum delay, jitter.
-    retry: (Duration, f64, Duration, f64),
-    handler_timeout: Option<Duration>,
-    listen: bool,
-    shutdown_deadline: Duration,
-}
-
-impl Settings {
-    fn apply(&self, run: pgqrs::Run) -> pgqrs::Run {
-        let (first, factor, cap, jitter) = self.retry;
-        let retry = RetryPolicy::builder()
-            .first(first)
-            .factor(factor)
-            .cap(cap)
-            .jitter(jitter)
-            .build();
-        run.concurrency(self.concurrency)
-            .prefetch(self.prefetch)
-            .prefetch_bytes(self.prefetch_bytes)
-            .lease(self.lease)
-            .poll_interval(self.poll_interval)
-            .retry(retry)
-            .listen(self.listen)
-            .shutdown_deadline(self.shutdown_deadline)
-    }
-
-    /// How long after the stop request deliveries whose handlers have not started are released: a little before the
-    /// loop aborts all of them, which would use their attempts.
-    fn release_after(&self) -> Duration {
-        let deadline = self.shutdown_deadline;
-        let final_part = (deadline / 2).min(Duration::from_secs(5));
-        let margin = (deadline / 20).min(Duration::from_millis(250));
-        // Far beyond any use, but within the range of an instant.
-        (deadline - final_part - margin).min(Duration::from_secs(365 * 24 * 60 * 60))
-    }
 }
 
 /// A registered consumer.
@@ -146,7 +109,8 @@ impl<'py> IntoPyObject<'py> for Event {
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self {
             Self::Delivered(mut handed) => match handed.0.take() {
-                Some(delivery) => Ok(Bound::new(py, delivery)?.into_any()),
+                Some(Call::Delivery(delivery)) => Ok(Bound::new(py, delivery)?.into_any()),
+                Some(Call::Chunk(chunk)) => Ok(Bound::new(py, chunk)?.into_any()),
                 None => Ok(py.None().into_bound(py)),
             },
             Self::CutOff(ticket) => Ok(ticket.into_pyobject(py)?.into_any()),
@@ -156,12 +120,64 @@ impl<'py> IntoPyObject<'py> for Event {
 
 /// A delivery in transit to Python. If it isn't taken, since the waiting caller was cancelled, it is delivered again at
 /// once.
-struct Handed(Option<Delivery>);
+struct Handed(Option<Call>);
+
+/// What a handler is called with.
+enum Call {
+    Delivery(Delivery),
+    Chunk(Chunk),
+}
 
 impl Drop for Handed {
     fn drop(&mut self) {
-        if let Some(delivery) = self.0.take() {
-            delivery.release();
+        match self.0.take() {
+            Some(Call::Delivery(delivery)) => delivery.release(),
+            Some(Call::Chunk(chunk)) => chunk.release(),
+            None => {}
+        }
+    }
+}
+
+/// What the calls of a run's handlers have in common.
+struct Calls {
+    tickets: AtomicU64,
+    events: mpsc::UnboundedSender<Event>,
+    stop: Arc<watch::Sender<Stop>>,
+    limit: Option<Duration>,
+    release_after: Duration,
+}
+
+impl Calls {
+    /// Passes a call to Python, and waits for Python's verdict.
+    fn call<M>(&self, make: M) -> impl Future<Output = Verdict> + Send + 'static + use<M>
+    where
+        M: FnOnce(u64, oneshot::Sender<Verdict>, Arc<watch::Sender<Stage>>) -> Call + 'static,
+    {
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        let (verdict, settled) = oneshot::channel();
+        let stage = Arc::new(watch::Sender::new(Stage::Waiting));
+        let handed = Handed(Some(make(ticket, verdict, Arc::clone(&stage))));
+        let mut cut_off = CutOff {
+            ticket,
+            events: Some(self.events.clone()),
+            stage: Arc::clone(&stage),
+        };
+        let (limit, release_after) = (self.limit, self.release_after);
+        let stop = self.stop.subscribe();
+        async move {
+            if let Some(events) = &cut_off.events {
+                // If Python no longer listens, what was handed over is released.
+                let _ = events.send(Event::Delivered(handed));
+            }
+            tokio::select! {
+                biased;
+                verdict = settled => {
+                    cut_off.is_settled();
+                    verdict.unwrap_or_else(|_| dropped_unsettled(&stage))
+                }
+                verdict = over_limit(limit, stage.subscribe()) => verdict,
+                () = release_due(stop, release_after, &stage) => Ok(Outcome::Release),
+            }
         }
     }
 }
@@ -176,8 +192,8 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 impl Consumer {
     /// Starts receiving. Does nothing if it is running already, or has run.
     #[pyo3(signature = (
-        *, concurrency, prefetch, prefetch_bytes, lease, poll_interval, retry, handler_timeout, listen,
-        shutdown_deadline
+        *, concurrency, prefetch, prefetch_bytes, lease, poll_interval, retry, undecodable, handler_timeout,
+        listen, shutdown_deadline, chunk
     ))]
     #[expect(clippy::too_many_arguments, reason = "callers pass them by name")]
     fn start(
@@ -189,9 +205,11 @@ impl Consumer {
         lease: Duration,
         poll_interval: Duration,
         retry: (Duration, f64, Duration, f64),
+        undecodable: (Duration, Duration),
         handler_timeout: Option<Duration>,
         listen: bool,
         shutdown_deadline: Duration,
+        chunk: Option<(usize, Duration)>,
     ) -> PyResult<()> {
         let settings = Settings {
             concurrency,
@@ -200,16 +218,19 @@ impl Consumer {
             lease,
             poll_interval,
             retry,
+            undecodable,
             handler_timeout,
             listen,
             shutdown_deadline,
+            chunk,
         };
         let runtime = engine::handle(py)?;
         self.held.get(py)?.start(&runtime, settings, self.mode);
         Ok(())
     }
 
-    /// Returns the events since the last call: deliveries, and tickets of those that were abandoned. Empty at the end.
+    /// Returns the events since the last call: deliveries or chunks, and tickets of those that were abandoned. Empty at
+    /// the end.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let running = self.running(py)?;
         self.mode.answer(py, async move {
@@ -386,59 +407,41 @@ impl Held {
         };
         let (events_sender, events) = mpsc::unbounded_channel();
         let (end, outcome) = watch::channel(None);
-        let run = self.run(consumer, settings, events_sender, mode);
-        let task = runtime.spawn(async move {
-            let outcome = run.await;
+        let calls = Calls {
+            tickets: AtomicU64::new(0),
+            events: events_sender,
+            stop: Arc::clone(&self.stop),
+            limit: settings.handler_timeout,
+            release_after: settings.release_after(),
+        };
+        let report = move |outcome| {
             end.send_replace(Some(outcome));
-        });
+        };
+        let task = match settings.chunk {
+            None => {
+                let store = self.store.clone();
+                let run = settings.apply(consumer.run(move |delivery| {
+                    let store = store.clone();
+                    calls.call(move |ticket, verdict, stage| {
+                        Call::Delivery(Delivery::new(ticket, delivery, verdict, stage, store, mode))
+                    })
+                }));
+                runtime.spawn(async move { report(run.await) })
+            }
+            Some((size, wait)) => {
+                let run = settings.apply(consumer.run_chunks(size, wait, move |chunk| {
+                    calls.call(move |ticket, verdict, stage| {
+                        Call::Chunk(Chunk::new(ticket, chunk, verdict, stage))
+                    })
+                }));
+                runtime.spawn(async move { report(run.await) })
+            }
+        };
         state.running = Some(Running {
             events: Arc::new(events.into()),
             outcome,
             task: Arc::new(AbortOnDrop(task.abort_handle())),
         });
-    }
-
-    /// Runs the loop, whose handlers pass each delivery to Python and wait for Python's verdict.
-    fn run(
-        &self,
-        consumer: pgqrs::Consumer<Raw>,
-        settings: Settings,
-        events: mpsc::UnboundedSender<Event>,
-        mode: Mode,
-    ) -> pgqrs::Run {
-        let tickets = AtomicU64::new(0);
-        let (store, stop) = (self.store.clone(), Arc::clone(&self.stop));
-        let limit = settings.handler_timeout;
-        let release_after = settings.release_after();
-        let run = consumer.run(move |delivery: pgqrs::Delivery<Raw>| {
-            let ticket = tickets.fetch_add(1, Ordering::Relaxed);
-            let (verdict, settled) = oneshot::channel();
-            let stage = Arc::new(watch::Sender::new(Stage::Waiting));
-            let own = Arc::clone(&stage);
-            let handed = Delivery::new(ticket, delivery, verdict, own, store.clone(), mode);
-            let mut cut_off = CutOff {
-                ticket,
-                events: Some(events.clone()),
-                stage: Arc::clone(&stage),
-            };
-            let stop = stop.subscribe();
-            async move {
-                if let Some(events) = &cut_off.events {
-                    // If Python no longer listens, the delivery is released.
-                    let _ = events.send(Event::Delivered(Handed(Some(handed))));
-                }
-                tokio::select! {
-                    biased;
-                    verdict = settled => {
-                        cut_off.is_settled();
-                        verdict.unwrap_or_else(|_| dropped_unsettled(&stage))
-                    }
-                    verdict = over_limit(limit, stage.subscribe()) => verdict,
-                    () = release_due(stop, release_after, &stage) => Ok(Outcome::Release),
-                }
-            }
-        });
-        settings.apply(run)
     }
 }
 
@@ -455,6 +458,8 @@ impl<'py> IntoPyObject<'py> for Counts {
         counts.set_item("done", self.0.done)?;
         counts.set_item("archived", self.0.archived)?;
         counts.set_item("retried", self.0.retried)?;
+        counts.set_item("snoozed", self.0.snoozed)?;
+        counts.set_item("undecodable", self.0.undecodable)?;
         counts.set_item("dead", self.0.dead)?;
         counts.set_item("released", self.0.released)?;
         counts.set_item("lost", self.0.lost)?;

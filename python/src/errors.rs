@@ -167,6 +167,10 @@ fn describe(error: &Error, fields: &Bound<'_, PyDict>) -> PyResult<&'static str>
             set("name", &invalid.name())?;
             "InvalidQueueName"
         }
+        Error::InvalidHeader(invalid) => {
+            set("name", &invalid.name())?;
+            "InvalidHeader"
+        }
         Error::Serialize { index, source } => {
             set("index", index)?;
             set("path", &format!("payloads[{index}]"))?;

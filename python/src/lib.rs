@@ -7,6 +7,7 @@ mod consumer;
 mod encode;
 mod engine;
 mod errors;
+mod health;
 mod process;
 mod producer;
 mod statement;
@@ -20,8 +21,10 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<store::Store>()?;
     module.add_class::<producer::Producer>()?;
     module.add_class::<consumer::Consumer>()?;
+    module.add_class::<consumer::Chunk>()?;
     module.add_class::<consumer::Delivery>()?;
     module.add_class::<admin::Admin>()?;
+    module.add_class::<health::Observer>()?;
     module.add_class::<statement::Statement>()?;
     let end = wrap_pyfunction!(engine::end, module)?;
     module

@@ -23,7 +23,7 @@ pub(crate) struct Producer {
 #[pymethods]
 impl Producer {
     /// Enqueues a message, and returns its id.
-    #[pyo3(signature = (payload, delay, at, priority))]
+    #[pyo3(signature = (payload, delay, at, priority, headers))]
     fn enqueue<'py>(
         &self,
         py: Python<'py>,
@@ -31,6 +31,7 @@ impl Producer {
         delay: Option<Duration>,
         at: Option<DateTime<Utc>>,
         priority: &str,
+        headers: Vec<(String, String)>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (producer, store) = self.held.get(py)?;
         let priority = to_priority(priority)?;
@@ -39,7 +40,8 @@ impl Producer {
             .message(&payload)
             .worker(&**producer)
             .when(to_when(delay, at))
-            .priority(priority);
+            .priority(priority)
+            .headers(headers);
         let store = store.clone();
         self.mode.answer_among_many(py, async move {
             let enqueued = enqueue.execute(&store).await?;
@@ -48,7 +50,7 @@ impl Producer {
     }
 
     /// Enqueues messages, all or none, and returns their ids.
-    #[pyo3(signature = (payloads, delay, at, priority))]
+    #[pyo3(signature = (payloads, delay, at, priority, headers))]
     fn enqueue_batch<'py>(
         &self,
         py: Python<'py>,
@@ -56,6 +58,7 @@ impl Producer {
         delay: Option<Duration>,
         at: Option<DateTime<Utc>>,
         priority: &str,
+        headers: Vec<(String, String)>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (producer, store) = self.held.get(py)?;
         let priority = to_priority(priority)?;
@@ -64,7 +67,8 @@ impl Producer {
             .messages(&payloads)
             .worker(&**producer)
             .when(to_when(delay, at))
-            .priority(priority);
+            .priority(priority)
+            .headers(headers);
         let store = store.clone();
         self.mode.answer(py, async move {
             let enqueued = enqueue.execute(&store).await?;

@@ -16,7 +16,7 @@ use crate::{
 #[pyclass(frozen, module = "pgqrs._pgqrs")]
 pub(crate) struct Statement(pgqrs::Statement);
 
-/// The values of `$1` to `$6`.
+/// The values of `$1` to `$7`.
 type Parameters<'a> = (
     &'a str,
     i16,
@@ -24,11 +24,12 @@ type Parameters<'a> = (
     i64,
     Option<i64>,
     &'a [String],
+    &'a [Option<String>],
 );
 
 /// The statement of an enqueue, to a queue or through a producer.
 #[pyfunction]
-#[pyo3(signature = (queue, producer, payloads, in_batch, delay, at, priority))]
+#[pyo3(signature = (queue, producer, payloads, in_batch, delay, at, priority, headers))]
 #[expect(clippy::too_many_arguments, reason = "callers pass them by name")]
 pub(crate) fn statement(
     py: Python<'_>,
@@ -39,6 +40,7 @@ pub(crate) fn statement(
     delay: Option<Duration>,
     at: Option<DateTime<Utc>>,
     priority: &str,
+    headers: Vec<(String, String)>,
 ) -> PyResult<Statement> {
     let priority = to_priority(priority)?;
     let payloads = payloads
@@ -49,7 +51,8 @@ pub(crate) fn statement(
     let enqueue = pgqrs::enqueue()
         .messages(&payloads)
         .when(to_when(delay, at))
-        .priority(priority);
+        .priority(priority)
+        .headers(headers);
     let statement = match producer {
         Some(producer) => enqueue.worker(&**producer.registered(py)?).statement(),
         None => enqueue.to(queue).statement(),
@@ -61,7 +64,7 @@ pub(crate) fn statement(
 
 #[pymethods]
 impl Statement {
-    /// The text, with `$1` to `$6`.
+    /// The text, with `$1` to `$7`.
     #[getter]
     fn sql(&self) -> &str {
         self.0.sql()
@@ -77,6 +80,7 @@ impl Statement {
             self.0.delay(),
             self.0.producer().map(|producer| producer.get()),
             self.0.payloads(),
+            self.0.headers(),
         )
     }
 

@@ -9,6 +9,7 @@ use crate::{
     answer::Mode,
     consumer::{self, Consumer},
     engine,
+    health::Observer,
     process::Here,
     producer::Producer,
 };
@@ -103,6 +104,14 @@ impl Store {
             let _ = store.wake(queue);
         });
         Ok(())
+    }
+
+    /// Observes the queues.
+    fn observe<'py>(&self, py: Python<'py>, interval: Duration) -> PyResult<Bound<'py, PyAny>> {
+        let (store, mode) = (self.get(py)?, self.mode);
+        self.mode.answer(py, async move {
+            Ok(Observer::new(store.observe(interval).await?, mode))
+        })
     }
 
     /// Registers a producer.

@@ -54,12 +54,11 @@ async def test_a_listen_url_past_a_pooler_wakes_the_consumer(
 async def test_a_delivery_has_its_messages_fields(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
-    id = await producer.enqueue({"a": 1.5}, priority="high")
-    database.change("""update pgqrs.messages set headers = '{"trace":1}'""")
+    id = await producer.enqueue({"a": 1.5}, priority="high", headers={"trace": "1"})
     consumer = await store.consumer("tasks")
     delivery = await anext(consumer)
     assert (delivery.id, delivery.payload, delivery.raw_payload) == (id, {"a": 1.5}, '{"a":1.5}')
-    assert (delivery.priority, delivery.attempt, delivery.headers) == (pgqrs.Priority.HIGH, 1, {"trace": 1})
+    assert (delivery.priority, delivery.attempt, delivery.headers) == (pgqrs.Priority.HIGH, 1, {"trace": "1"})
     ((enqueued_at, lease_until),) = database.rows("select enqueued_at, lease_until from pgqrs.messages")
     assert (delivery.enqueued_at, delivery.lease_expires_at) == (enqueued_at, lease_until)
     assert "1.5" not in repr(delivery)

@@ -27,6 +27,9 @@ class SendEmail:
 EMAILS = pgqrs.Queue("emails", SendEmail)
 
 
+AT_ONCE = pgqrs.UndecodablePolicy(dead_letter_after=0)
+
+
 async def test_handlers_get_the_type_of_the_queue_and_others_become_dead_letters(
     store: pgqrs.Store, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -42,17 +45,18 @@ async def test_handlers_get_the_type_of_the_queue_and_others_become_dead_letters
         if len(got) == 2:
             consumer.stop()
 
-    report = await consumer.run(handle, concurrency=1)
+    report = await consumer.run(handle, concurrency=1, undecodable=AT_ONCE)
     assert got == [SendEmail("ada@example.com"), SendEmail("grace@example.com")]
     assert (report.done, report.dead) == (2, 1)
     (letter,) = await store.admin().dead_letters("emails")
-    assert (letter.id, letter.reason) == (wrong, f"message {wrong}: payload: `to` is missing")
-    assert "dead letter" in caplog.text
+    assert (letter.id, letter.reason) == (wrong, "its payload doesn't decode")
+    assert letter.last_error == f"message {wrong}: payload: `to` is missing"
+    assert "`to` is missing" in caplog.text
 
     # The same by iteration.
     await (await store.producer("emails")).enqueue({"from": "nobody"})
     await typed.enqueue(SendEmail("lin@example.com"))
-    delivery = await anext(await store.consumer(EMAILS))
+    delivery = await anext((await store.consumer(EMAILS)).deliveries(undecodable=AT_ONCE))
     assert delivery.payload == SendEmail("lin@example.com")
     await delivery.ack()
 
@@ -71,6 +75,9 @@ async def test_what_a_handler_returns_decides(
         "archive": Outcome.archive(),
         "retry": Outcome.retry(3_000),
         "policy": Outcome.retry(),
+        "reason": Outcome.retry(3_000, reason="the mailbox is full"),
+        "later": Outcome.later(timedelta(hours=1)),
+        "unknown": Outcome.undecodable("no such kind"),
         "dead": Outcome.dead_letter("why"),
         "wrong": 5,
     }
@@ -88,16 +95,67 @@ async def test_what_a_handler_returns_decides(
         return outcomes[delivery.payload]
 
     report = await consumer.run(handle, retry=pgqrs.RetryPolicy.fixed(timedelta(hours=3)))
-    assert (report.done, report.archived, report.retried, report.dead) == (2, 1, 4, 1)
+    assert (report.done, report.archived, report.retried, report.dead) == (2, 1, 5, 1)
+    assert (report.snoozed, report.undecodable) == (1, 1)
     admin = store.admin()
     assert [message.id for message in await admin.archived("tasks")] == [ids["archive"]]
     assert [letter.reason for letter in await admin.dead_letters("tasks")] == ["why"]
     left_over = {message.payload: message for message in await admin.messages("tasks", payload=True)}
-    assert set(left_over) == {"retry", "policy", "wrong", "raises"}
+    assert set(left_over) == {"retry", "policy", "reason", "later", "unknown", "wrong", "raises"}
+    assert left_over["reason"].last_error == "the mailbox is full"
+    assert left_over["retry"].last_error is None
+    later, unknown = left_over["later"], left_over["unknown"]
+    assert (later.attempt, later.snoozes, later.undecodable_since) == (0, 1, None)
+    assert (unknown.attempt, unknown.snoozes, unknown.last_error) == (0, 0, "no such kind")
+    assert unknown.undecodable_since is not None
     assert left_over["raises"].last_error == "LookupError: no such user"
     assert left_over["wrong"].last_error == "TypeError: a handler returns None or a pgqrs.Outcome, not int"
     assert left_over["policy"].visible_at - left_over["retry"].visible_at > timedelta(hours=2)
     assert "no such user" in caplog.text
+
+
+async def test_a_delivery_can_be_put_off_and_says_how_often_that_was(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
+) -> None:
+    await producer.enqueue("not now")
+    async with await store.consumer("tasks") as consumer:
+        for snoozes in range(3):
+            delivery = await anext(consumer)
+            assert (delivery.attempt, delivery.snoozes, delivery.max_attempts) == (1, snoozes, 20)
+            await delivery.later(0)
+        await (await anext(consumer)).ack()
+    assert database.count() == 0
+    with pytest.raises(TypeError, match="delay"):
+        Outcome.later("soon")  # type: ignore[arg-type]
+
+
+async def test_a_payload_of_another_type_waits_for_a_consumer_that_knows_it(
+    store: pgqrs.Store, database: Database
+) -> None:
+    sent = await (await store.producer("emails")).enqueue({"from": "nobody"})
+    older = await store.consumer(EMAILS)
+
+    async def never(delivery: Delivery[SendEmail]) -> None:
+        raise AssertionError("it can't be read")
+
+    run = asyncio.create_task(older.run(never, undecodable=pgqrs.UndecodablePolicy(wait=0.01)))
+    admin = store.admin()
+
+    async def it_waits() -> bool:
+        (message,) = await admin.messages("emails")
+        return message.undecodable_since is not None
+
+    await until("the older one has put it back", it_waits)
+    newer = await store.consumer("emails")
+    delivery = await anext(newer)
+    assert (delivery.id, delivery.attempt, delivery.payload) == (sent, 1, {"from": "nobody"})
+    await delivery.ack()
+    older.stop()
+    report = await run
+    assert report.undecodable > 0
+    assert (report.done, report.dead) == (0, 0)
+    await newer.shutdown()
+    assert database.count() == 0
 
 
 async def test_as_many_handlers_are_at_work_as_were_asked_for(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import textwrap
 from pathlib import Path
@@ -31,7 +32,7 @@ async def run(block: str, database: Database) -> dict[str, Any]:
 
 
 async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
-    quick_start, options, typed, transactional = blocks("python/README.md")
+    quick_start, options, typed, chunks, transactional, operating = blocks("python/README.md")
 
     await run(quick_start, database)
     printed = capsys.readouterr().out
@@ -56,6 +57,18 @@ async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.Cap
     await consumer.run(stop_afterwards, poll_interval=0.02)
     assert capsys.readouterr().out == "to ada@example.com\n"
 
+    await store.queue("readings")
+    readings = await store.producer("readings")
+    await readings.enqueue_batch([20.5, -300.0])
+    names = await run(chunks, database)
+    working = asyncio.create_task(names["work"](store))
+    while not await store.admin().dead_letters("readings"):
+        await asyncio.sleep(0.02)
+    for worker in await store.admin().workers(kind="consumer", status="ready"):
+        await store.admin().stop_worker(worker.id)
+    await working
+    assert capsys.readouterr().out == "2 messages\n"
+
     from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
     await store.queue("receipts")
@@ -65,3 +78,8 @@ async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.Cap
         await names["pay"](session, 7)
     await engine.dispose()
     assert database.payloads() == ['{"order":7}']
+
+    names = await run(operating, database)
+    await names["look"](store)
+    printed = capsys.readouterr().out
+    assert "OK        nothing to act on" in printed and "receipts: 1 ready, 0 dead letters" in printed

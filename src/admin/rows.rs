@@ -8,7 +8,9 @@ use serde::Serialize;
 use typed_builder::TypedBuilder;
 
 use crate::{
+    count::Count,
     error::{Error, Result},
+    headers::Headers,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     message::{MessageId, Priority},
     queue::QueueName,
@@ -72,23 +74,31 @@ pub struct QueueInfo {
     pub created_at: DateTime<Utc>,
 }
 
-/// Counts of a queue's messages at one moment. Every message is counted in just one of the three.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+/// Counts of a queue's messages, in one snapshot. Each message is in just one of them.
+///
+/// As [`queue_stats`](crate::Admin::queue_stats) returns it, each count stops at a limit; see there. As
+/// [`exact_queue_stats`](crate::Admin::exact_queue_stats) returns it, each is exact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct QueueStats {
+    /// The queue.
+    pub queue: QueueName,
     /// Messages that the next dequeue can get.
-    pub ready: u64,
+    pub ready: Count,
     /// Messages that aren't visible yet: delayed, scheduled, or waiting for a retry.
-    pub delayed: u64,
+    pub delayed: Count,
     /// Messages that a consumer holds and whose lease still runs.
-    pub leased: u64,
-    /// How long the oldest ready message has been ready; `None` if none is ready.
+    pub leased: Count,
+    /// Dead letters, which aren't in the queue any more.
+    pub dead: Count,
+    /// How long the oldest ready message has been ready; `None` if none is ready. If `ready` is not exact, of those
+    /// that were counted: the oldest ones are counted first.
     pub oldest_ready: Option<Duration>,
 }
 
 impl QueueStats {
-    /// All messages of the queue.
-    pub fn total(&self) -> u64 {
+    /// All messages of the queue: ready, delayed and leased.
+    pub fn total(&self) -> Count {
         self.ready + self.delayed + self.leased
     }
 }
@@ -147,8 +157,16 @@ pub struct QueuedMessage {
     pub visible_at: DateTime<Utc>,
     /// When it was enqueued, by the database's clock.
     pub enqueued_at: DateTime<Utc>,
-    /// How often it was delivered.
+    /// How often it was delivered. Deliveries that were put off, or whose payload didn't decode, don't count.
     pub attempt: u32,
+    /// After how many attempts it becomes a dead letter, if it has a limit of its own; otherwise that of its queue holds.
+    pub max_attempts: Option<u32>,
+    /// When it expires, unless it was started before.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// How often a handler has put it off.
+    pub snoozes: u32,
+    /// Since when consumers have found that its payload doesn't decode.
+    pub undecodable_since: Option<DateTime<Utc>>,
     /// When its lease runs out; `None` if no consumer holds it.
     pub lease_expires_at: Option<DateTime<Utc>>,
     /// The producer that it was sent through, if any.
@@ -157,6 +175,8 @@ pub struct QueuedMessage {
     pub consumer: Option<WorkerId>,
     /// The error of the last attempt, if known.
     pub last_error: Option<String>,
+    /// Its headers.
+    pub headers: Headers,
     /// The payload as it was sent, if the page asked for payloads.
     pub payload: Option<String>,
 }
@@ -173,12 +193,16 @@ pub struct DeadLetter {
     pub enqueued_at: DateTime<Utc>,
     /// How often it was delivered.
     pub attempt: u32,
-    /// Why it is here: `attempts used up`, or the reason from the handler.
+    /// After how many attempts it was to become one, if it had a limit of its own.
+    pub max_attempts: Option<u32>,
+    /// Why it is here: `attempts used up`, `expired`, `its payload doesn't decode`, or the reason from the handler.
     pub reason: String,
     /// The error of the last attempt, if known.
     pub last_error: Option<String>,
     /// When it was dead-lettered, by the database's clock.
     pub died_at: DateTime<Utc>,
+    /// Its headers.
+    pub headers: Headers,
     /// The payload as it was sent, if the page asked for payloads.
     pub payload: Option<String>,
 }
@@ -197,6 +221,8 @@ pub struct ArchivedMessage {
     pub attempt: u32,
     /// When it was archived, by the database's clock.
     pub archived_at: DateTime<Utc>,
+    /// Its headers.
+    pub headers: Headers,
     /// The payload as it was sent, if the page asked for payloads.
     pub payload: Option<String>,
 }

@@ -1,14 +1,19 @@
 //! A batch: settlements of one kind, for one statement. One that fails is split, so that no settlement blocks another.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use sqlx::PgConnection;
 
 use crate::{
     error::{Error, Result},
-    message::Receipt,
-    postgres::settle::{self, Failure},
+    message::{Origin, Receipt},
+    postgres::settle::{
+        self,
+        failures::{self, Failed, Failure, Then},
+    },
     report::Report,
     store::Store,
-    telemetry,
+    telemetry::{self, Subject, Timer},
 };
 
 /// Settlements of one kind, for one statement.
@@ -44,6 +49,18 @@ impl Release {
         move |receipts| Settlements::Release {
             receipts,
             kind: self,
+        }
+    }
+}
+
+impl Settlements {
+    /// What is done with the messages, as spans and events name it.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Ack(_) => "ack",
+            Self::Archive(_) => "archive",
+            Self::Fail(_) => "nack",
+            Self::Release { .. } => "release",
         }
     }
 }
@@ -100,10 +117,13 @@ impl Batch {
         let Settlements::Fail(failures) = &mut self.settlements else {
             return false;
         };
-        let texts = failures
-            .iter_mut()
-            .flat_map(|failure| [&mut failure.error, &mut failure.dead])
-            .flatten();
+        let texts = failures.iter_mut().flat_map(|failure| {
+            let reason = match &mut failure.then {
+                Then::Dead(reason) => Some(reason),
+                _ => None,
+            };
+            [failure.error.as_mut(), reason].into_iter().flatten()
+        });
         let mut changed = false;
         for text in texts {
             if !text.is_ascii() {
@@ -135,16 +155,6 @@ impl Batch {
             _ => {}
         }
     }
-
-    fn message(&self) -> Option<i64> {
-        let receipt = match &self.settlements {
-            Settlements::Ack(receipts)
-            | Settlements::Archive(receipts)
-            | Settlements::Release { receipts, .. } => receipts.first(),
-            Settlements::Fail(failures) => failures.first().map(|failure| &failure.receipt),
-        };
-        receipt.map(|receipt| receipt.id.get())
-    }
 }
 
 /// The outcome of a batch: what was settled and, if it failed, what is left.
@@ -155,11 +165,16 @@ pub(super) struct Outcome {
 
 /// Settles a batch. If the server rejects it for a reason that may apply to one message, the others are settled without
 /// it.
-pub(super) async fn settle(store: &Store, batch: Batch, timeout: Duration) -> Outcome {
+pub(super) async fn settle(
+    store: &Store,
+    batch: Batch,
+    origin: &Arc<Origin>,
+    timeout: Duration,
+) -> Outcome {
     let mut report = Report::default();
     let mut batches = vec![batch];
     while let Some(mut batch) = batches.pop() {
-        let error = match settle_batch(store, &batch, timeout).await {
+        let error = match settle_batch(store, &batch, origin, timeout).await {
             Ok(settled) => {
                 report.add(settled);
                 continue;
@@ -182,7 +197,9 @@ pub(super) async fn settle(store: &Store, batch: Batch, timeout: Duration) -> Ou
             batches.push(batch);
         } else {
             // The lease of that message runs out, and it is delivered again.
-            telemetry::settlement_refused(batch.message(), &error);
+            for receipt in batch.receipts() {
+                telemetry::settlement_refused(&Subject::settled(origin, receipt), &error);
+            }
             report.unknown += batch.handled() as u64;
         }
     }
@@ -192,45 +209,107 @@ pub(super) async fn settle(store: &Store, batch: Batch, timeout: Duration) -> Ou
     }
 }
 
-async fn settle_batch(store: &Store, batch: &Batch, timeout: Duration) -> Result<Report> {
-    let mut connection = store.reserved().await?;
-    let mut report = connection
-        .within(timeout, async |connection| {
-            let mut report = Report::default();
-            match &batch.settlements {
-                Settlements::Ack(receipts) => {
-                    report.done = settle::ack_many(connection, receipts).await?;
-                }
-                Settlements::Archive(receipts) => {
-                    report.archived = settle::archive(connection, receipts).await?.len() as u64;
-                }
-                Settlements::Fail(failures) => {
-                    let failed = settle::fail(connection, failures).await?;
-                    report.dead = failed.iter().filter(|failed| failed.dead).count() as u64;
-                    report.retried = failed.len() as u64 - report.dead;
-                    if failed.len() < failures.len() {
-                        let found: HashSet<_> = failed.iter().map(|failed| failed.id).collect();
-                        let by_handler = failures.iter().filter(|failure| {
-                            failure.is_settled && !found.contains(&failure.receipt.id)
-                        });
-                        report.done = by_handler.count() as u64;
-                    }
-                }
-                Settlements::Release { receipts, kind } => {
-                    let used = *kind == Release::Unfinished;
-                    report.released = settle::release(connection, receipts, !used).await?;
-                }
-            }
-            Ok(report)
-        })
-        .await?;
-    let settled = report.done + report.archived + report.dead + report.retried + report.released;
+/// What a statement has done with a batch.
+#[derive(Default)]
+struct Settled<'a> {
+    report: Report,
+    /// Messages that are dead letters now.
+    dead: Vec<&'a Failure>,
+    /// Deliveries that had lost their leases, as far as it is known which ones.
+    lost: Vec<Receipt>,
+}
+
+async fn settle_batch(
+    store: &Store,
+    batch: &Batch,
+    origin: &Arc<Origin>,
+    timeout: Duration,
+) -> Result<Report> {
+    let (timer, during) = (Timer::start(), batch.settlements.name());
+    let settled = async {
+        let mut connection = store.reserved().await?;
+        connection
+            .within(timeout, async |connection| {
+                carry_out(connection, batch).await
+            })
+            .await
+    };
+    let settled = settled.await;
+    let (queue, error) = (origin.queue.as_str(), settled.as_ref().err());
+    telemetry::settled(during, Some(queue), batch.len(), timer, error);
+    let Settled {
+        mut report,
+        dead,
+        lost,
+    } = settled?;
+    for failure in dead {
+        let subject = Subject::settled(origin, failure.receipt);
+        telemetry::dead_lettered(&subject, failure.reason(), failure.error_to_show());
+    }
+    let put_back = report.retried + report.snoozed + report.undecodable + report.released;
+    let settled = report.done + report.archived + report.dead + put_back;
     let missing = (batch.handled() as u64).saturating_sub(settled);
     if batch.is_uncertain {
         // The first statement may have settled them, or their leases were lost.
         report.unknown = missing;
     } else {
         report.lost = missing;
+        for receipt in &lost {
+            telemetry::lease_lost(&Subject::settled(origin, *receipt), during);
+        }
+        let others = missing.saturating_sub(lost.len() as u64);
+        if others > 0 {
+            telemetry::leases_lost(origin, others, during);
+        }
     }
     Ok(report)
+}
+
+async fn carry_out<'a>(connection: &mut PgConnection, batch: &'a Batch) -> Result<Settled<'a>> {
+    let mut settled = Settled::default();
+    let report = &mut settled.report;
+    match &batch.settlements {
+        Settlements::Ack(receipts) => {
+            report.done = settle::ack_many(connection, receipts).await?;
+            if report.done < receipts.len() as u64 && !batch.is_uncertain {
+                // Only their number is known. Those that are still there belong to others by now.
+                let there = settle::still_queued(connection, receipts).await;
+                let there: HashSet<_> = there.unwrap_or_default().into_iter().collect();
+                let lost = receipts.iter().filter(|one| there.contains(&one.id));
+                settled.lost = lost.copied().collect();
+            }
+        }
+        Settlements::Archive(receipts) => {
+            let archived = settle::archive(connection, receipts).await?;
+            report.archived = archived.len() as u64;
+            settled.lost = settle::missing(receipts, &archived);
+        }
+        Settlements::Fail(failures) => {
+            let failed = failures::fail(connection, failures).await?;
+            for Failed { failure, dead } in &failed {
+                let count = match failure.then {
+                    _ if *dead => {
+                        settled.dead.push(failure);
+                        &mut report.dead
+                    }
+                    Then::Later => &mut report.snoozed,
+                    Then::Undecodable { .. } => &mut report.undecodable,
+                    Then::Retry | Then::Dead(_) => &mut report.retried,
+                };
+                *count += 1;
+            }
+            if failed.len() < failures.len() {
+                let missing = failures::not_found(failures, &failed);
+                let (by_handler, lost): (Vec<_>, Vec<_>) =
+                    missing.partition(|failure| failure.is_settled);
+                report.done = by_handler.len() as u64;
+                settled.lost = lost.into_iter().map(|failure| failure.receipt).collect();
+            }
+        }
+        Settlements::Release { receipts, kind } => {
+            let used = *kind == Release::Unfinished;
+            report.released = settle::release(connection, receipts, !used).await?;
+        }
+    }
+    Ok(settled)
 }

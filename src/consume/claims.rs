@@ -12,8 +12,8 @@ const AHEAD: Duration = Duration::from_millis(50);
 /// What a consumer holds, and its limits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Load {
-    /// Handlers that may run concurrently.
-    pub(super) concurrency: usize,
+    /// Messages that handlers may have at once.
+    pub(super) running: usize,
     /// Maximum number of messages to hold beyond those.
     pub(super) prefetch: usize,
     /// Maximum bytes of payload to hold.
@@ -39,10 +39,10 @@ pub(super) struct Request {
 }
 
 impl Load {
-    /// How many messages to hold: one for each handler, and those that are handled soon.
+    /// How many messages to hold: those of all handlers, and those that are handled soon.
     pub(super) fn capacity(&self) -> usize {
         let ahead = (self.per_second * AHEAD.as_secs_f64()) as usize;
-        self.concurrency + ahead.min(self.prefetch)
+        self.running.saturating_add(ahead.min(self.prefetch))
     }
 
     /// What to claim now; `None` if enough is held or being claimed.
@@ -52,24 +52,37 @@ impl Load {
         let room = capacity.saturating_sub(held);
         // If many messages are handled in the time of one claim, they aren't claimed one by one. But an idle handler
         // never waits.
-        let is_idle = held < self.concurrency;
+        let is_idle = held < self.running;
         if room == 0 || self.claims >= MAX_CONCURRENT_CLAIMS || !(is_idle || room > capacity / 3) {
             return None;
         }
-        let share = capacity
-            .div_ceil(MAX_CONCURRENT_CLAIMS)
-            .max(self.concurrency);
-        let held_bytes = self.held.bytes + self.requested.bytes;
-        let room_bytes = self.max_bytes.saturating_sub(held_bytes);
-        let share_bytes = self.max_bytes / MAX_CONCURRENT_CLAIMS;
-        // A claim takes one message whatever its size, so it waits for some free capacity, unless nothing is held.
-        if held_bytes > 0 && (room_bytes == 0 || room_bytes < share_bytes / 2) {
+        let share = capacity.div_ceil(MAX_CONCURRENT_CLAIMS).max(self.running);
+        if self.is_full() {
             return None;
         }
         Some(Request {
             messages: room.min(share).min(self.limit.max(1)),
-            bytes: room_bytes.min(share_bytes),
+            bytes: self.room_bytes().min(self.share_bytes()),
         })
+    }
+
+    /// Whether so many bytes are held that claims wait for some free capacity: a claim takes one message whatever its
+    /// size.
+    pub(super) fn is_full(&self) -> bool {
+        let room = self.room_bytes();
+        self.held_bytes() > 0 && (room == 0 || room < self.share_bytes() / 2)
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.held.bytes + self.requested.bytes
+    }
+
+    fn room_bytes(&self) -> usize {
+        self.max_bytes.saturating_sub(self.held_bytes())
+    }
+
+    fn share_bytes(&self) -> usize {
+        self.max_bytes / MAX_CONCURRENT_CLAIMS
     }
 }
 
@@ -141,7 +154,7 @@ mod tests {
     use super::*;
 
     const IDLE: Load = Load {
-        concurrency: 8,
+        running: 8,
         prefetch: 512,
         max_bytes: 64 << 20,
         per_second: 0.0,

@@ -1,16 +1,16 @@
 //! Extends the leases of a run loop's deliveries.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use crate::{
     error::Error,
-    message::{MessageId, Receipt},
+    message::{MessageId, Origin, Receipt},
     postgres::settle::extend_many,
     store::Store,
-    telemetry,
+    telemetry::{self, Subject},
 };
 
 /// The result of extending leases.
@@ -28,6 +28,7 @@ pub(super) struct Extension {
 pub(super) async fn extend(
     store: &Store,
     receipts: &[Receipt],
+    origin: &Arc<Origin>,
     lease: Duration,
     timeout: Duration,
     limit: usize,
@@ -56,7 +57,7 @@ pub(super) async fn extend(
             }
             Err(error) if error.may_concern_one_message() => match batch {
                 [receipt] => {
-                    telemetry::extension_refused(receipt.id, &error);
+                    telemetry::extension_refused(&Subject::settled(origin, *receipt), &error);
                     extension.asked.push(*receipt);
                 }
                 _ => {

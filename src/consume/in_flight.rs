@@ -6,6 +6,7 @@ use std::{
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
 use chrono::{DateTime, Utc};
@@ -13,14 +14,41 @@ use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 
 use super::claims::Request;
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+use crate::telemetry;
 use crate::{
     delivery::lease::Lease,
-    handler::Verdict,
+    handler::{Failed, Verdict},
     message::{Message, MessageId, Receipt},
+    queue::QueueName,
+    telemetry::Subject,
 };
+
+/// When a chunk is passed to a handler.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChunkLimits {
+    /// As soon as it has this many messages; at least 1.
+    pub(crate) size: usize,
+    /// With fewer, if its first message was received this long ago.
+    pub(crate) wait: Duration,
+}
+
+impl ChunkLimits {
+    /// For handlers that take one delivery.
+    pub(super) const ONE: Self = Self {
+        size: 1,
+        wait: Duration::ZERO,
+    };
+}
 
 /// State shared by the loop and its handlers.
 pub(super) struct InFlight {
+    /// For metrics.
+    #[cfg_attr(
+        not(any(feature = "metrics", feature = "opentelemetry")),
+        expect(dead_code, reason = "nobody asks for the metrics")
+    )]
+    queue: QueueName,
     /// Never held across an await.
     state: Mutex<State>,
     /// Notifies the loop of a change that it waits for.
@@ -42,6 +70,10 @@ struct State {
     aborted: Vec<Arc<Lease>>,
     /// Bytes of payload that are ready, expired or running.
     bytes: usize,
+    /// Whether they are so many that nothing more is claimed: a chunk that isn't full won't become so.
+    is_full: bool,
+    /// Number of calls of handlers until now.
+    calls: u64,
     /// The loop is notified of finished deliveries when fewer than this are ready.
     notify_below: usize,
 }
@@ -51,12 +83,14 @@ struct State {
 struct Ready {
     message: Message,
     until: Instant,
+    since: Instant,
 }
 
 struct Running {
     lease: Arc<Lease>,
-    attempt: u32,
     bytes: usize,
+    /// The handler's call: those of a chunk have the same.
+    call: u64,
 }
 
 /// Deliveries whose handlers were aborted.
@@ -69,19 +103,48 @@ pub(super) struct Aborted {
 /// A delivery whose handler has returned.
 pub(super) struct Finished {
     pub(super) lease: Arc<Lease>,
-    pub(super) attempt: u32,
     pub(super) verdict: Verdict,
+    /// How long the message waits for its next attempt, if this one failed; `None` if that isn't decided yet.
+    pub(super) retry_in: Option<Duration>,
+}
+
+impl State {
+    /// The full ones, and the rest if its first message has waited long enough, or nothing can be added to it.
+    fn due_chunks(&self, limits: ChunkLimits) -> usize {
+        let is_due = self
+            .next_chunk_at(limits)
+            .is_some_and(|at| self.is_full || at <= Instant::now());
+        self.ready.len() / limits.size + usize::from(is_due)
+    }
+
+    fn next_chunk_at(&self, limits: ChunkLimits) -> Option<Instant> {
+        let rest = self.ready.len() % limits.size;
+        let first = self.ready.get(self.ready.len() - rest)?;
+        Some(first.since + limits.wait)
+    }
+
+    fn handlers(&self) -> usize {
+        let calls = self.running.iter().map(|(_, running)| running.call);
+        calls.collect::<HashSet<_>>().len()
+    }
 }
 
 impl InFlight {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(queue: QueueName) -> Self {
         Self {
+            queue,
             state: Mutex::new(State {
                 notify_below: usize::MAX,
                 ..State::default()
             }),
             changed: Notify::new(),
         }
+    }
+
+    /// Has its gauges read, if there are metrics.
+    pub(super) fn watch(self: &Arc<Self>) {
+        #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+        telemetry::watch(Arc::downgrade(self) as _);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -96,11 +159,16 @@ impl InFlight {
 
     /// Adds claimed messages.
     pub(super) fn add(&self, messages: Vec<Message>, until: Instant) {
-        let is_expired = until <= Instant::now();
+        let since = Instant::now();
+        let is_expired = until <= since;
         let mut state = self.lock();
         for message in messages {
             state.bytes += message.payload.len();
-            let ready = Ready { message, until };
+            let ready = Ready {
+                message,
+                until,
+                since,
+            };
             if is_expired {
                 state.expired.push(ready);
             } else {
@@ -112,22 +180,43 @@ impl InFlight {
     /// Takes the next delivery for a handler.
     pub(super) fn take(self: &Arc<Self>) -> Option<Taken> {
         let mut state = self.lock();
+        state.calls += 1;
+        self.take_from(&mut state)
+    }
+
+    /// Takes the next chunk for a handler, if one is due.
+    pub(super) fn take_chunk(self: &Arc<Self>, limits: ChunkLimits) -> Option<Vec<Taken>> {
+        let mut state = self.lock();
+        if state.due_chunks(limits) == 0 {
+            return None;
+        }
+        state.calls += 1;
+        let mut chunk = Vec::new();
+        while chunk.len() < limits.size
+            && let Some(taken) = self.take_from(&mut state)
+        {
+            chunk.push(taken);
+        }
+        (!chunk.is_empty()).then_some(chunk)
+    }
+
+    fn take_from(self: &Arc<Self>, state: &mut State) -> Option<Taken> {
         loop {
-            let Ready { message, until } = state.ready.pop_front()?;
-            if until <= Instant::now() {
+            let ready = state.ready.pop_front()?;
+            if ready.until <= Instant::now() {
                 // The database was unreachable for so long that another consumer may have the message by now.
-                state.expired.push(Ready { message, until });
+                state.expired.push(ready);
                 self.changed.notify_one();
                 continue;
             }
+            let message = ready.message;
             let lease = Arc::new(Lease::of(&message));
             let running = Running {
                 lease: Arc::clone(&lease),
-                attempt: message.attempt.unsigned_abs(),
                 bytes: message.payload.len(),
+                call: state.calls,
             };
             let key = state.running.insert(running);
-            drop(state);
             return Some(Taken {
                 message: Some(message),
                 lease,
@@ -139,19 +228,14 @@ impl InFlight {
         }
     }
 
-    fn finish(&self, key: usize, verdict: Verdict) {
+    fn finish(&self, key: usize, verdict: Verdict, retry_in: Option<Duration>) {
         let mut state = self.lock();
-        if let Some(Running {
-            lease,
-            attempt,
-            bytes,
-        }) = state.running.try_remove(key)
-        {
+        if let Some(Running { lease, bytes, .. }) = state.running.try_remove(key) {
             state.bytes = state.bytes.saturating_sub(bytes);
             state.finished.push(Finished {
                 lease,
-                attempt,
                 verdict,
+                retry_in,
             });
         }
         if state.ready.len() < state.notify_below {
@@ -206,8 +290,22 @@ impl InFlight {
         }
     }
 
-    pub(super) fn ready(&self) -> usize {
-        self.lock().ready.len()
+    /// Number of chunks that handlers can take now. `is_full`: nothing is claimed until some of the payloads are
+    /// handled.
+    pub(super) fn due_chunks(&self, limits: ChunkLimits, is_full: bool) -> usize {
+        let mut state = self.lock();
+        state.is_full = is_full;
+        state.due_chunks(limits)
+    }
+
+    /// When the next chunk is due that isn't full; `None` if there is none.
+    pub(super) fn next_chunk_at(&self, limits: ChunkLimits) -> Option<Instant> {
+        self.lock().next_chunk_at(limits)
+    }
+
+    /// Number of handlers at work.
+    pub(super) fn running(&self) -> usize {
+        self.lock().handlers()
     }
 
     /// Number of deliveries that handlers have taken and whose end the loop has not yet collected.
@@ -257,13 +355,14 @@ impl InFlight {
     }
 
     /// Records an extension of leases: of those `asked` for, those in `extended` succeeded. The others belong to
-    /// another consumer or are deleted, and are not started.
+    /// another consumer or are deleted, and are not started. Returns them.
     pub(super) fn extended(
         &self,
         asked: &[Receipt],
         extended: &HashMap<MessageId, DateTime<Utc>>,
         until: Instant,
-    ) {
+    ) -> Vec<Subject> {
+        let mut lost = Vec::new();
         let asked: HashSet<_> = asked.iter().collect();
         let mut state = self.lock();
         let state = &mut *state;
@@ -281,6 +380,7 @@ impl InFlight {
             }
             let Some(expires_at) = extended.get(&ready.message.id) else {
                 *bytes = bytes.saturating_sub(ready.message.payload.len());
+                lost.push(Subject::of(&ready.message));
                 return false;
             };
             ready.message.lease_expires_at = *expires_at;
@@ -297,6 +397,20 @@ impl InFlight {
                 state.expired.push(ready);
             }
         }
+        lost
+    }
+}
+
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+impl telemetry::Sampled for InFlight {
+    fn sample(&self, samples: &mut telemetry::Samples) {
+        let (running, ready) = {
+            let state = self.lock();
+            (state.handlers(), state.ready.len() + state.expired.len())
+        };
+        let queue = self.queue.as_str();
+        samples.add(telemetry::Id::HandlersRunning, queue, "", running);
+        samples.add(telemetry::Id::Prefetched, queue, "", ready);
     }
 }
 
@@ -313,9 +427,18 @@ impl Taken {
         Some((self.message.take()?, Arc::clone(&self.lease)))
     }
 
-    pub(super) fn finish(mut self, verdict: Verdict) {
+    /// As long as it wasn't handed over.
+    pub(super) fn peek(&self) -> Option<&Message> {
+        self.message.as_ref()
+    }
+
+    pub(super) fn subject(&self) -> &Subject {
+        self.lease.subject()
+    }
+
+    pub(super) fn finish(mut self, verdict: Verdict, retry_in: Option<Duration>) {
         if let Some(key) = self.guard.key.take() {
-            self.guard.in_flight.finish(key, verdict);
+            self.guard.in_flight.finish(key, verdict, retry_in);
         }
     }
 }
@@ -333,7 +456,11 @@ impl Drop for Guard {
         };
         if thread::panicking() {
             let panicked = "the handler panicked when it was dropped".to_owned();
-            self.in_flight.finish(key, Verdict::Failed(panicked));
+            self.in_flight.finish(
+                key,
+                Verdict::Failed(Failed::Panicked(panicked.into())),
+                None,
+            );
         } else {
             self.in_flight.abort(key);
         }

@@ -2,13 +2,18 @@
 //! in batches. [`start`] is the only entry point.
 
 mod batch;
+mod chunks;
 mod claims;
 mod extend;
+mod handlers;
 mod in_flight;
 mod options;
 mod run_loop;
 mod settle;
 mod turns;
 
+pub(crate) use chunks::Chunks;
+pub(crate) use handlers::{Single, Work};
+pub(crate) use in_flight::ChunkLimits;
 pub(crate) use options::Options;
 pub(crate) use run_loop::{Ended, Job, Stop, start};

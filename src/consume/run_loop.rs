@@ -5,50 +5,51 @@ mod queries;
 
 use std::{
     future::Future,
+    mem,
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
 };
 
-use serde::de::DeserializeOwned;
+use chrono::DateTime;
 use tokio::{
     sync::watch,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
-use tracing::Instrument;
 
 use super::{
     batch,
     claims::{AdaptiveLimit, Pace, Request},
     extend::Extension,
-    in_flight::{Aborted, Finished, InFlight},
+    handlers::{Shared, Work},
+    in_flight::{Aborted, ChunkLimits, Finished, InFlight},
     options::Options,
     settle::SettleQueue,
     turns::Turns,
 };
 use crate::{
-    delivery::Delivery,
     dequeue::Received,
-    error::{Error, Result},
-    handler::{IntoOutcome, Outcome, Verdict, handle},
+    error::{Error, Result, error_chain},
+    handler::{Outcome, Verdict},
     lifecycle::WorkerId,
-    message::LONGEST_DELAY,
+    message::{Origin, Receipt},
     pool::{STATEMENT_TIMEOUT, WakeSubscription},
-    postgres::settle::Failure,
+    postgres::settle::failures::Failure,
     queue::QueueName,
     report::Report,
     store::Store,
-    telemetry,
+    telemetry::{self, Timer},
+    trace_context::Ambient,
 };
 
 /// What a run loop needs to run.
-pub(crate) struct Job<F> {
+pub(crate) struct Job<W> {
     pub(crate) store: Store,
     pub(crate) queue: QueueName,
     pub(crate) worker: WorkerId,
     pub(crate) options: Options,
-    pub(crate) handler: F,
+    pub(crate) work: W,
     pub(crate) shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
     pub(crate) stop: watch::Receiver<Stop>,
     pub(crate) deadline: Duration,
@@ -68,18 +69,13 @@ pub(crate) struct Ended {
     pub(crate) deadline: Instant,
 }
 
-pub(crate) async fn start<P, F, R>(job: Job<F>) -> Ended
-where
-    P: Send + Sync + DeserializeOwned + 'static,
-    F: Fn(Delivery<P>) -> R + Send + Sync + 'static,
-    R: Future<Output: IntoOutcome> + Send + 'static,
-{
+pub(crate) async fn start(job: Job<impl Work>) -> Ended {
     let Job {
         store,
         queue,
         worker,
         options,
-        handler,
+        work,
         mut shutdown,
         mut stop,
         deadline,
@@ -101,17 +97,34 @@ where
             std::future::pending().await
         }
     };
+    let in_flight = Arc::new(InFlight::new(queue.clone()));
+    in_flight.watch();
     RunLoop {
+        origin: Arc::new(Origin {
+            queue: queue.clone(),
+            worker: Some(worker),
+            claimed_at: DateTime::UNIX_EPOCH,
+            timer: Timer::start(),
+        }),
         queue,
         worker,
-        store,
+        is_suspended: false,
         options,
         deadline,
-        handler: Arc::new(handler),
+        chunk: work.limits(),
+        work: Arc::new(work),
+        shared: Arc::new(Shared {
+            in_flight: Arc::clone(&in_flight),
+            turns: Turns::new(),
+            store: store.clone(),
+            retry: options.retry,
+            limit: options.handler_timeout,
+            ambient: Ambient::current(),
+        }),
+        store,
         subscription,
-        in_flight: Arc::new(InFlight::new()),
+        in_flight,
         handlers: JoinSet::new(),
-        turns: Arc::new(Turns::new()),
         queries: JoinSet::new(),
         claims: 0,
         requested: Request::default(),
@@ -144,23 +157,30 @@ const MAX_CLAIM: usize = 10_000;
 const MAX_EXTENSION: usize = 1_000;
 /// But not longer than this, if the claim takes long.
 const MAX_ACK_WAIT: Duration = Duration::from_millis(50);
+/// How long a shutdown waits for claims under way before it releases messages, which they could claim again.
+const CLAIM_GRACE: Duration = Duration::from_millis(250);
 /// The last part of the shutdown deadline, after handlers were aborted: for outstanding settlements and releases.
 const FINAL_SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The final part of it, to deregister the worker.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 
-struct RunLoop<F> {
+struct RunLoop<W> {
     queue: QueueName,
     worker: WorkerId,
+    /// Of the last messages that were claimed.
+    origin: Arc<Origin>,
+    is_suspended: bool,
     store: Store,
     options: Options,
     deadline: Duration,
-    handler: Arc<F>,
+    chunk: ChunkLimits,
+    work: Arc<W>,
+    /// Shared with the tasks of handlers.
+    shared: Arc<Shared>,
     subscription: WakeSubscription,
     in_flight: Arc<InFlight>,
     /// Tasks that take deliveries until none is ready: at most one for each concurrent handler.
     handlers: JoinSet<()>,
-    turns: Arc<Turns>,
     queries: JoinSet<Query>,
     /// Claims under way, and the sum of their limits.
     claims: usize,
@@ -189,8 +209,12 @@ struct RunLoop<F> {
     report: Report,
 }
 
-/// The deadlines of the three parts of a shutdown.
+/// A shutdown, and the deadlines of its parts.
 struct Ending {
+    /// Messages that no handler will get.
+    untouched: Vec<Receipt>,
+    /// Messages are released, even if a claim is still under way.
+    release_at: Instant,
     /// Handlers that are still running are aborted.
     abort_at: Instant,
     /// Messages that aren't settled are left to their leases.
@@ -211,18 +235,13 @@ enum Query {
     Extend(Extension),
 }
 
-impl<F> RunLoop<F> {
-    async fn run<P, R>(
+impl<W: Work> RunLoop<W> {
+    async fn run(
         mut self,
         graceful: impl Future<Output = ()> + Send,
         abort: impl Future<Output = ()> + Send,
         closed: impl Future<Output = ()> + Send,
-    ) -> Ended
-    where
-        P: Send + Sync + DeserializeOwned + 'static,
-        F: Fn(Delivery<P>) -> R + Send + Sync + 'static,
-        R: Future<Output: IntoOutcome> + Send + 'static,
-    {
+    ) -> Ended {
         let (mut graceful, mut abort) = (pin!(graceful), pin!(abort));
         let mut closed = pin!(closed);
         let mut is_aborted = false;
@@ -242,7 +261,7 @@ impl<F> RunLoop<F> {
                 Some(_) = self.handlers.join_next() => {}
                 Some(query) = self.queries.join_next() => self.on_query_done(query),
                 () = self.subscription.notified(), if !is_ending => self.claim_at = Instant::now(),
-                () = &mut graceful, if !is_ending => self.end(),
+                () = &mut graceful, if !is_ending => self.end("stop requested"),
                 () = &mut abort, if !is_aborted => {
                     is_aborted = true;
                     self.end_now();
@@ -256,8 +275,14 @@ impl<F> RunLoop<F> {
         self.report.unknown += self.in_flight.begun() as u64;
         let deadline = self.ending.map_or_else(Instant::now, |end| end.deadline);
         let outcome = match self.fatal {
-            Some(error) => Err(error),
-            None => Ok(self.report),
+            Some(error) => {
+                telemetry::consumer_failed(self.worker, &self.queue, &error, &self.report);
+                Err(error)
+            }
+            None => {
+                telemetry::consumer_stopped(self.worker, &self.queue, &self.report);
+                Ok(self.report)
+            }
         };
         Ended { outcome, deadline }
     }
@@ -273,13 +298,18 @@ impl<F> RunLoop<F> {
         nothing_left || Instant::now() >= ending.settle_until
     }
 
-    fn end(&mut self) {
+    fn end(&mut self, reason: &str) {
         if self.ending.is_some() {
             return;
         }
-        let deadline = Instant::now() + self.deadline;
+        let running = self.in_flight.running();
+        telemetry::consumer_stopping(self.worker, &self.queue, reason, running, self.deadline);
+        let now = Instant::now();
+        let deadline = now + self.deadline;
         let settle_until = deadline - (self.deadline / 10).min(DEREGISTER_TIMEOUT);
         self.ending = Some(Ending {
+            untouched: Vec::new(),
+            release_at: now + CLAIM_GRACE.min(self.deadline / 2),
             abort_at: deadline - (self.deadline / 2).min(FINAL_SETTLE_TIMEOUT),
             settle_until,
             deadline,
@@ -289,7 +319,7 @@ impl<F> RunLoop<F> {
 
     /// Ends without waiting for handlers.
     fn end_now(&mut self) {
-        self.end();
+        self.end("abort requested");
         if let Some(ending) = &mut self.ending {
             let now = Instant::now();
             ending.abort_at = now;
@@ -307,8 +337,8 @@ impl<F> RunLoop<F> {
     }
 
     fn fail(&mut self, error: Error) {
+        self.end(&error_chain(&error));
         self.fatal.get_or_insert(error);
-        self.end();
     }
 
     /// Collects finished deliveries; during shutdown also those that won't be started or were aborted.
@@ -318,12 +348,15 @@ impl<F> RunLoop<F> {
         for delivery in finished {
             self.on_finished(delivery);
         }
-        if self.ending.is_some() {
-            self.unsettled
-                .release_untouched(self.in_flight.take_untouched());
-            let Aborted { held, settled } = self.in_flight.take_aborted();
-            self.unsettled.release_unfinished(held);
-            self.unsettled.release_if_unsettled(settled);
+        if let Some(ending) = &mut self.ending {
+            ending.untouched.extend(self.in_flight.take_untouched());
+            if self.claims == 0 || ending.release_at <= Instant::now() {
+                let untouched = mem::take(&mut ending.untouched);
+                self.unsettled.release_untouched(untouched);
+                let Aborted { held, settled } = self.in_flight.take_aborted();
+                self.unsettled.release_unfinished(held);
+                self.unsettled.release_if_unsettled(settled);
+            }
         }
         if self.unsettled.has_waiting() {
             self.unsettled_since.get_or_insert_with(Instant::now);
@@ -333,12 +366,19 @@ impl<F> RunLoop<F> {
     fn on_finished(&mut self, finished: Finished) {
         let Finished {
             lease,
-            attempt,
             verdict,
+            retry_in,
         } = finished;
         let receipt = lease.receipt();
-        let wait = || self.options.retry.jittered(attempt, rand::random());
-        let failure = match verdict {
+        let wait = || {
+            retry_in.unwrap_or_else(|| {
+                // It panicked after it had been aborted, so that nobody has reported it.
+                let wait = verdict.retry_in(&self.options.retry, receipt.attempt);
+                verdict.report(lease.subject(), wait);
+                wait.unwrap_or_default()
+            })
+        };
+        let failure = match &verdict {
             // The handler has settled the message in a transaction that it says it has committed.
             Verdict::Returned(Outcome::Done | Outcome::Archive) if lease.is_settled() => {
                 self.report.done += 1;
@@ -349,14 +389,14 @@ impl<F> RunLoop<F> {
             Verdict::Returned(Outcome::Release) => {
                 return self.unsettled.release_returned(receipt, lease.is_settled());
             }
-            Verdict::Returned(Outcome::Retry) => Failure::retry(receipt, wait(), None),
-            Verdict::Returned(Outcome::RetryIn(wait)) => {
-                Failure::retry(receipt, wait.min(LONGEST_DELAY), None)
+            Verdict::Returned(Outcome::Retry(reason) | Outcome::RetryIn(_, reason)) => {
+                Failure::retry(receipt, wait(), reason)
             }
-            Verdict::Returned(Outcome::DeadLetter(reason)) => Failure::dead(receipt, &reason, None),
-            Verdict::Failed(error) => Failure::retry(receipt, wait(), Some(&error)),
-            Verdict::Undecodable(error) => {
-                Failure::dead(receipt, "its payload doesn't decode", Some(&error))
+            Verdict::Returned(Outcome::Later(_)) => Failure::later(receipt, wait()),
+            Verdict::Returned(Outcome::DeadLetter(reason)) => Failure::dead(receipt, reason),
+            Verdict::Failed(failed) => Failure::retry(receipt, wait(), failed.text()),
+            Verdict::Returned(Outcome::Undecodable(error)) | Verdict::Undecodable { error, .. } => {
+                Failure::undecodable(receipt, self.options.undecodable, error)
             }
         };
         self.unsettled.fail(Failure {
@@ -365,39 +405,17 @@ impl<F> RunLoop<F> {
         });
     }
 
-    fn start_handlers<P, R>(&mut self)
-    where
-        P: Send + Sync + DeserializeOwned + 'static,
-        F: Fn(Delivery<P>) -> R + Send + Sync + 'static,
-        R: Future<Output: IntoOutcome> + Send + 'static,
-    {
-        let ready = self.in_flight.ready();
-        let idle = self.options.concurrency.saturating_sub(self.handlers.len());
-        for _ in 0..ready.min(idle) {
-            let in_flight = Arc::clone(&self.in_flight);
-            let (handler, turns) = (Arc::clone(&self.handler), Arc::clone(&self.turns));
-            let (store, queue) = (self.store.clone(), self.queue.clone());
-            let (retry, limit) = (self.options.retry, self.options.handler_timeout);
-            self.handlers.spawn(async move {
-                while let Some(mut taken) = in_flight.take() {
-                    let Some((message, lease)) = taken.message() else {
-                        return;
-                    };
-                    let attempt = message.attempt.unsigned_abs();
-                    let span = telemetry::process(queue.as_str(), message.id.get(), attempt);
-                    let deliver = || {
-                        let decode = |json: &str| serde_json::from_str(json);
-                        Delivery::new(message, lease, decode, store.clone(), retry)
-                    };
-                    let handling = handle(&*handler, deliver, limit).instrument(span.clone());
-                    let verdict = turns.run(handling).await;
-                    if !matches!(verdict, Verdict::Returned(_)) {
-                        telemetry::handler_failed(&span, "handler");
-                    }
-                    taken.finish(verdict);
-                }
-            });
+    fn start_handlers(&mut self) {
+        let is_full = self.claims == 0 && self.load().is_full();
+        let due = self.in_flight.due_chunks(self.chunk, is_full);
+        for _ in 0..due.min(self.idle_handlers()) {
+            let (work, shared) = (Arc::clone(&self.work), Arc::clone(&self.shared));
+            self.handlers.spawn(async move { work.work(&shared).await });
         }
+    }
+
+    fn idle_handlers(&self) -> usize {
+        (self.options.concurrency).saturating_sub(self.handlers.len())
     }
 
     fn abort_late_handlers(&mut self) {
@@ -406,6 +424,10 @@ impl<F> RunLoop<F> {
             && ending.abort_at <= Instant::now()
         {
             ending.is_aborted = true;
+            let running = self.in_flight.running();
+            if running > 0 {
+                telemetry::handlers_aborted(self.worker, &self.queue, running);
+            }
             self.handlers.abort_all();
         }
     }
@@ -424,10 +446,18 @@ impl<F> RunLoop<F> {
             } else {
                 ending.abort_at
             });
+            if self.claims > 0 && ending.release_at > Instant::now() {
+                next = next.min(ending.release_at);
+            }
         } else if self.next_claim().is_some() {
             next = next.min(self.claim_at);
         }
         if let Some(at) = self.next_settling() {
+            next = next.min(at);
+        }
+        if self.idle_handlers() > 0
+            && let Some(at) = self.in_flight.next_chunk_at(self.chunk)
+        {
             next = next.min(at);
         }
         // While claims are under way, only few finished deliveries are reported.

@@ -7,7 +7,7 @@ use super::{
     batch::{Batch, Release, Settlements},
     claims::AdaptiveLimit,
 };
-use crate::{error::Error, message::Receipt, postgres::settle::Failure, report::Report};
+use crate::{error::Error, message::Receipt, postgres::settle::failures::Failure, report::Report};
 
 /// Maximum number of settlements in one statement.
 const MAX_BATCH: usize = 1_000;

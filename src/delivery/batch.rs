@@ -10,7 +10,8 @@ use crate::{
     executor::{self, Execute, Executor},
     message::MessageId,
     postgres::settle,
-    telemetry,
+    queue::QueueName,
+    telemetry::{self, Messages, Timer},
 };
 
 /// Acknowledges many deliveries, of one queue or of several, in one statement.
@@ -60,8 +61,9 @@ fn settle_all<'c, T: Send + 'c, D: 'c, E: From<UnsettledBatch<T, D>>>(
         if deliveries.is_empty() {
             return Ok(Vec::new());
         }
-        let span = telemetry::settle("ack", None);
-        telemetry::batch(&span, deliveries.len());
+        let queue = queue_of_all(&deliveries);
+        let messages = Messages::Batch(deliveries.len());
+        let span = telemetry::settle("ack", queue.as_ref().map(QueueName::as_str), messages);
         let receipts: Vec<_> = deliveries
             .iter()
             .map(|delivery| delivery.lease.receipt())
@@ -69,7 +71,17 @@ fn settle_all<'c, T: Send + 'c, D: 'c, E: From<UnsettledBatch<T, D>>>(
         let call = executor::run(on, async |connection| {
             settle::ack_each(connection, &receipts).await
         });
-        match call.instrument(span.clone()).await {
+        let timer = Timer::start();
+        let settled = call.instrument(span.clone()).await;
+        let error = settled.as_ref().err();
+        telemetry::settled(
+            "ack",
+            queue.as_ref().map(QueueName::as_str),
+            receipts.len(),
+            timer,
+            error,
+        );
+        match settled {
             Ok(mut acked) => {
                 acked.sort_unstable();
                 let is_acked =
@@ -78,7 +90,10 @@ fn settle_all<'c, T: Send + 'c, D: 'c, E: From<UnsettledBatch<T, D>>>(
                     delivery.lease.settled();
                 }
                 let lost = deliveries.iter().filter(|delivery| !is_acked(delivery));
-                Ok(lost.map(Delivery::id).collect())
+                let report = |delivery: &&Delivery<T, D>| {
+                    telemetry::lease_lost(delivery.lease.subject(), "ack");
+                };
+                Ok(lost.inspect(report).map(Delivery::id).collect())
             }
             Err(error) => {
                 telemetry::failed(&span, &error);
@@ -86,6 +101,13 @@ fn settle_all<'c, T: Send + 'c, D: 'c, E: From<UnsettledBatch<T, D>>>(
             }
         }
     })
+}
+
+/// The queue of all deliveries; `None` if they are of several.
+fn queue_of_all<T, D>(deliveries: &[Delivery<T, D>]) -> Option<QueueName> {
+    let mut queues = deliveries.iter().map(|one| &one.message.origin.queue);
+    let first = queues.next()?;
+    queues.all(|queue| queue == first).then(|| first.clone())
 }
 
 /// Deliveries that could not be settled, and why.

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use crate::{
     error::{Error, Result},
     message::{Message, Receipt},
+    telemetry::Subject,
 };
 
 const SHORTEST_LEASE: Duration = Duration::from_millis(1);
@@ -30,6 +31,7 @@ pub(crate) fn check_lease(lease: Duration) -> Result<()> {
 #[derive(Debug)]
 pub(crate) struct Lease {
     receipt: Receipt,
+    subject: Subject,
     /// In microseconds since 1970, by the database's clock.
     expires_at: AtomicI64,
     settled: AtomicBool,
@@ -39,6 +41,7 @@ impl Lease {
     pub(crate) fn of(message: &Message) -> Self {
         Self {
             receipt: message.receipt(),
+            subject: Subject::of(message),
             expires_at: AtomicI64::new(message.lease_expires_at.timestamp_micros()),
             settled: AtomicBool::new(false),
         }
@@ -46,6 +49,11 @@ impl Lease {
 
     pub(crate) fn receipt(&self) -> Receipt {
         self.receipt
+    }
+
+    /// For events about it.
+    pub(crate) fn subject(&self) -> &Subject {
+        &self.subject
     }
 
     pub(crate) fn extended(&self, until: DateTime<Utc>) {
@@ -60,6 +68,11 @@ impl Lease {
 
     pub(super) fn settled(&self) {
         self.settled.store(true, Ordering::Release);
+    }
+
+    /// The transaction in which it was settled has been rolled back.
+    pub(crate) fn unsettled(&self) {
+        self.settled.store(false, Ordering::Release);
     }
 
     /// Whether a handler has settled it itself, maybe in a transaction that can still be rolled back.

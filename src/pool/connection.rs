@@ -3,7 +3,6 @@
 
 use std::{
     future::Future,
-    io,
     pin::pin,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -19,13 +18,15 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+use super::server::{PING_TIMEOUT, ServerState, no_answer};
 use crate::error::{Error, Result};
 
 /// Default statement time-out.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time-out of statements on very many rows.
 pub(crate) const LONG_STATEMENT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
-pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// A wait for a connection that is longer than this has a reason: the server is away, or the pool too small.
+const SUSPICIOUS_WAIT: Duration = Duration::from_secs(1);
 /// How long a connection can be idle before it is pinged ahead of its next use.
 const TRUSTED_IDLE: Duration = Duration::from_secs(5);
 /// Minimum pool size at which idle writers and the notifier may keep a connection.
@@ -46,6 +47,7 @@ pub(crate) struct Connections {
     reserve: Arc<OnceLock<PgPool>>,
     /// Options of connections for LISTEN, if they differ from the pool's.
     listen: Option<Arc<PgConnectOptions>>,
+    server: Arc<ServerState>,
 }
 
 /// The settings of a store's own pool, whatever its size.
@@ -70,6 +72,7 @@ impl Connections {
             pool,
             reserve: Arc::default(),
             listen: None,
+            server: Arc::default(),
         }
     }
 
@@ -101,13 +104,56 @@ impl Connections {
         self.max_connections() >= MIN_POOL_TO_KEEP
     }
 
+    /// Where the server is, for metrics.
+    pub(crate) fn server_name(&self) -> String {
+        super::server::name(&self.pool.connect_options())
+    }
+
+    #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+    pub(crate) fn is_server_away(&self) -> bool {
+        self.server.outage() != 0
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.pool.is_closed()
     }
 
     /// A connection from the pool.
     pub(crate) async fn acquire(&self) -> Result<StoreConnection> {
-        Ok(self.of_store(acquire(&self.pool).await?))
+        Ok(self.of_store(self.acquire_for_caller().await?))
+    }
+
+    /// The same, for the application's own statements.
+    pub(crate) async fn acquire_for_caller(&self) -> Result<PoolConnection<Postgres>> {
+        self.explained(acquire(&self.pool)).await
+    }
+
+    /// Waits for a connection. If that takes long, finds out whether the server is away or the pool too small, which the
+    /// pool doesn't say.
+    async fn explained(
+        &self,
+        acquiring: impl Future<Output = Result<PoolConnection<Postgres>>>,
+    ) -> Result<PoolConnection<Postgres>> {
+        let mut acquiring = pin!(acquiring);
+        let before = self.server.outages();
+        let suspicious = SUSPICIOUS_WAIT.min(self.acquire_timeout() / 2);
+        let acquired = match timeout(suspicious, acquiring.as_mut()).await {
+            Ok(acquired) => acquired,
+            Err(_) => {
+                // Boxed: it is large, and would be part of every call.
+                let probing = Box::pin(self.server.probe(self.pool.connect_options(), None));
+                tokio::select! {
+                    biased;
+                    acquired = acquiring.as_mut() => acquired,
+                    () = probing => acquiring.await,
+                }
+            }
+        };
+        let explain = |error| {
+            let options = self.pool.connect_options();
+            self.server.explain(&options, error, before)
+        };
+        acquired.map_err(explain)
     }
 
     /// A connection for lease extensions, settlements and heartbeats: from the pool, or from the reserve while all of
@@ -117,16 +163,19 @@ impl Connections {
             sleep(RESERVE_AFTER).await;
             acquire(self.reserve()).await
         };
-        let connection = tokio::select! {
-            biased;
-            connection = acquire(&self.pool) => connection,
-            connection = reserve => connection,
+        let connection = async {
+            tokio::select! {
+                biased;
+                connection = acquire(&self.pool) => connection,
+                connection = reserve => connection,
+            }
         };
-        Ok(self.of_store(connection?))
+        Ok(self.of_store(self.explained(connection).await?))
     }
 
     fn of_store(&self, connection: PoolConnection<Postgres>) -> StoreConnection {
-        StoreConnection::new(connection, self.pool.connect_options())
+        let server = Arc::clone(&self.server);
+        StoreConnection::new(connection, self.pool.connect_options(), server)
     }
 
     /// The reserve, which is closed when the pool is.
@@ -165,15 +214,21 @@ pub(crate) struct StoreConnection {
     connection: Option<PoolConnection<Postgres>>,
     /// For the role's name in errors.
     options: Arc<PgConnectOptions>,
+    server: Arc<ServerState>,
     is_answered: bool,
     acquired: Instant,
 }
 
 impl StoreConnection {
-    fn new(connection: PoolConnection<Postgres>, options: Arc<PgConnectOptions>) -> Self {
+    fn new(
+        connection: PoolConnection<Postgres>,
+        options: Arc<PgConnectOptions>,
+        server: Arc<ServerState>,
+    ) -> Self {
         Self {
             connection: Some(connection),
             options,
+            server,
             is_answered: true,
             acquired: Instant::now(),
         }
@@ -194,8 +249,16 @@ impl StoreConnection {
             return Err(no_answer());
         };
         self.is_answered = false;
+        let outage = self.server.outage();
         let outcome = answer_within(limit, statements(connection)).await;
-        let outcome = outcome.ok_or_else(no_answer)?;
+        let outcome = outcome.unwrap_or_else(|| Err(no_answer()));
+        match &outcome {
+            Err(error @ Error::ConnectionLost(_)) => {
+                self.server.connection_lost(&self.options, error);
+                return outcome;
+            }
+            _ => self.server.answered(outage),
+        }
         // A server that is read-only is a standby by now: another connection may lead to its successor.
         self.is_answered = !outcome.as_ref().is_err_and(Error::is_read_only);
         outcome.map_err(|error| error.of_role(|| self.options.get_username().to_owned()))
@@ -229,21 +292,4 @@ async fn answer_within<T>(limit: Duration, answer: impl Future<Output = T>) -> O
         }
     }
     None
-}
-
-/// The error if the server did not answer in time.
-pub(crate) fn no_answer() -> Error {
-    broken(io::ErrorKind::TimedOut, "the server did not answer")
-}
-
-/// The error if the runtime that ran the call has ended, and its tasks with it.
-pub(crate) fn runtime_ended() -> Error {
-    broken(
-        io::ErrorKind::Interrupted,
-        "the tokio runtime that was sending has ended",
-    )
-}
-
-fn broken(kind: io::ErrorKind, reason: &'static str) -> Error {
-    Error::ConnectionLost(Arc::new(sqlx::Error::Io(io::Error::new(kind, reason))))
 }

@@ -170,7 +170,7 @@ async fn send_heartbeats(shared: Arc<Shared>, connections: Connections) {
         match send_heartbeat(&connections, &due).await {
             Ok(alive) => shared.succeeded(&due, &alive),
             Err(error) => {
-                telemetry::heartbeat_failed(&error.to_string());
+                telemetry::heartbeat_failed(due.len(), &error);
                 shared.failed(&due);
             }
         }

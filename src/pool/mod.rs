@@ -3,10 +3,11 @@
 mod connection;
 mod heartbeat;
 mod notify;
+mod server;
 
 pub(crate) use connection::{
-    Connections, LONG_STATEMENT_TIMEOUT, PING_TIMEOUT, STATEMENT_TIMEOUT, StoreConnection, acquire,
-    no_answer, pool_options, runtime_ended,
+    Connections, LONG_STATEMENT_TIMEOUT, STATEMENT_TIMEOUT, StoreConnection, acquire, pool_options,
 };
 pub(crate) use heartbeat::{HeartbeatGuard, Heartbeats};
 pub(crate) use notify::{Notifier, WakeSubscription};
+pub(crate) use server::{PING_TIMEOUT, no_answer, runtime_ended};

@@ -204,7 +204,7 @@ async fn notify_loop(shared: Arc<Shared>, connections: Connections) {
         };
         let notified: Result<()> = notified.await;
         if let Err(error) = notified {
-            telemetry::notification_failed(&error.to_string());
+            telemetry::notification_failed(&error);
         }
         sleep(NOTIFY_INTERVAL).await;
     }
@@ -242,7 +242,7 @@ async fn listen_loop(shared: Arc<Shared>, connections: Connections) {
                     }
                 }
             }
-            Err(error) => telemetry::notification_failed(&error.to_string()),
+            Err(error) => telemetry::notification_failed(&error),
         }
         sleep(backoff).await;
         backoff = (backoff * 2).min(MAX_BACKOFF);

@@ -9,6 +9,7 @@ use crate::{
     admin::rows::ArchivedMessage,
     error::Result,
     message::{MessageId, Page, Priority, age},
+    postgres::json::{JsonText, headers},
     queue::QueueName,
 };
 
@@ -20,6 +21,7 @@ pub(crate) async fn list(
     let rows = sqlx::query!(
         r#"
         select a.id, a.priority, a.enqueued_at, a.attempt, a.archived_at,
+            a.headers as "headers?: JsonText",
             case when $4 then a.payload::text end as payload
         from pgqrs.queues q
         join pgqrs.archive a on a.queue_id = q.id
@@ -40,6 +42,7 @@ pub(crate) async fn list(
         enqueued_at: row.enqueued_at,
         attempt: row.attempt.unsigned_abs(),
         archived_at: row.archived_at,
+        headers: headers(row.headers),
         payload: row.payload,
     });
     Ok(archived.collect())

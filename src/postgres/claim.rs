@@ -1,7 +1,7 @@
 //! The claim: ready messages of a queue, under a lease. The hottest statement besides the insert, with one caller,
 //! [`claim_once`](crate::dequeue::claim_once).
 
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -10,9 +10,13 @@ use sqlx::PgConnection;
 use crate::{
     error::{Error, Result},
     lifecycle::WorkerId,
-    message::{Message, MessageId, Priority, microseconds},
-    postgres::{json::JsonText, workers},
+    message::{Message, MessageId, Origin, Priority, microseconds},
+    postgres::{
+        json::{JsonText, headers},
+        workers,
+    },
     queue::QueueName,
+    telemetry::timer::Timer,
     token::random_token,
     watermark::Watermarks,
 };
@@ -37,6 +41,12 @@ pub(crate) struct Claim<'a> {
 pub(crate) struct Claimed {
     /// In queue order.
     pub(crate) messages: Vec<Message>,
+    pub(crate) origin: Arc<Origin>,
+    /// Messages whose previous delivery was never settled, so that its lease ran out, and the consumer that had claimed
+    /// it, if that was a registered one.
+    pub(crate) redelivered: HashMap<MessageId, Option<WorkerId>>,
+    /// Messages that were not claimed but became dead letters, or were dropped.
+    pub(crate) dead: Vec<Dead>,
     /// The database's time.
     pub(crate) now: DateTime<Utc>,
     /// The duration of the statement in the database.
@@ -45,15 +55,42 @@ pub(crate) struct Claimed {
     pub(crate) full: bool,
     /// Whether the limit that it stopped at was `max_bytes`.
     pub(crate) stopped_by_bytes: bool,
-    /// Whether it has found messages with their attempts used up, and could not dead-letter them.
-    pub(crate) left_used_up: bool,
+    /// Whether it has found messages that are over, and could not dead-letter them.
+    pub(crate) left_over: bool,
+}
+
+/// A message that is delivered no more.
+#[derive(Debug)]
+pub(crate) struct Dead {
+    pub(crate) id: MessageId,
+    pub(crate) attempt: u32,
+    pub(crate) max_attempts: u32,
+    pub(crate) end: End,
+    /// Its last consumer, if that was a registered one.
+    pub(crate) consumer: Option<WorkerId>,
+}
+
+/// Why a message is delivered no more, and what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// A dead letter, since its attempts are used up.
+    UsedUp,
+    /// A dead letter, since it was not started in time.
+    Expired,
+    /// It was not started in time, and was to be dropped then.
+    Dropped,
 }
 
 /// What the first row of a claim's result says.
 #[derive(Debug, Deserialize)]
 struct Header {
-    /// Messages whose attempts are used up.
-    used_up: Vec<i64>,
+    max_attempts: u32,
+    /// Messages that are to be no longer delivered, since their attempts are used up, or they have expired.
+    over: Option<Vec<i64>>,
+    /// What only few of the claimed messages have.
+    own: Option<HashMap<i64, Own>>,
+    /// Claimed messages whose lease had run out, and the consumers that had held them; 0 for an unregistered one.
+    redelivered: Option<HashMap<i64, i64>>,
     /// How many were ready, up to the limit.
     found: u32,
     /// How many of those fit into the bytes.
@@ -62,10 +99,18 @@ struct Header {
     microseconds: f64,
 }
 
+/// What few messages have. In an array: short, as it is for a claim's first row.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+struct Own {
+    max_attempts: Option<u32>,
+    snoozes: Option<u32>,
+}
+
 /// Takes ready messages under a lease, in queue order.
 ///
 /// To be run outside a transaction: it turns synchronous commit off for its own transaction only. Messages whose
-/// attempts are used up become dead letters instead: their consumers crashed without settling them.
+/// attempts are used up become dead letters instead: their consumers crashed without settling them. So do those that
+/// have expired, unless they are to be dropped.
 pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> Result<Claimed> {
     let ranks = Priority::ALL.map(Priority::rank);
     let lease_token = random_token();
@@ -78,7 +123,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         r#"
         with queue as materialized (
             -- A claim that a crash of the server undoes is only delivered again: no need to wait for the disk.
-            select q.id, q.max_attempts, set_config('synchronous_commit', 'off', true)
+            select q.id, q.max_attempts, q.paused_until, set_config('synchronous_commit', 'off', true)
             from pgqrs.queues q
             where q.name = $1
                 -- A suspended or stopped consumer finds no queue.
@@ -92,10 +137,21 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
             -- A range of the index for each priority, read only until there is enough: the levels come in
             -- their order, and each range is sorted already.
             cross join lateral (
-                select m.ctid as place, m.id, m.attempt >= queue.max_attempts as used_up, m.payload_bytes
+                select m.ctid as place, m.id, m.payload_bytes,
+                    (
+                        m.attempt >= coalesce(m.max_attempts, queue.max_attempts)
+                        or m.attempt = 0 and m.expires_at <= now()
+                    ) is true as is_over,
+                    -- Who held it, if its lease ran out; null if nobody did.
+                    case when m.lease_token <> 0 then m.consumer_id end as left_by,
+                    -- Most messages have neither.
+                    case
+                        when coalesce(m.max_attempts, m.snoozes) is not null
+                        then json_build_array(m.max_attempts, m.snoozes)
+                    end as own
                 from pgqrs.messages m
                 -- As `messages_ready` has it, and no other index.
-                where m.queue_id + 0 = queue.id and m.priority = level.priority and m.priority >= 0
+                where queue.paused_until <= now() and m.queue_id + 0 = queue.id and m.priority = level.priority and m.priority >= 0
                     and (m.visible_at, m.id) > (coalesce(level.visible_at, '-infinity'), level.id)
                     -- The planner takes a comparison of rows for a third of the table, and a range for little of it:
                     -- without this one, it may prefer to sort.
@@ -109,7 +165,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
             limit $2
         ), sized as materialized (
             -- What doesn't fit is unlocked by the commit, and stays as it was.
-            select place, id, used_up,
+            select place, id, is_over, left_by, own,
                 row_number() over in_order = 1 or sum(payload_bytes) over in_order <= $9 as fits
             from next
             window in_order as (rows unbounded preceding)
@@ -118,9 +174,10 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
             set lease_until = now() + $3::bigint * interval '1 microsecond',
                 lease_token = $4,
                 consumer_id = $5,
-                attempt = m.attempt + 1
+                attempt = m.attempt + 1,
+                waiting_key = null
             -- The array is a fence: it runs once, so a plan can't claim more rows than the limit.
-            where m.ctid = any (array(select place from sized where fits and not used_up))
+            where m.ctid = any (array(select place from sized where fits and not is_over))
                 -- A caller that has given up would never hand these to a handler, but use up an attempt of each. Counted
                 -- from the transaction's begin: a wait for a lock on the table is over before the statement's time.
                 and clock_timestamp() < now() + $10::bigint * interval '1 microsecond'
@@ -136,12 +193,22 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
             queue.id as "attempt!",
             null::json as "headers?: JsonText",
             json_build_object(
-                'used_up', array(select id from sized where fits and used_up),
-                'found', (select count(*) from sized),
-                'taken', (select count(*) from sized where fits),
+                'max_attempts', queue.max_attempts,
+                'over', counted.over,
+                'own', counted.own,
+                'redelivered', counted.redelivered,
+                'found', counted.found,
+                'taken', counted.taken,
                 'microseconds', extract(epoch from clock_timestamp() - statement_timestamp()) * 1000000
             ) as "payload!: JsonText"
         from queue
+        cross join (
+            select count(*) as found, count(*) filter (where fits) as taken,
+                array_agg(id) filter (where fits and is_over) as over,
+                json_object_agg(id, own) filter (where fits and not is_over and own is not null) as own,
+                json_object_agg(id, left_by) filter (where fits and not is_over and left_by is not null) as redelivered
+            from sized
+        ) counted
         union all
         select id, priority,
             -- Somebody may have set it to '-infinity' by hand, and Rust has no such time.
@@ -168,85 +235,140 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
     };
     let (now, lease_expires_at, queue_id) = (header.visible_at, header.enqueued_at, header.attempt);
     let Header {
-        used_up,
+        max_attempts,
+        over,
+        own,
+        redelivered,
         found,
         taken,
         microseconds,
     } = serde_json::from_str(&header.payload.0)
         .map_err(|error| Error::from(sqlx::Error::Decode(Box::new(error))))?;
-    let dead_lettered = if used_up.is_empty() {
-        Ok(())
-    } else {
-        dead_letter_used_up(connection, queue_id, &used_up).await
+    let dead_lettered = match over {
+        None => Ok(Vec::new()),
+        Some(over) => dead_letter(connection, queue_id, max_attempts, &over).await,
     };
+    let origin = Arc::new(Origin {
+        queue: claim.queue.clone(),
+        worker: claim.consumer,
+        claimed_at: now,
+        timer: Timer::start(),
+    });
+    let redelivered = redelivered.unwrap_or_default();
+    let own = own.unwrap_or_default();
     let mut messages: Vec<_> = rows
         .filter_map(|row| {
+            let id = row.id?;
+            let own = own.get(&id).copied().unwrap_or_default();
             Some(Message {
+                origin: Arc::clone(&origin),
+                is_redelivered: redelivered.contains_key(&id),
                 queue_id,
-                id: MessageId::from(row.id?),
+                id: MessageId::from(id),
                 priority: Priority::from_rank(row.priority?),
                 visible_at: row.visible_at,
                 enqueued_at: row.enqueued_at,
                 attempt: row.attempt,
+                max_attempts: own.max_attempts.unwrap_or(max_attempts),
+                snoozes: own.snoozes.unwrap_or_default(),
                 lease_token,
                 lease_expires_at,
-                headers: row.headers.map(|headers| headers.0),
+                headers: headers(row.headers),
                 payload: row.payload.0,
             })
         })
         .collect();
     messages.sort_unstable_by_key(|message| (message.priority, message.visible_at, message.id));
     // The claim has committed, so return its messages even if dead-lettering failed; a later claim retries that.
-    let left_used_up = dead_lettered.is_err();
-    if messages.is_empty() {
-        dead_lettered?;
-    }
+    let left_over = dead_lettered.is_err();
+    let dead = match dead_lettered {
+        Err(error) if messages.is_empty() => return Err(error),
+        dead_lettered => dead_lettered.unwrap_or_default(),
+    };
     let stopped_by_bytes = found > taken;
     Ok(Claimed {
         messages,
+        origin,
+        redelivered: redelivered
+            .into_iter()
+            .map(|(id, consumer)| (MessageId::from(id), registered(consumer)))
+            .collect(),
+        dead,
         now,
         took: Duration::try_from_secs_f64(microseconds / 1e6).unwrap_or_default(),
         full: taken >= claim.limit || stopped_by_bytes,
         stopped_by_bytes,
-        left_used_up,
+        left_over,
     })
 }
 
-/// Dead-letters messages of one queue that a claim has found with their attempts used up. A separate statement, since
+/// Dead-letters messages of one queue that a claim has found with their attempts used up, or expired. A separate statement, since
 /// it is seldom needed, and as a part of the claim made each one a third slower.
-async fn dead_letter_used_up(
+async fn dead_letter(
     connection: &mut PgConnection,
     queue_id: i32,
-    used_up: &[i64],
-) -> Result<()> {
-    sqlx::query!(
+    max_attempts: u32,
+    over: &[i64],
+) -> Result<Vec<Dead>> {
+    let dead = sqlx::query!(
         "with dead as (
              delete from pgqrs.messages m
              where m.ctid = any (array(
                  select found.place
-                 from unnest($2::bigint[]) as used_up (id)
+                 from unnest($2::bigint[]) as over (id)
                  cross join lateral (
                      select m.ctid as place from pgqrs.messages m
-                     where m.queue_id = $1 and m.id = used_up.id
+                     where m.queue_id = $1 and m.id = over.id
                      offset 0
                  ) found
              ))
                  -- Since the claim, others may have been there.
-                 and m.attempt >= (select max_attempts from pgqrs.queues where id = $1)
+                 and (
+                     m.attempt >= coalesce(m.max_attempts, (select max_attempts from pgqrs.queues where id = $1))
+                     or m.attempt = 0 and m.expires_at <= statement_timestamp()
+                 )
                  and m.visible_at <= statement_timestamp() and m.lease_until <= statement_timestamp()
              returning m.*
+         ), dead_lettered as (
+             insert into pgqrs.dead_letters (
+                 queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key,
+                 waiting_key, headers, payload, reason, last_error
+             )
+             select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
+                 unique_key, waiting_key, headers, payload,
+                 case when attempt = 0 then 'expired' else 'attempts used up' end,
+                 case when attempt = 0 then last_error
+                     else coalesce(
+                         last_error,
+                         'its last delivery was not settled: the consumer crashed, its lease ran out, or its handler was aborted'
+                     ) end
+             from dead
+             where attempt > 0 or drop_if_expired is not true
          )
-         insert into pgqrs.dead_letters (
-             queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
-             reason, last_error
-         )
-         select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), headers, payload,
-             'attempts used up', coalesce(last_error, 'its consumer crashed, or its lease ran out')
-         from dead",
+         -- Not from the dead letters, which a consumer may not read.
+         select id, attempt, max_attempts, consumer_id, drop_if_expired from dead",
         queue_id,
-        used_up,
+        over,
     )
-    .execute(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(())
+    Ok(dead
+        .into_iter()
+        .map(|row| Dead {
+            id: MessageId::from(row.id),
+            attempt: row.attempt.unsigned_abs(),
+            max_attempts: row.max_attempts.map_or(max_attempts, i32::unsigned_abs),
+            end: match (row.attempt, row.drop_if_expired) {
+                (1.., _) => End::UsedUp,
+                (_, Some(true)) => End::Dropped,
+                (_, _) => End::Expired,
+            },
+            consumer: registered(row.consumer_id),
+        })
+        .collect())
+}
+
+/// The consumer of a column that is 0 for one that isn't registered.
+fn registered(consumer: i64) -> Option<WorkerId> {
+    (consumer != 0).then(|| WorkerId::from(consumer))
 }

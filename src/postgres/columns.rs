@@ -9,12 +9,15 @@ pub(crate) const CHUNK_BYTES: usize = 64 << 20;
 /// What each message has of its own: an array for each column, all in the order of the messages.
 pub(crate) struct Columns<'a> {
     pub(super) payloads: Vec<Json<'a>>,
+    /// Empty if no message has headers, as most have none: then they are stored by statements without this column.
+    pub(super) headers: Vec<Option<Json<'a>>>,
 }
 
 impl<'a> Columns<'a> {
     pub(crate) fn with_capacity(messages: usize) -> Self {
         Self {
             payloads: Vec::with_capacity(messages),
+            headers: Vec::new(),
         }
     }
 
@@ -24,7 +27,18 @@ impl<'a> Columns<'a> {
         columns
     }
 
+    /// Whether any message has headers.
+    pub(crate) fn has_headers(&self) -> bool {
+        !self.headers.is_empty()
+    }
+
     pub(crate) fn extend(&mut self, messages: &'a [NewMessage]) {
+        let has_headers = |message: &NewMessage| message.headers().is_some();
+        if self.has_headers() || messages.iter().any(has_headers) {
+            self.headers.resize_with(self.payloads.len(), || None);
+            let headers = messages.iter().map(|message| message.headers().map(Json));
+            self.headers.extend(headers);
+        }
         let payloads = messages.iter().map(|message| Json(message.payload()));
         self.payloads.extend(payloads);
     }

@@ -9,6 +9,7 @@ use crate::{
     admin::rows::DeadLetter,
     error::Result,
     message::{MessageId, Page, Priority, age},
+    postgres::json::{JsonText, headers},
     queue::QueueName,
 };
 
@@ -19,7 +20,8 @@ pub(crate) async fn list(
 ) -> Result<Vec<DeadLetter>> {
     let rows = sqlx::query!(
         r#"
-        select d.id, d.priority, d.enqueued_at, d.attempt, d.reason, d.last_error, d.died_at,
+        select d.id, d.priority, d.enqueued_at, d.attempt, d.max_attempts, d.reason, d.last_error, d.died_at,
+            d.headers as "headers?: JsonText",
             case when $4 then d.payload::text end as payload
         from pgqrs.queues q
         join pgqrs.dead_letters d on d.queue_id = q.id
@@ -39,9 +41,11 @@ pub(crate) async fn list(
         priority: Priority::from_rank(row.priority),
         enqueued_at: row.enqueued_at,
         attempt: row.attempt.unsigned_abs(),
+        max_attempts: row.max_attempts.map(i32::unsigned_abs),
         reason: row.reason,
         last_error: row.last_error,
         died_at: row.died_at,
+        headers: headers(row.headers),
         payload: row.payload,
     });
     Ok(letters.collect())
@@ -61,7 +65,7 @@ pub(crate) async fn count(connection: &mut PgConnection, queue: &QueueName) -> R
     Ok(count.map(i64::unsigned_abs))
 }
 
-/// Requeues dead letters, ready and with all attempts before them: one, or all that died before an age. Returns their
+/// Requeues dead letters, ready and with all attempts before them, and without a time at which they expire: one, or all that died before an age. Returns their
 /// number; `None` if there is no such queue.
 pub(crate) async fn requeue(
     connection: &mut PgConnection,
@@ -82,12 +86,12 @@ pub(crate) async fn requeue(
             returning d.*
         ), requeued as (
             insert into pgqrs.messages (
-                queue_id, id, priority, visible_at, enqueued_at, producer_id, headers, last_error,
-                payload_bytes, payload
+                queue_id, id, priority, visible_at, enqueued_at, producer_id, max_attempts, unique_key, waiting_key,
+                headers, last_error, payload_bytes, payload
             )
             overriding system value
-            select queue_id, id, priority, statement_timestamp(), enqueued_at, producer_id, headers,
-                last_error, octet_length(payload::text), payload
+            select queue_id, id, priority, statement_timestamp(), enqueued_at, producer_id, max_attempts, unique_key,
+                waiting_key, headers, last_error, octet_length(payload::text), payload
             from revived
             order by id
             returning id

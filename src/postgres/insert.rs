@@ -52,7 +52,10 @@ async fn insert_chunk(
     } = envelope;
     let times = visible.times();
     let columns = Columns::of(messages);
-    let mut ids = sqlx::query_scalar!(
+    if columns.has_headers() {
+        return insert_with_headers(connection, envelope, visible, &columns).await;
+    }
+    let ids = sqlx::query_scalar!(
         "insert into pgqrs.messages (
              queue_id, priority, visible_at, enqueued_at, producer_id, payload_bytes, payload
          )
@@ -91,8 +94,68 @@ async fn insert_chunk(
     )
     .fetch_all(&mut *connection)
     .await?;
+    check(connection, envelope, ids).await
+}
+
+/// The same with one column more, for messages of which some have headers.
+async fn insert_with_headers(
+    connection: &mut PgConnection,
+    envelope: &Envelope,
+    visible: Visible,
+    columns: &Columns<'_>,
+) -> Result<Vec<MessageId>> {
+    let times = visible.times();
+    let ids = sqlx::query_scalar!(
+        "insert into pgqrs.messages (
+             queue_id, priority, visible_at, enqueued_at, producer_id, headers, payload_bytes, payload
+         )
+         select
+             m.queue_id,
+             $2,
+             -- The statement's time and not the transaction's: the caller's own may be long open.
+             coalesce(
+                 $3::timestamptz,
+                 greatest($4::timestamptz, statement_timestamp() + $5::bigint * interval '1 microsecond')
+             ),
+             statement_timestamp(),
+             $6::bigint,
+             m.headers,
+             -- Without its header of four bytes.
+             pg_column_size(m.payload) - 4,
+             m.payload
+         from (
+             -- In the list and not after `from`: there all rows would be written down before the first is used.
+             select q.id as queue_id, unnest($7::json[]) as headers, unnest($8::json[]) as payload
+             from pgqrs.queues q
+             where q.name = $1
+                 -- A suspended or stopped producer finds no queue.
+                 and ($6::bigint is null or exists (
+                     select from pgqrs.workers w
+                     where w.id = $6 and w.queue_id = q.id and w.status = 'ready'
+                 ))
+         ) m
+         returning id",
+        envelope.queue.as_str(),
+        envelope.priority.rank(),
+        times.exactly,
+        times.not_before,
+        times.delay,
+        envelope.producer.map(WorkerId::get),
+        &columns.headers as &[Option<Json<'_>>],
+        &columns.payloads as &[Json<'_>],
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    check(connection, envelope, ids).await
+}
+
+async fn check(
+    connection: &mut PgConnection,
+    envelope: &Envelope,
+    mut ids: Vec<i64>,
+) -> Result<Vec<MessageId>> {
     if ids.is_empty() {
-        return Err(workers::refusal(connection, queue, *producer).await?);
+        return Err(workers::refusal(connection, &envelope.queue, envelope.producer).await?);
     }
     // Ids are drawn in the batch's order; the order in which the rows are returned isn't guaranteed.
     ids.sort_unstable();

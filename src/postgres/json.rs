@@ -10,6 +10,8 @@ use sqlx::{
 
 pub(crate) use parameter::Json;
 
+use crate::headers::Headers;
+
 /// JSON text that is read as `json`: cast to `text`, the server would copy it twice more.
 #[derive(Debug)]
 pub(crate) struct JsonText(pub(crate) String);
@@ -24,4 +26,9 @@ impl<'r> Decode<'r, Postgres> for JsonText {
     fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
         String::decode(value).map(Self)
     }
+}
+
+/// The headers of a row.
+pub(crate) fn headers(json: Option<JsonText>) -> Headers {
+    json.map_or_else(Headers::default, |json| Headers::from_json(&json.0))
 }

@@ -8,6 +8,7 @@ use crate::{
     error::Result,
     lifecycle::WorkerId,
     message::{MessageId, Page, Priority, Visible},
+    postgres::json::{JsonText, headers},
     queue::QueueName,
 };
 
@@ -28,7 +29,15 @@ pub(crate) async fn list(
                 when m.lease_until > statement_timestamp()
                 then least(m.lease_until, timestamptz '262000-01-01 00:00+00')
             end as lease_expires_at,
+            m.max_attempts, coalesce(m.snoozes, 0) as "snoozes!", m.undecodable_since,
+            case
+                when m.expires_at is not null
+                then greatest(
+                    least(m.expires_at, timestamptz '262000-01-01 00:00+00'), timestamptz '0001-01-01 00:00+00'
+                )
+            end as expires_at,
             m.last_error,
+            m.headers as "headers?: JsonText",
             case when $4 then m.payload::text end as payload
         from pgqrs.queues q
         join pgqrs.messages m on m.queue_id = q.id
@@ -49,10 +58,15 @@ pub(crate) async fn list(
         visible_at: row.visible_at,
         enqueued_at: row.enqueued_at,
         attempt: row.attempt.unsigned_abs(),
+        max_attempts: row.max_attempts.map(i32::unsigned_abs),
+        expires_at: row.expires_at,
+        snoozes: row.snoozes.unsigned_abs(),
+        undecodable_since: row.undecodable_since,
         lease_expires_at: row.lease_expires_at,
         producer: row.producer_id.map(WorkerId::from),
         consumer: row.consumer_id.map(WorkerId::from),
         last_error: row.last_error,
+        headers: headers(row.headers),
         payload: row.payload,
     });
     Ok(messages.collect())

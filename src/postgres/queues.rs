@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection};
 
 use crate::{
-    admin::rows::{QueueInfo, QueueOptions, QueueStats},
+    admin::rows::{QueueInfo, QueueOptions},
     error::{Error, Result},
     postgres::session,
     queue::QueueName,
@@ -171,44 +171,4 @@ pub(crate) async fn purge(connection: &mut PgConnection, name: &QueueName) -> Re
     .fetch_optional(connection)
     .await?;
     Ok(purged.map(i64::unsigned_abs))
-}
-
-/// Counts messages in one snapshot, at the time of the statement. `None` if there is no such queue.
-pub(crate) async fn stats(
-    connection: &mut PgConnection,
-    name: &QueueName,
-) -> Result<Option<QueueStats>> {
-    let counted = sqlx::query!(
-        r#"
-        select
-            count(m.id) filter (
-                where greatest(m.visible_at, m.lease_until) <= statement_timestamp()
-            ) as "ready!",
-            count(m.id) filter (
-                where m.visible_at > statement_timestamp() and m.lease_until <= statement_timestamp()
-            ) as "delayed!",
-            count(m.id) filter (where m.lease_until > statement_timestamp()) as "leased!",
-            -- Somebody may have set it to '-infinity' by hand, from which on there is no age.
-            (extract(epoch from
-                statement_timestamp()
-                - min(greatest(m.visible_at, m.lease_until, timestamptz '0001-01-01 00:00+00'))
-                    filter (where greatest(m.visible_at, m.lease_until) <= statement_timestamp())
-            ) * 1000000)::bigint as oldest_ready
-        from pgqrs.queues q
-        left join pgqrs.messages m on m.queue_id = q.id
-        where q.name = $1
-        group by q.id
-        "#,
-        name.as_str(),
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(counted.map(|row| QueueStats {
-        ready: row.ready.unsigned_abs(),
-        delayed: row.delayed.unsigned_abs(),
-        leased: row.leased.unsigned_abs(),
-        oldest_ready: row
-            .oldest_ready
-            .map(|age| Duration::from_micros(age.unsigned_abs())),
-    }))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
 use crate::error::Result;
 
@@ -32,6 +32,45 @@ pub(crate) async fn limit_idle_in_transaction(
     .fetch_all(connection)
     .await?;
     Ok(())
+}
+
+/// The server cancels each statement of this transaction after `limit`, unless it would do so earlier.
+pub(crate) async fn limit_statements(connection: &mut PgConnection, limit: Duration) -> Result<()> {
+    let milliseconds = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
+    sqlx::query!(
+        "select set_config(
+             'statement_timeout',
+             least(greatest($1::bigint, 1), nullif(setting::bigint, 0), 2147483647)::text,
+             true
+         )
+         from pg_settings where name = 'statement_timeout'",
+        milliseconds,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(())
+}
+
+/// Runs statements that only read, wait at most two seconds for each lock, such as that of a migration, and run at most
+/// five, such as over many dead rows. The transaction is rolled back, so that the session can go on after a statement
+/// that was refused.
+pub(crate) async fn read_briefly<T>(
+    connection: &mut PgConnection,
+    statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
+) -> Result<T> {
+    let mut transaction = connection.begin().await?;
+    sqlx::query!(
+        "select set_config('lock_timeout', '2s', true) as of_locks,
+             set_config('statement_timeout', '5s', true) as of_statements"
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    let outcome = statements(&mut transaction).await;
+    let ended = transaction.rollback().await;
+    if outcome.is_ok() {
+        ended?;
+    }
+    outcome
 }
 
 /// Whether the session has the `plan_cache_mode` that a store's connections set at start-up. If not, a pooler has

@@ -1,10 +1,12 @@
-//! Statements that end or extend leases: ack, archive, fail, release, extend. A message is identified by its
+//! Statements that end or extend leases: ack, archive, release, extend, and [`failures`]. A message is identified by its
 //! [`Receipt`], and a stale receipt changes nothing.
 //!
 //! Many messages are found by primary key one by one, and then changed by `ctid`: a join has plans that read the whole
 //! queue, which the planner chooses while the table is new, and a connection keeps. The price: a message that was
 //! changed while the statement ran, for example by an extension of its lease, has moved and isn't found. So missing
 //! messages are looked up a second time.
+
+pub(crate) mod failures;
 
 use std::{collections::HashSet, time::Duration};
 
@@ -50,6 +52,19 @@ pub(crate) async fn ack(connection: &mut PgConnection, receipt: Receipt) -> Resu
     .execute(connection)
     .await?;
     Ok(deleted.rows_affected() == 1)
+}
+
+/// Whether a message is still there under this lease, as this transaction sees it.
+pub(crate) async fn is_held(connection: &mut PgConnection, receipt: Receipt) -> Result<bool> {
+    let held = sqlx::query_scalar!(
+        r#"select exists (
+            select from pgqrs.messages where queue_id = $1 and id = $2 and lease_token = $3
+        ) as "held!""#,
+        receipt.queue_id,
+        receipt.id.get(),
+        receipt.token,
+    );
+    Ok(held.fetch_one(connection).await?)
 }
 
 /// Deletes messages of one queue whose leases are still held. Returns only their number: returning each id costs both
@@ -153,9 +168,11 @@ async fn move_to_archive(
              returning m.*
          )
          insert into pgqrs.archive (
-             queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload
+             queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key, waiting_key,
+             headers, payload
          )
-         select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), headers, payload
+         select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
+             unique_key, waiting_key, headers, payload
          from done
          returning id",
         columns.queue_id,
@@ -165,166 +182,6 @@ async fn move_to_archive(
     .fetch_all(connection)
     .await?;
     Ok(message_ids(archived))
-}
-
-/// A failed attempt.
-#[derive(Debug, Clone)]
-pub(crate) struct Failure {
-    pub(crate) receipt: Receipt,
-    /// How long to wait before the next attempt, if there is one.
-    pub(crate) delay: Duration,
-    pub(crate) error: Option<String>,
-    /// Why there is to be no further attempt, if that is decided already.
-    pub(crate) dead: Option<String>,
-    /// Whether the handler has settled the message itself before it failed. If its transaction was committed, nothing
-    /// is left to settle.
-    pub(crate) is_settled: bool,
-}
-
-/// Maximum bytes that are stored of an error's text.
-const MAX_TEXT: usize = 8 << 10;
-
-impl Failure {
-    /// Another attempt follows, unless the attempts are used up.
-    pub(crate) fn retry(receipt: Receipt, delay: Duration, error: Option<&str>) -> Self {
-        Self {
-            receipt,
-            delay,
-            error: error.map(storable),
-            dead: None,
-            is_settled: false,
-        }
-    }
-
-    /// No further attempt follows.
-    pub(crate) fn dead(receipt: Receipt, reason: &str, error: Option<&str>) -> Self {
-        Self {
-            receipt,
-            delay: Duration::ZERO,
-            error: error.map(storable),
-            dead: Some(storable(reason)),
-            is_settled: false,
-        }
-    }
-}
-
-/// PostgreSQL's `text` can store every character except NUL.
-fn storable(text: &str) -> String {
-    let end = text.floor_char_boundary(MAX_TEXT);
-    text.get(..end)
-        .unwrap_or_default()
-        .replace('\0', "\u{fffd}")
-}
-
-/// A message that failed, and whether it is now a dead letter.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Failed {
-    pub(crate) id: MessageId,
-    pub(crate) dead: bool,
-}
-
-/// Schedules a retry of messages of one queue whose leases are still held, or dead-letters them if their attempts are
-/// used up. Returns their ids and which of the two it was.
-pub(crate) async fn fail(
-    connection: &mut PgConnection,
-    failures: &[Failure],
-) -> Result<Vec<Failed>> {
-    let all: Vec<_> = failures.iter().collect();
-    let mut failed = retry_or_dead_letter(connection, &all).await?;
-    if failed.len() < failures.len() {
-        let found: HashSet<_> = failed.iter().map(|failed| failed.id).collect();
-        let rest: Vec<_> = all
-            .into_iter()
-            .filter(|failure| !found.contains(&failure.receipt.id))
-            .collect();
-        failed.extend(retry_or_dead_letter(connection, &rest).await?);
-    }
-    Ok(failed)
-}
-
-async fn retry_or_dead_letter(
-    connection: &mut PgConnection,
-    failures: &[&Failure],
-) -> Result<Vec<Failed>> {
-    let columns: Columns = failures.iter().map(|failure| &failure.receipt).collect();
-    let delays: Vec<_> = failures
-        .iter()
-        .map(|failure| microseconds(failure.delay))
-        .collect();
-    let errors: Vec<_> = failures
-        .iter()
-        .map(|failure| failure.error.as_deref())
-        .collect();
-    let reasons: Vec<_> = failures
-        .iter()
-        .map(|failure| failure.dead.as_deref())
-        .collect();
-    let rows = sqlx::query!(
-        r#"
-        with held as materialized (
-            select found.place, failed.id, failed.delay, failed.error,
-                coalesce(
-                    failed.reason,
-                    case when found.attempt >= q.max_attempts then 'attempts used up' end
-                ) as reason
-            from pgqrs.queues q
-            cross join unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[])
-                as failed (id, token, delay, error, reason)
-            cross join lateral (
-                select m.ctid as place, m.attempt from pgqrs.messages m
-                where m.queue_id = $1 and m.id = failed.id and m.lease_token = failed.token
-                offset 0
-            ) found
-            where q.id = $1
-        ), retried as (
-            update pgqrs.messages m
-            set visible_at = statement_timestamp() + held.delay * interval '1 microsecond',
-                lease_until = '-infinity',
-                lease_token = 0,
-                consumer_id = 0,
-                last_error = coalesce(held.error, m.last_error)
-            from held
-            -- An array and no join, whose plan could read the whole queue.
-            where m.ctid = any (array(select place from held where reason is null)) and held.id = m.id
-                -- Again, for a version that another transaction has just made of it.
-                and m.lease_token = any ($3)
-            returning m.id
-        ), dead as (
-            delete from pgqrs.messages m
-            using held
-            where m.ctid = any (array(select place from held where reason is not null)) and held.id = m.id
-                and m.lease_token = any ($3)
-            returning m.*, held.reason, held.error
-        ), dead_lettered as (
-            insert into pgqrs.dead_letters (
-                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, headers, payload,
-                reason, last_error
-            )
-            select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), headers, payload,
-                reason, coalesce(error, last_error)
-            from dead
-            returning id
-        )
-        select id as "id!", false as "dead!" from retried
-        union all
-        select id, true from dead_lettered
-        "#,
-        columns.queue_id,
-        &columns.ids,
-        &columns.tokens,
-        &delays,
-        &errors as &[Option<&str>],
-        &reasons as &[Option<&str>],
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Failed {
-            id: MessageId::from(row.id),
-            dead: row.dead,
-        })
-        .collect())
 }
 
 /// Extends a lease from now on, and returns the time when it runs out; `None` if it isn't held any more. Waits for
@@ -462,8 +319,28 @@ async fn twice(
     Ok(settled)
 }
 
+/// Of these messages of one queue, those that are still there: after a settlement, the ones whose leases were lost.
+pub(crate) async fn still_queued(
+    connection: &mut PgConnection,
+    receipts: &[Receipt],
+) -> Result<Vec<MessageId>> {
+    let Columns { queue_id, ids, .. } = receipts.iter().collect();
+    let found = sqlx::query_scalar!(
+        "select found.id
+         from unnest($2::bigint[]) as receipt (id)
+         cross join lateral (
+             select m.id from pgqrs.messages m where m.queue_id = $1 and m.id = receipt.id offset 0
+         ) found",
+        queue_id,
+        &ids,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(message_ids(found))
+}
+
 /// Receipts whose messages aren't among the settled.
-fn missing(receipts: &[Receipt], settled: &[MessageId]) -> Vec<Receipt> {
+pub(crate) fn missing(receipts: &[Receipt], settled: &[MessageId]) -> Vec<Receipt> {
     let settled: HashSet<_> = settled.iter().collect();
     let rest = receipts.iter().filter(|one| !settled.contains(&one.id));
     rest.copied().collect()

@@ -15,7 +15,7 @@ pub(crate) fn sql() -> &'static str {
 
 /// Each parameter is cast in the text, so that a driver binds the type that the server expects.
 fn insertion<'q>() -> QueryScalar<'q, Postgres, Option<i64>, PgArguments> {
-    let payloads: &[String] = &[];
+    let (payloads, headers): (&[String], &[Option<String>]) = (&[], &[]);
     sqlx::query_scalar!(
         r#"
         with target as (
@@ -32,7 +32,7 @@ fn insertion<'q>() -> QueryScalar<'q, Postgres, Option<i64>, PgArguments> {
             left join pgqrs.workers w on w.id = $5::bigint
         ), stored as (
             insert into pgqrs.messages (
-                queue_id, priority, visible_at, enqueued_at, producer_id, payload_bytes, payload
+                queue_id, priority, visible_at, enqueued_at, producer_id, headers, payload_bytes, payload
             )
             select
                 m.queue_id,
@@ -40,10 +40,14 @@ fn insertion<'q>() -> QueryScalar<'q, Postgres, Option<i64>, PgArguments> {
                 greatest($3::timestamptz, statement_timestamp() + $4::bigint * interval '1 microsecond'),
                 statement_timestamp(),
                 $5::bigint,
+                m.headers::json,
                 octet_length(m.payload),
                 m.payload::json
             from (
-                select queue_id, unnest($6::text[]) as payload from target where refusal is null
+                -- Headers are null for all messages if their array is empty.
+                select queue_id, unnest($6::text[]) as payload, unnest($7::text[]) as headers
+                from target
+                where refusal is null
             ) m
             returning id
         )
@@ -57,6 +61,7 @@ fn insertion<'q>() -> QueryScalar<'q, Postgres, Option<i64>, PgArguments> {
         0_i64,
         None::<i64>,
         payloads,
+        headers as &[Option<String>],
     )
 }
 

@@ -41,12 +41,12 @@ pub(crate) async fn prune(connection: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// Registers a worker, and replaces a crashed one of the same identity.
+/// Registers a worker, and replaces a crashed one of the same identity. Returns the ids of both.
 pub(crate) async fn register(
     connection: &mut PgConnection,
     identity: &Identity<'_>,
     stale_after: Duration,
-) -> Result<WorkerId> {
+) -> Result<(WorkerId, Option<WorkerId>)> {
     let outcome = sqlx::query!(
         r#"
         with queue as (
@@ -69,6 +69,7 @@ pub(crate) async fn register(
         )
         select
             registered.id as "id?",
+            (select min(crashed.id) from crashed) as "replaced?",
             (extract(epoch from statement_timestamp() - holder.heartbeat_at) * 1000000)::bigint as "last_heartbeat?",
             (extract(epoch from holder.stale_after) * 1000000)::bigint as "stale_after?"
         from queue
@@ -95,7 +96,7 @@ pub(crate) async fn register(
         }),
         Some(row) => row
             .id
-            .map(WorkerId::from)
+            .map(|id| (WorkerId::from(id), row.replaced.map(WorkerId::from)))
             .ok_or_else(|| Error::WorkerExists {
                 kind: identity.kind,
                 hostname: identity.hostname.to_owned(),
@@ -120,12 +121,22 @@ pub(crate) async fn heartbeat(connection: &mut PgConnection, workers: &[i64]) ->
     Ok(alive)
 }
 
-/// Returns the state before, and whether the transition was made; `None` if there is no such worker.
+/// A step of a worker's life, as it was made or refused.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// The state before.
+    pub(crate) from: WorkerStatus,
+    pub(crate) is_made: bool,
+    /// The worker's queue, unless it was deleted.
+    pub(crate) queue: Option<String>,
+}
+
+/// Returns `None` if there is no such worker.
 pub(crate) async fn step(
     connection: &mut PgConnection,
     worker: WorkerId,
     transition: Transition,
-) -> Result<Option<(WorkerStatus, bool)>> {
+) -> Result<Option<Step>> {
     let from: Vec<String> = transition
         .from()
         .iter()
@@ -135,14 +146,16 @@ pub(crate) async fn step(
         r#"
         -- Locked, so that what is decided by it is still true when it is acted on.
         with before as (
-            select id, status from pgqrs.workers where id = $1 for update
+            select id, status, queue_id from pgqrs.workers where id = $1 for update
         ), changed as (
             update pgqrs.workers w set status = $2
             from before
             where w.id = before.id and before.status = any ($3)
             returning w.id
         )
-        select before.status, exists (select from changed) as "changed!" from before
+        select before.status, exists (select from changed) as "changed!",
+            (select name from pgqrs.queues q where q.id = before.queue_id) as "queue?"
+        from before
         "#,
         worker.get(),
         transition.to().as_str(),
@@ -150,7 +163,11 @@ pub(crate) async fn step(
     )
     .fetch_optional(connection)
     .await?;
-    Ok(outcome.map(|row| (WorkerStatus::parse(&row.status), row.changed)))
+    Ok(outcome.map(|row| Step {
+        from: WorkerStatus::parse(&row.status),
+        is_made: row.changed,
+        queue: row.queue,
+    }))
 }
 
 /// Returns its state, and whether its last heartbeat is within this time; `None` if there is no such worker.

@@ -1,6 +1,8 @@
 //! Statements on `pgqrs.writers`: the numbers by which a send is stored exactly once. A number is used for one attempt.
 //! Querying the outcome of an attempt also fences it, so that it can't take effect late.
 
+pub(crate) mod with_headers;
+
 use sqlx::PgConnection;
 
 use crate::{
@@ -36,8 +38,17 @@ pub(crate) enum Shape<'a> {
         id: i64,
         payload: &'a Json<'a>,
     },
+    /// [`with_headers::write_one`].
+    OneWithHeaders {
+        envelope: &'a Envelope,
+        id: i64,
+        headers: &'a Json<'a>,
+        payload: &'a Json<'a>,
+    },
     /// [`write_alike`].
     Alike(&'a Envelope),
+    /// [`with_headers::write_alike`].
+    AlikeWithHeaders(&'a Envelope),
     /// [`write_mixed`].
     Mixed,
 }
@@ -45,18 +56,25 @@ pub(crate) enum Shape<'a> {
 impl Batch<'_> {
     /// Chooses the fastest statement that can store the batch.
     pub(crate) fn shape(&self) -> Shape<'_> {
-        match (
-            &self.envelopes[..],
-            &self.ids[..],
-            &self.columns.payloads[..],
-        ) {
-            ([envelope], [id], [payload]) if envelope.producer.is_none() => Shape::One {
+        let (envelope, id) = match (&self.envelopes[..], &self.ids[..]) {
+            ([envelope], [id]) if envelope.producer.is_none() => (envelope, *id),
+            ([envelope], _) if !self.columns.has_headers() => return Shape::Alike(envelope),
+            ([envelope], _) => return Shape::AlikeWithHeaders(envelope),
+            _ => return Shape::Mixed,
+        };
+        match (&self.columns.payloads[..], &self.columns.headers[..]) {
+            ([payload], [Some(headers)]) => Shape::OneWithHeaders {
                 envelope,
-                id: *id,
+                id,
+                headers,
                 payload,
             },
-            ([envelope], ..) => Shape::Alike(envelope),
-            _ => Shape::Mixed,
+            ([payload], _) => Shape::One {
+                envelope,
+                id,
+                payload,
+            },
+            _ => Shape::Alike(envelope),
         }
     }
 }
@@ -225,7 +243,7 @@ async fn why_nothing_is_stored(connection: &mut PgConnection, this: Try) -> Resu
     })
 }
 
-/// Stores messages of several envelopes.
+/// Stores messages of several envelopes, with or without headers.
 pub(crate) async fn write_mixed(
     connection: &mut PgConnection,
     this: Try,
@@ -273,7 +291,7 @@ pub(crate) async fn write_mixed(
             returning envelopes.queue_ids, envelopes.visible_at
         ), stored as (
             insert into pgqrs.messages (
-                queue_id, id, priority, visible_at, enqueued_at, producer_id, payload_bytes, payload
+                queue_id, id, priority, visible_at, enqueued_at, producer_id, headers, payload_bytes, payload
             )
             overriding system value
             select
@@ -283,6 +301,7 @@ pub(crate) async fn write_mixed(
                 m.visible_at[m.envelope],
                 statement_timestamp(),
                 ($7::bigint[])[m.envelope],
+                m.headers,
                 -- Without its header of four bytes.
                 pg_column_size(m.payload) - 4,
                 m.payload
@@ -294,7 +313,9 @@ pub(crate) async fn write_mixed(
                     visible_at,
                     unnest($9::bigint[]) as id,
                     unnest($10::integer[]) as envelope,
-                    unnest($11::json[]) as payload
+                    -- Null for all of them if the array is empty.
+                    unnest($11::json[]) as headers,
+                    unnest($12::json[]) as payload
                 from advanced
             ) m
         )
@@ -313,6 +334,7 @@ pub(crate) async fn write_mixed(
         &priorities,
         &batch.ids,
         &batch.envelope,
+        &batch.columns.headers as &[Option<Json<'_>>],
         &batch.columns.payloads as &[Json<'_>],
     )
     // Reads all of the answer, down to the end of the transaction: only then are the messages stored.
@@ -397,7 +419,9 @@ mod tests {
         };
         match batch.shape() {
             Shape::One { .. } => "one",
+            Shape::OneWithHeaders { .. } => "one with headers",
             Shape::Alike(_) => "alike",
+            Shape::AlikeWithHeaders(_) => "alike with headers",
             Shape::Mixed => "mixed",
         }
     }
@@ -412,6 +436,14 @@ mod tests {
         assert_eq!(shape(&[&plain], &two), "alike");
         // `write_one` doesn't read the producer's state.
         assert_eq!(shape(&[&of_producer], one), "alike");
+        assert_eq!(shape(&[&plain, &other], &two), "mixed");
+
+        let mut two = two.clone();
+        two[0].set_headers("{}".into());
+        let one = &two[..1];
+        assert_eq!(shape(&[&plain], one), "one with headers");
+        assert_eq!(shape(&[&plain], &two), "alike with headers");
+        assert_eq!(shape(&[&of_producer], one), "alike with headers");
         assert_eq!(shape(&[&plain, &other], &two), "mixed");
     }
 }

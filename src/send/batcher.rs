@@ -155,6 +155,16 @@ impl Batcher {
         most.min(connections.div_ceil(2)).max(1)
     }
 
+    /// Statements under way.
+    #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+    pub(crate) fn running(&self) -> usize {
+        let state = self.lock();
+        let lanes = state.lanes.iter();
+        lanes
+            .map(|(_, lane)| lane.running + usize::from(lane.is_direct))
+            .sum()
+    }
+
     /// Waits until there is room for these messages.
     pub(super) async fn room(&self, messages: &[NewMessage]) -> Result<OwnedSemaphorePermit> {
         let bytes = messages.iter().map(NewMessage::bytes).sum::<usize>();

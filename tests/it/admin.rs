@@ -180,7 +180,7 @@ async fn release_frees_what_a_worker_holds_and_nothing_else(pool: PgPool) -> Tes
     assert_eq!(admin.release(dead.id()).await?, 3);
     assert_eq!(admin.release(dead.id()).await?, 0);
     let stats = admin.queue_stats("tasks").await?;
-    assert_eq!((stats.ready, stats.leased), (5, 3));
+    assert_eq!((stats.ready.value, stats.leased.value), (5, 3));
     assert!(admin.held_messages(dead.id()).await?.is_empty());
     for delivery in held_by_dead.into_iter().skip(1) {
         let lost = delivery.ack(&store).await.unwrap_err();

@@ -1,9 +1,14 @@
 //! `consumer().run(..)`: what the loop does with what handlers do, and with what breaks.
 
+mod around;
+mod chunks;
 mod crashes;
+mod in_transaction;
+mod later;
 mod leases;
 mod outcomes;
 mod stopping;
+mod undecodable;
 mod waking;
 
 use std::{
@@ -16,7 +21,8 @@ use std::{
 };
 
 use pgqrs::{
-    Delivery, Error, Outcome, Page, Queue, QueueOptions, RetryPolicy, Worker, WorkerStatus,
+    Delivery, Error, Outcome, Page, Queue, QueueOptions, RetryPolicy, UndecodablePolicy, Worker,
+    WorkerStatus,
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;

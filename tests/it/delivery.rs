@@ -25,14 +25,16 @@ enum Verb {
     Archive,
     Nack,
     RetryIn,
+    Later,
     DeadLetter,
 }
 
-const VERBS: [Verb; 5] = [
+const VERBS: [Verb; 6] = [
     Verb::Ack,
     Verb::Archive,
     Verb::Nack,
     Verb::RetryIn,
+    Verb::Later,
     Verb::DeadLetter,
 ];
 
@@ -47,6 +49,7 @@ impl Verb {
             Self::Archive => delivery.try_archive(on).await,
             Self::Nack => delivery.try_nack(on).await,
             Self::RetryIn => delivery.try_retry_in(Duration::from_secs(60), on).await,
+            Self::Later => delivery.try_later(Duration::from_secs(60), on).await,
             Self::DeadLetter => delivery.try_dead_letter("no such customer", on).await,
         }
     }
@@ -56,7 +59,7 @@ impl Verb {
         match self {
             Self::Ack => (0, 0, 0),
             Self::Archive => (0, 0, 1),
-            Self::Nack | Self::RetryIn => (1, 0, 0),
+            Self::Nack | Self::RetryIn | Self::Later => (1, 0, 0),
             Self::DeadLetter => (0, 1, 0),
         }
     }
@@ -349,52 +352,6 @@ async fn in_a_transaction_it_is_settled_with_the_work_or_not_at_all(pool: PgPool
         assert_eq!(worked, done, "{verb:?}");
         clear(&pool).await?;
     }
-    Ok(())
-}
-
-#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn headers_are_as_they_were_stored(pool: PgPool) -> TestResult {
-    let store = with_queues(&pool, &["tasks"]).await?;
-    let ids = send(&store, &["with", "without"]).await?;
-    sqlx::query("update pgqrs.messages set headers = $2::json where id = $1")
-        .bind(ids[0].get())
-        .bind(r#"{"traceparent":  "00-0af7", "n": 1.0}"#)
-        .execute(&pool)
-        .await?;
-    let deliveries = claim(&store, 2).await?;
-    let headers: Vec<_> = deliveries
-        .iter()
-        .map(|delivery| delivery.headers().map(|headers| headers.get()))
-        .collect();
-    assert_eq!(
-        headers,
-        [Some(r#"{"traceparent":  "00-0af7", "n": 1.0}"#), None]
-    );
-    Ok(())
-}
-
-/// With the message, wherever it goes.
-#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn headers_go_along_to_the_archive_and_to_the_dead_letters_and_back(
-    pool: PgPool,
-) -> TestResult {
-    let store = with_queues(&pool, &["tasks"]).await?;
-    let ids = send(&store, &[1, 2]).await?;
-    sqlx::query(r#"update pgqrs.messages set headers = '{"n":1}'"#)
-        .execute(&pool)
-        .await?;
-    one(&store).await?.archive(&store).await?;
-    one(&store).await?.dead_letter("no", &store).await?;
-    let archived: Option<String> = sqlx::query_scalar("select headers::text from pgqrs.archive")
-        .fetch_one(&pool)
-        .await?;
-    assert_eq!(archived.as_deref(), Some(r#"{"n":1}"#));
-    assert!(pgqrs::admin(&store).requeue("tasks", ids[1]).await?);
-    let again = one(&store).await?;
-    assert_eq!(
-        again.headers().map(|headers| headers.get()),
-        Some(r#"{"n":1}"#)
-    );
     Ok(())
 }
 

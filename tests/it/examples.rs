@@ -1,11 +1,15 @@
 //! The examples run, and print what they say they print.
 
-use std::{env, path::PathBuf, process::Stdio};
+use std::{collections::BTreeSet, env, net::TcpListener, path::PathBuf, process::Stdio};
 
 use sqlx::PgPool;
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::Command,
+};
 
-use crate::support::{TestResult, url};
+use crate::support::{TestResult, until, url};
 
 /// A compiled example, or a process of `tests/process/`. Cargo builds them with the tests, if it is asked for all targets.
 pub(crate) fn compiled(example: &str) -> PathBuf {
@@ -80,12 +84,125 @@ async fn transactional_handler(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrations = false)]
+async fn tower(pool: PgPool) -> TestResult {
+    prints_its_output(&pool, "tower", include_str!("../../examples/tower.rs")).await
+}
+
+#[sqlx::test(migrations = false)]
 async fn payload_evolution(pool: PgPool) -> TestResult {
     let source = include_str!("../../examples/payload_evolution.rs");
     prints_its_output(&pool, "payload_evolution", source).await
 }
 
 #[sqlx::test(migrations = false)]
+async fn rolling_deploy(pool: PgPool) -> TestResult {
+    let source = include_str!("../../examples/rolling_deploy.rs");
+    prints_its_output(&pool, "rolling_deploy", source).await
+}
+
+#[sqlx::test(migrations = false)]
+async fn health_prints_a_report_and_fails_if_something_is_critical(pool: PgPool) -> TestResult {
+    let run = async || {
+        let mut command = Command::new(compiled("health"));
+        command.env("DATABASE_URL", url(&pool)).kill_on_drop(true);
+        command.output().await
+    };
+    let bare = run().await?;
+    let report = String::from_utf8_lossy(&bare.stdout);
+    assert!(
+        report.contains("\nCRITICAL  pgqrs is not installed"),
+        "{report}"
+    );
+    assert_eq!(bare.status.code(), Some(1), "{bare:?}");
+    pgqrs::MIGRATOR.run(&pool).await?;
+    let installed = run().await?;
+    let report = String::from_utf8_lossy(&installed.stdout);
+    assert!(report.contains("\nOK        nothing to act on"), "{report}");
+    assert!(installed.status.success(), "{installed:?}");
+    Ok(())
+}
+
+#[sqlx::test(migrations = false)]
 async fn service(pool: PgPool) -> TestResult {
     prints_its_output(&pool, "service", include_str!("../../examples/service.rs")).await
+}
+
+/// A page, as Prometheus fetches it.
+async fn page(port: u16) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    Ok(answer)
+}
+
+/// The value of a series with these labels, and maybe others.
+fn series(page: &str, name: &str, labels: &[&str]) -> Option<f64> {
+    let mut lines = page.lines().filter(|line| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with('{')) && labels.iter().all(|l| line.contains(l))
+    });
+    let (_, value) = lines.next()?.rsplit_once(' ')?;
+    value.parse().ok()
+}
+
+#[sqlx::test(migrations = false)]
+async fn observed_worker_serves_the_metrics_of_the_alerts_and_prints_a_log_and_traces(
+    pool: PgPool,
+) -> TestResult {
+    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let worker = Command::new(compiled("observed_worker"))
+        .env("DATABASE_URL", url(&pool))
+        .env("METRICS_ADDRESS", format!("127.0.0.1:{port}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let emails = "messaging_destination_name=\"emails\"";
+    let ready = "pgqrs_message_state=\"ready\"";
+    let failed = "error_type=\"HandlerError\"";
+    let mut shown = String::new();
+    until("the page has all of it", async || {
+        shown = page(port).await.unwrap_or_default();
+        let value = |name: &str, labels: &[&str]| series(&shown, name, labels);
+        value("pgqrs_message_dead_letters", &[emails]) == Some(2.0)
+            && value("pgqrs_message_retries", &[emails]) == Some(1.0)
+            && value("messaging_process_duration_count", &[emails, failed]) == Some(2.0)
+            && value("pgqrs_message_wait_duration_bucket", &[emails, "+Inf"]) == Some(4.0)
+            && value("pgqrs_queue_messages", &[emails, ready]).is_some()
+    })
+    .await;
+    // Each metric of the alerts has this name there.
+    let alerts = include_str!("../../docs/alerts.yml");
+    let words = alerts.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+    let metrics: BTreeSet<_> = words
+        .filter(|word| word.starts_with("pgqrs_") || word.starts_with("messaging_process"))
+        .collect();
+    assert!(metrics.len() >= 5, "{metrics:?}");
+    for metric in metrics {
+        assert!(series(&shown, metric, &[]).is_some(), "{metric}: {shown}");
+    }
+
+    let id = worker.id().ok_or("it runs")?.to_string();
+    assert!(Command::new("kill").arg(&id).status().await?.success());
+    let ended = worker.wait_with_output().await?;
+    let log = String::from_utf8_lossy(&ended.stderr);
+    let traces = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success(), "{log}");
+    for line in [
+        " INFO pgqrs: consumer started queue=\"emails\"",
+        " WARN pgqrs: attempt failed queue=\"emails\"",
+        "ERROR pgqrs: message moved to the dead letters queue=\"emails\"",
+        " INFO pgqrs: consumer stopped queue=\"emails\"",
+    ] {
+        assert!(log.contains(line), "no {line:?} in\n{log}");
+    }
+    for span in ["send", "receive", "process", "ack", "nack"] {
+        let name = format!("Name         : {span} emails\n");
+        assert!(traces.contains(&name), "no {name:?} in\n{traces}");
+    }
+    Ok(())
 }

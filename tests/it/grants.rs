@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 /// A role with a name of its own, since all tests share a server, and a store that connects as it.
-async fn as_role(
+pub(crate) async fn as_role(
     pool: &PgPool,
     access: Option<Access>,
     work: impl AsyncFnOnce(&Store, &str) -> TestResult,
@@ -40,7 +40,7 @@ async fn as_role(
     outcome
 }
 
-async fn run(pool: &PgPool, statements: String) -> TestResult {
+pub(crate) async fn run(pool: &PgPool, statements: String) -> TestResult {
     sqlx::raw_sql(AssertSqlSafe(statements))
         .execute(pool)
         .await?;
@@ -214,7 +214,7 @@ async fn a_consumer_handles_and_settles_and_touches_no_queue(pool: PgPool) -> Te
         let running = start(consumer, |delivery| {
             let outcome = match (delivery.raw_payload(), delivery.attempt()) {
                 (r#""archived""#, _) => Outcome::Archive,
-                (r#""retried""#, 1) => Outcome::Retry,
+                (r#""retried""#, 1) => Outcome::Retry("again".to_owned()),
                 (r#""dead""#, _) => Outcome::DeadLetter("for ever".into()),
                 _ => Outcome::Done,
             };

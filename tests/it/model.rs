@@ -27,6 +27,7 @@ pub(crate) enum Settlement {
     Archive,
     Nack,
     RetryIn(Wait),
+    Later(Wait),
     DeadLetter,
 }
 
@@ -58,7 +59,10 @@ pub(crate) enum Visible {
 pub(crate) struct Entry {
     pub(crate) priority: Priority,
     pub(crate) payload: usize,
+    /// What its header says, if it has one.
+    pub(crate) header: Option<usize>,
     pub(crate) attempt: u32,
+    pub(crate) snoozes: u32,
     pub(crate) visible: Visible,
     /// The number of the claim under which it was delivered.
     pub(crate) lease: Option<usize>,
@@ -67,6 +71,12 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Its payload and its header.
+    fn content(&self) -> String {
+        let header = self.header.map_or("none".to_owned(), |n| n.to_string());
+        format!("{} {header}", self.payload)
+    }
+
     fn is_held(&self) -> bool {
         self.lease.is_some() && self.visible == Visible::Later
     }
@@ -124,7 +134,7 @@ impl Queue {
         let Some((mut entry, _)) = self.dead.remove(&id) else {
             return false;
         };
-        entry.attempt = 0;
+        (entry.attempt, entry.snoozes) = (0, 0);
         entry.put_back(Visible::Since(time));
         self.messages.insert(id, entry);
         true
@@ -147,10 +157,11 @@ pub(crate) struct Envelope {
     pub(crate) producer: Option<WorkerId>,
     pub(crate) priority: Priority,
     pub(crate) delayed: bool,
+    pub(crate) header: Option<usize>,
 }
 
-/// A message as it is delivered: its key, which attempt, and its payload.
-pub(crate) type Delivered = (MessageId, u32, usize);
+/// A message as it is delivered: its key, which attempt, how often it was put off, and its payload.
+pub(crate) type Delivered = (MessageId, u32, u32, usize);
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct World {
@@ -192,7 +203,9 @@ impl World {
             let entry = Entry {
                 priority: envelope.priority,
                 payload: *payload,
+                header: envelope.header,
                 attempt: 0,
+                snoozes: 0,
                 visible: if envelope.delayed {
                     Visible::Later
                 } else {
@@ -235,9 +248,9 @@ impl World {
             }
             entry.attempt += 1;
             (entry.visible, entry.lease, entry.consumer) = (Visible::Later, Some(time), consumer);
-            claimed.push((id, entry.attempt, entry.payload));
+            claimed.push((id, entry.attempt, entry.snoozes, entry.payload));
         }
-        let again = claimed.iter().filter(|(_, attempt, _)| *attempt > 1);
+        let again = claimed.iter().filter(|(_, attempt, ..)| *attempt > 1);
         self.happened("delivered again", again.count());
         self.happened("several delivered at once", usize::from(claimed.len() > 1));
         let before = (!used_up.is_empty()).then(|| self.clone());
@@ -318,6 +331,15 @@ impl World {
             }
             Settlement::RetryIn(Wait::None) => entry.put_back(Visible::Since(time)),
             Settlement::Nack | Settlement::RetryIn(Wait::Long) => entry.put_back(Visible::Later),
+            Settlement::Later(wait) => {
+                entry.attempt -= 1;
+                entry.snoozes += 1;
+                entry.put_back(match wait {
+                    Wait::None => Visible::Since(time),
+                    Wait::Long => Visible::Later,
+                });
+                what = "put off";
+            }
         }
         self.happened(what, 1);
         Ok(())
@@ -345,7 +367,7 @@ impl World {
     ) -> Returned {
         self.register(WorkerKind::Consumer, queue, 0, Some(worker))?;
         let (claimed, _) = self.claim(time, queue, Some(worker), usize::MAX);
-        for (id, _, payload) in claimed? {
+        for (id, .., payload) in claimed? {
             self.settle(time, (queue, id, time), verdict(payload))?;
             self.happened("handled by a loop", 1);
         }
@@ -393,40 +415,6 @@ impl World {
         }
     }
 
-    /// Ready, delayed, leased; dead letters; and the attempts that there are.
-    pub(crate) fn counts(&mut self, queue: &str) -> Returned<(u64, u64, u64, u64, u32)> {
-        let queue = self.queue(queue)?;
-        let count = |state| {
-            let entries = queue.messages.values();
-            entries.filter(|entry| entry.state() == state).count() as u64
-        };
-        Ok((
-            queue.ready().len() as u64,
-            count("delayed"),
-            count("leased"),
-            queue.dead.len() as u64,
-            queue.max_attempts,
-        ))
-    }
-
-    /// What administration lists of a queue.
-    pub(crate) fn list(&self, queue: &str) -> Returned<Vec<String>> {
-        let queue = self.queues.get(queue).ok_or("QueueNotFound")?;
-        let messages = queue.messages.iter().map(|(id, entry)| {
-            let (attempt, held, payload) = (entry.attempt, entry.is_held(), entry.payload);
-            format!("message {id} {attempt} {held} {payload}")
-        });
-        let dead = queue.dead.iter().map(|(id, (entry, reason))| {
-            let (attempt, payload) = (entry.attempt, entry.payload);
-            format!("dead {id} {attempt} {payload} {reason}")
-        });
-        let archive = queue
-            .archive
-            .iter()
-            .map(|(id, entry)| format!("archived {id} {} {}", entry.attempt, entry.payload));
-        Ok(messages.chain(dead).chain(archive).collect())
-    }
-
     /// All of it, a line each; and in which order messages come.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -438,20 +426,21 @@ impl World {
                 let producer = entry.producer.map_or(0, WorkerId::get);
                 let consumer = entry.consumer.filter(|_| entry.is_held());
                 lines.push(format!(
-                    "message {id} {name} {} {} {} {producer} {}",
+                    "message {id} {name} {} {} {} {} {producer} {}",
                     entry.state(),
                     entry.attempt,
-                    entry.payload,
+                    entry.snoozes,
+                    entry.content(),
                     consumer.map_or(0, WorkerId::get),
                 ));
             }
             for (id, (entry, reason)) in &queue.dead {
-                let (attempt, payload) = (entry.attempt, entry.payload);
-                lines.push(format!("dead {id} {name} {attempt} {payload} {reason}"));
+                let (attempt, content) = (entry.attempt, entry.content());
+                lines.push(format!("dead {id} {name} {attempt} {content} {reason}"));
             }
             for (id, entry) in &queue.archive {
-                let (attempt, payload) = (entry.attempt, entry.payload);
-                lines.push(format!("archived {id} {name} {attempt} {payload}"));
+                let (attempt, content) = (entry.attempt, entry.content());
+                lines.push(format!("archived {id} {name} {attempt} {content}"));
             }
         }
         for (id, worker) in &self.workers {
@@ -476,12 +465,14 @@ pub(crate) const LINES: &str = r#"
                 case when lease_until > clock_timestamp() then 'leased'
                     when visible_at > clock_timestamp() then 'delayed'
                     when lease_token <> 0 then 'given-up' else 'ready' end,
-                attempt, payload::text, coalesce(producer_id, 0),
+                attempt, coalesce(snoozes, 0), payload::text, coalesce(headers ->> 'n', 'none'), coalesce(producer_id, 0),
                 case when lease_until > clock_timestamp() then consumer_id else 0 end)
             from pgqrs.messages m left join pgqrs.queues q on q.id = m.queue_id
-        union all select concat_ws(' ', 'dead', d.id, coalesce(q.name, 'nowhere'), attempt, payload::text, reason)
+        union all select concat_ws(' ', 'dead', d.id, coalesce(q.name, 'nowhere'), attempt, payload::text,
+                coalesce(headers ->> 'n', 'none'), reason)
             from pgqrs.dead_letters d left join pgqrs.queues q on q.id = d.queue_id
-        union all select concat_ws(' ', 'archived', a.id, coalesce(q.name, 'nowhere'), attempt, payload::text)
+        union all select concat_ws(' ', 'archived', a.id, coalesce(q.name, 'nowhere'), attempt, payload::text,
+                coalesce(headers ->> 'n', 'none'))
             from pgqrs.archive a left join pgqrs.queues q on q.id = a.queue_id
         union all select concat_ws(' ', 'worker', w.id, kind, coalesce(q.name, 'nowhere'), status)
             from pgqrs.workers w left join pgqrs.queues q on q.id = w.queue_id

@@ -18,7 +18,7 @@ const READ_A_QUEUE: [&str; 8] = [
     // delete_queue
     "lock table pgqrs.messages",
     "select count(*) from pgqrs.messages m where m.queue_id = q.id) as messages",
-    // stats
+    // exact_queue_stats
     "count(m.id) filter",
     // purge
     "purged as",
@@ -71,13 +71,14 @@ fn typed(name: &str, queue_id: i32) -> (&'static str, String) {
             "timestamptz[]",
             "'{1970-01-01,1970-01-01,1970-01-01,1970-01-01}'".to_owned(),
         ),
+        "BoolArray" => ("boolean[]", array(&|_| "false".to_owned())),
         "JsonArray" => ("json[]", array(&|_| "\"{}\"".to_owned())),
         other => panic!("a parameter of type {other}: add it here"),
     }
 }
 
 /// What is wrong with a plan, line by line.
-fn faults(plan: &[String]) -> Vec<&str> {
+fn faults(plan: &[String], counts: bool) -> Vec<&str> {
     let lines = plan.iter().map(|line| line.trim());
     let conditions = lines.clone().skip(1).chain([""]);
     lines
@@ -91,7 +92,11 @@ fn faults(plan: &[String]) -> Vec<&str> {
                     && is_by_id
                 || line.contains("using messages_ready")
                     && condition.contains("(ROW(visible_at, id) > ROW(");
-            is_on_messages && !is_good
+            // Dead letters are only counted.
+            let is_on_dead = line.contains("Scan") && line.contains(" on dead_letters");
+            let is_counted =
+                line.contains("dead_letters_pkey") && condition.contains("(queue_id = ");
+            is_on_messages && !is_good || counts && is_on_dead && !is_counted
         })
         .map(|(line, _)| line)
         .collect()
@@ -109,7 +114,9 @@ async fn check(connection: &mut PgConnection, state: &str, queue_id: i32) -> Tes
         let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
             .fetch_all(&mut *connection)
             .await?;
-        let faults = faults(&plan);
+        // Of an empty table, all is read, until it is analysed again.
+        let counts = query.contains("count(*) as letters") && !state.ends_with("vacuumed");
+        let faults = faults(&plan, counts);
         if !faults.is_empty() {
             let plan = plan.join("\n");
             found.push(format!("{state}: {faults:?}\n{plan}\n{query}"));
@@ -142,6 +149,12 @@ async fn grow(pool: &PgPool, messages: i32) -> TestResult {
     .bind(messages)
     .execute(pool)
     .await?;
+    sqlx::query(
+        "insert into pgqrs.dead_letters (queue_id, id, priority, enqueued_at, attempt, payload, reason)
+         select m.queue_id, m.id, 0, now(), 1, '{}', '' from pgqrs.messages m on conflict do nothing",
+    )
+    .execute(pool)
+    .await?;
     Ok(())
 }
 
@@ -150,9 +163,12 @@ async fn no_statement_that_finds_messages_reads_a_queue(pool: PgPool) -> TestRes
     assert!(statements().len() > 15, "the hot statements are among them");
     with_queues(&pool, &["tasks"]).await?;
     // Only this test is to say when there are statistics.
-    sqlx::query("alter table pgqrs.messages set (autovacuum_enabled = off)")
-        .execute(&pool)
-        .await?;
+    sqlx::raw_sql(
+        "alter table pgqrs.messages set (autovacuum_enabled = off);
+         alter table pgqrs.dead_letters set (autovacuum_enabled = off)",
+    )
+    .execute(&pool)
+    .await?;
     let queue_id: i32 = sqlx::query_scalar("select id from pgqrs.queues")
         .fetch_one(&pool)
         .await?;
@@ -187,10 +203,10 @@ async fn no_statement_that_finds_messages_reads_a_queue(pool: PgPool) -> TestRes
         check(connection, &format!("{mode}, large"), queue_id).await?;
     }
     // And what vacuum leaves of an empty table has plans as good.
-    sqlx::query("delete from pgqrs.messages")
+    sqlx::raw_sql("delete from pgqrs.messages; delete from pgqrs.dead_letters")
         .execute(&pool)
         .await?;
-    sqlx::raw_sql("vacuum analyze pgqrs.messages")
+    sqlx::raw_sql("vacuum analyze pgqrs.messages, pgqrs.dead_letters")
         .execute(&pool)
         .await?;
     for mode in modes {

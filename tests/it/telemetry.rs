@@ -1,172 +1,71 @@
-//! Spans: their names are OpenTelemetry's, they say what failed, and they never hold a payload.
+//! What an operator sees. Spans: their names are OpenTelemetry's, they say what failed, and they never hold a payload.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Debug,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+mod incident;
+mod logs;
+mod outage;
 
-use pgqrs::{Delivery, MessageId, Outcome, Queue};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use pgqrs::{Delivery, MessageId, Outcome, Queue, UndecodablePolicy};
 use serde_json::Value;
 use sqlx::PgPool;
-use tracing::{
-    Event, Metadata, Subscriber,
-    field::{Field, Visit},
-    span::{Attributes, Id, Record},
-    subscriber::DefaultGuard,
-};
+use tracing::Level;
 
 use crate::support::{
     TestResult, claim,
     consumers::{consumer, drained, prepare, start},
-    expire, one, send, with_queues,
+    expire,
+    notes::{Fields, Notes},
+    one, send, until, with_queues,
 };
 
-/// Notes all spans and events of this thread, which is the only one of a test's runtime.
-#[derive(Debug, Clone, Default)]
-struct Notes(Arc<Mutex<Noted>>);
-
-#[derive(Debug, Default)]
-struct Noted {
-    spans: Vec<Span>,
-    entered: Vec<usize>,
-    /// With the name of the span that they happened in.
-    events: Vec<(Option<&'static str>, Fields)>,
-}
-
-#[derive(Debug, Clone)]
-struct Span {
-    name: &'static str,
-    ours: bool,
-    fields: Fields,
-}
-
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Fields(BTreeMap<&'static str, String>);
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.0.insert(field.name(), format!("{value:?}"));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name(), value.to_owned());
-    }
-}
-
-impl Subscriber for Notes {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
-        let metadata = attributes.metadata();
-        let mut fields = Fields::default();
-        attributes.record(&mut fields);
-        let mut noted = self.0.lock().expect("not poisoned");
-        noted.spans.push(Span {
-            name: metadata.name(),
-            ours: metadata.target().starts_with("pgqrs"),
-            fields,
-        });
-        Id::from_u64(noted.spans.len() as u64)
-    }
-
-    fn record(&self, span: &Id, values: &Record<'_>) {
-        let mut noted = self.0.lock().expect("not poisoned");
-        values.record(&mut noted.spans[span.into_u64() as usize - 1].fields);
-    }
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        let mut noted = self.0.lock().expect("not poisoned");
-        let within = noted.entered.last().map(|span| noted.spans[*span].name);
-        noted.events.push((within, fields));
-    }
-
-    fn enter(&self, span: &Id) {
-        let mut noted = self.0.lock().expect("not poisoned");
-        noted.entered.push(span.into_u64() as usize - 1);
-    }
-
-    fn exit(&self, _: &Id) {
-        self.0.lock().expect("not poisoned").entered.pop();
-    }
-}
-
-impl Notes {
-    fn start() -> (Self, DefaultGuard) {
-        let notes = Self::default();
-        let guard = tracing::subscriber::set_default(notes.clone());
-        (notes, guard)
-    }
-
-    /// The spans of the crate since the last call, with this name.
-    fn take(&self, name: &str) -> Vec<Fields> {
-        let mut noted = self.0.lock().expect("not poisoned");
-        // Not taken out: spans are known by their place.
-        let spans = noted
-            .spans
-            .iter_mut()
-            .filter(|span| span.ours && span.name == name);
-        spans
-            .map(|span| {
-                span.ours = false;
-                span.fields.clone()
-            })
-            .collect()
-    }
-}
-
 /// A span's fields: what all spans of the kind have, and what this one has.
-fn fields(common: &[(&'static str, &str)], more: &[(&'static str, &str)]) -> Fields {
-    let system = ("messaging.system", "pgqrs");
-    let all = common.iter().chain(more).chain([&system]);
-    Fields(
-        all.map(|(name, value)| (*name, (*value).to_owned()))
-            .collect(),
-    )
+fn fields(common: &[&str], more: &[&str]) -> Vec<String> {
+    let all = common.iter().chain(more).chain(&["messaging.system=pgqrs"]);
+    let mut all: Vec<_> = all.map(|field| (*field).to_owned()).collect();
+    all.sort();
+    all
 }
 
-const SEND: [(&str, &str); 3] = [
-    ("otel.kind", "producer"),
-    ("messaging.operation.type", "send"),
-    ("messaging.operation.name", "enqueue"),
+fn sorted(spans: Vec<Fields>) -> Vec<Vec<String>> {
+    spans.iter().map(Fields::sorted).collect()
+}
+
+const SEND: [&str; 3] = [
+    "otel.kind=producer",
+    "messaging.operation.type=send",
+    "messaging.operation.name=send",
 ];
-const RECEIVE: [(&str, &str); 3] = [
-    ("otel.kind", "consumer"),
-    ("messaging.operation.type", "receive"),
-    ("messaging.operation.name", "dequeue"),
+const RECEIVE: [&str; 3] = [
+    "otel.kind=consumer",
+    "messaging.operation.type=receive",
+    "messaging.operation.name=receive",
 ];
-const PROCESS: [(&str, &str); 4] = [
-    ("otel.kind", "consumer"),
-    ("messaging.operation.type", "process"),
-    ("messaging.operation.name", "process"),
-    ("messaging.destination.name", "tasks"),
+const PROCESS: [&str; 5] = [
+    "otel.name=process tasks",
+    "otel.kind=consumer",
+    "messaging.operation.type=process",
+    "messaging.operation.name=process",
+    "messaging.destination.name=tasks",
 ];
-const SETTLE: [(&str, &str); 2] = [
-    ("otel.kind", "client"),
-    ("messaging.operation.type", "settle"),
-];
+const SETTLE: [&str; 2] = ["otel.kind=client", "messaging.operation.type=settle"];
+const TASKS: &str = "messaging.destination.name=tasks";
+const TAKS: &str = "messaging.destination.name=taks";
+const ERROR: &str = "otel.status_code=ERROR";
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_enqueue_is_a_send_span(pool: PgPool) -> TestResult {
     let store = with_queues(&pool, &["tasks"]).await?;
     let (notes, _guard) = Notes::start();
-    let queue = ("messaging.destination.name", "tasks");
-    pgqrs::enqueue()
-        .message(&1)
-        .to("tasks")
-        .execute(&store)
-        .await?;
-    assert_eq!(notes.take("send"), [fields(&SEND, &[queue])]);
+    let id = send(&store, &[1]).await?[0];
+    let id = format!("messaging.message.id={id}");
+    let one = fields(&SEND, &["otel.name=send tasks", TASKS, &id]);
+    assert_eq!(sorted(notes.take("send")), [one]);
     send(&store, &[1, 2, 3]).await?;
-    let count = ("messaging.batch.message_count", "3");
-    assert_eq!(notes.take("send"), [fields(&SEND, &[queue, count])]);
+    let count = "messaging.batch.message_count=3";
+    let batch = fields(&SEND, &["otel.name=send tasks", TASKS, count]);
+    assert_eq!(sorted(notes.take("send")), [batch]);
 
     pgqrs::enqueue()
         .message(&1)
@@ -174,37 +73,54 @@ async fn an_enqueue_is_a_send_span(pool: PgPool) -> TestResult {
         .execute(&store)
         .await
         .unwrap_err();
-    let queue = ("messaging.destination.name", "taks");
-    let error = ("error.type", "QueueNotFound");
-    assert_eq!(notes.take("send"), [fields(&SEND, &[queue, error])]);
+    let error = "error.type=QueueNotFound";
+    let failed = fields(&SEND, &["otel.name=send taks", TAKS, error, ERROR]);
+    assert_eq!(sorted(notes.take("send")), [failed]);
     Ok(())
 }
 
-#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_dequeue_is_a_receive_span(pool: PgPool) -> TestResult {
-    let store = with_queues(&pool, &["tasks"]).await?;
-    send(&store, &[1, 2, 3]).await?;
-    let (notes, _guard) = Notes::start();
-    let queue = ("messaging.destination.name", "tasks");
-    for (limit, count) in [(2, "2"), (2, "1"), (2, "0")] {
-        claim(&store, limit).await?;
-        let count = ("messaging.batch.message_count", count);
-        assert_eq!(notes.take("receive"), [fields(&RECEIVE, &[queue, count])]);
+/// A span's fields, without the one that says how long the claim took.
+fn timed(spans: Vec<Fields>) -> Vec<Vec<String>> {
+    let mut spans = sorted(spans);
+    for span in &mut spans {
+        let before = span.len();
+        span.retain(|field| !field.starts_with("pgqrs.claim.duration=0."));
+        assert_eq!(span.len(), before - 1, "{span:?}");
     }
+    spans
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_dequeue_is_a_receive_span_if_it_finds_messages(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    let ids = send(&store, &[1, 2, 3, 4]).await?;
+    let (notes, _guard) = Notes::start();
+    let first = format!("messaging.message.id={}", ids[0]);
+    let counts = [
+        "messaging.batch.message_count=2",
+        "messaging.batch.message_count=1",
+    ];
+    for (limit, messages) in [(1, first.as_str()), (2, counts[0]), (2, counts[1])] {
+        claim(&store, limit).await?;
+        let span = fields(&RECEIVE, &["otel.name=receive tasks", TASKS, messages]);
+        assert_eq!(timed(notes.take("receive")), [span]);
+    }
+    claim(&store, 2).await?;
+    assert_eq!(notes.take("receive"), []);
     pgqrs::dequeue()
         .from("taks")
         .execute(&store)
         .await
         .unwrap_err();
-    let queue = ("messaging.destination.name", "taks");
-    let error = ("error.type", "QueueNotFound");
-    assert_eq!(notes.take("receive"), [fields(&RECEIVE, &[queue, error])]);
+    let error = "error.type=QueueNotFound";
+    let failed = fields(&RECEIVE, &["otel.name=receive taks", TAKS, error, ERROR]);
+    assert_eq!(timed(notes.take("receive")), [failed]);
     Ok(())
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn each_way_to_settle_is_a_settle_span(pool: PgPool) -> TestResult {
-    let store = with_queues(&pool, &["tasks"]).await?;
+    let store = with_queues(&pool, &["tasks", "others"]).await?;
     let ids = send(&store, &[0; 8]).await?;
     let mut deliveries = claim(&store, 8).await?.into_iter();
     let mut next = || deliveries.next().expect("eight");
@@ -224,80 +140,133 @@ async fn each_way_to_settle_is_a_settle_span(pool: PgPool) -> TestResult {
         ("nack", ids[2], None),
         ("nack", ids[3], None),
         ("dead_letter", ids[4], None),
-        ("ack", ids[5], Some("LeaseLost")),
+        ("ack", ids[5], Some("error.type=LeaseLost")),
     ];
     let expected = expected.map(|(verb, id, error): (_, MessageId, _)| {
-        let id = id.get().to_string();
-        let mut more = vec![
-            ("messaging.operation.name", verb),
-            ("messaging.message.id", &id),
-        ];
-        more.extend(error.map(|error| ("error.type", error)));
+        let id = format!("messaging.message.id={id}");
+        let name = format!("messaging.operation.name={verb}");
+        let span = format!("otel.name={verb} tasks");
+        let mut more = vec![TASKS, &name, &span, &id];
+        more.extend(error.into_iter().flat_map(|error| [error, ERROR]));
         fields(&SETTLE, &more)
     });
-    assert_eq!(notes.take("settle"), expected);
+    assert_eq!(sorted(notes.take("settle")), expected);
 
     pgqrs::ack_all(vec![next(), next()], &store).await?;
-    let verb = ("messaging.operation.name", "ack");
-    let count = ("messaging.batch.message_count", "2");
-    assert_eq!(notes.take("settle"), [fields(&SETTLE, &[verb, count])]);
+    let batch = [
+        "messaging.operation.name=ack",
+        "messaging.batch.message_count=2",
+        TASKS,
+        "otel.name=ack tasks",
+    ];
+    assert_eq!(sorted(notes.take("settle")), [fields(&SETTLE, &batch)]);
+    // Of several queues: without any of them.
+    let mut both = Vec::new();
+    for queue in ["tasks", "others"] {
+        let enqueue = pgqrs::enqueue().message(&1).to(queue);
+        enqueue.execute(&store).await?;
+        both.extend(pgqrs::dequeue().from(queue).execute(&store).await?);
+    }
+    pgqrs::ack_all(both, &store).await?;
+    let batch = [
+        "messaging.operation.name=ack",
+        "messaging.batch.message_count=2",
+        "otel.name=ack",
+    ];
+    assert_eq!(sorted(notes.take("settle")), [fields(&SETTLE, &batch)]);
     Ok(())
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_handler_runs_in_a_process_span(pool: PgPool) -> TestResult {
+async fn a_handler_runs_in_a_process_span_which_says_how_it_failed(pool: PgPool) -> TestResult {
     let store = with_queues(&pool, &["tasks"]).await?;
     let (notes, _guard) = Notes::start();
-    let id = send(&store, &[1]).await?[0].get().to_string();
+    let id = send(&store, &[1]).await?[0];
     let running = start(
-        consumer().create(&store).await?,
+        consumer()
+            .handler_timeout(Duration::from_millis(50))
+            .create(&store)
+            .await?,
         async |delivery: Delivery<Value>| {
             tracing::info!("at work");
             match delivery.attempt() {
                 1 => Err("not today"),
-                _ => Ok(Outcome::Done),
+                2 => panic!("on purpose"),
+                3 => std::future::pending().await,
+                4 => Ok(Outcome::Retry("again".to_owned())),
+                5 => Ok(Outcome::RetryIn(Duration::ZERO, "again".to_owned())),
+                _ => Ok(Outcome::DeadLetter("no use".to_owned())),
             }
         },
     );
     drained(&pool).await;
+    let worker = format!("pgqrs.worker.id={}", running.handle.id());
     running.stop().await?;
-    let message = ("messaging.message.id", id.as_str());
-    assert_eq!(
-        notes.take("process"),
-        [
-            fields(
-                &PROCESS,
-                &[message, ("attempt", "1"), ("error.type", "handler")]
-            ),
-            fields(&PROCESS, &[message, ("attempt", "2")]),
-        ]
-    );
-    assert!(!notes.take("receive").is_empty() && !notes.take("settle").is_empty());
-    // What a handler says is said within its span.
-    let noted = notes.0.lock().expect("not poisoned");
-    let at_work = noted.events.iter().filter(|(_, fields)| {
-        fields
-            .0
-            .get("message")
-            .is_some_and(|message| message == "at work")
+    let id = format!("messaging.message.id={id}");
+    let spans = [
+        (1, "HandlerError"),
+        (2, "HandlerPanic"),
+        (3, "HandlerTimeout"),
+        (4, "Retry"),
+        (5, "Retry"),
+        (6, "DeadLetter"),
+    ];
+    let expected = spans.map(|(attempt, error)| {
+        let attempt = format!("pgqrs.message.attempt={attempt}");
+        let error = format!("error.type={error}");
+        fields(&PROCESS, &[&id, &worker, &attempt, &error, ERROR])
     });
-    let within: Vec<_> = at_work.map(|(within, _)| *within).collect();
-    assert_eq!(within, [Some("process"); 2]);
+    assert_eq!(sorted(notes.take("process")), expected);
+    let settled: Vec<_> = notes.take("settle");
+    let names = settled.iter().filter_map(|span| span.get("otel.name"));
+    assert_eq!(names.collect::<Vec<_>>(), ["nack tasks"; 6]);
+    // What a handler says is said within its span.
+    let events = notes.events().into_iter();
+    let at_work = events.filter(|event| event.message() == "at work");
+    let within: Vec<_> = at_work.map(|event| event.within).collect();
+    assert_eq!(within, [Some("process"); 6]);
     Ok(())
 }
 
-/// Whatever is done with it, at whatever level, by whichever crate.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_consumer_with_nothing_to_do_has_neither_spans_nor_events(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    let claimed = async || -> Option<DateTime<Utc>> {
+        let last = "select max(query_start) from pg_stat_activity
+                    where datname = current_database() and strpos(query, 'skip locked') > 0
+                        and pid <> pg_backend_pid()";
+        let last = sqlx::query_scalar(last).fetch_one(&pool).await;
+        last.expect("pg_stat_activity can be read")
+    };
+    let (notes, guard) = Notes::start();
+    let running = start(
+        consumer().create(&store).await?,
+        async |_: Delivery<Value>| Outcome::Done,
+    );
+    notes.until("consumer started", 1).await;
+    drop(guard);
+    until("it looks for messages", async || claimed().await.is_some()).await;
+    let (notes, _guard) = Notes::start();
+    for _ in 0..3 {
+        let before = claimed().await;
+        until("it looks again", async || claimed().await > before).await;
+    }
+    let mut events = notes.events();
+    events.retain(|event| event.target.starts_with("pgqrs") && event.level <= Level::DEBUG);
+    assert!(events.is_empty(), "{events:?}");
+    for name in ["receive", "settle", "process"] {
+        assert!(!notes.has_span(name), "{name}");
+    }
+    running.stop().await?;
+    Ok(())
+}
+
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_dequeue_that_stops_at_its_bytes_says_so(pool: PgPool) -> TestResult {
     let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &["x".repeat(1_000), "y".repeat(1_000)]).await?;
     let (notes, _guard) = Notes::start();
-    let stopped = || {
-        let noted = notes.0.lock().expect("not poisoned");
-        let events = noted.events.iter().map(|(_, fields)| fields.0.clone());
-        let events = events.filter(|fields| fields.contains_key("max_bytes"));
-        events.collect::<Vec<_>>()
-    };
+    let stopped = || notes.lines("stopped at its limit of bytes");
     let dequeue = || {
         pgqrs::dequeue()
             .from("tasks")
@@ -305,17 +274,37 @@ async fn a_dequeue_that_stops_at_its_bytes_says_so(pool: PgPool) -> TestResult {
             .max_bytes(1_500)
     };
     assert_eq!(dequeue().execute(&store).await?.len(), 1);
-    let event = &stopped()[..];
-    assert_eq!(event.len(), 1, "{event:?}");
-    let of = |field: &str| event[0].get(field).map(String::as_str);
-    assert_eq!([of("messages"), of("max_bytes")], [Some("1"), Some("1500")]);
-    assert_eq!(of("messaging.destination.name"), Some("tasks"));
+    assert_eq!(
+        stopped(),
+        [
+            "INFO  a dequeue stopped at its limit of bytes before that of messages: the next one returns the rest \
+             queue=\"tasks\" messages=1 max_bytes=1500"
+        ]
+    );
     // All that there is.
     assert_eq!(dequeue().execute(&store).await?.len(), 1);
     assert_eq!(stopped().len(), 1);
     Ok(())
 }
 
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_takeover_names_the_worker_that_was_replaced(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    let (notes, _guard) = Notes::start();
+    let register = || pgqrs::consumer("tasks").identity("mailer", 1).replace(true);
+    let first = register().create(&store).await?.id();
+    let second = register().create(&store).await?.id();
+    assert_eq!(
+        notes.lines("in the place of"),
+        [format!(
+            "INFO  worker registered, in the place of another with its host and port queue=\"tasks\" \
+             worker_id={second} kind=\"consumer\" hostname=\"mailer\" port=1 previous_worker_id={first}"
+        )]
+    );
+    Ok(())
+}
+
+/// Whatever is done with it, at whatever level, by whichever crate.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn no_payload_is_ever_recorded(pool: PgPool) -> TestResult {
     const NUMBERS: Queue<u32> = Queue::new("tasks");
@@ -339,7 +328,7 @@ async fn no_payload_is_ever_recorded(pool: PgPool) -> TestResult {
     let running = start(
         consumer().create(&store).await?,
         async |delivery: Delivery<Value>| match delivery.attempt() {
-            1 => Outcome::Retry,
+            1 => Outcome::Retry("again".to_owned()),
             _ => Outcome::Done,
         },
     );
@@ -352,6 +341,7 @@ async fn no_payload_is_ever_recorded(pool: PgPool) -> TestResult {
         .await?;
     let typed = prepare(pgqrs::consumer(NUMBERS).identity("my-service", 1))
         .listen(false)
+        .undecodable(UndecodablePolicy::dead_letter())
         .create(&store)
         .await?;
     let handle = typed.handle();
@@ -361,7 +351,7 @@ async fn no_payload_is_ever_recorded(pool: PgPool) -> TestResult {
     handle.stop();
     assert_eq!(run.await??.dead, 1);
 
-    let noted = format!("{:?}", notes.0.lock().expect("not poisoned"));
+    let noted = notes.all();
     for name in [
         "send",
         "receive",

@@ -179,6 +179,14 @@ async fn reading_calls_of_the_admin_are_one_statement_each(pool: PgPool) -> Test
         Ok(admin.queue_stats("tasks").await.map(drop)?)
     })
     .await?;
+    let exact = sent_by(&store, &proxy, async || {
+        Ok(admin.exact_queue_stats("tasks").await.map(drop)?)
+    })
+    .await?;
+    let all_stats = sent_by(&store, &proxy, async || {
+        Ok(admin.all_queue_stats().await.map(drop)?)
+    })
+    .await?;
     let purge = sent_by(&store, &proxy, async || {
         Ok(admin.purge_queue("tasks").await.map(drop)?)
     })
@@ -195,6 +203,8 @@ async fn reading_calls_of_the_admin_are_one_statement_each(pool: PgPool) -> Test
         ("queue", queue),
         ("queues", queues),
         ("queue_stats", stats),
+        ("exact_queue_stats", exact),
+        ("all_queue_stats", all_stats),
         ("purge_queue", purge),
         ("verify", verify),
         ("store.queue", get),

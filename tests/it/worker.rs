@@ -456,7 +456,7 @@ async fn every_transition_is_an_event(pool: PgPool) -> TestResult {
     let notes = notes.0.lock().expect("not poisoned");
     let id = producer.id();
     for (note, expected) in notes.iter().zip([
-        ["worker registered", r#"worker.kind="producer""#],
+        ["worker registered", r#"kind="producer""#],
         [r#"from="ready""#, r#"to="suspended""#],
         [r#"from="suspended""#, r#"to="ready""#],
         [r#"from="ready""#, r#"to="stopped""#],
@@ -465,7 +465,8 @@ async fn every_transition_is_an_event(pool: PgPool) -> TestResult {
             expected.iter().all(|part| note.contains(part)),
             "{expected:?} in {note}"
         );
-        assert!(note.contains(&format!("worker.id={id}")), "{note}");
+        assert!(note.contains(&format!("worker_id={id}")), "{note}");
+        assert!(note.contains(r#"queue="tasks""#), "{note}");
     }
     assert_eq!(notes.len(), 4, "{notes:?}");
     Ok(())

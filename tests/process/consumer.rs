@@ -1,5 +1,5 @@
 //! A consumer that handles half of what there is, and then hangs with all of its handlers busy, to be killed; or dies
-//! by itself, of a message that says `deadly`.
+//! by itself, of a message that says `deadly`. Its argument is the queue; `tasks` without it.
 
 use std::{
     env,
@@ -15,7 +15,8 @@ static BEGUN: AtomicUsize = AtomicUsize::new(0);
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = pgqrs::connect(&env::var("DATABASE_URL")?).await?;
-    let consumer = pgqrs::consumer("tasks").create(&store).await?;
+    let queue = env::args().nth(1).unwrap_or_else(|| "tasks".to_owned());
+    let consumer = pgqrs::consumer(queue).create(&store).await?;
     let run = consumer.run(async |delivery: Delivery<Value>| {
         if delivery.raw_payload() == r#""deadly""# {
             println!("dies {}", delivery.raw_payload());

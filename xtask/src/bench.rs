@@ -37,6 +37,8 @@ pub(crate) struct Run {
 }
 
 const PEERS: &str = "peers";
+/// The subject that measures the library also as it is without its features.
+const TELEMETRY: &str = "telemetry";
 
 impl Command {
     pub(crate) async fn run(self) -> Result<()> {
@@ -64,6 +66,9 @@ impl Run {
             .filter(|subject| *subject != PEERS)
             .collect();
         if !own.is_empty() || !(with_peers || accept) {
+            if own.is_empty() || own.contains(&TELEMETRY) {
+                plain().await?;
+            }
             let build = ["bench", "--bench", "bench", "--no-run"];
             let mut run = vec!["bench", "--bench", "bench", "--"];
             run.extend(own);
@@ -95,10 +100,29 @@ async fn measure(build: &[&str], run: &[&str], major: Option<u32>) -> Result<()>
         command
             .env("DATABASE_URL", url)
             .env("CARGO_TARGET_DIR", cargo::target())
+            .env("PGQRS_BENCH_PLAIN", cargo::target().join("plain/plain"))
             .env("PGQRS_BENCH_OUTPUT", output());
         cargo::finish(&mut command, run).await
     })
     .await
+}
+
+/// Builds the package that uses the library without its features for telemetry. It has a lock file of its own, as the
+/// peers have.
+async fn plain() -> Result<()> {
+    let manifest = cargo::root().join("benches/plain/Cargo.toml");
+    let manifest = manifest.to_str().context("a path that isn't UTF-8")?;
+    let build = [
+        "build",
+        "--manifest-path",
+        manifest,
+        "--profile",
+        "plain",
+        "--locked",
+    ];
+    let mut command = cargo::command(&build);
+    command.env("CARGO_TARGET_DIR", cargo::target());
+    cargo::finish(&mut command, &build).await
 }
 
 /// A package outside of the workspace, with a lock file of its own, built into the same target folder.

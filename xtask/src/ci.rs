@@ -25,17 +25,26 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
         "warnings",
     ];
     cargo::run(&clippy, url).await?;
-    step("TLS features");
-    // The default features are those of all other steps.
-    for features in ["", "tls-native", "tls-rustls-aws-lc"] {
+    step("features");
+    // The default features, and those for telemetry, are those of all other steps.
+    for features in [
+        "",
+        "tls-native",
+        "tls-rustls-aws-lc",
+        "metrics",
+        "opentelemetry",
+    ] {
         let check = [
-            "check",
+            "clippy",
             "--package",
             "pgqrs",
             "--lib",
             "--no-default-features",
             "--features",
             features,
+            "--",
+            "-D",
+            "warnings",
         ];
         cargo::run(&check, url).await?;
     }
@@ -193,10 +202,16 @@ impl Access {
                 "consumer::outcomes::each_outcome_does_what_it_says",
                 "consumer::outcomes::errors_and_panics_are_failed_attempts_and_end_as_dead_letters",
                 "consumer::leases::what_a_handler_says_after_its_lease_was_lost_counts_for_nothing",
-                "consumer::outcomes::what_does_not_decode_becomes_a_dead_letter_and_never_reaches_the_handler",
+                "consumer::outcomes::what_does_not_decode_never_reaches_the_handler",
+                "consumer::around::it_sees_the_handlers_own_error_and_decides_what_becomes_of_the_message",
+                "consumer::chunks::a_full_chunk_is_handled_at_once_and_acknowledged_in_one_statement",
+                "consumer::chunks::a_payload_that_does_not_decode_fails_alone",
+                "consumer::chunks::what_is_settled_one_by_one_is_and_the_rest_fails_with_the_handler",
+                "consumer::later::a_message_that_is_put_off_uses_no_attempt_and_counts_how_often",
+                "consumer::undecodable::a_payload_that_does_not_decode_waits_for_a_minute_and_uses_no_attempt",
+                "consumer::undecodable::it_becomes_a_dead_letter_an_hour_after_it_was_first_seen",
                 "delivery::archive_keeps_the_message_as_it_was",
                 "delivery::dead_letter_keeps_the_reason_whatever_attempts_are_left",
-                "delivery::headers_go_along_to_the_archive_and_to_the_dead_letters_and_back",
                 "delivery::nack_with_its_attempts_used_up_is_a_dead_letter",
                 "delivery::on_its_way_to_the_dead_letters_a_message_is_neither_lost_nor_doubled",
                 "dequeue::what_waits_behind_messages_that_are_used_up_is_delivered_at_once",

@@ -1,6 +1,6 @@
 //! The integration tests on each supported major version of PostgreSQL.
 
-use std::{env, process::Stdio, thread::available_parallelism, time::Instant};
+use std::{process::Stdio, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use tokio::{
@@ -12,9 +12,6 @@ use crate::{
     cargo, ci,
     server::{self, Purpose, SUPPORTED},
 };
-
-/// How many tests nextest runs at once.
-const TEST_THREADS: &str = "NEXTEST_TEST_THREADS";
 
 /// Runs them on these versions, or on all supported ones if none is named. A failure doesn't skip the remaining
 /// versions.
@@ -92,11 +89,6 @@ async fn test(arguments: &[String], url: &str) -> Result<(bool, String)> {
         .env("DATABASE_URL", url)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    if env::var_os(TEST_THREADS).is_none() {
-        // Most of the time they wait for the server: a quarter less time than with one for each processor.
-        let processors = available_parallelism().map_or(1, usize::from);
-        command.env(TEST_THREADS, (2 * processors).to_string());
-    }
     finish(&mut command).await
 }
 

@@ -18,7 +18,8 @@ Quick start::
 
 from pgqrs._pgqrs import __version__
 from pgqrs.admin import Admin
-from pgqrs.consumer import Consumer, Handler
+from pgqrs.chunk import Chunk, ChunkMessage
+from pgqrs.consumer import Around, ChunkAround, ChunkHandler, Consumer, Handler
 from pgqrs.delivery import Delivery
 from pgqrs.errors import (
     AcquireTimeoutError,
@@ -31,6 +32,7 @@ from pgqrs.errors import (
     DelayTooLongError,
     Error,
     ForkedError,
+    InvalidHeaderError,
     InvalidHostnameError,
     InvalidQueueNameError,
     InvalidSettingError,
@@ -57,8 +59,22 @@ from pgqrs.errors import (
     WorkerStoppedError,
     WorkerSuspendedError,
 )
+from pgqrs.health import (
+    ConnectionUse,
+    Finding,
+    FindingKind,
+    Health,
+    Horizon,
+    HorizonHolder,
+    Observation,
+    QueueHealth,
+    Severity,
+    StaleWorker,
+    TableHealth,
+)
 from pgqrs.listings import (
     ArchivedMessage,
+    Count,
     DeadLetter,
     HeldMessage,
     QueuedMessage,
@@ -69,7 +85,8 @@ from pgqrs.listings import (
     WorkerKind,
     WorkerStatus,
 )
-from pgqrs.outcome import Outcome, Report, RetryPolicy
+from pgqrs.observer import Observer
+from pgqrs.outcome import Outcome, Report, RetryPolicy, UndecodablePolicy
 from pgqrs.producer import Producer
 from pgqrs.queue import Priority, PriorityName, Queue
 from pgqrs.store import Store, connect
@@ -80,19 +97,32 @@ __all__ = [
     "Admin",
     "AlreadySettledError",
     "ArchivedMessage",
+    "Around",
+    "Chunk",
+    "ChunkAround",
+    "ChunkHandler",
+    "ChunkMessage",
     "ClosedError",
     "ConnectError",
     "ConnectionLostError",
+    "ConnectionUse",
     "Consumer",
+    "Count",
     "DatabaseError",
     "DeadLetter",
     "DecodeError",
     "DelayTooLongError",
     "Delivery",
     "Error",
+    "Finding",
+    "FindingKind",
     "ForkedError",
     "Handler",
+    "Health",
     "HeldMessage",
+    "Horizon",
+    "HorizonHolder",
+    "InvalidHeaderError",
     "InvalidHostnameError",
     "InvalidQueueNameError",
     "InvalidSettingError",
@@ -104,6 +134,8 @@ __all__ = [
     "NotInstalledError",
     "NotSettledError",
     "NotStoredError",
+    "Observation",
+    "Observer",
     "Outcome",
     "OutcomeUnknownError",
     "PayloadTooDeepError",
@@ -114,6 +146,7 @@ __all__ = [
     "Producer",
     "Queue",
     "QueueExistsError",
+    "QueueHealth",
     "QueueInfo",
     "QueueNotEmptyError",
     "QueueNotFoundError",
@@ -125,7 +158,11 @@ __all__ = [
     "SchemaOutdatedError",
     "SchemaVersion",
     "SerializeError",
+    "Severity",
+    "StaleWorker",
     "Store",
+    "TableHealth",
+    "UndecodablePolicy",
     "WorkerExistsError",
     "WorkerInfo",
     "WorkerKind",

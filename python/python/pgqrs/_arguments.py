@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -105,6 +106,28 @@ def priority(value: object) -> str:
     except ValueError:
         names = ", ".join(repr(priority.value) for priority in Priority)
         raise ValueError(f"priority: expected one of {names}, not {value!r}") from None
+
+
+def headers(value: object) -> list[tuple[str, str]]:
+    """Texts by name; what a name and a value may be is checked by the extension."""
+    if value is None:
+        return []
+    if not isinstance(value, Mapping):
+        raise _wrong("headers", "a dict of str", value)
+    return [
+        (_sendable("headers", name), _sendable(f"headers[{name!r}]", content))
+        for name, content in value.items()  # pyright: ignore[reportUnknownVariableType]
+    ]
+
+
+def _sendable(name: str, value: object) -> str:
+    """A text without lone surrogates, which no encoding has."""
+    checked = text(name, value)
+    try:
+        checked.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return checked
 
 
 def queue(value: object) -> Queue[Any]:

@@ -6,8 +6,10 @@ from typing import Any, final
 
 __all__ = [
     "Admin",
+    "Chunk",
     "Consumer",
     "Delivery",
+    "Observer",
     "Producer",
     "Statement",
     "Store",
@@ -50,6 +52,7 @@ def statement(
     delay: timedelta | None,
     at: datetime | None,
     priority: str,
+    headers: list[tuple[str, str]],
 ) -> Statement:
     """The statement of an enqueue, to a queue or through a producer."""
 
@@ -65,6 +68,8 @@ class Store:
         """Wakes the consumers of a queue."""
     def wake_soon(self, queue: str) -> None:
         """The same, in the background: callable from any thread, and without an event loop."""
+    def observe(self, interval: timedelta) -> Any:
+        """Observes the queues."""
     def producer(
         self, queue: str, hostname: str, port: int, *, heartbeat_interval: timedelta, replace: bool
     ) -> Any:
@@ -86,10 +91,22 @@ class Producer:
     @property
     def id(self) -> int:
         """The worker's id."""
-    def enqueue(self, payload: object, delay: timedelta | None, at: datetime | None, priority: str) -> Any:
+    def enqueue(
+        self,
+        payload: object,
+        delay: timedelta | None,
+        at: datetime | None,
+        priority: str,
+        headers: list[tuple[str, str]],
+    ) -> Any:
         """Enqueues a message, and returns its id."""
     def enqueue_batch(
-        self, payloads: list[Any], delay: timedelta | None, at: datetime | None, priority: str
+        self,
+        payloads: list[Any],
+        delay: timedelta | None,
+        at: datetime | None,
+        priority: str,
+        headers: list[tuple[str, str]],
     ) -> Any:
         """Enqueues messages, all or none, and returns their ids."""
     def wake_soon(self) -> None:
@@ -130,13 +147,15 @@ class Consumer:
         lease: timedelta,
         poll_interval: timedelta,
         retry: tuple[timedelta, float, timedelta, float],
+        undecodable: tuple[timedelta, timedelta],
         handler_timeout: timedelta | None,
         listen: bool,
         shutdown_deadline: timedelta,
+        chunk: tuple[int, timedelta] | None,
     ) -> None:
         """Starts receiving. Does nothing if it is running already, or has run."""
     def next(self) -> Any:
-        """Returns the events since the last call: deliveries, and tickets of those that were abandoned.
+        """Returns the events since the last call: deliveries or chunks, and tickets of those that were abandoned.
         Empty at the end."""
     def stop(self) -> None:
         """Requests a graceful stop. Returns at once."""
@@ -161,6 +180,25 @@ class Consumer:
         """Whether its last heartbeat is within this time."""
 
 @final
+class Chunk:
+    """Messages that are leased to this process, and handled by one call."""
+
+    @property
+    def ticket(self) -> int:
+        """The ticket of this chunk in the loop."""
+    def messages(self) -> list[tuple[int, str, dict[str, str], str, int, datetime]]:
+        """The messages' fields: id, payload as it was sent, headers, priority, attempt, time of the enqueue."""
+    def settle(
+        self, index: int, outcome: str, delay: timedelta | None = None, reason: str | None = None
+    ) -> None:
+        """Settles one message when the handler ends, by its index. Does nothing once the handler has ended."""
+    def begin(self) -> bool:
+        """Starts the handler's time limit; `false` if the handler must not start, since the loop has abandoned the
+        chunk."""
+    def finish(self, outcome: str, delay: timedelta | None = None, reason: str | None = None) -> None:
+        """Reports the handler's outcome to the loop, for all messages that aren't settled one by one."""
+
+@final
 class Delivery:
     """A message that is leased to this process. Its lease is extended until it is settled, or dropped."""
 
@@ -174,14 +212,20 @@ class Delivery:
     def raw_payload(self) -> str:
         """The payload as it was sent."""
     @property
-    def headers(self) -> str | None:
-        """The headers, as JSON."""
+    def headers(self) -> dict[str, str]:
+        """The headers."""
     @property
     def priority(self) -> str:
         """Its priority."""
     @property
     def attempt(self) -> int:
         """The attempt: 1 for the first delivery of the message."""
+    @property
+    def max_attempts(self) -> int:
+        """After how many attempts the message becomes a dead letter."""
+    @property
+    def snoozes(self) -> int:
+        """How often a handler has put it off."""
     @property
     def enqueued_at(self) -> datetime:
         """When the message was enqueued."""
@@ -197,6 +241,8 @@ class Delivery:
         """Archives the message."""
     def nack(self, delay: timedelta | None) -> Any:
         """Fails this attempt: the message is retried after this delay, or by the consumer's policy."""
+    def later(self, delay: timedelta) -> Any:
+        """Puts the message off: it is delivered again after this delay, and no attempt is used."""
     def dead_letter(self, reason: str) -> Any:
         """Makes the message a dead letter."""
     def extend(self, lease: timedelta) -> Any:
@@ -230,8 +276,14 @@ class Admin:
         """Deletes an empty queue."""
     def purge_queue(self, queue: str) -> Any:
         """Deletes all messages of a queue."""
+    def health(self) -> Any:
+        """Returns the database's and the queues' health."""
     def queue_stats(self, queue: str) -> Any:
-        """Returns how many messages are ready, delayed and leased."""
+        """Returns how many messages are ready, delayed, leased and dead, counted up to a limit."""
+    def all_queue_stats(self) -> Any:
+        """The same of all queues."""
+    def exact_queue_stats(self, queue: str) -> Any:
+        """The same, counted exactly."""
     def configure_queue(self, queue: str, max_attempts: int | None) -> Any:
         """Changes a queue's settings."""
     def messages(self, queue: str, after: int | None, limit: int, payload: bool) -> Any:
@@ -274,12 +326,25 @@ class Admin:
         """Releases the messages that a worker holds."""
 
 @final
+class Observer:
+    """Observes the queues until it is stopped, or collected."""
+
+    def latest(self) -> tuple[Any, ...] | None:
+        """Returns what was read last."""
+    def error(self) -> Any:
+        """Returns why the last attempt to read failed."""
+    def changed(self) -> Any:
+        """Waits for the next attempt, and returns what it read."""
+    def stop(self) -> None:
+        """Stops it."""
+
+@final
 class Statement:
     """The statement and its parameters."""
 
     @property
     def sql(self) -> str:
-        """The text, with `$1` to `$6`."""
+        """The text, with `$1` to `$7`."""
     @property
     def parameters(
         self,

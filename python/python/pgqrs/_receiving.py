@@ -7,12 +7,17 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypedDict, TypeVar
 
-from pgqrs import _arguments, _pgqrs
+from pgqrs import _arguments, _pgqrs, decoding
+from pgqrs.chunk import Chunk, ChunkMessage
 from pgqrs.errors import DecodeError
-from pgqrs.outcome import Outcome, RetryPolicy
-from pgqrs.queue import Queue
+from pgqrs.outcome import Outcome, RetryPolicy, UndecodablePolicy
+from pgqrs.queue import Priority, Queue
 
 D = TypeVar("D")
+T = TypeVar("T")
+
+Native = _pgqrs.Delivery | _pgqrs.Chunk
+"""What a handler is called with, in the extension."""
 
 HANDLERS = 8
 """How many handlers ``run`` calls at once by default."""
@@ -44,9 +49,11 @@ class Settings(TypedDict):
     lease: timedelta
     poll_interval: timedelta
     retry: tuple[timedelta, float, timedelta, float]
+    undecodable: tuple[timedelta, timedelta]
     handler_timeout: timedelta | None
     listen: bool
     shutdown_deadline: timedelta
+    chunk: tuple[int, timedelta] | None
 
 
 def settings(
@@ -57,13 +64,18 @@ def settings(
     lease: float | timedelta,
     poll_interval: float | timedelta,
     retry: RetryPolicy,
+    undecodable: UndecodablePolicy,
     listen: bool,
     shutdown_deadline: float | timedelta,
     handler_timeout: float | timedelta | None = None,
+    size: int | None = None,
+    wait: float | timedelta = 0,
 ) -> Settings:
     """Checked, each by its name."""
     if not isinstance(retry, RetryPolicy):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"retry: expected a pgqrs.RetryPolicy, not {type(retry).__name__}")
+    if not isinstance(undecodable, UndecodablePolicy):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"undecodable: expected a pgqrs.UndecodablePolicy, not {type(undecodable).__name__}")
     return Settings(
         concurrency=_arguments.integer("concurrency", concurrency, 1, 10_000),
         prefetch=_arguments.integer("prefetch", prefetch, 0, 5_000),
@@ -71,25 +83,59 @@ def settings(
         lease=_arguments.duration("lease", lease),
         poll_interval=_arguments.duration("poll_interval", poll_interval),
         retry=retry._parts(),
+        undecodable=undecodable._parts(),
         handler_timeout=_arguments.optional_duration("handler_timeout", handler_timeout),
         listen=_arguments.flag("listen", listen),
         shutdown_deadline=_arguments.duration("shutdown_deadline", shutdown_deadline),
+        chunk=None
+        if size is None
+        else (_arguments.integer("size", size, 1, 10_000), _arguments.duration("wait", wait)),
     )
 
 
 def decoded(
     deliver: Callable[[_pgqrs.Delivery, Queue[Any]], D], native: _pgqrs.Delivery, queue: Queue[Any]
 ) -> D | None:
-    """The delivery; ``None`` if its payload isn't of the queue's type, and it is a dead letter now."""
+    """The delivery; ``None`` if its payload isn't of the queue's type, and it waits for another consumer."""
     try:
         return deliver(native, queue)
     except DecodeError as error:
-        native.finish("dead_letter", None, str(error))
-        _log.error("message %s of queue `%s` became a dead letter: %s", native.id, queue.name, error)
+        native.finish("undecodable", None, str(error))
+        _log.warning("a message of queue `%s` doesn't have its type: %s", queue.name, error)
         return None
 
 
-def finished(native: _pgqrs.Delivery, outcome: object) -> None:
+def decoded_chunk(native: _pgqrs.Chunk, queue: Queue[T]) -> Chunk[T] | None:
+    """The chunk, without the messages whose payloads aren't of the queue's type, which wait for another consumer; ``None``
+    if that are all of them."""
+    messages: list[ChunkMessage[T]] = []
+    places: list[int] = []
+    for place, (id, raw_payload, headers, priority, attempt, enqueued_at) in enumerate(native.messages()):
+        try:
+            payload = queue._decoder()(raw_payload)
+        except decoding.Mismatch as mismatch:
+            error = DecodeError(message=id, path=mismatch.path, reason=mismatch.reason)
+            native.settle(place, "undecodable", None, str(error))
+            _log.warning("a message of queue `%s` doesn't have its type: %s", queue.name, error)
+            continue
+        message = ChunkMessage(id, payload, raw_payload, headers, Priority(priority), attempt, enqueued_at)
+        messages.append(message)
+        places.append(place)
+    if not messages:
+        native.finish("done")
+        return None
+    return Chunk(native, messages, places)
+
+
+def checked_handler(handler: object, around: object, expected: str) -> None:
+    """Checks that both can be called."""
+    if not callable(handler):
+        raise TypeError(f"handler: expected {expected}, not {type(handler).__name__}")
+    if around is not None and not callable(around):
+        raise TypeError(f"around: expected {expected}, not {type(around).__name__}")
+
+
+def finished(native: Native, outcome: object) -> None:
     """Settles it by what the handler has returned."""
     if outcome is None:
         outcome = Outcome.done()
@@ -98,19 +144,22 @@ def finished(native: _pgqrs.Delivery, outcome: object) -> None:
     native.finish(outcome.kind, outcome.delay, outcome.reason)
 
 
-def failed(native: _pgqrs.Delivery, error: BaseException) -> None:
+def failed(native: Native, error: BaseException) -> None:
     """Settles it by what the handler has raised: a failed attempt."""
     native.finish("failed", None, described(error))
-    _log.error("the handler of message %s failed", native.id, exc_info=error)
+    if isinstance(native, _pgqrs.Chunk):
+        _log.error("the handler of a chunk failed", exc_info=error)
+    else:
+        _log.error("the handler of message %s failed", native.id, exc_info=error)
 
 
-def exited(native: _pgqrs.Delivery) -> None:
+def exited(native: Native) -> None:
     """The handler ends the whole program. The message is ready again at once; its attempt is used, so that one that
     ends every worker becomes a dead letter in the end."""
     native.finish("retry", timedelta(0), None)
 
 
-def give_back(event: _pgqrs.Delivery | int) -> None:
+def give_back(event: Native | int) -> None:
     """Ready again at once, as if it had not been delivered: no attempt is used."""
     if not isinstance(event, int):
         event.finish("release")

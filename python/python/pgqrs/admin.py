@@ -8,23 +8,21 @@ from typing import Any, Literal
 from pgqrs import _arguments, _pgqrs
 from pgqrs._arguments import identifier as _id
 from pgqrs._arguments import page as _page
+from pgqrs.health import Health
 from pgqrs.listings import (
     ArchivedMessage,
     DeadLetter,
-    HeldMessage,
     QueuedMessage,
     QueueInfo,
     QueueStats,
     SchemaVersion,
-    WorkerInfo,
-    WorkerKind,
-    WorkerStatus,
     with_priority,
 )
 from pgqrs.queue import Queue
+from pgqrs.worker_admin import WorkerAdmin
 
 
-class Admin:
+class Admin(WorkerAdmin):
     """Administration: the schema, queues, messages, dead letters, the archive and workers; made by ``store.admin()``.
 
     Ages are in seconds, or a ``timedelta``. Lists have pages: pass the last id of one as ``after`` for the next.
@@ -156,19 +154,60 @@ class Admin:
         attempts = _arguments.optional_integer("max_attempts", max_attempts, 1, 2**31 - 1)
         return QueueInfo(*await self._native.configure_queue(_arguments.queue_name(queue), attempts))
 
+    async def health(self) -> Health:
+        """Reads what an operator should know: what holds back vacuum, dead rows, messages that wait for long, workers
+        that missed their heartbeats, the schema's version, connections in use.
+
+        Any role can call it. What the role may not see is missing, and a finding names the grant that it lacks.
+
+        Returns:
+            The findings and the facts; ``print`` it for a report.
+
+        Raises:
+            ConnectError: The server can't be reached.
+        """
+        return Health._of(await self._native.health())
+
     async def queue_stats(self, queue: str | Queue[Any]) -> QueueStats:
+        """Counts the messages of a queue, up to 10,000 of each priority that are due, as many that are delayed, and as
+        many dead letters: cheap, however large the queue is.
+
+        Args:
+            queue: The queue, or its name.
+
+        Returns:
+            How many messages are ready, delayed, leased and dead.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
+        return QueueStats._of(await self._native.queue_stats(_arguments.queue_name(queue)))
+
+    async def all_queue_stats(self) -> list[QueueStats]:
+        """Counts the messages of all queues, in one statement. If there are more than 20 queues, fewer messages of each
+        are counted: 200,000 divided by the number of queues, and at least 100. At most 10,000 queues are counted.
+
+        Returns:
+            What :meth:`queue_stats` returns of each queue, ordered by name.
+
+        Raises:
+            NotInstalledError: The database has no pgqrs schema.
+        """
+        return [QueueStats._of(row) for row in await self._native.all_queue_stats()]
+
+    async def exact_queue_stats(self, queue: str | Queue[Any]) -> QueueStats:
         """Counts the messages of a queue. The counts are exact, so it reads all of the queue.
 
         Args:
             queue: The queue, or its name.
 
         Returns:
-            How many messages are ready, delayed and leased.
+            How many messages are ready, delayed, leased and dead.
 
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        return QueueStats(*await self._native.queue_stats(_arguments.queue_name(queue)))
+        return QueueStats._of(await self._native.exact_queue_stats(_arguments.queue_name(queue)))
 
     async def messages(
         self,
@@ -193,7 +232,7 @@ class Admin:
             QueueNotFoundError: There is no such queue.
         """
         rows = await self._native.messages(_arguments.queue_name(queue), *_page(after, limit, payload))
-        return [QueuedMessage(*with_priority(row)) for row in rows]
+        return [QueuedMessage(*with_priority(row[:-1]), *row[-1]) for row in rows]
 
     async def cancel(self, queue: str | Queue[Any], message: int) -> bool:
         """Deletes a message, unless a consumer holds it: then it may be handled already.
@@ -363,137 +402,4 @@ class Admin:
         count: int = await self._native.purge_archive(
             _arguments.queue_name(queue), _arguments.duration("older_than", older_than)
         )
-        return count
-
-    async def workers(
-        self,
-        *,
-        queue: str | Queue[Any] | None = None,
-        status: WorkerStatus | None = None,
-        kind: WorkerKind | None = None,
-    ) -> list[WorkerInfo]:
-        """Lists workers, which are producers and consumers.
-
-        Args:
-            queue: Only those of this queue, or of the queue of this name.
-            status: Only those in this state: ``ready``, ``suspended`` or ``stopped``.
-            kind: Only those of this kind: ``producer`` or ``consumer``.
-
-        Returns:
-            The workers, ordered by id.
-
-        Raises:
-            InvalidQueueNameError: The queue's name is invalid.
-        """
-        name = None if queue is None else _arguments.queue_name(queue)
-        workers = [WorkerInfo(*row) for row in await self._native.workers(name)]
-        return [
-            worker for worker in workers if status in (None, worker.status) and kind in (None, worker.kind)
-        ]
-
-    async def worker(self, worker: int) -> WorkerInfo:
-        """Looks up a worker.
-
-        Args:
-            worker: The worker's id.
-
-        Returns:
-            The worker.
-
-        Raises:
-            WorkerNotFoundError: There is no such worker.
-        """
-        return WorkerInfo(*await self._native.worker(_id("worker", worker)))
-
-    async def suspend_worker(self, worker: int) -> None:
-        """Suspends a worker, in whichever process it runs: its next enqueue or claim is refused.
-
-        Args:
-            worker: The worker's id.
-
-        Raises:
-            InvalidTransitionError: It isn't ready.
-            WorkerNotFoundError: There is no such worker.
-        """
-        await self._native.suspend_worker(_id("worker", worker))
-
-    async def resume_worker(self, worker: int) -> None:
-        """Resumes a suspended worker.
-
-        Args:
-            worker: The worker's id.
-
-        Raises:
-            InvalidTransitionError: It isn't suspended.
-            WorkerNotFoundError: There is no such worker.
-        """
-        await self._native.resume_worker(_id("worker", worker))
-
-    async def stop_worker(self, worker: int) -> None:
-        """Stops a worker, for good. If it is stopped already, nothing happens. The messages that it holds are delivered
-        again when their leases run out.
-
-        Args:
-            worker: The worker's id.
-
-        Raises:
-            WorkerNotFoundError: There is no such worker.
-        """
-        await self._native.stop_worker(_id("worker", worker))
-
-    async def remove_worker(self, worker: int) -> None:
-        """Removes a worker, whatever its state. Its messages keep its id.
-
-        Args:
-            worker: The worker's id.
-
-        Raises:
-            WorkerNotFoundError: There is no such worker.
-        """
-        await self._native.remove_worker(_id("worker", worker))
-
-    async def remove_ended_workers(self, *, older_than: float | timedelta = 0) -> int:
-        """Removes workers that were stopped or have crashed.
-
-        Args:
-            older_than: How long ago their last heartbeat was, in seconds or as a ``timedelta``.
-
-        Returns:
-            How many were removed.
-
-        Raises:
-            NotInstalledError: The database has no pgqrs schema.
-        """
-        count: int = await self._native.remove_ended_workers(_arguments.duration("older_than", older_than))
-        return count
-
-    async def held_messages(self, worker: int) -> list[HeldMessage]:
-        """Lists the messages that a worker holds. It reads all of the queue.
-
-        Args:
-            worker: The worker's id.
-
-        Returns:
-            The messages, ordered by the end of their leases.
-
-        Raises:
-            WorkerNotFoundError: There is no such worker.
-        """
-        rows = await self._native.held_messages(_id("worker", worker))
-        return [HeldMessage(*row) for row in rows]
-
-    async def release(self, worker: int) -> int:
-        """Makes all messages of a crashed worker ready again, without waiting for their leases to run out. A worker
-        that runs loses its leases.
-
-        Args:
-            worker: The worker's id.
-
-        Returns:
-            How many were released.
-
-        Raises:
-            WorkerNotFoundError: There is no such worker.
-        """
-        count: int = await self._native.release(_id("worker", worker))
         return count

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import sys
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pgqrs import _arguments, _pgqrs, _receiving, _signals
-from pgqrs._receiving import Settings, decoded, exited, failed, finished, give_back
+from pgqrs._handling import Work, layered
+from pgqrs._receiving import Settings, decoded, decoded_chunk, give_back
+from pgqrs.chunk import Chunk
 from pgqrs.delivery import Delivery
 from pgqrs.errors import NotSettledError, WorkerStoppedError
 from pgqrs.listings import WorkerStatus
-from pgqrs.outcome import Outcome, Report, RetryPolicy
+from pgqrs.outcome import Outcome, Report, RetryPolicy, UndecodablePolicy
 from pgqrs.queue import Queue
 
 T = TypeVar("T")
 
 Handler = Callable[[Delivery[T]], Awaitable["Outcome | None"]]
 """A handler, as :meth:`Consumer.run` takes it."""
+
+Around = Callable[[Delivery[T], Handler[T]], Awaitable["Outcome | None"]]
+"""What is around a handler, as :meth:`Consumer.run` takes it."""
+
+ChunkHandler = Callable[[Chunk[T]], Awaitable["Outcome | None"]]
+"""A handler of many messages, as :meth:`Consumer.run_chunks` takes it."""
+
+ChunkAround = Callable[[Chunk[T], ChunkHandler[T]], Awaitable["Outcome | None"]]
+"""What is around such a handler."""
 
 _ENDING = timedelta(seconds=5)
 """How long to wait for an aborted loop, which ends within about two seconds."""
@@ -47,8 +56,8 @@ class Consumer(Generic[T]):
             await delivery.ack()
 
     Either way it claims ahead, keeps leases alive, retries with exponential back-off, and continues when the
-    database restarts. A message whose payload doesn't have the queue's type becomes a dead letter, and is not
-    delivered. A consumer runs once: when it has ended, register another.
+    database restarts. A message whose payload doesn't have the queue's type is not delivered: it waits for a consumer of
+    another version, for an hour by default, and then becomes a dead letter. A consumer runs once: when it has ended, register another.
     """
 
     def __init__(self, native: _pgqrs.Consumer, queue: Queue[T]) -> None:
@@ -81,12 +90,14 @@ class Consumer(Generic[T]):
         self,
         handler: Handler[T],
         *,
+        around: Around[T] | None = None,
         concurrency: int = _receiving.HANDLERS,
         prefetch: int = _receiving.PREFETCH,
         prefetch_bytes: int = _receiving.PREFETCH_BYTES,
         lease: float | timedelta = _receiving.LEASE,
         poll_interval: float | timedelta = _receiving.POLL_INTERVAL,
         retry: RetryPolicy = RetryPolicy(),
+        undecodable: UndecodablePolicy = UndecodablePolicy(),
         handler_timeout: float | timedelta | None = None,
         listen: bool = True,
         shutdown_deadline: float | timedelta = _receiving.DEADLINE,
@@ -110,6 +121,15 @@ class Consumer(Generic[T]):
 
         Args:
             handler: An ``async`` function of a :class:`pgqrs.Delivery`.
+            around: Called with each delivery and the handler to pass it to; what it returns settles the message. For what
+                a service does for each message::
+
+                    async def timed(delivery, next):
+                        began = time.monotonic()
+                        try:
+                            return await next(delivery)
+                        finally:
+                            print(delivery.id, time.monotonic() - began)
             concurrency: How many handlers run at once, from 1 to 10,000.
             prefetch: The most messages to hold ready beyond those being handled, up to 5,000. Fewer are held if
                 handlers are slow.
@@ -120,6 +140,8 @@ class Consumer(Generic[T]):
             poll_interval: How often it looks for messages of which it isn't notified, such as delayed ones and those
                 that were enqueued in a transaction; 0.25 s by default.
             retry: How long a message waits after a failed attempt.
+            undecodable: How long a message waits whose payload doesn't have the queue's type, and after how long it
+                becomes a dead letter.
             handler_timeout: Cancels a handler that has run for this long since its first step, and counts that as a
                 failed attempt; by default, a handler may run for ever.
             listen: Whether other processes wake it through LISTEN.
@@ -138,8 +160,7 @@ class Consumer(Generic[T]):
             WorkerStoppedError: It runs, or has run, already.
             TypeError: The handler isn't async; its messages are released.
         """
-        if not callable(handler):
-            raise TypeError(f"handler: expected an async function, not {type(handler).__name__}")
+        _receiving.checked_handler(handler, around, "an async function")
         settings = _receiving.settings(
             concurrency=concurrency,
             prefetch=prefetch,
@@ -147,12 +168,88 @@ class Consumer(Generic[T]):
             lease=lease,
             poll_interval=poll_interval,
             retry=retry,
+            undecodable=undecodable,
             handler_timeout=handler_timeout,
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )
+        called = handler if around is None else layered(around, handler)
+        work = Work(self._native, called, lambda native: decoded(Delivery, native, self._queue))
+        return await self._receive(settings, work)
+
+    async def run_chunks(
+        self,
+        handler: ChunkHandler[T],
+        *,
+        size: int,
+        wait: float | timedelta,
+        around: ChunkAround[T] | None = None,
+        concurrency: int = _receiving.HANDLERS,
+        prefetch: int = _receiving.PREFETCH,
+        prefetch_bytes: int = _receiving.PREFETCH_BYTES,
+        lease: float | timedelta = _receiving.LEASE,
+        poll_interval: float | timedelta = _receiving.POLL_INTERVAL,
+        retry: RetryPolicy = RetryPolicy(),
+        undecodable: UndecodablePolicy = UndecodablePolicy(),
+        handler_timeout: float | timedelta | None = None,
+        listen: bool = True,
+        shutdown_deadline: float | timedelta = _receiving.DEADLINE,
+    ) -> Report:
+        """As :meth:`run`, with a handler that takes many messages at once: one ``insert`` for a hundred rows.
+
+        ``None`` acknowledges all messages of a :class:`pgqrs.Chunk`, in one statement. An exception is a failed
+        attempt of all of them, except those that the handler has settled one by one. A payload that doesn't have the
+        queue's type waits for a consumer of another version, and its chunk has one message less.
+
+        Args:
+            handler: An ``async`` function of a :class:`pgqrs.Chunk`.
+            size: The most messages of a chunk, from 1 to 10,000.
+            wait: How long after its first message was received a chunk that isn't full is handled.
+            around: As for :meth:`run`, with a chunk.
+            concurrency: How many chunks are handled at once, from 1 to 10,000.
+            prefetch: As for :meth:`run`.
+            prefetch_bytes: As for :meth:`run`.
+            lease: As for :meth:`run`.
+            poll_interval: As for :meth:`run`.
+            retry: As for :meth:`run`.
+            undecodable: As for :meth:`run`.
+            handler_timeout: As for :meth:`run`, for a chunk.
+            listen: As for :meth:`run`.
+            shutdown_deadline: As for :meth:`run`.
+
+        Times are in seconds, or a ``timedelta``.
+
+        Returns:
+            How many messages were handled, failed, and so on.
+
+        Raises:
+            NotInstalledError, SchemaOutdatedError, PermissionDeniedError, QueueNotFoundError, ClosedError: Errors
+                that a retry can't fix.
+            LeaseOutOfRangeError: The lease is out of its limits.
+            WorkerStoppedError: It runs, or has run, already.
+            TypeError: The handler isn't async; its messages are released.
+        """
+        _receiving.checked_handler(handler, around, "an async function")
+        settings = _receiving.settings(
+            size=size,
+            wait=wait,
+            concurrency=concurrency,
+            prefetch=prefetch,
+            prefetch_bytes=prefetch_bytes,
+            lease=lease,
+            poll_interval=poll_interval,
+            retry=retry,
+            undecodable=undecodable,
+            handler_timeout=handler_timeout,
+            listen=listen,
+            shutdown_deadline=shutdown_deadline,
+        )
+        called = handler if around is None else layered(around, handler)
+        work = Work(self._native, called, lambda native: decoded_chunk(native, self._queue))
+        return await self._receive(settings, work)
+
+    async def _receive(self, settings: Settings, work: Work) -> Report:
         self._start(settings)
-        work = _Work(self._native, handler, self._queue)
         try:
             with _signals.stopping(self.stop):
                 while events := await self._native.next():
@@ -185,6 +282,7 @@ class Consumer(Generic[T]):
         lease: float | timedelta = _receiving.LEASE,
         poll_interval: float | timedelta = _receiving.POLL_INTERVAL,
         retry: RetryPolicy = RetryPolicy(),
+        undecodable: UndecodablePolicy = UndecodablePolicy(),
         listen: bool = True,
         shutdown_deadline: float | timedelta = _receiving.DEADLINE,
     ) -> AsyncIterator[Delivery[T]]:
@@ -202,6 +300,7 @@ class Consumer(Generic[T]):
             lease: As for :meth:`run`.
             poll_interval: As for :meth:`run`.
             retry: As for :meth:`run`.
+            undecodable: As for :meth:`run`.
             listen: As for :meth:`run`.
             shutdown_deadline: How long after :meth:`stop` deliveries can still be settled; the last part of it is as
                 for :meth:`run`.
@@ -223,6 +322,7 @@ class Consumer(Generic[T]):
             lease=lease,
             poll_interval=poll_interval,
             retry=retry,
+            undecodable=undecodable,
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )
@@ -376,102 +476,3 @@ class _Deliveries(Generic[T]):
         while events := await self._consumer._native.next():
             for event in events:
                 give_back(event)
-
-
-class _Work(Generic[T]):
-    """The handlers of a consumer that run. How many there may be is the loop's business."""
-
-    def __init__(self, native: _pgqrs.Consumer, handler: Handler[T], queue: Queue[T]) -> None:
-        self._native = native
-        self._handler = handler
-        self._queue = queue
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self.error: BaseException | None = None
-        """What ends the run."""
-
-    def take(self, event: _pgqrs.Delivery | int) -> None:
-        if isinstance(event, int):
-            # The loop has abandoned it: its handler took too long, or the consumer ends.
-            task = self._tasks.get(event)
-            if task is not None:
-                task.cancel()
-            return
-        if self.error is not None:
-            give_back(event)
-            return
-        ticket = event.ticket
-        task = _start_task(self._handle(event))
-        self._tasks[ticket] = task
-        task.add_done_callback(lambda _: self._tasks.pop(ticket, None))
-
-    async def cancel(self) -> None:
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _handle(self, native: _pgqrs.Delivery) -> None:
-        try:
-            delivery = decoded(Delivery, native, self._queue)
-            # The clock of `handler_timeout` starts here, and not while an event loop was busy with others.
-            if delivery is None or not native.begin():
-                return
-            handling: object = self._handler(delivery)
-            if inspect.isawaitable(handling):
-                finished(native, await handling)
-                return
-            give_back(native)
-            mistake = f"handler: {self._handler!r} is not async; write `async def`, or use `pgqrs.sync`"
-            self._end(TypeError(mistake))
-        except asyncio.CancelledError as error:
-            if _is_cancelled():
-                give_back(native)
-                raise
-            # It comes from what the handler has waited for.
-            failed(native, error)
-        except GeneratorExit:
-            # Its event loop is gone.
-            give_back(native)
-            raise
-        except Exception as error:
-            failed(native, error)
-        except BaseException as error:
-            # Raised out of a task, `SystemExit` and its like end the event loop in the middle of everything.
-            exited(native)
-            self._end(error)
-
-    def _end(self, error: BaseException) -> None:
-        """Ends the run at once; handlers are cancelled, and their messages released."""
-        if self.error is None:
-            self.error = error
-            self._native.abort()
-
-
-if sys.version_info >= (3, 11):
-
-    def _start_task(handling: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return asyncio.get_running_loop().create_task(handling)
-
-    def _is_cancelled() -> bool:
-        """Whether the current task was cancelled."""
-        task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
-
-else:
-
-    class _Task(asyncio.Task[None]):
-        """A task that knows whether it was cancelled."""
-
-        is_cancelled = False
-
-        def cancel(self, msg: object = None) -> bool:
-            self.is_cancelled = True
-            return super().cancel(msg)
-
-    def _start_task(handling: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return _Task(handling, loop=asyncio.get_running_loop())
-
-    def _is_cancelled() -> bool:
-        """Whether the current task was cancelled."""
-        task = asyncio.current_task()
-        return isinstance(task, _Task) and task.is_cancelled

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pgqrs import _arguments, _pgqrs, decoding
 from pgqrs.errors import DecodeError
@@ -16,8 +15,8 @@ T = TypeVar("T")
 class Delivery(Generic[T]):
     """A leased message with its payload, delivered by a consumer.
 
-    It is settled once, by :meth:`ack`, :meth:`archive`, :meth:`nack` or :meth:`dead_letter`. Until then its lease is
-    extended. One that is dropped without being settled counts as a failed attempt.
+    It is settled once, by :meth:`ack`, :meth:`archive`, :meth:`nack`, :meth:`later` or :meth:`dead_letter`. Until then its
+    lease is extended. One that is dropped without being settled counts as a failed attempt.
     """
 
     __slots__ = ("__weakref__", "_native", "payload")
@@ -43,10 +42,9 @@ class Delivery(Generic[T]):
         return self._native.raw_payload
 
     @property
-    def headers(self) -> Any:
-        """The headers, as ``json.loads`` reads them; ``None`` if there are none."""
-        headers = self._native.headers
-        return None if headers is None else json.loads(headers)
+    def headers(self) -> dict[str, str]:
+        """The headers that the message was enqueued with; empty if there are none."""
+        return self._native.headers
 
     @property
     def priority(self) -> Priority:
@@ -57,6 +55,17 @@ class Delivery(Generic[T]):
     def attempt(self) -> int:
         """Which delivery of the message this is: 1 the first time."""
         return self._native.attempt
+
+    @property
+    def max_attempts(self) -> int:
+        """After how many attempts the message becomes a dead letter: its own limit or, by default, that of its queue at
+        the time of the claim."""
+        return self._native.max_attempts
+
+    @property
+    def snoozes(self) -> int:
+        """How often a handler has put the message off, by :meth:`later` or :meth:`pgqrs.Outcome.later`."""
+        return self._native.snoozes
 
     @property
     def enqueued_at(self) -> datetime:
@@ -108,6 +117,20 @@ class Delivery(Generic[T]):
             DelayTooLongError: The delay is beyond the calendar.
         """
         await self._native.nack(_arguments.optional_duration("delay", delay))
+
+    async def later(self, delay: float | timedelta) -> None:
+        """Puts the message off: it is delivered again later, and this delivery doesn't count as an attempt.
+
+        Args:
+            delay: How long it waits, in seconds or as a ``timedelta``.
+
+        Raises:
+            LeaseLostError: The message is gone, or went to another consumer. Nothing was changed.
+            AlreadySettledError: The delivery is settled, or is being settled.
+            ConnectionLostError, ConnectError, AcquireTimeoutError: The call can be repeated.
+            DelayTooLongError: The delay is beyond the calendar.
+        """
+        await self._native.later(_arguments.duration("delay", delay))
 
     async def dead_letter(self, reason: str) -> None:
         """Moves the message to the dead letters, even if attempts are left: for one that can't be handled.

@@ -20,6 +20,7 @@ __all__ = [
     "DelayTooLongError",
     "Error",
     "ForkedError",
+    "InvalidHeaderError",
     "InvalidHostnameError",
     "InvalidQueueNameError",
     "InvalidSettingError",
@@ -229,6 +230,13 @@ class InvalidSettingError(Error):
     """What it was set to."""
     expected: str
     """The allowed values."""
+
+
+class InvalidHeaderError(Error):
+    """A header's name or value is invalid, or an enqueue's headers are too large together."""
+
+    name: str
+    """The name of the header that was refused."""
 
 
 class InvalidQueueNameError(Error):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -39,23 +39,52 @@ class QueueInfo:
     """When it was created, by the database's clock."""
 
 
+class Count(int):
+    """How many there are: a number, which prints as ``1,204``, or as ``10,000+`` if there may be more."""
+
+    at_least: bool
+    """Whether counting stopped at its limit, so that there may be more."""
+
+    def __new__(cls, value: int, at_least: bool = False) -> Count:
+        count = super().__new__(cls, value)
+        count.at_least = at_least
+        return count
+
+    def __str__(self) -> str:
+        return f"{int(self):,}{'+' if self.at_least else ''}"
+
+    def __repr__(self) -> str:
+        return f"Count({int(self)}, at_least={self.at_least})"
+
+
 @dataclass(frozen=True)
 class QueueStats:
-    """Counts of a queue's messages. Every message is counted in just one of the three."""
+    """Counts of a queue's messages, in one snapshot. Each message is in just one of them."""
 
-    ready: int
+    queue: str
+    """The queue."""
+    ready: Count
     """Messages that can be delivered now."""
-    delayed: int
+    delayed: Count
     """Messages that aren't visible yet: delayed, scheduled, or waiting for a retry."""
-    leased: int
+    leased: Count
     """Messages that a consumer holds and whose lease still runs."""
+    dead: Count
+    """Dead letters, which aren't in the queue any more."""
     oldest_ready: timedelta | None
-    """How long the oldest ready message has been ready; ``None`` if none is ready."""
+    """How long the oldest ready message has been ready; ``None`` if none is ready. If ``ready`` is not exact, of
+    those that were counted."""
 
     @property
-    def total(self) -> int:
-        """All messages of the queue."""
-        return self.ready + self.delayed + self.leased
+    def total(self) -> Count:
+        """All messages of the queue: ready, delayed and leased."""
+        counts = (self.ready, self.delayed, self.leased)
+        return Count(sum(counts), any(count.at_least for count in counts))
+
+    @staticmethod
+    def _of(row: tuple[Any, ...]) -> QueueStats:
+        queue, ready, delayed, leased, dead, oldest_ready = row
+        return QueueStats(queue, Count(*ready), Count(*delayed), Count(*leased), Count(*dead), oldest_ready)
 
 
 @dataclass(frozen=True)
@@ -80,8 +109,19 @@ class QueuedMessage:
     """The consumer that it was last delivered to, if any."""
     last_error: str | None
     """The error of the last attempt, if known."""
+    headers: dict[str, str] = field(hash=False)
+    """The headers that it was enqueued with."""
     raw_payload: str | None
     """The payload as it was sent, as JSON text; ``None`` unless payloads were requested."""
+    max_attempts: int | None
+    """After how many attempts it becomes a dead letter, if it has a limit of its own; otherwise that of its queue
+    holds."""
+    expires_at: datetime | None
+    """When it expires, unless it was started before."""
+    snoozes: int
+    """How often a handler has put it off."""
+    undecodable_since: datetime | None
+    """Since when consumers have found that its payload doesn't decode."""
 
     @property
     def payload(self) -> Any:
@@ -102,13 +142,18 @@ class DeadLetter:
     attempt: int
     """How often it was delivered."""
     reason: str
-    """Why it is here: ``attempts used up``, or the reason from the handler."""
+    """Why it is here: ``attempts used up``, ``expired``, ``its payload doesn't decode``, or the reason from the
+    handler."""
     last_error: str | None
     """The error of the last attempt, if known."""
     died_at: datetime
     """When it got here, by the database's clock."""
+    headers: dict[str, str] = field(hash=False)
+    """The headers that it was enqueued with."""
     raw_payload: str | None
     """The payload as it was sent, as JSON text; ``None`` unless payloads were requested."""
+    max_attempts: int | None
+    """After how many attempts it was to become one, if it had a limit of its own."""
 
     @property
     def payload(self) -> Any:
@@ -130,6 +175,8 @@ class ArchivedMessage:
     """How often it was delivered."""
     archived_at: datetime
     """When it got here, by the database's clock."""
+    headers: dict[str, str] = field(hash=False)
+    """The headers that it was enqueued with."""
     raw_payload: str | None
     """The payload as it was sent, as JSON text; ``None`` unless payloads were requested."""
 

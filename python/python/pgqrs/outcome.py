@@ -1,4 +1,4 @@
-"""Outcomes of handlers, retry policies, and the report of a run."""
+"""Outcomes of handlers, policies of retries and of payloads that don't decode, and the report of a run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Outcome:
     """What a handler returns: how its message is settled. ``None`` is the same as ``Outcome.done()``."""
 
     kind: str
-    """``done``, ``archive``, ``retry``, ``dead_letter`` or ``release``."""
+    """``done``, ``archive``, ``retry``, ``later``, ``dead_letter``, ``release`` or ``undecodable``."""
     delay: timedelta | None = None
-    """For ``retry``: how long the message waits; defaults to the ``retry`` of the run."""
+    """For ``retry`` and ``later``: how long the message waits; for ``retry`` it defaults to the ``retry`` of the run."""
     reason: str | None = None
-    """For ``dead_letter``: why."""
+    """For ``retry``, ``dead_letter`` and ``undecodable``: why."""
 
     @staticmethod
     def done() -> Outcome:
@@ -38,11 +38,34 @@ class Outcome:
         return Outcome("archive")
 
     @staticmethod
-    def retry(delay: float | timedelta | None = None) -> Outcome:
+    def retry(delay: float | timedelta | None = None, *, reason: str | None = None) -> Outcome:
         """The attempt failed: the message is delivered again later.
 
         Args:
             delay: How long it waits, in seconds or as a ``timedelta``; by default, as the ``retry`` of the run says.
+            reason: Why it failed; kept as the message's last error, as an exception is.
+
+        Returns:
+            The outcome.
+
+        Raises:
+            TypeError, ValueError: The delay isn't a number of seconds or a ``timedelta``, or is negative; or the reason
+                isn't text.
+        """
+        return Outcome(
+            "retry",
+            delay=_arguments.optional_duration("delay", delay),
+            reason=_arguments.optional_text("reason", reason),
+        )
+
+    @staticmethod
+    def later(delay: float | timedelta) -> Outcome:
+        """Not now: the message is delivered again later, and no attempt is used.
+
+        A message that is always put off is delivered for ever: ``delivery.snoozes`` is how often it was.
+
+        Args:
+            delay: How long it waits, in seconds or as a ``timedelta``.
 
         Returns:
             The outcome.
@@ -50,7 +73,7 @@ class Outcome:
         Raises:
             TypeError, ValueError: The delay isn't a number of seconds or a ``timedelta``, or is negative.
         """
-        return Outcome("retry", delay=_arguments.optional_duration("delay", delay))
+        return Outcome("later", delay=_arguments.duration("delay", delay))
 
     @staticmethod
     def dead_letter(reason: str) -> Outcome:
@@ -77,6 +100,22 @@ class Outcome:
             The outcome.
         """
         return Outcome("release")
+
+    @staticmethod
+    def undecodable(reason: str) -> Outcome:
+        """This version doesn't know what to do with such a payload: the message waits for a consumer of another version,
+        without using an attempt, as one whose payload doesn't have the queue's type; see :class:`UndecodablePolicy`.
+
+        Args:
+            reason: Why not; kept as the message's last error.
+
+        Returns:
+            The outcome.
+
+        Raises:
+            TypeError: The reason isn't text.
+        """
+        return Outcome("undecodable", reason=_arguments.text("reason", reason))
 
 
 @dataclass(frozen=True)
@@ -125,12 +164,34 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True)
+class UndecodablePolicy:
+    """What happens to a message whose payload doesn't have the queue's type: it waits for a consumer of another version,
+    without using an attempt, and becomes a dead letter if none has come in time. So a message of a new kind survives a
+    rolling deploy. Times are in seconds, or a ``timedelta``.
+    """
+
+    wait: float | timedelta = 60
+    """How long the message waits until it is delivered again."""
+    dead_letter_after: float | timedelta = 3_600
+    """How long after it was first found not to have the type it becomes a dead letter; with 0, at once."""
+
+    def __post_init__(self) -> None:
+        self._parts()
+
+    def _parts(self) -> tuple[timedelta, timedelta]:
+        return (
+            _arguments.duration("wait", self.wait),
+            _arguments.duration("dead_letter_after", self.dead_letter_after),
+        )
+
+
+@dataclass(frozen=True)
 class Report:
     """How a consumer's messages were settled, from its start to its end. Counted in deliveries: a message that was
     retried counts each time.
 
-    Each delivery that a handler was called with is counted under one of these names. ``dead`` also counts payloads
-    that don't have the queue's type, and ``released`` messages that no handler was called with."""
+    Each delivery that a handler was called with is counted under one of these names. ``undecodable`` and ``dead`` also
+    count payloads that don't have the queue's type, and ``released`` messages that no handler was called with."""
 
     done: int = 0
     """Handled and acknowledged, by the loop or by the handler itself."""
@@ -138,6 +199,11 @@ class Report:
     """Handled and archived."""
     retried: int = 0
     """Failed, and put back for another attempt."""
+    snoozed: int = 0
+    """Put off by their handlers, with :meth:`Outcome.later`: no attempt was used."""
+    undecodable: int = 0
+    """Whose payload doesn't have the queue's type, and that were put back for a consumer of another version: no attempt
+    was used."""
     dead: int = 0
     """Moved to the dead letters."""
     released: int = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
@@ -55,6 +55,7 @@ def enqueue_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    headers: Mapping[str, str] | None = None,
     store: Store | sync.Store | None = None,
 ) -> int: ...
 @overload
@@ -66,6 +67,7 @@ def enqueue_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    headers: Mapping[str, str] | None = None,
     store: Store | sync.Store | None = None,
 ) -> int: ...
 @overload
@@ -77,6 +79,7 @@ def enqueue_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    headers: Mapping[str, str] | None = None,
     store: Store | sync.Store | None = None,
 ) -> Coroutine[Any, Any, int]: ...
 @overload
@@ -88,6 +91,7 @@ def enqueue_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    headers: Mapping[str, str] | None = None,
     store: Store | sync.Store | None = None,
 ) -> Coroutine[Any, Any, int]: ...
 def enqueue_in(
@@ -98,6 +102,7 @@ def enqueue_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    headers: Mapping[str, str] | None = None,
     store: Store | sync.Store | None = None,
 ) -> int | Coroutine[Any, Any, int]:
     """Stores a message on your own connection: it is sent if and only if your transaction commits.
@@ -116,21 +121,22 @@ def enqueue_in(
         delay: As for :meth:`pgqrs.Producer.enqueue`.
         at: As for :meth:`pgqrs.Producer.enqueue`.
         priority: As for :meth:`pgqrs.Producer.enqueue`.
+        headers: As for :meth:`pgqrs.Producer.enqueue`.
         store: The store that wakes the queue's consumers after the commit. Only for sessions of SQLAlchemy.
 
     Returns:
         The message's id.
 
     Raises:
-        SerializeError, PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError: Before anything is sent; your
-            transaction can go on.
+        SerializeError, PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError, InvalidHeaderError: Before
+            anything is sent; your transaction can go on.
         QueueNotFoundError, WorkerSuspendedError, WorkerStoppedError: Nothing was stored, and your transaction can go
             on.
         NotInstalledError: The database has no pgqrs schema; your transaction has failed.
         TypeError: The connection is of no supported driver, or another argument is of the wrong type.
         Exception: Your driver's own errors. If the server has refused the statement, your transaction has failed.
     """
-    statement = _statement(queue, [payload], False, delay, at, priority)
+    statement = _statement(queue, [payload], False, delay, at, priority, headers)
     wake = _waker(connection, queue, store, is_ready=not delay and at is None)
     return _carried_out(connection, statement, wake, lambda ids: ids[0])
 
@@ -144,6 +150,7 @@ def enqueue_batch_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    headers: Mapping[str, str] | None = None,
     store: Store | sync.Store | None = None,
 ) -> list[int]: ...
 @overload
@@ -155,6 +162,7 @@ def enqueue_batch_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    headers: Mapping[str, str] | None = None,
     store: Store | sync.Store | None = None,
 ) -> list[int]: ...
 @overload
@@ -166,6 +174,7 @@ def enqueue_batch_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    headers: Mapping[str, str] | None = None,
     store: Store | sync.Store | None = None,
 ) -> Coroutine[Any, Any, list[int]]: ...
 @overload
@@ -177,6 +186,7 @@ def enqueue_batch_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    headers: Mapping[str, str] | None = None,
     store: Store | sync.Store | None = None,
 ) -> Coroutine[Any, Any, list[int]]: ...
 def enqueue_batch_in(
@@ -187,6 +197,7 @@ def enqueue_batch_in(
     delay: float | timedelta | None = None,
     at: datetime | None = None,
     priority: Priority | PriorityName = Priority.NORMAL,
+    headers: Mapping[str, str] | None = None,
     store: Store | sync.Store | None = None,
 ) -> list[int] | Coroutine[Any, Any, list[int]]:
     """Stores messages on your own connection: all of them, in this order, or none. Otherwise as :func:`enqueue_in`.
@@ -198,21 +209,22 @@ def enqueue_batch_in(
         delay: As for :meth:`pgqrs.Producer.enqueue`.
         at: As for :meth:`pgqrs.Producer.enqueue`.
         priority: As for :meth:`pgqrs.Producer.enqueue`.
+        headers: As for :meth:`pgqrs.Producer.enqueue`.
         store: The store that wakes the queue's consumers after the commit. Only for sessions of SQLAlchemy.
 
     Returns:
         The ids, in the order of the payloads.
 
     Raises:
-        SerializeError, PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError: Before anything is sent; your
-            transaction can go on.
+        SerializeError, PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError, InvalidHeaderError: Before
+            anything is sent; your transaction can go on.
         QueueNotFoundError, WorkerSuspendedError, WorkerStoppedError: Nothing was stored, and your transaction can go
             on.
         NotInstalledError: The database has no pgqrs schema; your transaction has failed.
         TypeError: The connection is of no supported driver, or another argument is of the wrong type.
         Exception: Your driver's own errors. If the server has refused the statement, your transaction has failed.
     """
-    statement = _statement(queue, _arguments.payloads(payloads), True, delay, at, priority)
+    statement = _statement(queue, _arguments.payloads(payloads), True, delay, at, priority, headers)
     wake = _waker(connection, queue, store, is_ready=not delay and at is None)
     return _carried_out(connection, statement, wake, lambda ids: ids)
 
@@ -224,6 +236,7 @@ def _statement(
     delay: object,
     at: object,
     priority: object,
+    headers: object,
 ) -> _pgqrs.Statement:
     native = getattr(target, "_native", None)
     if isinstance(native, _pgqrs.Producer):
@@ -236,7 +249,8 @@ def _statement(
         queue._check(payload, f"payloads[{place}]" if in_batch else "payload")
     wait, time = _arguments.times(delay, at)
     level = _arguments.priority(priority)
-    return _pgqrs.statement(queue.name, producer, payloads, in_batch, wait, time, level)
+    texts = _arguments.headers(headers)
+    return _pgqrs.statement(queue.name, producer, payloads, in_batch, wait, time, level, texts)
 
 
 def _waker(connection: object, target: object, store: object, *, is_ready: bool) -> Callable[[], None]:
@@ -327,6 +341,7 @@ def _carried_out(
 ) -> R | Coroutine[Any, Any, R]:
     run, run_async = _runners(connection)
     parameters = statement.parameters
+    is_empty = not parameters[5]
 
     def checked(rows: Rows) -> R:
         ids = statement.check([row[0] for row in rows])
@@ -335,7 +350,7 @@ def _carried_out(
         return result(ids)
 
     async def awaited(run_async: RunAsync) -> R:
-        if not parameters[-1]:
+        if is_empty:
             return result([])
         with _Translated():
             rows = await run_async(statement.sql, parameters)
@@ -344,7 +359,7 @@ def _carried_out(
     if run_async is not None:
         return awaited(run_async)
     assert run is not None
-    if not parameters[-1]:
+    if is_empty:
         return result([])
     with _Translated():
         rows = run(statement.sql, parameters)
@@ -456,5 +471,6 @@ def _text(sql: str) -> Any:
         "p4": BigInteger(),
         "p5": BigInteger(),
         "p6": ARRAY(Text()),
+        "p7": ARRAY(Text()),
     }
     return text(named).bindparams(*(bindparam(name, type_=kind) for name, kind in kinds.items()))

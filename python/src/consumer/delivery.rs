@@ -1,6 +1,7 @@
 //! A delivery of a consumer's loop, for Python's `Delivery`.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Execute, Outcome, Priority, Unsettled};
+use pgqrs::{Execute, Headers, Outcome, Priority, Unsettled};
 use pyo3::{exceptions::PyValueError, prelude::*};
 use tokio::sync::{oneshot, watch};
 
@@ -40,13 +41,30 @@ struct HeldDelivery {
 }
 
 /// What remains available after it is settled.
-struct About {
-    id: i64,
-    payload: String,
-    headers: Option<String>,
-    priority: &'static str,
-    attempt: u32,
-    enqueued_at: DateTime<Utc>,
+pub(super) struct About {
+    pub(super) id: i64,
+    pub(super) payload: String,
+    pub(super) headers: BTreeMap<String, String>,
+    pub(super) priority: &'static str,
+    pub(super) attempt: u32,
+    pub(super) max_attempts: u32,
+    pub(super) snoozes: u32,
+    pub(super) enqueued_at: DateTime<Utc>,
+}
+
+impl About {
+    pub(super) fn of(delivery: &pgqrs::Delivery<Raw>) -> Self {
+        Self {
+            id: delivery.id().get(),
+            payload: delivery.raw_payload().to_owned(),
+            headers: texts(delivery.headers()),
+            priority: priority_name(delivery.priority()),
+            attempt: delivery.attempt(),
+            max_attempts: delivery.max_attempts(),
+            snoozes: delivery.snoozes(),
+            enqueued_at: delivery.enqueued_at(),
+        }
+    }
 }
 
 #[pymethods]
@@ -69,9 +87,9 @@ impl Delivery {
         Ok(self.held.get(py)?.about.payload.clone())
     }
 
-    /// The headers, as JSON.
+    /// The headers.
     #[getter]
-    fn headers(&self, py: Python<'_>) -> PyResult<Option<String>> {
+    fn headers(&self, py: Python<'_>) -> PyResult<BTreeMap<String, String>> {
         Ok(self.held.get(py)?.about.headers.clone())
     }
 
@@ -85,6 +103,18 @@ impl Delivery {
     #[getter]
     fn attempt(&self, py: Python<'_>) -> PyResult<u32> {
         Ok(self.held.get(py)?.about.attempt)
+    }
+
+    /// After how many attempts the message becomes a dead letter.
+    #[getter]
+    fn max_attempts(&self, py: Python<'_>) -> PyResult<u32> {
+        Ok(self.held.get(py)?.about.max_attempts)
+    }
+
+    /// How often a handler has put it off.
+    #[getter]
+    fn snoozes(&self, py: Python<'_>) -> PyResult<u32> {
+        Ok(self.held.get(py)?.about.snoozes)
     }
 
     /// When the message was enqueued.
@@ -125,6 +155,11 @@ impl Delivery {
             Some(delay) => delivery.try_retry_in(delay, store),
             None => delivery.try_nack(store),
         })
+    }
+
+    /// Puts the message off: it is delivered again after this delay, and no attempt is used.
+    fn later<'py>(&self, py: Python<'py>, delay: Duration) -> PyResult<Bound<'py, PyAny>> {
+        self.settle(py, move |delivery, store| delivery.try_later(delay, store))
     }
 
     /// Makes the message a dead letter.
@@ -171,21 +206,7 @@ impl Delivery {
         reason: Option<String>,
     ) -> PyResult<()> {
         let held = self.held.get(py)?;
-        let reason = reason.unwrap_or_default();
-        let verdict = match (outcome, delay) {
-            ("done", _) => Ok(Outcome::Done),
-            ("archive", _) => Ok(Outcome::Archive),
-            ("retry", Some(delay)) => Ok(Outcome::RetryIn(delay)),
-            ("retry", None) => Ok(Outcome::Retry),
-            ("dead_letter", _) => Ok(Outcome::DeadLetter(reason)),
-            ("release", _) => Ok(Outcome::Release),
-            ("failed", _) => Err(reason),
-            (other, _) => {
-                return Err(PyValueError::new_err(format!(
-                    "{other:?} is not an outcome"
-                )));
-            }
-        };
+        let verdict = verdict_of(outcome, delay, reason)?;
         if !held.settled.swap(true, Ordering::AcqRel)
             && let Some(verdict_sender) = lock(&held.verdict).take()
         {
@@ -205,14 +226,7 @@ impl Delivery {
         store: pgqrs::Store,
         mode: Mode,
     ) -> Self {
-        let about = About {
-            id: delivery.id().get(),
-            payload: delivery.raw_payload().to_owned(),
-            headers: delivery.headers().map(|headers| headers.get().to_owned()),
-            priority: priority_name(delivery.priority()),
-            attempt: delivery.attempt(),
-            enqueued_at: delivery.enqueued_at(),
-        };
+        let about = About::of(&delivery);
         Self {
             ticket,
             held: Here::new(HeldDelivery {
@@ -273,6 +287,39 @@ impl Delivery {
             Ok(())
         })
     }
+}
+
+/// How a handler, or a part of it, has ended.
+pub(super) fn verdict_of(
+    outcome: &str,
+    delay: Option<Duration>,
+    reason: Option<String>,
+) -> PyResult<Verdict> {
+    let reason = reason.unwrap_or_default();
+    Ok(match (outcome, delay) {
+        ("done", _) => Ok(Outcome::Done),
+        ("archive", _) => Ok(Outcome::Archive),
+        ("retry", Some(delay)) => Ok(Outcome::RetryIn(delay, reason)),
+        ("retry", None) => Ok(Outcome::Retry(reason)),
+        ("later", delay) => Ok(Outcome::Later(delay.unwrap_or_default())),
+        ("undecodable", _) => Ok(Outcome::Undecodable(reason)),
+        ("dead_letter", _) => Ok(Outcome::DeadLetter(reason)),
+        ("release", _) => Ok(Outcome::Release),
+        ("failed", _) => Err(reason),
+        (other, _) => {
+            return Err(PyValueError::new_err(format!(
+                "{other:?} is not an outcome"
+            )));
+        }
+    })
+}
+
+/// Headers as Python's `dict`.
+pub(crate) fn texts(headers: &Headers) -> BTreeMap<String, String> {
+    let texts = headers.iter();
+    texts
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 pub(crate) fn priority_name(priority: Priority) -> &'static str {

@@ -198,3 +198,57 @@ async def async_transactions(
     assert_type(await pgqrs.enqueue_batch_in(session, "anything", [1]), list[int])
     await pgqrs.enqueue_in(raw, EMAILS, Invoice(7))  # expect-error
     await pgqrs.enqueue_in(session, EMAILS, Invoice(7))  # expect-error
+
+
+async def operators(store: pgqrs.Store, blocking: pgqrs.sync.Store) -> None:
+    health = await store.admin().health()
+    assert_type(health, pgqrs.Health)
+    assert_type(health.findings, list[pgqrs.Finding])
+    assert_type(blocking.admin().health(), pgqrs.Health)
+    stats = await store.admin().queue_stats(EMAILS)
+    assert_type(stats.ready, pgqrs.Count)
+    assert_type(stats.ready + 1, int)
+    async with await store.observe(60) as observer:
+        assert_type(observer.latest(), pgqrs.Observation | None)
+        assert_type((await observer.changed()).queues, list[pgqrs.QueueStats])
+    with blocking.observe(timedelta(minutes=1)) as watcher:
+        assert_type(watcher.changed(), pgqrs.Observation)
+    await store.observe("a minute")  # expect-error
+
+
+async def chunks(store: pgqrs.Store, blocking: pgqrs.sync.Store) -> None:
+    async def save(chunk: pgqrs.Chunk[SendEmail]) -> None:
+        assert_type(chunk.payloads, list[SendEmail])
+        assert_type(chunk[0].payload, SendEmail)
+        for message in chunk:
+            assert_type(message, pgqrs.ChunkMessage[SendEmail])
+        chunk.nack(0, "why")
+        chunk.nack(0)  # expect-error
+
+    async def save_invoices(chunk: pgqrs.Chunk[Invoice]) -> None: ...
+
+    async def around(delivery: Delivery[SendEmail], next: pgqrs.Handler[SendEmail]) -> Outcome | None:
+        return await next(delivery)
+
+    async def around_chunk(
+        chunk: pgqrs.Chunk[SendEmail], next: pgqrs.ChunkHandler[SendEmail]
+    ) -> Outcome | None:
+        return await next(chunk)
+
+    async def forgets(delivery: Delivery[SendEmail], next: pgqrs.Handler[SendEmail]) -> Outcome | None:
+        return next(delivery)  # expect-error
+
+    async def handle(delivery: Delivery[SendEmail]) -> None: ...
+
+    consumer = await store.consumer(EMAILS)
+    assert_type(await consumer.run_chunks(save, size=100, wait=1), pgqrs.Report)
+    await consumer.run_chunks(save, size=100, wait=timedelta(seconds=1), around=around_chunk)
+    await consumer.run(handle, around=around)
+    await consumer.run_chunks(save_invoices, size=100, wait=1)  # expect-error
+    await consumer.run_chunks(save, size=100)  # expect-error
+    await consumer.run_chunks(save, size=100, wait=1, around=around)  # expect-error
+
+    def save_blocking(chunk: pgqrs.sync.Chunk[SendEmail]) -> None: ...
+
+    emails = blocking.consumer(EMAILS)
+    assert_type(emails.run_chunks(save_blocking, size=100, wait=1), pgqrs.Report)

@@ -1,6 +1,6 @@
 //! The statements of a run loop: when each is due, and what follows from its outcome.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{task::JoinError, time::Instant};
 use tracing::Instrument;
@@ -11,10 +11,11 @@ use crate::{
         batch::settle,
         claims::{Load, MAX_CONCURRENT_CLAIMS, Request},
         extend::{Extension, extend},
+        handlers::Work,
     },
     dequeue::{ClaimRequest, Received, claim_once},
     error::{Error, Result},
-    telemetry,
+    telemetry::{self, Messages},
 };
 
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
@@ -25,7 +26,7 @@ const MIN_ACKS: usize = 64;
 /// Maximum number of outstanding settlements that don't hold up claims.
 const SETTLED_SOON: usize = 1_000;
 
-impl<F> RunLoop<F> {
+impl<W: Work> RunLoop<W> {
     pub(super) fn start_queries(&mut self) {
         let now = Instant::now();
         while self.claim_at <= now
@@ -77,10 +78,10 @@ impl<F> RunLoop<F> {
         }))
     }
 
-    fn load(&self) -> Load {
+    pub(super) fn load(&self) -> Load {
         let unsettled = self.unsettled.len();
         Load {
-            concurrency: self.options.concurrency,
+            running: self.options.concurrency.saturating_mul(self.chunk.size),
             prefetch: self.options.prefetch,
             max_bytes: self.options.max_bytes,
             per_second: self.pace.per_second(),
@@ -112,6 +113,7 @@ impl<F> RunLoop<F> {
             max_bytes: requested.bytes,
             lease,
             timeout: self.claim_timeout,
+            links: false,
         };
         self.queries.spawn(async move {
             Query::Claim {
@@ -128,10 +130,12 @@ impl<F> RunLoop<F> {
         };
         self.unsettled_since = None;
         let (store, timeout) = (self.store.clone(), self.statement_timeout());
+        let origin = Arc::clone(&self.origin);
         self.queries.spawn(async move {
-            let span = telemetry::settle("settle", None);
-            telemetry::batch(&span, batch.len());
-            let outcome = settle(&store, batch, timeout)
+            let queue = Some(origin.queue.as_str());
+            let messages = Messages::Batch(batch.len());
+            let span = telemetry::settle(batch.settlements.name(), queue, messages);
+            let outcome = settle(&store, batch, &origin, timeout)
                 .instrument(span.clone())
                 .await;
             if let Some((_, error)) = &outcome.failed {
@@ -152,8 +156,9 @@ impl<F> RunLoop<F> {
         self.is_extending = true;
         let (store, lease) = (self.store.clone(), self.options.lease);
         let (timeout, limit) = (self.statement_timeout(), self.extend_limit.get());
+        let origin = Arc::clone(&self.origin);
         self.queries.spawn(async move {
-            Query::Extend(extend(&store, &receipts, lease, timeout, limit).await)
+            Query::Extend(extend(&store, &receipts, &origin, lease, timeout, limit).await)
         });
     }
 
@@ -179,7 +184,7 @@ impl<F> RunLoop<F> {
                 self.report.add(outcome.report);
                 match outcome.failed {
                     Some((rest, error)) => {
-                        telemetry::loop_failed("settle", &error);
+                        telemetry::statement_failed(self.worker, &self.queue, "settle", &error);
                         self.unsettled.failed(rest, &error);
                         self.settle_at = self.back_off();
                         if is_final(&error) {
@@ -209,6 +214,11 @@ impl<F> RunLoop<F> {
     fn on_claimed(&mut self, received: Received, requested: Request, lease: Duration) {
         let Received { claimed, sent } = received;
         self.backoff = MIN_BACKOFF;
+        if self.is_suspended {
+            self.is_suspended = false;
+            telemetry::consumer_resumed(self.worker, &self.queue);
+        }
+        self.origin = Arc::clone(&claimed.origin);
         self.claim_timeout = self.options.claim_timeout();
         let now = Instant::now();
         let count = claimed.messages.len();
@@ -236,9 +246,13 @@ impl<F> RunLoop<F> {
     fn on_claim_failed(&mut self, error: Error, requested: Request) {
         match error {
             // The worker was stopped by an operator or another process.
-            Error::WorkerStopped { .. } => self.end(),
+            Error::WorkerStopped { .. } => self.end("worker stopped, or replaced by another"),
             // The worker was suspended by an operator or another process, until it is resumed.
             Error::WorkerSuspended { .. } => {
+                if !self.is_suspended {
+                    self.is_suspended = true;
+                    telemetry::consumer_suspended(self.worker, &self.queue);
+                }
                 self.claim_at = Instant::now() + self.options.poll_interval
             }
             error if is_final(&error) => self.fail(error),
@@ -248,7 +262,7 @@ impl<F> RunLoop<F> {
                     self.claim_limit.failed(requested.messages);
                     self.claim_timeout = (self.claim_timeout * 2).min(MAX_CLAIM_TIMEOUT);
                 }
-                telemetry::loop_failed("claim", &error);
+                telemetry::statement_failed(self.worker, &self.queue, "claim", &error);
                 self.claim_at = self.back_off();
             }
         }
@@ -262,9 +276,11 @@ impl<F> RunLoop<F> {
             failed,
         } = extension;
         let until = sent + self.options.lease;
-        self.in_flight.extended(&asked, &extended, until);
+        for lost in self.in_flight.extended(&asked, &extended, until) {
+            telemetry::lease_lost(&lost, "prefetch");
+        }
         if let Some((error, size)) = failed {
-            telemetry::loop_failed("extend", &error);
+            telemetry::statement_failed(self.worker, &self.queue, "extend", &error);
             self.extend_limit.failed(size);
             // Retries soon, while there is still something to extend.
             let soon = (self.options.lease / 10).min(Duration::from_secs(1));

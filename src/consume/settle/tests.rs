@@ -7,8 +7,10 @@ use crate::pool::no_answer;
 
 fn receipt(id: i64) -> Receipt {
     Receipt {
+        max_attempts: 20,
         queue_id: 1,
         id: id.into(),
+        attempt: 1,
         token: id,
     }
 }
@@ -49,7 +51,7 @@ fn a_batch_has_at_most_a_thousand() {
 fn each_kind_gets_its_turn() {
     let mut unsettled = with_acks(3_000);
     unsettled.archive(receipt(3_000));
-    unsettled.fail(Failure::retry(receipt(3_001), Duration::ZERO, None));
+    unsettled.fail(Failure::retry(receipt(3_001), Duration::ZERO, ""));
     unsettled.release_untouched(receipts(3_002..3_003));
     unsettled.release_unfinished(receipts(3_003..3_004));
     unsettled.release_returned(receipt(3_004), false);
@@ -173,14 +175,18 @@ fn the_halves_of_a_batch_are_all_of_it() {
 #[test]
 fn texts_are_simplified_once() {
     let mut unsettled = SettleQueue::new();
-    let failure = Failure::dead(receipt(1), "it can\u{2019}t", Some("\u{201c}no\u{201d}"));
-    unsettled.fail(failure);
+    unsettled.fail(Failure::dead(receipt(1), "it can\u{2019}t"));
+    unsettled.fail(Failure::retry(
+        receipt(2),
+        Duration::ZERO,
+        "\u{201c}no\u{201d}",
+    ));
     let mut batch = next(&mut unsettled);
     assert!(batch.simplify_texts());
     let Settlements::Fail(failures) = &batch.settlements else {
         panic!("a failure");
     };
-    assert_eq!(failures[0].dead.as_deref(), Some("it can?t"));
-    assert_eq!(failures[0].error.as_deref(), Some("?no?"));
+    assert_eq!(failures[0].reason(), "it can?t");
+    assert_eq!(failures[1].error.as_deref(), Some("?no?"));
     assert!(!batch.simplify_texts());
 }

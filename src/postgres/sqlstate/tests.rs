@@ -7,6 +7,7 @@ use sqlx::error::ErrorKind;
 
 use super::*;
 use crate::{
+    headers::NewHeaders,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     message::MessageId,
     queue::QueueName,
@@ -60,6 +61,12 @@ fn io(kind: io::ErrorKind) -> sqlx::Error {
 
 fn tls(error: impl Into<Box<dyn error::Error + Send + Sync>>) -> sqlx::Error {
     sqlx::Error::Tls(error.into())
+}
+
+fn invalid_header() -> Error {
+    let mut headers = NewHeaders::default();
+    headers.set(String::new(), String::new());
+    headers.finish().expect_err("no name").into()
 }
 
 /// Each variant, in order, with the fields that decide about it.
@@ -136,6 +143,7 @@ fn every_variant() -> Vec<(Error, bool)> {
             },
             false,
         ),
+        (invalid_header(), false),
         (QueueName::new("").expect_err("not a name").into(), false),
         (
             Error::InvalidSetting {

@@ -13,8 +13,9 @@ use crate::{
     postgres::{
         columns::Columns,
         insert, session,
-        writers::{self, Batch, Shape, Try, Written},
+        writers::{self, Batch, Shape, Try, Written, with_headers},
     },
+    queue::QueueName,
     send::{
         batch::{chunks, columns},
         batcher::Batcher,
@@ -75,7 +76,7 @@ impl Writer {
                     }
                     Attempt::NotSent(error) | Attempt::Refused(error) => {
                         failures += 1;
-                        telemetry::send_failed(&error);
+                        telemetry::send_failed(queue(&group), &error);
                         take_expired(&mut group).for_each(|one| one.not_stored(&error));
                         batcher.expire_pending(&error);
                         // The next attempt may reach another server, which draws the same ids for other messages.
@@ -104,7 +105,7 @@ impl Writer {
         let last = self.last();
         let mut backoff = MIN_BACKOFF;
         loop {
-            telemetry::send_failed(&why);
+            telemetry::send_failed(queue(group), &why);
             if group.is_empty() {
                 // The outcome of this number stays unknown, so neither it nor any later number of this token is used
                 // again.
@@ -249,8 +250,22 @@ impl Writer {
                             id,
                             payload,
                         } => writers::write_one(connection, this, envelope, id, payload).await,
+                        Shape::OneWithHeaders {
+                            envelope,
+                            id,
+                            headers,
+                            payload,
+                        } => {
+                            with_headers::write_one(
+                                connection, this, envelope, id, headers, payload,
+                            )
+                            .await
+                        }
                         Shape::Alike(envelope) => {
                             writers::write_alike(connection, this, envelope, &batch).await
+                        }
+                        Shape::AlikeWithHeaders(envelope) => {
+                            with_headers::write_alike(connection, this, envelope, &batch).await
                         }
                         Shape::Mixed => writers::write_mixed(connection, this, &batch).await,
                     })
@@ -260,6 +275,7 @@ impl Writer {
         match written {
             Ok(Written::Stored) => {
                 let rows = group.iter().map(|one| one.messages.len()).sum::<usize>();
+                telemetry::stored(rows);
                 let rows = ROW_TIME * u32::try_from(rows).unwrap_or(u32::MAX);
                 batcher.record_commit_time(started.elapsed().saturating_sub(rows));
                 self.connection = Some(connection);
@@ -280,6 +296,11 @@ impl Writer {
             Err(error) => Attempt::Unknown(error),
         }
     }
+}
+
+/// The queue of the first message, for events.
+fn queue(group: &[PendingSend]) -> Option<&QueueName> {
+    group.first().map(|pending| &pending.envelope.queue)
 }
 
 fn refuse(group: &mut Vec<PendingSend>, why: &Error) {
@@ -354,9 +375,13 @@ async fn write_large(
             columns: Columns::of(chunk),
         };
         let this = Try { token, sequence };
-        match writers::write_alike(&mut transaction, this, &envelope, &batch).await? {
-            Written::Stored => {}
-            written => return Ok(written),
+        let written = if batch.columns.has_headers() {
+            with_headers::write_alike(&mut transaction, this, &envelope, &batch).await?
+        } else {
+            writers::write_alike(&mut transaction, this, &envelope, &batch).await?
+        };
+        if written != Written::Stored {
+            return Ok(written);
         }
         (ids, sequence) = (rest, sequence + 2);
     }

@@ -364,7 +364,7 @@ async fn administration_while_handlers_run_loses_nothing_else(pool: PgPool) -> T
     .await;
     until("each handler has one again", async || {
         let stats = admin.queue_stats("tasks").await;
-        stats.is_ok_and(|stats| stats.leased == stats.total().min(8))
+        stats.is_ok_and(|stats| stats.leased == stats.total().value.min(8))
     })
     .await;
     // All that is left is purged under the handlers that have it, which don't notice.

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use pgqrs::{Delivery, Error, Outcome, Page, Queue, QueueOptions, Report, Store, Unchecked};
+use pgqrs::{
+    Delivery, Error, Outcome, Page, Queue, QueueOptions, Report, Store, Unchecked,
+    UndecodablePolicy,
+};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -263,7 +266,7 @@ async fn a_panic_while_decoding_is_a_dead_letter_of_that_message_alone(pool: PgP
         .await?;
     let handle = consumer.handle();
     let run = consumer.run(async |_: Delivery<Touchy>| Outcome::Done);
-    let running = tokio::spawn(run);
+    let running = tokio::spawn(run.undecodable(UndecodablePolicy::dead_letter()));
     drained(&pool).await;
     // It goes on.
     send(&store, &["fine"; 10]).await?;

@@ -64,7 +64,7 @@ async fn a_wait_without_end_is_the_longest_one_and_holds_up_no_other(pool: PgPoo
         consumer().create(&store).await?,
         async |delivery: Delivery<Value>| {
             if is(&delivery, "never again") {
-                Outcome::RetryIn(Duration::MAX)
+                Outcome::RetryIn(Duration::MAX, "again".to_owned())
             } else {
                 Outcome::Done
             }
@@ -73,7 +73,7 @@ async fn a_wait_without_end_is_the_longest_one_and_holds_up_no_other(pool: PgPoo
     until("all others are settled", async || {
         let left = pgqrs::admin(&store).queue_stats("tasks").await;
         let left = left.expect("counted");
-        (left.ready, left.leased, left.delayed) == (0, 0, 1)
+        (left.ready.value, left.leased.value, left.delayed.value) == (0, 0, 1)
     })
     .await;
     let report = running.stop().await?;
@@ -129,7 +129,7 @@ async fn a_text_that_the_databases_encoding_lacks_is_kept_without_those_characte
     let admin = pgqrs::admin(&store);
     until("all are settled", async || {
         let left = admin.queue_stats("tasks").await.expect("counted");
-        (left.ready, left.leased, left.delayed) == (0, 0, 2)
+        (left.ready.value, left.leased.value, left.delayed.value) == (0, 0, 2)
     })
     .await;
     let report = running.stop().await?;
@@ -378,6 +378,7 @@ async fn behind_a_link_that_cuts_connections_all_is_settled_and_counted(
     admin.configure_queue("tasks", patient).await?;
     send(&direct, &(0..MESSAGES).collect::<Vec<_>>()).await?;
     let (proxy, url) = Proxy::before(&pool).await?;
+    // More than the longest statement, which is a claim.
     proxy.cut_after(8_000);
     let seen = Seen::default();
     let mut running = Vec::new();

@@ -77,7 +77,8 @@ async fn what_a_killed_process_held_is_handled_by_another(pool: PgPool) -> TestR
     // SIGKILL.
     process.child.kill().await?;
     assert_eq!(seen.len(), 50);
-    assert!(pgqrs::admin(&store).queue_stats("tasks").await?.leased >= 8);
+    let stats = pgqrs::admin(&store).queue_stats("tasks").await?;
+    assert!(stats.leased.value >= 8, "{stats:?}");
 
     let running = start(consumer().create(&store).await?, seen.handler());
     drained(&pool).await;

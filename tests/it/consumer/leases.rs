@@ -7,7 +7,7 @@ async fn a_long_handler_keeps_its_lease(pool: PgPool) -> TestResult {
     let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[1]).await?;
     let gate = gate();
-    let lease = Duration::from_millis(150);
+    let lease = Duration::from_secs(1);
     let running = start(
         consumer().lease(lease).create(&store).await?,
         wait_at(&gate),
@@ -23,11 +23,11 @@ async fn a_long_handler_keeps_its_lease(pool: PgPool) -> TestResult {
     };
     until("it is delivered", async || lease_end().await.0 != 0).await;
     let first = lease_end().await.1;
-    // For five leases, no other consumer gets it.
+    // For three leases, no other consumer gets it.
     let others = newcomer(&pool);
-    until("five leases have passed", async || {
+    until("three leases have passed", async || {
         assert!(claim(&others, 1).await.expect("claimed").is_empty());
-        lease_end().await.1 > first + lease * 5
+        lease_end().await.1 > first + lease * 3
     })
     .await;
     assert_eq!(lease_end().await.2, 1);
@@ -145,7 +145,7 @@ async fn a_handler_that_never_returns_keeps_its_message_and_its_worker_alive(
 ) -> TestResult {
     let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[1]).await?;
-    let lease = Duration::from_millis(300);
+    let lease = Duration::from_secs(1);
     let patient = consumer()
         .lease(lease)
         .heartbeat_interval(Duration::from_millis(50));
@@ -169,8 +169,8 @@ async fn a_handler_that_never_returns_keeps_its_message_and_its_worker_alive(
             .await
             .expect("listed")[0];
         assert!(message.attempt <= 1);
-        let kept = held.len() == 1 && message.lease_expires_at > Some(since + lease * 6);
-        kept && worker.heartbeat_at > since + lease * 5
+        let kept = held.len() == 1 && message.lease_expires_at > Some(since + lease * 3);
+        kept && worker.heartbeat_at > since + lease * 3
     })
     .await;
     running.task.abort();

@@ -20,8 +20,10 @@ async fn each_outcome_does_what_it_says(pool: PgPool) -> TestResult {
             let again = delivery.attempt() == 1;
             Ok(match delivery.payload().as_str().unwrap_or_default() {
                 "archive" => Outcome::Archive,
-                "retry" if again => Outcome::Retry,
-                "retry in" if again => Outcome::RetryIn(Duration::from_millis(1)),
+                "retry" if again => Outcome::Retry("again".to_owned()),
+                "retry in" if again => {
+                    Outcome::RetryIn(Duration::from_millis(1), "again".to_owned())
+                }
                 "dead letter" => Outcome::DeadLetter("no such customer".into()),
                 "error" if again => return Err("the mail server is away".to_owned()),
                 _ => Outcome::Done,
@@ -60,7 +62,7 @@ async fn a_released_message_comes_again_at_once_and_no_attempt_is_used(pool: PgP
     let running = start(
         consumer().create(&store).await?,
         move |delivery: Delivery<Value>| {
-            let mut seen = seen.lock().unwrap();
+            let mut seen = seen.lock().expect("not poisoned");
             seen.push(delivery.attempt());
             let outcome = if seen.len() < 4 {
                 Outcome::Release
@@ -73,7 +75,7 @@ async fn a_released_message_comes_again_at_once_and_no_attempt_is_used(pool: PgP
     drained(&pool).await;
     let report = running.stop().await?;
     assert_eq!((report.released, report.done, report.dead), (3, 1, 0));
-    assert_eq!(*attempts.lock().unwrap(), [1; 4]);
+    assert_eq!(*attempts.lock().expect("not poisoned"), [1; 4]);
     Ok(())
 }
 
@@ -156,9 +158,7 @@ async fn a_failed_attempt_waits_by_the_policy_and_keeps_its_error(pool: PgPool) 
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn what_does_not_decode_becomes_a_dead_letter_and_never_reaches_the_handler(
-    pool: PgPool,
-) -> TestResult {
+async fn what_does_not_decode_never_reaches_the_handler(pool: PgPool) -> TestResult {
     const NUMBERS: Queue<u32> = Queue::new("tasks");
     let store = with_queues(&pool, &["tasks"]).await?;
     send(&store, &[json!(1), json!("two"), json!(3)]).await?;
@@ -172,7 +172,8 @@ async fn what_does_not_decode_becomes_a_dead_letter_and_never_reaches_the_handle
         sum.fetch_add(delivery.into_payload(), Ordering::Relaxed);
         pgqrs::Ok(())
     };
-    let running = tokio::spawn(consumer.run_with(Arc::clone(&sum), add));
+    let run = consumer.run_with(Arc::clone(&sum), add);
+    let running = tokio::spawn(run.undecodable(UndecodablePolicy::dead_letter()));
     drained(&pool).await;
     handle.stop();
     let report = running.await??;

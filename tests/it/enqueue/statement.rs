@@ -14,6 +14,7 @@ async fn run_statement(
         .bind(statement.delay())
         .bind(statement.producer().map(i64::from))
         .bind(statement.payloads())
+        .bind(statement.headers())
         .fetch_all(&mut *on)
         .await?;
     Ok(ids)
@@ -137,6 +138,7 @@ async fn the_server_expects_of_a_statement_the_types_that_are_documented(
         "bigint",
         "bigint",
         "text[]",
+        "text[]",
     ];
     assert_eq!(types, documented);
     Ok(())
@@ -148,6 +150,8 @@ fn a_statement_is_refused_for_what_execute_is_refused_for_before_it_sends() {
     assert!(matches!(nan, Err(Error::Serialize { index: 0, .. })));
     let name = pgqrs::enqueue().message(&1).to(" tasks").statement();
     assert!(matches!(name, Err(Error::InvalidQueueName(_))));
+    let header = pgqrs::enqueue().message(&1).to("tasks").header("A", "");
+    assert!(matches!(header.statement(), Err(Error::InvalidHeader(_))));
     let delay = pgqrs::enqueue().message(&1).to("tasks").delay(u64::MAX);
     assert!(matches!(delay.statement(), Err(Error::DelayTooLong { .. })));
     let large = "x".repeat(64 << 20);

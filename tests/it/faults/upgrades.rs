@@ -117,11 +117,11 @@ async fn an_upgrade_that_only_adds_stops_no_running_worker(pool: PgPool) -> Test
                 let first = delivery.attempt() == 1;
                 let outcome = match delivery.id().get() % 8 {
                     0 => Outcome::Archive,
-                    1 if first => Outcome::Retry,
+                    1 if first => Outcome::Retry("again".to_owned()),
                     2 => Outcome::DeadLetter("for ever".into()),
                     _ => Outcome::Done,
                 };
-                if !matches!(outcome, Outcome::Retry) {
+                if !matches!(outcome, Outcome::Retry(_)) {
                     seen.note(delivery.id().to_string());
                 }
                 std::future::ready(outcome)

@@ -2,6 +2,7 @@
 
 mod administration;
 mod running;
+mod statements;
 
 use std::{
     sync::{
@@ -13,14 +14,15 @@ use std::{
 
 use chrono::TimeDelta;
 use pgqrs::{
-    Delivery, Enqueued, Error, Executor, MessageId, Page, Priority, Producer, QueueOptions,
-    SchemaVersion, Store, Unchecked, Unsettled, Worker, WorkerFilter, WorkerId, WorkerKind,
-    WorkerStatus, try_ack_all,
+    Delivery, Enqueued, Error, Executor, Headers, MessageId, Page, Priority, Producer,
+    QueueOptions, SchemaVersion, Store, Unchecked, Unsettled, Worker, WorkerFilter, WorkerId,
+    WorkerKind, WorkerStatus, try_ack_all,
 };
 use proptest::{prelude::*, sample::Index};
 use serde_json::Value;
 use sqlx::{Postgres, Transaction};
 
+use self::statements::{Sending, end, settle};
 use super::{
     Base, Checked, Held, History, QUEUES, failed,
     steps::{By, Call, On, Way, outcome, verdict},
@@ -30,7 +32,29 @@ use crate::{
     support::{expire, until_within},
 };
 
+/// The header that some sends have: a number.
+const HEADER: &str = "n";
+
+/// Of a send of these: every other one has a header.
+fn header(payloads: &[usize]) -> Option<usize> {
+    payloads.first().copied().filter(|first| first % 2 == 1)
+}
+
 impl History {
+    /// The ids of those that are stored; in order.
+    async fn stored(&mut self, payloads: &[usize]) -> Checked<Vec<MessageId>> {
+        self.calm().await?;
+        let payloads: Vec<_> = payloads.iter().map(usize::to_string).collect();
+        let ids: Vec<i64> = sqlx::query_scalar(
+            "select id from pgqrs.messages where payload::text = any ($1) order by payload::text::int",
+        )
+        .bind(payloads)
+        .fetch_all(&self.direct)
+        .await
+        .map_err(failed)?;
+        Ok(ids.into_iter().map(MessageId::from).collect())
+    }
+
     /// A send of these, with what it returned.
     async fn compare_send(
         &mut self,
@@ -122,13 +146,14 @@ impl History {
                     (None, Way::Queue(queue)) => queue,
                     (None, Way::Worker(_)) => QUEUES[0],
                 };
+                let payloads = self.new_payloads(messages);
                 let envelope = Envelope {
                     queue,
                     producer: producer.as_ref().map(|producer| producer.id()),
                     priority,
                     delayed,
+                    header: header(&payloads),
                 };
-                let payloads = self.new_payloads(messages);
                 let sending = Sending {
                     envelope,
                     producer: producer.as_ref(),
@@ -155,14 +180,16 @@ impl History {
                 self.compare_send(envelope, payloads, returned, on).await
             }
             Call::Import { queue, messages } => {
+                let payloads = self.new_payloads(messages);
                 let envelope = Envelope {
                     queue,
                     producer: None,
                     priority: Priority::Normal,
                     delayed: false,
+                    header: header(&payloads),
                 };
-                let payloads = self.new_payloads(messages);
-                let mut import = pgqrs::enqueue().to(queue).import(payloads.clone());
+                let enqueue = pgqrs::enqueue().to(queue).headers(envelope.headers());
+                let mut import = enqueue.import(payloads.clone());
                 // Each chunk is a call of its own.
                 let mut left = &payloads[..];
                 loop {
@@ -213,9 +240,10 @@ impl History {
                 let consumer = consumer.map(|consumer| consumer.id());
                 let returned = dequeue.limit(limit).lease(LONG).execute(store).await;
                 let returned = returned.map(|claimed| {
-                    let returned = claimed
-                        .iter()
-                        .map(|delivery| (delivery.id(), delivery.attempt(), payload_of(delivery)));
+                    let returned = claimed.iter().map(|delivery| {
+                        let (id, attempt) = (delivery.id(), delivery.attempt());
+                        (id, attempt, delivery.snoozes(), payload_of(delivery))
+                    });
                     let returned: Vec<_> = returned.collect();
                     let held = claimed.into_iter().map(|delivery| (queue, time, delivery));
                     self.at_hand.extend(held);
@@ -337,6 +365,7 @@ impl History {
                     producer: None,
                     priority: Priority::Normal,
                     delayed: false,
+                    header: header(&payloads),
                 };
                 let sending = Sending {
                     envelope,
@@ -416,51 +445,8 @@ fn known_name(queue: &str) -> &'static str {
         .expect("the test's own queues")
 }
 
-/// Messages to be sent, on whatever it is.
-struct Sending<'a> {
-    envelope: Envelope,
-    producer: Option<&'a Producer>,
-    payloads: &'a [usize],
-}
-
-impl Sending<'_> {
-    async fn execute<E: Executor>(&self, on: E) -> pgqrs::Result<Enqueued> {
-        let Envelope {
-            queue,
-            priority,
-            delayed,
-            ..
-        } = self.envelope;
-        let enqueue = pgqrs::enqueue().messages(self.payloads).priority(priority);
-        match (self.producer, delayed) {
-            (Some(producer), true) => enqueue.worker(producer).delay(LONG).execute(on).await,
-            (Some(producer), false) => enqueue.worker(producer).execute(on).await,
-            (None, true) => enqueue.to(queue).delay(LONG).execute(on).await,
-            (None, false) => enqueue.to(queue).execute(on).await,
-        }
+impl Envelope {
+    fn headers(&self) -> Option<(&'static str, String)> {
+        self.header.map(|n| (HEADER, n.to_string()))
     }
-}
-
-async fn settle<E: Executor>(
-    delivery: Delivery<Value, Unchecked>,
-    settlement: Settlement,
-    on: E,
-) -> Result<(), Unsettled<Value, Unchecked>> {
-    match settlement {
-        Settlement::Ack => delivery.try_ack(on).await,
-        Settlement::Archive => delivery.try_archive(on).await,
-        Settlement::Nack => delivery.try_nack(on).await,
-        Settlement::RetryIn(Wait::None) => delivery.try_retry_in(Duration::ZERO, on).await,
-        Settlement::RetryIn(Wait::Long) => delivery.try_retry_in(LONG, on).await,
-        Settlement::DeadLetter => delivery.try_dead_letter("a reason", on).await,
-    }
-}
-
-async fn end(tx: Transaction<'static, Postgres>, commits: bool) -> pgqrs::Result<()> {
-    if commits {
-        tx.commit().await?
-    } else {
-        tx.rollback().await?
-    }
-    Ok(())
 }

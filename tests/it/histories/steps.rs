@@ -132,6 +132,7 @@ fn calls() -> impl Strategy<Value = Call> {
         1 => Just(Settlement::Archive),
         3 => Just(Settlement::Nack),
         3 => wait().prop_map(Settlement::RetryIn),
+        3 => wait().prop_map(Settlement::Later),
         4 => Just(Settlement::DeadLetter),
     ];
     let place = select(vec![Place::Queue, Place::DeadLetters, Place::Archive]);
@@ -230,10 +231,11 @@ pub(super) fn histories() -> impl Strategy<Value = Vec<Step>> {
 
 /// What the loop's handler says of a payload.
 pub(super) fn verdict(payload: usize) -> Settlement {
-    match payload % 4 {
+    match payload % 5 {
         0 => Settlement::Archive,
         1 => Settlement::RetryIn(Wait::Long),
         2 => Settlement::DeadLetter,
+        3 => Settlement::Later(Wait::Long),
         _ => Settlement::Ack,
     }
 }
@@ -242,7 +244,8 @@ pub(super) fn outcome(payload: usize) -> Outcome {
     match verdict(payload) {
         Settlement::Ack => Outcome::Done,
         Settlement::Archive => Outcome::Archive,
-        Settlement::RetryIn(_) | Settlement::Nack => Outcome::RetryIn(LONG),
+        Settlement::RetryIn(_) | Settlement::Nack => Outcome::RetryIn(LONG, "again".to_owned()),
+        Settlement::Later(_) => Outcome::Later(LONG),
         Settlement::DeadLetter => Outcome::DeadLetter("a reason".to_owned()),
     }
 }

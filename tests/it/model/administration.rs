@@ -179,4 +179,38 @@ impl World {
         self.happened("released", held.len());
         Ok(held.len() as u64)
     }
+
+    /// Ready, delayed, leased; dead letters; and the attempts that there are.
+    pub(crate) fn counts(&mut self, queue: &str) -> Returned<(u64, u64, u64, u64, u32)> {
+        let queue = self.queue(queue)?;
+        let count = |state| {
+            let entries = queue.messages.values();
+            entries.filter(|entry| entry.state() == state).count() as u64
+        };
+        Ok((
+            queue.ready().len() as u64,
+            count("delayed"),
+            count("leased"),
+            queue.dead.len() as u64,
+            queue.max_attempts,
+        ))
+    }
+
+    /// What administration lists of a queue.
+    pub(crate) fn list(&self, queue: &str) -> Returned<Vec<String>> {
+        let queue = self.queues.get(queue).ok_or("QueueNotFound")?;
+        let messages = queue.messages.iter().map(|(id, entry)| {
+            let (attempt, held, content) = (entry.attempt, entry.is_held(), entry.content());
+            format!("message {id} {attempt} {held} {content}")
+        });
+        let dead = queue.dead.iter().map(|(id, (entry, reason))| {
+            let (attempt, content) = (entry.attempt, entry.content());
+            format!("dead {id} {attempt} {content} {reason}")
+        });
+        let archive = queue
+            .archive
+            .iter()
+            .map(|(id, entry)| format!("archived {id} {} {}", entry.attempt, entry.content()));
+        Ok(messages.chain(dead).chain(archive).collect())
+    }
 }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use pgqrs::{
-    Consumer, ConsumerBuilder, ConsumerHandle, Delivery, IntoOutcome, Outcome, Readable, Report,
-    RetryPolicy, Run, Store,
+    Chunk, Consumer, ConsumerBuilder, ConsumerHandle, Delivery, HandlerTransaction, IntoOutcome,
+    Outcome, Readable, Report, RetryPolicy, Run, Store, UndecodablePolicy,
 };
 use serde_json::Value;
 use sqlx::PgPool;
@@ -29,25 +29,37 @@ pub(crate) fn consumer() -> Prepared<ConsumerBuilder> {
 /// A consumer before or after its registration, and how it is to run.
 pub(crate) struct Prepared<T> {
     consumer: T,
-    settings: Box<dyn FnOnce(Run) -> Run + Send>,
+    settings: Settings,
 }
 
 pub(crate) fn prepare<C>(consumer: ConsumerBuilder<C>) -> Prepared<ConsumerBuilder<C>> {
     Prepared {
         consumer,
-        settings: Box::new(|run| run),
+        settings: Settings::default(),
     }
 }
 
 macro_rules! settings {
     ($($setting:ident: $value:ty,)+) => {
+        /// Options of a run.
+        #[derive(Debug, Clone, Copy, Default)]
+        pub(crate) struct Settings {
+            $($setting: Option<$value>,)+
+        }
+
+        impl Settings {
+            pub(crate) fn apply<I: 'static>(self, mut run: Run<I>) -> Run<I> {
+                $(if let Some(value) = self.$setting {
+                    run = run.$setting(value);
+                })+
+                run
+            }
+        }
+
         impl<T> Prepared<T> {$(
-            pub(crate) fn $setting(self, value: $value) -> Self {
-                let settings = self.settings;
-                Self {
-                    settings: Box::new(move |run| settings(run).$setting(value)),
-                    ..self
-                }
+            pub(crate) fn $setting(mut self, value: $value) -> Self {
+                self.settings.$setting = Some(value);
+                self
             }
         )+}
     };
@@ -62,6 +74,7 @@ settings! {
     prefetch: usize,
     prefetch_bytes: usize,
     retry: RetryPolicy,
+    undecodable: UndecodablePolicy,
 }
 
 impl<C: 'static> Prepared<ConsumerBuilder<C>> {
@@ -81,12 +94,33 @@ impl<C: 'static> Prepared<ConsumerBuilder<C>> {
 }
 
 impl<C: Readable + 'static> Prepared<Consumer<C>> {
-    pub(crate) fn run<F, R>(self, handler: F) -> Run
+    pub(crate) fn run<F, R>(self, handler: F) -> Run<Delivery<C::Payload>>
     where
         F: Fn(Delivery<C::Payload>) -> R + Send + Sync + 'static,
         R: Future<Output: IntoOutcome> + Send + 'static,
     {
-        (self.settings)(self.consumer.run(handler))
+        self.settings.apply(self.consumer.run(handler))
+    }
+
+    pub(crate) fn run_chunks<F, R>(
+        self,
+        size: usize,
+        wait: Duration,
+        handler: F,
+    ) -> Run<Chunk<C::Payload>>
+    where
+        F: Fn(Chunk<C::Payload>) -> R + Send + Sync + 'static,
+        R: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        (self.settings).apply(self.consumer.run_chunks(size, wait, handler))
+    }
+
+    pub(crate) fn run_in_transaction<F, R>(self, handler: F) -> Run<Delivery<C::Payload>>
+    where
+        F: Fn(Delivery<C::Payload>, HandlerTransaction) -> R + Send + Sync + 'static,
+        R: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        (self.settings).apply(self.consumer.run_in_transaction(handler))
     }
 }
 
@@ -108,7 +142,7 @@ impl From<Consumer> for Prepared<Consumer> {
     fn from(consumer: Consumer) -> Self {
         Self {
             consumer,
-            settings: Box::new(|run| run),
+            settings: Settings::default(),
         }
     }
 }
@@ -127,6 +161,16 @@ where
     let consumer = consumer.into();
     let handle = consumer.handle();
     let task = tokio::spawn(consumer.run(handler));
+    Running { handle, task }
+}
+
+/// Spawns a run of another kind.
+pub(crate) fn handle_and_spawn<I: Send + 'static>(
+    consumer: Prepared<Consumer>,
+    run: impl FnOnce(Prepared<Consumer>) -> Run<I>,
+) -> Running {
+    let handle = consumer.handle();
+    let task = tokio::spawn(run(consumer));
     Running { handle, task }
 }
 

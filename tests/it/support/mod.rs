@@ -3,9 +3,11 @@
 
 pub(crate) mod access;
 pub(crate) mod consumers;
+pub(crate) mod notes;
 pub(crate) mod pgbouncer;
 pub(crate) mod proxy;
 pub(crate) mod server;
+pub(crate) mod traces;
 
 use std::{borrow::Borrow, time::Duration};
 

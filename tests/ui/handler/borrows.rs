@@ -15,7 +15,7 @@ async fn work(consumer: Consumer, store: Store) -> pgqrs::Result<()> {
         .run(|delivery: Delivery<serde_json::Value>| async {
             match delivery.ack(&store).await {
                 Ok(()) => Outcome::Done,
-                Err(_) => Outcome::Retry,
+                Err(error) => Outcome::Retry(error.to_string()),
             }
         })
         // Right:
@@ -24,7 +24,7 @@ async fn work(consumer: Consumer, store: Store) -> pgqrs::Result<()> {
         //     async move {
         //         match delivery.ack(&store).await {
         //             Ok(()) => Outcome::Done,
-        //             Err(_) => Outcome::Retry,
+        //             Err(error) => Outcome::Retry(error.to_string()),
         //         }
         //     }
         // })

@@ -13,8 +13,11 @@ use crate::{files, module};
 const LAYERS: [&[&str]; 6] = [
     &[
         "admin::rows",
+        "count",
         "error",
         "guide",
+        "health",
+        "headers",
         "lifecycle",
         "message",
         "ok",
@@ -25,6 +28,7 @@ const LAYERS: [&[&str]; 6] = [
         "signal",
         "telemetry",
         "token",
+        "trace_context",
         "watermark",
     ],
     &["postgres"],
@@ -38,7 +42,9 @@ const LAYERS: [&[&str]; 6] = [
         "dequeue",
         "delivery",
     ],
-    &["producer", "consumer", "consume", "run", "handler", "admin"],
+    &[
+        "producer", "consumer", "consume", "run", "handler", "around", "chunk", "admin", "observe",
+    ],
 ];
 
 /// These name each other: an error names a queue and a message, whose constructors return errors.

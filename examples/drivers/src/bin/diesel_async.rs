@@ -64,6 +64,7 @@ async fn order(
                 .bind::<BigInt, _>(statement.delay())
                 .bind::<Nullable<BigInt>, _>(statement.producer().map(i64::from))
                 .bind::<Array<Text>, _>(statement.payloads())
+                .bind::<Array<Nullable<Text>>, _>(statement.headers())
                 .load(tx)
                 .await?;
             // An error rolls the order back as well.

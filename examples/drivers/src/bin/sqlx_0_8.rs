@@ -58,6 +58,7 @@ async fn enqueue(tx: &mut PgConnection, statement: &Statement) -> Result<Enqueue
         .bind(statement.delay())
         .bind(statement.producer().map(i64::from))
         .bind(statement.payloads())
+        .bind(statement.headers())
         .fetch_all(tx)
         .await?;
     Ok(statement.check(rows)?)

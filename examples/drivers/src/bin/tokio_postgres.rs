@@ -61,6 +61,7 @@ async fn enqueue(tx: &Transaction<'_>, statement: &Statement) -> Result<Enqueued
                 &statement.delay(),
                 &producer,
                 &statement.payloads(),
+                &statement.headers(),
             ],
         )
         .await?;

@@ -13,18 +13,26 @@ Calls wait, and let other threads run meanwhile; Ctrl-C ends the wait. Stores, p
 from many threads at once.
 """
 
+from pgqrs.chunk import Chunk, ChunkMessage
 from pgqrs.queue import Priority, Queue
 from pgqrs.sync.admin import Admin
-from pgqrs.sync.consumer import Consumer, Handler
+from pgqrs.sync.consumer import Around, ChunkAround, ChunkHandler, Consumer, Handler
 from pgqrs.sync.delivery import Delivery
+from pgqrs.sync.observer import Observer
 from pgqrs.sync.producer import Producer
 from pgqrs.sync.store import Store, connect
 
 __all__ = [
     "Admin",
+    "Around",
+    "Chunk",
+    "ChunkAround",
+    "ChunkHandler",
+    "ChunkMessage",
     "Consumer",
     "Delivery",
     "Handler",
+    "Observer",
     "Priority",
     "Producer",
     "Queue",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,17 +11,28 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 from pgqrs import _arguments, _pgqrs, _receiving, _signals
-from pgqrs._receiving import Settings, decoded, exited, failed, finished, give_back
+from pgqrs._receiving import Native, Settings, decoded, decoded_chunk, give_back
+from pgqrs.chunk import Chunk
 from pgqrs.errors import NotSettledError, WorkerStoppedError
 from pgqrs.listings import WorkerStatus
-from pgqrs.outcome import Outcome, Report, RetryPolicy
+from pgqrs.outcome import Outcome, Report, RetryPolicy, UndecodablePolicy
 from pgqrs.queue import Queue
+from pgqrs.sync._handling import Work, layered
 from pgqrs.sync.delivery import Delivery
 
 T = TypeVar("T")
 
 Handler = Callable[[Delivery[T]], "Outcome | None"]
 """A handler, as :meth:`Consumer.run` takes it."""
+
+Around = Callable[[Delivery[T], Handler[T]], "Outcome | None"]
+"""What is around a handler, as :meth:`Consumer.run` takes it."""
+
+ChunkHandler = Callable[[Chunk[T]], "Outcome | None"]
+"""A handler of many messages, as :meth:`Consumer.run_chunks` takes it."""
+
+ChunkAround = Callable[[Chunk[T], ChunkHandler[T]], "Outcome | None"]
+"""What is around such a handler."""
 
 _ENDING = timedelta(seconds=5)
 """How long to wait for an aborted loop, which ends within about two seconds."""
@@ -46,8 +56,8 @@ class Consumer(Generic[T]):
             delivery.ack()
 
     Either way it claims ahead, keeps leases alive, retries with exponential back-off, and continues when the
-    database restarts. A message whose payload doesn't have the queue's type becomes a dead letter, and is not
-    delivered. A consumer runs once: when it has ended, register another.
+    database restarts. A message whose payload doesn't have the queue's type is not delivered: it waits for a consumer of
+    another version, for an hour by default, and then becomes a dead letter. A consumer runs once: when it has ended, register another.
     """
 
     def __init__(self, native: _pgqrs.Consumer, queue: Queue[T]) -> None:
@@ -80,12 +90,14 @@ class Consumer(Generic[T]):
         self,
         handler: Handler[T],
         *,
+        around: Around[T] | None = None,
         concurrency: int = _receiving.HANDLERS,
         prefetch: int = _receiving.PREFETCH,
         prefetch_bytes: int = _receiving.PREFETCH_BYTES,
         lease: float | timedelta = _receiving.LEASE,
         poll_interval: float | timedelta = _receiving.POLL_INTERVAL,
         retry: RetryPolicy = RetryPolicy(),
+        undecodable: UndecodablePolicy = UndecodablePolicy(),
         handler_timeout: float | timedelta | None = None,
         listen: bool = True,
         shutdown_deadline: float | timedelta = _receiving.DEADLINE,
@@ -109,6 +121,15 @@ class Consumer(Generic[T]):
 
         Args:
             handler: A function of a :class:`pgqrs.sync.Delivery`.
+            around: Called with each delivery and the handler to pass it to; what it returns settles the message. For what
+                a service does for each message::
+
+                    def timed(delivery, next):
+                        began = time.monotonic()
+                        try:
+                            return next(delivery)
+                        finally:
+                            print(delivery.id, time.monotonic() - began)
             concurrency: How many handlers run at once, each in a thread, from 1 to 10,000.
             prefetch: The most messages to hold ready beyond those being handled, up to 5,000. Fewer are held if
                 handlers are slow.
@@ -119,6 +140,8 @@ class Consumer(Generic[T]):
             poll_interval: How often it looks for messages of which it isn't notified, such as delayed ones and those
                 that were enqueued in a transaction; 0.25 s by default.
             retry: How long a message waits after a failed attempt.
+            undecodable: How long a message waits whose payload doesn't have the queue's type, and after how long it
+                becomes a dead letter.
             handler_timeout: Counts a handler that has run for this long since its first step as a failed attempt; by
                 default, a handler may run for ever. Its thread goes on, and until it ends there is one less for others.
             listen: Whether other processes wake it through LISTEN.
@@ -137,8 +160,7 @@ class Consumer(Generic[T]):
             LeaseOutOfRangeError: The lease is out of its limits.
             WorkerStoppedError: It runs, or has run, already.
         """
-        if not callable(handler):
-            raise TypeError(f"handler: expected a function, not {type(handler).__name__}")
+        _receiving.checked_handler(handler, around, "a function")
         settings = _receiving.settings(
             concurrency=concurrency,
             prefetch=prefetch,
@@ -146,17 +168,92 @@ class Consumer(Generic[T]):
             lease=lease,
             poll_interval=poll_interval,
             retry=retry,
+            undecodable=undecodable,
             handler_timeout=handler_timeout,
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )
+        called = handler if around is None else layered(around, handler)
+        work = Work(self._native, called, lambda native: decoded(Delivery, native, self._queue))
+        return self._receive(settings, work)
+
+    def run_chunks(
+        self,
+        handler: ChunkHandler[T],
+        *,
+        size: int,
+        wait: float | timedelta,
+        around: ChunkAround[T] | None = None,
+        concurrency: int = _receiving.HANDLERS,
+        prefetch: int = _receiving.PREFETCH,
+        prefetch_bytes: int = _receiving.PREFETCH_BYTES,
+        lease: float | timedelta = _receiving.LEASE,
+        poll_interval: float | timedelta = _receiving.POLL_INTERVAL,
+        retry: RetryPolicy = RetryPolicy(),
+        undecodable: UndecodablePolicy = UndecodablePolicy(),
+        handler_timeout: float | timedelta | None = None,
+        listen: bool = True,
+        shutdown_deadline: float | timedelta = _receiving.DEADLINE,
+    ) -> Report:
+        """As :meth:`run`, with a handler that takes many messages at once: one ``insert`` for a hundred rows.
+
+        ``None`` acknowledges all messages of a :class:`pgqrs.Chunk`, in one statement. An exception is a failed
+        attempt of all of them, except those that the handler has settled one by one. A payload that doesn't have the
+        queue's type waits for a consumer of another version, and its chunk has one message less.
+
+        Args:
+            handler: A function of a :class:`pgqrs.Chunk`.
+            size: The most messages of a chunk, from 1 to 10,000.
+            wait: How long after its first message was received a chunk that isn't full is handled.
+            around: As for :meth:`run`, with a chunk.
+            concurrency: How many chunks are handled at once, each in a thread, from 1 to 10,000.
+            prefetch: As for :meth:`run`.
+            prefetch_bytes: As for :meth:`run`.
+            lease: As for :meth:`run`.
+            poll_interval: As for :meth:`run`.
+            retry: As for :meth:`run`.
+            undecodable: As for :meth:`run`.
+            handler_timeout: As for :meth:`run`, for a chunk.
+            listen: As for :meth:`run`.
+            shutdown_deadline: As for :meth:`run`.
+
+        Times are in seconds, or a ``timedelta``.
+
+        Returns:
+            How many messages were handled, failed, and so on.
+
+        Raises:
+            NotInstalledError, SchemaOutdatedError, PermissionDeniedError, QueueNotFoundError, ClosedError: Errors
+                that a retry can't fix.
+            LeaseOutOfRangeError: The lease is out of its limits.
+            WorkerStoppedError: It runs, or has run, already.
+        """
+        _receiving.checked_handler(handler, around, "a function")
+        settings = _receiving.settings(
+            size=size,
+            wait=wait,
+            concurrency=concurrency,
+            prefetch=prefetch,
+            prefetch_bytes=prefetch_bytes,
+            lease=lease,
+            poll_interval=poll_interval,
+            retry=retry,
+            undecodable=undecodable,
+            handler_timeout=handler_timeout,
+            listen=listen,
+            shutdown_deadline=shutdown_deadline,
+        )
+        called = handler if around is None else layered(around, handler)
+        work = Work(self._native, called, lambda native: decoded_chunk(native, self._queue))
+        return self._receive(settings, work)
+
+    def _receive(self, settings: Settings, work: Work) -> Report:
         self._start(settings)
-        work = _Work(self._native, handler, self._queue)
-        ready: deque[_pgqrs.Delivery] = deque()
+        ready: deque[Native] = deque()
         interrupt: KeyboardInterrupt | None = None
         with (
             _signals.stopping(self.stop),
-            ThreadPoolExecutor(concurrency, thread_name_prefix="pgqrs") as threads,
+            ThreadPoolExecutor(settings["concurrency"], thread_name_prefix="pgqrs") as threads,
         ):
             going = True
             while going:
@@ -186,6 +283,7 @@ class Consumer(Generic[T]):
         lease: float | timedelta = _receiving.LEASE,
         poll_interval: float | timedelta = _receiving.POLL_INTERVAL,
         retry: RetryPolicy = RetryPolicy(),
+        undecodable: UndecodablePolicy = UndecodablePolicy(),
         listen: bool = True,
         shutdown_deadline: float | timedelta = _receiving.DEADLINE,
     ) -> Iterator[Delivery[T]]:
@@ -203,6 +301,7 @@ class Consumer(Generic[T]):
             lease: As for :meth:`run`.
             poll_interval: As for :meth:`run`.
             retry: As for :meth:`run`.
+            undecodable: As for :meth:`run`.
             listen: As for :meth:`run`.
             shutdown_deadline: How long after :meth:`stop` deliveries can still be settled; the last part of it is as
                 for :meth:`run`.
@@ -224,6 +323,7 @@ class Consumer(Generic[T]):
             lease=lease,
             poll_interval=poll_interval,
             retry=retry,
+            undecodable=undecodable,
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )
@@ -377,32 +477,3 @@ class _Deliveries(Generic[T]):
         while events := self._consumer._native.next():
             for event in events:
                 give_back(event)
-
-
-class _Work(Generic[T]):
-    """The handlers of a consumer that run, in threads."""
-
-    def __init__(self, native: _pgqrs.Consumer, handler: Handler[T], queue: Queue[T]) -> None:
-        self._native = native
-        self._handler = handler
-        self._queue = queue
-        self.error: BaseException | None = None
-        """What ends the run."""
-
-    def handle(self, native: _pgqrs.Delivery) -> None:
-        if self.error is not None:
-            give_back(native)
-            return
-        try:
-            delivery = decoded(Delivery, native, self._queue)
-            # The clock of `handler_timeout` starts here, and not while it waited for a thread.
-            if delivery is not None and native.begin():
-                finished(native, self._handler(delivery))
-        except (Exception, asyncio.CancelledError) as error:
-            failed(native, error)
-        except BaseException as error:
-            # In a thread, `SystemExit` and its like would end nothing.
-            exited(native)
-            if self.error is None:
-                self.error = error
-                self._native.abort()

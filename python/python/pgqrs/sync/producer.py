@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -64,6 +64,7 @@ class Producer(Generic[T]):
         delay: float | timedelta | None = None,
         at: datetime | None = None,
         priority: Priority | PriorityName = Priority.NORMAL,
+        headers: Mapping[str, str] | None = None,
     ) -> int:
         """Stores a message.
 
@@ -74,6 +75,9 @@ class Producer(Generic[T]):
             at: The time before which the message is not delivered, as an aware ``datetime``. A time in the past means
                 now. Pass either this or ``delay``; both are measured by the database's clock.
             priority: :class:`pgqrs.Priority`, or its name: ``urgent``, ``high``, ``normal`` or ``low``.
+            headers: Texts by name, which a consumer reads without decoding the payload. A name has 1 to 64 of ``a`` to
+                ``z``, ``0`` to ``9``, ``.``, ``_`` and ``-``, and doesn't begin with ``pgqrs-``. All names and values
+                together have at most 8 KiB.
 
         Returns:
             The message's id.
@@ -81,6 +85,7 @@ class Producer(Generic[T]):
         Raises:
             SerializeError: Something in the payload can't be represented in JSON; its ``path`` says where.
             PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError: Before anything is sent.
+            InvalidHeaderError: A header is invalid, or they are too large together. Before anything is sent.
             QueueNotFoundError: The queue was deleted.
             WorkerSuspendedError, WorkerStoppedError: The producer was suspended or stopped.
             NotStoredError: The server was unavailable for longer than the store's ``retry_for``. Nothing is stored.
@@ -90,7 +95,7 @@ class Producer(Generic[T]):
         self._queue._check(payload, "payload")
         wait, time = _arguments.times(delay, at)
         level = _arguments.priority(priority)
-        message: int = self._native.enqueue(payload, wait, time, level)
+        message: int = self._native.enqueue(payload, wait, time, level, _arguments.headers(headers))
         return message
 
     def enqueue_delayed(
@@ -99,6 +104,7 @@ class Producer(Generic[T]):
         delay_seconds: float | timedelta = 300,
         *,
         priority: Priority | PriorityName = Priority.NORMAL,
+        headers: Mapping[str, str] | None = None,
     ) -> int:
         """Stores a message that is delivered after a delay; the same as :meth:`enqueue` with ``delay``.
 
@@ -106,6 +112,7 @@ class Producer(Generic[T]):
             payload: As for :meth:`enqueue`.
             delay_seconds: How long the message is not delivered, in seconds or as a ``timedelta``.
             priority: As for :meth:`enqueue`.
+            headers: As for :meth:`enqueue`.
 
         Returns:
             The message's id.
@@ -114,7 +121,7 @@ class Producer(Generic[T]):
             Error: As from :meth:`enqueue`.
         """
         wait = _arguments.duration("delay_seconds", delay_seconds)
-        return self.enqueue(payload, delay=wait, priority=priority)
+        return self.enqueue(payload, delay=wait, priority=priority, headers=headers)
 
     def enqueue_batch(
         self,
@@ -123,6 +130,7 @@ class Producer(Generic[T]):
         delay: float | timedelta | None = None,
         at: datetime | None = None,
         priority: Priority | PriorityName = Priority.NORMAL,
+        headers: Mapping[str, str] | None = None,
     ) -> list[int]:
         """Stores messages in one transaction: all of them, in this order, or none.
 
@@ -132,6 +140,9 @@ class Producer(Generic[T]):
             at: The time before which the messages are not delivered, as an aware ``datetime``. A time in the past
                 means now. Pass either this or ``delay``; both are measured by the database's clock.
             priority: :class:`pgqrs.Priority`, or its name: ``urgent``, ``high``, ``normal`` or ``low``.
+            headers: Texts by name, which a consumer reads without decoding the payload. A name has 1 to 64 of ``a`` to
+                ``z``, ``0`` to ``9``, ``.``, ``_`` and ``-``, and doesn't begin with ``pgqrs-``. All names and values
+                together have at most 8 KiB.
 
         Returns:
             The ids, in the order of the payloads.
@@ -140,6 +151,7 @@ class Producer(Generic[T]):
             SerializeError: Something in a payload can't be represented in JSON; its ``path`` says where, as in
                 ``payloads[3].price``.
             PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError: Before anything is sent.
+            InvalidHeaderError: A header is invalid, or they are too large together. Before anything is sent.
             QueueNotFoundError: The queue was deleted.
             WorkerSuspendedError, WorkerStoppedError: The producer was suspended or stopped.
             NotStoredError: The server was unavailable for longer than the store's ``retry_for``. Nothing is stored.
@@ -151,7 +163,9 @@ class Producer(Generic[T]):
             self._queue._check(payload, f"payloads[{place}]")
         wait, time = _arguments.times(delay, at)
         level = _arguments.priority(priority)
-        messages: list[int] = self._native.enqueue_batch(batch, wait, time, level)
+        messages: list[int] = self._native.enqueue_batch(
+            batch, wait, time, level, _arguments.headers(headers)
+        )
         return messages
 
     def heartbeat(self) -> None:

@@ -12,6 +12,7 @@ from pgqrs import _arguments, _pgqrs
 from pgqrs.sync.admin import Admin
 from pgqrs.sync.consumer import Consumer
 from pgqrs.errors import Error
+from pgqrs.sync.observer import Observer
 from pgqrs.sync.producer import Producer
 from pgqrs.queue import Queue
 
@@ -254,6 +255,26 @@ class Store:
         consumer = Consumer(native, checked)
         self._workers.add(consumer)
         return consumer
+
+    def observe(self, interval: float | timedelta = 60) -> Observer:
+        """Reads regularly how many messages the queues hold, how long the oldest ready ones have waited, and what
+        holds back vacuum, until the observer is stopped. The first time is during this call.
+
+        Each observer costs its statements, so that one process, or a few, should observe, and not each consumer.
+
+        Args:
+            interval: In seconds or as a ``timedelta``. It varies by a tenth at random. Less than a second counts as a
+                second, and more than a day as a day.
+
+        Returns:
+            The observer.
+
+        Raises:
+            PermissionDeniedError: The role may not read the queues.
+            NotInstalledError: The database has no pgqrs schema.
+        """
+        native: _pgqrs.Observer = self._native.observe(_arguments.duration("interval", interval))
+        return Observer(native)
 
     def admin(self) -> Admin:
         """Returns the administrative calls: for the schema, queues, messages, dead letters, the archive and workers.

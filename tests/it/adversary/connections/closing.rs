@@ -188,7 +188,7 @@ async fn an_abort_ends_a_consumer_at_once_and_releases_its_messages(pool: PgPool
     }
     for queue in ["first", "second"] {
         let stats = pgqrs::admin(&store).queue_stats(queue).await?;
-        assert_eq!((stats.ready, stats.leased), (2, 0));
+        assert_eq!((stats.ready.value, stats.leased.value), (2, 0));
         // Its identity is free.
         pgqrs::consumer(queue)
             .identity("my-service", 3001)

@@ -85,19 +85,22 @@ impl History {
                 let page = Page::builder().limit(100_000).payload(true).build();
                 let returned = async {
                     let mut lines = Vec::new();
-                    let text = |payload: &Option<String>| payload.clone().unwrap_or_default();
+                    let text = |payload: &Option<String>, headers: &Headers| {
+                        let header = headers.get(HEADER).unwrap_or("none");
+                        format!("{} {header}", payload.clone().unwrap_or_default())
+                    };
                     for m in admin.messages(queue, page).await? {
                         let (attempt, held) = (m.attempt, m.lease_expires_at.is_some());
                         lines.push(format!(
                             "message {} {attempt} {held} {}",
                             m.id,
-                            text(&m.payload)
+                            text(&m.payload, &m.headers)
                         ));
                     }
                     for d in admin.dead_letters(queue, page).await? {
-                        let payload = text(&d.payload);
+                        let content = text(&d.payload, &d.headers);
                         lines.push(format!(
-                            "dead {} {} {payload} {}",
+                            "dead {} {} {content} {}",
                             d.id, d.attempt, d.reason
                         ));
                     }
@@ -106,7 +109,7 @@ impl History {
                             "archived {} {} {}",
                             a.id,
                             a.attempt,
-                            text(&a.payload)
+                            text(&a.payload, &a.headers)
                         ));
                     }
                     Ok(lines)
@@ -116,8 +119,11 @@ impl History {
                 let returned = async {
                     let stats = admin.queue_stats(queue).await?;
                     let dead = admin.dead_letter_count(queue).await?;
+                    assert_eq!(stats.dead, dead, "{stats:?}");
                     let attempts = admin.queue(queue).await?.max_attempts;
-                    Ok((stats.ready, stats.delayed, stats.leased, dead, attempts))
+                    let counts = [stats.ready, stats.delayed, stats.leased];
+                    let [ready, delayed, leased] = counts.map(|count| count.value);
+                    Ok((ready, delayed, leased, dead, attempts))
                 };
                 let returned = returned.await;
                 self.compare(returned, |world| world.counts(queue)).await

@@ -1,0 +1,85 @@
+//! What an observer has read of the queues: as gauges, and as events.
+
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+mod gauges;
+#[cfg(not(any(feature = "metrics", feature = "opentelemetry")))]
+mod gauges {
+    //! Nobody asks for them.
+
+    use std::sync::Arc;
+
+    use crate::{admin::rows::QueueStats, health::Horizon};
+
+    pub(crate) struct Gauges(());
+
+    impl Gauges {
+        pub(crate) fn watched(_: String) -> Arc<Self> {
+            Arc::new(Self(()))
+        }
+
+        pub(super) fn set(&self, _: &[QueueStats], _: Option<&Horizon>) {}
+    }
+}
+
+use tracing::{debug, info, warn};
+
+pub(crate) use self::gauges::Gauges;
+use super::{
+    fields::{bounded, is_reported_by_store},
+    names::TARGET,
+};
+use crate::{
+    admin::rows::QueueStats,
+    error::{Error, error_chain},
+    health::Horizon,
+};
+
+/// The queues were read, and what holds back vacuum.
+pub(crate) fn observed(gauges: &Gauges, queues: &[QueueStats], horizon: Option<&Horizon>) {
+    gauges.set(queues, horizon);
+    for stats in queues {
+        debug!(
+            target: TARGET,
+            queue = stats.queue.as_str(),
+            ready = stats.ready.value,
+            delayed = stats.delayed.value,
+            leased = stats.leased.value,
+            dead = stats.dead.value,
+            oldest_ready = stats.oldest_ready.unwrap_or_default().as_secs_f64(),
+            "queue observed"
+        );
+    }
+    if let Some(horizon) = horizon {
+        debug!(
+            target: TARGET,
+            transactions = horizon.transactions(),
+            held_for = horizon.held_for().as_secs_f64(),
+            "horizon observed"
+        );
+    }
+}
+
+/// The queues can't be observed. `before` is the error of the last attempt; only the first one in a row is reported. If
+/// the server can't be reached, the store has reported it already.
+pub(crate) fn observation_failed(before: Option<&Error>, error: &Error) {
+    if before.is_some_and(|before| !is_reported_by_store(before)) {
+        return;
+    }
+    if is_reported_by_store(error) {
+        debug!(target: TARGET, error = error_chain(error), "queues can't be observed, and this is retried");
+    } else {
+        warn!(
+            target: TARGET,
+            error = &*bounded(&error_chain(error)),
+            "error.type" = error.kind(),
+            "queues can't be observed, and this is retried: their gauges stay as they are",
+        );
+    }
+}
+
+/// The queues can be observed again, after this error.
+pub(crate) fn observation_succeeded(after: &Error) {
+    if !is_reported_by_store(after) {
+        info!(target: TARGET, "queues are observed again");
+    }
+}
