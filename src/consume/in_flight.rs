@@ -72,7 +72,7 @@ struct State {
     aborted: Vec<Arc<Lease>>,
     /// Bytes of payload that are ready, expired or running.
     bytes: usize,
-    /// Whether they are so many that nothing more is claimed: a chunk that isn't full won't become so.
+    /// Whether claims wait until some of these bytes are handled. If they do, no message is added to a chunk.
     is_full: bool,
     /// Number of calls of handlers until now.
     calls: u64,
