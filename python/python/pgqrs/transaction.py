@@ -1,6 +1,6 @@
-"""Enqueueing in the caller's own transaction, on the caller's own connection, whatever the driver.
+"""Enqueueing and acknowledging in the caller's own transaction, on the caller's own connection, whatever the driver.
 
-The statement is the Rust crate's; here it is only run, as each driver wants it. No driver is imported: a caller
+The statements are the Rust crate's; here they are only run, as each driver wants it. No driver is imported: a caller
 that has a connection of one has imported it.
 """
 
@@ -345,7 +345,7 @@ def _carried_out(
     wake: Callable[[], None],
     result: Callable[[list[int]], R],
 ) -> R | Coroutine[Any, Any, R]:
-    run, run_async = _runners(connection)
+    run, run_async = _runners(connection, _enqueue_types)
     parameters = statement.parameters
     is_empty = not parameters[5]
 
@@ -372,6 +372,32 @@ def _carried_out(
     return checked(rows)
 
 
+def acknowledge(connection: object, delivery: _pgqrs.Delivery) -> Coroutine[Any, Any, None] | None:
+    """Acknowledges a delivery. For ``ack_in``."""
+    run, run_async = _runners(connection, _ack_types)
+
+    async def awaited(run_async: RunAsync) -> None:
+        statement: _pgqrs.AckStatement = await delivery.ack_statement(blocking=False)
+        try:
+            with _Translated():
+                rows = await run_async(statement.sql, statement.parameters)
+            statement.check([row[0] for row in rows])
+        finally:
+            statement.withdraw()
+
+    if run_async is not None:
+        return awaited(run_async)
+    assert run is not None
+    statement: _pgqrs.AckStatement = delivery.ack_statement(blocking=True)
+    try:
+        with _Translated():
+            rows = run(statement.sql, statement.parameters)
+        statement.check([row[0] for row in rows])
+    finally:
+        statement.withdraw()
+    return None
+
+
 class _Translated:
     """If a table or the schema of pgqrs is missing, it isn't installed. Any other error is the driver's own."""
 
@@ -390,7 +416,11 @@ Run = Callable[[str, Sequence[Any]], Rows]
 RunAsync = Callable[[str, Sequence[Any]], Coroutine[Any, Any, Rows]]
 
 
-def _runners(connection: Any) -> tuple[Run | None, RunAsync | None]:
+Types = Callable[[], "list[Any]"]
+"""SQLAlchemy's types of a statement's parameters."""
+
+
+def _runners(connection: Any, types: Types) -> tuple[Run | None, RunAsync | None]:
     """How to run a statement on it: blocking, or to be awaited."""
     if _is(connection, "psycopg", "Cursor", "AsyncCursor"):
         connection = connection.connection
@@ -427,7 +457,7 @@ def _runners(connection: Any) -> tuple[Run | None, RunAsync | None]:
     ):
 
         def sqlalchemy(sql: str, parameters: Sequence[Any]) -> Rows:
-            rows: Rows = connection.execute(*_for_sqlalchemy(sql, parameters)).all()
+            rows: Rows = connection.execute(*_for_sqlalchemy(sql, parameters, types)).all()
             return rows
 
         return sqlalchemy, None
@@ -440,7 +470,7 @@ def _runners(connection: Any) -> tuple[Run | None, RunAsync | None]:
     ):
 
         async def sqlalchemy_async(sql: str, parameters: Sequence[Any]) -> Rows:
-            result = await connection.execute(*_for_sqlalchemy(sql, parameters))
+            result = await connection.execute(*_for_sqlalchemy(sql, parameters, types))
             rows: Rows = result.all()
             return rows
 
@@ -458,25 +488,37 @@ def _is(connection: object, module: str, *names: str) -> bool:
     return any(isinstance(of, type) and isinstance(connection, of) for of in classes)
 
 
-def _for_sqlalchemy(sql: str, parameters: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+def _for_sqlalchemy(sql: str, parameters: Sequence[Any], types: Types) -> tuple[Any, dict[str, Any]]:
     values = {f"p{place}": value for place, value in enumerate(parameters, 1)}
-    return _text(sql), values
+    return _text(sql, types), values
 
 
 @lru_cache
-def _text(sql: str) -> Any:
+def _text(sql: str, types: Types) -> Any:
     """With SQLAlchemy's places for parameters, whatever its driver's are; and with their types, which it would
     conclude from the values otherwise, and sometimes wrongly."""
-    from sqlalchemy import ARRAY, BigInteger, DateTime, SmallInteger, Text, bindparam, text
+    from sqlalchemy import bindparam, text
 
     named = re.sub(r"\$(\d+)", r":p\1", sql.replace("::", r"\:\:"))
-    kinds: dict[str, Any] = {
-        "p1": Text(),
-        "p2": SmallInteger(),
-        "p3": DateTime(timezone=True),
-        "p4": BigInteger(),
-        "p5": BigInteger(),
-        "p6": ARRAY(Text()),
-        "p7": ARRAY(Text()),
-    }
-    return text(named).bindparams(*(bindparam(name, type_=kind) for name, kind in kinds.items()))
+    kinds = enumerate(types(), 1)
+    return text(named).bindparams(*(bindparam(f"p{place}", type_=kind) for place, kind in kinds))
+
+
+def _enqueue_types() -> list[Any]:
+    from sqlalchemy import ARRAY, BigInteger, DateTime, SmallInteger, Text
+
+    return [
+        Text(),
+        SmallInteger(),
+        DateTime(timezone=True),
+        BigInteger(),
+        BigInteger(),
+        ARRAY(Text()),
+        ARRAY(Text()),
+    ]
+
+
+def _ack_types() -> list[Any]:
+    from sqlalchemy import BigInteger, Integer
+
+    return [Integer(), BigInteger(), BigInteger()]
