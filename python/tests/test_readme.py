@@ -32,7 +32,9 @@ async def run(block: str, database: Database) -> dict[str, Any]:
 
 
 async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
-    quick_start, options, typed, chunks, transactional, acknowledging, operating = blocks("python/README.md")
+    quick_start, options, keys, typed, chunks, transactional, acknowledging, operating = blocks(
+        "python/README.md"
+    )
 
     await run(quick_start, database)
     printed = capsys.readouterr().out
@@ -42,6 +44,12 @@ async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.Cap
 
     await run(options, database)
     assert database.count() == 4
+    await store.admin().purge_queue("tasks")
+
+    names = await run(keys, database)
+    await names["send"](await store.producer("tasks"))
+    assert re.fullmatch(r"\d+ is new\n", capsys.readouterr().out)
+    assert database.count() == 3
     await store.admin().purge_queue("tasks")
 
     names = await run(typed, database)
