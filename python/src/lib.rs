@@ -27,6 +27,7 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<admin::Admin>()?;
     module.add_class::<health::Observer>()?;
     module.add_class::<statement::Statement>()?;
+    module.add_class::<consumer::AckStatement>()?;
     let end = wrap_pyfunction!(engine::end, module)?;
     module
         .py()

@@ -8,6 +8,7 @@
 
 pub(crate) mod each;
 pub(crate) mod failures;
+pub(crate) mod statement;
 
 use std::{collections::HashSet, time::Duration};
 
