@@ -30,7 +30,13 @@ pub(crate) async fn settle_lease(
         let settlement = settlement?;
         lease.set_settling(true);
         let settled = executor::run(on, async |connection| {
-            settlement.carry_out(connection, receipt).await
+            let settled = settlement.carry_out(connection, receipt).await?;
+            if lease.is_in_transaction()
+                && let Some(transaction) = settle::note_settled(connection, receipt).await?
+            {
+                lease.set_settled_in(transaction);
+            }
+            Ok(settled)
         });
         let settled = settled.await?;
         settlement.report(settled, subject);

@@ -47,7 +47,7 @@ fn the_public_surface_is_the_one_that_was_reviewed() {
 /// Each variant of `Error`, and why no type can rule it out. What a type can rule out has no variant here:
 /// an enqueue without a message or a target, a second one of either, the wrong payload for a queue, a
 /// delivery settled twice, a negative delay, a priority that doesn't exist. Those are under `tests/ui`.
-const UNAVOIDABLE: [(&str, &str); 32] = [
+const UNAVOIDABLE: [(&str, &str); 36] = [
     (
         "NotInstalled",
         "the schema is in the database, which others change",
@@ -69,6 +69,7 @@ const UNAVOIDABLE: [(&str, &str); 32] = [
         "QueueNotFound",
         "queues are in the database, which others change",
     ),
+    ("QueueClosed", "an operator closes it from another process"),
     (
         "QueueExists",
         "queues are in the database, which others change",
@@ -110,6 +111,15 @@ const UNAVOIDABLE: [(&str, &str); 32] = [
         "InvalidHeader",
         "values, their sizes, and often names are known at run time only",
     ),
+    (
+        "InvalidKey",
+        "keys are known at run time only, and whether a payload is an array depends on its `Serialize`",
+    ),
+    (
+        "Unkeyed",
+        "a payload is only JSON where its type isn't known, and may not be what the queue's key is made from",
+    ),
+    ("KeyHeld", "another transaction is open for long"),
     (
         "Serialize",
         "what a type's own `Serialize` answers depends on the value",
