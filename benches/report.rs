@@ -461,7 +461,7 @@ impl Report {
 }
 
 /// The order of the subjects in the report.
-pub(crate) const SUBJECTS: [&str; 13] = [
+pub(crate) const SUBJECTS: [&str; 14] = [
     "machine",
     "enqueue",
     "once",
@@ -473,6 +473,7 @@ pub(crate) const SUBJECTS: [&str; 13] = [
     "latency",
     "growth",
     "pgbouncer",
+    "schedules",
     "telemetry",
     "peers",
 ];

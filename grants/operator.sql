@@ -7,3 +7,6 @@ grant delete on pgqrs.dead_letters to :"role";
 grant insert on pgqrs.messages to :"role";
 grant update (visible_at, lease_until, lease_token, consumer_id) on pgqrs.messages to :"role";
 grant update (status), delete on pgqrs.workers to :"role";
+-- To pause, resume and delete schedules, and to fire them.
+grant update (next_at, last_at, last_fired_at, paused_at), delete on pgqrs.schedules to :"role";
+grant execute on function pgqrs.fire_schedules to :"role";

@@ -171,6 +171,119 @@ create table pgqrs.archive (
     constraint archive_pkey primary key (queue_id, id)
 );
 
+-- Messages that are sent at regular times. Whichever process finds one that is due fires it.
+create table pgqrs.schedules (
+    id bigint generated always as identity constraint schedules_pkey primary key,
+    queue_id integer not null
+        constraint schedules_queue_id_fkey references pgqrs.queues on delete cascade,
+    -- Of the whole schema, and not only of its queue.
+    name text collate "C" not null constraint schedules_name_key unique
+        constraint schedules_name_check check (octet_length(name) between 1 and 128),
+    -- Whoever declares it, together with others of theirs; null if it stands alone.
+    owner text collate "C",
+    -- Only a higher one overwrites it.
+    version integer not null,
+    cron text,
+    every_ms bigint constraint schedules_every_ms_check check (every_ms > 0),
+    zone text not null default 'UTC',
+    -- What happens to the times that passed while no process ran.
+    missed text not null default 'once' constraint schedules_missed_check check (missed in ('once', 'skip', 'all')),
+    -- Of `skip`, in microseconds.
+    older_than bigint,
+    -- Of `all`.
+    at_most integer,
+    skip_if_unfinished boolean not null default false,
+    priority smallint not null,
+    expires_in bigint,
+    -- The next time, which whoever fires it compares and replaces.
+    next_at timestamptz not null,
+    -- The last time for which a message was sent, and when it was.
+    last_at timestamptz,
+    last_fired_at timestamptz,
+    paused_at timestamptz,
+    created_at timestamptz not null default now(),
+    headers json,
+    payload json not null,
+    constraint schedules_time_check check ((cron is null) <> (every_ms is null))
+) with (fillfactor = 50);
+
+create index schedules_next on pgqrs.schedules (next_at) where paused_at is null;
+create index schedules_queue on pgqrs.schedules (queue_id);
+
+-- Fires schedules that are due: moves each to its following time, and stores its messages, in one statement. A schedule
+-- that another process has fired, replaced, paused or deleted meanwhile is left as it is, and so is one that another
+-- process fires right now.
+--
+-- A function with its owner's privileges, since a consumer fires schedules and can't send messages of its own.
+create function pgqrs.fire_schedules(
+    ids bigint[], versions integer[], due_times timestamptz[], next_times timestamptz[], last_times timestamptz[],
+    message_ids bigint[], message_headers text[]
+)
+returns table (schedule_id bigint, queue_name text, fired_at timestamptz, stored_messages bigint)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    with locked as materialized (
+        select s.id, w.version, w.due_at, w.next_at, w.last_at
+        from unnest(ids, versions, due_times, next_times, last_times) as w (id, version, due_at, next_at, last_at)
+        join pgqrs.schedules s on s.id = w.id
+        where s.version = w.version and s.next_at = w.due_at and s.next_at <= statement_timestamp()
+            and s.paused_at is null and w.next_at > w.due_at
+        for update of s skip locked
+    ), moved as (
+        update pgqrs.schedules s
+        set next_at = l.next_at,
+            last_at = coalesce(l.last_at, s.last_at),
+            last_fired_at = case when l.last_at is null then s.last_fired_at else statement_timestamp() end
+        from locked l
+        where s.id = l.id and s.version = l.version and s.next_at = l.due_at and s.paused_at is null
+        returning s.id, s.queue_id, s.name, s.priority, s.expires_in, s.skip_if_unfinished, s.payload
+    ), stored as (
+        insert into pgqrs.messages (
+            queue_id, priority, visible_at, enqueued_at, expires_at, unique_key, headers, payload_bytes, payload
+        )
+        select
+            s.queue_id,
+            s.priority,
+            statement_timestamp(),
+            statement_timestamp(),
+            statement_timestamp() + s.expires_in * interval '1 microsecond',
+            case when s.skip_if_unfinished then 'pgqrs-schedule-' || s.name end,
+            m.headers::json,
+            pg_column_size(s.payload) - 4,
+            s.payload
+        from unnest(message_ids, message_headers) with ordinality as m (schedule, headers, place)
+        join moved s on s.id = m.schedule
+        -- A closed queue takes no messages.
+        join pgqrs.queues q on q.id = s.queue_id and q.closed_at is null
+        order by m.place
+        -- Its last message is unfinished: no other, and the next time all the same.
+        on conflict do nothing
+        returning messages.queue_id, messages.unique_key
+    )
+    select
+        s.id,
+        q.name,
+        statement_timestamp(),
+        case
+            when s.skip_if_unfinished
+            then (
+                select count(*) from stored t
+                where t.queue_id = s.queue_id and t.unique_key = 'pgqrs-schedule-' || s.name
+            )
+            when q.closed_at is null
+            then (select count(*) from unnest(message_ids) m (id) where m.id = s.id)
+            else 0
+        end
+    from moved s
+    join pgqrs.queues q on q.id = s.queue_id;
+end
+$$;
+revoke all on function pgqrs.fire_schedules from public;
+
 -- Compress large payloads with lz4 where the server has it (PostgreSQL 14 and later, built with lz4):
 -- three times as fast as the default for payloads of 50 kB.
 do $$

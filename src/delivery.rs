@@ -195,6 +195,13 @@ impl<T, D> Delivery<T, D> {
         self.message.enqueued_at
     }
 
+    /// Returns the time that a [schedule](https://docs.rs/crate/pgqrs/latest/source/docs/schedules.md) has sent the message for, the same at each attempt;
+    /// `None` if none has sent it. It may be some time before [`enqueued_at`](Self::enqueued_at): if no process was
+    /// running at that time, the next one sends the message.
+    pub fn scheduled_for(&self) -> Option<DateTime<Utc>> {
+        self.message.headers.scheduled_for()
+    }
+
     /// Returns when the lease runs out, by the database's clock. It changes when the lease is extended, which
     /// [`Consumer::run`](crate::Consumer::run) does automatically.
     pub fn lease_expires_at(&self) -> DateTime<Utc> {

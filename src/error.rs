@@ -3,6 +3,8 @@
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
+#[cfg(feature = "schedules")]
+use crate::cron::InvalidCron;
 use crate::{
     headers::InvalidHeader,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
@@ -173,6 +175,34 @@ pub enum Error {
     #[error(transparent)]
     InvalidHeader(#[from] InvalidHeader),
 
+    /// A cron expression is invalid, or never fires.
+    #[cfg(feature = "schedules")]
+    #[error(transparent)]
+    InvalidCron(#[from] InvalidCron),
+
+    /// There is no schedule of that name.
+    #[cfg(feature = "schedules")]
+    #[error(
+        "there is no schedule {schedule:?}; `pgqrs::admin(&store).schedules()` lists those that there are"
+    )]
+    ScheduleNotFound {
+        /// The name that was asked for.
+        schedule: String,
+    },
+
+    /// There is a schedule of that name that belongs to another owner. Nothing was changed.
+    #[cfg(feature = "schedules")]
+    #[error(
+        "schedule {schedule:?} belongs to {}; choose another name, or delete that one with `pgqrs::admin(&store).delete_schedule({schedule:?})`",
+        owner.as_ref().map_or("no owner".to_owned(), |owner| format!("{owner:?}"))
+    )]
+    ScheduleTaken {
+        /// The name that is taken.
+        schedule: String,
+        /// The owner that it belongs to.
+        owner: Option<String>,
+    },
+
     /// A setting is out of its range.
     #[error("`{setting}` is {value}, and must be {expected}")]
     InvalidSetting {
@@ -324,21 +354,21 @@ pub enum Error {
 
 /// Lists the variants and their fields once, for [`Error::kind`] and the alternate form of `Debug`.
 macro_rules! variants {
-    ($($name:ident $({ $($field:ident),+ })? $(($source:ident))?,)+) => {
+    ($($(#[$only:meta])? $name:ident $({ $($field:ident),+ })? $(($source:ident))?,)+) => {
         impl Error {
             #[cfg(test)]
-            pub(crate) const KINDS: &[&str] = &[$(stringify!($name)),+];
+            pub(crate) const KINDS: &[&str] = &[$($(#[$only])? stringify!($name)),+];
 
             /// The variant's name, for `error.type` in traces.
             pub(crate) fn kind(&self) -> &'static str {
                 match self {
-                    $(Self::$name { .. } => stringify!($name),)+
+                    $($(#[$only])? Self::$name { .. } => stringify!($name),)+
                 }
             }
 
             fn debug_fields(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
-                    $(Self::$name $({ $($field),+ })? $(($source))? => f
+                    $($(#[$only])? Self::$name $({ $($field),+ })? $(($source))? => f
                         .debug_struct(stringify!($name))
                         $($(.field(stringify!($field), $field))+)?
                         $(.field("source", $source))?
@@ -366,6 +396,12 @@ variants! {
     InvalidHostname { hostname },
     InvalidQueueName(source),
     InvalidHeader(source),
+    #[cfg(feature = "schedules")]
+    InvalidCron(source),
+    #[cfg(feature = "schedules")]
+    ScheduleNotFound { schedule },
+    #[cfg(feature = "schedules")]
+    ScheduleTaken { schedule, owner },
     InvalidSetting { setting, value, expected },
     Serialize { index, source },
     PayloadTooLarge { index, bytes, limit },

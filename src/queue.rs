@@ -163,6 +163,10 @@ impl QueueName {
         }
     }
 
+    /// For wake-ups about schedules: a name that no queue can have.
+    #[cfg(feature = "schedules")]
+    pub(crate) const SCHEDULES: Self = Self(Cow::Borrowed(" schedules"));
+
     /// Returns the name as a string.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -10,6 +10,7 @@ mod errors;
 mod health;
 mod process;
 mod producer;
+mod schedule;
 mod statement;
 mod store;
 
@@ -25,6 +26,8 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<consumer::Delivery>()?;
     module.add_class::<admin::Admin>()?;
     module.add_class::<health::Observer>()?;
+    module.add_class::<schedule::Schedule>()?;
+    module.add_class::<schedule::Scheduler>()?;
     module.add_class::<statement::Statement>()?;
     let end = wrap_pyfunction!(engine::end, module)?;
     module

@@ -12,6 +12,8 @@ pub(crate) mod insert;
 mod json;
 pub(crate) mod messages;
 pub(crate) mod queues;
+#[cfg(feature = "schedules")]
+pub(crate) mod schedules;
 pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod settle;

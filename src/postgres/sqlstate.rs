@@ -55,12 +55,14 @@ fn is_ours(refusal: &dyn DatabaseError) -> bool {
 
 /// The object of ours on which the role lacks a privilege.
 fn denied_object(refusal: &dyn DatabaseError) -> Option<String> {
-    const OURS: [&str; 8] = [
+    const OURS: [&str; 10] = [
         "archive",
         "dead_letters",
         "messages",
         "messages_id_seq",
         "queues",
+        "fire_schedules",
+        "schedules",
         "workers",
         "writers",
         "_sqlx_migrations",

@@ -26,6 +26,7 @@ mod observe;
 mod payload;
 mod pgbouncer;
 mod plans;
+mod schedules;
 mod sends;
 mod specification;
 mod stats;

@@ -32,6 +32,7 @@ from pgqrs.errors import (
     DelayTooLongError,
     Error,
     ForkedError,
+    InvalidCronError,
     InvalidHeaderError,
     InvalidHostnameError,
     InvalidQueueNameError,
@@ -51,6 +52,8 @@ from pgqrs.errors import (
     QueueExistsError,
     QueueNotEmptyError,
     QueueNotFoundError,
+    ScheduleNotFoundError,
+    ScheduleTakenError,
     SchemaNewerError,
     SchemaOutdatedError,
     SerializeError,
@@ -89,6 +92,14 @@ from pgqrs.observer import Observer
 from pgqrs.outcome import Outcome, Report, RetryPolicy, UndecodablePolicy
 from pgqrs.producer import Producer
 from pgqrs.queue import Priority, PriorityName, Queue
+from pgqrs.schedule import (
+    Missed,
+    Schedule,
+    ScheduleChange,
+    ScheduleChanges,
+    ScheduleInfo,
+    Scheduler,
+)
 from pgqrs.store import Store, connect
 from pgqrs.transaction import enqueue_batch_in, enqueue_in
 
@@ -122,6 +133,7 @@ __all__ = [
     "HeldMessage",
     "Horizon",
     "HorizonHolder",
+    "InvalidCronError",
     "InvalidHeaderError",
     "InvalidHostnameError",
     "InvalidQueueNameError",
@@ -131,6 +143,7 @@ __all__ = [
     "LeaseOutOfRangeError",
     "LimitOutOfRangeError",
     "MigrateError",
+    "Missed",
     "NotInstalledError",
     "NotSettledError",
     "NotStoredError",
@@ -154,6 +167,13 @@ __all__ = [
     "QueuedMessage",
     "Report",
     "RetryPolicy",
+    "Schedule",
+    "ScheduleChange",
+    "ScheduleChanges",
+    "ScheduleInfo",
+    "ScheduleNotFoundError",
+    "ScheduleTakenError",
+    "Scheduler",
     "SchemaNewerError",
     "SchemaOutdatedError",
     "SchemaVersion",

@@ -19,10 +19,11 @@ from pgqrs.listings import (
     with_priority,
 )
 from pgqrs.queue import Queue
+from pgqrs.schedule_admin import ScheduleAdmin
 from pgqrs.worker_admin import WorkerAdmin
 
 
-class Admin(WorkerAdmin):
+class Admin(WorkerAdmin, ScheduleAdmin):
     """Administration: the schema, queues, messages, dead letters, the archive and workers; made by ``store.admin()``.
 
     Ages are in seconds, or a ``timedelta``. Lists have pages: pass the last id of one as ``after`` for the next.

@@ -14,6 +14,7 @@ const LAYERS: [&[&str]; 6] = [
     &[
         "admin::rows",
         "count",
+        "cron",
         "error",
         "guide",
         "health",
@@ -27,12 +28,13 @@ const LAYERS: [&[&str]; 6] = [
         "retry",
         "signal",
         "telemetry",
+        "timing",
         "token",
         "trace_context",
         "watermark",
     ],
     &["postgres"],
-    &["pool", "send"],
+    &["pool", "send", "firing"],
     &["store", "connect", "executor", "transaction"],
     &[
         "worker",
@@ -41,6 +43,8 @@ const LAYERS: [&[&str]; 6] = [
         "import",
         "dequeue",
         "delivery",
+        "schedule",
+        "scheduler",
     ],
     &[
         "producer", "consumer", "consume", "run", "handler", "around", "chunk", "admin", "observe",

@@ -10,13 +10,15 @@ use syn::{FnArg, ImplItem, ImplItemFn, Item, ItemImpl, ReturnType, Type, Visibil
 use crate::files;
 
 /// Each call that has options, with the method that makes it.
-const CALLS: [(&str, &str); 5] = [
+const CALLS: [(&str, &str); 7] = [
     ("ConsumerBuilder", "create"),
     ("Dequeue", "execute"),
     ("Enqueue", "execute"),
+    ("OwnedSchedules", "replace"),
     ("ProducerBuilder", "create"),
     // Awaited, like any future.
     ("Run", "poll"),
+    ("Schedule", "install"),
 ];
 
 fn name_of(kind: &Type) -> Option<String> {

@@ -1,0 +1,236 @@
+//! The task that fires schedules: it looks, plans, fires, and sleeps until the next time.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
+
+use super::Shared;
+use crate::{
+    error::{Error, Result},
+    pool::{Connections, Notifier, StoreConnection},
+    postgres::schedules::{self, Due, Fired},
+    queue::QueueName,
+    telemetry,
+    timing::{self, Plan, Timing},
+};
+
+/// Maximum number of schedules, and of messages, of one statement.
+const BATCH: usize = 1_000;
+/// How often it looks if nothing is due: a NOTIFY may get lost.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// How much a wait varies at random, so that of many processes one fires, and the others find it fired.
+const JITTER: Duration = Duration::from_millis(10);
+/// Pause after a look that found due what others are firing.
+const CONTENDED: Duration = Duration::from_millis(20);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+const MIN_BACKOFF: Duration = Duration::from_millis(250);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// For how long a schedule that can't be fired is left out.
+const DEFER: Duration = Duration::from_secs(10 * 60);
+/// How many of these are remembered.
+const MAX_DEFERRED: usize = 10_000;
+
+pub(super) async fn fire_loop(shared: Arc<Shared>, connections: Connections, notifier: Notifier) {
+    let woken = notifier.subscribe(&QueueName::SCHEDULES, false);
+    let mut firing = Firing {
+        connections: connections.clone(),
+        notifier,
+        deferred: HashMap::new(),
+    };
+    let mut backoff = MIN_BACKOFF;
+    while shared.has_participants() && !connections.is_closed() {
+        let wait = match firing.fire_due().await {
+            Ok(wait) => {
+                backoff = MIN_BACKOFF;
+                wait + JITTER.mul_f64(rand::random())
+            }
+            Err(error) => {
+                telemetry::firing_failed(backoff == MIN_BACKOFF, &error);
+                let wait = backoff.mul_f64(1.0 + rand::random::<f64>());
+                backoff = (backoff * 2).min(MAX_BACKOFF);
+                wait
+            }
+        };
+        tokio::select! {
+            () = sleep(wait) => {}
+            // Whoever installs many schedules wakes it for each.
+            () = woken.notified() => sleep(CONTENDED).await,
+            () = shared.left.notified() => {}
+            () = connections.pool().close_event() => return,
+        }
+    }
+}
+
+/// Looks once, and fires nothing: whether this role may, and the schema is there.
+pub(super) async fn look_once(connections: &Connections) -> Result<()> {
+    let mut connection = connections.acquire().await?;
+    connection
+        .within(STATEMENT_TIMEOUT, async |connection| {
+            schedules::look(connection, 0, &[]).await?;
+            // Nothing is fired, but the privilege is needed.
+            schedules::fire(connection, &[]).await
+        })
+        .await?;
+    Ok(())
+}
+
+struct Firing {
+    connections: Connections,
+    notifier: Notifier,
+    /// Schedules that this process can't fire, and when it tries them again.
+    deferred: HashMap<i64, Instant>,
+}
+
+impl Firing {
+    /// Fires all that is due. Returns how long to wait for the next time.
+    async fn fire_due(&mut self) -> Result<Duration> {
+        let mut connection = self.connections.acquire_reserved().await?;
+        loop {
+            self.deferred.retain(|_, until| *until > Instant::now());
+            let without: Vec<_> = self.deferred.keys().copied().collect();
+            let asked = Instant::now();
+            let look = connection
+                .within(STATEMENT_TIMEOUT, async |connection| {
+                    schedules::look(connection, BATCH, &without).await
+                })
+                .await?;
+            // By the database's clock, which was read some time since then.
+            let passed = |now: Instant| now.duration_since(asked);
+            let next = look.next_at.map(|next| (next - look.now).to_std());
+            let next = next.map_or(INTERVAL, |next| next.unwrap_or_default().min(INTERVAL));
+            if look.due.is_empty() {
+                return Ok(next.saturating_sub(passed(Instant::now()) / 2));
+            }
+            let planned = self.plan(look.now, &look.due).await;
+            let is_all = planned.len() == look.due.len() && look.due.len() < BATCH;
+            if planned.is_empty() {
+                // All of them are deferred, and what else is due is found after a pause.
+                return Ok(next.min(CONTENDED));
+            }
+            let fired = self.fire(&mut connection, &planned).await?;
+            if fired.is_empty() {
+                return Ok(next.min(CONTENDED));
+            }
+            if is_all {
+                let soonest = planned.iter().map(|(_, plan)| plan.next_at).min();
+                let soonest = soonest.map_or(INTERVAL, |time| {
+                    (time - look.now).to_std().unwrap_or_default()
+                });
+                // What others are firing right now may be due again.
+                let contended = if fired.len() < planned.len() {
+                    CONTENDED
+                } else {
+                    INTERVAL
+                };
+                let wait = next.min(soonest).min(contended).min(INTERVAL);
+                return Ok(wait.saturating_sub(passed(Instant::now())));
+            }
+        }
+    }
+
+    /// Plans what fits into one statement.
+    async fn plan<'a>(&mut self, now: DateTime<Utc>, due: &'a [Due]) -> Vec<(&'a Due, Plan)> {
+        let (mut planned, mut messages) = (Vec::new(), 0);
+        for due in due {
+            match plan(due, now) {
+                Ok(plan) => {
+                    messages += plan.times.len();
+                    if messages > BATCH && !planned.is_empty() {
+                        break;
+                    }
+                    planned.push((due, plan));
+                }
+                Err(error) => self.defer(due, &error),
+            }
+            // Many expressions take a moment.
+            yield_now().await;
+        }
+        planned
+    }
+
+    fn defer(&mut self, due: &Due, error: &Error) {
+        telemetry::schedule_deferred(&due.name, error, DEFER);
+        if self.deferred.len() < MAX_DEFERRED {
+            self.deferred.insert(due.id, Instant::now() + DEFER);
+        }
+    }
+
+    async fn fire(
+        &mut self,
+        connection: &mut StoreConnection,
+        planned: &[(&Due, Plan)],
+    ) -> Result<Vec<Fired>> {
+        let refused = match fire(connection, planned).await {
+            Ok(fired) => {
+                self.report(planned, &fired);
+                return Ok(fired);
+            }
+            Err(error @ Error::Database(_)) if !error.is_retryable() => error,
+            Err(error) => return Err(error),
+        };
+        if let [(due, _)] = planned {
+            self.defer(due, &refused);
+            return Ok(Vec::new());
+        }
+        // What the server refuses for one, such as a trigger of the user's, is no reason for the others.
+        let mut all = Vec::new();
+        for one in planned {
+            let one = std::slice::from_ref(one);
+            match fire(connection, one).await {
+                Ok(fired) => {
+                    self.report(one, &fired);
+                    all.extend(fired);
+                }
+                Err(error @ Error::Database(_)) if !error.is_retryable() => {
+                    self.defer(one[0].0, &error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+
+    fn report(&self, planned: &[(&Due, Plan)], fired: &[Fired]) {
+        let planned: HashMap<_, _> = planned
+            .iter()
+            .map(|(due, plan)| (due.id, (*due, plan)))
+            .collect();
+        for fired in fired {
+            if let Some((due, plan)) = planned.get(&fired.id) {
+                telemetry::schedule_fired(&telemetry::Firing {
+                    schedule: &due.name,
+                    queue: &fired.queue,
+                    time: plan.times.last().copied(),
+                    at: fired.at,
+                    messages: fired.messages,
+                    missed: plan.missed,
+                });
+            }
+            if fired.messages > 0 {
+                self.notifier.wake(&fired.queue);
+            }
+        }
+    }
+}
+
+fn plan(due: &Due, now: DateTime<Utc>) -> Result<Plan> {
+    let timing = Timing::new(&due.time, &due.zone)?;
+    timing::plan(&timing, due.missed, due.next_at, now).ok_or_else(|| Error::InvalidSetting {
+        setting: "cron",
+        value: format!("{:?}", due.time),
+        expected: "an expression with another time before the end of the calendar",
+    })
+}
+
+async fn fire(connection: &mut StoreConnection, planned: &[(&Due, Plan)]) -> Result<Vec<Fired>> {
+    let planned: Vec<_> = planned.iter().map(|(due, plan)| (*due, plan)).collect();
+    connection
+        .within(STATEMENT_TIMEOUT, async |connection| {
+            schedules::fire(connection, &planned).await
+        })
+        .await
+}
