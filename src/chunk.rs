@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     delivery::Delivery,
-    handler::{Failed, Outcome, Verdict},
+    handler::{Failed, Outcome, Verdict, shared},
 };
 
 /// Messages that a handler takes at once.
@@ -76,7 +76,7 @@ impl<T> Chunk<T> {
     /// Fails this attempt of this message, for a reason that is kept with it. It is delivered again after the wait of
     /// the run's [retry policy](crate::Run::retry), or becomes a dead letter if its attempts are used up.
     pub fn nack(&self, index: usize, reason: impl Into<String>) {
-        let failed = Failed::Returned(reason.into());
+        let failed = Failed::Returned(shared(&reason.into()));
         self.verdicts.set(index, Verdict::Failed(failed));
     }
 
@@ -130,7 +130,7 @@ pub(crate) struct Verdicts(Mutex<State>);
 
 struct State {
     verdicts: Vec<Option<Verdict>>,
-    /// An index out_of_range the end.
+    /// The last index that was out of range.
     out_of_range: Option<usize>,
 }
 
@@ -163,7 +163,7 @@ impl Verdicts {
         let messages = state.verdicts.len();
         let mistake =
             format!("the handler settled index {index} of a chunk of {messages} messages");
-        Verdict::Failed(Failed::Returned(mistake))
+        Verdict::Failed(Failed::Returned(mistake.into()))
     }
 
     pub(crate) fn take(&self) -> Vec<Option<Verdict>> {

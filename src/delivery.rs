@@ -64,6 +64,8 @@ pub struct Delivery<T, D = Decoded> {
     lease: Arc<Lease>,
     store: Store,
     retry: RetryPolicy,
+    /// Of the call of its handler.
+    time_limit: Option<Duration>,
     state: PhantomData<fn() -> D>,
 }
 
@@ -76,6 +78,10 @@ pub struct Decoded(());
 pub struct Unchecked(());
 
 impl<T> Delivery<T> {
+    pub(crate) fn time_limit(&self) -> Option<Duration> {
+        self.time_limit
+    }
+
     /// Returns the payload.
     pub fn payload(&self) -> &T {
         self.payload.as_ref().expect(DECODED)
@@ -105,8 +111,15 @@ impl<T> Delivery<T, Unchecked> {
             lease,
             store,
             retry,
+            time_limit: None,
             state: PhantomData,
         }
+    }
+
+    /// For a handler that is aborted after this time.
+    pub(crate) fn limited(mut self, limit: Option<Duration>) -> Self {
+        self.time_limit = limit;
+        self
     }
 
     /// Returns the payload.
@@ -136,6 +149,7 @@ impl<T> Delivery<T, Unchecked> {
             lease: self.lease,
             store: self.store,
             retry: self.retry,
+            time_limit: self.time_limit,
             state: PhantomData,
         })
     }

@@ -276,6 +276,7 @@ pub(crate) async fn claim_once(store: &Store, request: &ClaimRequest) -> Result<
 
 async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
     let mut conflicts = 0;
+    let until = Instant::now() + request.timeout;
     loop {
         let mut connection = store.connection().await?;
         // Only now: a claim that waited for a connection has not begun yet.
@@ -324,7 +325,8 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
         }
         report_dead(&claimed);
         // All messages found had used up their attempts, or had expired: there may be others behind them.
-        if !(claimed.full && claimed.messages.is_empty()) {
+        let is_over = !(claimed.full && claimed.messages.is_empty());
+        if is_over || Instant::now() >= until {
             return Ok(Received { claimed, sent });
         }
     }

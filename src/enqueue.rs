@@ -311,8 +311,8 @@ impl<M, T, W> Enqueue<M, T, W> {
         self
     }
 
-    /// Sets several headers of the messages, as [`header`](Self::header) does each: of a map, or of a delivery whose
-    /// headers the messages shall have too.
+    /// Sets several headers of the messages, as [`header`](Self::header) does each: of a map, or of a delivery; then
+    /// without `traceparent` and `tracestate`, or the message continues the trace of the other one's sender.
     ///
     /// # Errors
     /// As for [`header`](Self::header).
@@ -320,7 +320,8 @@ impl<M, T, W> Enqueue<M, T, W> {
     /// # Example
     /// ```
     /// # fn example(delivery: pgqrs::Delivery<u32>) {
-    /// let next = pgqrs::enqueue().message(&2).to("tasks").headers(delivery.headers().iter());
+    /// let kept = delivery.headers().iter().filter(|(name, _)| !name.starts_with("trace"));
+    /// let next = pgqrs::enqueue().message(&2).to("tasks").headers(kept);
     /// # }
     /// ```
     pub fn headers<N, V>(mut self, headers: impl IntoIterator<Item = (N, V)>) -> Self

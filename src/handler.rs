@@ -7,6 +7,7 @@ use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -18,6 +19,7 @@ use crate::{
     delivery::{Delivery, Unchecked},
     error::{Error, error_chain},
     message::LONGEST_DELAY,
+    postgres::settle::failures::MAX_ERROR_TEXT,
     retry::RetryPolicy,
     telemetry::{self, Subject},
 };
@@ -164,12 +166,12 @@ pub(crate) enum Verdict {
     },
 }
 
-/// How a handler failed, with the text of its error.
+/// How a handler failed, with the text of its error, which all messages of a chunk share.
 #[derive(Debug, Clone)]
 pub(crate) enum Failed {
-    Returned(String),
-    Panicked(String),
-    TimedOut(String),
+    Returned(Arc<str>),
+    Panicked(Arc<str>),
+    TimedOut(Arc<str>),
 }
 
 impl Failed {
@@ -224,8 +226,12 @@ impl Verdict {
                 telemetry::attempt_failed(subject, reason, retry_in);
             }
             Self::Returned(Outcome::Later(_)) => telemetry::snoozed(subject),
-            Self::Returned(Outcome::Undecodable(_)) => {
-                telemetry::undecodable(subject, "the handler doesn't know such a payload");
+            Self::Returned(Outcome::Undecodable(reason)) => {
+                let reason = match &**reason {
+                    "" => "the handler doesn't know such a payload",
+                    reason => reason,
+                };
+                telemetry::undecodable(subject, reason);
             }
             Self::Undecodable { place, .. } => telemetry::undecodable(subject, place),
             Self::Returned(_) => {}
@@ -259,25 +265,32 @@ pub(crate) async fn handle(
     limit: Option<Duration>,
 ) -> Verdict {
     let handling =
-        async { (handling.await).map_err(|error| Failed::Returned(error_chain(&error))) };
+        async { (handling.await).map_err(|error| Failed::Returned(shared(&error_chain(&error)))) };
     let mut handling = pin!(handling);
     let handling = poll_fn(|context| match catch(|| handling.as_mut().poll(context)) {
         Ok(poll) => poll,
-        Err(panic) => Poll::Ready(Err(Failed::Panicked(format!(
-            "the handler panicked: {panic}"
-        )))),
+        Err(panic) => {
+            let panicked = format!("the handler panicked: {panic}");
+            Poll::Ready(Err(Failed::Panicked(shared(&panicked))))
+        }
     });
     let returned = match limit {
         None => handling.await,
         Some(limit) => timeout(limit, handling).await.unwrap_or_else(|_| {
             let late = format!("the handler timed out after {limit:?}");
-            Err(Failed::TimedOut(late))
+            Err(Failed::TimedOut(late.into()))
         }),
     };
     match returned {
         Ok(outcome) => Verdict::Returned(outcome),
         Err(failed) => Verdict::Failed(failed),
     }
+}
+
+/// As much of an error's text as is stored.
+pub(crate) fn shared(text: &str) -> Arc<str> {
+    let end = text.floor_char_boundary(MAX_ERROR_TEXT);
+    text.get(..end).unwrap_or_default().into()
 }
 
 /// Where JSON doesn't decode.

@@ -32,7 +32,8 @@ use crate::admin::rows::{QueueStats, SchemaVersion, WorkerInfo};
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Health {
-    /// What to act on, the most severe first; empty if there is nothing.
+    /// What to act on, the most severe first. Empty only if everything could be read, too: a role without
+    /// `pg_read_all_stats` always has a finding of severity [`Info`](Severity::Info).
     pub findings: Vec<Finding>,
     /// When it was read, by the database's clock.
     pub checked_at: DateTime<Utc>,
@@ -44,8 +45,8 @@ pub struct Health {
     pub server_version: String,
     /// The version of the schema; `None` if it could not be read.
     pub schema: Option<SchemaVersion>,
-    /// What keeps vacuum from removing dead rows.
-    pub horizon: Horizon,
+    /// What keeps vacuum from removing dead rows; `None` if the role may not read the server's views.
+    pub horizon: Option<Horizon>,
     /// The tables of the schema `pgqrs`.
     pub tables: Vec<TableHealth>,
     /// Whether the server runs autovacuum.
@@ -54,8 +55,8 @@ pub struct Health {
     pub queues: Vec<QueueHealth>,
     /// Workers that missed their heartbeats, the last ones first: at most 100.
     pub stale_workers: Vec<StaleWorker>,
-    /// How many connections are in use.
-    pub connections: ConnectionUse,
+    /// How many connections are in use; `None` if the role may not read `pg_stat_activity`.
+    pub connections: Option<ConnectionUse>,
     /// How many transactions ago the database's oldest row was frozen. The server refuses to write shortly before
     /// 2,147,483,648.
     pub unfrozen_transactions: u64,
@@ -180,6 +181,8 @@ impl FindingKind {
 #[non_exhaustive]
 pub enum HealthPart {
     /// What sessions of other roles do, and since when. Their pids and how many transactions they hold back are visible.
+    SessionDetails,
+    /// The server's sessions, and what holds back vacuum.
     Sessions,
     /// The version of the schema.
     Schema,
@@ -334,7 +337,8 @@ pub struct ConnectionUse {
 pub(crate) struct Facts {
     pub(crate) now: DateTime<Utc>,
     pub(crate) server: ServerFacts,
-    pub(crate) horizon: Horizon,
+    pub(crate) horizon: Part<Horizon>,
+    pub(crate) connections: Part<ConnectionUse>,
     pub(crate) tables: Vec<TableHealth>,
     pub(crate) schema: Part<SchemaVersion>,
     pub(crate) queues: Part<Vec<QueueHealth>>,
@@ -349,7 +353,6 @@ pub(crate) struct ServerFacts {
     /// Whether the role sees what sessions of other roles do.
     pub(crate) sees_sessions: bool,
     pub(crate) autovacuum: bool,
-    pub(crate) connections: ConnectionUse,
     pub(crate) unfrozen_transactions: u64,
 }
 

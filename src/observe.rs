@@ -15,7 +15,7 @@ use crate::{
     admin::rows::QueueStats,
     error::{Error, Result},
     health::Horizon,
-    postgres::{health, stats},
+    postgres::{health, session, stats},
     store::Store,
     telemetry,
 };
@@ -27,9 +27,9 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// How much an interval varies at random, as a part of it, so that processes that were started together don't stay
 /// together.
 const JITTER: f64 = 0.1;
-/// The statements use at most this part of a session's time: if they are slow, the pause is longer.
-const SHARE: u32 = 20;
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause is at least this many times as long as the statements took.
+const MIN_PAUSE_FACTOR: u32 = 20;
+const OBSERVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Store {
     /// Reads regularly how many messages the queues hold, how long the oldest ready ones have waited, and what holds
@@ -107,8 +107,8 @@ pub struct Observation {
     pub at: DateTime<Utc>,
     /// The queues, ordered by name: at most 10,000. See [`Admin::all_queue_stats`](crate::Admin::all_queue_stats).
     pub queues: Vec<QueueStats>,
-    /// What holds back vacuum.
-    pub horizon: Horizon,
+    /// What holds back vacuum; `None` if the role may not read the server's views.
+    pub horizon: Option<Horizon>,
 }
 
 /// Observes the queues until it, and all of its clones, are dropped; made by [`Store::observe`].
@@ -209,7 +209,11 @@ impl Observing {
                 if let Some(before) = &before {
                     telemetry::observation_succeeded(before);
                 }
-                telemetry::observed(&self.gauges, &observation.queues, &observation.horizon);
+                telemetry::observed(
+                    &self.gauges,
+                    &observation.queues,
+                    observation.horizon.as_ref(),
+                );
                 self.seen.send_replace(Seen {
                     latest: Some(Arc::new(observation)),
                     error: None,
@@ -229,9 +233,16 @@ async fn look(store: &Store, took: &mut Duration) -> Result<Observation> {
     let mut connection = store.connection().await?;
     let began = Instant::now();
     let observation = connection
-        .within(STATEMENT_TIMEOUT, async |connection| {
-            let queues = stats::count(connection, None).await?;
-            let (at, horizon) = health::horizon(connection).await?;
+        .within(OBSERVE_TIMEOUT, async |connection| {
+            let queues = session::read_briefly(connection, async |connection| {
+                stats::count(connection, None).await
+            });
+            let queues = queues.await?;
+            let (at, _) = health::server(connection).await?;
+            let horizon = match health::horizon(connection).await {
+                Err(Error::PermissionDenied { .. }) => None,
+                horizon => Some(horizon?),
+            };
             Ok(Observation {
                 at,
                 queues,
@@ -246,7 +257,7 @@ async fn look(store: &Store, took: &mut Duration) -> Result<Observation> {
 /// The wait before the next attempt, for a random number from 0 to 1.
 fn pause(interval: Duration, took: Duration, random: f64) -> Duration {
     let varied = interval.mul_f64(1.0 + JITTER * (2.0 * random - 1.0));
-    varied.max(took.saturating_mul(SHARE))
+    varied.max(took.saturating_mul(MIN_PAUSE_FACTOR))
 }
 
 #[cfg(test)]

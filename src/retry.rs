@@ -111,11 +111,11 @@ impl Default for RetryPolicy {
 pub struct UndecodablePolicy {
     #[builder(default = Duration::from_secs(60), setter(
         transform = |wait: Duration| wait.min(LONGEST),
-        doc = "How long the message waits until it is delivered again; defaults to a minute, and is at most a year."
+        doc = "How long the message waits until it is delivered again; defaults to a minute, and is at most a year. With zero it is delivered again at once, until `dead_letter_after` has passed."
     ))]
     pub(crate) wait: Duration,
     #[builder(default = Duration::from_secs(60 * 60), setter(
-        doc = "How long after it was first found not to decode it becomes a dead letter; defaults to an hour."
+        doc = "How long after it was first found not to decode it becomes a dead letter; defaults to an hour. Zero: at once."
     ))]
     pub(crate) dead_letter_after: Duration,
 }

@@ -296,7 +296,7 @@ fn start<C: Readable + 'static>(
             );
         }
         telemetry::consumer_started(handle.id(), handle.queue(), &options.settings(deadline));
-        let lease = options.lease;
+        let lease = check_lease(options.lease);
         let job = Job {
             queue: handle.queue().clone(),
             worker: handle.id(),
@@ -307,12 +307,16 @@ fn start<C: Readable + 'static>(
             stop: handle.stop_requests(),
             deadline,
         };
-        let ended = match check_lease(lease) {
+        let ended = match lease {
             Ok(()) => consume::start(job).await,
-            Err(error) => Ended {
-                outcome: Err(error),
-                deadline: Instant::now() + deadline,
-            },
+            Err(error) => {
+                let report = Report::default();
+                telemetry::consumer_failed(handle.id(), handle.queue(), &error, &report);
+                Ended {
+                    outcome: Err(error),
+                    deadline: Instant::now() + deadline,
+                }
+            }
         };
         let freed = timeout_at(ended.deadline, handle.shutdown()).await;
         let failed = match &freed {
@@ -329,7 +333,7 @@ fn start<C: Readable + 'static>(
                 registration.crashes_after(),
             );
         }
-        telemetry::flush().await;
+        let _ = timeout_at(ended.deadline, telemetry::flush()).await;
         ended.outcome
     })
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, Postgres, SqlSafeStr as _};
 
 #[cfg(feature = "schedules")]
 use crate::firing::Firing;
@@ -18,7 +18,7 @@ use crate::{
         Connections, Heartbeats, LONG_STATEMENT_TIMEOUT, Notifier, STATEMENT_TIMEOUT,
         StoreConnection,
     },
-    postgres::queues,
+    postgres::{queues, session},
     queue::{IntoQueue, Queue},
     send::{Batcher, SendOptions, Writer},
     transaction::Transaction,
@@ -214,6 +214,19 @@ impl Store {
         self.0.connections.acquire_reserved().await
     }
 
+    /// Begins a transaction of a handler. Its isolation level is always read committed: at a stricter one, the message
+    /// could not be settled any more once its lease was extended. If the handler is aborted after `limit`, its statements
+    /// are so too.
+    pub(crate) async fn begin_for_handler(&self, limit: Option<Duration>) -> Result<Transaction> {
+        const BEGIN: &str = "begin isolation level read committed";
+        let connection = self.0.connections.acquire_for_caller().await?;
+        let mut begun = sqlx::Transaction::begin(connection, Some(BEGIN.into_sql_str())).await?;
+        if let Some(limit) = limit {
+            session::limit_statements(&mut begun, limit).await?;
+        }
+        Ok(self.transaction(begun))
+    }
+
     /// Begins a transaction that wakes consumers when it is committed.
     ///
     /// # Errors
@@ -225,12 +238,16 @@ impl Store {
     pub async fn begin(&self) -> Result<Transaction> {
         let connection = self.0.connections.acquire_for_caller().await?;
         let begun = sqlx::Transaction::begin(connection, None).await?;
-        Ok(Transaction::new(
+        Ok(self.transaction(begun))
+    }
+
+    fn transaction(&self, begun: sqlx::Transaction<'static, Postgres>) -> Transaction {
+        Transaction::new(
             begun,
             self.0.notifier.clone(),
             self.payload_limit(),
             self.trace_context(),
-        ))
+        )
     }
 
     /// Wakes the consumers of a queue, in this process and in others: after the commit of a transaction that isn't this

@@ -51,11 +51,11 @@ type TableRow = (
 /// With the place of its subject in the list of its kind.
 type FindingRow = (&'static str, &'static str, String, String, Option<usize>);
 type FactsRow = (
-    Vec<HolderRow>,
+    Option<Vec<HolderRow>>,
     Vec<TableRow>,
     Vec<(StatsRow, u64, u64)>,
     Vec<(WorkerRow, Duration, bool)>,
-    (u64, u64),
+    Option<(u64, u64)>,
 );
 type ServerRow = (
     DateTime<Utc>,
@@ -95,22 +95,21 @@ pub(crate) fn health_row(health: Health) -> (String, Vec<FindingRow>, ServerRow,
         health.unfrozen_transactions,
     );
     let facts = (
-        horizon_rows(health.horizon),
+        health.horizon.map(horizon_rows),
         health.tables.into_iter().map(table_row).collect(),
         health.queues.iter().map(queue_row).collect(),
         health.stale_workers.into_iter().map(stale_row).collect(),
-        (health.connections.used, health.connections.limit),
+        health.connections.map(|use_of| (use_of.used, use_of.limit)),
     );
     (report, findings, server, facts)
 }
 
 fn finding_row(finding: &Finding, health: &Health) -> FindingRow {
     let subject = match &finding.kind {
-        FindingKind::HorizonHeld(holder) => health
-            .horizon
-            .holders
-            .iter()
-            .position(|found| found == holder),
+        FindingKind::HorizonHeld(holder) => {
+            let mut holders = health.horizon.iter().flat_map(|horizon| &horizon.holders);
+            holders.position(|found| found == holder)
+        }
         FindingKind::DeadRows(table) => health.tables.iter().position(|found| found == table),
         FindingKind::Backlog(queue) => health.queues.iter().position(|found| found == queue),
         FindingKind::MissedHeartbeats(stale) => {
@@ -243,13 +242,13 @@ fn stale_row(stale: StaleWorker) -> (WorkerRow, Duration, bool) {
     )
 }
 
-type ObservationRow = (DateTime<Utc>, Vec<StatsRow>, Vec<HolderRow>);
+type ObservationRow = (DateTime<Utc>, Vec<StatsRow>, Option<Vec<HolderRow>>);
 
 fn observation_row(observation: &Observation) -> ObservationRow {
     (
         observation.at,
         observation.queues.iter().map(stats_row).collect(),
-        horizon_rows(observation.horizon.clone()),
+        observation.horizon.clone().map(horizon_rows),
     )
 }
 

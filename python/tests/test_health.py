@@ -29,6 +29,7 @@ async def test_a_new_database_has_no_findings(
     ]
     assert health.schema is not None and health.schema.state == "up_to_date"
     assert {table.name for table in health.tables} >= {"messages", "workers"}
+    assert health.connections is not None
     assert 0 < health.connections.used < health.connections.limit
     assert health.database == database.url.rsplit("/", 1)[1]
 
@@ -38,6 +39,7 @@ async def test_an_idle_transaction_is_found_with_its_pid(store: pgqrs.Store, dat
         other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         other.execute("select 'seen'")
         health = await store.admin().health()
+        assert health.horizon is not None
         pids = {holder.pid: holder for holder in health.horizon.holders}
         holder = pids[other.info.backend_pid]
         assert (holder.source, holder.state, holder.query) == (

@@ -18,7 +18,7 @@ impl Admin {
     /// severity and a remedy; [`FindingKind`](crate::FindingKind) has the thresholds. Changes nothing.
     ///
     /// Any role can call it. What the role may not see is missing, and a finding names the grant that it lacks:
-    /// `pg_read_all_stats` for what sessions of other roles do, and
+    /// `pg_read_all_stats` for what sessions of other roles do, `select` on the server's views if that was revoked, and
     /// [`Access::Operator`](crate::Access::Operator) for queues and workers. A part that can't be read is missing too,
     /// and the finding says why: the tables are locked for more than two seconds, or the statement took more than five,
     /// over many dead rows.
@@ -43,11 +43,12 @@ impl Admin {
 }
 
 async fn read(connection: &mut PgConnection) -> Result<Facts> {
-    let (now, horizon) = health::horizon(connection).await?;
+    let (now, server) = health::server(connection).await?;
     Ok(Facts {
         now,
-        horizon,
-        server: health::server(connection).await?,
+        server,
+        horizon: part(health::horizon(connection).await)?,
+        connections: part(health::connections(connection).await)?,
         tables: health::tables(connection).await?,
         schema: part(
             session::read_briefly(connection, async |connection| {

@@ -57,17 +57,32 @@ impl Load {
             return None;
         }
         let share = capacity.div_ceil(MAX_CONCURRENT_CLAIMS).max(self.running);
-        let held_bytes = self.held.bytes + self.requested.bytes;
-        let room_bytes = self.max_bytes.saturating_sub(held_bytes);
-        let share_bytes = self.max_bytes / MAX_CONCURRENT_CLAIMS;
-        // A claim takes one message whatever its size, so it waits for some free capacity, unless nothing is held.
-        if held_bytes > 0 && (room_bytes == 0 || room_bytes < share_bytes / 2) {
+        if self.is_full() {
             return None;
         }
         Some(Request {
             messages: room.min(share).min(self.limit.max(1)),
-            bytes: room_bytes.min(share_bytes),
+            bytes: self.room_bytes().min(self.share_bytes()),
         })
+    }
+
+    /// Whether so many bytes are held that claims wait for some free capacity: a claim takes one message whatever its
+    /// size.
+    pub(super) fn is_full(&self) -> bool {
+        let room = self.room_bytes();
+        self.held_bytes() > 0 && (room == 0 || room < self.share_bytes() / 2)
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.held.bytes + self.requested.bytes
+    }
+
+    fn room_bytes(&self) -> usize {
+        self.max_bytes.saturating_sub(self.held_bytes())
+    }
+
+    fn share_bytes(&self) -> usize {
+        self.max_bytes / MAX_CONCURRENT_CLAIMS
     }
 }
 

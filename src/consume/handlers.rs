@@ -49,7 +49,7 @@ impl Shared {
         lease: Arc<Lease>,
     ) -> Delivery<P, Unchecked> {
         let decode = |json: &str| serde_json::from_str(json);
-        Delivery::new(message, lease, decode, self.store.clone(), self.retry)
+        Delivery::new(message, lease, decode, self.store.clone(), self.retry).limited(self.limit)
     }
 }
 

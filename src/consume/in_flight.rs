@@ -70,6 +70,10 @@ struct State {
     aborted: Vec<Arc<Lease>>,
     /// Bytes of payload that are ready, expired or running.
     bytes: usize,
+    /// Whether they are so many that nothing more is claimed: a chunk that isn't full won't become so.
+    is_full: bool,
+    /// Number of calls of handlers until now.
+    calls: u64,
     /// The loop is notified of finished deliveries when fewer than this are ready.
     notify_below: usize,
 }
@@ -85,8 +89,8 @@ struct Ready {
 struct Running {
     lease: Arc<Lease>,
     bytes: usize,
-    /// Whether it is the first delivery of its handler's call.
-    is_first: bool,
+    /// The handler's call: those of a chunk have the same.
+    call: u64,
 }
 
 /// Deliveries whose handlers were aborted.
@@ -105,11 +109,11 @@ pub(super) struct Finished {
 }
 
 impl State {
-    /// The full ones, and the rest if its first message has waited long enough.
+    /// The full ones, and the rest if its first message has waited long enough, or nothing can be added to it.
     fn due_chunks(&self, limits: ChunkLimits) -> usize {
         let is_due = self
             .next_chunk_at(limits)
-            .is_some_and(|at| at <= Instant::now());
+            .is_some_and(|at| self.is_full || at <= Instant::now());
         self.ready.len() / limits.size + usize::from(is_due)
     }
 
@@ -120,8 +124,8 @@ impl State {
     }
 
     fn handlers(&self) -> usize {
-        let running = self.running.iter();
-        running.filter(|(_, running)| running.is_first).count()
+        let calls = self.running.iter().map(|(_, running)| running.call);
+        calls.collect::<HashSet<_>>().len()
     }
 }
 
@@ -176,7 +180,7 @@ impl InFlight {
     /// Takes the next delivery for a handler.
     pub(super) fn take(self: &Arc<Self>) -> Option<Taken> {
         let mut state = self.lock();
-        self.take_from(&mut state, true)
+        self.take_from(&mut state)
     }
 
     /// Takes the next chunk for a handler, if one is due.
@@ -185,16 +189,17 @@ impl InFlight {
         if state.due_chunks(limits) == 0 {
             return None;
         }
+        state.calls += 1;
         let mut chunk = Vec::new();
         while chunk.len() < limits.size
-            && let Some(taken) = self.take_from(&mut state, chunk.is_empty())
+            && let Some(taken) = self.take_from(&mut state)
         {
             chunk.push(taken);
         }
         (!chunk.is_empty()).then_some(chunk)
     }
 
-    fn take_from(self: &Arc<Self>, state: &mut State, is_first: bool) -> Option<Taken> {
+    fn take_from(self: &Arc<Self>, state: &mut State) -> Option<Taken> {
         loop {
             let ready = state.ready.pop_front()?;
             if ready.until <= Instant::now() {
@@ -208,7 +213,7 @@ impl InFlight {
             let running = Running {
                 lease: Arc::clone(&lease),
                 bytes: message.payload.len(),
-                is_first,
+                call: state.calls,
             };
             let key = state.running.insert(running);
             return Some(Taken {
@@ -284,9 +289,12 @@ impl InFlight {
         }
     }
 
-    /// Number of chunks that handlers can take now.
-    pub(super) fn due_chunks(&self, limits: ChunkLimits) -> usize {
-        self.lock().due_chunks(limits)
+    /// Number of chunks that handlers can take now. `is_full`: nothing is claimed until some of the payloads are
+    /// handled.
+    pub(super) fn due_chunks(&self, limits: ChunkLimits, is_full: bool) -> usize {
+        let mut state = self.lock();
+        state.is_full = is_full;
+        state.due_chunks(limits)
     }
 
     /// When the next chunk is due that isn't full; `None` if there is none.
@@ -447,8 +455,11 @@ impl Drop for Guard {
         };
         if thread::panicking() {
             let panicked = "the handler panicked when it was dropped".to_owned();
-            self.in_flight
-                .finish(key, Verdict::Failed(Failed::Panicked(panicked)), None);
+            self.in_flight.finish(
+                key,
+                Verdict::Failed(Failed::Panicked(panicked.into())),
+                None,
+            );
         } else {
             self.in_flight.abort(key);
         }

@@ -5,6 +5,7 @@ mod queries;
 
 use std::{
     future::Future,
+    mem,
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -32,7 +33,7 @@ use crate::{
     error::{Error, Result, error_chain},
     handler::{Outcome, Verdict},
     lifecycle::WorkerId,
-    message::Origin,
+    message::{Origin, Receipt},
     pool::{STATEMENT_TIMEOUT, WakeSubscription},
     postgres::settle::failures::Failure,
     queue::QueueName,
@@ -158,6 +159,8 @@ const MAX_CLAIM: usize = 10_000;
 const MAX_EXTENSION: usize = 1_000;
 /// But not longer than this, if the claim takes long.
 const MAX_ACK_WAIT: Duration = Duration::from_millis(50);
+/// How long a shutdown waits for claims under way before it releases messages, which they could claim again.
+const CLAIM_GRACE: Duration = Duration::from_millis(250);
 /// The last part of the shutdown deadline, after handlers were aborted: for outstanding settlements and releases.
 const FINAL_SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The final part of it, to deregister the worker.
@@ -208,8 +211,12 @@ struct RunLoop<W> {
     report: Report,
 }
 
-/// The deadlines of the three parts of a shutdown.
+/// A shutdown, and the deadlines of its parts.
 struct Ending {
+    /// Messages that no handler will get.
+    untouched: Vec<Receipt>,
+    /// Messages are released, even if a claim is still under way.
+    release_at: Instant,
     /// Handlers that are still running are aborted.
     abort_at: Instant,
     /// Messages that aren't settled are left to their leases.
@@ -299,9 +306,12 @@ impl<W: Work> RunLoop<W> {
         }
         let running = self.in_flight.running();
         telemetry::consumer_stopping(self.worker, &self.queue, reason, running, self.deadline);
-        let deadline = Instant::now() + self.deadline;
+        let now = Instant::now();
+        let deadline = now + self.deadline;
         let settle_until = deadline - (self.deadline / 10).min(DEREGISTER_TIMEOUT);
         self.ending = Some(Ending {
+            untouched: Vec::new(),
+            release_at: now + CLAIM_GRACE.min(self.deadline / 2),
             abort_at: deadline - (self.deadline / 2).min(FINAL_SETTLE_TIMEOUT),
             settle_until,
             deadline,
@@ -340,12 +350,15 @@ impl<W: Work> RunLoop<W> {
         for delivery in finished {
             self.on_finished(delivery);
         }
-        if self.ending.is_some() {
-            self.unsettled
-                .release_untouched(self.in_flight.take_untouched());
-            let Aborted { held, settled } = self.in_flight.take_aborted();
-            self.unsettled.release_unfinished(held);
-            self.unsettled.release_if_unsettled(settled);
+        if let Some(ending) = &mut self.ending {
+            ending.untouched.extend(self.in_flight.take_untouched());
+            if self.claims == 0 || ending.release_at <= Instant::now() {
+                let untouched = mem::take(&mut ending.untouched);
+                self.unsettled.release_untouched(untouched);
+                let Aborted { held, settled } = self.in_flight.take_aborted();
+                self.unsettled.release_unfinished(held);
+                self.unsettled.release_if_unsettled(settled);
+            }
         }
         if self.unsettled.has_waiting() {
             self.unsettled_since.get_or_insert_with(Instant::now);
@@ -395,7 +408,8 @@ impl<W: Work> RunLoop<W> {
     }
 
     fn start_handlers(&mut self) {
-        let due = self.in_flight.due_chunks(self.chunk);
+        let is_full = self.claims == 0 && self.load().is_full();
+        let due = self.in_flight.due_chunks(self.chunk, is_full);
         for _ in 0..due.min(self.idle_handlers()) {
             let (work, shared) = (Arc::clone(&self.work), Arc::clone(&self.shared));
             self.handlers.spawn(async move { work.work(&shared).await });
@@ -434,6 +448,9 @@ impl<W: Work> RunLoop<W> {
             } else {
                 ending.abort_at
             });
+            if self.claims > 0 && ending.release_at > Instant::now() {
+                next = next.min(ending.release_at);
+            }
         } else if self.next_claim().is_some() {
             next = next.min(self.claim_at);
         }

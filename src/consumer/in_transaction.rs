@@ -7,13 +7,15 @@ use tokio::time::timeout;
 use crate::{
     delivery::{
         Delivery,
+        lease::Lease,
         settlement::{Settlement, settle_lease},
     },
     error::Result,
     handler::{HandlerError, IntoOutcome, IntoVerdict, Outcome},
     pool::{STATEMENT_TIMEOUT, no_answer},
+    postgres::settle,
     store::Store,
-    transaction::{HandlerTransaction, UsedByHandler},
+    transaction::{HandlerTransaction, Transaction, UsedByHandler},
 };
 
 /// Begins a transaction, calls the handler, acknowledges the message, and commits.
@@ -27,8 +29,8 @@ where
     R: Future<Output: IntoOutcome>,
 {
     let lease = Arc::clone(delivery.lease());
-    let tx = store.begin().await.map_err(HandlerError::of)?;
-    let (used, tx) = UsedByHandler::new(tx).await;
+    let tx = answered(store.begin_for_handler(delivery.time_limit())).await;
+    let (used, tx) = UsedByHandler::new(tx.map_err(HandlerError::of)?).await;
     let returned = handler(delivery, tx).await.into_verdict();
     let Some(mut tx) = used.into_inner() else {
         let kept =
@@ -44,15 +46,28 @@ where
             return returned;
         }
     };
-    // The handler may have settled it itself.
-    if !lease.is_settled()
-        && let Err(error) = answered(settle_lease(&lease, Ok(settlement), &mut tx)).await
-    {
+    if let Err(error) = settle_in(&mut tx, &lease, settlement).await {
         let _ = answered(tx.rollback()).await;
+        lease.unsettled();
         return Err(HandlerError::of(error));
     }
-    answered(tx.commit()).await.map_err(HandlerError::of)?;
+    if let Err(error) = answered(tx.commit()).await {
+        if error.is_refusal() {
+            lease.unsettled();
+        }
+        return Err(HandlerError::of(error));
+    }
     returned
+}
+
+/// Settles the message, unless the handler has done so itself: which doesn't count if that was rolled back to a
+/// savepoint. Fails if a statement of the transaction has failed, whose commit would roll back and return no error.
+async fn settle_in(tx: &mut Transaction, lease: &Arc<Lease>, settlement: Settlement) -> Result<()> {
+    let is_settled = lease.is_settled() && !answered(settle::is_held(tx, lease.receipt())).await?;
+    if is_settled {
+        return Ok(());
+    }
+    answered(settle_lease(lease, Ok(settlement), tx)).await
 }
 
 async fn answered<T>(statement: impl Future<Output = Result<T>>) -> Result<T> {

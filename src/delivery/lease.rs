@@ -70,6 +70,11 @@ impl Lease {
         self.settled.store(true, Ordering::Release);
     }
 
+    /// The transaction in which it was settled has been rolled back.
+    pub(crate) fn unsettled(&self) {
+        self.settled.store(false, Ordering::Release);
+    }
+
     /// Whether a handler has settled it itself, maybe in a transaction that can still be rolled back.
     pub(crate) fn is_settled(&self) -> bool {
         self.settled.load(Ordering::Acquire)

@@ -55,12 +55,16 @@ impl fmt::Display for Health {
         if !self.tables.is_empty() {
             writeln!(f, "\n{}", tables(&self.tables).trim_end())?;
         }
-        write!(f, "\noldest snapshot: ")?;
-        match self.horizon.holders.first() {
-            None => writeln!(f, "none")?,
-            Some(holder) => writeln!(f, "{holder}")?,
+        writeln!(f)?;
+        if let Some(horizon) = &self.horizon {
+            match horizon.holders.first() {
+                None => writeln!(f, "oldest snapshot: none")?,
+                Some(holder) => writeln!(f, "oldest snapshot: {holder}")?,
+            }
         }
-        writeln!(f, "{}", self.connections)?;
+        if let Some(connections) = self.connections {
+            writeln!(f, "{connections}")?;
+        }
         write!(
             f,
             "{} of 2,147,483,648 transactions since the oldest row was frozen",
@@ -260,6 +264,10 @@ fn schema(version: SchemaVersion, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 fn not_visible(what: HealthPart, reason: Option<&str>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let (part, privilege) = match what {
         HealthPart::Sessions => (
+            "the server's sessions, and what holds back vacuum,",
+            "a privilege on `pg_stat_activity` and its like",
+        ),
+        HealthPart::SessionDetails => (
             "what sessions of other roles do, and since when,",
             "the privileges of `pg_read_all_stats`",
         ),

@@ -36,12 +36,12 @@ impl From<Facts> for Health {
             role: server.role,
             server_version: server.version,
             schema: facts.schema.read(),
-            horizon: facts.horizon,
+            horizon: facts.horizon.read(),
             tables: facts.tables,
             autovacuum: server.autovacuum,
             queues: facts.queues.read().unwrap_or_default(),
             stale_workers: facts.workers.read().unwrap_or_default(),
-            connections: server.connections,
+            connections: facts.connections.read(),
             unfrozen_transactions: server.unfrozen_transactions,
         }
     }
@@ -50,8 +50,10 @@ impl From<Facts> for Health {
 /// The findings, the most severe first.
 fn find(facts: &Facts) -> Vec<Finding> {
     let server = &facts.server;
-    let held = facts.horizon.holders.iter().filter_map(held);
-    let held: Vec<_> = held.collect();
+    let held: Vec<_> = match &facts.horizon {
+        Part::Read(horizon) => horizon.holders.iter().filter_map(held).collect(),
+        _ => Vec::new(),
+    };
     let is_held = held
         .iter()
         .any(|finding| matches!(&finding.kind, FindingKind::HorizonHeld(holder) if !holder.only_catalogs));
@@ -72,12 +74,16 @@ fn find(facts: &Facts) -> Vec<Finding> {
     if let Part::Read(workers) = &facts.workers {
         findings.extend(workers.iter().map(missed_heartbeats));
     }
-    findings.extend(connections(server.connections));
+    if let Part::Read(used) = &facts.connections {
+        findings.extend(connections(*used));
+    }
     findings.extend(wraparound(server.unfrozen_transactions));
     if !server.sees_sessions {
-        findings.push(sessions_not_visible(&server.role));
+        findings.push(session_details_not_visible(&server.role));
     }
+    let sessions = not_visible(&facts.horizon, HealthPart::Sessions, &server.role);
     let parts = [
+        sessions.or_else(|| not_visible(&facts.connections, HealthPart::Sessions, &server.role)),
         not_visible(&facts.schema, HealthPart::Schema, &server.role),
         not_visible(&facts.queues, HealthPart::Queues, &server.role),
         not_visible(&facts.workers, HealthPart::Workers, &server.role),
@@ -121,11 +127,19 @@ fn release_remedy(source: &HorizonSource) -> String {
             Some("active") => format!(
                 "wait for its statement to end, or run `select pg_cancel_backend({pid})`, or `select pg_terminate_backend({pid})` if that has no effect; run long reports on a standby without `hot_standby_feedback`"
             ),
-            _ => {
-                let role = role.as_deref().map_or("…".to_owned(), quoted);
-                format!(
-                    "run `select pg_terminate_backend({pid})`, or end the transaction in its application; `alter role {role} set idle_in_transaction_session_timeout = '5min'` lets the server do so from then on"
-                )
+            None => format!(
+                "its state isn't visible to this role: as a superuser, run `select state, xact_start, query from pg_stat_activity where pid = {pid}`, and `select pg_terminate_backend({pid})` only if it is idle in a transaction"
+            ),
+            Some(_) => {
+                let end = format!(
+                    "run `select pg_terminate_backend({pid})`, or end the transaction in its application"
+                );
+                role.as_deref().map_or(end.clone(), |role| {
+                    format!(
+                        "{end}; `alter role {} set idle_in_transaction_session_timeout = '5min'` lets the server do so from then on",
+                        quoted(role)
+                    )
+                })
             }
         },
         HorizonSource::PreparedTransaction { gid, .. } => {
@@ -279,11 +293,11 @@ fn wraparound(transactions: u64) -> Option<Finding> {
     })
 }
 
-fn sessions_not_visible(role: &str) -> Finding {
+fn session_details_not_visible(role: &str) -> Finding {
     Finding {
         severity: Severity::Info,
         kind: FindingKind::NotVisible {
-            what: HealthPart::Sessions,
+            what: HealthPart::SessionDetails,
             reason: None,
         },
         remedy: format!(
@@ -296,6 +310,14 @@ fn sessions_not_visible(role: &str) -> Finding {
 fn not_visible<T>(part: &Part<T>, what: HealthPart, role: &str) -> Option<Finding> {
     let (severity, reason, remedy) = match part {
         Part::Read(_) | Part::Absent => return None,
+        Part::Denied if what == HealthPart::Sessions => (
+            Severity::Info,
+            None,
+            format!(
+                "as a superuser, run `grant select on pg_stat_activity, pg_stat_replication, pg_stat_progress_vacuum, pg_prepared_xacts, pg_replication_slots to {}`",
+                quoted(role)
+            ),
+        ),
         Part::Denied => (
             Severity::Info,
             None,

@@ -141,7 +141,7 @@ impl Connections {
             Ok(acquired) => acquired,
             Err(_) => {
                 // Boxed: it is large, and would be part of every call.
-                let probing = Box::pin(self.server.probe(self.pool.connect_options()));
+                let probing = Box::pin(self.server.probe(self.pool.connect_options(), None));
                 tokio::select! {
                     biased;
                     acquired = acquiring.as_mut() => acquired,
@@ -254,7 +254,7 @@ impl StoreConnection {
         let outcome = outcome.unwrap_or_else(|| Err(no_answer()));
         match &outcome {
             Err(error @ Error::ConnectionLost(_)) => {
-                self.server.failed(&self.options, error);
+                self.server.connection_lost(&self.options, error);
                 return outcome;
             }
             _ => self.server.answered(outage),

@@ -1,5 +1,4 @@
-//! Whether a store's server can be reached. Of an outage all calls of a process learn: it is reported once for all of
-//! them.
+//! Tracks whether a store's server can be reached. An outage affects every call, and is reported once per store.
 
 use std::{
     fmt, io,
@@ -11,16 +10,19 @@ use std::{
 };
 
 use sqlx::{ConnectOptions as _, Connection, postgres::PgConnectOptions};
-use tokio::time::timeout;
+use tokio::{runtime::Handle, time::timeout};
 
 use crate::{error::Error, telemetry};
 
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// After the first report of an outage, the next one follows after this time, and then at twice the interval each time.
 const FIRST_INTERVAL: Duration = Duration::from_secs(5);
+/// For so long after an outage, connections that it broke are found. The pool tests them before their use only if they
+/// were idle for some seconds.
+const LEFT_OVER: Duration = Duration::from_secs(30);
 const MAX_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
-/// What a store knows of its server.
+/// Whether a store's server can be reached, as its calls find out.
 #[derive(Default)]
 pub(crate) struct ServerState {
     /// The number of the outage, from 1; 0 while the server can be reached.
@@ -35,8 +37,10 @@ pub(crate) struct ServerState {
 #[derive(Default)]
 struct State {
     away: Option<Away>,
+    /// When the last outage ended.
+    back_at: Option<Instant>,
     /// The last error of the last outage.
-    why: Option<Error>,
+    last_error: Option<Error>,
 }
 
 /// The outages until now.
@@ -76,18 +80,42 @@ impl ServerState {
         if outage == 0 || self.outage() != outage {
             return;
         }
-        let over = self.lock().away.take();
-        if let Some(away) = over {
+        let over = {
+            let mut state = self.lock();
+            // Another call may have reported the next outage meanwhile.
+            if self.outage() != outage {
+                return;
+            }
             self.outage.store(0, Ordering::Relaxed);
+            state.back_at = Some(Instant::now());
+            state.away.take()
+        };
+        if let Some(away) = over {
             telemetry::server_back(&away.server, away.since);
         }
     }
 
-    /// A connection could not be made, or broke.
+    /// A connection broke, or a statement was not answered in time. Whether that is an outage, a new connection tells.
+    pub(super) fn connection_lost(
+        self: &Arc<Self>,
+        options: &Arc<PgConnectOptions>,
+        error: &Error,
+    ) {
+        if self.outage() != 0 {
+            return self.failed(options, error);
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            let (server, options) = (Arc::clone(self), Arc::clone(options));
+            let lost = Some(error.clone());
+            runtime.spawn(async move { server.probe(options, lost).await });
+        }
+    }
+
+    /// A connection could not be made, or one broke during an outage.
     pub(super) fn failed(&self, options: &PgConnectOptions, error: &Error) {
         let now = Instant::now();
         let mut state = self.lock();
-        state.why = Some(error.clone());
+        state.last_error = Some(error.clone());
         let Some(away) = &mut state.away else {
             let server = name(options);
             state.away = Some(Away {
@@ -121,7 +149,7 @@ impl ServerState {
         let is_away = self.outage() != 0;
         let error = match error {
             Error::AcquireTimeout { .. } if is_away || self.outages() != before => {
-                match self.lock().why.clone() {
+                match self.lock().last_error.clone() {
                     Some(Error::Connect(why) | Error::ConnectionLost(why)) => Error::Connect(why),
                     _ => error,
                 }
@@ -138,8 +166,9 @@ impl ServerState {
         error
     }
 
-    /// Finds out why a connection takes so long: makes one outside of the pool, unless another call is doing so.
-    pub(super) async fn probe(&self, options: Arc<PgConnectOptions>) {
+    /// Finds out whether the server can be reached: makes a connection outside of the pool, unless another call is doing
+    /// so. `lost` is the error of a connection that broke.
+    pub(super) async fn probe(&self, options: Arc<PgConnectOptions>, lost: Option<Error>) {
         if self.is_probing.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -148,6 +177,11 @@ impl ServerState {
         match timeout(PING_TIMEOUT, options.connect()).await {
             Ok(Ok(connection)) => {
                 self.answered(outage);
+                let back_at = self.lock().back_at;
+                let is_left_over = back_at.is_some_and(|at| at.elapsed() < LEFT_OVER);
+                if let Some(error) = lost.filter(|_| outage == 0 && !is_left_over) {
+                    telemetry::connection_lost(&name(&options), &error);
+                }
                 let _ = timeout(PING_TIMEOUT, connection.close()).await;
             }
             Ok(Err(error)) => self.failed(&options, &Error::Connect(Arc::new(error))),

@@ -338,7 +338,10 @@ async fn dead_letter(
                  unique_key, waiting_key, headers, payload,
                  case when attempt = 0 then 'expired' else 'attempts used up' end,
                  case when attempt = 0 then last_error
-                     else coalesce(last_error, 'its consumer crashed, or its lease ran out') end
+                     else coalesce(
+                         last_error,
+                         'its last delivery was not settled: the consumer crashed, its lease ran out, or its handler was aborted'
+                     ) end
              from dead
              where attempt > 0 or drop_if_expired is not true
          )

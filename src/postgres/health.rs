@@ -16,11 +16,12 @@ use crate::{
     queue::QueueName,
 };
 
-/// What the server says about itself.
-pub(crate) async fn server(connection: &mut PgConnection) -> Result<ServerFacts> {
+/// What the server says about itself, and the time.
+pub(crate) async fn server(connection: &mut PgConnection) -> Result<(DateTime<Utc>, ServerFacts)> {
     let row = sqlx::query!(
         r#"
         select
+            statement_timestamp() as "now!",
             d.datname::text as "database!",
             current_user::text as "role!",
             -- Debian appends its package's version.
@@ -28,16 +29,6 @@ pub(crate) async fn server(connection: &mut PgConnection) -> Result<ServerFacts>
             pg_has_role(current_user, 'pg_read_all_stats', 'usage') as "sees_sessions!",
             -- Without its counters it doesn't run either.
             current_setting('autovacuum')::boolean and current_setting('track_counts')::boolean as "autovacuum!",
-            (
-                -- Clients' sessions, of which a role without privileges doesn't see the type.
-                select count(*) from pg_stat_activity s
-                where s.datid is not null and s.usesysid is not null
-                    and coalesce(s.backend_type, 'client backend') = 'client backend'
-            ) as "used!",
-            current_setting('max_connections')::bigint
-                - current_setting('superuser_reserved_connections')::bigint
-                -- Since PostgreSQL 16.
-                - coalesce(nullif(current_setting('reserved_connections', true), ''), '0')::bigint as "limit!",
             age(d.datfrozenxid)::bigint as "unfrozen!"
         from pg_database d
         where d.datname = current_database()
@@ -45,27 +36,47 @@ pub(crate) async fn server(connection: &mut PgConnection) -> Result<ServerFacts>
     )
     .fetch_one(connection)
     .await?;
-    Ok(ServerFacts {
+    let facts = ServerFacts {
         database: row.database,
         role: row.role,
         version: row.version,
         sees_sessions: row.sees_sessions,
         autovacuum: row.autovacuum,
-        connections: ConnectionUse {
-            used: row.used.unsigned_abs(),
-            limit: u64::try_from(row.limit).unwrap_or_default(),
-        },
         unfrozen_transactions: row.unfrozen.unsigned_abs(),
+    };
+    Ok((row.now, facts))
+}
+
+/// How many connections are in use.
+pub(crate) async fn connections(connection: &mut PgConnection) -> Result<ConnectionUse> {
+    let row = sqlx::query!(
+        r#"
+        select
+            count(*) as "used!",
+            current_setting('max_connections')::bigint
+                - current_setting('superuser_reserved_connections')::bigint
+                -- Since PostgreSQL 16.
+                - coalesce(nullif(current_setting('reserved_connections', true), ''), '0')::bigint as "limit!"
+        -- Clients' sessions, of which a role without privileges doesn't see the type.
+        from pg_stat_activity s
+        where s.datid is not null and s.usesysid is not null
+            and coalesce(s.backend_type, 'client backend') = 'client backend'
+        "#,
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(ConnectionUse {
+        used: row.used.unsigned_abs(),
+        limit: u64::try_from(row.limit).unwrap_or_default(),
     })
 }
 
-/// The time, and what holds back vacuum in this database, the oldest first.
-pub(crate) async fn horizon(connection: &mut PgConnection) -> Result<(DateTime<Utc>, Horizon)> {
+/// What holds back vacuum in this database, the oldest first.
+pub(crate) async fn horizon(connection: &mut PgConnection) -> Result<Horizon> {
     let rows = sqlx::query!(
         r#"
         select
-            statement_timestamp() as "now!",
-            held.source as "source?",
+            held.source as "source!",
             held.pid as "pid?",
             held.name as "name?",
             held.role as "role?",
@@ -73,9 +84,7 @@ pub(crate) async fn horizon(connection: &mut PgConnection) -> Result<(DateTime<U
             held.query as "query?",
             held.transactions as "transactions?",
             held.microseconds as "microseconds?"
-        -- A row with the time alone if there is nothing.
-        from (values (true)) always
-        left join (
+        from (
             select
                 case when r.pid is null then 'session' else 'standby' end as source,
                 s.pid,
@@ -115,16 +124,15 @@ pub(crate) async fn horizon(connection: &mut PgConnection) -> Result<(DateTime<U
             from pg_replication_slots s
             where s.xmin is null and s.catalog_xmin is not null
                 and (s.database is null or s.database = current_database())
-        ) held on true
+        ) held
         order by held.transactions desc, held.microseconds desc nulls last
         limit 10
         "#,
     )
     .fetch_all(connection)
     .await?;
-    let now = rows.first().map(|row| row.now).unwrap_or_default();
     let holders = rows.into_iter().filter_map(|row| {
-        let found = row.source?;
+        let found = row.source;
         let pid = row.pid.unwrap_or_default();
         let name = row.name.unwrap_or_default();
         let source = match found.as_str() {
@@ -155,8 +163,9 @@ pub(crate) async fn horizon(connection: &mut PgConnection) -> Result<(DateTime<U
             only_catalogs: found == "catalogs",
         })
     });
-    let holders = holders.collect();
-    Ok((now, Horizon { holders }))
+    Ok(Horizon {
+        holders: holders.collect(),
+    })
 }
 
 /// A time that has passed. Another session may have begun since the statement did.

@@ -34,6 +34,23 @@ pub(crate) async fn limit_idle_in_transaction(
     Ok(())
 }
 
+/// The server cancels each statement of this transaction after `limit`, unless it would do so earlier.
+pub(crate) async fn limit_statements(connection: &mut PgConnection, limit: Duration) -> Result<()> {
+    let milliseconds = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
+    sqlx::query!(
+        "select set_config(
+             'statement_timeout',
+             least(greatest($1::bigint, 1), nullif(setting::bigint, 0), 2147483647)::text,
+             true
+         )
+         from pg_settings where name = 'statement_timeout'",
+        milliseconds,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(())
+}
+
 /// Runs statements that only read, wait at most two seconds for each lock, such as that of a migration, and run at most
 /// five, such as over many dead rows. The transaction is rolled back, so that the session can go on after a statement
 /// that was refused.

@@ -54,6 +54,19 @@ pub(crate) async fn ack(connection: &mut PgConnection, receipt: Receipt) -> Resu
     Ok(deleted.rows_affected() == 1)
 }
 
+/// Whether a message is still there under this lease, as this transaction sees it.
+pub(crate) async fn is_held(connection: &mut PgConnection, receipt: Receipt) -> Result<bool> {
+    let held = sqlx::query_scalar!(
+        r#"select exists (
+            select from pgqrs.messages where queue_id = $1 and id = $2 and lease_token = $3
+        ) as "held!""#,
+        receipt.queue_id,
+        receipt.id.get(),
+        receipt.token,
+    );
+    Ok(held.fetch_one(connection).await?)
+}
+
 /// Deletes messages of one queue whose leases are still held. Returns only their number: returning each id costs both
 /// sides more than deleting the message.
 pub(crate) async fn ack_many(connection: &mut PgConnection, receipts: &[Receipt]) -> Result<u64> {

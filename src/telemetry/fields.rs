@@ -19,7 +19,7 @@ pub(super) fn bounded(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default()))
 }
 
-/// A duration as an operator reads it: `0.25 s`, `12 s`.
+/// A duration in a sentence: `0.25 s`, `12 s`.
 pub(super) struct Seconds(pub(super) Duration);
 
 impl fmt::Display for Seconds {
@@ -34,7 +34,25 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// The waits of a retry policy before jitter, as an operator reads them: `1 s, 2 s, 4 s, … 3600 s`.
+/// A duration as a value, without a space, so that logs stay easy to parse: `4ms`, `12s`.
+pub(super) struct Compact(pub(super) Duration);
+
+impl fmt::Display for Compact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let milliseconds = self.0.as_millis();
+        if (1..1_000).contains(&milliseconds) {
+            return write!(f, "{milliseconds}ms");
+        }
+        let seconds = self.0.as_secs_f64();
+        if seconds >= 10.0 {
+            write!(f, "{seconds:.0}s")
+        } else {
+            write!(f, "{}s", (seconds * 100.0).round() / 100.0)
+        }
+    }
+}
+
+/// The waits of a retry policy before jitter, as an operator reads them: `1s, 2s, 4s, … 3600s`.
 pub(super) struct Waits(pub(super) RetryPolicy);
 
 impl fmt::Display for Waits {
@@ -46,16 +64,16 @@ impl fmt::Display for Waits {
             if wait >= longest {
                 break;
             }
-            write!(f, "{}, ", Seconds(wait))?;
+            write!(f, "{}, ", Compact(wait))?;
         }
         if policy.delay(4) < longest {
             f.write_str("… ")?;
         }
-        write!(f, "{}", Seconds(longest))
+        write!(f, "{}", Compact(longest))
     }
 }
 
-/// What happens to a payload that doesn't decode: `60 s, until 3600 s`.
+/// What happens to a payload that doesn't decode: `60s, until 3600s`.
 pub(super) struct Undecodable(pub(super) UndecodablePolicy);
 
 impl fmt::Display for Undecodable {
@@ -67,7 +85,7 @@ impl fmt::Display for Undecodable {
         if dead_letter_after.is_zero() {
             return f.write_str("dead letter at once");
         }
-        write!(f, "{}, until {}", Seconds(wait), Seconds(dead_letter_after))
+        write!(f, "{}, until {}", Compact(wait), Compact(dead_letter_after))
     }
 }
 
@@ -129,11 +147,14 @@ mod tests {
             seconds,
             ["0 s", "0 s", "0.25 s", "1 s", "9.99 s", "12 s", "3600 s"]
         );
+        let compact = [0, 4, 250, 1_000, 9_994, 12_345]
+            .map(|milliseconds| Compact(Duration::from_millis(milliseconds)).to_string());
+        assert_eq!(compact, ["0s", "4ms", "250ms", "1s", "9.99s", "12s"]);
         let waits = |policy| Waits(policy).to_string();
-        assert_eq!(waits(RetryPolicy::default()), "1 s, 2 s, 4 s, … 3600 s");
-        assert_eq!(waits(RetryPolicy::fixed(Duration::from_secs(5))), "5 s");
+        assert_eq!(waits(RetryPolicy::default()), "1s, 2s, 4s, … 3600s");
+        assert_eq!(waits(RetryPolicy::fixed(Duration::from_secs(5))), "5s");
         let short = RetryPolicy::builder().cap(Duration::from_secs(3)).build();
-        assert_eq!(waits(short), "1 s, 2 s, 3 s");
+        assert_eq!(waits(short), "1s, 2s, 3s");
         assert_eq!(
             [0, 1, 2].map(|handlers| Handlers(handlers).to_string()),
             ["0 handlers", "1 handler", "2 handlers"]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    fields::{Seconds, bounded, of_message, of_worker},
+    fields::{Compact, bounded, of_message, of_worker},
     metrics,
     subject::Subject,
 };
@@ -12,6 +12,9 @@ use crate::{
     lifecycle::WorkerId,
     message::Origin,
 };
+
+/// The error of a message whose last attempt nobody has settled.
+const NEVER_SETTLED: &str = "its last delivery was not settled: the consumer crashed, its lease ran out, or its handler was aborted";
 
 /// An attempt failed. `retry_in` is `None` if it was the last one.
 pub(crate) fn attempt_failed(subject: &Subject, error: &str, retry_in: Option<Duration>) {
@@ -22,7 +25,7 @@ pub(crate) fn attempt_failed(subject: &Subject, error: &str, retry_in: Option<Du
         warn,
         subject,
         error = &*bounded(error),
-        retry_in = retry_in.map(|wait| display(Seconds(wait))),
+        retry_in = retry_in.map(|wait| display(Compact(wait))),
         "attempt failed",
     );
 }
@@ -36,7 +39,12 @@ pub(crate) fn snoozed(subject: &Subject) {
 /// place is shown.
 pub(crate) fn undecodable(subject: &Subject, place: &str) {
     metrics::undecoded(subject);
-    of_message!(warn, subject, error = place, "payload doesn't decode");
+    of_message!(
+        warn,
+        subject,
+        error = &*bounded(place),
+        "payload doesn't decode"
+    );
 }
 
 /// A message was moved to the dead letters. `error` is that of its last attempt, if that had one.
@@ -61,7 +69,7 @@ pub(crate) fn dead_after_lost_lease(subject: &Subject, previous: Option<WorkerId
         subject,
         previous_worker_id = previous.map(WorkerId::get),
         reason = "attempts used up",
-        error = "its consumer crashed, or its lease ran out",
+        error = NEVER_SETTLED,
         "message moved to the dead letters",
     );
 }

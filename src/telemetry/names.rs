@@ -322,7 +322,7 @@ pub(crate) static METRICS: &[Metric] = &[
         "s",
         POOL,
         NONE,
-        "For how long the oldest transaction has been open that holds back vacuum.",
+        "For how long the oldest transaction has been open that holds back vacuum; 0 if its time isn't known.",
     ),
     Metric::new(
         Id::HorizonTransactions,

@@ -17,7 +17,7 @@ mod gauges {
             Arc::new(Self(()))
         }
 
-        pub(super) fn set(&self, _: &[QueueStats], _: &Horizon) {}
+        pub(super) fn set(&self, _: &[QueueStats], _: Option<&Horizon>) {}
     }
 }
 
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// The queues were read, and what holds back vacuum.
-pub(crate) fn observed(gauges: &Gauges, queues: &[QueueStats], horizon: &Horizon) {
+pub(crate) fn observed(gauges: &Gauges, queues: &[QueueStats], horizon: Option<&Horizon>) {
     gauges.set(queues, horizon);
     for stats in queues {
         debug!(
@@ -49,12 +49,14 @@ pub(crate) fn observed(gauges: &Gauges, queues: &[QueueStats], horizon: &Horizon
             "queue observed"
         );
     }
-    debug!(
-        target: TARGET,
-        transactions = horizon.transactions(),
-        held_for = horizon.held_for().as_secs_f64(),
-        "horizon observed"
-    );
+    if let Some(horizon) = horizon {
+        debug!(
+            target: TARGET,
+            transactions = horizon.transactions(),
+            held_for = horizon.held_for().as_secs_f64(),
+            "horizon observed"
+        );
+    }
 }
 
 /// The queues can't be observed. `before` is the error of the last attempt; only the first one in a row is reported. If

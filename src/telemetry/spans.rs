@@ -2,7 +2,10 @@
 
 use std::{fmt, time::Duration};
 
-use tracing::{Span, field::Empty};
+use tracing::{
+    Span,
+    field::{DisplayValue, Empty, display},
+};
 
 use super::names::TARGET;
 use crate::{
@@ -33,9 +36,10 @@ pub(crate) enum Messages {
 }
 
 impl Messages {
-    fn id(self) -> Option<i64> {
+    /// Text, as the conventions say.
+    fn id(self) -> Option<DisplayValue<MessageId>> {
         match self {
-            Self::One(id) => id.map(MessageId::get),
+            Self::One(id) => id.map(display),
             Self::Batch(_) => None,
         }
     }
@@ -68,7 +72,7 @@ pub(crate) fn send(queue: &str, messages: usize) -> Span {
 
 /// The id of the single message of an enqueue.
 pub(crate) fn sent_one(span: &Span, message: MessageId) {
-    span.record("messaging.message.id", message.get());
+    span.record("messaging.message.id", display(message));
 }
 
 /// A claim that returned messages, or failed. Begun only once that is known, since one that finds nothing has no span:

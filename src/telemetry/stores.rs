@@ -13,6 +13,17 @@ use crate::{
     queue::QueueName,
 };
 
+/// A connection broke, or a statement was not answered, while the server can be reached.
+pub(crate) fn connection_lost(server: &str, error: &Error) {
+    warn!(
+        target: TARGET,
+        server,
+        error = &*bounded(&error_chain(error)),
+        "error.type" = error.kind(),
+        "connection lost: its statement is retried, or was reported as failed",
+    );
+}
+
 /// The server of a store can't be reached.
 pub(crate) fn server_away(server: &str, error: &Error) {
     warn!(

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    fields::{Handlers, Seconds, Undecodable, Waits, bounded, is_reported_by_store, of_worker},
+    fields::{
+        Compact, Handlers, Seconds, Undecodable, Waits, bounded, is_reported_by_store, of_worker,
+    },
     metrics,
     names::TARGET,
 };
@@ -75,7 +77,7 @@ pub(crate) fn deregistration_failed(
         queue,
         worker,
         error = &*bounded(reason),
-        free_after = %Seconds(crashes_after),
+        free_after = %Compact(crashes_after),
         "worker not deregistered: its host and port are taken until it counts as crashed",
     );
 }
@@ -117,13 +119,13 @@ pub(crate) fn consumer_started(worker: WorkerId, queue: &QueueName, settings: &S
         concurrency,
         prefetch,
         prefetch_bytes,
-        lease = %Seconds(*lease),
-        poll_interval = %Seconds(*poll_interval),
-        retry = %Waits(*retry),
-        undecodable = %Undecodable(*undecodable),
-        handler_timeout = handler_timeout.map(|limit| display(Seconds(limit))),
+        lease = %Compact(*lease),
+        poll_interval = %Compact(*poll_interval),
+        retry = &*Waits(*retry).to_string(),
+        undecodable = &*Undecodable(*undecodable).to_string(),
+        handler_timeout = handler_timeout.map(|limit| display(Compact(limit))),
         listen,
-        shutdown_deadline = %Seconds(*shutdown_deadline),
+        shutdown_deadline = %Compact(*shutdown_deadline),
         "consumer started",
     );
 }
@@ -154,7 +156,7 @@ pub(crate) fn handlers_aborted(worker: WorkerId, queue: &QueueName, handlers: us
         queue,
         worker,
         handlers,
-        "handlers aborted: their messages go back to the queue",
+        "handlers aborted: their messages are released, and the attempts count",
     );
 }
 

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use pgqrs::{ConnectOptions, Consumer, Delivery, Error, MessageId, Producer, Store, Unchecked};
+use pgqrs::{ConnectOptions, Consumer, Delivery, Error, Producer, Store, Unchecked};
 use proptest::{
     prelude::*,
     test_runner::{Config, RngSeed, TestRunner},
@@ -392,20 +392,6 @@ impl History {
     /// Whether it says that something broke, and something may have.
     fn leaves_open(&self, error: &Error) -> bool {
         self.shaken && (error.is_retryable() || matches!(error, Error::OutcomeUnknown { .. }))
-    }
-
-    /// The ids of those that are stored; in order.
-    async fn stored(&mut self, payloads: &[usize]) -> Checked<Vec<MessageId>> {
-        self.calm().await?;
-        let payloads: Vec<_> = payloads.iter().map(usize::to_string).collect();
-        let ids: Vec<i64> = sqlx::query_scalar(
-            "select id from pgqrs.messages where payload::text = any ($1) order by payload::text::int",
-        )
-        .bind(payloads)
-        .fetch_all(&self.direct)
-        .await
-        .map_err(failed)?;
-        Ok(ids.into_iter().map(MessageId::from).collect())
     }
 }
 

@@ -103,7 +103,7 @@ async fn it_counts_for_one_whose_consumers_crash(pool: PgPool) -> TestResult {
         format!(
             "ERROR message moved to the dead letters queue=\"tasks\" message_id={id} attempt={attempts} \
              max_attempts={attempts} reason=\"attempts used up\" \
-             error=\"its consumer crashed, or its lease ran out\""
+             error=\"its last delivery was not settled: the consumer crashed, its lease ran out, or its handler was aborted\""
         )
     });
     assert_eq!(notes.lines("dead letters"), lines);

@@ -1,7 +1,7 @@
 //! What an operator sees. Spans: their names are OpenTelemetry's, they say what failed, and they never hold a payload.
 
+mod incident;
 mod logs;
-mod night;
 mod outage;
 
 use std::time::Duration;

@@ -7,13 +7,24 @@ use std::{
     process::{Command, Output},
 };
 
+use sqlx::Connection as _;
+
+/// Its header is the application's own: without the feature `opentelemetry`, it means nothing to the library.
 const MAIN: &str = r#"
 #[tokio::main]
 async fn main() -> pgqrs::Result<()> {
-    let store = pgqrs::connect("postgresql://localhost/mydb").await?;
-    pgqrs::enqueue().message(&"hello").to("tasks").execute(&store).await?;
+    let url = std::env::args().nth(1).expect("the database's URL");
+    let store = pgqrs::connect(&url).await?;
+    pgqrs::admin(&store).install().await?;
+    pgqrs::admin(&store).create_queue("tasks").execute().await?;
+    pgqrs::enqueue()
+        .message(&"hello")
+        .header("traceparent", "of my own")
+        .to("tasks")
+        .execute(&store)
+        .await?;
     for delivery in pgqrs::dequeue().from("tasks").execute(&store).await? {
-        println!("{}", delivery.payload()?);
+        print!("{} {:?}", delivery.payload()?, delivery.headers().get("traceparent"));
         delivery.ack(&store).await?;
     }
     Ok(())
@@ -21,7 +32,7 @@ async fn main() -> pgqrs::Result<()> {
 "#;
 
 #[test]
-fn the_packaged_crate_compiles_offline_whatever_database_the_user_has() {
+fn the_packaged_crate_compiles_offline_whatever_database_the_user_has_and_runs() {
     let downstream = Downstream::new();
     let live = env::var("DATABASE_URL").expect("`cargo xtask test` sets it");
 
@@ -38,6 +49,7 @@ fn the_packaged_crate_compiles_offline_whatever_database_the_user_has() {
     )
     .expect("a parent folder's .env is written");
     downstream.builds("a .env in a parent folder", None);
+    assert_eq!(downstream.runs(&live), r#""hello" Some("of my own")"#);
 
     // Shows that the test can fail: without our build script, the same variable breaks the build.
     fs::remove_file(downstream.library.join("build.rs")).expect("it is packaged");
@@ -125,6 +137,26 @@ impl Downstream {
         );
     }
 
+    /// Returns its output.
+    fn runs(&self, server: &str) -> String {
+        let database = format!("downstream_{}", std::process::id());
+        execute(server, format!("create database {database}"));
+        let mut url = server.to_owned();
+        let path = url.rfind('/').expect("a URL has a path");
+        url.replace_range(path + 1.., &database);
+        let ran = Command::new(self.target.join("debug/application"))
+            .arg(url)
+            .output();
+        execute(server, format!("drop database {database} with (force)"));
+        let ran = ran.expect("it starts");
+        assert!(
+            ran.status.success(),
+            "{}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
+        String::from_utf8(ran.stdout).expect("text")
+    }
+
     fn build(&self, database_url: Option<&str>) -> Output {
         let in_application = || {
             let mut cargo = cargo();
@@ -151,6 +183,17 @@ impl Drop for Downstream {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+fn execute(server: &str, statement: String) {
+    let runtime = tokio::runtime::Runtime::new().expect("started");
+    let executed = runtime.block_on(async {
+        let mut connection = sqlx::PgConnection::connect(server).await?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
+            .execute(&mut connection)
+            .await
+    });
+    executed.expect("executed");
 }
 
 /// With nothing of what this test itself was started with.

@@ -64,11 +64,13 @@ def decoder(carries: Any) -> Decode[Any]:
 
     def decode(raw: str) -> Any:
         try:
-            plain = json.loads(raw, parse_float=Decimal)
-        except ValueError as error:
-            # By default Python reads no integers of more than 4,300 digits.
-            raise Mismatch("payload", str(error)) from None
-        return build(plain, "payload")
+            return build(json.loads(raw, parse_float=Decimal), "payload")
+        except Mismatch:
+            raise
+        except Exception as error:
+            # Python reads no integers of more than 4,300 digits by default, and no values that are nested too deeply;
+            # Decimal has limits too, and a class may raise anything.
+            raise Mismatch("payload", str(error) or type(error).__name__) from error
 
     return decode
 
@@ -97,8 +99,8 @@ def _validator(carries: Any) -> Any:
 def _validated(validate: Callable[[Any], Any], value: Any, path: str) -> Any:
     try:
         return validate(value)
-    except ValueError as error:
-        raise Mismatch(path, str(error)) from error
+    except Exception as error:
+        raise Mismatch(path, str(error) or type(error).__name__) from error
 
 
 def _floats(value: Any) -> Any:

@@ -169,16 +169,16 @@ class Health:
     """Whether the server runs autovacuum."""
     unfrozen_transactions: int
     """How many transactions ago the database's oldest row was frozen."""
-    horizon: Horizon
-    """What keeps vacuum from removing dead rows."""
+    horizon: Horizon | None
+    """What keeps vacuum from removing dead rows; ``None`` if the role may not read the server's views."""
     tables: list[TableHealth]
     """The tables of the schema."""
     queues: list[QueueHealth]
     """The queues, by name; empty if they could not be read."""
     stale_workers: list[StaleWorker]
     """Workers that missed their heartbeats."""
-    connections: ConnectionUse
-    """How many connections are in use."""
+    connections: ConnectionUse | None
+    """How many connections are in use; ``None`` if the role may not read ``pg_stat_activity``."""
     report: str
     """All of it as text."""
 
@@ -194,14 +194,14 @@ class Health:
     def _of(row: tuple[Any, ...]) -> Health:
         report, findings, server, (holders, tables, queues, stale, connections) = row
         checked_at, database, role, server_version, schema, autovacuum, unfrozen_transactions = server
-        horizon = Horizon._of(holders)
+        horizon = None if holders is None else Horizon._of(holders)
         table_list = [TableHealth(*table) for table in tables]
         queue_list = [
             QueueHealth(QueueStats._of(stats), running, suspended) for stats, running, suspended in queues
         ]
         stale_list = [StaleWorker(WorkerInfo(*worker), silent, others) for worker, silent, others in stale]
         subjects: dict[str, list[Any]] = {
-            "horizon_held": horizon.holders,
+            "horizon_held": [] if horizon is None else horizon.holders,
             "dead_rows": table_list,
             "backlog": queue_list,
             "missed_heartbeats": stale_list,
@@ -228,7 +228,7 @@ class Health:
             tables=table_list,
             queues=queue_list,
             stale_workers=stale_list,
-            connections=ConnectionUse(*connections),
+            connections=None if connections is None else ConnectionUse(*connections),
             report=report,
         )
 
@@ -241,10 +241,11 @@ class Observation:
     """When, by the database's clock."""
     queues: list[QueueStats]
     """The queues, by name."""
-    horizon: Horizon
-    """What holds back vacuum."""
+    horizon: Horizon | None
+    """What holds back vacuum; ``None`` if the role may not read the server's views."""
 
     @staticmethod
     def _of(row: tuple[Any, ...]) -> Observation:
         at, queues, holders = row
-        return Observation(at, [QueueStats._of(stats) for stats in queues], Horizon._of(holders))
+        horizon = None if holders is None else Horizon._of(holders)
+        return Observation(at, [QueueStats._of(stats) for stats in queues], horizon)

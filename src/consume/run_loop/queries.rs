@@ -78,7 +78,7 @@ impl<W: Work> RunLoop<W> {
         }))
     }
 
-    fn load(&self) -> Load {
+    pub(super) fn load(&self) -> Load {
         let unsettled = self.unsettled.len();
         Load {
             running: self.options.concurrency.saturating_mul(self.chunk.size),

@@ -23,18 +23,22 @@ fn healthy() -> Facts {
             version: "17.2".to_owned(),
             sees_sessions: true,
             autovacuum: true,
-            connections: ConnectionUse {
-                used: 10,
-                limit: 97,
-            },
             unfrozen_transactions: 1_000,
         },
-        horizon: Horizon::default(),
+        horizon: Part::Read(Horizon::default()),
+        connections: Part::Read(ConnectionUse {
+            used: 10,
+            limit: 97,
+        }),
         tables: vec![table()],
         schema: Part::Read(SchemaVersion::UpToDate { installed: 1 }),
         queues: Part::Read(vec![queue(SECOND)]),
         workers: Part::Read(Vec::new()),
     }
+}
+
+fn held_by(holders: Vec<HorizonHolder>) -> Part<Horizon> {
+    Part::Read(Horizon { holders })
 }
 
 fn table() -> TableHealth {
@@ -125,11 +129,11 @@ fn a_healthy_database_has_no_findings() {
 #[test]
 fn an_old_snapshot_is_a_finding_by_its_time_or_by_its_transactions() {
     steps("horizon_held", OLD_TIMES, |facts, time| {
-        facts.horizon.holders = vec![session(Some(time), 12)];
+        facts.horizon = held_by(vec![session(Some(time), 12)]);
     });
     let transactions = [999_999, 1_000_000, 9_999_999, 10_000_000];
     steps("horizon_held", transactions, |facts, transactions| {
-        facts.horizon.holders = vec![session(None, transactions)];
+        facts.horizon = held_by(vec![session(None, transactions)]);
     });
     // What holds back only the catalogs is never more than a warning.
     let slot = |facts: &mut Facts| {
@@ -137,11 +141,11 @@ fn an_old_snapshot_is_a_finding_by_its_time_or_by_its_transactions() {
             name: "debezium".to_owned(),
             active_pid: None,
         };
-        facts.horizon.holders = vec![HorizonHolder {
+        facts.horizon = held_by(vec![HorizonHolder {
             source,
             only_catalogs: true,
             ..session(None, 20_000_000)
-        }];
+        }]);
     };
     assert_eq!(found(slot), [(Severity::Warning, "horizon_held")]);
 }
@@ -155,7 +159,7 @@ fn dead_rows_are_a_finding_if_vacuum_has_not_run_or_cannot_remove_them() {
                 last_vacuum,
                 ..table()
             }];
-            facts.horizon.holders = held.into_iter().map(|t| session(Some(t), 1)).collect();
+            facts.horizon = held_by(held.into_iter().map(|t| session(Some(t), 1)).collect());
         })
     };
     let warning = (Severity::Warning, "dead_rows");
@@ -270,12 +274,12 @@ fn a_schema_of_another_version_is_a_finding() {
 fn connections_that_are_nearly_used_up_are_a_finding() {
     let limit = 100;
     steps("connections_short", [79, 80, 94, 95], |facts, used| {
-        facts.server.connections = ConnectionUse { used, limit };
+        facts.connections = Part::Read(ConnectionUse { used, limit });
     });
     // A server that reserves all of them.
     let none = ConnectionUse { used: 0, limit: 0 };
     assert_eq!(
-        found(|facts| facts.server.connections = none),
+        found(|facts| facts.connections = Part::Read(none)),
         [(Severity::Critical, "connections_short")]
     );
 }
@@ -314,13 +318,17 @@ fn identifiers_in_remedies_are_quoted() {
         role: "web".to_owned(),
     };
     assert!(release_remedy(&prepared).contains("rollback prepared 'it''s'"));
-    assert!(sessions_not_visible("a\"b").remedy.contains(r#"to "a""b""#));
+    assert!(
+        session_details_not_visible("a\"b")
+            .remedy
+            .contains(r#"to "a""b""#)
+    );
 }
 
 #[test]
 fn a_program_reads_the_kind_and_its_data_as_json() {
     let mut facts = healthy();
-    facts.horizon.holders = vec![session(Some(HOUR), 12)];
+    facts.horizon = held_by(vec![session(Some(HOUR), 12)]);
     let health = serde_json::to_value(Health::from(facts)).expect("it serialises");
     let finding = &health["findings"][0];
     assert_eq!(finding["severity"], "critical");
@@ -334,7 +342,7 @@ fn a_program_reads_the_kind_and_its_data_as_json() {
 #[test]
 fn the_report_puts_the_worst_first_and_names_what_to_do() {
     let mut facts = healthy();
-    facts.horizon.holders = vec![session(Some(Duration::from_secs(8_040)), 1_204_331)];
+    facts.horizon = held_by(vec![session(Some(Duration::from_secs(8_040)), 1_204_331)]);
     facts.queues = Part::Read(vec![queue(Duration::from_secs(400))]);
     facts.tables = vec![TableHealth {
         dead_rows: 3_301_220,
@@ -351,4 +359,22 @@ fn the_report_puts_the_worst_first_and_names_what_to_do() {
         page.contains(&format!("```text\n{report}\n```")),
         "docs/health.md has another report than\n{report}"
     );
+}
+
+#[test]
+fn nobody_is_told_to_end_a_session_whose_state_is_not_visible() {
+    let mut facts = healthy();
+    let mut holder = session(Some(HOUR), 12);
+    let HorizonSource::Session { state, role, .. } = &mut holder.source else {
+        panic!("{holder:?}");
+    };
+    (*state, *role) = (None, None);
+    facts.horizon = held_by(vec![holder]);
+    let health = Health::from(facts);
+    let remedy = &health.findings[0].remedy;
+    assert!(
+        remedy.starts_with("its state isn't visible to this role"),
+        "{remedy}"
+    );
+    assert!(!remedy.contains("alter role"), "{remedy}");
 }

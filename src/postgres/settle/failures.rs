@@ -43,7 +43,7 @@ pub(crate) const USED_UP: &str = "attempts used up";
 pub(crate) const UNDECODABLE: &str = "its payload doesn't decode";
 
 /// Maximum bytes that are stored of an error's text.
-const MAX_TEXT: usize = 8 << 10;
+pub(crate) const MAX_ERROR_TEXT: usize = 8 << 10;
 
 impl Failure {
     /// Another attempt follows, unless the attempts are used up. An empty error leaves the last one as it is.
@@ -105,7 +105,7 @@ impl Failure {
 
 /// PostgreSQL's `text` can store every character except NUL.
 fn storable(text: &str) -> String {
-    let end = text.floor_char_boundary(MAX_TEXT);
+    let end = text.floor_char_boundary(MAX_ERROR_TEXT);
     text.get(..end)
         .unwrap_or_default()
         .replace('\0', "\u{fffd}")

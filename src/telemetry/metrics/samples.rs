@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, MutexGuard, PoisonError, Weak},
 };
 
@@ -75,7 +76,11 @@ pub(super) fn read(mut emit: impl FnMut(Id, &str, &'static str, f64)) {
     };
     let mut samples = Samples::default();
     for one in alive {
-        one.sample(&mut samples);
+        // This may be the last reference to a store, and dropping it outside of a runtime can panic.
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            one.sample(&mut samples);
+            drop(one);
+        }));
     }
     for key in last.unwrap_or_default().0.into_keys() {
         samples.0.entry(key).or_default();

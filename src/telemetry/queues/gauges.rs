@@ -51,7 +51,7 @@ impl Gauges {
         gauges
     }
 
-    pub(super) fn set(&self, stats: &[QueueStats], horizon: &Horizon) {
+    pub(super) fn set(&self, stats: &[QueueStats], horizon: Option<&Horizon>) {
         let mut queues: HashMap<String, Queue> = HashMap::new();
         for (at, one) in stats.iter().enumerate() {
             let name = if at < MAX_SUBJECTS {
@@ -67,14 +67,14 @@ impl Gauges {
             let age = one.oldest_ready.unwrap_or_default().as_secs_f64();
             queue.oldest_ready = queue.oldest_ready.max(age);
         }
-        let horizon = (
-            horizon.held_for().as_secs_f64(),
-            horizon.transactions() as f64,
-        );
+        let horizon = horizon.map(|horizon| {
+            let age = horizon.held_for().as_secs_f64();
+            (age, horizon.transactions() as f64)
+        });
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State {
             read_at: Instant::now(),
             queues,
-            horizon: Some(horizon),
+            horizon,
         };
     }
 }

@@ -1,9 +1,13 @@
 //! `.run_in_transaction(..)`: the work of a handler commits with its acknowledgement, or not at all.
 
 use pgqrs::{Consumer, HandlerTransaction, IntoOutcome, Store};
+use sqlx::Connection as _;
 
 use super::*;
-use crate::support::consumers::{Prepared, Running, handle_and_spawn};
+use crate::support::{
+    consumers::{Prepared, Running, handle_and_spawn},
+    url,
+};
 
 async fn with_work(pool: &PgPool) -> Result<Store, Box<dyn std::error::Error>> {
     sqlx::raw_sql("create table work (payload text not null)")
@@ -78,7 +82,7 @@ async fn errors_panics_timeouts_and_other_outcomes_roll_back(pool: PgPool) -> Te
     let store = with_work(&pool).await?;
     send(&store, &["error", "panic", "hangs", "dead", "fine"]).await?;
     let consumer = consumer()
-        .handler_timeout(Duration::from_millis(300))
+        .handler_timeout(Duration::from_secs(3))
         .retry(RetryPolicy::fixed(Duration::from_secs(600)))
         .create(&store)
         .await?;
@@ -103,7 +107,7 @@ async fn errors_panics_timeouts_and_other_outcomes_roll_back(pool: PgPool) -> Te
         [
             "the upsert failed",
             "the handler panicked: what a day",
-            "the handler timed out after 300ms",
+            "the handler timed out after 3s",
         ]
     );
     assert_eq!(worked(&pool).await?, [r#""fine""#]);
@@ -248,5 +252,134 @@ async fn what_the_handler_settles_in_it_itself_is_committed(pool: PgPool) -> Tes
     running.stop().await?;
     assert_eq!(places(&pool).await?, (0, 1, 0));
     assert_eq!(worked(&pool).await?, [r#""settled""#]);
+    Ok(())
+}
+
+/// The deletion of the message is undone, and the flag that it was settled with it.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_settlement_that_is_rolled_back_to_a_savepoint_is_made_again(pool: PgPool) -> TestResult {
+    let store = with_work(&pool).await?;
+    send(&store, &["once"]).await?;
+    let running = start_in_transaction(
+        consumer().create(&store).await?,
+        |delivery, mut tx| async move {
+            work(&delivery, &mut tx).await?;
+            let mut savepoint = tx.begin().await?;
+            delivery.ack(&mut savepoint).await?;
+            savepoint.rollback().await?;
+            Ok::<_, Failure>(())
+        },
+    );
+    drained(&pool).await;
+    assert_eq!(running.stop().await?.done, 1);
+    assert_eq!(worked(&pool).await?, [r#""once""#]);
+    Ok(())
+}
+
+/// The commit of a transaction in which a statement has failed rolls back, and returns no error.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_error_that_the_handler_ignores_is_a_failed_attempt(pool: PgPool) -> TestResult {
+    let store = with_work(&pool).await?;
+    send(&store, &["ignored", "settled"]).await?;
+    let consumer = consumer()
+        .retry(RetryPolicy::fixed(Duration::from_secs(600)))
+        .create(&store)
+        .await?;
+    let running = start_in_transaction(consumer, |delivery, mut tx| async move {
+        work(&delivery, &mut tx).await?;
+        if delivery.payload() == "settled" {
+            delivery.ack(&mut tx).await?;
+        }
+        let _ = sqlx::query("insert into work values (null)")
+            .execute(&mut **tx)
+            .await;
+        Ok::<_, Failure>(())
+    });
+    until("both have failed", async || {
+        last_errors(&pool).await.len() == 2
+    })
+    .await;
+    let report = running.stop().await?;
+    assert_eq!((report.done, report.retried), (0, 2), "{report:?}");
+    assert!(worked(&pool).await?.is_empty());
+    Ok(())
+}
+
+/// The server would go on with it, and with its locks, and the connection could not be used.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_time_out_ends_the_statement_that_is_running(pool: PgPool) -> TestResult {
+    let store = with_work(&pool).await?;
+    send(&store, &["slow"]).await?;
+    let consumer = consumer()
+        .handler_timeout(Duration::from_secs(1))
+        .retry(RetryPolicy::fixed(Duration::from_secs(600)))
+        .create(&store)
+        .await?;
+    let running = start_in_transaction(consumer, |delivery, mut tx| async move {
+        work(&delivery, &mut tx).await?;
+        sqlx::query("select pg_sleep(3600)")
+            .execute(&mut **tx)
+            .await?;
+        Ok::<_, Failure>(())
+    });
+    until("it has failed", async || {
+        last_errors(&pool).await.len() == 1
+    })
+    .await;
+    until("the statement has ended", async || {
+        let sleeping = "select count(*) from pg_stat_activity
+                        where state = 'active' and query like '%pg_sleep(3600)%' and pid <> pg_backend_pid()";
+        let sleeping: sqlx::Result<i64> = sqlx::query_scalar(sleeping).fetch_one(&pool).await;
+        sleeping.expect("counted") == 0
+    })
+    .await;
+    assert_eq!(running.stop().await?.retried, 1);
+    assert!(worked(&pool).await?.is_empty());
+    Ok(())
+}
+
+/// The lease is extended in another transaction, with which a stricter one would conflict.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_stricter_default_isolation_is_no_obstacle_to_long_handlers(pool: PgPool) -> TestResult {
+    let store = with_work(&pool).await?;
+    let database: String = sqlx::query_scalar("select current_database()")
+        .fetch_one(&pool)
+        .await?;
+    let stricter =
+        format!("alter database \"{database}\" set default_transaction_isolation = 'serializable'");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(stricter))
+        .execute(&pool)
+        .await?;
+    let ids = send(&store, &["long"]).await?;
+    let strict = pgqrs::connect(&url(&pool)).await?;
+    let consumer = consumer()
+        .lease(Duration::from_secs(1))
+        .create(&strict)
+        .await?;
+    let gate = gate();
+    let waiting = Arc::clone(&gate);
+    let running = start_in_transaction(consumer, move |delivery, mut tx| {
+        let gate = Arc::clone(&waiting);
+        async move {
+            work(&delivery, &mut tx).await?;
+            pass(&gate).await;
+            Ok::<_, Failure>(())
+        }
+    });
+    let leased = async |sql: &'static str| {
+        let rows = sqlx::query_scalar(sql).bind(ids[0].get()).fetch_one(&pool);
+        rows.await.expect("it is there")
+    };
+    let end = "select extract(epoch from lease_until)::float8 from pgqrs.messages
+               where id = $1 and lease_token <> 0
+               union all select 0 limit 1";
+    until("it is delivered", async || leased(end).await > 0.0).await;
+    let first: f64 = leased(end).await;
+    until("the lease is extended", async || leased(end).await > first).await;
+    gate.add_permits(1);
+    drained(&pool).await;
+    let report = running.stop().await?;
+    assert_eq!((report.done, report.retried), (1, 0), "{report:?}");
+    assert_eq!(worked(&pool).await?, [r#""long""#]);
     Ok(())
 }

@@ -3,10 +3,10 @@
 use pgqrs::{Access, FindingKind, HealthPart, HorizonHolder, HorizonSource, Severity};
 use sqlx::PgPool;
 
-use super::{is_session, none, one, snapshot};
+use super::{horizon, is_session, none, one, snapshot};
 use crate::{
     grants::{as_role, run},
-    support::{TestResult, url, with_queues},
+    support::{TestResult, send, url, with_queues},
 };
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
@@ -19,7 +19,7 @@ async fn a_role_that_may_not_see_sessions_gets_the_rest_and_the_grant_that_it_la
         let admin = pgqrs::admin(store);
         let seen = async || {
             let health = admin.health().await?;
-            let holders = health.horizon.holders.clone().into_iter();
+            let holders = horizon(&health).holders.clone().into_iter();
             let holder = holders.into_iter().find(|holder| is_session(holder, pid));
             Ok::<_, pgqrs::Error>((health, holder.expect("its pid is visible")))
         };
@@ -35,7 +35,7 @@ async fn a_role_that_may_not_see_sessions_gets_the_rest_and_the_grant_that_it_la
         assert!(finding.remedy.contains(&grant), "{}", finding.remedy);
         assert_eq!(health.queues.len(), 1, "{health}");
         assert!(health.schema.is_some());
-        assert!(health.connections.used >= 2, "{health}");
+        assert!(health.connections.expect("visible").used >= 2, "{health}");
 
         run(&pool, grant).await?;
         let (health, holder) = seen().await?;
@@ -80,6 +80,47 @@ async fn a_role_that_may_not_read_the_queues_gets_what_the_server_says(pool: PgP
         );
         assert_eq!(health.schema, None);
         assert!(!health.tables.is_empty());
+        Ok(())
+    })
+    .await
+}
+
+/// Administrators who harden a server may revoke what every role can read by default.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_role_that_may_not_list_the_sessions_gets_the_rest(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    send(&store, &[1]).await?;
+    let hidden = "pg_stat_activity, pg_replication_slots";
+    run(&pool, format!("revoke select on {hidden} from public")).await?;
+    as_role(&pool, Some(Access::Operator), async |store, role| {
+        let admin = pgqrs::admin(store);
+        let health = admin.health().await?;
+        assert_eq!((&health.horizon, health.connections), (&None, None));
+        assert_eq!(health.queues.len(), 1, "{health}");
+        assert!(!health.tables.is_empty() && health.schema.is_some());
+        let kind = FindingKind::NotVisible {
+            what: HealthPart::Sessions,
+            reason: None,
+        };
+        let finding = health.findings.iter().find(|finding| finding.kind == kind);
+        let remedy = &finding.ok_or("it is a finding")?.remedy;
+        assert!(
+            remedy.contains("grant select on pg_stat_activity"),
+            "{remedy}"
+        );
+        let mut observer = store.observe(std::time::Duration::from_secs(60)).await?;
+        let seen = observer.changed().await?;
+        assert_eq!((seen.queues.len(), &seen.horizon), (1, &None));
+
+        // What the remedy says, with the role's own name.
+        let grant = remedy.split('`').nth(1).ok_or("a statement")?;
+        assert!(grant.ends_with(&format!("to \"{role}\"")), "{grant}");
+        run(&pool, grant.to_owned()).await?;
+        let health = admin.health().await?;
+        assert!(
+            health.horizon.is_some() && health.connections.is_some(),
+            "{health}"
+        );
         Ok(())
     })
     .await

@@ -3,7 +3,7 @@
 use pgqrs::{FindingKind, HorizonSource, Severity};
 use sqlx::{Connection, PgConnection};
 
-use super::{none, one, snapshot};
+use super::{horizon, none, one, snapshot};
 use crate::support::{TestResult, server::Server, until};
 
 #[tokio::test]
@@ -19,7 +19,7 @@ async fn a_prepared_transaction_a_slot_and_a_standby_are_found() -> TestResult {
     let pool = store.pool();
     let sources = async || {
         let health = admin.health().await?;
-        let holders = health.horizon.holders.into_iter();
+        let holders = horizon(&health).holders.clone().into_iter();
         Ok::<_, pgqrs::Error>(holders.map(|holder| (holder.source, holder.only_catalogs)))
     };
 
@@ -32,7 +32,7 @@ async fn a_prepared_transaction_a_slot_and_a_standby_are_found() -> TestResult {
             if gid == "order 7" && role == "postgres"),
         "{found:?}"
     );
-    let age = admin.health().await?.horizon.holders[0].held_for;
+    let age = horizon(&admin.health().await?).holders[0].held_for;
     assert!(age.is_some(), "its time is known");
     sqlx::raw_sql("rollback prepared 'order 7'")
         .execute(pool)
@@ -48,7 +48,7 @@ async fn a_prepared_transaction_a_slot_and_a_standby_are_found() -> TestResult {
         "{found:?}"
     );
     assert_eq!(
-        admin.health().await?.horizon.transactions(),
+        horizon(&admin.health().await?).transactions(),
         0,
         "only catalogs"
     );
@@ -76,7 +76,7 @@ async fn a_prepared_transaction_a_slot_and_a_standby_are_found() -> TestResult {
     let (_report, _) = snapshot(&standby.url(), "select count(*) from pgqrs.messages").await?;
     until("the standby reports its snapshot", async || {
         let health = admin.health().await.expect("read");
-        let mut holders = health.horizon.holders.iter();
+        let mut holders = horizon(&health).holders.iter();
         holders.any(|holder| {
             matches!(&holder.source, HorizonSource::Standby { application, .. } if application == "replica")
         })
@@ -88,7 +88,7 @@ async fn a_prepared_transaction_a_slot_and_a_standby_are_found() -> TestResult {
     let (_report, _) = snapshot(&standby.url(), "select count(*) from pgqrs.messages").await?;
     until("its slot has the snapshot", async || {
         let health = admin.health().await.expect("read");
-        let mut holders = health.horizon.holders.iter();
+        let mut holders = horizon(&health).holders.iter();
         holders.any(|holder| {
             matches!(&holder.source, HorizonSource::ReplicationSlot { name, active_pid: Some(_) } if name == "replica")
                 && !holder.only_catalogs
@@ -99,7 +99,7 @@ async fn a_prepared_transaction_a_slot_and_a_standby_are_found() -> TestResult {
     standby.down("fast")?;
     until("the slot is not in use", async || {
         let health = admin.health().await.expect("read");
-        let mut holders = health.horizon.holders.iter();
+        let mut holders = horizon(&health).holders.iter();
         holders.any(|holder| {
             matches!(&holder.source, HorizonSource::ReplicationSlot { name, active_pid: None } if name == "replica")
         })
@@ -119,7 +119,7 @@ async fn a_server_that_is_short_of_connections_or_runs_no_autovacuum_is_found() 
     let store = pgqrs::connect(&server.url()).await?;
     let admin = pgqrs::admin(&store);
     let health = admin.health().await?;
-    assert_eq!(health.connections.limit, 10);
+    assert_eq!(health.connections.expect("visible").limit, 10);
     none(&health, "connections_short");
     let off = one(&health, "autovacuum_off");
     assert_eq!(off.kind, FindingKind::AutovacuumOff { table: None });
@@ -127,7 +127,7 @@ async fn a_server_that_is_short_of_connections_or_runs_no_autovacuum_is_found() 
 
     let mut others = Vec::new();
     for (used, severity) in [(8, Severity::Warning), (10, Severity::Critical)] {
-        while admin.health().await?.connections.used < used {
+        while admin.health().await?.connections.expect("visible").used < used {
             others.push(PgConnection::connect(&server.url()).await?);
         }
         let health = admin.health().await?;

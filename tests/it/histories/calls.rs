@@ -2,6 +2,7 @@
 
 mod administration;
 mod running;
+mod statements;
 
 use std::{
     sync::{
@@ -21,6 +22,7 @@ use proptest::{prelude::*, sample::Index};
 use serde_json::Value;
 use sqlx::{Postgres, Transaction};
 
+use self::statements::{Sending, end, settle};
 use super::{
     Base, Checked, Held, History, QUEUES, failed,
     steps::{By, Call, On, Way, outcome, verdict},
@@ -39,6 +41,20 @@ fn header(payloads: &[usize]) -> Option<usize> {
 }
 
 impl History {
+    /// The ids of those that are stored; in order.
+    async fn stored(&mut self, payloads: &[usize]) -> Checked<Vec<MessageId>> {
+        self.calm().await?;
+        let payloads: Vec<_> = payloads.iter().map(usize::to_string).collect();
+        let ids: Vec<i64> = sqlx::query_scalar(
+            "select id from pgqrs.messages where payload::text = any ($1) order by payload::text::int",
+        )
+        .bind(payloads)
+        .fetch_all(&self.direct)
+        .await
+        .map_err(failed)?;
+        Ok(ids.into_iter().map(MessageId::from).collect())
+    }
+
     /// A send of these, with what it returned.
     async fn compare_send(
         &mut self,
@@ -433,58 +449,4 @@ impl Envelope {
     fn headers(&self) -> Option<(&'static str, String)> {
         self.header.map(|n| (HEADER, n.to_string()))
     }
-}
-
-/// Messages to be sent, on whatever it is.
-struct Sending<'a> {
-    envelope: Envelope,
-    producer: Option<&'a Producer>,
-    payloads: &'a [usize],
-}
-
-impl Sending<'_> {
-    async fn execute<E: Executor>(&self, on: E) -> pgqrs::Result<Enqueued> {
-        let Envelope {
-            queue,
-            priority,
-            delayed,
-            ..
-        } = self.envelope;
-        let enqueue = pgqrs::enqueue()
-            .messages(self.payloads)
-            .priority(priority)
-            .headers(self.envelope.headers());
-        match (self.producer, delayed) {
-            (Some(producer), true) => enqueue.worker(producer).delay(LONG).execute(on).await,
-            (Some(producer), false) => enqueue.worker(producer).execute(on).await,
-            (None, true) => enqueue.to(queue).delay(LONG).execute(on).await,
-            (None, false) => enqueue.to(queue).execute(on).await,
-        }
-    }
-}
-
-async fn settle<E: Executor>(
-    delivery: Delivery<Value, Unchecked>,
-    settlement: Settlement,
-    on: E,
-) -> Result<(), Unsettled<Value, Unchecked>> {
-    match settlement {
-        Settlement::Ack => delivery.try_ack(on).await,
-        Settlement::Archive => delivery.try_archive(on).await,
-        Settlement::Nack => delivery.try_nack(on).await,
-        Settlement::RetryIn(Wait::None) => delivery.try_retry_in(Duration::ZERO, on).await,
-        Settlement::RetryIn(Wait::Long) => delivery.try_retry_in(LONG, on).await,
-        Settlement::Later(Wait::None) => delivery.try_later(Duration::ZERO, on).await,
-        Settlement::Later(Wait::Long) => delivery.try_later(LONG, on).await,
-        Settlement::DeadLetter => delivery.try_dead_letter("a reason", on).await,
-    }
-}
-
-async fn end(tx: Transaction<'static, Postgres>, commits: bool) -> pgqrs::Result<()> {
-    if commits {
-        tx.commit().await?
-    } else {
-        tx.rollback().await?
-    }
-    Ok(())
 }

@@ -84,10 +84,10 @@ async fn each_failed_attempt_is_a_warning_and_the_dead_letter_an_error(pool: PgP
         notes.lines("attempt failed"),
         [
             format!(
-                "WARN  attempt failed {first} error=\"the mail server refused the message: mailbox full\" retry_in=0 s"
+                "WARN  attempt failed {first} error=\"the mail server refused the message: mailbox full\" retry_in=0s"
             ),
             format!(
-                "WARN  attempt failed {second} error=\"the handler panicked: on purpose\" retry_in=0 s"
+                "WARN  attempt failed {second} error=\"the handler panicked: on purpose\" retry_in=0s"
             ),
             format!("WARN  attempt failed {third} error=\"again\""),
         ]
@@ -311,7 +311,7 @@ async fn a_message_that_no_consumer_survives_is_an_error_with_its_last_consumer(
         notes.lines("dead letters"),
         [format!(
             "ERROR message moved to the dead letters queue=\"tasks\" message_id={id} attempt=1 max_attempts=1 \
-             previous_worker_id={} reason=\"attempts used up\" error=\"its consumer crashed, or its lease ran out\"",
+             previous_worker_id={} reason=\"attempts used up\" error=\"its last delivery was not settled: the consumer crashed, its lease ran out, or its handler was aborted\"",
             crashed.id()
         )]
     );
@@ -347,9 +347,9 @@ async fn a_consumer_reports_its_settings_when_it_starts_and_its_report_when_it_s
         [
             format!("INFO  worker registered {of} kind=\"consumer\" hostname=\"mailer\" port=1"),
             format!(
-                "INFO  consumer started {of} concurrency=2 prefetch=100 prefetch_bytes=67108864 lease=30 s \
-                 poll_interval=0.25 s retry=1 s, 2 s, 4 s, … 3600 s undecodable=60 s, until 3600 s \
-                 handler_timeout=5 s listen=false shutdown_deadline=25 s"
+                "INFO  consumer started {of} concurrency=2 prefetch=100 prefetch_bytes=67108864 lease=30s \
+                 poll_interval=250ms retry=\"1s, 2s, 4s, … 3600s\" undecodable=\"60s, until 3600s\" \
+                 handler_timeout=5s listen=false shutdown_deadline=25s"
             ),
             format!(
                 "INFO  stopping: 0 handlers running, deadline 25 s {of} reason=\"stop requested\""
@@ -387,7 +387,7 @@ async fn a_shutdown_reports_the_handlers_that_run_and_those_that_were_aborted(
     assert_eq!(report.released, 3);
     for line in [
         "INFO  stopping: 3 handlers running, deadline 2 s",
-        "INFO  handlers aborted: their messages go back to the queue",
+        "INFO  handlers aborted: their messages are released, and the attempts count",
         "released=3",
     ] {
         assert_eq!(notes.lines(line).len(), 1, "{line}: {:?}", notes.log());

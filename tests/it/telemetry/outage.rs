@@ -174,6 +174,42 @@ async fn a_pool_that_is_used_up_is_no_outage_and_its_remedy_is_a_larger_one(
     Ok(())
 }
 
+/// One connection ends, and one statement isn't answered in time: the server is there.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_connection_that_is_lost_is_no_outage(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    let (notes, _guard) = Notes::start();
+    let mut locked = pool.begin().await?;
+    sqlx::query("lock table pgqrs.messages")
+        .execute(&mut *locked)
+        .await?;
+    let sender = store.clone();
+    let sending = tokio::spawn(async move {
+        let enqueue = pgqrs::enqueue().message(&1).to("tasks");
+        enqueue.execute(&sender).await
+    });
+    until(
+        "the statement that waits is ended with its session",
+        async || {
+            let end = "select pg_terminate_backend(pid) from pg_stat_activity
+                   where wait_event_type = 'Lock' and datname = current_database()";
+            let ended: sqlx::Result<Vec<bool>> = sqlx::query_scalar(end).fetch_all(&pool).await;
+            ended.is_ok_and(|ended| !ended.is_empty())
+        },
+    )
+    .await;
+    notes.until("connection lost", 1).await;
+    locked.rollback().await?;
+    sending.await??;
+    assert!(notes.lines("server away").is_empty(), "{:?}", notes.log());
+    assert!(
+        notes.lines("server is back").is_empty(),
+        "{:?}",
+        notes.log()
+    );
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_worker_that_ends_while_the_server_is_away_says_that_it_is_not_deregistered() -> TestResult
 {

@@ -1,4 +1,4 @@
-//! A bad night: all that can go wrong with messages, a worker and the server. Its whole log is in docs/operating.md.
+//! An incident: all that can go wrong with messages, a worker and the server. Its whole log is in docs/operating.md.
 
 use std::{collections::HashMap, env, fs, path::Path, process::Stdio, sync::Arc, time::Duration};
 
@@ -43,7 +43,7 @@ async fn handle(
     }
 }
 
-struct Night {
+struct Incident {
     server: Arc<Server>,
     /// The test's own, beside the application's.
     pool: PgPool,
@@ -53,7 +53,7 @@ struct Night {
     gate: Arc<Semaphore>,
 }
 
-impl Night {
+impl Incident {
     async fn send(&self, message: &str) -> Result<pgqrs::MessageId, Box<dyn std::error::Error>> {
         let enqueue = pgqrs::enqueue().message(message).to("emails");
         Ok(enqueue.execute(&newcomer(&self.pool)).await?[0])
@@ -142,7 +142,7 @@ async fn consumer(store: &Store) -> pgqrs::Result<Consumer<String>> {
 }
 
 #[tokio::test]
-async fn the_log_of_a_bad_night_is_as_documented() -> TestResult {
+async fn the_log_of_an_incident_is_as_documented() -> TestResult {
     let server = Arc::new(Server::start().await?);
     let options = ConnectOptions::builder().url(server.url()).install(true);
     let store = pgqrs::connect_with(options.build()).await?;
@@ -153,7 +153,7 @@ async fn the_log_of_a_bad_night_is_as_documented() -> TestResult {
         .await?;
     let pool = PgPoolOptions::new().max_connections(2);
     let (notes, _guard) = Notes::start();
-    let night = Night {
+    let incident = Incident {
         pool: pool.connect(&server.url()).await?,
         server,
         store,
@@ -161,10 +161,10 @@ async fn the_log_of_a_bad_night_is_as_documented() -> TestResult {
         seen: Seen::default(),
         gate: gate(),
     };
-    let consumer = consumer(&night.store).await?;
+    let consumer = consumer(&incident.store).await?;
     let own = consumer.handle();
     let run = consumer.run({
-        let (seen, gate) = (night.seen.clone(), Arc::clone(&night.gate));
+        let (seen, gate) = (incident.seen.clone(), Arc::clone(&incident.gate));
         move |delivery: Delivery<String>| handle(delivery, seen.clone(), Arc::clone(&gate))
     });
     let run = run
@@ -173,20 +173,20 @@ async fn the_log_of_a_bad_night_is_as_documented() -> TestResult {
         .lease(Duration::from_secs(60))
         .shutdown_deadline(Duration::from_secs(2));
     let running = tokio::spawn(run);
-    night.messages_fail_and_die().await?;
-    night.a_lease_is_lost().await?;
-    night.a_worker_is_killed(own.id()).await?;
-    night.the_server_goes_and_comes_back().await?;
-    night.send("hangs").await?;
+    incident.messages_fail_and_die().await?;
+    incident.a_lease_is_lost().await?;
+    incident.a_worker_is_killed(own.id()).await?;
+    incident.the_server_goes_and_comes_back().await?;
+    incident.send("hangs").await?;
     until("it is handled", async || {
-        night.seen.times().contains_key("hangs")
+        incident.seen.times().contains_key("hangs")
     })
     .await;
     own.stop();
     running.await??;
-    let lines = night.notes.log().into_iter().map(|event| event.line());
+    let lines = incident.notes.log().into_iter().map(|event| event.line());
     let log = normal(lines.collect());
-    night.pool.close().await;
+    incident.pool.close().await;
     compare(&log)
 }
 
@@ -272,7 +272,7 @@ fn compare(log: &str) -> TestResult {
     }
     assert_eq!(
         log, documented,
-        "docs/operating.md shows another log; to accept this one: `ACCEPT=1 cargo xtask test bad_night`"
+        "docs/operating.md shows another log; to accept this one: `ACCEPT=1 cargo xtask test an_incident`"
     );
     Ok(())
 }
