@@ -217,9 +217,10 @@ create index schedules_queue on pgqrs.schedules (queue_id);
 -- A function with its owner's privileges, since a consumer fires schedules and can't send messages of its own.
 create function pgqrs.fire_schedules(
     ids bigint[], versions integer[], due_times timestamptz[], next_times timestamptz[], last_times timestamptz[],
-    message_ids bigint[], message_headers text[]
+    -- Of each schedule, which of the headers are its messages'.
+    first_messages integer[], last_messages integer[], message_headers text[]
 )
-returns table (schedule_id bigint, queue_name text, fired_at timestamptz, stored_messages bigint)
+returns table (schedule_id bigint, queue_name text, fired_at timestamptz, stored_messages integer)
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
@@ -227,8 +228,9 @@ as $$
 begin
     return query
     with locked as materialized (
-        select s.id, w.version, w.due_at, w.next_at, w.last_at
-        from unnest(ids, versions, due_times, next_times, last_times) as w (id, version, due_at, next_at, last_at)
+        select s.id, w.version, w.due_at, w.next_at, w.last_at, w.first_message, w.last_message
+        from unnest(ids, versions, due_times, next_times, last_times, first_messages, last_messages)
+            as w (id, version, due_at, next_at, last_at, first_message, last_message)
         join pgqrs.schedules s on s.id = w.id
         where s.version = w.version and s.next_at = w.due_at and s.next_at <= statement_timestamp()
             and s.paused_at is null and w.next_at > w.due_at
@@ -240,7 +242,8 @@ begin
             last_fired_at = case when l.last_at is null then s.last_fired_at else statement_timestamp() end
         from locked l
         where s.id = l.id and s.version = l.version and s.next_at = l.due_at and s.paused_at is null
-        returning s.id, s.queue_id, s.name, s.priority, s.expires_in, s.skip_if_unfinished, s.payload
+        returning s.id, s.queue_id, s.priority, s.expires_in, s.payload, l.first_message, l.last_message,
+            case when s.skip_if_unfinished then 'pgqrs-schedule-' || s.name end as unique_key
     ), stored as (
         insert into pgqrs.messages (
             queue_id, priority, visible_at, enqueued_at, expires_at, unique_key, headers, payload_bytes, payload
@@ -251,15 +254,16 @@ begin
             statement_timestamp(),
             statement_timestamp(),
             statement_timestamp() + s.expires_in * interval '1 microsecond',
-            case when s.skip_if_unfinished then 'pgqrs-schedule-' || s.name end,
+            s.unique_key,
             m.headers::json,
             pg_column_size(s.payload) - 4,
             s.payload
-        from unnest(message_ids, message_headers) with ordinality as m (schedule, headers, place)
-        join moved s on s.id = m.schedule
+        from moved s
         -- A closed queue takes no messages.
         join pgqrs.queues q on q.id = s.queue_id and q.closed_at is null
-        order by m.place
+        cross join lateral unnest(message_headers[s.first_message : s.last_message])
+            with ordinality as m (headers, place)
+        order by s.first_message, m.place
         -- Its last message is unfinished: no other, and the next time all the same.
         on conflict do nothing
         returning messages.queue_id, messages.unique_key
@@ -269,13 +273,11 @@ begin
         q.name,
         statement_timestamp(),
         case
-            when s.skip_if_unfinished
-            then (
-                select count(*) from stored t
-                where t.queue_id = s.queue_id and t.unique_key = 'pgqrs-schedule-' || s.name
-            )
-            when q.closed_at is null
-            then (select count(*) from unnest(message_ids) m (id) where m.id = s.id)
+            when q.closed_at is not null then 0
+            when s.unique_key is null then s.last_message - s.first_message + 1
+            when (s.queue_id, s.unique_key) in (
+                select t.queue_id, t.unique_key from stored t where t.unique_key is not null
+            ) then 1
             else 0
         end
     from moved s

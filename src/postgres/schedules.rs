@@ -394,27 +394,30 @@ pub(crate) async fn fire(
         .iter()
         .map(|(_, plan)| plan.times.last().copied())
         .collect();
-    let (mut message_ids, mut message_headers) = (Vec::new(), Vec::new());
+    let (mut firsts, mut lasts, mut headers) = (Vec::new(), Vec::new(), Vec::new());
     for (due, plan) in planned {
+        // From 1, and to one less if there are none.
+        firsts.push(count(&headers) + 1);
         for (place, time) in plan.times.iter().enumerate() {
             // Those before the first one belong to it.
             let missed = if place == 0 { plan.missed } else { 0 };
-            message_ids.push(due.id);
-            message_headers.push(due.headers.scheduled(*time, missed).to_string());
+            headers.push(due.headers.scheduled(*time, missed).to_string());
         }
+        lasts.push(count(&headers));
     }
     let rows = sqlx::query!(
         r#"
         select schedule_id as "id!", queue_name as "queue!", fired_at as "at!", stored_messages as "messages!"
-        from pgqrs.fire_schedules($1, $2, $3, $4, $5, $6, $7)
+        from pgqrs.fire_schedules($1, $2, $3, $4, $5, $6, $7, $8)
         "#,
         &ids,
         &versions,
         &due_times,
         &next_times,
         &last_times as &[Option<DateTime<Utc>>],
-        &message_ids,
-        &message_headers,
+        &firsts,
+        &lasts,
+        &headers,
     )
     .fetch_all(connection)
     .await?;
@@ -423,10 +426,14 @@ pub(crate) async fn fire(
             id: row.id,
             queue: QueueName::new(row.queue)?,
             at: row.at,
-            messages: row.messages.unsigned_abs(),
+            messages: u64::from(row.messages.unsigned_abs()),
         })
     });
     fired.collect()
+}
+
+fn count(headers: &[String]) -> i32 {
+    i32::try_from(headers.len()).unwrap_or(i32::MAX)
 }
 
 /// Why schedules could not be installed.
