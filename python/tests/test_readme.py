@@ -32,7 +32,7 @@ async def run(block: str, database: Database) -> dict[str, Any]:
 
 
 async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
-    quick_start, options, typed, chunks, transactional, operating = blocks("python/README.md")
+    quick_start, options, typed, chunks, scheduled, transactional, operating = blocks("python/README.md")
 
     await run(quick_start, database)
     printed = capsys.readouterr().out
@@ -56,6 +56,12 @@ async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.Cap
     consumer = await store.consumer(names["EMAILS"])
     await consumer.run(stop_afterwards, poll_interval=0.02)
     assert capsys.readouterr().out == "to ada@example.com\n"
+
+    await run(scheduled, database)
+    printed = capsys.readouterr().out
+    assert re.fullmatch(r"daily-report is next due at .+\npoll is next due at .+\n", printed)
+    for schedule in await store.admin().schedules():
+        await store.admin().delete_schedule(schedule.name)
 
     await store.queue("readings")
     readings = await store.producer("readings")

@@ -76,7 +76,7 @@ async fn a_scheduler_sends_the_message_at_its_time_with_all_that_was_set(
     let schedule = pgqrs::schedule("daily-report", REPORTS)
         .cron(cron!("0 9 * * MON-FRI"))
         .zone("Europe/Berlin")
-        .message(&("daily".to_owned(), 7))
+        .message(&("daily".to_owned(), 7_u32))
         .header("tenant", "acme")
         .priority(Priority::High)
         .expires_in(Duration::from_secs(3600))
