@@ -43,7 +43,12 @@ pub(super) async fn fire_loop(shared: Arc<Shared>, connections: Connections, not
     };
     let mut backoff = MIN_BACKOFF;
     while shared.has_participants() && !connections.is_closed() {
-        let wait = match firing.fire_due().await {
+        let fired = tokio::select! {
+            fired = firing.fire_due() => fired,
+            // A statement that is under way is abandoned: it fires all of its schedules, or none.
+            () = connections.pool().close_event() => return,
+        };
+        let wait = match fired {
             Ok(wait) => {
                 backoff = MIN_BACKOFF;
                 wait + JITTER.mul_f64(rand::random())

@@ -83,7 +83,8 @@ pub(crate) fn schedule_deferred(schedule: &str, error: &Error, again_in: Duratio
 
 /// Schedules could not be looked at or fired. Only the first failure in a row is reported.
 pub(crate) fn firing_failed(is_first: bool, error: &Error) {
-    if !is_first || is_reported_by_store(error) {
+    // Without the schema, consumers end with that error.
+    if !is_first || is_reported_by_store(error) || matches!(error, Error::NotInstalled) {
         debug!(target: TARGET, error = error_chain(error), "schedules not fired, and this is retried");
     } else {
         warn!(
