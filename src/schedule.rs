@@ -392,7 +392,7 @@ pub(crate) struct Settings<'a> {
     pub(crate) is_all_of_version: Option<i32>,
 }
 
-/// Installs schedules together, and wakes whoever fires them.
+/// Installs schedules together, and wakes the tasks that fire them.
 pub(crate) async fn install(
     store: &Store,
     new: Vec<NewSchedule>,

@@ -162,7 +162,7 @@ pub(super) const fn check(text: &str) -> Result<Fields, Mistake> {
     }
     let mut fields = Fields {
         // Second 0, if there is no field for it.
-        values: [1, 0, 0, 0, 0, 0],
+        values: [(count == 5) as u64, 0, 0, 0, 0, 0],
         has_last_day: false,
         has_any_weekday: false,
     };

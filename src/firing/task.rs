@@ -62,7 +62,7 @@ pub(super) async fn fire_loop(shared: Arc<Shared>, connections: Connections, not
         };
         tokio::select! {
             () = sleep(wait) => {}
-            // Whoever installs many schedules wakes it for each.
+            // It is woken for each of many schedules that are installed one by one.
             () = woken.notified() => sleep(CONTENDED).await,
             () = shared.left.notified() => {}
             () = connections.pool().close_event() => return,

@@ -1,5 +1,5 @@
-//! Statements on `pgqrs.schedules`: install, look for what is due, fire, administer. Whoever looks computes the following
-//! times; the statement that fires compares what was looked at with what is there.
+//! Statements on `pgqrs.schedules`: install, look for what is due, fire, administer. The process that looks computes the
+//! following times; the statement that fires compares what was looked at with what is there.
 
 pub(crate) mod administer;
 

@@ -1,3 +1,5 @@
+//! What is planned for times that have passed.
+
 use super::*;
 
 fn utc(text: &str) -> DateTime<Utc> {

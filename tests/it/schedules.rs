@@ -44,7 +44,7 @@ async fn due(pool: &PgPool, schedule: &str) -> Result<DateTime<Utc>, Box<dyn std
     Ok(time)
 }
 
-/// Wakes whoever fires schedules: as an installation does.
+/// Wakes the tasks that fire schedules, as an installation does.
 async fn wake(store: &Store) -> TestResult {
     let wake = pgqrs::schedule("wake", "tasks")
         .cron(cron!("@yearly"))

@@ -76,7 +76,7 @@ const ON_THE_WALL: [Example; 9] = [
 ];
 
 const BY_ELAPSED_TIME: [Example; 4] = [
-    ("* * * * *", |_| true),
+    ("*/5 * * * *", |at| at.minute() % 5 == 0),
     ("*/15 * * * *", |at| at.minute() % 15 == 0),
     ("7 * * * *", |at| at.minute() == 7),
     ("30 */1 * * SUN", |at| {

@@ -79,10 +79,17 @@ fn paths(items: &[Item], scope: &[String], modules: &BTreeSet<String>) -> Vec<Ve
                 let items = inner.content.iter().flat_map(|(_, items)| items.clone());
                 found.extend(paths(&items.collect::<Vec<_>>(), &scope, modules));
             }
+            // What a macro names for users is public, and stands in `lib.rs`.
+            Item::Macro(item) if is_exported(&item.attrs) => {}
             item => search(item.to_token_stream(), scope, modules, &mut found),
         }
     }
     found
+}
+
+fn is_exported(attributes: &[syn::Attribute]) -> bool {
+    let mut paths = attributes.iter().map(syn::Attribute::path);
+    paths.any(|path| path.is_ident("macro_export"))
 }
 
 fn search(
