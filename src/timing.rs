@@ -132,7 +132,7 @@ impl ScheduleTime {
 /// The times of a schedule.
 #[derive(Debug, Clone)]
 pub(crate) enum Timing {
-    Cron(Times),
+    Cron(Box<Times>),
     Every(TimeDelta),
 }
 
@@ -140,7 +140,7 @@ impl Timing {
     pub(crate) fn new(time: &ScheduleTime, zone: &str) -> Result<Self> {
         let zone = parse_zone(zone)?;
         Ok(match time {
-            ScheduleTime::Cron(cron) => Self::Cron(Times::new(cron, zone)?),
+            ScheduleTime::Cron(cron) => Self::Cron(Box::new(Times::new(cron, zone)?)),
             ScheduleTime::Every(interval) => {
                 Self::Every(TimeDelta::from_std(*interval).unwrap_or(TimeDelta::MAX))
             }

@@ -235,7 +235,7 @@ const fn is_word(bytes: &[u8], start: usize, end: usize, word: &str) -> bool {
     }
     let mut at = 0;
     while at < word.len() {
-        if bytes[start + at].to_ascii_uppercase() != word[at].to_ascii_uppercase() {
+        if !bytes[start + at].eq_ignore_ascii_case(&word[at]) {
             return false;
         }
         at += 1;
@@ -360,7 +360,7 @@ const fn check_part(
     }
     if matches!(field, Field::Weekday) {
         // The last one of the month, or its nth: which day that is depends on the month.
-        if end - start > 1 && bytes[end - 1].to_ascii_uppercase() == b'L' {
+        if end - start > 1 && bytes[end - 1].eq_ignore_ascii_case(&b'L') {
             check!(value(bytes, field, start, end - 1));
             return Ok(());
         }
