@@ -225,6 +225,11 @@ impl<C: 'static> Consumer<C> {
     /// of all of them, except those that the handler has settled one by one. A payload that doesn't decode waits for
     /// [a consumer of another version](Run::undecodable), and its chunk has one message less.
     ///
+    /// # Shape
+    /// `size` is 1 to 10,000 messages, and `wait` at most a day; beyond these, the nearest limit counts. A chunk is
+    /// handled earlier, and smaller, if the consumer holds all the [bytes](Run::prefetch_bytes) that it may. The leases of
+    /// messages that wait for their chunk are extended.
+    ///
     /// # Errors
     /// Those of [`run`](Self::run).
     ///

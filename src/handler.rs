@@ -226,12 +226,9 @@ impl Verdict {
                 telemetry::attempt_failed(subject, reason, retry_in);
             }
             Self::Returned(Outcome::Later(_)) => telemetry::snoozed(subject),
-            Self::Returned(Outcome::Undecodable(reason)) => {
-                let reason = match &**reason {
-                    "" => "the handler doesn't know such a payload",
-                    reason => reason,
-                };
-                telemetry::undecodable(subject, reason);
+            // Its reason may quote the payload.
+            Self::Returned(Outcome::Undecodable(_)) => {
+                telemetry::undecodable(subject, "the handler doesn't know such a payload");
             }
             Self::Undecodable { place, .. } => telemetry::undecodable(subject, place),
             Self::Returned(_) => {}

@@ -240,7 +240,7 @@ async fn look(store: &Store, took: &mut Duration) -> Result<Observation> {
             let queues = queues.await?;
             let (at, _) = health::server(connection).await?;
             let horizon = match health::horizon(connection).await {
-                Err(Error::PermissionDenied { .. }) => None,
+                Err(error) if error.is_denied() => None,
                 horizon => Some(horizon?),
             };
             Ok(Observation {

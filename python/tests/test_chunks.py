@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -121,6 +122,35 @@ async def test_a_payload_of_another_type_fails_alone(
 
     report = await consumer.run_chunks(handle, size=4, wait=NEVER)
     assert report == pgqrs.Report(done=1, archived=1, undecodable=2)
+
+
+@dataclass
+class Even:
+    number: int
+
+    def __post_init__(self) -> None:
+        {0: "even"}[self.number % 2]
+
+
+@pytest.mark.parametrize(
+    ("carries", "bad"),
+    [(Even, '{"number": 1}'), (float, "1e9999999999999999999"), (object, "[" * 30_000 + "]" * 30_000)],
+    ids=["a class that raises", "a number too large", "nested too deeply"],
+)
+async def test_whatever_decoding_raises_only_that_message_waits(
+    store: pgqrs.Store, database: Database, producer: pgqrs.Producer[Any], carries: Any, bad: str
+) -> None:
+    good = {"number": 2} if carries is Even else 2
+    first = await producer.enqueue_batch([good, 0, good])
+    database.change("update pgqrs.messages set payload = %s where id = %s", bad, first[1])
+    consumer = await store.consumer(pgqrs.Queue("tasks", carries))
+
+    async def handle(chunk: Chunk[Any]) -> None:
+        assert len(chunk) == 2
+        consumer.stop()
+
+    report = await consumer.run_chunks(handle, size=3, wait=NEVER)
+    assert report == pgqrs.Report(done=2, undecodable=1)
 
 
 async def test_a_timeout_cancels_the_handler_and_fails_what_is_not_settled(

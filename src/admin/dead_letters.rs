@@ -40,8 +40,8 @@ impl Admin {
         )
     }
 
-    /// Puts a dead letter back into its queue: ready, with its id, and with all of its attempts available again. One that
-    /// had expired doesn't expire again. Returns `false` if there is no dead letter with that id. A message that was handled can't be requeued.
+    /// Puts a dead letter back into its queue: ready, under its id, with all of its attempts available, and without an
+    /// expiry. Returns `false` if there is no dead letter with that id. A message that was acknowledged can't be requeued.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`].

@@ -82,7 +82,7 @@ async fn queues(connection: &mut PgConnection) -> Result<Vec<QueueHealth>> {
 fn part<T>(read: Result<T>) -> Result<Part<T>> {
     match read {
         Ok(part) => Ok(Part::Read(part)),
-        Err(Error::PermissionDenied { .. }) => Ok(Part::Denied),
+        Err(error) if error.is_denied() => Ok(Part::Denied),
         Err(Error::NotInstalled | Error::SchemaOutdated) => Ok(Part::Absent),
         Err(error) if error.is_refusal() => Ok(Part::Failed(error_chain(&error))),
         Err(error) => Err(error),

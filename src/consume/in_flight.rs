@@ -180,6 +180,7 @@ impl InFlight {
     /// Takes the next delivery for a handler.
     pub(super) fn take(self: &Arc<Self>) -> Option<Taken> {
         let mut state = self.lock();
+        state.calls += 1;
         self.take_from(&mut state)
     }
 

@@ -211,6 +211,11 @@ impl Error {
         self.has_code(|code| code == "40001" || code == "40P01")
     }
 
+    /// Whether the role lacks a privilege, on an object of ours or on another.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self, Self::PermissionDenied { .. }) || self.has_code(|code| code == "42501")
+    }
+
     /// Whether the server is read-only: it is a standby by now.
     pub(crate) fn is_read_only(&self) -> bool {
         self.has_code(|code| code == "25006")

@@ -238,10 +238,13 @@ async fn a_consumer_with_nothing_to_do_has_neither_spans_nor_events(pool: PgPool
         let last = sqlx::query_scalar(last).fetch_one(&pool).await;
         last.expect("pg_stat_activity can be read")
     };
+    let (notes, guard) = Notes::start();
     let running = start(
         consumer().create(&store).await?,
         async |_: Delivery<Value>| Outcome::Done,
     );
+    notes.until("consumer started", 1).await;
+    drop(guard);
     until("it looks for messages", async || claimed().await.is_some()).await;
     let (notes, _guard) = Notes::start();
     for _ in 0..3 {

@@ -362,11 +362,11 @@ fn the_report_puts_the_worst_first_and_names_what_to_do() {
 }
 
 #[test]
-fn nobody_is_told_to_end_a_session_whose_state_is_not_visible() {
+fn no_remedy_ends_a_session_whose_state_is_not_visible() {
     let mut facts = healthy();
     let mut holder = session(Some(HOUR), 12);
     let HorizonSource::Session { state, role, .. } = &mut holder.source else {
-        panic!("{holder:?}");
+        unreachable!("it is a session");
     };
     (*state, *role) = (None, None);
     facts.horizon = held_by(vec![holder]);

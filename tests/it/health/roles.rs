@@ -66,7 +66,7 @@ async fn a_role_that_may_not_read_the_queues_gets_what_the_server_says(pool: PgP
         assert_eq!(
             missing,
             [
-                HealthPart::Sessions,
+                HealthPart::SessionDetails,
                 HealthPart::Schema,
                 HealthPart::Queues,
                 HealthPart::Workers
