@@ -17,7 +17,9 @@ use sqlx::PgPool;
 use crate::support::{
     TestResult, connect,
     consumers::{Seen, consumer, start},
-    count, expire, now, one, until, with_queues,
+    count, expire, now, one,
+    proxy::Proxy,
+    send, until, with_queues,
 };
 
 /// Lets this much time pass for a schedule.
@@ -367,5 +369,33 @@ async fn bad_settings_are_refused_before_anything_is_sent(pool: PgPool) -> TestR
     assert!(never.to_string().contains("never fires"), "{never}");
     let ok = base().every(minute).install(&store).await;
     assert!(matches!(ok, Err(Error::Closed)), "{ok:?}");
+    Ok(())
+}
+
+/// It looks once a minute, and not more often because other processes are busy.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn while_nothing_is_due_a_scheduler_sends_nothing(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    let yearly = pgqrs::schedule("yearly", "tasks")
+        .cron(cron!("@yearly"))
+        .message(&1);
+    yearly.install(&store).await?;
+    let (proxy, url) = Proxy::before(&pool).await?;
+    let quiet = pgqrs::connect(&url).await?;
+    let scheduler = quiet.scheduler().await?;
+    // Its first looks, and LISTEN.
+    until("it has nothing more to say", async || {
+        proxy.take_sent();
+        for _ in 0..30 {
+            send(&store, &[1]).await.expect("sent");
+        }
+        proxy.take_sent().is_empty()
+    })
+    .await;
+    for _ in 0..50 {
+        send(&store, &[1]).await?;
+    }
+    assert_eq!(proxy.take_sent(), []);
+    drop(scheduler);
     Ok(())
 }
