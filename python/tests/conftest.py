@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ import pgqrs.sync
 _SERVER = os.environ.get("PGQRS_TEST_URL", "")
 _TEMPLATE = f"pgqrs_python_{os.getpid()}"
 _numbers = itertools.count()
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, which some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _of(database: str) -> str:

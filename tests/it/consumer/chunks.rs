@@ -333,9 +333,11 @@ async fn a_long_handler_keeps_the_leases_of_all_of_its_chunk(pool: PgPool) -> Te
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_chunk_is_acknowledged_in_the_transaction_of_its_work(pool: PgPool) -> TestResult {
     let store = with_queues(&pool, &["tasks"]).await?;
-    sqlx::raw_sql("create table readings (value bigint primary key)")
-        .execute(&pool)
-        .await?;
+    sqlx::raw_sql(
+        "create table readings (value bigint primary key); grant all on readings to public",
+    )
+    .execute(&pool)
+    .await?;
     send(&store, &[1, 2, 3, 4]).await?;
     let tries = Arc::new(AtomicUsize::new(0));
     let (on, counter) = (store.clone(), Arc::clone(&tries));

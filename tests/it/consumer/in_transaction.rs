@@ -10,9 +10,9 @@ use crate::support::{
 };
 
 async fn with_work(pool: &PgPool) -> Result<Store, Box<dyn std::error::Error>> {
-    sqlx::raw_sql("create table work (payload text not null)")
-        .execute(pool)
-        .await?;
+    // Also for the role of a consumer, as which the tests run too.
+    let tables = "create table work (payload text not null); grant all on work to public";
+    sqlx::raw_sql(tables).execute(pool).await?;
     Ok(with_queues(pool, &["tasks", "receipts"]).await?)
 }
 
@@ -82,7 +82,7 @@ async fn errors_panics_timeouts_and_other_outcomes_roll_back(pool: PgPool) -> Te
     let store = with_work(&pool).await?;
     send(&store, &["error", "panic", "hangs", "dead", "fine"]).await?;
     let consumer = consumer()
-        .handler_timeout(Duration::from_secs(3))
+        .handler_timeout(Duration::from_secs(10))
         .retry(RetryPolicy::fixed(Duration::from_secs(600)))
         .create(&store)
         .await?;
@@ -107,7 +107,7 @@ async fn errors_panics_timeouts_and_other_outcomes_roll_back(pool: PgPool) -> Te
         [
             "the upsert failed",
             "the handler panicked: what a day",
-            "the handler timed out after 3s",
+            "the handler timed out after 10s",
         ]
     );
     assert_eq!(worked(&pool).await?, [r#""fine""#]);
