@@ -64,7 +64,12 @@ async def test_a_message_that_no_schedule_has_sent_has_no_such_time(
 
 
 async def test_only_a_higher_version_replaces_one(store: pgqrs.Store) -> None:
-    for version, payload, change in [(2, 1, "created"), (2, 2, "unchanged"), (1, 3, "unchanged"), (3, 4, "replaced")]:
+    for version, payload, change in [
+        (2, 1, "created"),
+        (2, 2, "unchanged"),
+        (1, 3, "unchanged"),
+        (3, 4, "replaced"),
+    ]:
         done = await store.schedule("poll", "tasks", every=30, payload=payload, version=version)
         assert done == change
     (info,) = await store.admin().schedules()
@@ -93,7 +98,9 @@ async def test_an_owners_schedules_are_exactly_these(store: pgqrs.Store) -> None
 
 async def test_a_schedule_is_paused_resumed_fired_and_deleted(store: pgqrs.Store, database: Database) -> None:
     admin = store.admin()
-    schedule = pgqrs.Schedule("poll", "tasks", payload=[1], every=timedelta(minutes=1), skip_if_unfinished=True)
+    schedule = pgqrs.Schedule(
+        "poll", "tasks", payload=[1], every=timedelta(minutes=1), skip_if_unfinished=True
+    )
     assert [await admin.set_schedule(schedule) for _ in range(2)] == ["created", "replaced"]
     await admin.pause_schedule("poll")
     assert (await admin.schedule("poll")).paused_at is not None

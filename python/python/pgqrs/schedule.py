@@ -194,21 +194,29 @@ class ScheduleInfo:
 
     @staticmethod
     def _of(row: tuple[Any, ...]) -> ScheduleInfo:
-        upcoming, row = row
-        (name, queue, owner, version, time, missed, skip, priority, expires_in, headers, times) = row
+        upcoming, (name, queue, owner, version, time, missed, skip, priority, expires_in, headers, times) = (
+            row
+        )
+        cron, every, zone = time
+        next_at, last_at, last_fired_at, paused_at = times
         return ScheduleInfo(
-            name,
-            queue,
-            owner,
-            version,
-            *time,
-            Missed(*missed),
-            skip,
-            Priority(priority),
-            expires_in,
-            headers,
-            *times,
-            upcoming,
+            name=name,
+            queue=queue,
+            owner=owner,
+            version=version,
+            cron=cron,
+            every=every,
+            zone=zone,
+            missed=Missed(*missed),
+            skip_if_unfinished=skip,
+            priority=Priority(priority),
+            expires_in=expires_in,
+            headers=headers,
+            next_at=next_at,
+            last_at=last_at,
+            last_fired_at=last_fired_at,
+            paused_at=paused_at,
+            upcoming=upcoming,
         )
 
 
