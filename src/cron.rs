@@ -2,11 +2,9 @@
 
 mod check;
 mod sentence;
-mod times;
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
-pub(crate) use self::times::Times;
 use self::{
     check::{Kind, Mistake, check},
     sentence::Sentence,
@@ -104,21 +102,25 @@ impl Cron {
         Self(Cow::Owned(expression))
     }
 
-    /// Its fields, and as croner reads it.
-    fn pattern(&self) -> Result<(check::Fields, croner::Cron), InvalidCron> {
+    /// Whether it matches in each hour, so that it goes by elapsed time.
+    pub(crate) fn is_every_hour(&self) -> bool {
+        check(&self.0).is_ok_and(|fields| fields.is_every_hour())
+    }
+
+    /// As croner reads it.
+    pub(crate) fn pattern(&self) -> Result<croner::Cron, InvalidCron> {
         let invalid = |mistake| InvalidCron {
             expression: self.0.clone().into_owned(),
             mistake,
         };
-        let fields = check(&self.0).map_err(invalid)?;
+        check(&self.0).map_err(invalid)?;
         let unsupported = Mistake {
             kind: Kind::Unsupported,
             field: check::Field::Second,
             start: 0,
             end: self.0.len(),
         };
-        let pattern = self.0.parse().map_err(|_| invalid(unsupported))?;
-        Ok((fields, pattern))
+        self.0.parse().map_err(|_| invalid(unsupported))
     }
 }
 

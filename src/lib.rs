@@ -84,6 +84,8 @@ mod statement;
 mod store;
 mod telemetry;
 #[cfg(feature = "schedules")]
+mod times;
+#[cfg(feature = "schedules")]
 mod timing;
 mod token;
 mod trace_context;

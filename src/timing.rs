@@ -8,8 +8,9 @@ use chrono_tz::Tz;
 use serde::Serialize;
 
 use crate::{
-    cron::{Cron, Times},
+    cron::Cron,
     error::{Error, Result},
+    times::Times,
 };
 
 /// The shortest interval of a schedule.

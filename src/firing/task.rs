@@ -1,6 +1,10 @@
 //! The task that fires schedules: it looks, plans, fires, and sleeps until the next time.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use tokio::{
@@ -15,7 +19,7 @@ use crate::{
     postgres::schedules::{self, Due, Fired},
     queue::QueueName,
     telemetry,
-    timing::{self, Plan, Timing},
+    timing::{self, Plan, ScheduleTime, Timing},
 };
 
 /// Maximum number of schedules, and of messages, of one statement.
@@ -33,6 +37,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const DEFER: Duration = Duration::from_secs(10 * 60);
 /// How many of these are remembered.
 const MAX_DEFERRED: usize = 10_000;
+/// How many expressions and intervals are remembered.
+const MAX_TIMINGS: usize = 1_000;
 
 pub(super) async fn fire_loop(shared: Arc<Shared>, connections: Connections, notifier: Notifier) {
     let woken = notifier.subscribe(&QueueName::SCHEDULES, false);
@@ -40,6 +46,7 @@ pub(super) async fn fire_loop(shared: Arc<Shared>, connections: Connections, not
         connections: connections.clone(),
         notifier,
         deferred: HashMap::new(),
+        timings: HashMap::new(),
     };
     let mut backoff = MIN_BACKOFF;
     while shared.has_participants() && !connections.is_closed() {
@@ -88,6 +95,8 @@ struct Firing {
     notifier: Notifier,
     /// Schedules that this process can't fire, and when it tries them again.
     deferred: HashMap<i64, Instant>,
+    /// Many schedules have the same times, and to parse an expression takes longer than to find its next time.
+    timings: HashMap<(ScheduleTime, String), Timing>,
 }
 
 impl Firing {
@@ -141,7 +150,7 @@ impl Firing {
     async fn plan<'a>(&mut self, now: DateTime<Utc>, due: &'a [Due]) -> Vec<(&'a Due, Plan)> {
         let (mut planned, mut messages) = (Vec::new(), 0);
         for due in due {
-            match plan(due, now) {
+            match self.plan_one(due, now) {
                 Ok(plan) => {
                     messages += plan.times.len();
                     if messages > BATCH && !planned.is_empty() {
@@ -155,6 +164,22 @@ impl Firing {
             yield_now().await;
         }
         planned
+    }
+
+    fn plan_one(&mut self, due: &Due, now: DateTime<Utc>) -> Result<Plan> {
+        if self.timings.len() > MAX_TIMINGS {
+            self.timings.clear();
+        }
+        let timing = match self.timings.entry((due.time.clone(), due.zone.clone())) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Timing::new(&due.time, &due.zone)?),
+        };
+        let plan = timing::plan(timing, due.missed, due.next_at, now);
+        plan.ok_or_else(|| Error::InvalidSetting {
+            setting: "cron",
+            value: format!("{:?}", due.time),
+            expected: "an expression with another time before the end of the calendar",
+        })
     }
 
     fn defer(&mut self, due: &Due, error: &Error) {
@@ -220,15 +245,6 @@ impl Firing {
             }
         }
     }
-}
-
-fn plan(due: &Due, now: DateTime<Utc>) -> Result<Plan> {
-    let timing = Timing::new(&due.time, &due.zone)?;
-    timing::plan(&timing, due.missed, due.next_at, now).ok_or_else(|| Error::InvalidSetting {
-        setting: "cron",
-        value: format!("{:?}", due.time),
-        expected: "an expression with another time before the end of the calendar",
-    })
 }
 
 async fn fire(connection: &mut StoreConnection, planned: &[(&Due, Plan)]) -> Result<Vec<Fired>> {

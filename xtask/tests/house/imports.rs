@@ -28,6 +28,7 @@ const LAYERS: [&[&str]; 6] = [
         "retry",
         "signal",
         "telemetry",
+        "times",
         "timing",
         "token",
         "trace_context",

@@ -4,7 +4,7 @@
 use chrono::{DateTime, NaiveDateTime, TimeZone, Utc, offset::LocalResult};
 use chrono_tz::{GapInfo, Tz};
 
-use super::{Cron, InvalidCron};
+use crate::cron::{Cron, InvalidCron};
 
 /// The times of an expression in a zone.
 #[derive(Debug, Clone)]
@@ -16,11 +16,10 @@ pub(crate) struct Times {
 
 impl Times {
     pub(crate) fn new(cron: &Cron, zone: Tz) -> Result<Self, InvalidCron> {
-        let (fields, pattern) = cron.pattern()?;
         Ok(Self {
-            pattern,
+            pattern: cron.pattern()?,
             zone,
-            is_every_hour: fields.is_every_hour(),
+            is_every_hour: cron.is_every_hour(),
         })
     }
 
