@@ -134,7 +134,7 @@ class Even:
 
 @pytest.mark.parametrize(
     ("carries", "bad"),
-    [(Even, '{"number": 1}'), (float, "1e9999999999999999999"), (object, "[" * 30_000 + "]" * 30_000)],
+    [(Even, '{"number": 1}'), (float, "1e9999999999999999999"), (object, "[" * 5_000 + "]" * 5_000)],
     ids=["a class that raises", "a number too large", "nested too deeply"],
 )
 async def test_whatever_decoding_raises_only_that_message_waits(

@@ -185,7 +185,8 @@ class Health:
     @property
     def severity(self) -> Severity | None:
         """The severity of the most severe finding; ``None`` if there is no finding."""
-        return max((finding.severity for finding in self.findings), key=_SEVERITIES.index, default=None)
+        found: list[Severity] = [finding.severity for finding in self.findings]
+        return max(found, key=_SEVERITIES.index, default=None)
 
     def __str__(self) -> str:
         return self.report
