@@ -2,15 +2,14 @@
 //! sleeps until the next time by the database's clock. If several find the same schedule, the statement that fires it
 //! lets one of them do so.
 
+mod shared;
 mod task;
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{fmt, sync::Arc};
 
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::task::JoinHandle;
 
+use self::shared::{Shared, State};
 use crate::{
     error::Result,
     pool::{Connections, Notifier},
@@ -21,35 +20,6 @@ pub(crate) struct Firing {
     connections: Connections,
     notifier: Notifier,
     shared: Arc<Shared>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    /// Never held across an await.
-    state: Mutex<State>,
-    left: Notify,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    participants: usize,
-    task: Option<JoinHandle<()>>,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether anybody takes part. If nobody does, the task ends. Under the same lock under which the next one joins, so
-    /// that it either finds the task or starts another.
-    fn has_participants(&self) -> bool {
-        let mut state = self.lock();
-        if state.participants == 0 {
-            state.task = None;
-        }
-        state.participants > 0
-    }
 }
 
 impl Firing {

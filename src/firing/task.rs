@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::Shared;
+use super::shared::Shared;
 use crate::{
     error::{Error, Result},
     pool::{Connections, Notifier, StoreConnection},
