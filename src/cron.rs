@@ -142,9 +142,11 @@ impl Cron {
 /// ```
 #[macro_export]
 macro_rules! cron {
-    ($expression:literal) => {
-        const { $crate::Cron::new($expression) }
-    };
+    ($expression:literal) => {{
+        // An item and not a `const` block: that is evaluated only if its function is used.
+        const CRON: $crate::Cron = $crate::Cron::new($expression);
+        CRON
+    }};
     ($($other:tt)*) => {
         ::std::compile_error!(
             "`cron!` takes a literal; an expression from configuration is for `Cron::parse`"
