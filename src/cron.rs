@@ -148,9 +148,7 @@ macro_rules! cron {
         CRON
     }};
     ($($other:tt)*) => {
-        ::std::compile_error!(
-            "`cron!` takes a literal; an expression from configuration is for `Cron::parse`"
-        )
+        ::std::compile_error!("`cron!` takes a literal; `Cron::parse` takes any text")
     };
 }
 
