@@ -175,7 +175,7 @@ async fn check_consumer(pool: &PgPool, store: &Store) -> TestResult {
     let twice = QueueOptions::builder().max_attempts(2).build();
     admin.configure_queue("tasks", twice).await?;
     send(store, &(0..50).collect::<Vec<_>>()).await?;
-    let lease = Duration::from_millis(300);
+    let lease = Duration::from_secs(2);
     let retry = RetryPolicy::fixed(Duration::from_millis(20));
     let steady = consumer().lease(lease).retry(retry).create(store).await?;
     let seen = Seen::default();
@@ -205,7 +205,7 @@ async fn check_consumer(pool: &PgPool, store: &Store) -> TestResult {
             .expect("listed");
         messages
             .iter()
-            .all(|message| message.lease_expires_at > Some(since + lease * 3))
+            .all(|message| message.lease_expires_at > Some(since + lease * 2))
     })
     .await;
     gate.add_permits(1);

@@ -16,7 +16,7 @@ async fn main() -> pgqrs::Result<()> {
     let url = std::env::args().nth(1).expect("the database's URL");
     let store = pgqrs::connect(&url).await?;
     pgqrs::admin(&store).install().await?;
-    pgqrs::admin(&store).create_queue("tasks").execute().await?;
+    pgqrs::admin(&store).create_queue("tasks").await?;
     pgqrs::enqueue()
         .message(&"hello")
         .header("traceparent", "of my own")
