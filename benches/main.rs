@@ -18,6 +18,7 @@ mod pgbouncer;
 mod report;
 mod schedules;
 mod telemetry;
+mod unique;
 
 use std::{env, time::Instant};
 
@@ -67,6 +68,7 @@ async fn main() -> Outcome {
             "lifecycle" => lifecycle::run(&url, &meter, quick).await?,
             "drain" => drain::run(&url, &meter, quick).await?,
             "chunks" => chunks::run(&url, &meter, quick).await?,
+            "unique" => unique::run(&url, &meter, quick).await?,
             "latency" => latency::run(&url, &meter, quick).await?,
             "growth" => growth::run(&url, &meter, quick).await?,
             "pgbouncer" => pgbouncer::run(&url, &meter, quick).await?,

@@ -470,6 +470,7 @@ pub(crate) const SUBJECTS: [&str; 14] = [
     "lifecycle",
     "drain",
     "chunks",
+    "unique",
     "latency",
     "growth",
     "pgbouncer",

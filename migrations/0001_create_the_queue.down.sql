@@ -8,9 +8,12 @@ set local lock_timeout = '2s';
 
 drop function pgqrs.fire_schedules;
 drop table pgqrs.schedules;
+drop function pgqrs.prune(text, integer);
 drop table pgqrs.archive;
+drop table pgqrs.seen;
 drop table pgqrs.writers;
 drop table pgqrs.dead_letters;
 drop table pgqrs.workers;
 drop table pgqrs.messages;
+drop domain pgqrs.joined_payload;
 drop table pgqrs.queues;

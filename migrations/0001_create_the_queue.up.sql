@@ -24,6 +24,10 @@ create table pgqrs.queues (
     created_at timestamptz not null default now()
 );
 
+-- Arrays that were joined, message by message: no larger than a payload that is sent may be.
+create domain pgqrs.joined_payload as bytea
+    constraint joined_payload_at_most_64_mib check (octet_length(value) <= 67108864);
+
 create table pgqrs.messages (
     -- First in every key, and in every hot statement: a distributed PostgreSQL can shard by it.
     -- No foreign key here or below: each would cost an enqueue a lookup and a lock (a fifth of its
@@ -64,6 +68,8 @@ create table pgqrs.messages (
     -- No other message of its queue can have this key while this one exists; or while this one waits to be claimed.
     unique_key text collate "C",
     waiting_key text collate "C",
+    -- Of messages with a key: compares payloads without reading them, which a producer may not.
+    payload_hash bytea,
     headers json,
     -- The error of the last attempt, if known.
     last_error text,
@@ -101,8 +107,21 @@ alter table pgqrs.messages add constraint messages_pkey primary key (queue_id, i
 create index messages_ready on pgqrs.messages ((queue_id + 0), priority, visible_at, id) where priority >= 0;
 
 -- A claim doesn't change a key that is null, and stays a heap-only update.
-create unique index messages_unique_key on pgqrs.messages (queue_id, unique_key) where unique_key is not null;
-create unique index messages_waiting_key on pgqrs.messages (queue_id, waiting_key) where waiting_key is not null;
+-- Like the claim's index these have no `queue_id` by itself: what looks a key up can't read the primary key.
+create unique index messages_unique_key on pgqrs.messages ((queue_id + 0), unique_key) where unique_key is not null;
+create unique index messages_waiting_key on pgqrs.messages ((queue_id + 0), waiting_key) where waiting_key is not null;
+
+-- Keys that no other message can have within a time, whatever became of the first.
+create table pgqrs.seen (
+    queue_id integer not null,
+    key text collate "C" not null,
+    message_id bigint not null,
+    payload_hash bytea not null,
+    until timestamptz not null,
+    constraint seen_pkey primary key (queue_id, key)
+);
+
+create index seen_until on pgqrs.seen (until);
 
 create table pgqrs.workers (
     id bigint generated always as identity constraint workers_pkey primary key,
@@ -129,6 +148,11 @@ create unique index workers_identity on pgqrs.workers (queue_id, kind, hostname,
 create table pgqrs.writers (
     token bigint constraint writers_pkey primary key,
     sequence bigint not null,
+    -- What the last statement didn't store, since there was a message with the same key: the ids that were drawn for these,
+    -- and for each the id of the message that has the key, and whether its payload is the same.
+    duplicates bigint[],
+    holders bigint[],
+    same_payload boolean[],
     -- A token is used for an hour at most, and its row deleted after a day.
     created_at timestamptz not null default now()
 ) with (fillfactor = 20);
@@ -154,6 +178,9 @@ create table pgqrs.dead_letters (
     constraint dead_letters_pkey primary key (queue_id, id)
 );
 
+-- For those that are older than the queue keeps them.
+create index dead_letters_age on pgqrs.dead_letters (queue_id, died_at);
+
 create table pgqrs.archive (
     queue_id integer not null,
     priority smallint not null,
@@ -171,6 +198,51 @@ create table pgqrs.archive (
     constraint archive_pkey primary key (queue_id, id)
 );
 
+create index archive_age on pgqrs.archive (queue_id, archived_at);
+
+-- Deletes archived messages and dead letters that are older than their queue keeps them, at most this number of each.
+-- With its owner's rights: a consumer can delete what is over, and nothing else.
+create function pgqrs.prune(queue_name text, most integer, out archived bigint, out dead bigint)
+language sql security definer set search_path = pg_catalog, pg_temp
+as $$
+    with kept as materialized (
+        select id, archive_for, dead_letters_for from pgqrs.queues
+        where name = queue_name and coalesce(archive_for, dead_letters_for) is not null
+    ), queue as materialized (
+        -- By one process at a time. The first number is this lock's class: "pgqr".
+        select * from kept where pg_try_advisory_xact_lock(1885827442, id)
+    ), of_archive as (
+        delete from pgqrs.archive a
+        where a.ctid = any (array(
+            select old.place
+            from queue
+            -- Along the index, only as many as are deleted: a join would read and sort all that is over.
+            cross join lateral (
+                select o.ctid as place from pgqrs.archive o
+                where o.queue_id = queue.id and o.archived_at < statement_timestamp() - queue.archive_for
+                order by o.archived_at
+                limit most
+            ) old
+        ))
+        returning a.id
+    ), of_dead_letters as (
+        delete from pgqrs.dead_letters d
+        where d.ctid = any (array(
+            select old.place
+            from queue
+            cross join lateral (
+                select o.ctid as place from pgqrs.dead_letters o
+                where o.queue_id = queue.id and o.died_at < statement_timestamp() - queue.dead_letters_for
+                order by o.died_at
+                limit most
+            ) old
+        ))
+        returning d.id
+    )
+    select (select count(*) from of_archive), (select count(*) from of_dead_letters)
+$$;
+
+revoke execute on function pgqrs.prune(text, integer) from public;
 -- Messages that are sent at regular times. Whichever process finds one that is due fires it.
 create table pgqrs.schedules (
     id bigint generated always as identity constraint schedules_pkey primary key,

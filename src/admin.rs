@@ -2,6 +2,7 @@
 //! and dashboards. Each call reads the database, without a cache, and one that only reports writes nothing.
 
 mod archive;
+pub(crate) mod cancel;
 mod dead_letters;
 mod health;
 mod messages;

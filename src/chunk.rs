@@ -23,6 +23,10 @@ use crate::{
 /// methods beside it, which cost nothing more: they take effect when the handler returns, and also if it then returns
 /// an error, panics, times out or is aborted. The last one of a message counts.
 ///
+/// If a message is [cancelled](crate::Admin::cancel), its [`Delivery::cancelled`] is ready, and how it is settled has no
+/// effect on it. The handler goes on for the others; it is dropped, after [`Run::cancel_grace`](crate::Run::cancel_grace),
+/// only if all messages of the chunk are cancelled.
+///
 /// An index out of range is a mistake, and fails the attempts of all messages that aren't settled one by one.
 ///
 /// # Example

@@ -284,7 +284,7 @@ impl<C: 'static> Consumer<C> {
     /// The handler takes the delivery and a transaction on the store's pool. If it returns `Ok(())` or
     /// [`Outcome::Archive`](crate::Outcome::Archive), the message is acknowledged or archived in that transaction, which
     /// is then committed, and consumers of the queues that it has sent to are woken. Otherwise it is rolled back: after
-    /// an error, a panic, a timeout, any other [`Outcome`](crate::Outcome), and if the message's lease was lost.
+    /// an error, a panic, a timeout, any other [`Outcome`](crate::Outcome), and if the message's lease was lost or the message cancelled.
     ///
     /// The handler can't commit the transaction, and must not keep it, as in a task that it doesn't wait for: then
     /// nothing is committed, and the attempt fails. A handler that works for long keeps the transaction open for long.

@@ -2,6 +2,7 @@
 //! be settled twice. They can still fail, since the lease may have run out.
 
 pub(crate) mod batch;
+mod cancelled;
 pub(crate) mod lease;
 pub(crate) mod settlement;
 
@@ -275,7 +276,8 @@ impl<T, D> Delivery<T, D> {
         T: Send + 'c,
         D: 'c,
     {
-        self.settle(Ok(Settlement::Ack), on)
+        let acknowledgement = self.acknowledgement();
+        self.settle(Ok(acknowledgement), on)
     }
 
     /// Acknowledges the message, and keeps it in `pgqrs.archive`.
@@ -357,7 +359,8 @@ impl<T, D> Delivery<T, D> {
         T: Send + 'c,
         D: 'c,
     {
-        self.settle(Ok(Settlement::Ack), on)
+        let acknowledgement = self.acknowledgement();
+        self.settle(Ok(acknowledgement), on)
     }
 
     /// As [`archive`](Self::archive); an error hands the delivery back, for a retry.
@@ -418,8 +421,13 @@ impl<T, D> Delivery<T, D> {
         self.settle(Ok(Settlement::DeadLetter(reason.into())), on)
     }
 
+    fn acknowledgement(&self) -> Settlement {
+        Settlement::acknowledgement(self.lease.subject())
+    }
+
     fn retry_later(&self) -> Settlement {
-        Settlement::Retry(self.retry.jittered(self.attempt(), rand::random()))
+        let retry = self.message.origin.settings.retry(self.retry);
+        Settlement::Retry(retry.jittered(self.attempt(), rand::random()))
     }
 
     fn settle<'c, E>(

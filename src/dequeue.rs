@@ -206,6 +206,7 @@ impl<S> Dequeue<S> {
                 limit,
                 max_bytes,
                 lease,
+                lease_at_least: Duration::ZERO,
                 timeout: STATEMENT_TIMEOUT,
                 links: true,
             };
@@ -232,6 +233,7 @@ pub(crate) struct ClaimRequest {
     pub(crate) limit: u32,
     pub(crate) max_bytes: usize,
     pub(crate) lease: Duration,
+    pub(crate) lease_at_least: Duration,
     /// How long to wait for the result.
     pub(crate) timeout: Duration,
     /// Whether the claim's span links to those of the messages' senders; otherwise the handlers' spans do.
@@ -288,6 +290,7 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
             limit: request.limit,
             max_bytes: request.max_bytes,
             lease: request.lease,
+            lease_at_least: request.lease_at_least,
             timeout: request.timeout,
             from: reading.from,
         };
@@ -318,7 +321,8 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
             took: claimed.took,
             full: claimed.full,
         };
-        if claimed.left_over {
+        // What became ready during a pause is behind the time that this claim has read up to.
+        if claimed.left_over || claimed.origin.settings.is_paused {
             store.watermarks().fail(&request.queue);
         } else {
             store.watermarks().end(&request.queue, &reading, &found);

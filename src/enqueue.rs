@@ -1,6 +1,10 @@
 //! `enqueue()`: stores messages in a queue. The builder's type tracks what is set, so an enqueue that is incomplete, or
 //! that contradicts itself, doesn't compile.
 
+pub(crate) mod batch;
+mod keys;
+mod of_each;
+mod options;
 pub(crate) mod states;
 
 use std::marker::PhantomData;
@@ -9,21 +13,24 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tracing::{Instrument, Span};
 
-use self::states::{
-    AtOnce, ByWorker, FitsInto, IntoDelay, Later, MessageIsSet, MessageNotSet, Messages, NoMessage,
-    NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet, ToQueue,
+use self::{
+    of_each::set_options,
+    states::{
+        AtOnce, ByWorker, FitsInto, IntoDelay, Keys, KeysOf, Later, MessageIsSet, MessageNotSet,
+        Messages, NoKey, NoMessage, NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet,
+        ToQueue, WithoutKey,
+    },
 };
-#[cfg(doc)]
-use crate::error::Error;
 use crate::{
-    error::Result,
+    error::{Error, Result},
     executor::{Execute, Executor},
     headers::{Headers, NewHeaders},
-    message::{Enqueued, Envelope, NewMessage, Priority, Visible, When},
+    message::{Envelope, MessageOptions, NewMessage, Priority, Visible, When},
     payload::encode,
     postgres::{columns::CHUNK_BYTES, insert},
-    queue::{IntoQueue, Queue},
+    queue::{IntoQueue, KeyOfJson, Queue},
     send,
+    sent::Enqueued,
     statement::Statement,
     telemetry::{self, Timer},
     trace_context,
@@ -52,7 +59,7 @@ use crate::{
 /// # }
 /// ```
 pub fn enqueue() -> Enqueue {
-    Enqueue::new(NoMessage(()), NoTarget(()), Options::default())
+    Enqueue::new(NoMessage(()), NoTarget(()), NoKey(()), Options::default())
 }
 
 /// Builder of an enqueue; made by [`enqueue`].
@@ -61,13 +68,15 @@ pub fn enqueue() -> Enqueue {
 ///
 /// | methods | are available |
 /// |---|---|
-/// | [`message`](Self::message), [`messages`](Self::messages) | until one of them was called |
+/// | [`message`](Self::message), [`messages`](Self::messages), [`batch`](Self::batch) | until one of them was called |
 /// | [`to`](Self::to), [`worker`](Self::worker) | until one of them was called |
 /// | [`delay`](Self::delay), [`at`](Self::at), [`when`](Self::when) | until one of them was called |
-/// | [`priority`](Self::priority), [`header`](Self::header), [`headers`](Self::headers) | always |
+/// | [`unique`](Self::unique), [`unique_until_claimed`](Self::unique_until_claimed), [`once_within`](Self::once_within) | until one of them was called |
+/// | [`priority`](Self::priority), [`header`](Self::header), [`headers`](Self::headers), [`max_attempts`](Self::max_attempts), [`expires_in`](Self::expires_in), [`drop_if_expired`](Self::drop_if_expired) | always |
 /// | [`execute`](Self::execute), [`statement`](Self::statement) | once there are messages and a target |
 ///
-/// The type parameters track what is set: messages (`M`), target (`T`), time (`W`). The compiler's messages say what is
+/// The type parameters track what is set: messages (`M`), target (`T`), time (`W`), key
+/// (`K`). The compiler's messages say what is
 /// missing or set twice, and `docs/compile-errors.md` shows each of them beside the corrected code. An enqueue can be
 /// kept, moved and sent to another task: payloads are serialised when they are passed in, so nothing is borrowed.
 ///
@@ -97,9 +106,10 @@ pub fn enqueue() -> Enqueue {
 /// ```
 #[derive(Debug)]
 #[must_use = "an enqueue does nothing until `.execute(&store).await`"]
-pub struct Enqueue<M = NoMessage, T = NoTarget, W = AtOnce> {
+pub struct Enqueue<M = NoMessage, T = NoTarget, W = AtOnce, K = NoKey> {
     messages: M,
     target: T,
+    key: K,
     options: Options,
     time: PhantomData<W>,
 }
@@ -110,10 +120,13 @@ struct Options {
     when: When,
     priority: Priority,
     headers: NewHeaders,
+    of_each: MessageOptions,
 }
 
 impl Options {
-    fn common(self, target: impl TargetIsSet) -> Result<Common> {
+    fn common(mut self, target: impl TargetIsSet, key: impl Keys) -> Result<Common> {
+        self.of_each.key = key.into_key();
+        let key_of = target.key_of_json();
         let (queue, producer) = target.into_parts()?;
         let envelope = Envelope {
             queue,
@@ -122,7 +135,12 @@ impl Options {
             visible: Visible::new(self.when)?,
         };
         let headers = self.headers.finish()?;
-        Ok(Common { envelope, headers })
+        Ok(Common {
+            envelope,
+            headers,
+            of_each: self.of_each,
+            key_of,
+        })
     }
 }
 
@@ -131,13 +149,16 @@ impl Options {
 pub(crate) struct Common {
     pub(crate) envelope: Envelope,
     pub(crate) headers: Headers,
+    pub(crate) of_each: MessageOptions,
+    pub(crate) key_of: Option<KeyOfJson>,
 }
 
-impl<M, T, W> Enqueue<M, T, W> {
-    fn new(messages: M, target: T, options: Options) -> Self {
+impl<M, T, W, K> Enqueue<M, T, W, K> {
+    fn new(messages: M, target: T, key: K, options: Options) -> Self {
         Self {
             messages,
             target,
+            key,
             options,
             time: PhantomData,
         }
@@ -150,10 +171,11 @@ impl<M, T, W> Enqueue<M, T, W> {
     ///
     /// # Errors
     /// A payload that can't be serialised is reported by [`execute`](Self::execute).
-    pub fn message<P>(self, payload: &P) -> Enqueue<Messages<P>, T, W>
+    pub fn message<P>(self, payload: &P) -> Enqueue<Messages<P>, T, W, K>
     where
         M: MessageNotSet,
         T: Takes<P>,
+        K: KeysOf<P>,
         P: Serialize + ?Sized,
     {
         self.with_payloads(std::iter::once(payload))
@@ -169,10 +191,11 @@ impl<M, T, W> Enqueue<M, T, W> {
     ///
     /// # Errors
     /// A payload that can't be serialised is reported by [`execute`](Self::execute), with its index.
-    pub fn messages<P>(self, payloads: &[P]) -> Enqueue<Messages<P>, T, W>
+    pub fn messages<P>(self, payloads: &[P]) -> Enqueue<Messages<P>, T, W, K>
     where
         M: MessageNotSet,
         T: Takes<P>,
+        K: KeysOf<P>,
         P: Serialize,
     {
         self.with_payloads(payloads)
@@ -181,20 +204,27 @@ impl<M, T, W> Enqueue<M, T, W> {
     fn with_payloads<'a, P>(
         self,
         payloads: impl IntoIterator<Item = &'a P>,
-    ) -> Enqueue<Messages<P>, T, W>
+    ) -> Enqueue<Messages<P>, T, W, K>
     where
+        K: KeysOf<P>,
         P: Serialize + ?Sized + 'a,
     {
         let messages = payloads
             .into_iter()
             .enumerate()
-            .map(|(index, payload)| encode(index, payload).map(NewMessage::new))
+            .map(|(index, payload)| {
+                let mut message = NewMessage::new(encode(index, payload)?);
+                if let Some(key) = self.key.key_of(payload) {
+                    message.set_key(key);
+                }
+                Ok(message)
+            })
             .collect();
         let messages = Messages {
             messages,
             of: PhantomData,
         };
-        Enqueue::new(messages, self.target, self.options)
+        Enqueue::new(messages, self.target, self.key, self.options)
     }
 
     /// Sets the queue: a name, or a [`Queue`] that carries the messages' type.
@@ -203,17 +233,18 @@ impl<M, T, W> Enqueue<M, T, W> {
     ///
     /// # Errors
     /// An invalid name is reported by [`execute`](Self::execute).
-    pub fn to<Q>(self, queue: Q) -> Enqueue<M, ToQueue<Q::Carries>, W>
+    pub fn to<Q>(self, queue: Q) -> Enqueue<M, ToQueue<Q::Carries>, W, K>
     where
         T: TargetNotSet,
         Q: IntoQueue,
         M: FitsInto<Queue<Q::Carries>>,
     {
         let target = ToQueue {
+            key: queue.key(),
             queue: queue.into_name(),
             carries: PhantomData,
         };
-        Enqueue::new(self.messages, target, self.options)
+        Enqueue::new(self.messages, target, self.key, self.options)
     }
 
     /// Sets the producer that sends the messages, to its queue. They record its id, and nothing is stored if it is
@@ -223,7 +254,7 @@ impl<M, T, W> Enqueue<M, T, W> {
     ///
     /// # Errors
     /// [`Error::WorkerSuspended`], [`Error::WorkerStopped`] from [`execute`](Self::execute).
-    pub fn worker<P>(self, producer: &P) -> Enqueue<M, ByWorker<P::Carries>, W>
+    pub fn worker<P>(self, producer: &P) -> Enqueue<M, ByWorker<P::Carries>, W, K>
     where
         T: TargetNotSet,
         P: Worker + ?Sized,
@@ -233,9 +264,10 @@ impl<M, T, W> Enqueue<M, T, W> {
         let target = ByWorker {
             queue: producer.queue().clone(),
             worker: producer.id(),
+            key: producer.key_of_json(),
             carries: PhantomData,
         };
-        Enqueue::new(self.messages, target, self.options)
+        Enqueue::new(self.messages, target, self.key, self.options)
     }
 
     /// Delays the messages: they are not delivered before this duration has passed, by the database's clock, counted
@@ -249,7 +281,7 @@ impl<M, T, W> Enqueue<M, T, W> {
     ///
     /// # Errors
     /// [`Error::DelayTooLong`] from [`execute`](Self::execute) for more than 200,000 years.
-    pub fn delay(self, delay: impl IntoDelay) -> Enqueue<M, T, Later>
+    pub fn delay(self, delay: impl IntoDelay) -> Enqueue<M, T, Later, K>
     where
         W: TimeNotSet,
     {
@@ -260,7 +292,7 @@ impl<M, T, W> Enqueue<M, T, W> {
     /// means now.
     ///
     /// Available until a delay or a time is set.
-    pub fn at(self, time: DateTime<Utc>) -> Enqueue<M, T, Later>
+    pub fn at(self, time: DateTime<Utc>) -> Enqueue<M, T, Later, K>
     where
         W: TimeNotSet,
     {
@@ -274,7 +306,7 @@ impl<M, T, W> Enqueue<M, T, W> {
     ///
     /// # Errors
     /// [`Error::DelayTooLong`] from [`execute`](Self::execute) for a delay of more than 200,000 years.
-    pub fn when(self, when: When) -> Enqueue<M, T, Later>
+    pub fn when(self, when: When) -> Enqueue<M, T, Later, K>
     where
         W: TimeNotSet,
     {
@@ -282,61 +314,7 @@ impl<M, T, W> Enqueue<M, T, W> {
             when,
             ..self.options
         };
-        Enqueue::new(self.messages, self.target, options)
-    }
-
-    /// Sets the messages' priority: those of a higher one are delivered first; defaults to [`Priority::Normal`]. If it
-    /// is called again, the last call counts.
-    pub fn priority(mut self, priority: Priority) -> Self {
-        self.options.priority = priority;
-        self
-    }
-
-    /// Sets a header of the messages: a text that consumers read with [`Delivery::headers`](crate::Delivery::headers),
-    /// without decoding the payload. If a name is set again, the last call counts.
-    ///
-    /// # Units
-    /// A name has 1 to 64 bytes of `a` to `z`, `0` to `9`, `.`, `_` and `-`, and doesn't begin with `pgqrs-`. A value is
-    /// any text without NUL characters. All names and values together have at most 8 KiB.
-    ///
-    /// # Errors
-    /// [`Error::InvalidHeader`] from [`execute`](Self::execute), for the first header that breaks these rules.
-    ///
-    /// # Example
-    /// ```
-    /// let enqueue = pgqrs::enqueue().message(&1).to("tasks").header("tenant", "acme");
-    /// ```
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.options.headers.set(name.into(), value.into());
-        self
-    }
-
-    /// Sets several headers of the messages, as [`header`](Self::header) does each: of a map, or of a delivery; then
-    /// without `traceparent` and `tracestate`, or the message continues the trace of the other one's sender.
-    ///
-    /// # Errors
-    /// As for [`header`](Self::header).
-    ///
-    /// # Example
-    /// ```
-    /// # fn example(delivery: pgqrs::Delivery<u32>) {
-    /// let kept = delivery.headers().iter().filter(|(name, _)| !name.starts_with("trace"));
-    /// let next = pgqrs::enqueue().message(&2).to("tasks").headers(kept);
-    /// # }
-    /// ```
-    pub fn headers<N, V>(mut self, headers: impl IntoIterator<Item = (N, V)>) -> Self
-    where
-        N: Into<String>,
-        V: Into<String>,
-    {
-        for (name, value) in headers {
-            self.options.headers.set(name.into(), value.into());
-            // An iterator may be endless.
-            if self.options.headers.is_invalid() {
-                break;
-            }
-        }
-        self
+        Enqueue::new(self.messages, self.target, self.key, options)
     }
 
     /// Stores the messages, and returns their ids in the order of the messages.
@@ -358,8 +336,10 @@ impl<M, T, W> Enqueue<M, T, W> {
     /// If it fails, nothing of the batch is stored, except in the cases of the table.
     ///
     /// - [`Error::Serialize`], [`Error::PayloadTooLarge`], [`Error::PayloadTooDeep`],
-    ///   [`Error::InvalidQueueName`], [`Error::DelayTooLong`], [`Error::InvalidHeader`]: before anything is sent;
-    /// - [`Error::QueueNotFound`], [`Error::NotInstalled`];
+    ///   [`Error::InvalidQueueName`], [`Error::DelayTooLong`], [`Error::InvalidHeader`], [`Error::InvalidKey`],
+    ///   [`Error::InvalidSetting`], [`Error::Unkeyed`]: before anything is sent;
+    /// - [`Error::KeyHeld`] for a message with a key that another open transaction holds;
+    /// - [`Error::QueueNotFound`], [`Error::QueueClosed`], [`Error::NotInstalled`];
     /// - [`Error::WorkerSuspended`], [`Error::WorkerStopped`], for an enqueue through a producer;
     /// - [`Error::Database`] if the server refuses the messages; [`Error::Connect`] if it refuses the login;
     /// - on a store [`Error::NotStored`] if the server was unavailable for too long, and [`Error::OutcomeUnknown`];
@@ -367,7 +347,8 @@ impl<M, T, W> Enqueue<M, T, W> {
     ///
     /// # Source
     /// One `insert … select … unnest`, in `src/postgres/`; on a store one that advances its writer's row in
-    /// `pgqrs.writers` too, which says after a lost answer whether the messages are stored. The store draws ids ahead,
+    /// `pgqrs.writers` too, which says after a lost answer whether the messages are stored, and which are duplicates. The
+    /// store draws ids ahead,
     /// with another statement now and then. A batch of more than 1,000 messages takes several statements, in one
     /// transaction.
     ///
@@ -388,11 +369,13 @@ impl<M, T, W> Enqueue<M, T, W> {
     where
         M: MessageIsSet,
         T: TargetIsSet + 'c,
+        K: Keys + 'c,
         E: Executor + 'c,
     {
         let Self {
             messages,
             target,
+            key,
             options,
             ..
         } = self;
@@ -400,7 +383,7 @@ impl<M, T, W> Enqueue<M, T, W> {
         let messages = messages.and_then(|messages| check_sizes(messages, on.payload_limit()));
         Execute::new(async move {
             let messages = messages?;
-            send(on, options.common(target)?, messages).await
+            send(on, options.common(target, key)?, messages).await
         })
     }
 
@@ -411,7 +394,8 @@ impl<M, T, W> Enqueue<M, T, W> {
     ///
     /// # Errors
     /// Those that [`execute`](Self::execute) returns before anything is sent. The limit for one payload is that
-    /// of a connection: 64 MiB.
+    /// of a connection: 64 MiB. [`Error::InvalidSetting`] if messages have limits of their own, or keys by their queue:
+    /// the statement can't store these. With a key of its own it doesn't compile.
     ///
     /// # Example
     /// See [`Statement`].
@@ -419,24 +403,36 @@ impl<M, T, W> Enqueue<M, T, W> {
     where
         M: MessageIsSet,
         T: TargetIsSet,
+        K: WithoutKey,
     {
         let mut messages = check_sizes(self.messages.into_messages()?, CHUNK_BYTES)?;
         let Common {
             envelope,
             mut headers,
-        } = self.options.common(self.target)?;
+            of_each,
+            key_of,
+        } = self.options.common(self.target, self.key)?;
+        set_options(&mut messages, &of_each, key_of.as_ref())?;
+        if messages.iter().any(|message| message.options().is_some()) {
+            return Err(Error::InvalidSetting {
+                setting: "statement",
+                value: "an enqueue with keys or with limits of its messages".to_owned(),
+                expected: "one without; run this one on a connection of sqlx with `.execute(..)`",
+            });
+        }
         trace_context::inject(&Span::current(), &mut headers);
         NewMessage::set_common_headers(&mut messages, &headers);
         Ok(Statement::new(envelope, messages))
     }
 }
 
-impl<T, W> Enqueue<NoMessage, T, W> {
+impl<T, W, K> Enqueue<NoMessage, T, W, K> {
     pub(crate) fn into_common(self) -> Result<Common>
     where
         T: TargetIsSet,
+        K: Keys,
     {
-        self.options.common(self.target)
+        self.options.common(self.target, self.key)
     }
 }
 
@@ -448,7 +444,10 @@ pub(crate) async fn send(
     let Common {
         envelope,
         mut headers,
+        of_each,
+        key_of,
     } = common;
+    set_options(&mut messages, &of_each, key_of.as_ref())?;
     let (timer, queue, count) = (Timer::start(), envelope.queue.clone(), messages.len());
     let span = telemetry::send(queue.as_str(), count);
     // Here, in the caller's task: the messages may be stored by another, together with those of other callers.
@@ -458,7 +457,7 @@ pub(crate) async fn send(
     NewMessage::set_common_headers(&mut messages, &headers);
     let stored = async {
         if messages.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Enqueued::new(Vec::new()));
         }
         match on.store() {
             Some(store) => send::send(store.batcher(), envelope, messages).await,
@@ -467,13 +466,13 @@ pub(crate) async fn send(
                 Box::pin(async move {
                     let sent_to = on.sent_to();
                     let mut connection = on.acquire().await?;
-                    let ids = insert::insert(&mut connection, &envelope, &messages).await?;
+                    let enqueued = insert::insert(&mut connection, &envelope, &messages).await?;
                     if let Some(sent_to) = sent_to
-                        && envelope.visible == Visible::Now
+                        && messages.iter().any(|one| one.is_ready(envelope.visible))
                     {
                         sent_to.add(envelope.queue);
                     }
-                    Ok(ids)
+                    Ok(enqueued)
                 })
                 .await
             }
@@ -482,14 +481,14 @@ pub(crate) async fn send(
     let stored = stored.instrument(span.clone()).await;
     telemetry::sent(queue.as_str(), count, timer, stored.as_ref().err());
     match &stored {
-        Ok(ids) => {
-            if let [id] = ids[..] {
+        Ok(enqueued) => {
+            if let [id] = enqueued[..] {
                 telemetry::sent_one(&span, id);
             }
         }
         Err(error) => telemetry::failed(&span, error),
     }
-    stored.map(Enqueued::new)
+    stored
 }
 
 fn check_sizes(messages: Vec<NewMessage>, limit: usize) -> Result<Vec<NewMessage>> {

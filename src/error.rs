@@ -1,10 +1,13 @@
 //! The one error type of this crate. A variant exists only if a caller would act on it; a mistake that the types rule
 //! out has none.
 
+mod remedy;
 mod variants;
 
 use std::{io, sync::Arc, time::Duration};
 
+pub(crate) use self::remedy::GENERAL_REMEDY;
+use self::remedy::{permission_remedy, tls_remedy};
 #[cfg(feature = "schedules")]
 use crate::cron::InvalidCron;
 use crate::{
@@ -86,6 +89,13 @@ pub enum Error {
     )]
     QueueNotFound {
         /// The name that was asked for.
+        queue: QueueName,
+    },
+
+    /// The queue accepts no messages: it was closed.
+    #[error("queue `{queue}` is closed; `admin(&store).reopen_queue(\"{queue}\")` reopens it")]
+    QueueClosed {
+        /// The queue that the messages were sent to.
         queue: QueueName,
     },
 
@@ -176,6 +186,36 @@ pub enum Error {
     /// A header's name or value is invalid, or an enqueue's headers are too large together.
     #[error(transparent)]
     InvalidHeader(#[from] InvalidHeader),
+
+    /// A message's key can't be stored.
+    #[error("the key of message {index} {problem}")]
+    InvalidKey {
+        /// Its place in the batch, from 0.
+        index: usize,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+
+    /// The key of a message can't be computed, since its payload isn't one of the queue's type.
+    #[error(
+        "the key of payload {index} can't be computed: the payload, as it was serialised, doesn't decode as the type of its queue"
+    )]
+    Unkeyed {
+        /// Its place in the batch, from 0.
+        index: usize,
+        /// The error of `serde_json`.
+        source: Arc<serde_json::Error>,
+    },
+
+    /// Another transaction holds a key of the messages: it has sent a message with the same key, and is still open. Nothing
+    /// was stored. In the caller's own transaction this aborts it, as [`Error::aborted_transaction`] says.
+    #[error(
+        "nothing was stored: another open transaction has sent a message with the same key to queue `{queue}`, and was waited for in vain; try again once it has ended"
+    )]
+    KeyHeld {
+        /// The queue.
+        queue: QueueName,
+    },
 
     /// A cron expression is invalid, or never fires.
     #[cfg(feature = "schedules")]
@@ -379,16 +419,6 @@ pub(crate) fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-fn permission_remedy(role: Option<&str>, object: &str) -> String {
-    let (subject, name) = match role {
-        Some(role) => (format!("role `{role}`"), role),
-        None => ("the connected role".to_owned(), "ROLE"),
-    };
-    format!(
-        "{subject} lacks a privilege on {object}; grant it what it needs: `cargo xtask migrate grants --producer {name}`, `--consumer {name}` or `--operator {name}` prints the GRANTs, and `pgqrs::Access` returns them"
-    )
-}
-
 /// The remedy for a connection that could not be made.
 fn connect_remedy(error: &sqlx::Error) -> &'static str {
     match error {
@@ -403,39 +433,5 @@ fn connect_remedy(error: &sqlx::Error) -> &'static str {
             _ => GENERAL_REMEDY,
         },
         _ => GENERAL_REMEDY,
-    }
-}
-
-pub(crate) const GENERAL_REMEDY: &str =
-    "check the URL, and that the server runs and accepts connections";
-
-/// The same, for a TLS handshake that failed. Its reason is only in its text, which differs between the TLS
-/// implementations.
-fn tls_remedy(reason: &str) -> &'static str {
-    let reason = reason.to_lowercase();
-    let says = |texts: &[&str]| texts.iter().any(|text| reason.contains(text));
-    if says(&["alert"]) {
-        "the server refused this client's certificate: check `sslcert` and `sslkey` in the URL, and that the server trusts the CA that signed it"
-    } else if says(&[
-        "not valid for name",
-        "hostname mismatch",
-        "ip address mismatch",
-    ]) {
-        "the server's certificate is for another host name: use a name that it is issued for in the URL, or use `sslmode=verify-ca` to check its CA only"
-    } else if says(&[
-        "unknownissuer",
-        "local issuer",
-        "self-signed",
-        "self signed",
-    ]) {
-        "the CA of the server's certificate is not trusted: name the CA's file with `sslrootcert=` in the URL"
-    } else if says(&["expired"]) {
-        "the server's certificate has expired: renew it, and check this machine's clock"
-    } else if says(&["server does not support tls"]) {
-        "the server offers no TLS: set `ssl = on` there, or connect with `sslmode=disable`"
-    } else if says(&["without tls support"]) {
-        "pgqrs was built without TLS: enable its feature `tls-rustls-ring`, `tls-rustls-aws-lc` or `tls-native`"
-    } else {
-        "check `sslmode`, `sslrootcert`, `sslcert` and `sslkey` in the URL"
     }
 }

@@ -1,5 +1,5 @@
-//! Guides: what is guaranteed and what happens when something fails, what an operator should know, how payloads change, and
-//! the compiler's messages for mistakes.
+//! Guides: what is guaranteed and what happens when something fails, what an operator should know and can do, how payloads
+//! change, and the compiler's messages for mistakes.
 
 #[expect(
     rustdoc::invalid_rust_codeblocks,
@@ -35,6 +35,21 @@ pub mod reliability {}
 #[doc = include_str!("../docs/operating.md")]
 pub mod operating {}
 
+/// [delivery_cancelled]: crate::Delivery::cancelled
+/// [delivery_is_cancelled]: crate::Delivery::is_cancelled
+/// [error_leaselost]: crate::Error::LeaseLost
+/// [error_queueclosed]: crate::Error::QueueClosed
+/// [retrypolicy]: crate::RetryPolicy
+/// [run_cancel_grace]: crate::Run::cancel_grace
+/// [run_concurrency]: crate::Run::concurrency
+/// [run_listen]: crate::Run::listen
+/// [run_poll_interval]: crate::Run::poll_interval
+/// [run_prefetch]: crate::Run::prefetch
+/// [statement_check]: crate::Statement::check
+// The first definition of a link counts.
+#[doc = include_str!("../docs/queues.md")]
+pub mod queues {}
+
 /// [rolling_deploy]: https://docs.rs/crate/pgqrs/latest/source/examples/rolling_deploy.rs
 // The first definition of a link counts.
 #[doc = include_str!("../docs/rolling-deploys.md")]
@@ -57,3 +72,6 @@ pub mod schedules {}
 /// [operating]: crate::guide::operating
 #[doc = include_str!("../docs/telemetry.md")]
 pub mod telemetry {}
+
+#[doc = include_str!("../docs/unique.md")]
+pub mod unique {}

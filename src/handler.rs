@@ -157,6 +157,8 @@ pub(crate) enum Verdict {
     Returned(Outcome),
     /// The handler failed.
     Failed(Failed),
+    /// The message was cancelled, and the handler dropped.
+    Cancelled,
     /// Its payload doesn't decode, so the handler wasn't called.
     Undecodable {
         /// May quote the payload.
@@ -196,6 +198,7 @@ impl Verdict {
             Self::Failed(Failed::Panicked(_)) => Some("HandlerPanic"),
             Self::Failed(Failed::TimedOut(_)) => Some("HandlerTimeout"),
             Self::Undecodable { .. } => Some("Decode"),
+            Self::Cancelled => Some("Cancelled"),
         }
     }
 
@@ -208,7 +211,7 @@ impl Verdict {
             Self::Returned(Outcome::RetryIn(wait, _) | Outcome::Later(wait)) => {
                 Some((*wait).min(LONGEST_DELAY))
             }
-            Self::Returned(_) | Self::Undecodable { .. } => None,
+            Self::Returned(_) | Self::Undecodable { .. } | Self::Cancelled => None,
         }
     }
 
@@ -231,6 +234,7 @@ impl Verdict {
                 telemetry::undecodable(subject, "the handler doesn't know such a payload");
             }
             Self::Undecodable { place, .. } => telemetry::undecodable(subject, place),
+            Self::Cancelled => telemetry::handler_dropped(subject),
             Self::Returned(_) => {}
         }
     }
@@ -256,10 +260,11 @@ pub(crate) fn decode<P>(
     }
 }
 
-/// Runs the future of a handler, and catches its panic.
+/// Runs the future of a handler, and catches its panic. It is dropped after this time, or once `cancelled` is ready.
 pub(crate) async fn handle(
     handling: impl Future<Output = Result<Outcome, HandlerError>>,
     limit: Option<Duration>,
+    cancelled: impl Future<Output = ()>,
 ) -> Verdict {
     let handling =
         async { (handling.await).map_err(|error| Failed::Returned(shared(&error_chain(&error)))) };
@@ -271,12 +276,19 @@ pub(crate) async fn handle(
             Poll::Ready(Err(Failed::Panicked(shared(&panicked))))
         }
     });
-    let returned = match limit {
-        None => handling.await,
-        Some(limit) => timeout(limit, handling).await.unwrap_or_else(|_| {
-            let late = format!("the handler timed out after {limit:?}");
-            Err(Failed::TimedOut(late.into()))
-        }),
+    let limited = async {
+        match limit {
+            None => handling.await,
+            Some(limit) => timeout(limit, handling).await.unwrap_or_else(|_| {
+                let late = format!("the handler timed out after {limit:?}");
+                Err(Failed::TimedOut(late.into()))
+            }),
+        }
+    };
+    let returned = tokio::select! {
+        biased;
+        returned = limited => returned,
+        () = cancelled => return Verdict::Cancelled,
     };
     match returned {
         Ok(outcome) => Verdict::Returned(outcome),

@@ -101,6 +101,13 @@ impl Headers {
         Some(time.ok()?.to_utc())
     }
 
+    /// These, and others that take precedence.
+    pub(crate) fn with(&self, others: &Self) -> Self {
+        let mut both = self.clone();
+        both.0.extend(others.0.clone());
+        both
+    }
+
     /// JSON, or `None` if there are no headers. All of it is ASCII, so that a database of any encoding stores it.
     pub(crate) fn to_json(&self) -> Option<Arc<str>> {
         let size = |text: &String| text.len() + 6;

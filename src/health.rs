@@ -309,6 +309,8 @@ pub struct QueueHealth {
     pub consumers: u64,
     /// Consumers that are suspended.
     pub suspended_consumers: u64,
+    /// Whether the queue is paused, so that no consumer claims.
+    pub is_paused: bool,
 }
 
 /// A worker that is registered as running, and has missed so many heartbeats that it counts as crashed.

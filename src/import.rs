@@ -9,19 +9,20 @@ use serde::Serialize;
 use crate::{
     enqueue::{
         Common, Enqueue, send,
-        states::{NoMessage, Takes, TargetIsSet},
+        states::{NoMessage, Takes, TargetIsSet, WithoutKey},
     },
     error::{Error, Result},
     executor::{Execute, Executor},
-    message::{Enqueued, NewMessage},
+    message::NewMessage,
     payload::encode,
     postgres::columns::{CHUNK_BYTES, CHUNK_MESSAGES},
+    sent::Enqueued,
 };
 
-impl<T, W> Enqueue<NoMessage, T, W> {
+impl<T, W, K: WithoutKey> Enqueue<NoMessage, T, W, K> {
     /// Imports very many messages from an iterator: [`Import::next`] sends a chunk at a time.
     ///
-    /// Available once a target is set, and until messages are set. For messages from a stream, collect as many as are
+    /// Available once a target is set, until messages are set, and without a key. For messages from a stream, collect as many as are
     /// to be sent at once and use [`messages`](Self::messages).
     ///
     /// # Example

@@ -28,12 +28,14 @@
 //! [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin/
 //! [compile-errors]: crate::guide::compile_errors
 //! [operating]: crate::guide::operating
+//! [queues]: crate::guide::queues
 //! [rolling-deploys]: crate::guide::rolling_deploys
 //! [schedules]: https://docs.rs/crate/pgqrs/latest/source/docs/schedules.md
 //! [schedules_example]: https://docs.rs/crate/pgqrs/latest/source/examples/schedules.rs
 //! [reliability]: crate::guide::reliability
 //! [handlers]: crate::guide::handlers
 //! [health]: crate::guide::health
+//! [unique]: crate::guide::unique
 //! [health_example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
 //! [telemetry]: crate::guide::telemetry
 //! [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
@@ -62,6 +64,7 @@ mod handler;
 mod headers;
 mod health;
 mod import;
+mod key;
 mod lifecycle;
 mod message;
 mod observe;
@@ -79,6 +82,7 @@ mod schedule;
 #[cfg(feature = "schedules")]
 mod scheduler;
 mod send;
+mod sent;
 mod signal;
 mod statement;
 mod store;
@@ -109,8 +113,9 @@ pub mod state {
     pub use crate::{
         dequeue::{FromQueue, NoSource, SourceIsSet, SourceNotSet},
         enqueue::states::{
-            AtOnce, ByWorker, FitsInto, Later, MessageIsSet, MessageNotSet, Messages, NoMessage,
-            NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet, ToQueue,
+            AtOnce, BeforeMessages, ByWorker, ChangesWaiting, FitsInto, KeyNotSet, Keyed, KeyedBy,
+            KeyedUntilClaimed, Keys, KeysOf, Later, MessageIsSet, MessageNotSet, Messages, NoKey,
+            NoMessage, NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet, ToQueue, WithoutKey,
         },
         handler::Handling,
         store::AsStore,
@@ -133,10 +138,11 @@ pub use crate::{
 pub use crate::{
     admin::{
         Admin, admin,
+        cancel::{CancelByKey, CancelMessage},
         rows::{
-            ArchivedMessage, DeadLetter, Fillfactor, HeldMessage, QueueInfo, QueueOptions,
-            QueueOptionsBuilder, QueueStats, QueuedMessage, SchemaVersion, WorkerFilter,
-            WorkerFilterBuilder, WorkerInfo,
+            ArchivedMessage, Cancelled, DeadLetter, Fillfactor, HeldMessage, QueueInfo,
+            QueueOptions, QueueOptionsBuilder, QueueStats, QueuedMessage, Requeued, SchemaVersion,
+            WorkerFilter, WorkerFilterBuilder, WorkerInfo,
         },
     },
     around::Next,
@@ -149,7 +155,12 @@ pub use crate::{
         batch::{UnsettledBatch, ack_all, try_ack_all},
     },
     dequeue::{Dequeue, dequeue},
-    enqueue::{Enqueue, enqueue, states::IntoDelay},
+    enqueue::{
+        Enqueue,
+        batch::{MessageBuilder, WaitingMessageBuilder, message},
+        enqueue,
+        states::IntoDelay,
+    },
     error::{Error, Result},
     executor::{Execute, Executor},
     handler::{HandlerError, IntoOutcome, Outcome},
@@ -160,7 +171,7 @@ pub use crate::{
     },
     import::Import,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
-    message::{Enqueued, MessageId, Page, PageBuilder, Priority, When},
+    message::{MessageId, Page, PageBuilder, Priority, When},
     observe::{Observation, Observer},
     ok::Ok,
     postgres::{grants::Access, schema::MIGRATOR},
@@ -169,6 +180,7 @@ pub use crate::{
     report::Report,
     retry::{RetryPolicy, RetryPolicyBuilder, UndecodablePolicy, UndecodablePolicyBuilder},
     run::Run,
+    sent::{Enqueued, Sent},
     signal::shutdown_signal,
     statement::Statement,
     store::Store,

@@ -2,14 +2,17 @@
 //! JSON *text* here: it is serialised once, when the caller passes it in, and never parsed again on its way to the
 //! database.
 
-use std::{
-    fmt, num::ParseIntError, ops::Deref, slice, str::FromStr, sync::Arc, time::Duration, vec,
-};
+pub(crate) mod cancel_notice;
+mod options;
+mod settings;
+
+use std::{fmt, num::ParseIntError, str::FromStr, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use typed_builder::TypedBuilder;
 
+pub(crate) use self::{options::MessageOptions, settings::QueueSettings};
 use crate::{
     error::{Error, Result},
     headers::Headers,
@@ -101,44 +104,6 @@ impl Priority {
     }
 }
 
-/// What an enqueue returns: the ids, in the order of the messages that went in.
-///
-/// It reads like a slice: `ids[0]`, `ids.len()`, `for id in ids`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Enqueued(Vec<MessageId>);
-
-impl Enqueued {
-    pub(crate) fn new(ids: Vec<MessageId>) -> Self {
-        Self(ids)
-    }
-}
-
-impl Deref for Enqueued {
-    type Target = [MessageId];
-
-    fn deref(&self) -> &[MessageId] {
-        &self.0
-    }
-}
-
-impl IntoIterator for Enqueued {
-    type Item = MessageId;
-    type IntoIter = vec::IntoIter<MessageId>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
-    }
-}
-
-impl<'a> IntoIterator for &'a Enqueued {
-    type Item = &'a MessageId;
-    type IntoIter = slice::Iter<'a, MessageId>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
-    }
-}
-
 /// Which part of a list to read. Lists are ordered by id.
 ///
 /// # Example
@@ -201,6 +166,8 @@ pub struct NewMessage {
     payload: String,
     /// As JSON; `None` if there are none. Shared by the messages of an enqueue.
     headers: Option<Arc<str>>,
+    /// `None` for most. Boxed, so that most are as small as without it.
+    options: Option<Box<MessageOptions>>,
 }
 
 impl NewMessage {
@@ -209,6 +176,7 @@ impl NewMessage {
         Self {
             payload,
             headers: None,
+            options: None,
         }
     }
 
@@ -224,11 +192,17 @@ impl NewMessage {
         self.headers = Some(headers);
     }
 
-    /// Sets the headers of all messages of an enqueue.
+    /// Sets the headers that all messages of an enqueue have, besides their own.
     pub(crate) fn set_common_headers(messages: &mut [Self], headers: &Headers) {
-        if let Some(json) = headers.to_json() {
-            for message in messages {
-                message.set_headers(Arc::clone(&json));
+        let common = headers.to_json();
+        for message in messages {
+            let own = message.options().map(|options| &options.headers);
+            let json = match own {
+                Some(own) if !own.is_empty() => headers.with(own).to_json(),
+                _ => common.clone(),
+            };
+            if let Some(json) = json {
+                message.set_headers(json);
             }
         }
     }
@@ -290,6 +264,7 @@ pub(crate) struct Origin {
     pub(crate) queue: QueueName,
     /// The consumer that has claimed them, if it is a registered one.
     pub(crate) worker: Option<WorkerId>,
+    pub(crate) settings: QueueSettings,
     /// When they were claimed, by the database's clock.
     pub(crate) claimed_at: DateTime<Utc>,
     /// Since the claim was answered.

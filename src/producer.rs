@@ -11,7 +11,7 @@ use crate::{
     error::Result,
     executor::Execute,
     lifecycle::WorkerKind,
-    queue::{IntoQueue, Untyped},
+    queue::{IntoQueue, KeyOf, KeyOfJson, Untyped},
     store::Store,
     worker::{Applicant, Registration, Sends, Worker, sealed::Registered},
 };
@@ -38,6 +38,7 @@ pub fn producer<Q: IntoQueue>(
     queue: Q,
 ) -> ProducerBuilder<Q::Carries> {
     ProducerBuilder {
+        key: queue.key().map(KeyOf::erased),
         applicant: Applicant::new(WorkerKind::Producer, hostname.into(), port, queue),
         carries: PhantomData,
     }
@@ -48,6 +49,7 @@ pub fn producer<Q: IntoQueue>(
 #[must_use = "a producer is registered by `.create(&store).await`"]
 pub struct ProducerBuilder<C = Untyped> {
     applicant: Applicant,
+    key: Option<KeyOfJson>,
     carries: PhantomData<fn() -> C>,
 }
 
@@ -90,6 +92,7 @@ impl<C> ProducerBuilder<C> {
             let registration = self.applicant.register(store).await?;
             Ok(Producer {
                 registration,
+                key: self.key,
                 carries: PhantomData,
             })
         })
@@ -102,6 +105,7 @@ impl<C> ProducerBuilder<C> {
 /// stops its heartbeat; call [`shutdown`](Worker::shutdown) to free its identity at once.
 pub struct Producer<C = Untyped> {
     registration: Arc<Registration>,
+    key: Option<KeyOfJson>,
     carries: PhantomData<fn() -> C>,
 }
 
@@ -122,6 +126,7 @@ impl<C> Clone for Producer<C> {
     fn clone(&self) -> Self {
         Self {
             registration: Arc::clone(&self.registration),
+            key: self.key.clone(),
             carries: PhantomData,
         }
     }
@@ -130,6 +135,10 @@ impl<C> Clone for Producer<C> {
 impl<C> Registered for Producer<C> {
     fn registration(&self) -> &Registration {
         &self.registration
+    }
+
+    fn key_of_json(&self) -> Option<KeyOfJson> {
+        self.key.clone()
     }
 }
 

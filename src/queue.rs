@@ -1,10 +1,13 @@
 //! Queues by name and by payload type. `.to(..)` and `.from(..)` accept anything that implements [`IntoQueue`]. A
 //! [`Queue`] is only a name with a type: it need not exist in the database.
 
+mod key;
+
 use std::{borrow::Cow, fmt, marker::PhantomData, str::FromStr};
 
 use serde::{Serialize, de::DeserializeOwned};
 
+pub(crate) use self::key::{KeyOf, KeyOfJson};
 use crate::error::Error;
 
 /// A queue's name with the type of its payloads.
@@ -54,6 +57,7 @@ use crate::error::Error;
 /// `examples/rolling_deploy.rs` show all of it.
 pub struct Queue<T = Untyped> {
     name: QueueName,
+    key: Option<KeyOf<T>>,
     carries: PhantomData<fn() -> T>,
 }
 
@@ -113,14 +117,46 @@ impl<T> Queue<T> {
     pub(crate) const fn of(name: QueueName) -> Self {
         Self {
             name,
+            key: None,
             carries: PhantomData,
         }
     }
 }
 
+impl<T: DeserializeOwned + 'static> Queue<T> {
+    /// Makes each message that is sent to this queue [unique](crate::Enqueue::unique) by a key that is computed from its
+    /// payload as it was serialised, and so decodes it once. An enqueue that sets a key itself has that one.
+    ///
+    /// # Errors
+    /// An enqueue returns [`Error::Unkeyed`] for a payload that doesn't decode as `T`.
+    ///
+    /// # Example
+    /// ```
+    /// use pgqrs::Queue;
+    ///
+    /// #[derive(serde::Serialize, serde::Deserialize)]
+    /// struct Invoice {
+    ///     order: u64,
+    /// }
+    ///
+    /// const INVOICES: Queue<Invoice> =
+    ///     Queue::<Invoice>::new("invoices").unique_by(|invoice| format!("order-{}", invoice.order));
+    ///
+    /// let enqueue = pgqrs::enqueue().message(&Invoice { order: 7 }).to(INVOICES);
+    /// ```
+    #[must_use]
+    pub const fn unique_by(mut self, key: fn(&T) -> String) -> Self {
+        self.key = Some(KeyOf::new(key));
+        self
+    }
+}
+
 impl<T> Clone for Queue<T> {
     fn clone(&self) -> Self {
-        Self::of(self.name.clone())
+        Self {
+            key: self.key,
+            ..Self::of(self.name.clone())
+        }
     }
 }
 
@@ -288,9 +324,15 @@ const fn decode(bytes: &[u8], start: usize) -> char {
 }
 
 mod sealed {
-    use super::{Error, QueueName};
+    use super::{Error, KeyOf, QueueName};
 
     pub trait IntoName {
+        type Of;
+
+        fn key(&self) -> Option<KeyOf<Self::Of>> {
+            None
+        }
+
         fn into_name(self) -> Result<QueueName, Error>;
     }
 }
@@ -303,15 +345,22 @@ mod sealed {
     label = "expected a name such as `\"tasks\"`, or a `Queue`",
     note = "declare a queue with its payload: `const TASKS: Queue<Task> = Queue::new(\"tasks\");`"
 )]
-pub trait IntoQueue: sealed::IntoName {
+pub trait IntoQueue: sealed::IntoName<Of = Self::Carries> {
     /// What the queue carries: a payload type, or [`Untyped`].
     type Carries;
 }
 
 macro_rules! into_queue {
-    ($([$($generics:tt)*] $named:ty, $carries:ty, |$queue:ident| $name:expr;)*) => {$(
+    ($([$($generics:tt)*] $named:ty, $carries:ty, |$queue:ident| $name:expr $(, $key:expr)?;)*) => {$(
         #[diagnostic::do_not_recommend]
         impl<$($generics)*> sealed::IntoName for $named {
+            type Of = $carries;
+
+            $(fn key(&self) -> Option<KeyOf<Self::Of>> {
+                let key: fn(&Self) -> Option<KeyOf<Self::Of>> = $key;
+                key(self)
+            })?
+
             fn into_name(self) -> Result<QueueName, Error> {
                 let $queue = self;
                 $name
@@ -330,8 +379,8 @@ into_queue! {
     [] &String, Untyped, |name| Ok(QueueName::new(name.clone())?);
     [] QueueName, Untyped, |name| Ok(name);
     [] &QueueName, Untyped, |name| Ok(name.clone());
-    [T] Queue<T>, T, |queue| Ok(queue.name);
-    [T] &Queue<T>, T, |queue| Ok(queue.name.clone());
+    [T] Queue<T>, T, |queue| Ok(queue.name), |queue| queue.key;
+    [T] &Queue<T>, T, |queue| Ok(queue.name.clone()), |queue| queue.key;
 }
 
 /// Which payloads a queue takes: its own type, or anything if it has none.

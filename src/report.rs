@@ -28,6 +28,8 @@ pub struct Report {
     pub released: u64,
     /// Whose lease was lost before they could be settled: they were, or will be, delivered again.
     pub lost: u64,
+    /// Whose messages were cancelled while their handlers ran, or were deleted otherwise.
+    pub cancelled: u64,
     /// Whose settlement is uncertain: its answer was lost, or the server could not be reached by the deadline, or
     /// refused it. They are settled, or will be delivered again.
     pub unknown: u64,
@@ -43,6 +45,7 @@ impl Report {
         self.dead += other.dead;
         self.released += other.released;
         self.lost += other.lost;
+        self.cancelled += other.cancelled;
         self.unknown += other.unknown;
     }
 }

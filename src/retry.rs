@@ -71,6 +71,18 @@ impl RetryPolicy {
         Duration::try_from_secs_f64(seconds).map_or(cap, |wait| wait.min(cap))
     }
 
+    /// The policy with another wait after the first attempt, and another cap, as far as a queue has its own.
+    pub(crate) fn within(mut self, first: Option<Duration>, cap: Option<Duration>) -> Self {
+        if let Some(first) = first {
+            self.first = first;
+            self.cap = self.cap.max(first);
+        }
+        if let Some(cap) = cap {
+            self.cap = cap;
+        }
+        self
+    }
+
     /// Returns the wait with jitter, for a random number from 0 to 1.
     pub(crate) fn jittered(&self, attempt: u32, random: f64) -> Duration {
         let jitter = if self.jitter.is_finite() {
@@ -170,6 +182,18 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_a_queue_sets_takes_precedence_over_a_policy() {
+        let seconds = Duration::from_secs;
+        let policy = RetryPolicy::fixed(seconds(5));
+        assert_eq!(policy.within(None, None), policy);
+        assert_eq!(policy.within(Some(seconds(9)), None).delay(3), seconds(9));
+        assert_eq!(policy.within(None, Some(seconds(2))).delay(3), seconds(2));
+        let both = RetryPolicy::default().within(Some(seconds(10)), Some(seconds(30)));
+        let waits = [1, 2, 3].map(|attempt| both.delay(attempt).as_secs());
+        assert_eq!(waits, [10, 20, 30]);
     }
 
     #[test]

@@ -63,6 +63,7 @@ use crate::{
 /// | [`retry`](Self::retry) | how long a message waits after a failed attempt | 1 s, doubled up to 1 h |
 /// | [`undecodable`](Self::undecodable) | how long a message waits that doesn't decode, and until when | 1 min, for 1 h |
 /// | [`handler_timeout`](Self::handler_timeout) | how long a handler may run | no limit |
+/// | [`cancel_grace`](Self::cancel_grace) | how long a handler may go on after its message was cancelled | 5 s |
 /// | [`prefetch`](Self::prefetch) | messages held ready for handlers, at most | 2,048 |
 /// | [`prefetch_bytes`](Self::prefetch_bytes) | bytes of payload held, at most | 64 MiB |
 /// | [`poll_interval`](Self::poll_interval) | how often it looks for messages without a notification | 250 ms |
@@ -183,6 +184,15 @@ impl<I: 'static> Run<I> {
     /// Drops a handler's future after this time, which counts as a failed attempt; defaults to no limit.
     pub fn handler_timeout(self, timeout: Duration) -> Self {
         self.set(|idle| idle.options.handler_timeout = Some(timeout))
+    }
+
+    /// How long a handler may go on after its message was [cancelled](crate::Admin::cancel); defaults to five seconds.
+    /// Then its future is dropped. Zero drops it at once. A handler can notice before by
+    /// [`Delivery::cancelled`](crate::Delivery::cancelled). The handler of a chunk is dropped only if all messages of the
+    /// chunk are cancelled.
+    pub fn cancel_grace(self, grace: Duration) -> Self {
+        let grace = grace.min(LONGEST_LEASE);
+        self.set(|idle| idle.options.cancel_grace = grace)
     }
 
     /// Puts a closure around the handler, for what a service does for each message: to measure how long it takes, to

@@ -8,9 +8,10 @@ use chrono::{DateTime, Utc};
 use crate::{
     error::{Error, Result},
     lifecycle::WorkerId,
-    message::{Enqueued, Envelope, MessageId, NewMessage},
+    message::{Envelope, MessageId, NewMessage},
     postgres::statement,
     queue::QueueName,
+    sent::Enqueued,
 };
 
 /// An enqueue as SQL, to be run on a connection of any driver; made by
@@ -128,7 +129,7 @@ impl Statement {
     ///
     /// # Errors
     /// If nothing was stored, the error that [`execute`](crate::Enqueue::execute) would have returned:
-    /// [`Error::QueueNotFound`], [`Error::WorkerSuspended`], [`Error::WorkerStopped`]. The transaction can still be
+    /// [`Error::QueueNotFound`], [`Error::QueueClosed`], [`Error::WorkerSuspended`], [`Error::WorkerStopped`]. The transaction can still be
     /// committed then, without the messages. [`Error::Database`] if these are not the rows of this statement.
     pub fn check(&self, rows: impl IntoIterator<Item = i64>) -> Result<Enqueued> {
         let mut rows: Vec<i64> = rows.into_iter().collect();

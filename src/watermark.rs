@@ -206,6 +206,7 @@ mod tests {
     fn message(priority: Priority, visible_at: DateTime<Utc>, id: i64) -> Message {
         Message {
             origin: Arc::new(Origin {
+                settings: crate::message::QueueSettings::default(),
                 queue: queue(),
                 worker: None,
                 claimed_at: now(),

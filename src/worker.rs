@@ -207,6 +207,7 @@ impl CanDequeue for Receives {}
 
 pub(crate) mod sealed {
     use super::Registration;
+    use crate::queue::KeyOfJson;
 
     #[diagnostic::on_unimplemented(
         message = "`Worker` can't be implemented outside of pgqrs",
@@ -215,6 +216,11 @@ pub(crate) mod sealed {
     )]
     pub trait Registered: Send + Sync {
         fn registration(&self) -> &Registration;
+
+        /// How keys of messages to its queue are computed, if they are.
+        fn key_of_json(&self) -> Option<KeyOfJson> {
+            None
+        }
     }
 }
 

@@ -184,6 +184,46 @@ async fn lost_leases_and_redeliveries_are_counted(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn cancelled_messages_and_what_a_queue_no_longer_keeps_are_counted(
+    pool: PgPool,
+) -> TestResult {
+    let (recorded, exported) = recorders();
+    let store = with_queue(&pool, "cleared").await?;
+    let admin = pgqrs::admin(&store);
+    let options = QueueOptions::builder().archive_for(Duration::ZERO).build();
+    admin.configure_queue("cleared", options).await?;
+    let old = "insert into pgqrs.archive (queue_id, id, priority, enqueued_at, attempt, payload)
+               select id, generate_series(1, 3), 0, now(), 1, '0' from pgqrs.queues";
+    sqlx::query(old).execute(&pool).await?;
+    let consumer = pgqrs::consumer("cleared").create(&store).await?;
+    let handle = consumer.handle();
+    let running = tokio::spawn(consumer.run(async |delivery: Delivery<Value>| {
+        delivery.cancelled().await;
+        Outcome::Done
+    }));
+    let of = |name: &str| format!("{name}{{messaging.destination.name=cleared}}");
+    let pruned = of("pgqrs.message.pruned");
+    until("it is cleared", async || recorded.sum(&pruned) == 3).await;
+    let sent = pgqrs::enqueue().message(&1).to("cleared");
+    let id = sent.execute(&store).await?[0];
+    until("it runs", async || {
+        let leased = "select count(*) from pgqrs.messages where lease_token <> 0";
+        let leased = sqlx::query_scalar(leased).fetch_one(&pool).await;
+        let leased: i64 = leased.expect("counted");
+        leased == 1
+    })
+    .await;
+    let was = admin.cancel("cleared", id).await?;
+    assert_eq!(was, Some(pgqrs::Cancelled::Running));
+    let cancelled = of("pgqrs.message.cancellations");
+    until("it is cancelled", async || recorded.sum(&cancelled) == 1).await;
+    handle.stop();
+    running.await??;
+    assert_eq!(recorded.with("=cleared"), exported.with("=cleared")?);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn what_is_put_off_or_not_decoded_or_expired_is_counted(pool: PgPool) -> TestResult {
     let (recorded, _) = recorders();
     let store = with_queue(&pool, "limits").await?;

@@ -1,19 +1,18 @@
-//! Operations of an operator on schema, queues, workers, dead letters and archive, for Python's `Admin`. Rows are
-//! returned as tuples, in the order of the fields of Python's classes.
-
-mod rows;
+//! Operations of an operator on schema, queues, workers, dead letters and archive, for Python's `Admin`.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Fillfactor, MessageId, Page, QueueName, QueueOptions, WorkerFilter};
+use pgqrs::{Fillfactor, QueueOptions, Requeued};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
-pub(crate) use self::rows::{VersionRow, WorkerRow, version, worker_row};
-use self::rows::{archived_row, dead_row, held_row, message_row, queue_row};
 use crate::{
     answer::Mode,
     health::{health_row, stats_row},
+    rows::{
+        archived_row, cancelled_name, dead_row, filter, held_row, message_row, page, queue_row,
+        rows, version, worker_row,
+    },
     schedule::{Schedule, ScheduleRow, change_name, schedule_row},
     store::Store,
 };
@@ -131,22 +130,72 @@ impl Admin {
         })
     }
 
-    /// Changes a queue's settings.
-    #[pyo3(signature = (queue, max_attempts))]
+    /// Changes a queue's settings. A duration is left as it is by `None`, and unset by a tuple with `None`.
+    #[pyo3(signature = (
+        queue, *, max_attempts, lease, retry_min, retry_max, archive_on_ack, archive_for, dead_letters_for
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "callers pass them by name")]
     fn configure_queue<'py>(
         &self,
         py: Python<'py>,
         queue: String,
         max_attempts: Option<u32>,
+        lease: Option<(Option<Duration>,)>,
+        retry_min: Option<(Option<Duration>,)>,
+        retry_max: Option<(Option<Duration>,)>,
+        archive_on_ack: Option<bool>,
+        archive_for: Option<(Option<Duration>,)>,
+        dead_letters_for: Option<(Option<Duration>,)>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
-        let options = match max_attempts {
-            Some(attempts) => QueueOptions::builder().max_attempts(attempts).build(),
-            None => QueueOptions::default(),
-        };
+        let changes = [
+            max_attempts.map(|attempts| QueueOptions::builder().max_attempts(attempts).build()),
+            lease.map(|(lease,)| QueueOptions::builder().lease(lease).build()),
+            retry_min.map(|(wait,)| QueueOptions::builder().retry_min(wait).build()),
+            retry_max.map(|(wait,)| QueueOptions::builder().retry_max(wait).build()),
+            archive_on_ack.map(|archive| QueueOptions::builder().archive_on_ack(archive).build()),
+            archive_for.map(|time| QueueOptions::builder().archive_for(time.0).build()),
+            dead_letters_for.map(|time| QueueOptions::builder().dead_letters_for(time.0).build()),
+        ];
+        let options: QueueOptions = changes.into_iter().flatten().collect();
         mode.answer(py, async move {
             Ok(queue_row(admin.configure_queue(queue, options).await?))
         })
+    }
+
+    /// Pauses a queue, until it is resumed or until this time.
+    #[pyo3(signature = (queue, until))]
+    fn pause_queue<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        until: Option<DateTime<Utc>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            match until {
+                Some(time) => admin.pause_until(queue, time).await,
+                None => admin.pause_queue(queue).await,
+            }
+        })
+    }
+
+    /// Resumes a paused queue.
+    fn resume_queue<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.resume_queue(queue).await })
+    }
+
+    /// Has a queue refuse sends.
+    fn close_queue<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.close_queue(queue).await })
+    }
+
+    /// Has a closed queue accept sends again.
+    fn reopen_queue<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.reopen_queue(queue).await })
     }
 
     /// Lists messages of a queue.
@@ -166,15 +215,37 @@ impl Admin {
         })
     }
 
-    /// Cancels a message that isn't leased.
+    /// Cancels a message; returns what it was, if there was one.
     fn cancel<'py>(
         &self,
         py: Python<'py>,
         queue: String,
         message: i64,
+        archive: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
-        mode.answer(py, async move { admin.cancel(queue, message.into()).await })
+        mode.answer(py, async move {
+            let cancelled = admin.cancel(queue, message.into()).archive(archive).await?;
+            Ok(cancelled.map(cancelled_name))
+        })
+    }
+
+    /// Cancels the messages with a key; returns the id of each, and what it was.
+    fn cancel_by_key<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        key: String,
+        archive: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            let cancelled = admin.cancel_by_key(queue, key).archive(archive).await?;
+            let cancelled = cancelled
+                .into_iter()
+                .map(|(id, was)| (id.get(), cancelled_name(was)));
+            Ok(cancelled.collect::<Vec<_>>())
+        })
     }
 
     /// Reschedules a message that isn't leased.
@@ -226,10 +297,9 @@ impl Admin {
         message: i64,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
-        mode.answer(
-            py,
-            async move { admin.requeue(queue, message.into()).await },
-        )
+        mode.answer(py, async move {
+            admin.requeue(queue, message.into()).await.map(counts)
+        })
     }
 
     /// Requeues all dead letters of this age.
@@ -240,10 +310,9 @@ impl Admin {
         older_than: Duration,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
-        mode.answer(
-            py,
-            async move { admin.requeue_all(queue, older_than).await },
-        )
+        mode.answer(py, async move {
+            admin.requeue_all(queue, older_than).await.map(counts)
+        })
     }
 
     /// Deletes dead letters of this age.
@@ -421,8 +490,9 @@ impl Admin {
     }
 }
 
-fn rows<T, R>(found: Vec<T>, row: fn(T) -> R) -> Vec<R> {
-    found.into_iter().map(row).collect()
+/// How many dead letters are back, and how many are not since other messages have their keys.
+fn counts(requeued: Requeued) -> (u64, u64) {
+    (requeued.back, requeued.held)
 }
 
 /// A schedule after its next times; its next one alone if they can't be computed.
@@ -430,21 +500,4 @@ fn with_upcoming(schedule: pgqrs::ScheduleInfo) -> (Vec<DateTime<Utc>>, Schedule
     let upcoming = schedule.upcoming(5);
     let upcoming = upcoming.unwrap_or_else(|_| vec![schedule.next_at]);
     (upcoming, schedule_row(schedule))
-}
-
-fn page(after: Option<i64>, limit: u32, payload: bool) -> Page {
-    let page = Page::builder().limit(limit).payload(payload);
-    match after {
-        Some(after) => page.after(MessageId::from(after)).build(),
-        None => page.build(),
-    }
-}
-
-fn filter(queue: Option<String>) -> pgqrs::Result<WorkerFilter> {
-    Ok(match queue {
-        Some(queue) => WorkerFilter::builder()
-            .queue(QueueName::new(queue)?)
-            .build(),
-        None => WorkerFilter::default(),
-    })
 }

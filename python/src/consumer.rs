@@ -193,7 +193,7 @@ impl Consumer {
     /// Starts receiving. Does nothing if it is running already, or has run.
     #[pyo3(signature = (
         *, concurrency, prefetch, prefetch_bytes, lease, poll_interval, retry, undecodable, handler_timeout,
-        listen, shutdown_deadline, chunk
+        cancel_grace, listen, shutdown_deadline, chunk
     ))]
     #[expect(clippy::too_many_arguments, reason = "callers pass them by name")]
     fn start(
@@ -207,6 +207,7 @@ impl Consumer {
         retry: (Duration, f64, Duration, f64),
         undecodable: (Duration, Duration),
         handler_timeout: Option<Duration>,
+        cancel_grace: Duration,
         listen: bool,
         shutdown_deadline: Duration,
         chunk: Option<(usize, Duration)>,
@@ -220,6 +221,7 @@ impl Consumer {
             retry,
             undecodable,
             handler_timeout,
+            cancel_grace,
             listen,
             shutdown_deadline,
             chunk,
@@ -463,6 +465,7 @@ impl<'py> IntoPyObject<'py> for Counts {
         counts.set_item("dead", self.0.dead)?;
         counts.set_item("released", self.0.released)?;
         counts.set_item("lost", self.0.lost)?;
+        counts.set_item("cancelled", self.0.cancelled)?;
         counts.set_item("unknown", self.0.unknown)?;
         Ok(counts)
     }

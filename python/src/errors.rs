@@ -106,6 +106,10 @@ fn describe(error: &Error, fields: &Bound<'_, PyDict>) -> PyResult<&'static str>
             set("queue", &queue.as_str())?;
             "QueueNotFound"
         }
+        Error::QueueClosed { queue } => {
+            set("queue", &queue.as_str())?;
+            "QueueClosed"
+        }
         Error::QueueExists { queue } => {
             set("queue", &queue.as_str())?;
             "QueueExists"
@@ -166,6 +170,15 @@ fn describe(error: &Error, fields: &Bound<'_, PyDict>) -> PyResult<&'static str>
         Error::InvalidQueueName(invalid) => {
             set("name", &invalid.name())?;
             "InvalidQueueName"
+        }
+        Error::InvalidKey { index, problem } => {
+            set("index", index)?;
+            set("problem", problem)?;
+            "InvalidKey"
+        }
+        Error::KeyHeld { queue } => {
+            set("queue", &queue.as_str())?;
+            "KeyHeld"
         }
         Error::InvalidHeader(invalid) => {
             set("name", &invalid.name())?;

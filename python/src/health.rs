@@ -12,10 +12,10 @@ use pyo3::prelude::*;
 use tokio::sync::Mutex;
 
 use crate::{
-    admin::{VersionRow, WorkerRow, version, worker_row},
     answer::Mode,
     errors,
     process::Here,
+    rows::{VersionRow, WorkerRow, version, worker_row},
 };
 
 type CountRow = (u64, bool);
@@ -53,7 +53,7 @@ type FindingRow = (&'static str, &'static str, String, String, Option<usize>);
 type FactsRow = (
     Option<Vec<HolderRow>>,
     Vec<TableRow>,
-    Vec<(StatsRow, u64, u64)>,
+    Vec<(StatsRow, u64, u64, bool)>,
     Vec<(WorkerRow, Duration, bool)>,
     Option<(u64, u64)>,
 );
@@ -226,11 +226,12 @@ fn table_row(table: TableHealth) -> TableRow {
     )
 }
 
-fn queue_row(queue: &QueueHealth) -> (StatsRow, u64, u64) {
+fn queue_row(queue: &QueueHealth) -> (StatsRow, u64, u64, bool) {
     (
         stats_row(&queue.stats),
         queue.consumers,
         queue.suspended_consumers,
+        queue.is_paused,
     )
 }
 

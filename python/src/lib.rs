@@ -10,6 +10,7 @@ mod errors;
 mod health;
 mod process;
 mod producer;
+mod rows;
 mod schedule;
 mod statement;
 mod store;

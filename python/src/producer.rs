@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Enqueued, Priority, When, Worker};
+use pgqrs::{Enqueued, MessageBuilder, Priority, When, Worker};
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyList};
+use serde_json::value::RawValue;
 
 use crate::{
     answer::Mode,
@@ -73,6 +74,42 @@ impl Producer {
         self.mode.answer(py, async move {
             let enqueued = enqueue.execute(&store).await?;
             Ok(numbers(&enqueued))
+        })
+    }
+
+    /// Enqueues messages with options of their own, all or none. Returns for each its id, whether it is new, and whether the
+    /// one that has its key has the same payload.
+    #[pyo3(signature = (messages, in_batch, delay, at, priority, headers))]
+    #[expect(clippy::too_many_arguments, reason = "callers pass them by name")]
+    fn enqueue_messages<'py>(
+        &self,
+        py: Python<'py>,
+        messages: Vec<Options<'py>>,
+        in_batch: bool,
+        delay: Option<Duration>,
+        at: Option<DateTime<Utc>>,
+        priority: &str,
+        headers: Vec<(String, String)>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (producer, store) = self.held.get(py)?;
+        let priority = to_priority(priority)?;
+        let messages = messages
+            .into_iter()
+            .enumerate()
+            .map(|(index, message)| to_message(index, in_batch, message))
+            .collect::<PyResult<Vec<_>>>()?;
+        let enqueue = pgqrs::enqueue()
+            .worker(&**producer)
+            .when(to_when(delay, at))
+            .priority(priority)
+            .headers(headers)
+            .batch(messages);
+        let store = store.clone();
+        self.mode.answer(py, async move {
+            let enqueued = enqueue.execute(&store).await?;
+            let outcomes = enqueued.outcomes();
+            let outcomes = outcomes.map(|sent| (sent.id.get(), sent.new, sent.same_payload));
+            Ok(outcomes.collect::<Vec<_>>())
         })
     }
 
@@ -150,6 +187,61 @@ impl Producer {
 
 fn numbers(enqueued: &Enqueued) -> Vec<i64> {
     enqueued.iter().map(|id| id.get()).collect()
+}
+
+/// Payload, delay, time, priority, headers, key, attempts, time to expire, whether it is dropped then.
+type Options<'py> = (
+    Bound<'py, PyAny>,
+    Option<Duration>,
+    Option<DateTime<Utc>>,
+    Option<String>,
+    Vec<(String, String)>,
+    Option<Key>,
+    Option<u32>,
+    Option<Duration>,
+    bool,
+);
+
+/// Its kind, its text, what a duplicate does, and a time.
+type Key = (String, String, String, Option<Duration>);
+
+fn to_message(
+    index: usize,
+    in_batch: bool,
+    options: Options<'_>,
+) -> PyResult<MessageBuilder<Box<RawValue>>> {
+    let (payload, delay, at, priority, headers, key, max_attempts, expires_in, drops) = options;
+    let mut message = pgqrs::message(&encode_raw(&payload, index, in_batch)?);
+    for (name, value) in headers {
+        message = message.header(name, value);
+    }
+    if delay.is_some() || at.is_some() {
+        message = message.when(to_when(delay, at));
+    }
+    if let Some(priority) = priority {
+        message = message.priority(to_priority(&priority)?);
+    }
+    if let Some(attempts) = max_attempts {
+        message = message.max_attempts(attempts);
+    }
+    if let Some(time) = expires_in {
+        message = message.expires_in(time);
+    }
+    if drops {
+        message = message.drop_if_expired();
+    }
+    let Some((kind, key, on_duplicate, time)) = key else {
+        return Ok(message);
+    };
+    let time = time.unwrap_or_default();
+    Ok(match (kind.as_str(), on_duplicate.as_str()) {
+        ("unique", _) => message.unique(key),
+        ("once_within", _) => message.once_within(key, time),
+        (_, "replace") => message.unique_until_claimed(key).or_replace(),
+        (_, "postpone") => message.unique_until_claimed(key).or_postpone(time),
+        (_, "append") => message.unique_until_claimed(key).or_append(),
+        _ => message.unique_until_claimed(key).or_keep(),
+    })
 }
 
 pub(crate) fn to_when(delay: Option<Duration>, at: Option<DateTime<Utc>>) -> When {

@@ -242,8 +242,8 @@ def test_administration(sync_store: pgqrs.sync.Store, database: Database) -> Non
     assert admin.dead_letter_count("new") == 1
     (letter,) = admin.dead_letters("new", payload=True)
     assert (letter.payload, letter.reason) == (1, "why")
-    assert admin.requeue("new", letter.id) and not admin.requeue("new", letter.id)
-    assert admin.requeue_all("new") == 0
+    assert admin.requeue("new", letter.id).back == 1 and admin.requeue("new", letter.id).back == 0
+    assert admin.requeue_all("new") == pgqrs.Requeued(0, 0)
     assert admin.purge_dead_letters("new") == admin.purge_archive("new") == 0
 
     assert {worker.kind for worker in admin.workers(queue="new")} == {"producer", "consumer"}

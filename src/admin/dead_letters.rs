@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Admin, found, rows::DeadLetter};
+use super::{
+    Admin, found,
+    rows::{DeadLetter, Requeued},
+};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::{
@@ -41,23 +44,37 @@ impl Admin {
     }
 
     /// Puts a dead letter back into its queue: ready, under its id, with all of its attempts available, and without an
-    /// expiry. Returns `false` if there is no dead letter with that id. A message that was acknowledged can't be requeued.
+    /// expiry. Returns whether it is back, or stays a dead letter since another message has its key by now; neither if
+    /// there is no dead letter with that id. A message that was acknowledged can't be requeued.
     ///
     /// # Errors
-    /// [`Error::QueueNotFound`].
-    pub async fn requeue(&self, queue: impl IntoQueue, message: MessageId) -> Result<bool> {
-        Ok(self
-            .revive(queue.into_name()?, Some(message), Duration::ZERO)
-            .await?
-            == 1)
+    /// [`Error::QueueNotFound`]; [`Error::KeyHeld`] if another open transaction has stored a message with its key.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # async fn example(store: pgqrs::Store, message: pgqrs::MessageId) -> pgqrs::Result<()> {
+    /// let requeued = pgqrs::admin(&store).requeue("invoices", message).await?;
+    /// if requeued.held > 0 {
+    ///     println!("another message has its key");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn requeue(&self, queue: impl IntoQueue, message: MessageId) -> Result<Requeued> {
+        self.revive(queue.into_name()?, Some(message), Duration::ZERO)
+            .await
     }
 
-    /// Requeues all dead letters that are at least `older_than` old; all of them for `Duration::ZERO`. Returns the
-    /// number of them.
+    /// Requeues all dead letters that are at least `older_than` old; all of them for `Duration::ZERO`. Returns how many are
+    /// back, and how many stay dead letters since other messages have their keys.
     ///
     /// # Errors
-    /// [`Error::QueueNotFound`].
-    pub async fn requeue_all(&self, queue: impl IntoQueue, older_than: Duration) -> Result<u64> {
+    /// As for [`requeue`](Self::requeue).
+    pub async fn requeue_all(
+        &self,
+        queue: impl IntoQueue,
+        older_than: Duration,
+    ) -> Result<Requeued> {
         self.revive(queue.into_name()?, None, older_than).await
     }
 
@@ -66,7 +83,7 @@ impl Admin {
         queue: QueueName,
         message: Option<MessageId>,
         age: Duration,
-    ) -> Result<u64> {
+    ) -> Result<Requeued> {
         let requeued = self
             .store
             .run_long(async |connection| {

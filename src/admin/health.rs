@@ -71,7 +71,8 @@ async fn queues(connection: &mut PgConnection) -> Result<Vec<QueueHealth>> {
         let consumers = consumers.remove(stats.queue.as_str());
         QueueHealth {
             consumers: consumers.as_ref().map_or(0, |found| found.running),
-            suspended_consumers: consumers.map_or(0, |found| found.suspended),
+            suspended_consumers: consumers.as_ref().map_or(0, |found| found.suspended),
+            is_paused: consumers.is_some_and(|found| found.is_paused),
             stats,
         }
     });

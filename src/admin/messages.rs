@@ -1,4 +1,4 @@
-//! Messages of a queue: list, cancel, reschedule.
+//! Messages of a queue: list, reschedule.
 
 use chrono::{DateTime, Utc};
 
@@ -24,20 +24,6 @@ impl Admin {
             .run(async |connection| messages::list(connection, &queue, &page).await)
             .await?;
         self.unless_absent(queue, !listed.is_empty(), listed).await
-    }
-
-    /// Deletes a message that no consumer holds. Returns `false` if there is no message with that id, or a consumer
-    /// holds it: then it may be handled already.
-    ///
-    /// # Errors
-    /// [`Error::QueueNotFound`].
-    pub async fn cancel(&self, queue: impl IntoQueue, message: MessageId) -> Result<bool> {
-        let queue = queue.into_name()?;
-        let cancelled = self
-            .store
-            .run(async |connection| messages::cancel(connection, &queue, message).await)
-            .await?;
-        self.unless_absent(queue, cancelled, cancelled).await
     }
 
     /// Moves a message that no consumer holds to another time; a time in the past means now. Returns `false` if there

@@ -1,14 +1,20 @@
 //! Queues: create, configure, count, delete.
 
+use chrono::{DateTime, Utc};
+
 use super::{
     Admin, found,
     rows::{QueueInfo, QueueOptions, QueueStats},
 };
 use crate::{
+    delivery::lease::check_lease,
     error::{Error, Result},
     pool::STATEMENT_TIMEOUT,
-    postgres::{queues, stats},
-    queue::IntoQueue,
+    postgres::{
+        queues::{self, Pause},
+        stats,
+    },
+    queue::{IntoQueue, QueueName},
 };
 
 impl Admin {
@@ -20,7 +26,12 @@ impl Admin {
         let queue = queue.into_name()?;
         let created = self
             .store
-            .run(async |connection| queues::create(connection, &queue).await)
+            .run(async |connection| {
+                if !queues::create(connection, &queue).await? {
+                    return Ok(None);
+                }
+                queues::find(connection, &queue).await
+            })
             .await?;
         created.ok_or(Error::QueueExists { queue })
     }
@@ -136,10 +147,12 @@ impl Admin {
         )
     }
 
-    /// Changes the settings of a queue that are set in `options`, and returns all of them.
+    /// Changes the settings of a queue that are set in `options`, and returns all of them. Running consumers apply them
+    /// from their next claim on; messages that they hold already keep the lease, and are settled, as before.
     ///
     /// # Errors
-    /// [`Error::QueueNotFound`]; [`Error::InvalidSetting`] for `max_attempts(0)`.
+    /// [`Error::QueueNotFound`]; [`Error::InvalidSetting`] for `max_attempts(0)`, or a `retry_max` that is shorter than
+    /// `retry_min`; [`Error::LeaseOutOfRange`].
     pub async fn configure_queue(
         &self,
         queue: impl IntoQueue,
@@ -147,11 +160,116 @@ impl Admin {
     ) -> Result<QueueInfo> {
         let queue = queue.into_name()?;
         options.check()?;
-        found(
-            self.store
-                .run(async |connection| queues::configure(connection, &queue, options).await)
-                .await?,
-            queue,
-        )
+        if let Some(lease) = options.lease.flatten() {
+            check_lease(lease)?;
+        }
+        let configured = self
+            .store
+            .run(async |connection| {
+                if !queues::configure(connection, &queue, &options).await? {
+                    return Ok(None);
+                }
+                queues::find(connection, &queue).await
+            })
+            .await;
+        found(configured.map_err(|error| options.explain(error))?, queue)
+    }
+
+    /// Pauses a queue: no consumer and no [`dequeue`](crate::dequeue()), in any process, claims a message of it until
+    /// it is [resumed](Self::resume_queue). Sends go on. If it is already paused, it now is until it is resumed.
+    ///
+    /// Messages that consumers hold already are worked off, also those that they have prefetched; a claim that has
+    /// begun before may still return messages.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    ///
+    /// # Source
+    /// `update pgqrs.queues set paused_until = 'infinity'`; a claim reads the queue's row.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+    /// let admin = pgqrs::admin(&store);
+    /// admin.pause_queue("emails").await?;
+    /// // The mail server is being replaced.
+    /// admin.resume_queue("emails").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn pause_queue(&self, queue: impl IntoQueue) -> Result<()> {
+        self.pause(queue.into_name()?, Pause::UntilResumed).await
+    }
+
+    /// Pauses a queue, as [`pause_queue`](Self::pause_queue) does, until a time by the database's clock. A time in the
+    /// past resumes it. Consumers notice the end of the pause at their next poll.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    pub async fn pause_until(&self, queue: impl IntoQueue, time: DateTime<Utc>) -> Result<()> {
+        self.pause(queue.into_name()?, Pause::Until(time)).await
+    }
+
+    /// Resumes a paused queue, and wakes its consumers. If it isn't paused, nothing happens.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    pub async fn resume_queue(&self, queue: impl IntoQueue) -> Result<()> {
+        let queue = queue.into_name()?;
+        self.pause(queue.clone(), Pause::Resumed).await?;
+        self.store.wake(queue)
+    }
+
+    async fn pause(&self, queue: QueueName, pause: Pause) -> Result<()> {
+        let is_found = self
+            .store
+            .run(async |connection| queues::pause(connection, &queue, pause).await)
+            .await?;
+        found(is_found.then_some(()), queue)
+    }
+
+    /// Closes a queue: sends to it are refused with [`Error::QueueClosed`], in each process and on each way, and the
+    /// messages that it holds are worked off. If it is already closed, nothing happens.
+    ///
+    /// A send that has begun before may still be stored, as is what a transaction has sent that commits later. Dead
+    /// letters can be requeued, and failed messages are retried.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    ///
+    /// # Source
+    /// `update pgqrs.queues set closed_at = …`; a send finds only queues with `closed_at is null`.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+    /// use pgqrs::Error;
+    ///
+    /// let admin = pgqrs::admin(&store);
+    /// admin.close_queue("emails").await?;
+    /// let refused = pgqrs::enqueue().message(&"hello").to("emails").execute(&store).await;
+    /// assert!(matches!(refused, Err(Error::QueueClosed { .. })));
+    /// println!("{} are left", admin.queue_stats("emails").await?.total());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn close_queue(&self, queue: impl IntoQueue) -> Result<()> {
+        self.close(queue.into_name()?, true).await
+    }
+
+    /// Reopens a closed queue: sends are accepted again. If it isn't closed, nothing happens.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    pub async fn reopen_queue(&self, queue: impl IntoQueue) -> Result<()> {
+        self.close(queue.into_name()?, false).await
+    }
+
+    async fn close(&self, queue: QueueName, close: bool) -> Result<()> {
+        let is_found = self
+            .store
+            .run(async |connection| queues::close(connection, &queue, close).await)
+            .await?;
+        found(is_found.then_some(()), queue)
     }
 }

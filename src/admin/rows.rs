@@ -73,6 +73,24 @@ pub struct QueueInfo {
     pub name: QueueName,
     /// How often a message is delivered before it becomes a dead letter.
     pub max_attempts: u32,
+    /// How long its messages are leased; `None` if their consumers decide.
+    pub lease: Option<Duration>,
+    /// How long a message waits after its first attempt failed; `None` if consumers decide.
+    pub retry_min: Option<Duration>,
+    /// How long a message waits after a failed attempt, at most; `None` if consumers decide.
+    pub retry_max: Option<Duration>,
+    /// Whether acknowledged messages are archived.
+    pub archive_on_ack: bool,
+    /// How long archived messages are kept; `None` is for ever.
+    pub archive_for: Option<Duration>,
+    /// How long dead letters are kept; `None` is for ever.
+    pub dead_letters_for: Option<Duration>,
+    /// Whether it is paused now, by the database's clock: nothing is claimed.
+    pub is_paused: bool,
+    /// When the pause ends; `None` if it isn't paused, or paused until it is resumed.
+    pub paused_until: Option<DateTime<Utc>>,
+    /// Since when it refuses sends, by the database's clock; `None` if it accepts them.
+    pub closed_at: Option<DateTime<Utc>>,
     /// When it was created, by the database's clock.
     pub created_at: DateTime<Utc>,
 }
@@ -108,13 +126,36 @@ impl QueueStats {
 
 /// Settings of a queue that can be changed. Those that aren't set stay as they are.
 ///
+/// They are in the queue's row, and reach running consumers with their next claim. A lease, a wait and the archiving of
+/// acknowledged messages take precedence over what a consumer's own settings say; `None` leaves that to the consumers
+/// again.
+///
+/// | setting | meaning | for a new queue |
+/// |---|---|---|
+/// | `max_attempts` | deliveries of a message before it becomes a dead letter | 20 |
+/// | `lease` | how long messages are leased, from a millisecond to a day | `None`: as consumers say |
+/// | `retry_min` | the wait after the first failed attempt | `None`: as consumers say |
+/// | `retry_max` | the maximum wait after a failed attempt | `None`: as consumers say |
+/// | `archive_on_ack` | whether acknowledged messages are archived | false |
+/// | `archive_for` | how long archived messages are kept | `None`: for ever |
+/// | `dead_letters_for` | how long dead letters are kept | `None`: for ever |
+///
 /// # Example
 /// ```no_run
 /// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+/// use std::time::Duration;
+///
 /// use pgqrs::QueueOptions;
 ///
-/// let options = QueueOptions::builder().max_attempts(5).build();
+/// let options = QueueOptions::builder()
+///     .max_attempts(5)
+///     .retry_max(Duration::from_secs(600))
+///     .dead_letters_for(Duration::from_secs(30 * 24 * 60 * 60))
+///     .build();
 /// pgqrs::admin(&store).configure_queue("tasks", options).await?;
+///
+/// let options = QueueOptions::builder().retry_max(None).build();
+/// pgqrs::admin(&store).configure_queue("tasks", options).await?; // consumers decide again
 /// # Ok(())
 /// # }
 /// ```
@@ -131,21 +172,120 @@ pub struct QueueOptions {
         )
     )]
     pub(crate) max_attempts: Option<u32>,
+    #[builder(
+        default,
+        setter(
+            transform = |lease: impl Into<Option<Duration>>| Some(lease.into()),
+            doc = "How long messages are leased, from a millisecond to a day, whatever consumers say; or `None`."
+        )
+    )]
+    pub(crate) lease: Option<Option<Duration>>,
+    #[builder(
+        default,
+        setter(
+            transform = |wait: impl Into<Option<Duration>>| Some(wait.into()),
+            doc = "The wait after the first failed attempt, which replaces that of consumers' [`RetryPolicy`](crate::RetryPolicy); or `None`."
+        )
+    )]
+    pub(crate) retry_min: Option<Option<Duration>>,
+    #[builder(
+        default,
+        setter(
+            transform = |wait: impl Into<Option<Duration>>| Some(wait.into()),
+            doc = "The maximum wait after a failed attempt, which replaces that of consumers' [`RetryPolicy`](crate::RetryPolicy), and is not shorter than `retry_min`; or `None`."
+        )
+    )]
+    pub(crate) retry_max: Option<Option<Duration>>,
+    #[builder(
+        default,
+        setter(
+            strip_option,
+            doc = "Whether acknowledged messages are archived; false for a new queue."
+        )
+    )]
+    pub(crate) archive_on_ack: Option<bool>,
+    #[builder(
+        default,
+        setter(
+            transform = |time: impl Into<Option<Duration>>| Some(time.into()),
+            doc = "How long archived messages are kept, at most a thousand years; or `None`, for ever. Running consumers of the queue delete older ones."
+        )
+    )]
+    pub(crate) archive_for: Option<Option<Duration>>,
+    #[builder(
+        default,
+        setter(
+            transform = |time: impl Into<Option<Duration>>| Some(time.into()),
+            doc = "How long dead letters are kept, at most a thousand years; or `None`, for ever. Running consumers of the queue delete older ones."
+        )
+    )]
+    pub(crate) dead_letters_for: Option<Option<Duration>>,
 }
 
 impl QueueOptions {
     pub(crate) fn check(&self) -> Result<()> {
-        match self.max_attempts {
-            Some(attempts) if attempts == 0 || i32::try_from(attempts).is_err() => {
-                Err(Error::InvalidSetting {
-                    setting: "max_attempts",
-                    value: attempts.to_string(),
-                    expected: "from 1 to 2147483647",
-                })
-            }
+        if let Some(attempts) = self.max_attempts
+            && (attempts == 0 || i32::try_from(attempts).is_err())
+        {
+            return Err(Error::InvalidSetting {
+                setting: "max_attempts",
+                value: attempts.to_string(),
+                expected: "from 1 to 2147483647",
+            });
+        }
+        match (self.retry_min.flatten(), self.retry_max.flatten()) {
+            (Some(min), Some(max)) if max < min => Err(Self::retry_max_too_short(max)),
             _ => Ok(()),
         }
     }
+
+    fn retry_max_too_short(max: Duration) -> Error {
+        Error::InvalidSetting {
+            setting: "retry_max",
+            value: format!("{max:?}"),
+            expected: "at least `retry_min`",
+        }
+    }
+
+    /// The error of the database's own check, if only one of the two was set, as one about the setting.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        match self.retry_max.or(self.retry_min).flatten() {
+            Some(wait) if error.is_retry_max_too_short() => Self::retry_max_too_short(wait),
+            _ => error,
+        }
+    }
+}
+
+/// Puts settings together, for callers that decide at run time which ones they change. Of two that are set differently,
+/// the later one counts.
+impl FromIterator<Self> for QueueOptions {
+    fn from_iter<I: IntoIterator<Item = Self>>(options: I) -> Self {
+        options
+            .into_iter()
+            .fold(Self::default(), |before, after| Self {
+                max_attempts: after.max_attempts.or(before.max_attempts),
+                lease: after.lease.or(before.lease),
+                retry_min: after.retry_min.or(before.retry_min),
+                retry_max: after.retry_max.or(before.retry_max),
+                archive_on_ack: after.archive_on_ack.or(before.archive_on_ack),
+                archive_for: after.archive_for.or(before.archive_for),
+                dead_letters_for: after.dead_letters_for.or(before.dead_letters_for),
+            })
+    }
+}
+
+/// What a cancelled message was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum Cancelled {
+    /// It waited to be delivered, for the first time or again. No consumer has it.
+    Waiting,
+    /// A consumer had claimed it, and had not settled it: its handler runs, or was about to start, or its consumer has
+    /// crashed. It has lost its lease, so nothing that its consumer does can settle it.
+    ///
+    /// A running consumer is notified. It doesn't start the handler any more; if it runs already,
+    /// [`Delivery::cancelled`](crate::Delivery::cancelled) becomes ready, and the handler is dropped after
+    /// [`Run::cancel_grace`](crate::Run::cancel_grace).
+    Running,
 }
 
 /// A message of a queue, in its current state.
@@ -208,6 +348,16 @@ pub struct DeadLetter {
     pub headers: Headers,
     /// The payload as it was sent, if the page asked for payloads.
     pub payload: Option<String>,
+}
+
+/// What became of dead letters that were to be put back into their queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[non_exhaustive]
+pub struct Requeued {
+    /// How many are back.
+    pub back: u64,
+    /// How many stay dead letters, since by now another message of the queue has their key.
+    pub held: u64,
 }
 
 /// A message that was handled and kept.

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use tracing::Instrument;
 
 use super::{
-    handlers::{Shared, Work},
+    handlers::{Shared, Work, finish},
     in_flight::{ChunkLimits, Taken},
 };
 use crate::{
@@ -52,8 +52,10 @@ where
                 if deliveries.is_empty() {
                     return Verdict::Returned(Outcome::Done);
                 }
+                let leases: Vec<_> = deliveries.iter().map(Delivery::lease).cloned().collect();
                 let chunk = Chunk::new(deliveries, Arc::clone(&open.verdicts));
-                handle(self.handler.call(chunk), shared.limit).await
+                let cancelled = shared.cancelled(&leases);
+                handle(self.handler.call(chunk), shared.limit, cancelled).await
             };
             let verdict = shared.turns.run(handling.instrument(span.clone())).await;
             let verdict = open.verdicts.checked(verdict);
@@ -123,10 +125,4 @@ impl Drop for Open {
             }
         }
     }
-}
-
-fn finish(taken: Taken, verdict: Verdict, retry: &RetryPolicy) {
-    let retry_in = verdict.retry_in(retry, taken.subject().attempt);
-    verdict.report(taken.subject(), retry_in);
-    taken.finish(verdict, retry_in);
 }

@@ -66,7 +66,7 @@ impl Load {
         })
     }
 
-    /// Whether so many bytes are held that claims wait for some free capacity: a claim takes one message whatever its
+    /// Whether claims wait until some of the bytes that are held are handled. A claim takes at least one message, of any
     /// size.
     pub(super) fn is_full(&self) -> bool {
         let room = self.room_bytes();

@@ -4,22 +4,26 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use serde::de::DeserializeOwned;
+use tokio::time::sleep;
 use tracing::Instrument;
 
 use super::{
-    in_flight::{ChunkLimits, InFlight},
+    in_flight::{ChunkLimits, InFlight, Taken},
     turns::Turns,
 };
 use crate::{
     around::Layered,
     delivery::{Delivery, Unchecked, lease::Lease},
-    handler::{IntoOutcome, decode, handle},
+    handler::{IntoOutcome, Verdict, decode, handle},
     message::Message,
     retry::RetryPolicy,
     store::Store,
     telemetry::{self, Messages, Timer},
     trace_context::{self, Ambient},
 };
+
+/// How often to look whether a handler has settled its message, until it is dropped.
+const SETTLING_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How a loop's messages are handled.
 pub(crate) trait Work: Send + Sync + 'static {
@@ -38,6 +42,8 @@ pub(crate) struct Shared {
     pub(super) retry: RetryPolicy,
     /// Of one call of the handler.
     pub(super) limit: Option<Duration>,
+    /// How long a handler may go on after its messages were cancelled.
+    pub(super) cancel_grace: Duration,
     /// The span in which the loop runs.
     pub(super) ambient: Ambient,
 }
@@ -50,6 +56,18 @@ impl Shared {
     ) -> Delivery<P, Unchecked> {
         let decode = |json: &str| serde_json::from_str(json);
         Delivery::new(message, lease, decode, self.store.clone(), self.retry).limited(self.limit)
+    }
+
+    /// Ready when a handler is to be dropped: some time after all of its messages were cancelled.
+    pub(super) async fn cancelled(&self, leases: &[Arc<Lease>]) {
+        for lease in leases {
+            lease.cancelled().await;
+        }
+        sleep(self.cancel_grace).await;
+        // It is settling one of them by itself, and about to see that it is gone.
+        while leases.iter().any(|lease| lease.may_be_settled()) {
+            sleep(self.cancel_grace.max(SETTLING_INTERVAL)).await;
+        }
     }
 }
 
@@ -77,8 +95,10 @@ where
             let span = telemetry::process(&message.origin, one, Some(attempt));
             trace_context::follow(&span, &message, &shared.ambient);
             let handling = async {
+                let leases = [Arc::clone(&lease)];
+                let cancelled = shared.cancelled(&leases);
                 match decode(|| shared.deliver(message, lease)) {
-                    Ok(delivery) => handle(self.0.call(delivery), shared.limit).await,
+                    Ok(delivery) => handle(self.0.call(delivery), shared.limit, cancelled).await,
                     Err(undecodable) => undecodable,
                 }
             };
@@ -88,9 +108,18 @@ where
                 telemetry::failed_with(&span, kind);
             }
             telemetry::processed(taken.subject(), waited, timer, failed);
-            let retry_in = verdict.retry_in(&shared.retry, attempt);
-            span.in_scope(|| verdict.report(taken.subject(), retry_in));
-            taken.finish(verdict, retry_in);
+            span.in_scope(|| finish(taken, verdict, &shared.retry));
         }
     }
+}
+
+/// Reports the end of a delivery, and passes it to the loop.
+pub(super) fn finish(taken: Taken, verdict: Verdict, retry: &RetryPolicy) {
+    let retry = taken.subject().origin.settings.retry(*retry);
+    let retry_in = verdict.retry_in(&retry, taken.subject().attempt);
+    // What a handler returns after its message was cancelled has no effect.
+    if !taken.is_cancelled() || matches!(verdict, Verdict::Cancelled) {
+        verdict.report(taken.subject(), retry_in);
+    }
+    taken.finish(verdict, retry_in);
 }

@@ -1,6 +1,8 @@
 //! Deliveries in flight: ready, running, finished. Shared by the run loop and the handler tasks, so that a handler
 //! takes its next delivery without a task switch.
 
+mod cancelled;
+
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     mem,
@@ -70,7 +72,7 @@ struct State {
     aborted: Vec<Arc<Lease>>,
     /// Bytes of payload that are ready, expired or running.
     bytes: usize,
-    /// Whether they are so many that nothing more is claimed: a chunk that isn't full won't become so.
+    /// Whether claims wait until some of these bytes are handled. If they do, no message is added to a chunk.
     is_full: bool,
     /// Number of calls of handlers until now.
     calls: u64,
@@ -98,6 +100,14 @@ pub(super) struct Aborted {
     pub(super) held: Vec<Receipt>,
     /// Those that a handler had settled itself, in a transaction that may have been rolled back.
     pub(super) settled: Vec<Receipt>,
+}
+
+/// Deliveries whose leases were not extended.
+pub(super) struct NotExtended {
+    /// Not started, and never will be.
+    pub(super) lost: Vec<Subject>,
+    /// Whose handlers run, and have not settled them.
+    pub(super) running: Vec<Receipt>,
 }
 
 /// A delivery whose handler has returned.
@@ -355,22 +365,25 @@ impl InFlight {
     }
 
     /// Records an extension of leases: of those `asked` for, those in `extended` succeeded. The others belong to
-    /// another consumer or are deleted, and are not started. Returns them.
+    /// another consumer or are deleted, and are not started.
     pub(super) fn extended(
         &self,
         asked: &[Receipt],
         extended: &HashMap<MessageId, DateTime<Utc>>,
         until: Instant,
-    ) -> Vec<Subject> {
-        let mut lost = Vec::new();
+    ) -> NotExtended {
+        let (mut lost, mut running) = (Vec::new(), Vec::new());
         let asked: HashSet<_> = asked.iter().collect();
         let mut state = self.lock();
         let state = &mut *state;
         for (_, Running { lease, .. }) in &state.running {
-            if let Some(expires_at) = extended.get(&lease.receipt().id)
-                && asked.contains(&lease.receipt())
-            {
-                lease.extended(*expires_at);
+            if !asked.contains(&lease.receipt()) {
+                continue;
+            }
+            match extended.get(&lease.receipt().id) {
+                Some(expires_at) => lease.extended(*expires_at),
+                None if lease.may_be_settled() || lease.is_cancelled() => {}
+                None => running.push(lease.receipt()),
             }
         }
         let bytes = &mut state.bytes;
@@ -397,7 +410,7 @@ impl InFlight {
                 state.expired.push(ready);
             }
         }
-        lost
+        NotExtended { lost, running }
     }
 }
 
@@ -434,6 +447,10 @@ impl Taken {
 
     pub(super) fn subject(&self) -> &Subject {
         self.lease.subject()
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.lease.is_cancelled()
     }
 
     pub(super) fn finish(mut self, verdict: Verdict, retry_in: Option<Duration>) {

@@ -8,6 +8,7 @@ mod extend;
 mod handlers;
 mod in_flight;
 mod options;
+mod retention;
 mod run_loop;
 mod settle;
 mod turns;

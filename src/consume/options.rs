@@ -23,6 +23,7 @@ pub(crate) struct Options {
     pub(crate) undecodable: UndecodablePolicy,
     pub(crate) handler_timeout: Option<Duration>,
     pub(crate) listen: bool,
+    pub(crate) cancel_grace: Duration,
 }
 
 impl Options {
@@ -60,6 +61,7 @@ impl Default for Options {
             undecodable: UndecodablePolicy::default(),
             handler_timeout: None,
             listen: true,
+            cancel_grace: Duration::from_secs(5),
         }
     }
 }

@@ -1,13 +1,18 @@
 //! The run loop of a consumer: claims ahead, extends leases, settles in batches, and continues after failures. One task
 //! holds all of its state; handlers and statements are tasks of their own, which report back to it.
 
+mod handlers;
 mod queries;
 
 use std::{
+    collections::HashSet,
     future::Future,
     mem,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,7 +38,7 @@ use crate::{
     error::{Error, Result, error_chain},
     handler::{Outcome, Verdict},
     lifecycle::WorkerId,
-    message::{Origin, Receipt},
+    message::{MessageId, Origin, QueueSettings, Receipt, cancel_notice::CancelNotice},
     pool::{STATEMENT_TIMEOUT, WakeSubscription},
     postgres::settle::failures::Failure,
     queue::QueueName,
@@ -105,12 +110,15 @@ pub(crate) async fn start(job: Job<impl Work>) -> Ended {
         origin: Arc::new(Origin {
             queue: queue.clone(),
             worker: Some(worker),
+            settings: QueueSettings::default(),
             claimed_at: DateTime::UNIX_EPOCH,
             timer: Timer::start(),
         }),
         queue,
         worker,
         is_suspended: false,
+        is_paused: false,
+        own: options,
         options,
         deadline,
         chunk: work.limits(),
@@ -121,6 +129,7 @@ pub(crate) async fn start(job: Job<impl Work>) -> Ended {
             store: store.clone(),
             retry: options.retry,
             limit: options.handler_timeout,
+            cancel_grace: options.cancel_grace,
             ambient: Ambient::current(),
         }),
         store,
@@ -139,6 +148,12 @@ pub(crate) async fn start(job: Job<impl Work>) -> Ended {
         settle_at: Instant::now(),
         extend_limit: AdaptiveLimit::new(MAX_EXTENSION),
         is_extending: false,
+        to_verify: HashSet::new(),
+        is_verifying: false,
+        early_notices: Vec::new(),
+        prune_at: None,
+        is_pruning: false,
+        is_stopping: Arc::default(),
         extend_at: Instant::now() + options.lease / 3,
         extend_not_before: Instant::now(),
         backoff: MIN_BACKOFF,
@@ -172,7 +187,12 @@ struct RunLoop<W> {
     /// Of the last messages that were claimed.
     origin: Arc<Origin>,
     is_suspended: bool,
+    /// Whether the last claim has found the queue paused.
+    is_paused: bool,
     store: Store,
+    /// As they were given.
+    own: Options,
+    /// With what the queue has set instead.
     options: Options,
     deadline: Duration,
     chunk: ChunkLimits,
@@ -200,6 +220,15 @@ struct RunLoop<W> {
     settle_at: Instant,
     extend_limit: AdaptiveLimit,
     is_extending: bool,
+    /// Deliveries whose messages may have been cancelled.
+    to_verify: HashSet<Receipt>,
+    is_verifying: bool,
+    /// What was cancelled while claims were under way, whose messages may be among theirs.
+    early_notices: Vec<CancelNotice>,
+    /// When to delete what is older than the queue keeps it; `None` if it keeps all.
+    prune_at: Option<Instant>,
+    is_pruning: bool,
+    is_stopping: Arc<AtomicBool>,
     extend_at: Instant,
     extend_not_before: Instant,
     backoff: Duration,
@@ -231,10 +260,16 @@ enum Query {
     Claim {
         result: Result<Received>,
         requested: Request,
-        lease: Duration,
     },
     Settle(batch::Outcome),
     Extend(Extension),
+    /// Which of these messages still exist.
+    Verify {
+        asked: Vec<Receipt>,
+        found: Result<Vec<MessageId>>,
+    },
+    /// How long to wait until the next deletion of what is over.
+    Prune(Duration),
 }
 
 impl<W: Work> RunLoop<W> {
@@ -262,7 +297,8 @@ impl<W: Work> RunLoop<W> {
                 () = self.in_flight.changed() => {}
                 Some(_) = self.handlers.join_next() => {}
                 Some(query) = self.queries.join_next() => self.on_query_done(query),
-                () = self.subscription.notified(), if !is_ending => self.claim_at = Instant::now(),
+                notices = self.subscription.cancelled() => self.on_cancelled(notices),
+                () = self.subscription.notified(), if !is_ending => self.on_woken(),
                 () = &mut graceful, if !is_ending => self.end("stop requested"),
                 () = &mut abort, if !is_aborted => {
                     is_aborted = true;
@@ -304,6 +340,7 @@ impl<W: Work> RunLoop<W> {
         if self.ending.is_some() {
             return;
         }
+        self.is_stopping.store(true, Ordering::Relaxed);
         let running = self.in_flight.running();
         telemetry::consumer_stopping(self.worker, &self.queue, reason, running, self.deadline);
         let now = Instant::now();
@@ -371,11 +408,16 @@ impl<W: Work> RunLoop<W> {
             verdict,
             retry_in,
         } = finished;
+        if lease.is_cancelled() && !lease.is_settled() {
+            self.report.cancelled += 1;
+            return;
+        }
         let receipt = lease.receipt();
         let wait = || {
             retry_in.unwrap_or_else(|| {
                 // It panicked after it had been aborted, so that nobody has reported it.
-                let wait = verdict.retry_in(&self.options.retry, receipt.attempt);
+                let retry = lease.subject().origin.settings.retry(self.own.retry);
+                let wait = verdict.retry_in(&retry, receipt.attempt);
                 verdict.report(lease.subject(), wait);
                 wait.unwrap_or_default()
             })
@@ -386,8 +428,12 @@ impl<W: Work> RunLoop<W> {
                 self.report.done += 1;
                 return;
             }
-            Verdict::Returned(Outcome::Done) => return self.unsettled.ack(receipt),
-            Verdict::Returned(Outcome::Archive) => return self.unsettled.archive(receipt),
+            Verdict::Returned(Outcome::Done) if !lease.subject().origin.settings.archive_on_ack => {
+                return self.unsettled.ack(receipt);
+            }
+            Verdict::Returned(Outcome::Done | Outcome::Archive) => {
+                return self.unsettled.archive(receipt);
+            }
             Verdict::Returned(Outcome::Release) => {
                 return self.unsettled.release_returned(receipt, lease.is_settled());
             }
@@ -400,38 +446,16 @@ impl<W: Work> RunLoop<W> {
             Verdict::Returned(Outcome::Undecodable(error)) | Verdict::Undecodable { error, .. } => {
                 Failure::undecodable(receipt, self.options.undecodable, error)
             }
+            // Only a lease that is cancelled has this verdict.
+            Verdict::Cancelled => {
+                self.report.cancelled += 1;
+                return;
+            }
         };
         self.unsettled.fail(Failure {
             is_settled: lease.is_settled(),
             ..failure
         });
-    }
-
-    fn start_handlers(&mut self) {
-        let is_full = self.claims == 0 && self.load().is_full();
-        let due = self.in_flight.due_chunks(self.chunk, is_full);
-        for _ in 0..due.min(self.idle_handlers()) {
-            let (work, shared) = (Arc::clone(&self.work), Arc::clone(&self.shared));
-            self.handlers.spawn(async move { work.work(&shared).await });
-        }
-    }
-
-    fn idle_handlers(&self) -> usize {
-        (self.options.concurrency).saturating_sub(self.handlers.len())
-    }
-
-    fn abort_late_handlers(&mut self) {
-        if let Some(ending) = &mut self.ending
-            && !ending.is_aborted
-            && ending.abort_at <= Instant::now()
-        {
-            ending.is_aborted = true;
-            let running = self.in_flight.running();
-            if running > 0 {
-                telemetry::handlers_aborted(self.worker, &self.queue, running);
-            }
-            self.handlers.abort_all();
-        }
     }
 
     fn next_deadline(&self) -> Instant {
@@ -451,8 +475,13 @@ impl<W: Work> RunLoop<W> {
             if self.claims > 0 && ending.release_at > Instant::now() {
                 next = next.min(ending.release_at);
             }
-        } else if self.next_claim().is_some() {
-            next = next.min(self.claim_at);
+        } else {
+            if self.next_claim().is_some() {
+                next = next.min(self.claim_at);
+            }
+            if let Some(at) = self.prune_at.filter(|_| !self.is_pruning) {
+                next = next.min(at);
+            }
         }
         if let Some(at) = self.next_settling() {
             next = next.min(at);

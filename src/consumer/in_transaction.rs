@@ -38,7 +38,7 @@ where
         return Err(returned.err().unwrap_or_else(|| HandlerError::of(kept)));
     };
     let settlement = match &returned {
-        Ok(Outcome::Done) => Settlement::Ack,
+        Ok(Outcome::Done) => Settlement::acknowledgement(lease.subject()),
         Ok(Outcome::Archive) => Settlement::Archive,
         // Before the loop settles it in another transaction.
         _ => {

@@ -68,8 +68,18 @@ fn settle_all<'c, T: Send + 'c, D: 'c, E: From<UnsettledBatch<T, D>>>(
             .iter()
             .map(|delivery| delivery.lease.receipt())
             .collect();
+        let to_archive: Vec<_> = deliveries
+            .iter()
+            .filter(|delivery| delivery.message.origin.settings.archive_on_ack)
+            .map(|delivery| delivery.message.queue_id)
+            .collect();
+        set_settling(&deliveries, true);
         let call = executor::run(on, async |connection| {
-            settle::ack_each(connection, &receipts).await
+            if to_archive.is_empty() {
+                settle::each::ack_each(connection, &receipts).await
+            } else {
+                settle::each::ack_or_archive_each(connection, &receipts, &to_archive).await
+            }
         });
         let timer = Timer::start();
         let settled = call.instrument(span.clone()).await;
@@ -90,17 +100,26 @@ fn settle_all<'c, T: Send + 'c, D: 'c, E: From<UnsettledBatch<T, D>>>(
                     delivery.lease.settled();
                 }
                 let lost = deliveries.iter().filter(|delivery| !is_acked(delivery));
+                lost.clone()
+                    .for_each(|delivery| delivery.lease.set_settling(false));
                 let report = |delivery: &&Delivery<T, D>| {
                     telemetry::lease_lost(delivery.lease.subject(), "ack");
                 };
                 Ok(lost.inspect(report).map(Delivery::id).collect())
             }
             Err(error) => {
+                set_settling(&deliveries, false);
                 telemetry::failed(&span, &error);
                 Err(E::from(UnsettledBatch { deliveries, error }))
             }
         }
     })
+}
+
+fn set_settling<T, D>(deliveries: &[Delivery<T, D>], is_settling: bool) {
+    for delivery in deliveries {
+        delivery.lease.set_settling(is_settling);
+    }
 }
 
 /// The queue of all deliveries; `None` if they are of several.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use tokio::sync::Notify;
 
 use crate::{
     error::{Error, Result},
@@ -35,6 +36,10 @@ pub(crate) struct Lease {
     /// In microseconds since 1970, by the database's clock.
     expires_at: AtomicI64,
     settled: AtomicBool,
+    /// Whether a handler is settling it itself.
+    settling: AtomicBool,
+    is_cancelled: AtomicBool,
+    cancelled: Notify,
 }
 
 impl Lease {
@@ -44,6 +49,9 @@ impl Lease {
             subject: Subject::of(message),
             expires_at: AtomicI64::new(message.lease_expires_at.timestamp_micros()),
             settled: AtomicBool::new(false),
+            settling: AtomicBool::new(false),
+            is_cancelled: AtomicBool::new(false),
+            cancelled: Notify::new(),
         }
     }
 
@@ -70,9 +78,40 @@ impl Lease {
         self.settled.store(true, Ordering::Release);
     }
 
+    /// A handler begins to settle it, or has failed to.
+    pub(super) fn set_settling(&self, is_settling: bool) {
+        self.settling.store(is_settling, Ordering::Release);
+    }
+
+    /// Whether a handler has settled it itself, or may be about to: its message being gone doesn't mean that it was
+    /// cancelled.
+    pub(crate) fn may_be_settled(&self) -> bool {
+        self.settling.load(Ordering::Acquire) || self.is_settled()
+    }
+
+    /// Its message was cancelled.
+    pub(crate) fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::Release);
+        self.cancelled.notify_waiters();
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::Acquire)
+    }
+
+    /// Waits until its message was cancelled.
+    pub(crate) async fn cancelled(&self) {
+        // Before the look: from then on, no notification is missed.
+        let notified = self.cancelled.notified();
+        if !self.is_cancelled() {
+            notified.await;
+        }
+    }
+
     /// The transaction in which it was settled has been rolled back.
     pub(crate) fn unsettled(&self) {
         self.settled.store(false, Ordering::Release);
+        self.set_settling(false);
     }
 
     /// Whether a handler has settled it itself, maybe in a transaction that can still be rolled back.

@@ -29,6 +29,7 @@ pub(crate) async fn settle_lease(
     let span = telemetry::settle(verb, queue, Messages::One(Some(receipt.id)));
     let call = async {
         let settlement = settlement?;
+        lease.set_settling(true);
         let settled = executor::run(on, async |connection| {
             settlement.carry_out(connection, receipt).await
         });
@@ -47,7 +48,10 @@ pub(crate) async fn settle_lease(
     telemetry::settled(verb, queue, 1, timer, error);
     match error {
         None => lease.settled(),
-        Some(error) => telemetry::failed(&span, error),
+        Some(error) => {
+            lease.set_settling(false);
+            telemetry::failed(&span, error);
+        }
     }
     settled
 }
@@ -80,6 +84,15 @@ impl Settled {
 }
 
 impl Settlement {
+    /// Of a message that was handled.
+    pub(crate) fn acknowledgement(subject: &Subject) -> Self {
+        if subject.origin.settings.archive_on_ack {
+            Self::Archive
+        } else {
+            Self::Ack
+        }
+    }
+
     pub(super) fn retry_in(wait: Duration) -> Result<Self> {
         Visible::after(wait).map(|_| Self::Retry(wait))
     }

@@ -1,13 +1,16 @@
 //! The states of an enqueue's builder, and the bounds by which its methods are available: what is set, and what isn't
 //! yet.
 
-use std::{marker::PhantomData, time::Duration};
+use std::{fmt, marker::PhantomData, time::Duration};
+
+use serde::Serialize;
 
 use crate::{
     error::Result,
+    key::Key,
     lifecycle::WorkerId,
     message::NewMessage,
-    queue::{Carries, Queue, QueueName},
+    queue::{Carries, KeyOf, KeyOfJson, NoPayload, Queue, QueueName},
 };
 
 /// No message yet.
@@ -29,6 +32,7 @@ pub struct NoTarget(pub(super) ());
 #[derive(Debug)]
 pub struct ToQueue<C> {
     pub(super) queue: Result<QueueName>,
+    pub(super) key: Option<KeyOf<C>>,
     pub(super) carries: PhantomData<fn() -> C>,
 }
 
@@ -37,6 +41,7 @@ pub struct ToQueue<C> {
 pub struct ByWorker<C> {
     pub(super) queue: QueueName,
     pub(super) worker: WorkerId,
+    pub(super) key: Option<KeyOfJson>,
     pub(super) carries: PhantomData<fn() -> C>,
 }
 
@@ -48,8 +53,47 @@ pub struct AtOnce(());
 #[derive(Debug)]
 pub struct Later(());
 
+/// No key.
+#[derive(Debug)]
+pub struct NoKey(pub(super) ());
+
+/// A key for all messages.
+#[derive(Debug)]
+pub struct Keyed(pub(super) Key);
+
+/// A key for all messages, until they are claimed: what a duplicate does can be set.
+#[derive(Debug)]
+pub struct KeyedUntilClaimed(pub(super) Key);
+
+/// A key for each message, computed from payloads of type `P`.
+pub struct KeyedBy<P: ?Sized>(pub(super) Box<dyn Fn(&P) -> Key + Send>);
+
+impl<P: ?Sized> fmt::Debug for KeyedBy<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedBy").finish_non_exhaustive()
+    }
+}
+
 mod sealed {
-    use crate::{error::Result, lifecycle::WorkerId, message::NewMessage, queue::QueueName};
+    use crate::{
+        error::Result,
+        key::Key,
+        lifecycle::WorkerId,
+        message::NewMessage,
+        queue::{KeyOfJson, QueueName},
+    };
+
+    pub trait IntoKey: Send {
+        fn into_key(self) -> Option<Key>;
+    }
+
+    pub trait Waiting {
+        fn into_waiting(self) -> Key;
+    }
+
+    pub trait KeyOf<P: ?Sized> {
+        fn key_of(&self, payload: &P) -> Option<Key>;
+    }
 
     #[diagnostic::on_unimplemented(
         message = "the states of pgqrs's builders can't be implemented outside of pgqrs",
@@ -73,6 +117,8 @@ mod sealed {
         note = "call them: `pgqrs::enqueue().message(&payload).to(\"queue\")`"
     )]
     pub trait Target: Send {
+        fn key_of_json(&self) -> Option<KeyOfJson>;
+
         fn into_parts(self) -> Result<(QueueName, Option<WorkerId>)>;
     }
 
@@ -116,6 +162,10 @@ impl MessageNotSet for NoMessage {}
 pub trait TargetIsSet: sealed::Target {}
 
 impl<C> sealed::Target for ToQueue<C> {
+    fn key_of_json(&self) -> Option<KeyOfJson> {
+        self.key.map(KeyOf::erased)
+    }
+
     fn into_parts(self) -> Result<(QueueName, Option<WorkerId>)> {
         Ok((self.queue?, None))
     }
@@ -124,6 +174,10 @@ impl<C> sealed::Target for ToQueue<C> {
 impl<C> TargetIsSet for ToQueue<C> {}
 
 impl<C> sealed::Target for ByWorker<C> {
+    fn key_of_json(&self) -> Option<KeyOfJson> {
+        self.key.clone()
+    }
+
     fn into_parts(self) -> Result<(QueueName, Option<WorkerId>)> {
         Ok((self.queue, Some(self.worker)))
     }
@@ -167,6 +221,121 @@ pub trait TimeNotSet: sealed::Unset {}
 impl sealed::Unset for AtOnce {}
 #[diagnostic::do_not_recommend]
 impl TimeNotSet for AtOnce {}
+
+/// What `.execute(..)` takes the key from, if there is one.
+pub trait Keys: sealed::IntoKey {}
+
+macro_rules! keys {
+    ($([$($generics:tt)*] $state:ty, |$key:pat_param| $into:expr;)*) => {$(
+        impl<$($generics)*> sealed::IntoKey for $state {
+            fn into_key(self) -> Option<Key> {
+                let $key = self;
+                $into
+            }
+        }
+        impl<$($generics)*> Keys for $state {}
+    )*};
+}
+
+keys! {
+    [] NoKey, |_| None;
+    [] Keyed, |Keyed(key)| Some(key);
+    [] KeyedUntilClaimed, |KeyedUntilClaimed(key)| Some(key);
+    [P: ?Sized] KeyedBy<P>, |_| None;
+}
+
+/// The key, if it is computed from payloads, is computed from those of type `P`.
+#[diagnostic::on_unimplemented(
+    message = "the keys of this enqueue are not computed from `{P}`",
+    label = "`.unique_by(..)` takes another type than this payload's",
+    note = "the function takes a reference to the payload: `.unique_by(|email: &Email| email.to.clone())`"
+)]
+pub trait KeysOf<P: ?Sized>: sealed::KeyOf<P> {}
+
+macro_rules! one_key {
+    ($($state:ty)*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl<P: ?Sized> sealed::KeyOf<P> for $state {
+            fn key_of(&self, _: &P) -> Option<Key> {
+                None
+            }
+        }
+        #[diagnostic::do_not_recommend]
+        impl<P: ?Sized> KeysOf<P> for $state {}
+    )*};
+}
+
+one_key!(NoKey Keyed KeyedUntilClaimed);
+
+#[diagnostic::do_not_recommend]
+impl<P: Serialize + ?Sized> sealed::KeyOf<P> for KeyedBy<P> {
+    fn key_of(&self, payload: &P) -> Option<Key> {
+        Some(self.0(payload))
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<P: Serialize + ?Sized> KeysOf<P> for KeyedBy<P> {}
+
+// With only one implementation, the compiler would infer the payload's type from the function's, and then report
+// "mismatched types" for a payload of another type.
+#[diagnostic::do_not_recommend]
+impl<P: Serialize + ?Sized> sealed::KeyOf<NoPayload> for KeyedBy<P> {
+    fn key_of(&self, _: &NoPayload) -> Option<Key> {
+        None
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<P: Serialize + ?Sized> KeysOf<NoPayload> for KeyedBy<P> {}
+
+/// The enqueue has no key yet.
+#[diagnostic::on_unimplemented(
+    message = "this enqueue already has its key",
+    label = "a second `.unique(..)`, `.unique_by(..)`, `.unique_until_claimed(..)` or `.once_within(..)`",
+    note = "a message has one key, which is unique for one time: remove one of the two calls"
+)]
+pub trait KeyNotSet: sealed::Unset {}
+
+impl sealed::Unset for NoKey {}
+#[diagnostic::do_not_recommend]
+impl KeyNotSet for NoKey {}
+
+/// The enqueue has no key, so that it can be made into a statement for other drivers, or an import.
+#[diagnostic::on_unimplemented(
+    message = "an enqueue with a key can't be a statement for another driver, or an import",
+    label = "this needs an enqueue without a key",
+    note = "run it with `.execute(..)` on a store, or on a connection or transaction of sqlx"
+)]
+pub trait WithoutKey: Keys {}
+
+#[diagnostic::do_not_recommend]
+impl WithoutKey for NoKey {}
+
+/// The enqueue has no messages yet, so that their keys can be computed.
+#[diagnostic::on_unimplemented(
+    message = "this enqueue already has its messages",
+    label = "`.unique_by(..)` comes before them",
+    note = "a payload is serialised when it is passed in: call `.unique_by(..)` before `.message(..)` or `.messages(..)`"
+)]
+pub trait BeforeMessages: sealed::Unset {}
+
+#[diagnostic::do_not_recommend]
+impl BeforeMessages for NoMessage {}
+
+/// The enqueue's key is one until its messages are claimed.
+#[diagnostic::on_unimplemented(
+    message = "only a message that waits can be changed",
+    label = "this needs `.unique_until_claimed(key)` before it, and once",
+    note = "`.unique(..)` and `.once_within(..)` also find messages that are running or were handled: what has begun can't be replaced"
+)]
+pub trait ChangesWaiting: sealed::Waiting {}
+
+impl sealed::Waiting for KeyedUntilClaimed {
+    fn into_waiting(self) -> Key {
+        self.0
+    }
+}
+#[diagnostic::do_not_recommend]
+impl ChangesWaiting for KeyedUntilClaimed {}
 
 /// What `.delay(..)` takes: whole seconds, such as `300`, a [`Duration`], or an `Option` of either.
 // Exactly one integer type, so that the type of the literal `300` can be inferred.

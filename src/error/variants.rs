@@ -38,6 +38,7 @@ variants! {
     Migrate(source),
     PermissionDenied { role, object, source },
     QueueNotFound { queue },
+    QueueClosed { queue },
     QueueExists { queue },
     QueueNotEmpty { queue, messages },
     WorkerExists { kind, hostname, port, queue, last_heartbeat, crashed_after },
@@ -48,6 +49,9 @@ variants! {
     InvalidHostname { hostname },
     InvalidQueueName(source),
     InvalidHeader(source),
+    InvalidKey { index, problem },
+    Unkeyed { index, source },
+    KeyHeld { queue },
     #[cfg(feature = "schedules")]
     InvalidCron(source),
     #[cfg(feature = "schedules")]

@@ -209,6 +209,9 @@ impl fmt::Display for QueueHealth {
         if self.suspended_consumers > 0 {
             write!(f, ", and {} are suspended", self.suspended_consumers)?;
         }
+        if self.is_paused {
+            f.write_str("; the queue is paused")?;
+        }
         Ok(())
     }
 }

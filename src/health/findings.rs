@@ -239,6 +239,9 @@ fn backlog(queue: &QueueHealth) -> Option<Finding> {
     let severity = severity(queue.stats.oldest_ready?, OLD)?;
     let name = &queue.stats.queue;
     let remedy = match (queue.consumers, queue.suspended_consumers) {
+        _ if queue.is_paused => {
+            format!("resume the queue with `pgqrs::admin(&store).resume_queue(\"{name}\")`: it is paused")
+        }
         (0, 0) => format!(
             "start a consumer: none is registered for it; `pgqrs::admin(&store).workers(..)` lists workers, and `purge_queue(\"{name}\")` deletes the messages if nobody needs them"
         ),

@@ -9,5 +9,5 @@ pub(crate) use connection::{
     Connections, LONG_STATEMENT_TIMEOUT, STATEMENT_TIMEOUT, StoreConnection, acquire, pool_options,
 };
 pub(crate) use heartbeat::{HeartbeatGuard, Heartbeats};
-pub(crate) use notify::{Notifier, WakeSubscription};
+pub(crate) use notify::{CANCELLED, Notifier, WakeSubscription};
 pub(crate) use server::{PING_TIMEOUT, no_answer, runtime_ended};

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,10 +19,17 @@ use tokio::{
 };
 
 use super::connection::Connections;
-use crate::{error::Result, postgres::messages, queue::QueueName, telemetry};
+use crate::{
+    error::Result, message::cancel_notice::CancelNotice, postgres::messages, queue::QueueName,
+    telemetry,
+};
 
 /// The channel of NOTIFY; its payload is a queue's name.
 const CHANNEL: &str = "pgqrs";
+/// The channel of NOTIFY for cancelled leases; see [`CancelNotice`].
+pub(crate) const CANCELLED: &str = "pgqrs_cancelled";
+/// Maximum number of notices that wait for a consumer. Those beyond it are dropped: it notices at its next extension.
+const MAX_NOTICES: usize = 1_000;
 /// Minimum time between two NOTIFYs; the second one is for everything enqueued in between.
 const NOTIFY_INTERVAL: Duration = Duration::from_millis(5);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,20 +55,40 @@ struct Shared {
 /// Receives wake-ups for a queue until it is dropped.
 #[derive(Debug)]
 pub(crate) struct WakeSubscription {
-    woken: Arc<Notify>,
+    subscriber: Arc<Subscriber>,
     shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Subscriber {
+    woken: Notify,
+    /// Never held across an await.
+    notices: Mutex<Vec<CancelNotice>>,
+    noticed: Notify,
+}
+
+impl Subscriber {
+    fn notices(&self) -> MutexGuard<'_, Vec<CancelNotice>> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl WakeSubscription {
     pub(crate) async fn notified(&self) {
-        self.woken.notified().await;
+        self.subscriber.woken.notified().await;
+    }
+
+    /// Waits for notices of cancelled leases, which may be those of any consumer.
+    pub(crate) async fn cancelled(&self) -> Vec<CancelNotice> {
+        self.subscriber.noticed.notified().await;
+        mem::take(&mut *self.subscriber.notices())
     }
 }
 
 impl Drop for WakeSubscription {
     fn drop(&mut self) {
         for subscriptions in self.shared.lock().subscriptions.values_mut() {
-            subscriptions.retain(|woken| !Arc::ptr_eq(woken, &self.woken));
+            subscriptions.retain(|subscriber| !Arc::ptr_eq(subscriber, &self.subscriber));
         }
         self.shared.unsubscribed.notify_one();
     }
@@ -68,7 +96,7 @@ impl Drop for WakeSubscription {
 
 #[derive(Debug, Default)]
 struct State {
-    subscriptions: HashMap<QueueName, Vec<Arc<Notify>>>,
+    subscriptions: HashMap<QueueName, Vec<Arc<Subscriber>>>,
     /// Queues for which a NOTIFY is to be sent.
     pending: HashSet<QueueName>,
     notify_task: Option<JoinHandle<()>>,
@@ -90,7 +118,9 @@ impl Shared {
         // Compared as a string: a name that comes from the server need not be a valid queue name.
         for (name, subscriptions) in &state.subscriptions {
             if name.as_str() == queue {
-                subscriptions.iter().for_each(|woken| woken.notify_one());
+                subscriptions
+                    .iter()
+                    .for_each(|subscriber| subscriber.woken.notify_one());
             }
         }
     }
@@ -126,8 +156,20 @@ impl Shared {
 
     fn wake_all(&self) {
         let state = self.lock();
-        for woken in state.subscriptions.values().flatten() {
-            woken.notify_one();
+        for subscriber in state.subscriptions.values().flatten() {
+            subscriber.woken.notify_one();
+        }
+    }
+
+    fn cancelled(&self, notice: CancelNotice) {
+        let state = self.lock();
+        for subscriber in state.subscriptions.values().flatten() {
+            let mut notices = subscriber.notices();
+            if notices.len() < MAX_NOTICES {
+                notices.push(notice);
+            }
+            drop(notices);
+            subscriber.noticed.notify_one();
         }
     }
 }
@@ -155,17 +197,22 @@ impl Notifier {
         }
     }
 
+    /// Notifies the consumers of this process that a lease was cancelled.
+    pub(crate) fn cancelled(&self, notice: CancelNotice) {
+        self.shared.cancelled(notice);
+    }
+
     /// Subscribes to a queue: to what this process enqueues, and with `listen` also to what other processes enqueue.
     pub(crate) fn subscribe(&self, queue: &QueueName, listen: bool) -> WakeSubscription {
-        let woken = Arc::new(Notify::new());
+        let subscriber = Arc::new(Subscriber::default());
         let mut state = self.shared.lock();
         let subscriptions = state.subscriptions.entry(queue.clone()).or_default();
-        subscriptions.push(Arc::clone(&woken));
+        subscriptions.push(Arc::clone(&subscriber));
         if listen {
             self.start_listening(&mut state);
         }
         WakeSubscription {
-            woken,
+            subscriber,
             shared: Arc::clone(&self.shared),
         }
     }
@@ -229,6 +276,11 @@ async fn listen_loop(shared: Arc<Shared>, connections: Connections) {
                         }
                     };
                     match received {
+                        Ok(Ok(Some(notification))) if notification.channel() == CANCELLED => {
+                            if let Some(notice) = CancelNotice::parse(notification.payload()) {
+                                shared.cancelled(notice);
+                            }
+                        }
                         Ok(Ok(Some(notification))) => shared.wake(notification.payload()),
                         // The connection is closed.
                         Ok(Ok(None) | Err(_)) => break,
@@ -256,6 +308,6 @@ async fn listen(connections: &Connections) -> Result<PgListener> {
         .acquire_timeout(STATEMENT_TIMEOUT)
         .connect_lazy_with((*connections.listen_options()).clone());
     let mut listener = PgListener::connect_with(&alone).await?;
-    listener.listen(CHANNEL).await?;
+    listener.listen_all([CHANNEL, CANCELLED]).await?;
     Ok(listener)
 }

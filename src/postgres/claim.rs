@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use crate::{
     error::{Error, Result},
     lifecycle::WorkerId,
-    message::{Message, MessageId, Origin, Priority, microseconds},
+    message::{Message, MessageId, Origin, Priority, QueueSettings, microseconds},
     postgres::{
         json::{JsonText, headers},
         workers,
@@ -30,7 +30,10 @@ pub(crate) struct Claim<'a> {
     pub(crate) limit: u32,
     /// Maximum bytes of payload; one message is claimed however large it is.
     pub(crate) max_bytes: usize,
+    /// Unless the queue has its own.
     pub(crate) lease: Duration,
+    /// The lease isn't shorter than this, whatever the queue says.
+    pub(crate) lease_at_least: Duration,
     /// After this time the caller has given up, and no message is claimed any more.
     pub(crate) timeout: Duration,
     pub(crate) from: Watermarks,
@@ -47,6 +50,8 @@ pub(crate) struct Claimed {
     pub(crate) redelivered: HashMap<MessageId, Option<WorkerId>>,
     /// Messages that were not claimed but became dead letters, or were dropped.
     pub(crate) dead: Vec<Dead>,
+    /// How long the messages are leased.
+    pub(crate) lease: Duration,
     /// The database's time.
     pub(crate) now: DateTime<Utc>,
     /// The duration of the statement in the database.
@@ -85,6 +90,7 @@ pub(crate) enum End {
 #[derive(Debug, Deserialize)]
 struct Header {
     max_attempts: u32,
+    settings: Option<QueueSettings>,
     /// Messages that are to be no longer delivered, since their attempts are used up, or they have expired.
     over: Option<Vec<i64>>,
     /// What only few of the claimed messages have.
@@ -123,7 +129,23 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         r#"
         with queue as materialized (
             -- A claim that a crash of the server undoes is only delivered again: no need to wait for the disk.
-            select q.id, q.max_attempts, q.paused_until, set_config('synchronous_commit', 'off', true)
+            select q.id, q.max_attempts, q.paused_until, set_config('synchronous_commit', 'off', true),
+                greatest(
+                    coalesce(q.lease, $3::bigint * interval '1 microsecond'), $11::bigint * interval '1 microsecond'
+                ) as lease,
+                -- Null for a queue without any, as most are.
+                case
+                    when coalesce(q.lease, q.retry_min, q.retry_max, q.archive_for, q.dead_letters_for) is not null
+                        or q.archive_on_ack or q.paused_until > now()
+                    then json_build_object(
+                        'lease', (extract(epoch from q.lease) * 1000000)::bigint,
+                        'retry_min', (extract(epoch from q.retry_min) * 1000000)::bigint,
+                        'retry_max', (extract(epoch from q.retry_max) * 1000000)::bigint,
+                        'archive_on_ack', q.archive_on_ack,
+                        'is_pruned', coalesce(q.archive_for, q.dead_letters_for) is not null,
+                        'is_paused', q.paused_until > now()
+                    )
+                end as settings
             from pgqrs.queues q
             where q.name = $1
                 -- A suspended or stopped consumer finds no queue.
@@ -171,7 +193,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
             window in_order as (rows unbounded preceding)
         ), claimed as (
             update pgqrs.messages m
-            set lease_until = now() + $3::bigint * interval '1 microsecond',
+            set lease_until = now() + (select lease from queue),
                 lease_token = $4,
                 consumer_id = $5,
                 attempt = m.attempt + 1,
@@ -189,11 +211,12 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
             null as "id?",
             null::smallint as "priority?",
             now() as "visible_at!",
-            now() + $3::bigint * interval '1 microsecond' as "enqueued_at!",
+            now() + queue.lease as "enqueued_at!",
             queue.id as "attempt!",
             null::json as "headers?: JsonText",
             json_build_object(
                 'max_attempts', queue.max_attempts,
+                'settings', queue.settings,
                 'over', counted.over,
                 'own', counted.own,
                 'redelivered', counted.redelivered,
@@ -226,16 +249,18 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         &ids,
         i64::try_from(claim.max_bytes).unwrap_or(i64::MAX),
         microseconds(claim.timeout),
+        microseconds(claim.lease_at_least),
     )
     .fetch_all(&mut *connection)
     .await?;
     let mut rows = rows.into_iter();
     let Some(header) = rows.next() else {
-        return Err(workers::refusal(connection, claim.queue, claim.consumer).await?);
+        return Err(workers::refusal_of_claim(connection, claim.queue, claim.consumer).await?);
     };
     let (now, lease_expires_at, queue_id) = (header.visible_at, header.enqueued_at, header.attempt);
     let Header {
         max_attempts,
+        settings,
         over,
         own,
         redelivered,
@@ -251,6 +276,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
     let origin = Arc::new(Origin {
         queue: claim.queue.clone(),
         worker: claim.consumer,
+        settings: settings.unwrap_or_default(),
         claimed_at: now,
         timer: Timer::start(),
     });
@@ -294,6 +320,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
             .map(|(id, consumer)| (MessageId::from(id), registered(consumer)))
             .collect(),
         dead,
+        lease: (lease_expires_at - now).to_std().unwrap_or_default(),
         now,
         took: Duration::try_from_secs_f64(microseconds / 1e6).unwrap_or_default(),
         full: taken >= claim.limit || stopped_by_bytes,

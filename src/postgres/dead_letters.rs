@@ -6,10 +6,13 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 use crate::{
-    admin::rows::DeadLetter,
-    error::Result,
+    admin::rows::{DeadLetter, Requeued},
+    error::{Error, Result},
     message::{MessageId, Page, Priority, age},
-    postgres::json::{JsonText, headers},
+    postgres::{
+        json::{JsonText, headers},
+        keyed::KEY_TIMEOUT,
+    },
     queue::QueueName,
 };
 
@@ -65,46 +68,68 @@ pub(crate) async fn count(connection: &mut PgConnection, queue: &QueueName) -> R
     Ok(count.map(i64::unsigned_abs))
 }
 
-/// Requeues dead letters, ready and with all attempts before them, and without a time at which they expire: one, or all that died before an age. Returns their
-/// number; `None` if there is no such queue.
+/// Requeues dead letters, ready and with all attempts before them, and without a time at which they expire: one, or all
+/// that died before an age. Those whose key another message has stay dead letters. `None` if there is no such queue.
 pub(crate) async fn requeue(
     connection: &mut PgConnection,
     queue: &QueueName,
     message: Option<MessageId>,
     older_than: Duration,
-) -> Result<Option<u64>> {
-    let requeued = sqlx::query_scalar!(
+) -> Result<Option<Requeued>> {
+    let requeued = sqlx::query!(
         r#"
-        with queue as (
+        with queue as materialized (
             select id from pgqrs.queues where name = $1
-        ), revived as (
-            delete from pgqrs.dead_letters d
-            using queue
-            where d.queue_id = queue.id
+        ), letters as materialized (
+            select d.*
+            from pgqrs.dead_letters d
+            where d.queue_id = (select id from queue)
                 and ($2::bigint is null or d.id = $2)
                 and d.died_at <= statement_timestamp() - $3::bigint * interval '1 microsecond'
-            returning d.*
+            order by d.id
+            for update
+        ), limited as materialized (
+            -- From here on. An open transaction that has stored a message with the same key is waited for, but not for long;
+            -- others that requeue the same dead letters are waited for as usual.
+            select count(*) as found, set_config('lock_timeout', $4::bigint::text, true) from letters
         ), requeued as (
             insert into pgqrs.messages (
                 queue_id, id, priority, visible_at, enqueued_at, producer_id, max_attempts, unique_key, waiting_key,
-                headers, last_error, payload_bytes, payload
+                payload_hash, headers, last_error, payload_bytes, payload
             )
             overriding system value
             select queue_id, id, priority, statement_timestamp(), enqueued_at, producer_id, max_attempts, unique_key,
-                waiting_key, headers, last_error, octet_length(payload::text), payload
-            from revived
-            order by id
+                waiting_key,
+                -- As `payload_hash()` computes it.
+                case
+                    when coalesce(unique_key, waiting_key) is not null
+                    then substring(sha256(convert_to(payload::text, 'UTF8')), 1, 16)
+                end,
+                headers, last_error, octet_length(payload::text), payload
+            from letters, limited
+            -- In the order of keys in which sends take them: no two wait for each other.
+            order by waiting_key nulls first, unique_key, id
+            on conflict do nothing
             returning id
+        ), revived as (
+            delete from pgqrs.dead_letters d
+            using requeued
+            where d.queue_id = (select id from queue) and d.id = requeued.id
         )
-        select (select count(*) from requeued) as "count!" from queue
+        select limited.found as "letters!", (select count(*) from requeued) as "back!" from queue, limited
         "#,
         queue.as_str(),
         message.map(MessageId::get),
         age(older_than),
+        i64::try_from(KEY_TIMEOUT.as_millis()).unwrap_or(i64::MAX),
     )
     .fetch_optional(connection)
-    .await?;
-    Ok(requeued.map(i64::unsigned_abs))
+    .await
+    .map_err(|error| Error::from(error).or_key_held(queue))?;
+    Ok(requeued.map(|row| Requeued {
+        back: row.back.unsigned_abs(),
+        held: (row.letters - row.back).unsigned_abs(),
+    }))
 }
 
 /// Returns the number of deleted dead letters; `None` if there is no such queue.

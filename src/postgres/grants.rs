@@ -7,7 +7,7 @@
 /// |---|---|---|
 /// | `Producer` | enqueue; register a producer, and suspend, resume or stop it | read payloads, claim, settle, delete messages |
 /// | `Consumer` | claim and settle; register a consumer | enqueue; create, configure or delete queues; read what is archived or dead |
-/// | `Operator` | read everything; requeue, release, reschedule; suspend, stop and remove workers | enqueue through a store, claim, delete messages; create, configure or delete queues |
+/// | `Operator` | read everything; requeue, release, reschedule; pause and close queues; suspend, stop and remove workers | enqueue through a store, claim, delete messages; create, configure or delete queues |
 ///
 /// All three can connect with [`install(true)`](crate::ConnectOptions) if there is nothing to install. A role can have
 /// several of these.

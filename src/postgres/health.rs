@@ -241,20 +241,24 @@ pub(crate) struct Consumers {
     pub(crate) queue: QueueName,
     pub(crate) running: u64,
     pub(crate) suspended: u64,
+    /// Whether none of them can claim.
+    pub(crate) is_paused: bool,
 }
 
-/// How many consumers run and are suspended, of each queue that has one.
+/// How many consumers run and are suspended, of each queue that has one or is paused.
 pub(crate) async fn consumers(connection: &mut PgConnection) -> Result<Vec<Consumers>> {
     let rows = sqlx::query!(
         r#"
         select
             q.name as queue,
+            q.paused_until > statement_timestamp() as "is_paused!",
             count(*) filter (where w.status = 'ready') as "running!",
             count(*) filter (where w.status = 'suspended') as "suspended!"
-        from pgqrs.workers w
-        join pgqrs.queues q on q.id = w.queue_id
-        where w.kind = 'consumer' and w.heartbeat_at >= statement_timestamp() - w.stale_after
-        group by q.name
+        from pgqrs.queues q
+        left join pgqrs.workers w
+            on w.queue_id = q.id and w.kind = 'consumer' and w.heartbeat_at >= statement_timestamp() - w.stale_after
+        where w.id is not null or q.paused_until > statement_timestamp()
+        group by q.id
         "#,
     )
     .fetch_all(connection)
@@ -264,6 +268,7 @@ pub(crate) async fn consumers(connection: &mut PgConnection) -> Result<Vec<Consu
             queue: QueueName::new(row.queue)?,
             running: row.running.unsigned_abs(),
             suspended: row.suspended.unsigned_abs(),
+            is_paused: row.is_paused,
         })
     });
     consumers.collect()

@@ -1,6 +1,5 @@
 //! The insert of messages outside of a store's writers: on a pool, a connection, or in the caller's own transaction.
 
-use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection};
 
 use crate::{
@@ -10,8 +9,9 @@ use crate::{
     postgres::{
         columns::{Columns, next_chunk},
         json::Json,
-        workers,
+        keyed, visible, workers,
     },
+    sent::Enqueued,
 };
 
 /// Inserts messages, and returns their ids in the order of the messages. One statement; if the batch is too large for
@@ -20,14 +20,19 @@ pub(crate) async fn insert(
     connection: &mut PgConnection,
     envelope: &Envelope,
     messages: &[NewMessage],
-) -> Result<Vec<MessageId>> {
+) -> Result<Enqueued> {
+    if messages.iter().any(|message| message.options().is_some()) {
+        // Boxed: it is large, and would be a part of each send.
+        return Box::pin(keyed::insert(connection, envelope, messages)).await;
+    }
     let (first, mut rest) = next_chunk(messages);
     if rest.is_empty() {
-        return insert_chunk(connection, envelope, envelope.visible, first).await;
+        let ids = insert_chunk(connection, envelope, envelope.visible, first).await?;
+        return Ok(Enqueued::new(ids));
     }
     let mut transaction = connection.begin().await?;
     // All of a batch becomes visible at the same time, not chunk by chunk.
-    let visible = Visible::Exactly(resolve(&mut transaction, envelope.visible).await?);
+    let visible = Visible::Exactly(visible::resolve(&mut transaction, envelope.visible).await?);
     let mut ids = insert_chunk(&mut transaction, envelope, visible, first).await?;
     while !rest.is_empty() {
         let (chunk, after) = next_chunk(rest);
@@ -35,7 +40,7 @@ pub(crate) async fn insert(
         rest = after;
     }
     transaction.commit().await?;
-    Ok(ids)
+    Ok(Enqueued::new(ids))
 }
 
 async fn insert_chunk(
@@ -76,7 +81,7 @@ async fn insert_chunk(
              -- In the list and not after `from`: there all rows would be written down before the first is used.
              select q.id as queue_id, unnest($7::json[]) as payload
              from pgqrs.queues q
-             where q.name = $1
+             where q.name = $1 and q.closed_at is null
                  -- A suspended or stopped producer finds no queue.
                  and ($6::bigint is null or exists (
                      select from pgqrs.workers w
@@ -127,7 +132,7 @@ async fn insert_with_headers(
              -- In the list and not after `from`: there all rows would be written down before the first is used.
              select q.id as queue_id, unnest($7::json[]) as headers, unnest($8::json[]) as payload
              from pgqrs.queues q
-             where q.name = $1
+             where q.name = $1 and q.closed_at is null
                  -- A suspended or stopped producer finds no queue.
                  and ($6::bigint is null or exists (
                      select from pgqrs.workers w
@@ -155,29 +160,11 @@ async fn check(
     mut ids: Vec<i64>,
 ) -> Result<Vec<MessageId>> {
     if ids.is_empty() {
-        return Err(workers::refusal(connection, &envelope.queue, envelope.producer).await?);
+        return Err(
+            workers::refusal_of_send(connection, &envelope.queue, envelope.producer).await?,
+        );
     }
     // Ids are drawn in the batch's order; the order in which the rows are returned isn't guaranteed.
     ids.sort_unstable();
     Ok(ids.into_iter().map(MessageId::from).collect())
-}
-
-/// When messages that are enqueued now become visible, by the database's clock.
-pub(crate) async fn resolve(
-    connection: &mut PgConnection,
-    visible: Visible,
-) -> Result<DateTime<Utc>> {
-    let times = visible.times();
-    let time = sqlx::query_scalar!(
-        r#"
-        select greatest(
-            $1::timestamptz, statement_timestamp() + $2::bigint * interval '1 microsecond'
-        ) as "time!"
-        "#,
-        times.not_before,
-        times.delay,
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(time)
 }

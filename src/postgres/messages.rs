@@ -72,23 +72,113 @@ pub(crate) async fn list(
     Ok(messages.collect())
 }
 
-/// Deletes a message that isn't leased; `false` if there is none.
+/// Deletes a message, leased or not, and notifies its consumer; `None` if there is none.
 pub(crate) async fn cancel(
     connection: &mut PgConnection,
     queue: &QueueName,
     message: MessageId,
-) -> Result<bool> {
-    let cancelled = sqlx::query!(
-        "delete from pgqrs.messages m
-         using pgqrs.queues q
-         where q.name = $1 and m.queue_id = q.id and m.id = $2
-             and m.lease_until <= statement_timestamp()",
+    archive: bool,
+    channel: &str,
+) -> Result<Option<CancelledMessage>> {
+    let cancelled = sqlx::query_as!(
+        CancelledMessage,
+        r#"
+        with cancelled as (
+            delete from pgqrs.messages m
+            using pgqrs.queues q
+            where q.name = $1 and m.queue_id = q.id and m.id = $2
+            returning m.*
+        ), archived as (
+            insert into pgqrs.archive (
+                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key,
+                waiting_key, headers, payload
+            )
+            select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
+                unique_key, waiting_key, headers, payload
+            from cancelled
+            where $3
+        ), notified as materialized (
+            -- Here and not afterwards, so that it isn't lost with this process. A call of this kind is rare enough.
+            select pg_notify($4, concat_ws(' ', queue_id, id, lease_token)) from cancelled where lease_token <> 0
+        )
+        select queue_id, id, lease_token, (select count(*) from notified) > 0 as "is_leased!" from cancelled
+        "#,
         queue.as_str(),
         message.get(),
+        archive,
+        channel,
     )
-    .execute(connection)
+    .fetch_optional(connection)
     .await?;
-    Ok(cancelled.rows_affected() == 1)
+    Ok(cancelled)
+}
+
+/// The same for all messages that have a key.
+pub(crate) async fn cancel_key(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    key: &str,
+    archive: bool,
+    channel: &str,
+) -> Result<Vec<CancelledMessage>> {
+    let cancelled = sqlx::query_as!(
+        CancelledMessage,
+        r#"
+        with holders as materialized (
+            select q.id as queue_id,
+                (select m.id from pgqrs.messages m where m.queue_id + 0 = q.id and m.unique_key = $2) as by_unique_key,
+                (select m.id from pgqrs.messages m where m.queue_id + 0 = q.id and m.waiting_key = $2) as by_waiting_key
+            from pgqrs.queues q
+            where q.name = $1
+        -- One by one, and by its id: a join, or a list of ids, has plans that read the whole queue.
+        ), with_unique_key as (
+            delete from pgqrs.messages m
+            where m.queue_id = (select queue_id from holders) and m.id = (select by_unique_key from holders)
+            returning m.*
+        ), with_waiting_key as (
+            delete from pgqrs.messages m
+            where m.queue_id = (select queue_id from holders) and m.id = (select by_waiting_key from holders)
+                -- A claim may have taken it meanwhile. As an array, no index is read for it.
+                and $2 = any (array[m.waiting_key])
+            returning m.*
+        ), cancelled as (
+            select * from with_unique_key union all select * from with_waiting_key
+        ), archived as (
+            insert into pgqrs.archive (
+                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key,
+                waiting_key, headers, payload
+            )
+            select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
+                unique_key, waiting_key, headers, payload
+            from cancelled
+            where $3
+        ), notified as materialized (
+            select pg_notify($4, concat_ws(' ', queue_id, id, lease_token)) from cancelled where lease_token <> 0
+        )
+        select queue_id as "queue_id!", id as "id!", lease_token as "lease_token!",
+            -- Counted so that it is executed.
+            lease_token <> 0 and (select count(*) from notified) > 0 as "is_leased!"
+        from cancelled
+        order by id
+        "#,
+        queue.as_str(),
+        key,
+        archive,
+        channel,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(cancelled)
+}
+
+/// A message that was cancelled.
+#[derive(Debug)]
+pub(crate) struct CancelledMessage {
+    pub(crate) queue_id: i32,
+    pub(crate) id: i64,
+    pub(crate) lease_token: i64,
+    /// Whether a consumer had claimed it and not settled it, even if its lease has run out: it may still be at work.
+    pub(crate) is_leased: bool,
 }
 
 /// Reschedules a message that isn't leased; `false` if there is none.

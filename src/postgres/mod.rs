@@ -10,8 +10,10 @@ pub(crate) mod grants;
 pub(crate) mod health;
 pub(crate) mod insert;
 mod json;
+pub(crate) mod keyed;
 pub(crate) mod messages;
 pub(crate) mod queues;
+pub(crate) mod retention;
 #[cfg(feature = "schedules")]
 pub(crate) mod schedules;
 pub(crate) mod schema;
@@ -20,5 +22,6 @@ pub(crate) mod settle;
 mod sqlstate;
 pub(crate) mod statement;
 pub(crate) mod stats;
+pub(crate) mod visible;
 pub(crate) mod workers;
 pub(crate) mod writers;

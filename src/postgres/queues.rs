@@ -8,6 +8,7 @@ use sqlx::{Connection, PgConnection};
 use crate::{
     admin::rows::{QueueInfo, QueueOptions},
     error::{Error, Result},
+    message::age,
     postgres::session,
     queue::QueueName,
 };
@@ -16,6 +17,15 @@ use crate::{
 struct Row {
     name: String,
     max_attempts: i32,
+    lease: Option<i64>,
+    retry_min: Option<i64>,
+    retry_max: Option<i64>,
+    archive_on_ack: bool,
+    archive_for: Option<i64>,
+    dead_letters_for: Option<i64>,
+    is_paused: bool,
+    paused_until: Option<DateTime<Utc>>,
+    closed_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
 }
 
@@ -23,79 +33,177 @@ impl TryFrom<Row> for QueueInfo {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
+        let duration = |microseconds: Option<i64>| {
+            microseconds.map(|it| Duration::from_micros(it.unsigned_abs()))
+        };
         Ok(Self {
             name: QueueName::new(row.name)?,
             max_attempts: row.max_attempts.unsigned_abs(),
+            lease: duration(row.lease),
+            retry_min: duration(row.retry_min),
+            retry_max: duration(row.retry_max),
+            archive_on_ack: row.archive_on_ack,
+            archive_for: duration(row.archive_for),
+            dead_letters_for: duration(row.dead_letters_for),
+            is_paused: row.is_paused,
+            paused_until: row.paused_until,
+            closed_at: row.closed_at,
             created_at: row.created_at,
         })
     }
 }
 
-/// Creates a queue; `None` if there is one of that name.
-pub(crate) async fn create(
-    connection: &mut PgConnection,
-    name: &QueueName,
-) -> Result<Option<QueueInfo>> {
-    sqlx::query_as!(
-        Row,
-        "insert into pgqrs.queues (name) values ($1)
-         on conflict (name) do nothing
-         returning name, max_attempts, created_at",
+/// Creates a queue; `false` if there is one of that name.
+pub(crate) async fn create(connection: &mut PgConnection, name: &QueueName) -> Result<bool> {
+    let created = sqlx::query!(
+        "insert into pgqrs.queues (name) values ($1) on conflict (name) do nothing",
         name.as_str(),
     )
-    .fetch_optional(connection)
-    .await?
-    .map(QueueInfo::try_from)
-    .transpose()
+    .execute(connection)
+    .await?;
+    Ok(created.rows_affected() == 1)
 }
 
 pub(crate) async fn find(
     connection: &mut PgConnection,
     name: &QueueName,
 ) -> Result<Option<QueueInfo>> {
-    sqlx::query_as!(
-        Row,
-        "select name, max_attempts, created_at from pgqrs.queues where name = $1",
-        name.as_str(),
-    )
-    .fetch_optional(connection)
-    .await?
-    .map(QueueInfo::try_from)
-    .transpose()
-}
-
-/// Changes a queue's settings; `None` if there is no queue of that name.
-pub(crate) async fn configure(
-    connection: &mut PgConnection,
-    name: &QueueName,
-    options: QueueOptions,
-) -> Result<Option<QueueInfo>> {
-    let max_attempts = options
-        .max_attempts
-        .map(|attempts| i32::try_from(attempts).unwrap_or(i32::MAX));
-    sqlx::query_as!(
-        Row,
-        "update pgqrs.queues set max_attempts = coalesce($2, max_attempts) where name = $1
-         returning name, max_attempts, created_at",
-        name.as_str(),
-        max_attempts,
-    )
-    .fetch_optional(connection)
-    .await?
-    .map(QueueInfo::try_from)
-    .transpose()
+    Ok(select(connection, Some(name.as_str())).await?.pop())
 }
 
 pub(crate) async fn list(connection: &mut PgConnection) -> Result<Vec<QueueInfo>> {
+    select(connection, None).await
+}
+
+async fn select(connection: &mut PgConnection, name: Option<&str>) -> Result<Vec<QueueInfo>> {
     sqlx::query_as!(
         Row,
-        "select name, max_attempts, created_at from pgqrs.queues order by name"
+        r#"
+        select name, max_attempts,
+            (extract(epoch from lease) * 1000000)::bigint as lease,
+            (extract(epoch from retry_min) * 1000000)::bigint as retry_min,
+            (extract(epoch from retry_max) * 1000000)::bigint as retry_max,
+            archive_on_ack,
+            (extract(epoch from archive_for) * 1000000)::bigint as archive_for,
+            (extract(epoch from dead_letters_for) * 1000000)::bigint as dead_letters_for,
+            paused_until > statement_timestamp() as "is_paused!",
+            case
+                when paused_until > statement_timestamp() and paused_until < '262000-01-01 00:00+00'
+                then paused_until
+            end as paused_until,
+            closed_at, created_at
+        from pgqrs.queues
+        where $1::text is null or name = $1
+        order by name
+        "#,
+        name,
     )
     .fetch_all(connection)
     .await?
     .into_iter()
     .map(QueueInfo::try_from)
     .collect()
+}
+
+/// Changes a queue's settings; `false` if there is no queue of that name.
+pub(crate) async fn configure(
+    connection: &mut PgConnection,
+    name: &QueueName,
+    options: &QueueOptions,
+) -> Result<bool> {
+    /// Whether it is set, and to what.
+    fn change(option: Option<Option<Duration>>) -> (bool, Option<i64>) {
+        (option.is_some(), option.flatten().map(age))
+    }
+
+    let max_attempts = options
+        .max_attempts
+        .map(|attempts| i32::try_from(attempts).unwrap_or(i32::MAX));
+    let (sets_lease, lease) = change(options.lease);
+    let (sets_retry_min, retry_min) = change(options.retry_min);
+    let (sets_retry_max, retry_max) = change(options.retry_max);
+    let (sets_archive_for, archive_for) = change(options.archive_for);
+    let (sets_dead_letters_for, dead_letters_for) = change(options.dead_letters_for);
+    let configured = sqlx::query!(
+        "update pgqrs.queues
+         set max_attempts = coalesce($2, max_attempts),
+             lease = case when $3 then $4::bigint * interval '1 microsecond' else lease end,
+             retry_min = case when $5 then $6::bigint * interval '1 microsecond' else retry_min end,
+             retry_max = case when $7 then $8::bigint * interval '1 microsecond' else retry_max end,
+             archive_on_ack = coalesce($9, archive_on_ack),
+             archive_for = case when $10 then $11::bigint * interval '1 microsecond' else archive_for end,
+             dead_letters_for =
+                 case when $12 then $13::bigint * interval '1 microsecond' else dead_letters_for end
+         where name = $1",
+        name.as_str(),
+        max_attempts,
+        sets_lease,
+        lease,
+        sets_retry_min,
+        retry_min,
+        sets_retry_max,
+        retry_max,
+        options.archive_on_ack,
+        sets_archive_for,
+        archive_for,
+        sets_dead_letters_for,
+        dead_letters_for,
+    )
+    .execute(connection)
+    .await?;
+    Ok(configured.rows_affected() == 1)
+}
+
+/// Until when nothing is claimed from a queue.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pause {
+    UntilResumed,
+    Until(DateTime<Utc>),
+    Resumed,
+}
+
+/// `false` if there is no queue of that name.
+pub(crate) async fn pause(
+    connection: &mut PgConnection,
+    name: &QueueName,
+    pause: Pause,
+) -> Result<bool> {
+    let until = match pause {
+        // Whatever is past resumes it, so it doesn't matter how far back PostgreSQL's calendar goes.
+        Pause::Until(time) => Some(time.max(DateTime::UNIX_EPOCH)),
+        Pause::UntilResumed | Pause::Resumed => None,
+    };
+    let paused = sqlx::query!(
+        "update pgqrs.queues
+         set paused_until = coalesce(
+             $2::timestamptz, case when $3::boolean then timestamptz 'infinity' else '-infinity' end
+         )
+         where name = $1",
+        name.as_str(),
+        until,
+        matches!(pause, Pause::UntilResumed),
+    )
+    .execute(connection)
+    .await?;
+    Ok(paused.rows_affected() == 1)
+}
+
+/// Has a queue refuse sends, or accept them again; `false` if there is no queue of that name.
+pub(crate) async fn close(
+    connection: &mut PgConnection,
+    name: &QueueName,
+    close: bool,
+) -> Result<bool> {
+    let closed = sqlx::query!(
+        "update pgqrs.queues
+         set closed_at = case when $2 then coalesce(closed_at, statement_timestamp()) end
+         where name = $1",
+        name.as_str(),
+        close,
+    )
+    .execute(connection)
+    .await?;
+    Ok(closed.rows_affected() == 1)
 }
 
 /// Deletes an empty queue, and everything that belongs to it. Returns the number of messages in the way; 0 if the queue
@@ -142,6 +250,8 @@ async fn delete_if_empty(connection: &mut PgConnection, name: &QueueName) -> Res
             delete from pgqrs.dead_letters d using held where d.queue_id = held.id and held.messages = 0
         ), archived as (
             delete from pgqrs.archive a using held where a.queue_id = held.id and held.messages = 0
+        ), unseen as (
+            delete from pgqrs.seen s using held where s.queue_id = held.id and held.messages = 0
         ), orphaned as (
             -- Its workers have nothing to work for any more; their handles find them stopped.
             delete from pgqrs.workers w using held where w.queue_id = held.id and held.messages = 0

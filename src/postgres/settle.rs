@@ -6,6 +6,7 @@
 //! changed while the statement ran, for example by an extension of its lease, has moved and isn't found. So missing
 //! messages are looked up a second time.
 
+pub(crate) mod each;
 pub(crate) mod failures;
 
 use std::{collections::HashSet, time::Duration};
@@ -99,43 +100,6 @@ async fn delete(connection: &mut PgConnection, columns: &Columns) -> Result<u64>
     .execute(connection)
     .await?;
     Ok(deleted.rows_affected())
-}
-
-/// Deletes messages of any queues whose leases are still held. Returns their ids.
-pub(crate) async fn ack_each(
-    connection: &mut PgConnection,
-    receipts: &[Receipt],
-) -> Result<Vec<MessageId>> {
-    twice(connection, receipts, delete_each).await
-}
-
-async fn delete_each(
-    connection: &mut PgConnection,
-    receipts: &[Receipt],
-) -> Result<Vec<MessageId>> {
-    let Columns { ids, tokens, .. } = receipts.iter().collect();
-    let queues: Vec<_> = receipts.iter().map(|receipt| receipt.queue_id).collect();
-    let deleted = sqlx::query_scalar!(
-        "delete from pgqrs.messages m
-         where m.ctid = any (array(
-             select held.place
-             from unnest($1::integer[], $2::bigint[], $3::bigint[]) as receipt (queue_id, id, token)
-             cross join lateral (
-                 select m.ctid as place from pgqrs.messages m
-                 where m.queue_id = receipt.queue_id and m.id = receipt.id and m.lease_token = receipt.token
-                 offset 0
-             ) held
-         ))
-             -- Again, for a version that another transaction has just made of it.
-             and m.lease_token = any ($3)
-         returning m.id",
-        &queues,
-        &ids,
-        &tokens,
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(message_ids(deleted))
 }
 
 /// Moves messages of one queue whose leases are still held to the archive. Returns their ids.

@@ -8,7 +8,10 @@ use sqlx::{
     postgres::{PgDatabaseError, PgSeverity},
 };
 
-use crate::error::{Error, GENERAL_REMEDY};
+use crate::{
+    error::{Error, GENERAL_REMEDY},
+    queue::QueueName,
+};
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
@@ -55,14 +58,15 @@ fn is_ours(refusal: &dyn DatabaseError) -> bool {
 
 /// The object of ours on which the role lacks a privilege.
 fn denied_object(refusal: &dyn DatabaseError) -> Option<String> {
-    const OURS: [&str; 10] = [
+    const OURS: [&str; 11] = [
         "archive",
         "dead_letters",
+        "fire_schedules",
         "messages",
         "messages_id_seq",
         "queues",
-        "fire_schedules",
         "schedules",
+        "seen",
         "workers",
         "writers",
         "_sqlx_migrations",
@@ -98,6 +102,7 @@ impl Error {
     /// |---|---|
     /// | `AcquireTimeout`, `NotStored`, `ConnectionLost` | yes |
     /// | `WorkerExists` | yes: the other one may end, or count as crashed |
+    /// | `KeyHeld` | yes: the other transaction ends |
     /// | `Connect` | if the server wasn't reached, is starting, stopping or full; not if the URL, the login or a certificate is refused |
     /// | `Database`, `Migrate` | after a deadlock, a serialization failure, a time-out for a lock or a statement, on a server that is full or read-only |
     /// | `OutcomeUnknown` | no: the messages may be stored |
@@ -110,6 +115,7 @@ impl Error {
             Self::AcquireTimeout { .. }
             | Self::NotStored { .. }
             | Self::ConnectionLost(_)
+            | Self::KeyHeld { .. }
             | Self::WorkerExists { .. } => true,
             Self::Connect(source) | Self::Database(source) => is_transient(source),
             Self::Migrate(source) => match &**source {
@@ -128,9 +134,9 @@ impl Error {
     ///
     /// | error of `.execute(&mut tx)` and the like | |
     /// |---|---|
-    /// | `Database`, `NotInstalled`, `SchemaOutdated`, `PermissionDenied` | yes: the server refused the statement |
+    /// | `Database`, `NotInstalled`, `SchemaOutdated`, `PermissionDenied`, `KeyHeld` | yes: the server refused the statement |
     /// | `ConnectionLost`, `Connect` | yes: there is no transaction any more |
-    /// | `QueueNotFound`, `WorkerSuspended`, `WorkerStopped`, `LeaseLost` | no: the statement found nothing to do |
+    /// | `QueueNotFound`, `QueueClosed`, `WorkerSuspended`, `WorkerStopped`, `LeaseLost` | no: the statement found nothing to do |
     /// | `Serialize`, `PayloadTooLarge`, `PayloadTooDeep`, `InvalidQueueName`, `DelayTooLong` and other bad arguments | no: nothing was sent |
     ///
     /// A batch of more than 1,000 messages runs in a savepoint, so that the transaction could go on even if this says yes.
@@ -156,6 +162,7 @@ impl Error {
         matches!(
             self,
             Self::Database(_)
+                | Self::KeyHeld { .. }
                 | Self::NotInstalled
                 | Self::SchemaOutdated
                 | Self::PermissionDenied { .. }
@@ -221,6 +228,16 @@ impl Error {
         self.has_code(|code| code == "25006")
     }
 
+    /// A statement that has waited for a lock in vain, as a send with a key does: somebody else's open transaction has it.
+    pub(crate) fn or_key_held(self, queue: &QueueName) -> Self {
+        // lock_not_available
+        if self.has_code(|code| code == "55P03") {
+            let queue = queue.clone();
+            return Self::KeyHeld { queue };
+        }
+        self
+    }
+
     /// Whether a migration could not get a lock in time.
     pub(crate) fn is_lock_timeout(&self) -> bool {
         let Self::Migrate(source) = self else {
@@ -276,6 +293,11 @@ impl Error {
     /// After a fail-over the server may draw ids again that were drawn before. The remedy is to draw others.
     pub(crate) fn is_message_id_taken(&self) -> bool {
         self.breaks("messages_pkey")
+    }
+
+    /// A queue's `retry_max` would be shorter than its `retry_min`.
+    pub(crate) fn is_retry_max_too_short(&self) -> bool {
+        self.breaks("queues_retry_max_check")
     }
 
     pub(crate) fn is_writer_token_taken(&self) -> bool {

@@ -26,6 +26,7 @@ fn insertion<'q>() -> QueryScalar<'q, Postgres, Option<i64>, PgArguments> {
                     when $5::bigint is not null and (w.id is null or w.status = 'stopped') then -2
                     when q.id is null or w.queue_id <> q.id then -1
                     when w.status <> 'ready' then -3
+                    when q.closed_at is not null then -4
                 end as refusal
             from (values (true)) always
             left join pgqrs.queues q on q.name = $1::text
@@ -70,6 +71,9 @@ pub(crate) fn refused(refusal: i64, queue: &QueueName, producer: Option<WorkerId
     match (refusal, producer) {
         (-2, Some(worker)) => Error::WorkerStopped { worker },
         (-3, Some(worker)) => Error::WorkerSuspended { worker },
+        (-4, _) => Error::QueueClosed {
+            queue: queue.clone(),
+        },
         _ => Error::QueueNotFound {
             queue: queue.clone(),
         },

@@ -190,58 +190,90 @@ pub(crate) async fn state(
     Ok(state.map(|row| (WorkerStatus::parse(&row.status), row.recent)))
 }
 
-/// The error for a statement that found no usable queue, through a worker if there is one.
-pub(crate) async fn refusal(
+/// The error for a claim that found no usable queue, through a worker if there is one.
+pub(crate) async fn refusal_of_claim(
     connection: &mut PgConnection,
     queue: &QueueName,
     worker: Option<WorkerId>,
 ) -> Result<Error> {
-    let Some(worker) = worker else {
-        return Ok(refused(queue, None, None));
-    };
-    let registered = sqlx::query_as!(
-        RegisteredWorker,
-        r#"
-        select w.status, q.id is not null as "with_queue!"
-        from pgqrs.workers w
-        left join pgqrs.queues q on q.id = w.queue_id and q.name = $2
-        where w.id = $1
-        "#,
-        worker.get(),
-        queue.as_str(),
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(refused(queue, Some(worker), registered))
+    if worker.is_none() {
+        return Ok(Error::QueueNotFound {
+            queue: queue.clone(),
+        });
+    }
+    let found = state_for_refusal(connection, queue, worker).await?;
+    Ok(refused(queue, worker, &found, false))
 }
 
-/// The state of a worker, as far as it explains why a statement was refused.
+/// The same for a send, which a closed queue refuses.
+pub(crate) async fn refusal_of_send(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    worker: Option<WorkerId>,
+) -> Result<Error> {
+    let found = state_for_refusal(connection, queue, worker).await?;
+    Ok(refused(queue, worker, &found, found.is_closed))
+}
+
+/// The state of a queue and a worker, as far as it explains why a statement was refused.
 #[derive(Debug)]
-struct RegisteredWorker {
-    status: String,
-    /// Whether the queue exists and is the worker's.
-    with_queue: bool,
+struct StateForRefusal {
+    has_queue: bool,
+    is_closed: bool,
+    /// `None` if it isn't registered.
+    worker: Option<String>,
+    /// Whether the queue is the worker's.
+    is_of_queue: bool,
 }
 
-/// The error for a worker in this state.
+async fn state_for_refusal(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    worker: Option<WorkerId>,
+) -> Result<StateForRefusal> {
+    let found = sqlx::query_as!(
+        StateForRefusal,
+        r#"
+        select q.id is not null as "has_queue!", q.closed_at is not null as "is_closed!",
+            w.status as "worker?", (w.queue_id = q.id) is true as "is_of_queue!"
+        from (values (true)) always
+        left join pgqrs.queues q on q.name = $1
+        left join pgqrs.workers w on w.id = $2::bigint
+        "#,
+        queue.as_str(),
+        worker.map(WorkerId::get),
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(found)
+}
+
+/// The error for a queue and a worker in this state.
 fn refused(
     queue: &QueueName,
     worker: Option<WorkerId>,
-    registered: Option<RegisteredWorker>,
+    found: &StateForRefusal,
+    is_closed: bool,
 ) -> Error {
-    let queue_not_found = || Error::QueueNotFound {
-        queue: queue.clone(),
-    };
-    let Some(worker) = worker else {
-        return queue_not_found();
-    };
-    match registered.map(|found| (WorkerStatus::parse(&found.status), found.with_queue)) {
-        None | Some((WorkerStatus::Stopped, _)) => Error::WorkerStopped { worker },
-        Some((_, false)) => queue_not_found(),
-        // Ready again by now; when the statement ran, it was not.
-        Some((WorkerStatus::Suspended | WorkerStatus::Ready, true)) => {
-            Error::WorkerSuspended { worker }
-        }
+    let status = found.worker.as_deref().map(WorkerStatus::parse);
+    match (worker, status) {
+        (Some(worker), None | Some(WorkerStatus::Stopped)) => Error::WorkerStopped { worker },
+        (Some(_), _) if !found.is_of_queue => Error::QueueNotFound {
+            queue: queue.clone(),
+        },
+        (Some(worker), Some(WorkerStatus::Suspended)) => Error::WorkerSuspended { worker },
+        _ if is_closed => Error::QueueClosed {
+            queue: queue.clone(),
+        },
+        // By now; when the statement ran, it was not.
+        (Some(worker), Some(WorkerStatus::Ready)) => Error::WorkerSuspended { worker },
+        // The queue was reopened meanwhile, or created.
+        (None, _) if found.has_queue => Error::QueueClosed {
+            queue: queue.clone(),
+        },
+        (None, _) => Error::QueueNotFound {
+            queue: queue.clone(),
+        },
     }
 }
 

@@ -3,6 +3,8 @@
 
 pub(crate) mod with_headers;
 
+use std::collections::HashMap;
+
 use sqlx::PgConnection;
 
 use crate::{
@@ -10,6 +12,7 @@ use crate::{
     lifecycle::WorkerId,
     message::Envelope,
     postgres::{columns::Columns, json::Json},
+    sent::Duplicate,
 };
 
 /// The number of one attempt of one writer.
@@ -84,8 +87,8 @@ impl Batch<'_> {
 pub(crate) enum Written {
     /// All of the batch is stored.
     Stored,
-    /// Nothing is stored, and the number is unused: the envelopes at these positions have a queue that doesn't exist,
-    /// or a producer that may not send.
+    /// Nothing is stored, and the number is unused: the envelopes at these positions have a queue that doesn't exist
+    /// or is closed, or a producer that may not send.
     Refused(Vec<usize>),
     /// Nothing was stored by this statement: its number was used before, or its writer's row is missing.
     Taken,
@@ -131,7 +134,7 @@ pub(crate) async fn write_one(
              -- An earlier try that is still under way holds the row's lock, and is waited for.
              update pgqrs.writers w set sequence = $2
              from pgqrs.queues q
-             where w.token = $1 and w.sequence < $2 and q.name = $3
+             where w.token = $1 and w.sequence < $2 and q.name = $3 and q.closed_at is null
              returning q.id as queue_id
          )
          insert into pgqrs.messages (queue_id, id, priority, visible_at, enqueued_at, payload_bytes, payload)
@@ -181,7 +184,7 @@ pub(crate) async fn write_alike(
              -- An earlier try that is still under way holds the row's lock, and is waited for.
              update pgqrs.writers w set sequence = $2
              from pgqrs.queues q
-             where w.token = $1 and w.sequence < $2 and q.name = $3
+             where w.token = $1 and w.sequence < $2 and q.name = $3 and q.closed_at is null
                  -- A suspended or stopped producer finds no queue.
                  and ($4::bigint is null or exists (
                      select from pgqrs.workers w
@@ -277,7 +280,7 @@ pub(crate) async fn write_mixed(
             from unnest($3::text[], $4::timestamptz[], $5::timestamptz[], $6::bigint[], $7::bigint[])
                 with ordinality as e (queue, exactly, not_before, delay, producer, place)
             left join pgqrs.queues q
-                on q.name = e.queue
+                on q.name = e.queue and q.closed_at is null
                 -- A suspended or stopped producer finds no queue.
                 and (e.producer is null or exists (
                     select from pgqrs.workers w
@@ -355,25 +358,49 @@ pub(crate) async fn write_mixed(
     })
 }
 
-/// Resolves an attempt and fences it: waits for the row's lock, returns whether the attempt committed and, if not,
-/// advances the sequence so that it never can.
-pub(crate) async fn settle(connection: &mut PgConnection, this: Try) -> Result<bool> {
-    let rows = sqlx::query_scalar!(
-        "insert into pgqrs.writers as w (token, sequence) values ($1, $2::bigint + 1)
+/// Resolves an attempt and fences it: waits for the row's lock, and advances the sequence so that the attempt never can
+/// commit, unless it has. Then it returns which messages weren't stored, since others have their keys.
+pub(crate) async fn settle(
+    connection: &mut PgConnection,
+    this: Try,
+) -> Result<Option<HashMap<i64, Duplicate>>> {
+    let rows = sqlx::query!(
+        r#"insert into pgqrs.writers as w (token, sequence) values ($1, $2::bigint + 1)
          on conflict (token) do update
              set sequence = case when w.sequence < $2 then $2 + 1 else w.sequence end
-         returning sequence",
+         returning sequence, duplicates, holders, same_payload as "same_payload: Vec<Option<bool>>""#,
         this.token,
         this.sequence,
     )
     .fetch_all(connection)
     .await?;
-    match rows.first() {
-        Some(sequence) if *sequence == this.sequence => Ok(true),
-        Some(sequence) if *sequence == this.sequence + 1 => Ok(false),
+    match rows.into_iter().next() {
+        Some(row) if row.sequence == this.sequence => Ok(Some(duplicates(
+            row.duplicates,
+            row.holders,
+            row.same_payload,
+        ))),
+        Some(row) if row.sequence == this.sequence + 1 => Ok(None),
         // No writer continues before its last attempt is resolved, so there is no such row.
         _ => Err(sqlx::Error::RowNotFound.into()),
     }
+}
+
+/// From the columns, which are null if there are none.
+pub(super) fn duplicates(
+    ids: Option<Vec<i64>>,
+    holders: Option<Vec<i64>>,
+    same_payload: Option<Vec<Option<bool>>>,
+) -> HashMap<i64, Duplicate> {
+    let ids = ids.unwrap_or_default().into_iter();
+    let holders = holders.unwrap_or_default();
+    let same_payload = same_payload.unwrap_or_default();
+    let duplicates = holders.into_iter().zip(same_payload);
+    let duplicates = duplicates.map(|(holder, same_payload)| Duplicate {
+        holder,
+        same_payload,
+    });
+    ids.zip(duplicates).collect()
 }
 
 /// Deletes rows of writers that ended long ago.
@@ -391,6 +418,23 @@ pub(crate) async fn prune(connection: &mut PgConnection) -> Result<()> {
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Deletes keys whose time is over, and returns how many: at most a thousand.
+pub(crate) async fn prune_seen(connection: &mut PgConnection) -> Result<u64> {
+    let pruned = sqlx::query!(
+        "delete from pgqrs.seen
+         where ctid = any (array(
+             select ctid from pgqrs.seen
+             where until < statement_timestamp()
+             order by until
+             limit 1000
+             for update skip locked
+         ))",
+    )
+    .execute(connection)
+    .await?;
+    Ok(pruned.rows_affected())
 }
 
 #[cfg(test)]

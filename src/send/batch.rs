@@ -7,6 +7,7 @@ use crate::{
     message::{Envelope, NewMessage},
     postgres::{
         columns::{Columns, next_chunk},
+        keyed::{KeyedBatch, KeyedRow},
         writers::Batch,
     },
 };
@@ -37,6 +38,25 @@ pub(super) fn columns(group: &[PendingSend]) -> Batch<'_> {
         batch.envelope.resize(batch.ids.len(), place);
     }
     batch
+}
+
+/// The messages of a group with keys, or with limits of their own.
+pub(super) fn keyed(group: &[PendingSend]) -> KeyedBatch<'_> {
+    let (mut envelopes, mut places) = (Vec::new(), HashMap::new());
+    let mut rows = Vec::new();
+    for pending in group {
+        let envelope = *places.entry(&pending.envelope).or_insert_with(|| {
+            envelopes.push(pending.envelope.clone());
+            i32::try_from(envelopes.len()).unwrap_or(i32::MAX)
+        });
+        let ids = pending.messages.iter().zip(&pending.ids);
+        rows.extend(ids.map(|(message, id)| KeyedRow {
+            envelope,
+            id: *id,
+            message,
+        }));
+    }
+    KeyedBatch::new(envelopes, rows)
 }
 
 /// Splits messages into chunks, one for each statement.

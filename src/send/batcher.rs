@@ -5,7 +5,7 @@ mod idle;
 pub(super) mod tasks;
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     fmt, mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -23,7 +23,7 @@ use tokio::{
 use super::{options::SendOptions, pending::PendingSend, writer::Writer};
 use crate::{
     error::{Error, Result},
-    message::{Envelope, NewMessage, Visible},
+    message::NewMessage,
     pool::{Connections, Notifier},
     postgres::columns::{CHUNK_BYTES, CHUNK_MESSAGES},
     queue::QueueName,
@@ -42,6 +42,8 @@ const SLOW_COMMIT: Duration = Duration::from_millis(1);
 const MANY_CALLS: usize = 64;
 /// Maximum time for which a few sends wait for others to join their statement.
 const MAX_GATHER_TIME: Duration = Duration::from_millis(5);
+/// How long a call with a key that another transaction holds waits in one statement, if no others are pending then.
+const LONG_TURN: Duration = Duration::from_millis(250);
 
 /// The pending sends of a store, and its writers.
 pub(crate) struct Batcher {
@@ -60,16 +62,22 @@ pub(crate) struct Batcher {
 }
 
 struct State {
-    /// One lane for each tokio runtime that sends, so that a runtime that isn't driven, or has ended, doesn't block the
-    /// sends of another.
-    lanes: Vec<(Option<runtime::Id>, Lane)>,
+    lanes: Vec<(LaneId, Lane)>,
     /// Created when the store was connected, for the first lane.
     first: Option<Writer>,
     /// Recent commit time: the duration of a statement beyond what its rows explain.
     commit_time: Duration,
 }
 
-/// The sends of one tokio runtime.
+/// One lane for each tokio runtime that sends, so that a runtime that isn't driven, or has ended, doesn't block the sends of
+/// another; and one more for sends with keys, since their statements wait for other transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LaneId {
+    runtime: Option<runtime::Id>,
+    is_keyed: bool,
+}
+
+/// The sends of one lane.
 #[derive(Default)]
 struct Lane {
     pending: VecDeque<PendingSend>,
@@ -189,7 +197,7 @@ impl Batcher {
     /// joins the group or finds the parked writer.
     fn next_group(
         self: &Arc<Self>,
-        id: Option<runtime::Id>,
+        id: LaneId,
         writer: &mut Option<Writer>,
     ) -> Option<Vec<PendingSend>> {
         let mut state = self.lock();
@@ -208,9 +216,25 @@ impl Batcher {
         None
     }
 
+    /// How long a call waits for another transaction that holds its key before others have their turn.
+    fn key_timeout(&self, id: LaneId) -> Duration {
+        if self.lock().lane(id).pending.is_empty() {
+            LONG_TURN
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// Makes calls wait for their next turn, behind all others.
+    fn put_back(&self, id: LaneId, held: Vec<PendingSend>) {
+        if !held.is_empty() {
+            self.lock().lane(id).pending.extend(held);
+        }
+    }
+
     /// Beside a statement for many sends, one for a few costs the server more than it saves them, so they wait up to
     /// [`MAX_GATHER_TIME`] for the others to return.
-    async fn gather(&self, lane: Option<runtime::Id>) {
+    async fn gather(&self, lane: LaneId) {
         let finished = self.finished.notified();
         let is_worth_it = {
             let mut state = self.lock();
@@ -244,8 +268,8 @@ impl Batcher {
     pub(super) fn stored(&self, group: &mut Vec<PendingSend>) {
         let mut woken: Option<QueueName> = None;
         for pending in group.drain(..) {
-            let Envelope { queue, visible, .. } = &pending.envelope;
-            if *visible == Visible::Now && woken.as_ref() != Some(queue) {
+            let queue = &pending.envelope.queue;
+            if pending.is_ready() && woken.as_ref() != Some(queue) {
                 self.notifier.wake(queue);
                 woken = Some(queue.clone());
             }
@@ -255,14 +279,14 @@ impl Batcher {
 }
 
 impl State {
-    fn lane(&mut self, id: Option<runtime::Id>) -> &mut Lane {
+    fn lane(&mut self, id: LaneId) -> &mut Lane {
         let found = self.lanes.iter().position(|(lane, _)| *lane == id);
         let at = found.unwrap_or_else(|| {
             // Removes unused lanes, such as those of runtimes that have ended. None of them has a connection.
             self.lanes
                 .retain(|(_, lane)| lane.is_in_use() || lane.has_reaper);
             let lane = Lane {
-                idle: self.first.take().into_iter().collect(),
+                idle: self.first.take_if(|_| !id.is_keyed).into_iter().collect(),
                 ..Lane::default()
             };
             self.lanes.push((id, lane));
@@ -281,11 +305,14 @@ impl Lane {
     fn take_group(&mut self, coalesce: bool) -> Vec<PendingSend> {
         let most = group_size(self.pending.len() + self.in_flight, coalesce);
         let (mut group, mut messages, mut bytes) = (Vec::new(), 0, 0);
+        let mut keys = GroupKeys::default();
         while let Some(pending) = self.pending.front() {
             messages += pending.messages.len();
             bytes += pending.bytes;
             let fits = group.len() < most && messages <= CHUNK_MESSAGES && bytes <= CHUNK_BYTES;
-            if !(group.is_empty() || fits) {
+            // One whose key is held would make a statement wait that has others.
+            let is_alone = pending.is_held() || group.last().is_some_and(PendingSend::is_held);
+            if !(group.is_empty() || fits && !is_alone && keys.have_room_for(pending)) {
                 break;
             }
             let Some(pending) = self.pending.pop_front() else {
@@ -296,9 +323,33 @@ impl Lane {
                 bytes -= pending.bytes;
                 continue;
             }
+            keys.add(&pending);
             group.push(pending);
         }
         group
+    }
+}
+
+/// The keys of a group: a statement has each key for one queue only, and twice only if all but the first are duplicates.
+#[derive(Default)]
+struct GroupKeys(HashMap<u64, (QueueName, bool)>);
+
+impl GroupKeys {
+    fn have_room_for(&self, pending: &PendingSend) -> bool {
+        let queue = &pending.envelope.queue;
+        let mut keys = pending.keyed.iter().flat_map(|keyed| &keyed.keys);
+        keys.all(|key| {
+            self.0
+                .get(&key.hash)
+                .is_none_or(|(taken_for, is_kept)| taken_for == queue && *is_kept && key.is_kept)
+        })
+    }
+
+    fn add(&mut self, pending: &PendingSend) {
+        let queue = &pending.envelope.queue;
+        for key in pending.keyed.iter().flat_map(|keyed| &keyed.keys) {
+            self.0.insert(key.hash, (queue.clone(), key.is_kept));
+        }
     }
 }
 

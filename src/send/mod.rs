@@ -19,8 +19,10 @@ pub(crate) use writer::Writer;
 
 use crate::{
     error::Result,
-    message::{Envelope, MessageId, NewMessage},
+    message::{Envelope, NewMessage},
     pool::runtime_ended,
+    postgres::keyed::KEY_TIMEOUT,
+    sent::Enqueued,
 };
 use batcher::tasks::{DirectSend, WriterTask};
 use pending::PendingSend;
@@ -30,14 +32,24 @@ pub(crate) async fn send(
     batcher: &Arc<Batcher>,
     envelope: Envelope,
     messages: Vec<NewMessage>,
-) -> Result<Vec<MessageId>> {
+) -> Result<Enqueued> {
     let started = Instant::now();
     let room = batcher.room(&messages).await?;
     let retry_for = batcher.options().retry_for;
     let (pending, reply) = PendingSend::new(envelope, messages, started, retry_for, room);
-    if let Some((direct, mut writer)) = DirectSend::begin(batcher) {
+    if let Some((direct, mut writer)) = DirectSend::begin(batcher, pending.is_keyed()) {
         // Boxed: the future is large, and would be moved along with each send that isn't direct.
-        let stored = Box::pin(writer.deliver(batcher, vec![pending])).await;
+        let stored = Box::pin(async {
+            let mut group = vec![pending];
+            loop {
+                let delivered = writer.deliver(batcher, group, KEY_TIMEOUT).await;
+                group = delivered.held;
+                if group.is_empty() {
+                    return delivered.stored;
+                }
+            }
+        });
+        let stored = stored.await;
         direct.finish(writer, stored);
     } else if let Some(task) = WriterTask::for_pending(batcher, pending) {
         tokio::spawn(task.run());

@@ -28,7 +28,7 @@ pub(super) async fn reasons(
         };
         let reason = connection
             .within(timeout, async |connection| {
-                workers::refusal(connection, &envelope.queue, envelope.producer).await
+                workers::refusal_of_send(connection, &envelope.queue, envelope.producer).await
             })
             .await;
         match reason {

@@ -5,6 +5,7 @@
 //! The rules are listed in `tests/models/writer.rs`, which checks them against every failure.
 
 mod deliver;
+mod write;
 
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ use crate::{
 /// most this time, since rows are pruned a day after they were created.
 const MAX_STATEMENTS: i64 = 1_000;
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);
+/// For at most this time, keys are deleted whose time is over.
+const PRUNE_TIME: Duration = Duration::from_millis(500);
 
 /// A sequence of statements under one token.
 pub(crate) struct Writer {
@@ -94,6 +97,8 @@ pub(super) enum Attempt {
     Stored,
     /// Nothing is stored: for these reasons, these envelopes have no queue that accepts them.
     NoQueue(Vec<(usize, Error)>),
+    /// Nothing is stored: another transaction holds a key, and was waited for in vain.
+    KeyHeld(Error),
     /// Nothing is stored, for a reason that applies to all messages.
     NotSent(Error),
     /// Nothing is stored: the server rejected the statement, perhaps because of one message.
@@ -101,9 +106,18 @@ pub(super) enum Attempt {
     Unknown(Error),
 }
 
-/// Deletes the rows of writers that ended long ago.
+/// Deletes the rows of writers that ended long ago, and keys that are unique no longer.
 pub(super) async fn prune(connection: &mut StoreConnection, timeout: Duration) {
     if let Err(error) = connection.within(timeout, writers::prune).await {
         telemetry::prune_failed("writers", &error);
+    }
+    // Statements of thousand messages with keys may have come since.
+    let started = Instant::now();
+    while started.elapsed() < PRUNE_TIME {
+        match connection.within(timeout, writers::prune_seen).await {
+            Ok(1_000..) => {}
+            Ok(_) => return,
+            Err(error) => return telemetry::prune_failed("seen", &error),
+        }
     }
 }

@@ -101,6 +101,17 @@ pub(crate) fn lease_lost(subject: &Subject, during: &'static str) {
     );
 }
 
+/// A message that a consumer holds was cancelled.
+pub(crate) fn cancelled(subject: &Subject) {
+    metrics::cancellation(subject);
+    of_message!(info, subject, "message cancelled: it was deleted");
+}
+
+/// The handler of a cancelled message has not returned in time.
+pub(crate) fn handler_dropped(subject: &Subject) {
+    of_message!(info, subject, "handler dropped: its message was cancelled");
+}
+
 /// Of deliveries that were settled together, these had lost their leases, and their messages are gone by now. Which
 /// ones they were isn't known.
 pub(crate) fn leases_lost(origin: &Origin, messages: u64, during: &'static str) {

@@ -221,6 +221,14 @@ pub(super) fn lost(origin: &Origin, leases: u64) {
     count(Id::LeasesLost, leases, origin);
 }
 
+pub(super) fn cancellation(subject: &Subject) {
+    count(Id::Cancellations, 1, &subject.origin);
+}
+
+pub(super) fn deleted(queue: &str, messages: u64) {
+    record(&[Value::of(Id::Pruned, messages as f64, queue, "")]);
+}
+
 #[cfg(feature = "opentelemetry")]
 pub(super) fn malformed(subject: &Subject) {
     count(Id::MalformedTraceContexts, 1, &subject.origin);

@@ -26,12 +26,14 @@ use tracing::{debug, info, warn};
 pub(crate) use self::gauges::Gauges;
 use super::{
     fields::{bounded, is_reported_by_store},
+    metrics,
     names::TARGET,
 };
 use crate::{
     admin::rows::QueueStats,
     error::{Error, error_chain},
     health::Horizon,
+    queue::QueueName,
 };
 
 /// The queues were read, and what holds back vacuum.
@@ -57,6 +59,29 @@ pub(crate) fn observed(gauges: &Gauges, queues: &[QueueStats], horizon: Option<&
             "horizon observed"
         );
     }
+}
+
+/// A consumer has deleted archived messages and dead letters that were older than the queue keeps them.
+pub(crate) fn pruned(queue: &QueueName, archived: u64, dead: u64) {
+    metrics::deleted(queue.as_str(), archived + dead);
+    info!(
+        target: TARGET,
+        queue = queue.as_str(),
+        archived,
+        dead,
+        "old messages deleted from the archive and the dead letters"
+    );
+}
+
+/// A consumer could not delete them.
+pub(crate) fn retention_failed(queue: &QueueName, error: &Error) {
+    warn!(
+        target: TARGET,
+        queue = queue.as_str(),
+        error = &*bounded(&error_chain(error)),
+        "error.type" = error.kind(),
+        "old messages not deleted from the archive and the dead letters; this is retried"
+    );
 }
 
 /// The queues can't be observed. `before` is the error of the last attempt; only the first one in a row is reported. If

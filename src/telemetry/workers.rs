@@ -171,6 +171,7 @@ pub(crate) fn consumer_stopped(worker: WorkerId, queue: &QueueName, report: &Rep
         dead,
         released,
         lost,
+        cancelled,
         unknown,
     } = report;
     of_worker!(
@@ -185,6 +186,7 @@ pub(crate) fn consumer_stopped(worker: WorkerId, queue: &QueueName, report: &Rep
         dead,
         released,
         lost,
+        cancelled,
         unknown,
         "consumer stopped",
     );
@@ -201,6 +203,7 @@ pub(crate) fn consumer_failed(worker: WorkerId, queue: &QueueName, error: &Error
         dead,
         released,
         lost,
+        cancelled,
         unknown,
     } = report;
     of_worker!(
@@ -217,6 +220,7 @@ pub(crate) fn consumer_failed(worker: WorkerId, queue: &QueueName, error: &Error
         dead,
         released,
         lost,
+        cancelled,
         unknown,
         "consumer ended with an error",
     );
@@ -235,6 +239,20 @@ pub(crate) fn consumer_suspended(worker: WorkerId, queue: &QueueName) {
 /// Somebody has resumed a consumer.
 pub(crate) fn consumer_resumed(worker: WorkerId, queue: &QueueName) {
     of_worker!(info, queue, worker, "consumer resumed");
+}
+
+/// A consumer's queue was paused, or isn't any more.
+pub(crate) fn queue_paused(worker: WorkerId, queue: &QueueName, is_paused: bool) {
+    if is_paused {
+        of_worker!(
+            info,
+            queue,
+            worker,
+            "queue paused: its consumers claim nothing until it is resumed",
+        );
+    } else {
+        of_worker!(info, queue, worker, "queue resumed");
+    }
 }
 
 /// A statement of a consumer failed, and will be retried.

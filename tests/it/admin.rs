@@ -19,8 +19,8 @@ use pgqrs::{
 use sqlx::PgPool;
 
 use crate::support::{
-    TestResult, age, blocked_backend, changes, claim, connect, count, everything, expire, newcomer,
-    now, one, places, send, url, with_queues,
+    TestResult, age, blocked_backend, changes, claim, connect, count, everything, expire, now, one,
+    places, send, url, with_queues,
 };
 
 /// Sends messages, and makes all that is ready in `tasks` dead letters.
@@ -205,60 +205,6 @@ async fn release_frees_what_a_worker_holds_and_nothing_else(pool: PgPool) -> Tes
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn cancel_deletes_what_is_not_leased(pool: PgPool) -> TestResult {
-    let store = with_queues(&pool, &["tasks", "other"]).await?;
-    let admin = pgqrs::admin(&store);
-    let ids = send(&store, &[0, 1, 2]).await?;
-    let held = one(&store).await?;
-    let delayed = pgqrs::enqueue().message(&3).to("tasks").delay(60);
-    let delayed = delayed.execute(&store).await?[0];
-    let before = everything(&pool).await?;
-    assert!(
-        !admin.cancel("tasks", held.id()).await?,
-        "it may be handled already"
-    );
-    assert!(
-        !admin.cancel("other", ids[1]).await?,
-        "it is of another queue"
-    );
-    assert_eq!(everything(&pool).await?, before);
-
-    assert!(admin.cancel("tasks", ids[1]).await?);
-    assert!(admin.cancel("tasks", delayed).await?);
-    assert!(!admin.cancel("tasks", delayed).await?, "it is gone");
-    // One whose consumer has crashed, and one that waits for another attempt.
-    expire(&pool, held.id()).await?;
-    assert!(admin.cancel("tasks", held.id()).await?);
-    let lost = held.ack(&store).await.unwrap_err();
-    assert!(matches!(lost, Error::LeaseLost { .. }), "{lost:?}");
-    one(&store).await?.nack(&store).await?;
-    assert!(admin.cancel("tasks", ids[2]).await?);
-    assert_eq!(places(&pool).await?, (0, 0, 0));
-    Ok(())
-}
-
-#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_message_is_cancelled_or_delivered_and_never_both(pool: PgPool) -> TestResult {
-    let store = with_queues(&pool, &["tasks"]).await?;
-    let mut cancellations = 0;
-    for round in 0..100 {
-        let id = send(&store, &[round]).await?[0];
-        let (admin, there) = (pgqrs::admin(&store), newcomer(&pool));
-        let cancelling = tokio::spawn(async move { admin.cancel("tasks", id).await });
-        let claiming = tokio::spawn(async move { claim(&there, 1).await });
-        let (cancelled, claimed) = (cancelling.await??, claiming.await??);
-        assert_eq!(cancelled, claimed.is_empty(), "{claimed:?}");
-        cancellations += i32::from(cancelled);
-        for delivery in claimed {
-            delivery.ack(&store).await?;
-        }
-        assert_eq!(count(&pool).await?, 0);
-    }
-    println!("{cancellations} of 100 were cancelled in time");
-    Ok(())
-}
-
-#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn reschedule_moves_what_is_not_leased(pool: PgPool) -> TestResult {
     let store = with_queues(&pool, &["tasks", "other"]).await?;
     let admin = pgqrs::admin(&store);
@@ -311,7 +257,7 @@ async fn an_age_beyond_the_calendar_is_more_than_any_message_has(pool: PgPool) -
     let before = everything(&pool).await?;
     assert_eq!(admin.purge_archive("tasks", Duration::MAX).await?, 0);
     assert_eq!(admin.purge_dead_letters("tasks", Duration::MAX).await?, 0);
-    assert_eq!(admin.requeue_all("tasks", Duration::MAX).await?, 0);
+    assert_eq!(admin.requeue_all("tasks", Duration::MAX).await?.back, 0);
     assert_eq!(admin.remove_ended_workers(Duration::MAX).await?, 0);
     assert_eq!(everything(&pool).await?, before);
     Ok(())

@@ -282,7 +282,7 @@ async fn the_claim_reads_the_index_and_sorts_nothing(pool: PgPool) -> TestResult
     .fetch_one(&pool)
     .await?;
     let explain = format!(
-        "explain (costs off) execute {name}('tasks', 10, 30000000, 1, 0, '{{0,1,2,3}}', '{{1970-01-01,1970-01-01,1970-01-01,1970-01-01}}', '{{0,0,0,0}}', 67108864, 30000000)"
+        "explain (costs off) execute {name}('tasks', 10, 30000000, 1, 0, '{{0,1,2,3}}', '{{1970-01-01,1970-01-01,1970-01-01,1970-01-01}}', '{{0,0,0,0}}', 67108864, 30000000, 0)"
     );
     let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(explain))
         .fetch_all(&pool)

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pgqrs::{ConnectOptions, Delivery, Error, Outcome, SchemaVersion, Store};
+use pgqrs::{ConnectOptions, Delivery, Enqueued, Error, MessageId, Outcome, SchemaVersion, Store};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -49,6 +49,8 @@ struct Call {
 
 enum Returned {
     Stored(Vec<i64>),
+    /// Not stored, since this message has its key.
+    Duplicate(i64),
     Refused(String),
     /// The ids, if it returned them.
     Unknown(Option<Vec<i64>>),
@@ -219,12 +221,37 @@ async fn send(store: Store, sender: u64, ledger: Arc<Ledger>, mut random: StdRng
             1..40 => random.random_range(2..40),
             _ => 1,
         };
+        let way = random.random_range(0..6);
         let payloads: Vec<Value> = (0..messages)
             .map(|_| {
                 n += 1;
-                json!({"sender": sender, "n": n})
+                if way == 2 {
+                    json!({"sender": sender, "n": n, "once": n / 5})
+                } else {
+                    json!({"sender": sender, "n": n})
+                }
             })
             .collect();
+        let texts = payloads.iter().map(Value::to_string);
+        let enqueue = pgqrs::enqueue().to("tasks");
+        let sent = match way {
+            0 | 1 => {
+                let enqueue = enqueue.unique_by(key).messages(&payloads);
+                Some(enqueue.execute(&store).await)
+            }
+            2 => {
+                let hour = Duration::from_secs(3600);
+                let once = payloads
+                    .iter()
+                    .map(|payload| pgqrs::message(payload).once_within(key(payload), hour));
+                Some(enqueue.batch(once).execute(&store).await)
+            }
+            _ => None,
+        };
+        if let Some(sent) = sent {
+            note_each(&ledger, texts.collect(), sent);
+            continue;
+        }
         let sent = pgqrs::enqueue()
             .messages(&payloads)
             .to("tasks")
@@ -238,7 +265,37 @@ async fn send(store: Store, sender: u64, ledger: Arc<Ledger>, mut random: StdRng
             Err(Error::NotStored { .. }) => Returned::Refused("time ran out".to_owned()),
             Err(error) => Returned::Refused(format!("{error:#?}")),
         };
-        ledger.note(payloads.iter().map(Value::to_string).collect(), returned);
+        ledger.note(texts.collect(), returned);
+    }
+}
+
+/// One that all senders use.
+fn key(payload: &Value) -> String {
+    match payload["once"].as_u64() {
+        Some(once) => format!("once {once}"),
+        None => format!("key {}", payload["n"].as_u64().unwrap_or_default() % 7),
+    }
+}
+
+/// Messages with keys, one by one: any of them may be duplicates.
+fn note_each(ledger: &Ledger, payloads: Vec<String>, sent: pgqrs::Result<Enqueued>) {
+    let unknown = |ids: &[MessageId], place: usize| {
+        let id = ids.get(place).map(|id| vec![id.get()]);
+        Returned::Unknown(id)
+    };
+    let outcomes: Vec<_> = match &sent {
+        Ok(enqueued) => enqueued.outcomes().collect(),
+        Err(_) => Vec::new(),
+    };
+    for (place, payload) in payloads.into_iter().enumerate() {
+        let returned = match &sent {
+            Ok(_) if outcomes[place].new => Returned::Stored(vec![outcomes[place].id.get()]),
+            Ok(_) => Returned::Duplicate(outcomes[place].id.get()),
+            Err(Error::OutcomeUnknown { ids, .. }) => unknown(ids, place),
+            Err(Error::NotStored { .. }) => Returned::Refused("time ran out".to_owned()),
+            Err(error) => Returned::Refused(format!("{error:#?}")),
+        };
+        ledger.note(vec![payload], returned);
     }
 }
 
@@ -347,7 +404,16 @@ pub(crate) async fn check(
             return Err(format!("id {id} is that of two messages").into());
         }
     }
+    let mut once = HashSet::new();
+    for (_, payload) in &log {
+        let payload: Value = serde_json::from_str(payload)?;
+        if payload["once"].is_u64() && !once.insert(key(&payload)) {
+            return Err(format!("{payload} is stored, and its key was taken").into());
+        }
+    }
+    let by_id: HashMap<i64, &str> = log.iter().map(|(id, payload)| (*id, &**payload)).collect();
     let (mut acknowledged, mut refused, mut unknown, mut unknown_stored) = (0, 0, 0, 0);
+    let mut duplicates = 0;
     let mut errors: HashMap<String, usize> = HashMap::new();
     for Call { payloads, returned } in ledger
         .calls
@@ -364,6 +430,16 @@ pub(crate) async fn check(
                 acknowledged += payloads.len();
                 if found != *ids {
                     return Err(format!("{payloads:?} should be {ids:?}, and are {found:?}").into());
+                }
+            }
+            Returned::Duplicate(holder) => {
+                duplicates += 1;
+                let key_of = |payload: &str| serde_json::from_str(payload).map(|json| key(&json));
+                let holder = by_id
+                    .get(holder)
+                    .ok_or("a duplicate of a message that never was")?;
+                if !found.is_empty() || key_of(holder)? != key_of(&payloads[0])? {
+                    return Err(format!("{payloads:?} is no duplicate of {holder}").into());
                 }
             }
             Returned::Refused(error) => {
@@ -397,7 +473,7 @@ pub(crate) async fn check(
         return Err("nothing was acknowledged".into());
     }
     Ok(format!(
-        "{acknowledged} messages acknowledged, {refused} refused ({errors:?}), {unknown} of unknown outcome, \
+        "{acknowledged} messages acknowledged, {duplicates} duplicates, {refused} refused ({errors:?}), {unknown} of unknown outcome, \
          {unknown_stored} of them stored; {} handlings of {} messages",
         handled.len(),
         log.len(),

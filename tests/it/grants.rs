@@ -142,6 +142,21 @@ async fn a_producer_sends_and_manages_its_worker_and_reads_no_payload(pool: PgPo
         producer.resume().await?;
         producer.shutdown().await?;
         assert_eq!(count(&pool).await?, 1_506);
+        for new in [true, false] {
+            let hour = Duration::from_secs(3600);
+            let batch = [
+                pgqrs::message(&1).unique("a"),
+                pgqrs::message(&2).once_within("a", hour),
+                pgqrs::message(&3).unique_until_claimed("a").or_keep(),
+            ];
+            let sent = pgqrs::enqueue().to("others").batch(batch);
+            let sent = sent.execute(store).await?;
+            assert!(sent.outcomes().all(|sent| sent.new == new));
+        }
+        assert_eq!(count(&pool).await?, 1_509);
+        let replace = pgqrs::enqueue().message(&4).to("others");
+        let replace = replace.unique_until_claimed("a").or_replace();
+        denied(replace.execute(store).await, "change what waits");
 
         denied_to_all(&admin).await;
         denied(claim(store, 1).await, "claim");
@@ -169,7 +184,7 @@ async fn a_producer_sends_and_manages_its_worker_and_reads_no_payload(pool: PgPo
         Ok(())
     })
     .await?;
-    assert_eq!(count(&pool).await?, 1_506);
+    assert_eq!(count(&pool).await?, 1_509);
     Ok(())
 }
 
@@ -241,6 +256,8 @@ async fn a_consumer_handles_and_settles_and_touches_no_queue(pool: PgPool) -> Te
 
         let admin = pgqrs::admin(store);
         denied_to_all(&admin).await;
+        denied(admin.pause_queue("tasks").await, "pause a queue");
+        denied(admin.close_queue("tasks").await, "close a queue");
         denied(support::send(store, &["mine"]).await, "enqueue");
         let own = pgqrs::enqueue().message(&1).to("tasks");
         denied(own.execute(store.pool()).await, "enqueue on a pool");
@@ -286,7 +303,7 @@ async fn an_operator_reads_and_requeues_and_deletes_no_message(pool: PgPool) -> 
         assert_eq!(admin.messages("tasks", Page::default()).await?.len(), 1);
         assert_eq!(admin.archived("tasks", Page::default()).await?.len(), 1);
         assert_eq!(admin.dead_letters("tasks", Page::default()).await?.len(), 1);
-        assert_eq!(admin.requeue_all("tasks", Duration::ZERO).await?, 1);
+        assert_eq!(admin.requeue_all("tasks", Duration::ZERO).await?.back, 1);
         assert_eq!(places(&pool).await?, (2, 0, 1));
         let later = support::now(&pool).await? + Duration::from_secs(60);
         assert!(admin.reschedule("tasks", ids[2], later).await?);
@@ -301,6 +318,11 @@ async fn an_operator_reads_and_requeues_and_deletes_no_message(pool: PgPool) -> 
         admin.release(producer.id()).await?;
         admin.stop_worker(producer.id()).await?;
         admin.remove_worker(producer.id()).await?;
+
+        admin.pause_queue("tasks").await?;
+        admin.resume_queue("tasks").await?;
+        admin.close_queue("tasks").await?;
+        admin.reopen_queue("tasks").await?;
 
         denied_to_all(&admin).await;
         denied(support::send(store, &["mine"]).await, "enqueue");

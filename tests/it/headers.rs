@@ -245,7 +245,7 @@ async fn headers_stay_through_retries_the_archive_and_dead_letters_and_are_liste
     assert_eq!(map(&dead[0].headers), expected);
     let json = serde_json::to_value(&dead[0])?;
     assert_eq!(json["headers"], json!({"tenant": "acme"}));
-    assert!(admin.requeue("tasks", ids[1]).await?);
+    assert!(admin.requeue("tasks", ids[1]).await?.back == 1);
     assert_eq!(map(one(&store).await?.headers()), expected);
 
     // A message whose attempts are used up becomes a dead letter by a claim.

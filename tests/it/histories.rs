@@ -130,8 +130,8 @@ impl History {
     /// Returns what has happened.
     async fn check(mut self, steps: Vec<Step>) -> Checked<BTreeMap<&'static str, usize>> {
         // The case before may have left a server that is on its way.
-        let empty = "truncate pgqrs.queues, pgqrs.schedules, pgqrs.messages, pgqrs.dead_letters, pgqrs.archive,
-                         pgqrs.workers";
+        let empty = "truncate pgqrs.queues, pgqrs.messages, pgqrs.dead_letters, pgqrs.archive, pgqrs.workers,
+                     pgqrs.seen, pgqrs.schedules";
         until("the tables are empty", async || {
             sqlx::query(empty).execute(&self.direct).await.is_ok()
         })
@@ -447,7 +447,7 @@ fn assert_happened(happened: &BTreeMap<&'static str, usize>, what: &[&str]) {
     }
 }
 
-const USUAL: [&str; 8] = [
+const USUAL: [&str; 14] = [
     "returned",
     "refused",
     "settled",
@@ -455,7 +455,13 @@ const USUAL: [&str; 8] = [
     "delivered again",
     "several delivered at once",
     "handled by a loop",
+    "cancelled while it waited",
+    "cancelled while it ran",
     "a worker's step",
+    "a new one with a key",
+    "a duplicate",
+    "replaced",
+    "expired",
 ];
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]

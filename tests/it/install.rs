@@ -11,13 +11,14 @@ use crate::{
     support::{self, TestResult, blocked_backend, until, url, with_queues},
 };
 
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "_sqlx_migrations",
     "archive",
     "dead_letters",
     "messages",
     "queues",
     "schedules",
+    "seen",
     "workers",
     "writers",
 ];
@@ -368,8 +369,11 @@ async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult 
     .await?;
     let expected = [
         "_sqlx_migrations_pkey",
+        "archive_age",
         "archive_pkey",
+        "dead_letters_age",
         "dead_letters_pkey",
+        "joined_payload_at_most_64_mib",
         "messages_id_seq",
         "messages_max_attempts_check",
         "messages_pkey",
@@ -396,6 +400,8 @@ async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult 
         "schedules_queue",
         "schedules_queue_id_fkey",
         "schedules_time_check",
+        "seen_pkey",
+        "seen_until",
         "workers_hostname_check",
         "workers_id_seq",
         "workers_identity",

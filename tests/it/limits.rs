@@ -200,7 +200,7 @@ async fn one_that_is_requeued_does_not_expire_again_and_keeps_its_number_of_atte
     assert!(claim(&store, 10).await?.is_empty());
     let listed = &admin.dead_letters("tasks", Page::default()).await?[0];
     assert_eq!((&*listed.reason, listed.max_attempts), ("expired", Some(7)));
-    assert!(admin.requeue("tasks", id).await?);
+    assert!(admin.requeue("tasks", id).await?.back == 1);
     let listed = &admin.messages("tasks", Page::default()).await?[0];
     assert_eq!((listed.expires_at, listed.max_attempts), (None, Some(7)));
     let delivery = one(&store).await?;

@@ -5,6 +5,7 @@
 
 mod admin;
 mod adversary;
+mod cancel;
 mod clock;
 mod consumer;
 mod delivery;
@@ -26,6 +27,7 @@ mod observe;
 mod payload;
 mod pgbouncer;
 mod plans;
+mod queues;
 mod schedules;
 mod sends;
 mod specification;
@@ -36,5 +38,6 @@ mod telemetry;
 mod tls;
 mod torture;
 mod trace_context;
+mod unique;
 mod wire;
 mod worker;

@@ -3,14 +3,23 @@
 //! something lets it come. A refused call returns the name of the error.
 
 mod administration;
+mod keys;
+mod lines;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use pgqrs::{MessageId, Priority, WorkerId, WorkerKind, WorkerStatus};
 
+use self::keys::{Expiry, Key};
+pub(crate) use self::{
+    keys::{Asks, KeyKind},
+    lines::LINES,
+};
+
 /// A wait, or a lease, that doesn't end by itself while a test runs.
 pub(crate) const LONG: Duration = Duration::from_secs(3_600);
 pub(crate) const USED_UP: &str = "attempts used up";
+const EXPIRED: &str = "expired";
 
 /// What a call returns.
 pub(crate) type Returned<T = ()> = Result<T, &'static str>;
@@ -68,6 +77,10 @@ pub(crate) struct Entry {
     pub(crate) lease: Option<usize>,
     pub(crate) producer: Option<WorkerId>,
     pub(crate) consumer: Option<WorkerId>,
+    /// Instead of the queue's.
+    max_attempts: Option<u32>,
+    key: Option<Key>,
+    expiry: Option<Expiry>,
 }
 
 impl Entry {
@@ -90,6 +103,15 @@ impl Entry {
         }
     }
 
+    /// Whether it isn't to be delivered again, and why.
+    fn is_over(&self, max_attempts: u32) -> Option<&'static str> {
+        if self.attempt >= self.max_attempts.unwrap_or(max_attempts) {
+            return Some(USED_UP);
+        }
+        let is_expired = self.expiry.is_some_and(|expiry| expiry.is_over);
+        (self.attempt == 0 && is_expired).then_some(EXPIRED)
+    }
+
     fn put_back(&mut self, visible: Visible) {
         (self.visible, self.lease, self.consumer) = (visible, None, None);
     }
@@ -98,6 +120,8 @@ impl Entry {
 #[derive(Debug, Clone)]
 pub(crate) struct Queue {
     pub(crate) max_attempts: u32,
+    pub(crate) is_paused: bool,
+    pub(crate) is_closed: bool,
     pub(crate) messages: BTreeMap<MessageId, Entry>,
     pub(crate) dead: BTreeMap<MessageId, (Entry, &'static str)>,
     pub(crate) archive: BTreeMap<MessageId, Entry>,
@@ -108,6 +132,8 @@ impl Queue {
         Self {
             // What a new queue has.
             max_attempts: 20,
+            is_paused: false,
+            is_closed: false,
             messages: BTreeMap::new(),
             dead: BTreeMap::new(),
             archive: BTreeMap::new(),
@@ -130,14 +156,17 @@ impl Queue {
         }
     }
 
-    fn revive(&mut self, time: usize, id: MessageId) -> bool {
-        let Some((mut entry, _)) = self.dead.remove(&id) else {
-            return false;
-        };
-        (entry.attempt, entry.snoozes) = (0, 0);
+    /// Returns whether it is back; `None` if there is no such dead letter.
+    fn revive(&mut self, time: usize, id: MessageId) -> Option<bool> {
+        let key = self.dead.get(&id)?.0.key;
+        if key.is_some_and(|key| self.holder(key).is_some()) {
+            return Some(false);
+        }
+        let (mut entry, _) = self.dead.remove(&id)?;
+        (entry.attempt, entry.snoozes, entry.expiry) = (0, 0, None);
         entry.put_back(Visible::Since(time));
         self.messages.insert(id, entry);
-        true
+        Some(true)
     }
 }
 
@@ -167,6 +196,8 @@ pub(crate) type Delivered = (MessageId, u32, u32, usize);
 pub(crate) struct World {
     pub(crate) queues: BTreeMap<&'static str, Queue>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    /// Keys that no other message can have for a time, with the message that had it and its payload.
+    seen: BTreeMap<(&'static str, usize), (MessageId, usize)>,
     /// What has happened, and how often.
     pub(crate) happened: BTreeMap<&'static str, usize>,
 }
@@ -199,6 +230,10 @@ impl World {
             self.through(producer)?;
         }
         let queue = self.queue(envelope.queue)?;
+        if queue.is_closed {
+            self.happened("refused by a closed queue", 1);
+            return Err("QueueClosed");
+        }
         for (id, payload) in messages {
             let entry = Entry {
                 priority: envelope.priority,
@@ -214,6 +249,9 @@ impl World {
                 lease: None,
                 producer: envelope.producer,
                 consumer: None,
+                max_attempts: None,
+                key: None,
+                expiry: None,
             };
             queue.messages.insert(*id, entry);
         }
@@ -233,30 +271,46 @@ impl World {
             self.through(consumer)?;
         }
         let queue = self.queue(name)?;
+        if queue.is_paused {
+            self.happened("claimed from a paused queue", 1);
+            return Ok((Vec::new(), None, false));
+        }
         let ready: Vec<_> = queue.ready().into_iter().take(limit).collect();
         let full = ready.len() == limit;
-        let (mut claimed, mut used_up) = (Vec::new(), Vec::new());
+        let (mut claimed, mut over) = (Vec::new(), Vec::new());
         for id in ready {
             let max_attempts = queue.max_attempts;
             let Some(entry) = queue.messages.get_mut(&id) else {
                 continue;
             };
-            // Its consumers crashed without a word.
-            if entry.attempt >= max_attempts {
-                used_up.push(id);
+            // Its consumers crashed without a word, or there were none in time.
+            if let Some(why) = entry.is_over(max_attempts) {
+                over.push((id, why));
                 continue;
             }
             entry.attempt += 1;
+            entry.key = entry.key.filter(|key| !key.ends_with_a_claim());
             (entry.visible, entry.lease, entry.consumer) = (Visible::Later, Some(time), consumer);
             claimed.push((id, entry.attempt, entry.snoozes, entry.payload));
         }
         let again = claimed.iter().filter(|(_, attempt, ..)| *attempt > 1);
         self.happened("delivered again", again.count());
         self.happened("several delivered at once", usize::from(claimed.len() > 1));
-        let before = (!used_up.is_empty()).then(|| self.clone());
-        self.happened("dead-lettered by a claim", used_up.len());
-        for id in used_up {
-            self.queue(name)?.dead_letter(id, USED_UP);
+        let before = (!over.is_empty()).then(|| self.clone());
+        let expired = over.iter().filter(|(_, why)| *why == EXPIRED).count();
+        self.happened("expired", expired);
+        self.happened("dead-lettered by a claim", over.len() - expired);
+        for (id, why) in over {
+            let queue = self.queue(name)?;
+            if why == EXPIRED
+                && queue.messages[&id]
+                    .expiry
+                    .is_some_and(|expiry| expiry.drops)
+            {
+                queue.messages.remove(&id);
+            } else {
+                queue.dead_letter(id, why);
+            }
         }
         Ok((claimed, before, full))
     }
@@ -316,7 +370,7 @@ impl World {
         let Some(entry) = queue.messages.get_mut(&id) else {
             return Err("LeaseLost");
         };
-        let used_up = entry.attempt >= max_attempts;
+        let used_up = entry.attempt >= entry.max_attempts.unwrap_or(max_attempts);
         let mut what = "settled";
         match settlement {
             Settlement::Ack => drop(queue.messages.remove(&id)),
@@ -414,67 +468,4 @@ impl World {
             entry.visible = Visible::Since(time);
         }
     }
-
-    /// All of it, a line each; and in which order messages come.
-    pub(crate) fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        for (name, queue) in &self.queues {
-            let ready = queue.ready().into_iter().map(|id| id.to_string());
-            let ready = ready.collect::<Vec<_>>().join(",");
-            lines.push(format!("queue {name} {} {ready}", queue.max_attempts));
-            for (id, entry) in &queue.messages {
-                let producer = entry.producer.map_or(0, WorkerId::get);
-                let consumer = entry.consumer.filter(|_| entry.is_held());
-                lines.push(format!(
-                    "message {id} {name} {} {} {} {} {producer} {}",
-                    entry.state(),
-                    entry.attempt,
-                    entry.snoozes,
-                    entry.content(),
-                    consumer.map_or(0, WorkerId::get),
-                ));
-            }
-            for (id, (entry, reason)) in &queue.dead {
-                let (attempt, content) = (entry.attempt, entry.content());
-                lines.push(format!("dead {id} {name} {attempt} {content} {reason}"));
-            }
-            for (id, entry) in &queue.archive {
-                let (attempt, content) = (entry.attempt, entry.content());
-                lines.push(format!("archived {id} {name} {attempt} {content}"));
-            }
-        }
-        for (id, worker) in &self.workers {
-            let (kind, queue, status) = (worker.kind, worker.queue, worker.status);
-            lines.push(format!("worker {id} {kind} {queue} {status}"));
-        }
-        lines.sort_unstable();
-        lines
-    }
 }
-
-/// The same, as the database has it. Messages without a queue are listed too.
-pub(crate) const LINES: &str = r#"
-    select line from (
-        select concat_ws(' ', 'queue', name, max_attempts, (
-                select coalesce(string_agg(m.id::text, ',' order by m.priority, m.visible_at, m.id), '')
-                from pgqrs.messages m where m.queue_id = q.id
-                    and greatest(m.visible_at, m.lease_until) <= clock_timestamp()
-            )) as line
-            from pgqrs.queues q
-        union all select concat_ws(' ', 'message', m.id, coalesce(q.name, 'nowhere'),
-                case when lease_until > clock_timestamp() then 'leased'
-                    when visible_at > clock_timestamp() then 'delayed'
-                    when lease_token <> 0 then 'given-up' else 'ready' end,
-                attempt, coalesce(snoozes, 0), payload::text, coalesce(headers ->> 'n', 'none'), coalesce(producer_id, 0),
-                case when lease_until > clock_timestamp() then consumer_id else 0 end)
-            from pgqrs.messages m left join pgqrs.queues q on q.id = m.queue_id
-        union all select concat_ws(' ', 'dead', d.id, coalesce(q.name, 'nowhere'), attempt, payload::text,
-                coalesce(headers ->> 'n', 'none'), reason)
-            from pgqrs.dead_letters d left join pgqrs.queues q on q.id = d.queue_id
-        union all select concat_ws(' ', 'archived', a.id, coalesce(q.name, 'nowhere'), attempt, payload::text,
-                coalesce(headers ->> 'n', 'none'))
-            from pgqrs.archive a left join pgqrs.queues q on q.id = a.queue_id
-        union all select concat_ws(' ', 'worker', w.id, kind, coalesce(q.name, 'nowhere'), status)
-            from pgqrs.workers w left join pgqrs.queues q on q.id = w.queue_id
-    ) as lines
-    order by line collate "C""#;

@@ -72,6 +72,7 @@ fn typed(name: &str, queue_id: i32) -> (&'static str, String) {
             "'{1970-01-01,1970-01-01,1970-01-01,1970-01-01}'".to_owned(),
         ),
         "BoolArray" => ("boolean[]", array(&|_| "false".to_owned())),
+        "ByteaArray" => ("bytea[]", array(&|_| r#""\\\\x01""#.to_owned())),
         "JsonArray" => ("json[]", array(&|_| "\"{}\"".to_owned())),
         other => panic!("a parameter of type {other}: add it here"),
     }
@@ -90,6 +91,10 @@ fn faults(plan: &[String], counts: bool) -> Vec<&str> {
             let is_good = line.contains("Tid Scan on messages")
                 || (line.contains("messages_pkey") || line.contains("Bitmap Heap Scan"))
                     && is_by_id
+                || line.contains("using messages_unique_key")
+                    && condition.contains("(unique_key = ")
+                || line.contains("using messages_waiting_key")
+                    && condition.contains("(waiting_key = ")
                 || line.contains("using messages_ready")
                     && condition.contains("(ROW(visible_at, id) > ROW(");
             // Dead letters are only counted.

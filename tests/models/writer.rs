@@ -21,6 +21,10 @@
 //! A large batch is a transaction of several statements with consecutive numbers, two here; the last one's number
 //! decides for all.
 //!
+//! With keys, an attempt skips a message if another message has its key when it commits. It writes into its writer's row,
+//! in the same transaction, which messages it skipped, and settling returns them: so a caller gets the same outcome whether
+//! or not the first answer was lost. The other message comes and goes as it likes.
+//!
 //! The network may lose, delay and reorder requests, by up to [`LATE`] ticks. The server may reject an attempt, abort
 //! it, take its time, and refuse a message today that it accepts tomorrow (a queue that is being created, a producer
 //! that is being resumed). It crashes; it is replaced by another that lacks the end of its log. A pruner deletes the
@@ -98,6 +102,12 @@ enum Rule {
     PruneLate,
     /// Requests to a server end with it, and don't reach its successor.
     EndWithTheServer,
+    /// An attempt records which messages it skipped, since others have their keys.
+    RecordSkipped,
+    /// It does so in the transaction that stores the others, and not by looking again when it is settled.
+    RecordWhenStored,
+    /// The second statement of a large batch keeps what the first one has recorded.
+    RecordOfBoth,
 }
 
 /// How long a writer retries.
@@ -120,6 +130,8 @@ const MESSAGES: usize = 3;
 const REFUSABLE: Messages = B;
 /// Messages whose caller has an earlier deadline than the others of its batch.
 const HASTY: Messages = A;
+/// Messages with a key.
+const KEYED: Messages = A;
 
 #[derive(Debug, Clone)]
 struct Protocol {
@@ -133,6 +145,8 @@ struct Protocol {
     settles: u8,
     crashes: u8,
     failovers: u8,
+    /// How often a message comes, or goes, that has the key of [`KEYED`].
+    holders: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -154,6 +168,7 @@ struct State {
     standby: Database,
     crashes: u8,
     failovers: u8,
+    holders: u8,
     /// Acknowledged, and lost with the old server: no promise holds for these.
     excused: Messages,
 }
@@ -199,6 +214,11 @@ enum Returned {
         token: u8,
         number: u8,
     },
+    /// Another message had its key.
+    Duplicate {
+        token: u8,
+        number: u8,
+    },
     Refused,
     NotStored,
     Unknown,
@@ -229,14 +249,15 @@ struct Running {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Reply {
-    Stored,
+    /// All but these, which are duplicates.
+    Stored(Messages),
     /// Nothing was stored, because of these messages. A number that is already taken looks the same, but that doesn't
     /// happen to an attempt with its own number.
     Refused(Messages),
     /// Nothing was stored, for a transient reason.
     Failed,
-    /// The number of the row, after settling.
-    Number(u8),
+    /// The number of the row, after settling, and the messages that were skipped.
+    Number(u8, Messages),
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -245,12 +266,17 @@ struct Database {
     writers: BTreeMap<u8, Row>,
     /// Each message, with the token and the number that stored it. Consumers may have taken it since.
     stored: BTreeSet<(usize, u8, u8)>,
+    /// Each message that wasn't stored since another had its key, likewise: what should be returned.
+    skipped: BTreeSet<(usize, u8, u8)>,
+    /// Whether there is another message with the key of [`KEYED`].
+    is_held: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Row {
     number: u8,
     since: u8,
+    skipped: Messages,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -282,6 +308,8 @@ enum Step {
     Flush,
     Replicate,
     FailOver,
+    /// A message with the key of [`KEYED`] is stored by another, or is handled.
+    Hold,
     Prune(u8),
     Tick,
 }
@@ -292,6 +320,7 @@ fn each(messages: Messages) -> impl Iterator<Item = usize> {
 
 const NONE_TWICE: &str = "no message is stored twice";
 const NONE_LOST: &str = "what is acknowledged is stored, under its id";
+const DUPLICATES: &str = "what is said to be a duplicate is one";
 const NOT_STORED: &str = "what is said not to be stored is not stored";
 const REASONS_ARE_TRUE: &str = "only what the server doesn't take is refused";
 const ALL_END: &str = "each send ends in time";
@@ -306,6 +335,13 @@ const ONE_SEND: Protocol = Protocol {
     settles: 2,
     crashes: 0,
     failovers: 0,
+    holders: 0,
+};
+
+/// One batch with a key, which another message has now and then.
+const KEYED_SEND: Protocol = Protocol {
+    holders: 2,
+    ..ONE_SEND
 };
 
 /// Two batches, the second possibly long after the first.
@@ -333,6 +369,15 @@ fn without(rule: Rule, promise: &'static str) {
             without,
             failovers: 1,
             ..ONE_SEND
+        },
+        Rule::RecordSkipped | Rule::RecordWhenStored => Protocol {
+            without,
+            ..KEYED_SEND
+        },
+        Rule::RecordOfBoth => Protocol {
+            without,
+            large: true,
+            ..KEYED_SEND
         },
         Rule::FreshNumber | Rule::NewTokenAfterwards | Rule::RetireBeforeUse => Protocol {
             without,
@@ -368,6 +413,20 @@ fn one_send_after_another_is_stored_exactly_once() {
         ..TWO_SENDS
     };
     holds("writer, two sends", model);
+}
+
+#[test]
+fn a_send_with_a_key_is_stored_once_or_known_to_be_a_duplicate() {
+    holds("writer, key", KEYED_SEND);
+}
+
+#[test]
+fn a_large_batch_with_a_key_is_stored_once_or_known_to_be_a_duplicate() {
+    let model = Protocol {
+        large: true,
+        ..KEYED_SEND
+    };
+    holds("writer, key, large batch", model);
 }
 
 #[test]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from pgqrs.message import Message
 from pgqrs.queue import Priority, Queue
 
 
@@ -79,6 +81,11 @@ def optional_duration(name: str, value: object) -> timedelta | None:
     return None if value is None else duration(name, value)
 
 
+def change(name: str, value: object) -> tuple[timedelta | None] | None:
+    """A duration that is set, or unset by ``None``; ``None`` for ``...``, which leaves it as it is."""
+    return None if value is ... else (optional_duration(name, value),)
+
+
 def time(name: str, value: object) -> datetime:
     """An aware datetime, in UTC."""
     if not isinstance(value, datetime):
@@ -118,6 +125,83 @@ def headers(value: object) -> list[tuple[str, str]]:
         (_sendable("headers", name), _sendable(f"headers[{name!r}]", content))
         for name, content in value.items()  # pyright: ignore[reportUnknownVariableType]
     ]
+
+
+Key = tuple[str, str, str, "timedelta | None"]
+NativeMessage = tuple[
+    Any,
+    "timedelta | None",
+    "datetime | None",
+    "str | None",
+    "list[tuple[str, str]]",
+    "Key | None",
+    "int | None",
+    "timedelta | None",
+    bool,
+]
+
+
+def key(message: Message[Any]) -> Key | None:
+    """Which kind of key a message has, the key, what a duplicate does, and a time."""
+    named = {
+        "unique": message.unique,
+        "unique_until_claimed": message.unique_until_claimed,
+        "once_within": message.once_within,
+    }
+    given = [name for name, value in named.items() if value is not None]
+    if len(given) > 1:
+        raise TypeError(f"{', '.join(given)}: a message has one key; pass one of them")
+    changes = text("on_duplicate", message.on_duplicate)
+    if changes not in ("keep", "replace", "postpone", "append"):
+        raise ValueError(
+            f"on_duplicate: expected 'keep', 'replace', 'postpone' or 'append', not {changes!r}"
+        )
+    if changes != "keep" and given != ["unique_until_claimed"]:
+        raise TypeError("on_duplicate: only a message that waits can be changed: pass unique_until_claimed")
+    if (changes == "postpone") != (message.max_wait is not None):
+        raise TypeError("max_wait: on_duplicate='postpone' needs it, and nothing else takes it")
+    if message.once_within is not None:
+        if not isinstance(message.once_within, tuple) or len(message.once_within) != 2:  # pyright: ignore
+            raise _wrong("once_within", "a key and a time, as in ('request-7', 3600)", message.once_within)
+        value, window = message.once_within
+        return "once_within", _sendable("once_within", value), changes, duration("once_within", window)
+    if not given:
+        return None
+    value = _sendable(given[0], named[given[0]])
+    return given[0], value, changes, optional_duration("max_wait", message.max_wait)
+
+
+def message(value: Message[Any]) -> NativeMessage:
+    """A message with its options, as the extension takes it."""
+    wait, when = times(value.delay, value.at)
+    return (
+        value.payload,
+        wait,
+        when,
+        None if value.priority is None else priority(value.priority),
+        headers(value.headers),
+        key(value),
+        optional_integer("max_attempts", value.max_attempts, 1, 2**31 - 1),
+        optional_duration("expires_in", value.expires_in),
+        flag("drop_if_expired", value.drop_if_expired),
+    )
+
+
+def with_key(queue: Queue[Any], value: Message[Any]) -> Message[Any]:
+    """With the key that its queue computes, if it has none of its own."""
+    if queue.unique_by is None or any(
+        own is not None for own in (value.unique, value.unique_until_claimed, value.once_within)
+    ):
+        return value
+    return replace(value, unique=text("unique_by's key", queue.unique_by(value.payload)))
+
+
+def not_a_message(name: str, value: object) -> None:
+    """A message in place of its payload would be stored as a dataclass is, without its options."""
+    if isinstance(value, Message):
+        raise TypeError(
+            f"{name}: expected a payload, not a pgqrs.Message; pass it to the producer's enqueue_batch([..])"
+        )
 
 
 def _sendable(name: str, value: object) -> str:

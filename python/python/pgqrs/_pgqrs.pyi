@@ -117,6 +117,17 @@ class Producer:
         headers: list[tuple[str, str]],
     ) -> Any:
         """Enqueues messages, all or none, and returns their ids."""
+    def enqueue_messages(
+        self,
+        messages: list[Any],
+        in_batch: bool,
+        delay: timedelta | None,
+        at: datetime | None,
+        priority: str,
+        headers: list[tuple[str, str]],
+    ) -> Any:
+        """Enqueues messages with options of their own, all or none. Returns for each its id, whether it is new, and
+        whether the one that has its key has the same payload."""
     def wake_soon(self) -> None:
         """Wakes the consumers of its queue in the background: callable from any thread, and without an
         event loop."""
@@ -157,6 +168,7 @@ class Consumer:
         retry: tuple[timedelta, float, timedelta, float],
         undecodable: tuple[timedelta, timedelta],
         handler_timeout: timedelta | None,
+        cancel_grace: timedelta,
         listen: bool,
         shutdown_deadline: timedelta,
         chunk: tuple[int, timedelta] | None,
@@ -196,6 +208,8 @@ class Chunk:
         """The ticket of this chunk in the loop."""
     def messages(self) -> list[tuple[int, str, dict[str, str], str, int, datetime]]:
         """The messages' fields: id, payload as it was sent, headers, priority, attempt, time of the enqueue."""
+    def is_cancelled(self, index: int) -> bool:
+        """Whether a message was cancelled, by its index; `false` once the handler has ended."""
     def settle(
         self, index: int, outcome: str, delay: timedelta | None = None, reason: str | None = None
     ) -> None:
@@ -258,6 +272,11 @@ class Delivery:
         """Makes the message a dead letter."""
     def extend(self, lease: timedelta) -> Any:
         """Extends the lease to this duration from now on."""
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the message was cancelled."""
+    def cancelled(self, limit: timedelta | None) -> Any:
+        """Waits until the message was cancelled, at most for this time; whether it was."""
     def begin(self) -> bool:
         """Starts the handler's time limit; `false` if the handler must not start, since the loop has
         abandoned the delivery."""
@@ -295,12 +314,34 @@ class Admin:
         """The same of all queues."""
     def exact_queue_stats(self, queue: str) -> Any:
         """The same, counted exactly."""
-    def configure_queue(self, queue: str, max_attempts: int | None) -> Any:
-        """Changes a queue's settings."""
+    def configure_queue(
+        self,
+        queue: str,
+        *,
+        max_attempts: int | None,
+        lease: tuple[timedelta | None] | None,
+        retry_min: tuple[timedelta | None] | None,
+        retry_max: tuple[timedelta | None] | None,
+        archive_on_ack: bool | None,
+        archive_for: tuple[timedelta | None] | None,
+        dead_letters_for: tuple[timedelta | None] | None,
+    ) -> Any:
+        """Changes a queue's settings. A duration is left as it is by `None`, and unset by a tuple with
+        `None`."""
+    def pause_queue(self, queue: str, until: datetime | None) -> Any:
+        """Pauses a queue, until it is resumed or until this time."""
+    def resume_queue(self, queue: str) -> Any:
+        """Resumes a paused queue."""
+    def close_queue(self, queue: str) -> Any:
+        """Has a queue refuse sends."""
+    def reopen_queue(self, queue: str) -> Any:
+        """Has a closed queue accept sends again."""
     def messages(self, queue: str, after: int | None, limit: int, payload: bool) -> Any:
         """Lists messages of a queue."""
-    def cancel(self, queue: str, message: int) -> Any:
-        """Cancels a message that isn't leased."""
+    def cancel(self, queue: str, message: int, archive: bool) -> Any:
+        """Cancels a message; returns what it was, if there was one."""
+    def cancel_by_key(self, queue: str, key: str, archive: bool) -> Any:
+        """Cancels the messages with a key; returns the id of each, and what it was."""
     def reschedule(self, queue: str, message: int, time: datetime) -> Any:
         """Reschedules a message that isn't leased."""
     def dead_letters(self, queue: str, after: int | None, limit: int, payload: bool) -> Any:

@@ -37,6 +37,9 @@ POLL_INTERVAL = 0.25
 DEADLINE = 25
 """In seconds: how long stopping takes by default, at most. Kubernetes kills a container after 30."""
 
+CANCEL_GRACE = 5
+"""In seconds: how long a handler may go on by default after its message was cancelled."""
+
 _log = logging.getLogger("pgqrs")
 
 
@@ -51,6 +54,7 @@ class Settings(TypedDict):
     retry: tuple[timedelta, float, timedelta, float]
     undecodable: tuple[timedelta, timedelta]
     handler_timeout: timedelta | None
+    cancel_grace: timedelta
     listen: bool
     shutdown_deadline: timedelta
     chunk: tuple[int, timedelta] | None
@@ -68,6 +72,7 @@ def settings(
     listen: bool,
     shutdown_deadline: float | timedelta,
     handler_timeout: float | timedelta | None = None,
+    cancel_grace: float | timedelta = CANCEL_GRACE,
     size: int | None = None,
     wait: float | timedelta = 0,
 ) -> Settings:
@@ -85,6 +90,7 @@ def settings(
         retry=retry._parts(),
         undecodable=undecodable._parts(),
         handler_timeout=_arguments.optional_duration("handler_timeout", handler_timeout),
+        cancel_grace=_arguments.duration("cancel_grace", cancel_grace),
         listen=_arguments.flag("listen", listen),
         shutdown_deadline=_arguments.duration("shutdown_deadline", shutdown_deadline),
         chunk=None

@@ -75,6 +75,21 @@ class Chunk(Sequence[ChunkMessage[T]], Generic[T]):
     def __iter__(self) -> Iterator[ChunkMessage[T]]:
         return iter(self._messages)
 
+    def is_cancelled(self, index: int) -> bool:
+        """Whether this message was cancelled, or deleted otherwise: what the handler does with it has no effect on it.
+        The handler is cancelled only after all messages of the chunk were.
+
+        Args:
+            index: Its index in the chunk.
+
+        Returns:
+            ``True`` once this consumer knows that the message is gone.
+
+        Raises:
+            IndexError: The chunk has no such message.
+        """
+        return self._native.is_cancelled(self._indices[index])
+
     def ack(self, index: int) -> None:
         """Acknowledges this message, even if the handler raises an exception.
 

@@ -99,6 +99,7 @@ class Consumer(Generic[T]):
         retry: RetryPolicy = RetryPolicy(),
         undecodable: UndecodablePolicy = UndecodablePolicy(),
         handler_timeout: float | timedelta | None = None,
+        cancel_grace: float | timedelta = _receiving.CANCEL_GRACE,
         listen: bool = True,
         shutdown_deadline: float | timedelta = _receiving.DEADLINE,
     ) -> Report:
@@ -144,6 +145,7 @@ class Consumer(Generic[T]):
                 becomes a dead letter.
             handler_timeout: Cancels a handler that has run for this long since its first step, and counts that as a
                 failed attempt; by default, a handler may run for ever.
+            cancel_grace: How long a handler may go on after its message was cancelled, until it is cancelled too.
             listen: Whether other processes wake it through LISTEN.
             shutdown_deadline: How long stopping takes at most: handlers may run until five seconds before its end (or
                 for half of it, if it is shorter than ten seconds), and are then cancelled.
@@ -170,6 +172,7 @@ class Consumer(Generic[T]):
             retry=retry,
             undecodable=undecodable,
             handler_timeout=handler_timeout,
+            cancel_grace=cancel_grace,
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )
@@ -192,6 +195,7 @@ class Consumer(Generic[T]):
         retry: RetryPolicy = RetryPolicy(),
         undecodable: UndecodablePolicy = UndecodablePolicy(),
         handler_timeout: float | timedelta | None = None,
+        cancel_grace: float | timedelta = _receiving.CANCEL_GRACE,
         listen: bool = True,
         shutdown_deadline: float | timedelta = _receiving.DEADLINE,
     ) -> Report:
@@ -214,6 +218,7 @@ class Consumer(Generic[T]):
             retry: As for :meth:`run`.
             undecodable: As for :meth:`run`.
             handler_timeout: As for :meth:`run`, for a chunk.
+            cancel_grace: As for :meth:`run`, if all messages of a chunk are cancelled.
             listen: As for :meth:`run`.
             shutdown_deadline: As for :meth:`run`.
 
@@ -241,6 +246,7 @@ class Consumer(Generic[T]):
             retry=retry,
             undecodable=undecodable,
             handler_timeout=handler_timeout,
+            cancel_grace=cancel_grace,
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )

@@ -87,6 +87,26 @@ class Delivery(Generic[T]):
         """Whether it was settled, or is being settled."""
         return self._native.is_settled
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the message was cancelled, or deleted otherwise, so that the work is not needed any more."""
+        return self._native.is_cancelled
+
+    async def cancelled(self, timeout: float | timedelta | None = None) -> bool:
+        """Waits until the message was cancelled, or deleted otherwise, so that the work is not needed any more.
+
+        Args:
+            timeout: How long to wait at most, in seconds or as a ``timedelta``; by default, for ever.
+
+        Returns:
+            Whether it was; ``False`` after the timeout, or if the delivery is settled already.
+
+        Raises:
+            ValueError: The timeout is negative.
+        """
+        was: bool = await self._native.cancelled(_arguments.optional_duration("timeout", timeout))
+        return was
+
     async def ack(self) -> None:
         """Acknowledges the message, which deletes it. This is durable when it returns.
 

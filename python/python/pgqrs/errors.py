@@ -22,6 +22,8 @@ __all__ = [
     "ForkedError",
     "InvalidCronError",
     "InvalidHeaderError",
+    "InvalidKeyError",
+    "KeyHeldError",
     "InvalidHostnameError",
     "InvalidQueueNameError",
     "InvalidSettingError",
@@ -37,6 +39,7 @@ __all__ = [
     "PayloadTooDeepError",
     "PayloadTooLargeError",
     "PermissionDeniedError",
+    "QueueClosedError",
     "QueueExistsError",
     "QueueNotEmptyError",
     "QueueNotFoundError",
@@ -136,6 +139,17 @@ class QueueNotFoundError(Error):
     """The requested name."""
 
     _message = 'queue `{queue}` does not exist; create it with `store.queue("{queue}")`'
+
+
+class QueueClosedError(Error):
+    """The queue accepts no messages: it was closed."""
+
+    queue: str
+    """The queue that the messages were sent to."""
+
+    _message = (
+        'queue `{queue}` is closed, and accepts no messages until `store.admin().reopen_queue("{queue}")`'
+    )
 
 
 class QueueExistsError(Error):
@@ -263,6 +277,23 @@ class InvalidHeaderError(Error):
 
     name: str
     """The name of the header that was refused."""
+
+
+class InvalidKeyError(Error):
+    """A message's key can't be stored. Nothing was sent."""
+
+    index: int
+    """Its place in the batch, from 0."""
+    problem: str
+    """What is wrong with it."""
+
+
+class KeyHeldError(Error):
+    """Another open transaction has stored a message with the same key, and was waited for in vain. Nothing was stored, and
+    the call can be retried."""
+
+    queue: str
+    """The queue."""
 
 
 class InvalidQueueNameError(Error):

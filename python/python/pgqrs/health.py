@@ -106,6 +106,8 @@ class QueueHealth:
     """Consumers that run."""
     suspended_consumers: int
     """Consumers that are suspended."""
+    is_paused: bool
+    """Whether the queue is paused, so that no consumer claims."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,8 @@ class Health:
         horizon = None if holders is None else Horizon._of(holders)
         table_list = [TableHealth(*table) for table in tables]
         queue_list = [
-            QueueHealth(QueueStats._of(stats), running, suspended) for stats, running, suspended in queues
+            QueueHealth(QueueStats._of(stats), running, suspended, is_paused)
+            for stats, running, suspended, is_paused in queues
         ]
         stale_list = [StaleWorker(WorkerInfo(*worker), silent, others) for worker, silent, others in stale]
         subjects: dict[str, list[Any]] = {

@@ -15,6 +15,11 @@ WorkerStatus = Literal["ready", "suspended", "stopped"]
 WorkerKind = Literal["producer", "consumer"]
 
 
+Cancelled = Literal["waiting", "running"]
+"""What a cancelled message was: ``waiting`` to be delivered, or claimed by a consumer, whose handler may be
+``running``."""
+
+
 @dataclass(frozen=True)
 class SchemaVersion:
     """How the database's schema compares with the one that this version of the package requires."""
@@ -37,6 +42,24 @@ class QueueInfo:
     """How often a message is delivered at most, before it becomes a dead letter."""
     created_at: datetime
     """When it was created, by the database's clock."""
+    lease: timedelta | None
+    """How long its messages are leased; ``None`` if consumers decide."""
+    retry_min: timedelta | None
+    """How long a message waits after its first attempt failed; ``None`` if consumers decide."""
+    retry_max: timedelta | None
+    """How long a message waits after a failed attempt, at most; ``None`` if consumers decide."""
+    archive_on_ack: bool
+    """Whether acknowledged messages are archived."""
+    archive_for: timedelta | None
+    """How long archived messages are kept; ``None`` is for ever."""
+    dead_letters_for: timedelta | None
+    """How long dead letters are kept; ``None`` is for ever."""
+    is_paused: bool
+    """Whether it is paused now, by the database's clock: nothing is claimed."""
+    paused_until: datetime | None
+    """When the pause ends; ``None`` if it isn't paused, or paused until it is resumed."""
+    closed_at: datetime | None
+    """Since when it refuses sends; ``None`` if it accepts them."""
 
 
 class Count(int):
@@ -159,6 +182,16 @@ class DeadLetter:
     def payload(self) -> Any:
         """The payload, as ``json.loads`` reads it; ``None`` unless payloads were requested."""
         return _loaded(self.raw_payload)
+
+
+@dataclass(frozen=True)
+class Requeued:
+    """What became of dead letters that were to be put back into their queue."""
+
+    back: int
+    """How many are back."""
+    held: int
+    """How many stay dead letters, since by now another message of the queue has their key."""
 
 
 @dataclass(frozen=True)

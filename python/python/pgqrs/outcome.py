@@ -211,6 +211,8 @@ class Report:
     :meth:`Outcome.release`."""
     lost: int = 0
     """Not settled, since their lease was lost: they were, or will be, delivered again."""
+    cancelled: int = 0
+    """Not settled, since their messages were cancelled, or deleted otherwise, while their handlers ran."""
     unknown: int = 0
     """Uncertain: the answer to their settlement was lost, the server could not be reached by the deadline, or it
     refused the settlement. They are settled, or will be delivered again."""

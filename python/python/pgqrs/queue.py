@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Generic, Literal, TypeVar, overload
 
@@ -51,29 +52,44 @@ class Queue(Generic[T]):
     Args:
         name: The name, of 1 to 128 bytes, without control characters, and without white space at either end.
         payload: The type of the payloads.
+        unique_by: Computes a key from a payload: each message that is sent to this queue is ``unique`` by it, unless it has
+            a key of its own.
 
     Raises:
         InvalidQueueNameError: The name is invalid.
         TypeError: The name isn't text. A type that can't be represented in JSON is reported when it is first used.
     """
 
-    __slots__ = ("_decode", "name", "payload")
+    __slots__ = ("_decode", "name", "payload", "unique_by")
 
     name: str
     """Its name, of 1 to 128 bytes."""
     payload: type[T] | None
     """The type of its payloads; ``None`` is any."""
+    unique_by: Callable[[T], str] | None
+    """How a message's key is computed from its payload; ``None`` if messages have none by default."""
 
     @overload
-    def __init__(self: Queue[Any], name: str) -> None: ...
+    def __init__(self: Queue[Any], name: str, *, unique_by: Callable[[Any], str] | None = None) -> None: ...
     @overload
-    def __init__(self, name: str, payload: type[T]) -> None: ...
-    def __init__(self, name: str, payload: type[T] | None = None) -> None:
+    def __init__(
+        self, name: str, payload: type[T], *, unique_by: Callable[[T], str] | None = None
+    ) -> None: ...
+    def __init__(
+        self,
+        name: str,
+        payload: type[T] | None = None,
+        *,
+        unique_by: Callable[[T], str] | None = None,
+    ) -> None:
         if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"name: expected a str, not {type(name).__name__}")
         _pgqrs.check_queue_name(name)
+        if unique_by is not None and not callable(unique_by):
+            raise TypeError(f"unique_by: expected a function of a payload, not {type(unique_by).__name__}")
         self.name = name
         self.payload = payload
+        self.unique_by = unique_by
         self._decode: decoding.Decode[Any] | None = None
 
     def _decoder(self) -> decoding.Decode[Any]:

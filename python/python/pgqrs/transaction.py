@@ -110,7 +110,7 @@ def enqueue_in(
     It runs one statement, and doesn't commit. After your commit, consumers find the message at their next poll,
     unless they are woken. In a session of SQLAlchemy they are woken automatically if the target is a producer or
     ``store`` is passed. The other drivers, and SQLAlchemy's ``Connection``, don't report a commit: call
-    ``store.wake(queue)`` after it.
+    ``store.wake(queue)`` after it. Messages with keys or limits of their own can only be sent with a producer.
 
     Args:
         connection: psycopg's ``Connection``, ``AsyncConnection`` or one of their cursors, asyncpg's ``Connection``,
@@ -130,8 +130,8 @@ def enqueue_in(
     Raises:
         SerializeError, PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError, InvalidHeaderError: Before
             anything is sent; your transaction can go on.
-        QueueNotFoundError, WorkerSuspendedError, WorkerStoppedError: Nothing was stored, and your transaction can go
-            on.
+        QueueNotFoundError, QueueClosedError, WorkerSuspendedError, WorkerStoppedError: Nothing was stored, and your
+            transaction can go on.
         NotInstalledError: The database has no pgqrs schema; your transaction has failed.
         TypeError: The connection is of no supported driver, or another argument is of the wrong type.
         Exception: Your driver's own errors. If the server has refused the statement, your transaction has failed.
@@ -218,8 +218,8 @@ def enqueue_batch_in(
     Raises:
         SerializeError, PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError, InvalidHeaderError: Before
             anything is sent; your transaction can go on.
-        QueueNotFoundError, WorkerSuspendedError, WorkerStoppedError: Nothing was stored, and your transaction can go
-            on.
+        QueueNotFoundError, QueueClosedError, WorkerSuspendedError, WorkerStoppedError: Nothing was stored, and your
+            transaction can go on.
         NotInstalledError: The database has no pgqrs schema; your transaction has failed.
         TypeError: The connection is of no supported driver, or another argument is of the wrong type.
         Exception: Your driver's own errors. If the server has refused the statement, your transaction has failed.
@@ -245,8 +245,14 @@ def _statement(
         producer, queue = None, _arguments.queue(target)  # pyright: ignore[reportUnknownArgumentType]
     else:
         raise TypeError(f"queue: expected a str, a pgqrs.Queue or a producer, not {type(target).__name__}")
+    if queue.unique_by is not None:
+        raise TypeError(
+            f"queue: the messages of {queue!r} have keys, which this statement can't store; send them with a producer"
+        )
     for place, payload in enumerate(payloads):
-        queue._check(payload, f"payloads[{place}]" if in_batch else "payload")
+        name = f"payloads[{place}]" if in_batch else "payload"
+        _arguments.not_a_message(name, payload)
+        queue._check(payload, name)
     wait, time = _arguments.times(delay, at)
     level = _arguments.priority(priority)
     texts = _arguments.headers(headers)

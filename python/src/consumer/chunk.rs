@@ -69,6 +69,13 @@ impl Chunk {
         Ok(fields.collect())
     }
 
+    /// Whether a message was cancelled, by its index; `false` once the handler has ended.
+    fn is_cancelled(&self, py: Python<'_>, index: usize) -> PyResult<bool> {
+        let chunk = lock(&self.held.get(py)?.chunk);
+        let delivery = chunk.as_ref().and_then(|chunk| chunk.get(index));
+        Ok(delivery.is_some_and(pgqrs::Delivery::is_cancelled))
+    }
+
     /// Settles one message when the handler ends, by its index. Does nothing once the handler has ended.
     #[pyo3(signature = (index, outcome, delay=None, reason=None))]
     fn settle(

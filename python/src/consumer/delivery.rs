@@ -196,6 +196,40 @@ impl Delivery {
         })
     }
 
+    /// Whether the message was cancelled.
+    #[getter]
+    fn is_cancelled(&self, py: Python<'_>) -> PyResult<bool> {
+        let held = self.held.get(py)?;
+        let delivery = held.delivery.try_lock();
+        Ok(delivery
+            .is_ok_and(|delivery| delivery.as_ref().is_some_and(pgqrs::Delivery::is_cancelled)))
+    }
+
+    /// Waits until the message was cancelled, at most for this time; whether it was.
+    fn cancelled<'py>(
+        &self,
+        py: Python<'py>,
+        limit: Option<Duration>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let delivery = Arc::clone(&self.held.get(py)?.delivery);
+        self.mode.answer(py, async move {
+            let cancelled = delivery
+                .lock()
+                .await
+                .as_ref()
+                .map(pgqrs::Delivery::cancelled);
+            // It is settled.
+            let Some(cancelled) = cancelled else {
+                return Ok(false);
+            };
+            let Some(limit) = limit else {
+                cancelled.await;
+                return Ok(true);
+            };
+            Ok(tokio::time::timeout(limit, cancelled).await.is_ok())
+        })
+    }
+
     /// Starts the handler's time limit; `false` if the handler must not start, since the loop has abandoned the
     /// delivery.
     fn begin(&self, py: Python<'_>) -> PyResult<bool> {

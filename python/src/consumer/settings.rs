@@ -16,6 +16,7 @@ pub(crate) struct Settings {
     /// The wait, and after how long it becomes a dead letter.
     pub(super) undecodable: (Duration, Duration),
     pub(super) handler_timeout: Option<Duration>,
+    pub(super) cancel_grace: Duration,
     pub(super) listen: bool,
     pub(super) shutdown_deadline: Duration,
     /// Size and wait; one by one without them.
@@ -42,6 +43,7 @@ impl Settings {
             .lease(self.lease)
             .poll_interval(self.poll_interval)
             .retry(retry)
+            .cancel_grace(self.cancel_grace)
             .undecodable(undecodable)
             .listen(self.listen)
             .shutdown_deadline(self.shutdown_deadline)

@@ -1,6 +1,6 @@
 //! The statements of a run loop: when each is due, and what follows from its outcome.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::{task::JoinError, time::Instant};
 use tracing::Instrument;
@@ -12,15 +12,25 @@ use crate::{
         claims::{Load, MAX_CONCURRENT_CLAIMS, Request},
         extend::{Extension, extend},
         handlers::Work,
+        in_flight::NotExtended,
+        retention::prune,
     },
     dequeue::{ClaimRequest, Received, claim_once},
     error::{Error, Result},
+    message::{MessageId, Receipt, cancel_notice::CancelNotice},
+    postgres::settle::still_queued,
     telemetry::{self, Messages},
 };
 
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// After a claim has timed out, as it may over a slow link, the time-out of the next one is doubled, up to this.
 const MAX_CLAIM_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often a consumer of a paused queue is woken at most.
+const PAUSED_INTERVAL: Duration = Duration::from_millis(100);
+/// Maximum number of notices that are kept while a claim is under way.
+const MAX_NOTICES: usize = 1_000;
+/// Maximum number of messages of which one statement finds out whether they exist.
+const MAX_VERIFIED: usize = 1_000;
 /// While a claim is under way, acks wait until there are this many: its end is a good time to send them too.
 const MIN_ACKS: usize = 64;
 /// Maximum number of outstanding settlements that don't hold up claims.
@@ -41,6 +51,14 @@ impl<W: Work> RunLoop<W> {
             self.extend_at <= now || self.extend_not_before <= now && self.in_flight.has_expired();
         if !self.is_extending && must_extend {
             self.start_extending();
+        }
+        self.start_verifying();
+        if self.ending.is_none() && !self.is_pruning && self.prune_at.is_some_and(|at| at <= now) {
+            self.is_pruning = true;
+            let (store, queue) = (self.store.clone(), self.queue.clone());
+            let is_stopping = Arc::clone(&self.is_stopping);
+            self.queries
+                .spawn(async move { Query::Prune(prune(store, queue, is_stopping).await) });
         }
         self.in_flight.notify_below(match self.claims {
             // Finished deliveries are to be settled at once.
@@ -107,13 +125,18 @@ impl<W: Work> RunLoop<W> {
         self.claims += 1;
         self.requested.messages += requested.messages;
         self.requested.bytes += requested.bytes;
-        let (store, lease) = (self.store.clone(), self.claim_lease);
+        let store = self.store.clone();
         let request = ClaimRequest {
             queue: self.queue.clone(),
             consumer: Some(self.worker),
             limit: u32::try_from(requested.messages).unwrap_or(u32::MAX),
             max_bytes: requested.bytes,
-            lease,
+            lease: self.own.lease,
+            lease_at_least: if self.claim_lease > self.options.lease {
+                self.claim_lease
+            } else {
+                Duration::ZERO
+            },
             timeout: self.claim_timeout,
             links: false,
         };
@@ -121,7 +144,6 @@ impl<W: Work> RunLoop<W> {
             Query::Claim {
                 result: claim_once(&store, &request).await,
                 requested,
-                lease,
             }
         });
     }
@@ -166,11 +188,7 @@ impl<W: Work> RunLoop<W> {
 
     pub(super) fn on_query_done(&mut self, query: Result<Query, JoinError>) {
         match query {
-            Ok(Query::Claim {
-                result,
-                requested,
-                lease,
-            }) => {
+            Ok(Query::Claim { result, requested }) => {
                 self.claims = self.claims.saturating_sub(1);
                 let before = self.requested;
                 self.requested = Request {
@@ -178,9 +196,10 @@ impl<W: Work> RunLoop<W> {
                     bytes: before.bytes.saturating_sub(requested.bytes),
                 };
                 match result {
-                    Ok(received) => self.on_claimed(received, requested, lease),
+                    Ok(received) => self.on_claimed(received, requested),
                     Err(error) => self.on_claim_failed(error, requested),
                 }
+                self.match_early_notices();
             }
             Ok(Query::Settle(outcome)) => {
                 self.report.add(outcome.report);
@@ -204,16 +223,31 @@ impl<W: Work> RunLoop<W> {
                 self.is_extending = false;
                 self.on_extended(extension);
             }
+            Ok(Query::Verify { asked, found }) => {
+                self.is_verifying = false;
+                match found {
+                    Ok(found) => self.on_verified(&asked, &found),
+                    // The next extension finds them again.
+                    Err(error) => {
+                        telemetry::statement_failed(self.worker, &self.queue, "verify", &error);
+                    }
+                }
+            }
+            Ok(Query::Prune(wait)) => {
+                self.is_pruning = false;
+                self.prune_at = self.prune_at.map(|_| Instant::now() + wait);
+            }
             // A query's task neither panics nor is aborted. If it did, its leases would run out.
             Err(_) => {
                 (self.claims, self.requested) = (0, Request::default());
                 self.report.add(self.unsettled.abandon());
                 self.is_extending = false;
+                (self.is_verifying, self.is_pruning) = (false, false);
             }
         }
     }
 
-    fn on_claimed(&mut self, received: Received, requested: Request, lease: Duration) {
+    fn on_claimed(&mut self, received: Received, requested: Request) {
         let Received { claimed, sent } = received;
         self.backoff = MIN_BACKOFF;
         if self.is_suspended {
@@ -221,6 +255,7 @@ impl<W: Work> RunLoop<W> {
             telemetry::consumer_resumed(self.worker, &self.queue);
         }
         self.origin = Arc::clone(&claimed.origin);
+        self.apply_settings();
         self.claim_timeout = self.options.claim_timeout();
         let now = Instant::now();
         let count = claimed.messages.len();
@@ -242,7 +277,95 @@ impl<W: Work> RunLoop<W> {
         if is_all && self.claim_at <= sent {
             self.claim_at = now + self.options.poll_interval;
         }
-        self.in_flight.add(claimed.messages, sent + lease);
+        self.in_flight.add(claimed.messages, sent + claimed.lease);
+    }
+
+    /// Leases were cancelled, of this consumer or of others.
+    pub(super) fn on_cancelled(&mut self, notices: Vec<CancelNotice>) {
+        self.to_verify.extend(self.in_flight.noticed(&notices));
+        if self.claims > 0 {
+            let room = MAX_NOTICES.saturating_sub(self.early_notices.len());
+            self.early_notices.extend(notices.into_iter().take(room));
+        }
+    }
+
+    /// A claim has ended: its messages may be among those that were cancelled meanwhile.
+    fn match_early_notices(&mut self) {
+        if self.early_notices.is_empty() {
+            return;
+        }
+        let noticed = self.in_flight.noticed(&self.early_notices);
+        self.to_verify.extend(noticed);
+        if self.claims == 0 {
+            self.early_notices.clear();
+        }
+    }
+
+    /// Asks the database whether messages are gone: a notice is only a hint, and a lease that was not extended may be
+    /// that of a message which another transaction is changing.
+    fn start_verifying(&mut self) {
+        if self.is_verifying || self.to_verify.is_empty() || self.is_closed {
+            return;
+        }
+        self.is_verifying = true;
+        let asked: Vec<_> = (self.to_verify.iter().copied())
+            .take(MAX_VERIFIED)
+            .collect();
+        for receipt in &asked {
+            self.to_verify.remove(receipt);
+        }
+        let (store, timeout) = (self.store.clone(), self.statement_timeout());
+        self.queries.spawn(async move {
+            let found = async {
+                let mut connection = store.reserved().await?;
+                connection
+                    .within(timeout, async |connection| {
+                        still_queued(connection, &asked).await
+                    })
+                    .await
+            };
+            let found = found.await;
+            Query::Verify { asked, found }
+        });
+    }
+
+    fn on_verified(&mut self, asked: &[Receipt], found: &[MessageId]) {
+        let found: HashSet<_> = found.iter().collect();
+        let gone = asked.iter().filter(|receipt| !found.contains(&receipt.id));
+        for subject in self.in_flight.cancel(&gone.copied().collect()) {
+            telemetry::cancelled(&subject);
+        }
+    }
+
+    /// Applies what the queue has set, as the last claim has read it.
+    fn apply_settings(&mut self) {
+        let settings = self.origin.settings;
+        if self.is_paused != settings.is_paused {
+            self.is_paused = settings.is_paused;
+            telemetry::queue_paused(self.worker, &self.queue, self.is_paused);
+        }
+        if self.prune_at.is_some() != settings.is_pruned {
+            self.prune_at = settings.is_pruned.then(Instant::now);
+        }
+        let lease = settings.lease(self.own.lease);
+        if lease != self.options.lease {
+            self.options.lease = lease;
+            self.claim_lease = lease;
+            self.extend_at = self.extend_at.min(Instant::now() + lease / 3);
+        }
+    }
+
+    /// A message was sent to the queue, or the queue was resumed.
+    pub(super) fn on_woken(&mut self) {
+        let now = Instant::now();
+        // Sends to a paused queue don't have it claimed from each time.
+        self.claim_at = if !self.is_paused {
+            now
+        } else if self.claim_at <= now {
+            now + PAUSED_INTERVAL
+        } else {
+            self.claim_at.min(now + PAUSED_INTERVAL)
+        };
     }
 
     fn on_claim_failed(&mut self, error: Error, requested: Request) {
@@ -278,9 +401,11 @@ impl<W: Work> RunLoop<W> {
             failed,
         } = extension;
         let until = sent + self.options.lease;
-        for lost in self.in_flight.extended(&asked, &extended, until) {
+        let NotExtended { lost, running } = self.in_flight.extended(&asked, &extended, until);
+        for lost in lost {
             telemetry::lease_lost(&lost, "prefetch");
         }
+        self.to_verify.extend(running);
         if let Some((error, size)) = failed {
             telemetry::statement_failed(self.worker, &self.queue, "extend", &error);
             self.extend_limit.failed(size);

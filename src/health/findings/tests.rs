@@ -66,6 +66,7 @@ fn queue(oldest_ready: Duration) -> QueueHealth {
         },
         consumers: 4,
         suspended_consumers: 0,
+        is_paused: false,
     }
 }
 
@@ -219,6 +220,13 @@ fn the_remedy_of_a_backlog_depends_on_its_consumers() {
     assert!(remedy(0, 0).contains("start a consumer"));
     assert!(remedy(0, 2).contains("resume_worker"));
     assert!(remedy(1, 2).contains("concurrency"));
+    let paused = QueueHealth {
+        is_paused: true,
+        ..queue(HOUR)
+    };
+    let remedy = backlog(&paused).expect("it is old").remedy;
+    assert!(remedy.contains("resume_queue(\"emails\")"));
+    assert!(paused.to_string().ends_with("the queue is paused"));
 }
 
 fn stale(others_run: bool) -> StaleWorker {

@@ -107,6 +107,7 @@ fn every_variant() -> Vec<(Error, bool)> {
             false,
         ),
         (Error::QueueNotFound { queue: queue() }, false),
+        (Error::QueueClosed { queue: queue() }, false),
         (Error::QueueExists { queue: queue() }, false),
         (
             Error::QueueNotEmpty {

@@ -21,7 +21,7 @@ pub(crate) async fn write_one(
              -- An earlier try that is still under way holds the row's lock, and is waited for.
              update pgqrs.writers w set sequence = $2
              from pgqrs.queues q
-             where w.token = $1 and w.sequence < $2 and q.name = $3
+             where w.token = $1 and w.sequence < $2 and q.name = $3 and q.closed_at is null
              returning q.id as queue_id
          )
          insert into pgqrs.messages (
@@ -74,7 +74,7 @@ pub(crate) async fn write_alike(
              -- An earlier try that is still under way holds the row's lock, and is waited for.
              update pgqrs.writers w set sequence = $2
              from pgqrs.queues q
-             where w.token = $1 and w.sequence < $2 and q.name = $3
+             where w.token = $1 and w.sequence < $2 and q.name = $3 and q.closed_at is null
                  -- A suspended or stopped producer finds no queue.
                  and ($4::bigint is null or exists (
                      select from pgqrs.workers w

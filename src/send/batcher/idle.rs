@@ -5,12 +5,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    runtime,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
-use super::{Batcher, Lane};
+use super::{Batcher, Lane, LaneId};
 use crate::{
     pool::StoreConnection,
     send::writer::{Writer, prune},
@@ -23,7 +20,7 @@ impl Batcher {
     /// Makes a writer idle. It keeps its connection for a while if the pool is large enough.
     pub(super) fn park(
         self: &Arc<Self>,
-        id: Option<runtime::Id>,
+        id: LaneId,
         lane: &mut Lane,
         mut writer: Writer,
     ) -> Parked {
@@ -50,7 +47,7 @@ impl Batcher {
     }
 
     /// Takes the connections of writers that have been idle for this long.
-    fn take_idle_connections(&self, id: Option<runtime::Id>, idle_for: Duration) -> Returned {
+    fn take_idle_connections(&self, id: LaneId, idle_for: Duration) -> Returned {
         let mut state = self.lock();
         let mut connections = Vec::new();
         let Some((_, lane)) = state.lanes.iter_mut().find(|(lane, _)| *lane == id) else {
@@ -94,7 +91,7 @@ impl Parked {
 /// deletes the rows of old writers over one of them.
 struct Reaper {
     batcher: Weak<Batcher>,
-    lane: Option<runtime::Id>,
+    lane: LaneId,
     is_done: bool,
 }
 

@@ -2,12 +2,9 @@
 
 use std::{mem, sync::Arc};
 
-use tokio::{
-    runtime::{self, Handle},
-    task::yield_now,
-};
+use tokio::{runtime::Handle, task::yield_now};
 
-use super::Batcher;
+use super::{Batcher, LaneId};
 use crate::{
     pool::runtime_ended,
     send::{pending::PendingSend, writer::Writer},
@@ -17,13 +14,16 @@ use crate::{
 /// own messages only and no other call waits for it, since its future may be left unpolled for long, or be dropped.
 pub(in crate::send) struct DirectSend<'a> {
     batcher: &'a Arc<Batcher>,
-    lane: Option<runtime::Id>,
+    lane: LaneId,
 }
 
 impl<'a> DirectSend<'a> {
     /// Returns `None` if other sends are under way.
-    pub(in crate::send) fn begin(batcher: &'a Arc<Batcher>) -> Option<(Self, Writer)> {
-        let id = runtime_id();
+    pub(in crate::send) fn begin(
+        batcher: &'a Arc<Batcher>,
+        is_keyed: bool,
+    ) -> Option<(Self, Writer)> {
+        let id = LaneId::current(is_keyed);
         let mut state = batcher.lock();
         let lane = state.lane(id);
         if lane.is_in_use() {
@@ -55,7 +55,7 @@ impl Drop for DirectSend<'_> {
 /// The task of a writer, which ends when nothing is pending.
 pub(in crate::send) struct WriterTask {
     batcher: Arc<Batcher>,
-    lane: Option<runtime::Id>,
+    lane: LaneId,
     /// `None` once it is parked.
     writer: Option<Writer>,
     /// How many calls it is sending.
@@ -68,7 +68,7 @@ impl WriterTask {
         batcher: &Arc<Batcher>,
         pending: PendingSend,
     ) -> Option<Self> {
-        let id = runtime_id();
+        let id = LaneId::current(pending.is_keyed());
         let mut state = batcher.lock();
         let most = batcher.max_writers(state.commit_time);
         let lane = state.lane(id);
@@ -94,8 +94,11 @@ impl WriterTask {
                 return;
             };
             self.calls = group.len();
-            let mut stored = writer.deliver(&batcher, group).await;
+            let key_timeout = batcher.key_timeout(self.lane);
+            let delivered = writer.deliver(&batcher, group, key_timeout).await;
             self.finish_calls();
+            batcher.put_back(self.lane, delivered.held);
+            let mut stored = delivered.stored;
             batcher.stored(&mut stored);
             // Callers that were just answered are about to send again, and their sends go out together.
             yield_now().await;
@@ -130,6 +133,12 @@ impl Drop for WriterTask {
     }
 }
 
-fn runtime_id() -> Option<runtime::Id> {
-    Handle::try_current().ok().map(|runtime| runtime.id())
+impl LaneId {
+    /// That of the runtime that calls this.
+    fn current(is_keyed: bool) -> Self {
+        Self {
+            runtime: Handle::try_current().ok().map(|runtime| runtime.id()),
+            is_keyed,
+        }
+    }
 }

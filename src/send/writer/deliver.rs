@@ -1,28 +1,29 @@
 //! Sends groups through a writer: an attempt, what follows from its outcome, and the query of an outcome that was lost.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{collections::HashMap, mem, sync::Arc, time::Duration};
 
-use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Attempt, MAX_AGE, Writer, prune};
+use super::{
+    Attempt, MAX_AGE, Writer, prune,
+    write::{write_keyed, write_large},
+};
 use crate::{
     error::{Error, Result},
-    message::{Envelope, Visible},
     pool::{StoreConnection, no_answer},
     postgres::{
-        columns::Columns,
-        insert, session,
-        writers::{self, Batch, Shape, Try, Written, with_headers},
+        keyed::KEY_TIMEOUT,
+        writers::{self, Shape, Try, Written, with_headers},
     },
     queue::QueueName,
     send::{
-        batch::{chunks, columns},
+        batch::{self, chunks, columns},
         batcher::Batcher,
         options::SendOptions,
         pending::{PendingSend, take_expired},
         rejection,
     },
+    sent::Duplicate,
     telemetry,
 };
 
@@ -34,26 +35,67 @@ const MAX_BACKOFF: Duration = Duration::from_secs(2);
 const MIN_RESOLVE_TIME: Duration = Duration::from_secs(2);
 /// In a small pool, a writer that is never idle returns its connection after this time, so that other callers get one.
 const MAX_HOLD: Duration = Duration::from_millis(5);
+/// How long a statement waits for another transaction that holds one of its keys, if others wait behind it; and how long
+/// once it is known that one of a group's keys is held.
+const SHORT_KEY_TIMEOUT: Duration = Duration::from_millis(100);
+const SPLIT_KEY_TIMEOUT: Duration = Duration::from_millis(20);
 /// How often a token may be drawn that turns out to be in use.
 const MAX_TOKENS: u32 = 3;
 
+/// What has become of a group.
+#[derive(Default)]
+pub(in crate::send) struct Delivered {
+    /// The calls of the last statement, if it stored them.
+    pub(in crate::send) stored: Vec<PendingSend>,
+    /// Calls to be tried again: other transactions hold their keys, and not for too long yet.
+    pub(in crate::send) held: Vec<PendingSend>,
+}
+
 impl Writer {
-    /// Sends a group until the outcome of each call is known. Returns the calls of the last statement, if it stored
-    /// them; all others were answered.
+    /// Sends a group until the outcome of each call is known, but for those whose keys other transactions hold: the last
+    /// statement waits for these up to `key_timeout`. All calls that it doesn't return were answered.
     pub(in crate::send) async fn deliver(
         &mut self,
         batcher: &Arc<Batcher>,
         group: Vec<PendingSend>,
-    ) -> Vec<PendingSend> {
+        key_timeout: Duration,
+    ) -> Delivered {
+        let mut held = Vec::new();
+        let mut group_timeout = SHORT_KEY_TIMEOUT;
         // A stack in reverse order: the next group is the last.
         let mut groups = vec![group];
         while let Some(mut group) = groups.pop() {
             let (mut backoff, mut failures) = (MIN_BACKOFF, 0);
             while !group.is_empty() {
-                match self.attempt(batcher, &mut group).await {
-                    Attempt::Stored if groups.is_empty() => return group,
+                let waits = match &*group {
+                    [one] if groups.is_empty() && held.is_empty() => key_timeout
+                        .min(KEY_TIMEOUT.saturating_sub(one.held_for()))
+                        .max(SHORT_KEY_TIMEOUT),
+                    _ => group_timeout,
+                };
+                let started = Instant::now();
+                match self.attempt(batcher, &mut group, waits).await {
+                    Attempt::Stored if groups.is_empty() => {
+                        return Delivered {
+                            stored: group,
+                            held,
+                        };
+                    }
                     Attempt::Stored => batcher.stored(&mut group),
                     Attempt::NoQueue(reasons) => group = rejection::answer(group, &reasons),
+                    Attempt::KeyHeld(error) => {
+                        group.iter_mut().for_each(|one| one.note_held(started));
+                        group_timeout = SPLIT_KEY_TIMEOUT;
+                        match &*group {
+                            [one] if waits < SHORT_KEY_TIMEOUT || one.held_for() < KEY_TIMEOUT => {
+                                // Nothing is stored, and other ids may be drawn by then.
+                                group[0].ids.clear();
+                                held.append(&mut group);
+                            }
+                            [_] => refuse(&mut group, &error),
+                            _ => groups.push(group.split_off(group.len() / 2)),
+                        }
+                    }
                     Attempt::NotSent(error) if !error.is_retryable() => refuse(&mut group, &error),
                     Attempt::Refused(error)
                         if !error.is_retryable() && !error.is_message_id_taken() =>
@@ -91,7 +133,10 @@ impl Writer {
                 }
             }
         }
-        Vec::new()
+        Delivered {
+            held,
+            ..Delivered::default()
+        }
     }
 
     /// Queries whether the last attempt stored its messages, until there is an answer. If it stored nothing, what is
@@ -114,8 +159,13 @@ impl Writer {
             }
             let asked_at = Instant::now();
             match ask(batcher, group, last).await {
-                Ok(true) => return true,
-                Ok(false) => {
+                Ok(Some(duplicates)) => {
+                    group
+                        .iter_mut()
+                        .for_each(|one| one.set_duplicates(&duplicates));
+                    return true;
+                }
+                Ok(None) => {
                     // After their deadline they are not sent again, however late the answer came: the row that fences
                     // the last attempt may be pruned by then.
                     let in_time = asked_at.elapsed() < MAX_AGE;
@@ -211,7 +261,12 @@ impl Writer {
         connections.acquire().await
     }
 
-    async fn attempt(&mut self, batcher: &Arc<Batcher>, group: &mut [PendingSend]) -> Attempt {
+    async fn attempt(
+        &mut self,
+        batcher: &Arc<Batcher>,
+        group: &mut [PendingSend],
+        key_timeout: Duration,
+    ) -> Attempt {
         let timeout = time_for_attempt(batcher.options(), group);
         self.renew_if_old();
         let mut connection = match self.connect(batcher).await {
@@ -224,7 +279,9 @@ impl Writer {
         }
         self.ids.assign(group);
         // One number for each statement. The outcome of the last one is that of all.
+        let is_keyed = group.iter().any(PendingSend::is_keyed);
         let statements = match &*group {
+            _ if is_keyed => batch::keyed(group).chunks().len(),
             [one] => chunks(&one.messages).count(),
             _ => 1,
         };
@@ -233,6 +290,24 @@ impl Writer {
         let started = Instant::now();
         let token = self.token;
         let written = match &*group {
+            _ if is_keyed => {
+                let timeout = timeout + Duration::from_secs(statements as u64 - 1);
+                let key_timeout = key_timeout.min(timeout / 2);
+                connection
+                    .within(timeout, async |connection| {
+                        // Boxed: it is large, and would be a part of each send.
+                        let written =
+                            write_keyed(connection, token, first, group, key_timeout, timeout);
+                        Box::pin(written).await
+                    })
+                    .await
+                    .map(|(written, duplicates)| {
+                        group
+                            .iter_mut()
+                            .for_each(|one| one.set_duplicates(&duplicates));
+                        written
+                    })
+            }
             [one] if statements > 1 => {
                 let timeout = timeout + Duration::from_secs(statements as u64);
                 connection
@@ -292,6 +367,10 @@ impl Writer {
                 | Error::SchemaOutdated
                 | Error::PermissionDenied { .. }),
             ) => Attempt::NotSent(error),
+            Err(error @ Error::KeyHeld { .. }) => {
+                self.connection = Some(connection);
+                Attempt::KeyHeld(error)
+            }
             Err(error) if error.is_refusal() => rejection::by_server(error),
             Err(error) => Attempt::Unknown(error),
         }
@@ -323,7 +402,11 @@ fn last_deadline(group: &[PendingSend]) -> Option<Instant> {
 }
 
 /// Queries the outcome of an attempt: at least once, and for at least [`MIN_RESOLVE_TIME`], even past the deadline.
-async fn ask(batcher: &Batcher, group: &[PendingSend], last: Try) -> Result<bool> {
+async fn ask(
+    batcher: &Batcher,
+    group: &[PendingSend],
+    last: Try,
+) -> Result<Option<HashMap<i64, Duplicate>>> {
     let now = Instant::now();
     let until = last_deadline(group).map_or(now, |deadline| deadline.max(now + MIN_RESOLVE_TIME));
     let asked = async {
@@ -346,45 +429,4 @@ async fn wait(backoff: &mut Duration, group: &[PendingSend]) {
     if let Some(last) = last_deadline(group) {
         sleep_until(until.min(last)).await;
     }
-}
-
-/// Too large for one statement: several, in one transaction.
-async fn write_large(
-    connection: &mut PgConnection,
-    token: i64,
-    first: i64,
-    pending: &PendingSend,
-    timeout: Duration,
-) -> Result<Written> {
-    let mut transaction = connection.begin().await?;
-    session::limit_idle_in_transaction(&mut transaction, timeout).await?;
-    // A batch becomes visible at one time, not chunk by chunk.
-    let visible = insert::resolve(&mut transaction, pending.envelope.visible).await?;
-    let envelope = Envelope {
-        queue: pending.envelope.queue.clone(),
-        visible: Visible::Exactly(visible),
-        ..pending.envelope
-    };
-    let (mut sequence, mut ids) = (first, &pending.ids[..]);
-    for chunk in chunks(&pending.messages) {
-        let (of_chunk, rest) = ids.split_at(chunk.len());
-        let batch = Batch {
-            envelopes: vec![&envelope],
-            ids: of_chunk.to_vec(),
-            envelope: vec![1; chunk.len()],
-            columns: Columns::of(chunk),
-        };
-        let this = Try { token, sequence };
-        let written = if batch.columns.has_headers() {
-            with_headers::write_alike(&mut transaction, this, &envelope, &batch).await?
-        } else {
-            writers::write_alike(&mut transaction, this, &envelope, &batch).await?
-        };
-        if written != Written::Stored {
-            return Ok(written);
-        }
-        (ids, sequence) = (rest, sequence + 2);
-    }
-    transaction.commit().await?;
-    Ok(Written::Stored)
 }

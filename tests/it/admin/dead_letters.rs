@@ -46,9 +46,12 @@ async fn a_requeued_dead_letter_has_its_payload_and_all_attempts_before_it(
     let id = batch.execute(&store).await?[0];
     let other = dead(&store, &[1]).await?[0];
     assert_eq!(places(&pool).await?, (0, 2, 0));
-    assert!(!admin.requeue("other", id).await?, "it is of another queue");
+    assert!(
+        admin.requeue("other", id).await?.back == 0,
+        "it is of another queue"
+    );
     let before = now(&pool).await?;
-    assert!(admin.requeue("tasks", id).await?);
+    assert!(admin.requeue("tasks", id).await?.back == 1);
     assert_eq!(places(&pool).await?, (1, 1, 0));
     let queued = &admin.messages("tasks", Page::default()).await?[0];
     assert_eq!(
@@ -62,7 +65,7 @@ async fn a_requeued_dead_letter_has_its_payload_and_all_attempts_before_it(
     assert_eq!(delivery.priority(), Priority::High);
     assert_eq!(delivery.raw_payload(), r#""again""#);
     assert!(
-        !admin.requeue("tasks", id).await?,
+        admin.requeue("tasks", id).await?.back == 0,
         "it is no dead letter any more"
     );
     assert_eq!(
@@ -87,7 +90,7 @@ async fn a_requeued_message_can_fail_as_often_as_a_new_one(pool: PgPool) -> Test
             delivery.retry_in(Duration::ZERO, &store).await?;
         }
         assert_eq!(places(&pool).await?, (0, 1, 0));
-        assert!(admin.requeue("tasks", id).await?);
+        assert!(admin.requeue("tasks", id).await?.back == 1);
     }
     Ok(())
 }
@@ -104,9 +107,9 @@ async fn only_dead_letters_can_be_requeued(pool: PgPool) -> TestResult {
     let ready = send(&store, &[4]).await?[0];
     let before = everything(&pool).await?;
     for id in [acked, archived, held, ready, MessageId::from(i64::MAX)] {
-        assert!(!admin.requeue("tasks", id).await?, "{id}");
+        assert!(admin.requeue("tasks", id).await?.back == 0, "{id}");
     }
-    assert_eq!(admin.requeue_all("tasks", Duration::ZERO).await?, 0);
+    assert_eq!(admin.requeue_all("tasks", Duration::ZERO).await?.back, 0);
     assert_eq!(everything(&pool).await?, before);
     Ok(())
 }
@@ -117,13 +120,13 @@ async fn dead_letters_are_requeued_all_or_by_age(pool: PgPool) -> TestResult {
     let admin = pgqrs::admin(&store);
     let ids = dead(&store, &[1, 2, 3, 4, 5]).await?;
     an_hour_later(&pool, &ids[..2]).await?;
-    assert_eq!(admin.requeue_all("other", Duration::ZERO).await?, 0);
-    assert_eq!(admin.requeue_all("tasks", HALF_AN_HOUR).await?, 2);
+    assert_eq!(admin.requeue_all("other", Duration::ZERO).await?.back, 0);
+    assert_eq!(admin.requeue_all("tasks", HALF_AN_HOUR).await?.back, 2);
     let back: Vec<_> = claim(&store, 10).await?.iter().map(Delivery::id).collect();
     assert_eq!(back, ids[..2]);
     let a_century = HALF_AN_HOUR * 2 * 24 * 36_525;
-    assert_eq!(admin.requeue_all("tasks", a_century).await?, 0);
-    assert_eq!(admin.requeue_all("tasks", Duration::ZERO).await?, 3);
+    assert_eq!(admin.requeue_all("tasks", a_century).await?.back, 0);
+    assert_eq!(admin.requeue_all("tasks", Duration::ZERO).await?.back, 3);
     let back: Vec<_> = claim(&store, 10).await?.iter().map(Delivery::id).collect();
     assert_eq!(back, ids[2..]);
     assert_eq!(admin.dead_letter_count("tasks").await?, 0);
@@ -144,7 +147,7 @@ async fn of_eight_requeues_at_once_one_succeeds(pool: PgPool) -> TestResult {
             .collect();
         let mut requeued = 0;
         for requeuing in requeuing {
-            requeued += i32::from(requeuing.await??);
+            requeued += requeuing.await??.back;
         }
         assert_eq!((requeued, places(&pool).await?), (1, (1, 0, 0)));
         one(&store).await?.ack(&store).await?;

@@ -81,6 +81,14 @@ async fn calls_on_an_unknown_queue_name_it(pool: PgPool) -> TestResult {
         admin.dead_letters("missing", page).await.unwrap_err(),
         admin.archived("missing", page).await.unwrap_err(),
         admin.cancel("missing", id).await.unwrap_err(),
+        admin.pause_queue("missing").await.unwrap_err(),
+        admin.resume_queue("missing").await.unwrap_err(),
+        admin
+            .pause_until("missing", chrono::Utc::now())
+            .await
+            .unwrap_err(),
+        admin.close_queue("missing").await.unwrap_err(),
+        admin.reopen_queue("missing").await.unwrap_err(),
         admin
             .reschedule("missing", id, chrono::Utc::now())
             .await

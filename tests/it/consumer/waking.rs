@@ -13,7 +13,7 @@ async fn an_idle_consumer_is_woken_for_what_is_requeued(pool: PgPool) -> TestRes
     let running = start(patient.create(&store).await?, seen.handler());
     send(&store, &[2]).await?;
     drained(&pool).await;
-    assert!(pgqrs::admin(&store).requeue("tasks", id).await?);
+    assert!(pgqrs::admin(&store).requeue("tasks", id).await?.back == 1);
     drained(&pool).await;
     assert_eq!(running.stop().await?.done, 2);
     assert_eq!(places(&pool).await?, (0, 0, 0));

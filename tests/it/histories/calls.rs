@@ -1,6 +1,7 @@
 //! The calls of a history: each as it is made, beside what it does in the model.
 
 mod administration;
+mod keys;
 mod running;
 mod statements;
 
@@ -108,6 +109,9 @@ impl History {
     pub(super) async fn call(&mut self, store: &Store, call: Call) -> Checked {
         match call {
             Call::Send { .. } | Call::Import { .. } => self.call_sending(store, call).await,
+            Call::SendEach { .. } | Call::WindowPasses(_) | Call::Expires(_) => {
+                self.call_about_keys(store, call).await
+            }
             Call::Claim { .. }
             | Call::Settle(..)
             | Call::AckAll(_)

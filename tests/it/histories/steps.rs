@@ -9,7 +9,7 @@ use proptest::{
 
 use super::{QUEUES, STORES};
 use crate::{
-    model::{LONG, Place, Settlement, Transition, Wait},
+    model::{Asks, KeyKind, LONG, Place, Settlement, Transition, Wait},
     support::proxy::Fault,
 };
 
@@ -30,6 +30,18 @@ pub(super) enum Call {
         delayed: bool,
         on: On,
     },
+    /// Messages with keys and limits of their own.
+    SendEach {
+        queue: &'static str,
+        priority: Priority,
+        messages: Vec<Asks>,
+        delayed: bool,
+        on: On,
+    },
+    /// The time is over for which a key is taken.
+    WindowPasses(Index),
+    /// A message isn't of use any longer.
+    Expires(Index),
     Import {
         queue: &'static str,
         messages: usize,
@@ -54,7 +66,9 @@ pub(super) enum Call {
     TimePasses(Index),
     /// A consumer's loop, until there is nothing ready any more.
     Run(&'static str),
-    Cancel(Index),
+    Cancel(Index, bool),
+    Pause(&'static str, bool),
+    Close(&'static str, bool),
     Reschedule(Index, Wait),
     Requeue(Index),
     RequeueAll(&'static str),
@@ -111,12 +125,14 @@ fn calls() -> impl Strategy<Value = Call> {
     let which = any::<Index>;
     let way =
         move || prop_oneof![2 => queue().prop_map(Way::Queue), 1 => which().prop_map(Way::Worker)];
-    let priority = select(vec![
-        Priority::Urgent,
-        Priority::High,
-        Priority::Normal,
-        Priority::Low,
-    ]);
+    let priority = || {
+        select(vec![
+            Priority::Urgent,
+            Priority::High,
+            Priority::Normal,
+            Priority::Low,
+        ])
+    };
     let wait = || select(vec![Wait::None, Wait::Long]);
     let on = || {
         prop_oneof![
@@ -146,8 +162,26 @@ fn calls() -> impl Strategy<Value = Call> {
     let by = select(vec![By::Handle, By::Admin]);
     // One statement carries a thousand.
     let imported = prop_oneof![40 => 1..6_usize, 1 => Just(1_003)];
-    let send = (way(), priority, 1..4_usize, prop::bool::weighted(0.2), on());
+    let send = (
+        way(),
+        priority(),
+        1..4_usize,
+        prop::bool::weighted(0.2),
+        on(),
+    );
+    let send_each = (
+        queue(),
+        priority(),
+        vec(asks(), 1..4),
+        prop::bool::weighted(0.3),
+        on(),
+    );
     prop_oneof![
+        12 => send_each.prop_map(|(queue, priority, messages, delayed, on)| {
+            Call::SendEach { queue, priority, messages, delayed, on }
+        }),
+        1 => which().prop_map(Call::WindowPasses),
+        4 => which().prop_map(Call::Expires),
         12 => send.prop_map(|(way, priority, messages, delayed, on)| {
             Call::Send { way, priority, messages, delayed, on }
         }),
@@ -161,7 +195,9 @@ fn calls() -> impl Strategy<Value = Call> {
         1 => which().prop_map(Call::Forget),
         14 => which().prop_map(Call::TimePasses),
         2 => queue().prop_map(Call::Run),
-        2 => which().prop_map(Call::Cancel),
+        4 => (which(), any::<bool>()).prop_map(|(which, archive)| Call::Cancel(which, archive)),
+        2 => (queue(), prop::bool::weighted(0.3)).prop_map(|(queue, pauses)| Call::Pause(queue, pauses)),
+        2 => (queue(), prop::bool::weighted(0.3)).prop_map(|(queue, closes)| Call::Close(queue, closes)),
         2 => (which(), wait()).prop_map(|(which, wait)| Call::Reschedule(which, wait)),
         4 => which().prop_map(Call::Requeue),
         2 => queue().prop_map(Call::RequeueAll),
@@ -179,6 +215,26 @@ fn calls() -> impl Strategy<Value = Call> {
         1 => Just(Call::RemoveEndedWorkers),
         3 => which().prop_map(Call::Release),
     ]
+}
+
+/// Few keys, so that they meet.
+fn asks() -> impl Strategy<Value = Asks> {
+    let kind = select(vec![
+        KeyKind::Unique,
+        KeyKind::Unique,
+        KeyKind::Waiting,
+        KeyKind::Replaces,
+        KeyKind::Postpones,
+        KeyKind::Within,
+    ]);
+    let key = prop::option::weighted(0.8, (kind, 0..2_usize));
+    let max_attempts = prop::option::weighted(0.3, 1..4_u32);
+    let expires = prop::option::weighted(0.3, any::<bool>());
+    (key, max_attempts, expires).prop_map(|(key, max_attempts, expires)| Asks {
+        key,
+        max_attempts,
+        expires,
+    })
 }
 
 fn disruptions() -> impl Strategy<Value = Disruption> {

@@ -1,18 +1,45 @@
 //! What an administrator does in the model: to messages, queues and workers.
 
+use pgqrs::Cancelled;
+
 use super::*;
 
 impl World {
-    pub(crate) fn cancel(&mut self, queue: &str, id: MessageId) -> Returned<bool> {
-        self.queue(queue)?;
-        let free = self.is_free(queue, id);
-        if let Some(queue) = self.queues.get_mut(queue)
-            && free
-        {
-            queue.messages.remove(&id);
+    pub(crate) fn cancel(
+        &mut self,
+        queue: &str,
+        id: MessageId,
+        archive: bool,
+    ) -> Returned<Option<Cancelled>> {
+        let queue = self.queue(queue)?;
+        let Some(entry) = queue.messages.remove(&id) else {
+            self.happened("not cancelled", 1);
+            return Ok(None);
+        };
+        // Even if its lease has run out: its handler may be at work.
+        let was = match entry.lease {
+            Some(_) => Cancelled::Running,
+            None => Cancelled::Waiting,
+        };
+        if archive {
+            queue.archive.insert(id, entry);
         }
-        self.happened(if free { "cancelled" } else { "not cancelled" }, 1);
-        Ok(free)
+        let what = match was {
+            Cancelled::Waiting => "cancelled while it waited",
+            Cancelled::Running => "cancelled while it ran",
+        };
+        self.happened(what, 1);
+        Ok(Some(was))
+    }
+
+    pub(crate) fn pause(&mut self, queue: &str, is_paused: bool) -> Returned {
+        self.queue(queue)?.is_paused = is_paused;
+        Ok(())
+    }
+
+    pub(crate) fn close(&mut self, queue: &str, is_closed: bool) -> Returned {
+        self.queue(queue)?.is_closed = is_closed;
+        Ok(())
     }
 
     pub(crate) fn reschedule(
@@ -37,19 +64,33 @@ impl World {
         Ok(free)
     }
 
-    pub(crate) fn requeue(&mut self, time: usize, queue: &str, id: MessageId) -> Returned<bool> {
+    /// How many are back, and how many stay dead letters since others have their keys.
+    pub(crate) fn requeue(
+        &mut self,
+        time: usize,
+        queue: &str,
+        id: MessageId,
+    ) -> Returned<(u64, u64)> {
         let revived = self.queue(queue)?.revive(time, id);
-        self.happened(if revived { "requeued" } else { "not requeued" }, 1);
-        Ok(revived)
+        let (what, requeued) = match revived {
+            Some(true) => ("requeued", (1, 0)),
+            Some(false) => ("a requeued one's key held", (0, 1)),
+            None => ("not requeued", (0, 0)),
+        };
+        self.happened(what, 1);
+        Ok(requeued)
     }
 
-    pub(crate) fn requeue_all(&mut self, time: usize, queue: &str) -> Returned<u64> {
+    pub(crate) fn requeue_all(&mut self, time: usize, queue: &str) -> Returned<(u64, u64)> {
         let queue = self.queue(queue)?;
         let dead: Vec<_> = queue.dead.keys().copied().collect();
-        for id in &dead {
-            queue.revive(time, *id);
-        }
-        Ok(dead.len() as u64)
+        let back = dead
+            .iter()
+            .filter(|id| queue.revive(time, **id) == Some(true));
+        let back = back.count() as u64;
+        let held = dead.len() as u64 - back;
+        self.happened("a requeued one's key held", held as usize);
+        Ok((back, held))
     }
 
     pub(crate) fn purge(&mut self, queue: &str, place: Place) -> Returned<u64> {
@@ -76,6 +117,7 @@ impl World {
             return Err("QueueNotEmpty");
         }
         self.queues.remove(queue);
+        self.seen.retain(|(of, _), _| *of != queue);
         self.workers.retain(|_, worker| worker.queue != queue);
         self.happened("a queue deleted", 1);
         Ok(())

@@ -96,7 +96,13 @@ async fn every_call_ends_on_a_silent_server_and_the_pool_recovers(pool: PgPool) 
         admin.health();
         admin.configure_queue("tasks", QueueOptions::default());
         admin.messages("tasks", page);
-        admin.cancel("tasks", message);
+        admin.cancel("tasks", message).into_future();
+        admin.cancel_by_key("tasks", "key").into_future();
+        admin.pause_queue("tasks");
+        admin.pause_until("tasks", Utc::now());
+        admin.resume_queue("tasks");
+        admin.close_queue("tasks");
+        admin.reopen_queue("tasks");
         admin.reschedule("tasks", message, Utc::now());
         admin.dead_letters("tasks", page);
         admin.dead_letter_count("tasks");

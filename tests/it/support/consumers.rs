@@ -67,6 +67,7 @@ macro_rules! settings {
 
 settings! {
     concurrency: usize,
+    cancel_grace: Duration,
     handler_timeout: Duration,
     lease: Duration,
     listen: bool,

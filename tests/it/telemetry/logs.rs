@@ -355,7 +355,7 @@ async fn a_consumer_reports_its_settings_when_it_starts_and_its_report_when_it_s
                 "INFO  stopping: 0 handlers running, deadline 25 s {of} reason=\"stop requested\""
             ),
             format!(
-                "INFO  consumer stopped {of} done=2 archived=0 retried=0 snoozed=0 undecodable=0 dead=0 released=0 lost=0 unknown=0"
+                "INFO  consumer stopped {of} done=2 archived=0 retried=0 snoozed=0 undecodable=0 dead=0 released=0 lost=0 cancelled=0 unknown=0"
             ),
             format!("INFO  worker changed its state {of} from=\"ready\" to=\"stopped\""),
         ]
@@ -456,7 +456,7 @@ async fn a_consumer_that_others_suspend_resume_or_stop_says_so_once(pool: PgPool
                 "INFO  stopping: 0 handlers running, deadline 25 s {of} reason=\"worker stopped, or replaced by another\""
             ),
             format!(
-                "INFO  consumer stopped {of} done=0 archived=0 retried=0 snoozed=0 undecodable=0 dead=0 released=0 lost=0 unknown=0"
+                "INFO  consumer stopped {of} done=0 archived=0 retried=0 snoozed=0 undecodable=0 dead=0 released=0 lost=0 cancelled=0 unknown=0"
             ),
         ]
     );

@@ -111,3 +111,23 @@ fn an_attempt_that_makes_its_own_row_stores_again_when_it_is_later_than_the_prun
 fn an_attempt_that_outlives_its_server_stores_again_on_the_next() {
     without(Rule::EndWithTheServer, NONE_TWICE);
 }
+
+#[test]
+fn an_attempt_that_records_no_duplicates_acknowledges_what_it_did_not_store() {
+    without(Rule::RecordSkipped, NONE_LOST);
+}
+
+#[test]
+fn duplicates_looked_for_afterwards_acknowledge_what_is_not_stored() {
+    without(Rule::RecordWhenStored, NONE_LOST);
+}
+
+#[test]
+fn duplicates_looked_for_afterwards_are_new_ones() {
+    without(Rule::RecordWhenStored, DUPLICATES);
+}
+
+#[test]
+fn a_large_batch_that_forgets_the_duplicates_of_its_first_half_acknowledges_them() {
+    without(Rule::RecordOfBoth, NONE_LOST);
+}

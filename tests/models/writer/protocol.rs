@@ -125,18 +125,20 @@ impl Protocol {
             return;
         };
         let stored = match reply {
-            Reply::Stored => true,
-            Reply::Number(number) => number == to.number,
-            Reply::Failed => false,
+            Reply::Stored(skipped) => Some(skipped),
+            Reply::Number(number, skipped) => (number == to.number).then_some(skipped),
+            Reply::Failed => None,
             Reply::Refused(messages) => {
                 state.complete(messages, Returned::Refused);
                 group.messages &= !messages;
-                false
+                None
             }
         };
-        if stored {
+        if let Some(skipped) = stored {
             let Writer { token, number, .. } = state.writer;
-            state.complete(group.messages, Returned::Stored { token, number });
+            let (duplicates, new) = (group.messages & skipped, group.messages & !skipped);
+            state.complete(duplicates, Returned::Duplicate { token, number });
+            state.complete(new, Returned::Stored { token, number });
             group.messages = 0;
         }
         match group.messages {
@@ -189,7 +191,13 @@ impl Protocol {
                 // Written in any case, so that the answer, and everything before it, is flushed to disk.
                 state.on_disk(self.keeps(Rule::SettleOnDisk));
                 if answered {
-                    self.answer(state, request, Reply::Number(number));
+                    let row = state.server.writers.get(&request.token);
+                    let skipped = if self.keeps(Rule::RecordWhenStored) {
+                        row.map_or(0, |row| row.skipped)
+                    } else {
+                        state.server.held()
+                    };
+                    self.answer(state, request, Reply::Number(number, skipped));
                 }
             }
             Verb::Attempt { messages, .. } if behind || !self.keeps(Rule::Guard) => {
@@ -220,8 +228,8 @@ impl Protocol {
             0
         };
         let request = running.request;
-        self.store(state, request, running.messages & !stored_before);
-        self.answer(state, request, Reply::Stored);
+        let skipped = self.store(state, request, running.messages & !stored_before);
+        self.answer(state, request, Reply::Stored(skipped));
     }
 
     pub(super) fn refuse(&self, state: &mut State, request: Request, messages: Messages) {
@@ -235,15 +243,34 @@ impl Protocol {
         self.answer(state, request, Reply::Refused(messages & REFUSABLE));
     }
 
-    pub(super) fn store(&self, state: &mut State, request: Request, messages: Messages) {
+    /// Returns the messages that it didn't store, since another has their key.
+    pub(super) fn store(
+        &self,
+        state: &mut State,
+        request: Request,
+        messages: Messages,
+    ) -> Messages {
         state
             .server
             .advance(request.token, request.number, state.now);
-        for message in each(messages) {
+        let skipped = messages & state.server.held();
+        // The keyed message is in the first statement of a large batch.
+        let forgets = self.is_large(messages) && !self.keeps(Rule::RecordOfBoth);
+        if self.keeps(Rule::RecordSkipped)
+            && let Some(row) = state.server.writers.get_mut(&request.token)
+        {
+            row.skipped = if forgets { 0 } else { skipped };
+        }
+        for message in each(skipped) {
+            let skipped = (message, request.token, request.number);
+            state.server.skipped.insert(skipped);
+        }
+        for message in each(messages & !skipped) {
             let stored = (message, request.token, request.number);
             state.server.stored.insert(stored);
         }
         state.on_disk(self.keeps(Rule::AttemptOnDisk));
+        skipped
     }
 }
 
@@ -386,8 +413,17 @@ impl State {
 
 impl Database {
     pub(super) fn advance(&mut self, token: u8, number: u8, now: u8) {
-        let row = Row { number, since: now };
+        let row = Row {
+            number,
+            since: now,
+            skipped: 0,
+        };
         self.writers.entry(token).or_insert(row).number = number;
+    }
+
+    /// The messages whose key another has.
+    pub(super) fn held(&self) -> Messages {
+        if self.is_held { KEYED } else { 0 }
     }
 
     pub(super) fn count(&self, message: usize) -> usize {

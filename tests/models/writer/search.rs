@@ -25,6 +25,7 @@ impl Model for Protocol {
             standby: Database::default(),
             crashes: 0,
             failovers: 0,
+            holders: 0,
             excused: 0,
         }]
     }
@@ -82,6 +83,9 @@ impl Model for Protocol {
         }
         if state.crashes < self.crashes {
             steps.push(Step::Crash);
+        }
+        if state.holders < self.holders {
+            steps.push(Step::Hold);
         }
         if state.server != state.disk {
             steps.push(Step::Flush);
@@ -142,6 +146,11 @@ impl Model for Protocol {
             Step::Flush => next.disk = next.server.clone(),
             Step::Replicate => next.standby = next.disk.clone(),
             Step::FailOver => next.fail_over(self.keeps(Rule::EndWithTheServer)),
+            Step::Hold => {
+                next.holders += 1;
+                next.server.is_held ^= true;
+                next.on_disk(true);
+            }
             Step::Prune(token) => {
                 next.server.writers.remove(&token);
                 next.on_disk(true);
@@ -164,6 +173,15 @@ impl Model for Protocol {
                         (number - 2..=number)
                             .any(|number| state.server.stored.contains(&(message, token, number)))
                             || state.excused & 1 << message != 0
+                    }
+                    _ => true,
+                })
+            }),
+            Property::always(DUPLICATES, |_, state: &State| {
+                (0..MESSAGES).all(|message| match state.returned[message] {
+                    Returned::Duplicate { token, number } => {
+                        state.server.count(message) == 0
+                            && state.server.skipped.contains(&(message, token, number))
                     }
                     _ => true,
                 })
@@ -214,6 +232,22 @@ impl Protocol {
                     matches!(state.returned[0], Returned::Stored { token: 0, .. })
                         && matches!(state.returned[2], Returned::Stored { token: 1, .. })
                 }),
+            ];
+        }
+        if self.holders > 0 {
+            return vec![
+                Property::sometimes("settling finds a duplicate", |_, state: &State| {
+                    let is_duplicate =
+                        |returned: &Returned| matches!(returned, Returned::Duplicate { .. });
+                    state.returned.iter().any(is_duplicate) && state.settling().next().is_some()
+                }),
+                Property::sometimes("the other message has gone by then", |_, state: &State| {
+                    !state.server.is_held && matches!(state.returned[0], Returned::Duplicate { .. })
+                }),
+                Property::sometimes(
+                    "the first attempt is refused, and the next finds a duplicate",
+                    |_, state: &State| matches!(state.returned[0], Returned::Duplicate { number, .. } if number > 2),
+                ),
             ];
         }
         let mut happenings = vec![

@@ -19,6 +19,7 @@ const LAYERS: [&[&str]; 6] = [
         "guide",
         "health",
         "headers",
+        "key",
         "lifecycle",
         "message",
         "ok",
@@ -26,6 +27,7 @@ const LAYERS: [&[&str]; 6] = [
         "queue",
         "report",
         "retry",
+        "sent",
         "signal",
         "telemetry",
         "times",
@@ -52,8 +54,9 @@ const LAYERS: [&[&str]; 6] = [
     ],
 ];
 
-/// These name each other: an error names a queue and a message, whose constructors return errors.
-const VOCABULARY: [&str; 3] = ["error", "message", "queue"];
+/// These name each other: an error names a queue and a message, whose constructors return errors; a message has options,
+/// which apply to it.
+const VOCABULARY: [&str; 4] = ["error", "message", "message::options", "queue"];
 
 fn layer(module: &str) -> usize {
     let mut name = module;

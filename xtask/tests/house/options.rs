@@ -10,12 +10,19 @@ use syn::{FnArg, ImplItem, ImplItemFn, Item, ItemImpl, ReturnType, Type, Visibil
 use crate::files;
 
 /// Each call that has options, with the method that makes it.
-const CALLS: [(&str, &str); 7] = [
+const CALLS: [(&str, &str); 11] = [
     ("ConsumerBuilder", "create"),
+    // Awaited, like any future.
+    ("CancelByKey", "into_future"),
+    ("CancelMessage", "into_future"),
     ("Dequeue", "execute"),
     ("Enqueue", "execute"),
     ("OwnedSchedules", "replace"),
+    // Made by the batch that it is passed to.
+    ("MessageBuilder", "into_message"),
     ("ProducerBuilder", "create"),
+    // A declaration: a constant can't be made by typed-builder.
+    ("Queue", "unique_by"),
     // Awaited, like any future.
     ("Run", "poll"),
     ("Schedule", "install"),

@@ -6,25 +6,26 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from pgqrs import _arguments, _pgqrs
+from pgqrs import _arguments
 from pgqrs._arguments import identifier as _id
 from pgqrs._arguments import page as _page
 from pgqrs.health import Health
 from pgqrs.listings import (
     ArchivedMessage,
+    Cancelled,
     DeadLetter,
     QueuedMessage,
-    QueueInfo,
-    QueueStats,
+    Requeued,
     SchemaVersion,
     with_priority,
 )
 from pgqrs.queue import Queue
+from pgqrs.sync.queue_admin import QueueAdmin
 from pgqrs.sync.schedule_admin import ScheduleAdmin
 from pgqrs.sync.worker_admin import WorkerAdmin
 
 
-class Admin(WorkerAdmin, ScheduleAdmin):
+class Admin(QueueAdmin, WorkerAdmin, ScheduleAdmin):
     """Administration: the schema, queues, messages, dead letters, the archive and workers; made by ``store.admin()``.
 
     Ages are in seconds, or a ``timedelta``. Lists have pages: pass the last id of one as ``after`` for the next.
@@ -33,9 +34,6 @@ class Admin(WorkerAdmin, ScheduleAdmin):
     :class:`pgqrs.PermissionDeniedError` and, if the database is unavailable, :class:`pgqrs.ConnectError`,
     :class:`pgqrs.ConnectionLostError`, :class:`pgqrs.AcquireTimeoutError` or :class:`pgqrs.ClosedError`.
     """
-
-    def __init__(self, native: _pgqrs.Admin) -> None:
-        self._native = native
 
     def install(self) -> None:
         """Creates or upgrades the schema ``pgqrs``. Several processes can do so at the same time.
@@ -70,92 +68,6 @@ class Admin(WorkerAdmin, ScheduleAdmin):
         """
         self._native.set_fillfactor(_arguments.integer("percent", percent, 50, 100))
 
-    def create_queue(self, queue: str | Queue[Any]) -> QueueInfo:
-        """Creates a queue. To create it only if it doesn't exist, use :meth:`pgqrs.sync.Store.queue`.
-
-        Args:
-            queue: The queue, or its name.
-
-        Returns:
-            The queue, with its settings.
-
-        Raises:
-            QueueExistsError: There is a queue of that name already.
-            InvalidQueueNameError: The name is invalid.
-        """
-        return QueueInfo(*self._native.create_queue(_arguments.queue_name(queue)))
-
-    def queue(self, queue: str | Queue[Any]) -> QueueInfo:
-        """Looks up a queue.
-
-        Args:
-            queue: The queue, or its name.
-
-        Returns:
-            The queue, with its settings.
-
-        Raises:
-            QueueNotFoundError: There is no such queue.
-        """
-        return QueueInfo(*self._native.queue(_arguments.queue_name(queue)))
-
-    def queues(self) -> list[QueueInfo]:
-        """Lists all queues.
-
-        Returns:
-            The queues, ordered by name.
-
-        Raises:
-            NotInstalledError: The database has no pgqrs schema.
-        """
-        return [QueueInfo(*row) for row in self._native.queues()]
-
-    def delete_queue(self, queue: str | Queue[Any]) -> None:
-        """Deletes an empty queue, with its workers, dead letters and archive. No message is lost: it waits for enqueues
-        in progress, and blocks new ones, of all queues, while it checks.
-
-        Args:
-            queue: The queue, or its name.
-
-        Raises:
-            QueueNotEmptyError: It still holds messages.
-            QueueNotFoundError: There is no such queue.
-            DatabaseError: A transaction that has enqueued stays open for more than two seconds. It can be retried.
-        """
-        self._native.delete_queue(_arguments.queue_name(queue))
-
-    def purge_queue(self, queue: str | Queue[Any]) -> int:
-        """Deletes all messages of a queue: ready, delayed and leased ones.
-
-        Args:
-            queue: The queue, or its name.
-
-        Returns:
-            How many messages were deleted.
-
-        Raises:
-            QueueNotFoundError: There is no such queue.
-        """
-        count: int = self._native.purge_queue(_arguments.queue_name(queue))
-        return count
-
-    def configure_queue(self, queue: str | Queue[Any], *, max_attempts: int | None = None) -> QueueInfo:
-        """Changes settings of a queue. Those that are ``None`` stay as they are.
-
-        Args:
-            queue: The queue, or its name.
-            max_attempts: How often a message is delivered before it becomes a dead letter, from 1; 20 for a new
-                queue.
-
-        Returns:
-            The queue, with all of its settings.
-
-        Raises:
-            QueueNotFoundError: There is no such queue.
-        """
-        attempts = _arguments.optional_integer("max_attempts", max_attempts, 1, 2**31 - 1)
-        return QueueInfo(*self._native.configure_queue(_arguments.queue_name(queue), attempts))
-
     def health(self) -> Health:
         """Reads what an operator should know: what holds back vacuum, dead rows, messages that wait for long, workers
         that missed their heartbeats, the schema's version, connections in use.
@@ -169,47 +81,6 @@ class Admin(WorkerAdmin, ScheduleAdmin):
             ConnectError: The server can't be reached.
         """
         return Health._of(self._native.health())
-
-    def queue_stats(self, queue: str | Queue[Any]) -> QueueStats:
-        """Counts the messages of a queue, up to 10,000 of each priority that are due, as many that are delayed, and as
-        many dead letters: cheap, however large the queue is.
-
-        Args:
-            queue: The queue, or its name.
-
-        Returns:
-            How many messages are ready, delayed, leased and dead.
-
-        Raises:
-            QueueNotFoundError: There is no such queue.
-        """
-        return QueueStats._of(self._native.queue_stats(_arguments.queue_name(queue)))
-
-    def all_queue_stats(self) -> list[QueueStats]:
-        """Counts the messages of all queues, in one statement. If there are more than 20 queues, fewer messages of each
-        are counted: 200,000 divided by the number of queues, and at least 100. At most 10,000 queues are counted.
-
-        Returns:
-            What :meth:`queue_stats` returns of each queue, ordered by name.
-
-        Raises:
-            NotInstalledError: The database has no pgqrs schema.
-        """
-        return [QueueStats._of(row) for row in self._native.all_queue_stats()]
-
-    def exact_queue_stats(self, queue: str | Queue[Any]) -> QueueStats:
-        """Counts the messages of a queue. The counts are exact, so it reads all of the queue.
-
-        Args:
-            queue: The queue, or its name.
-
-        Returns:
-            How many messages are ready, delayed, leased and dead.
-
-        Raises:
-            QueueNotFoundError: There is no such queue.
-        """
-        return QueueStats._of(self._native.exact_queue_stats(_arguments.queue_name(queue)))
 
     def messages(
         self,
@@ -236,21 +107,52 @@ class Admin(WorkerAdmin, ScheduleAdmin):
         rows = self._native.messages(_arguments.queue_name(queue), *_page(after, limit, payload))
         return [QueuedMessage(*with_priority(row[:-1]), *row[-1]) for row in rows]
 
-    def cancel(self, queue: str | Queue[Any], message: int) -> bool:
-        """Deletes a message, unless a consumer holds it: then it may be handled already.
+    def cancel(
+        self, queue: str | Queue[Any], message: int, *, archive: bool = False
+    ) -> Cancelled | None:
+        """Cancels a message, waiting or running: deletes it. Either the message is cancelled or a consumer has settled
+        it, and never both.
+
+        The consumer of a running one is notified: :meth:`pgqrs.Delivery.cancelled` returns, and an ``async`` handler is
+        cancelled after the ``cancel_grace`` of its run.
 
         Args:
             queue: The queue, or its name.
             message: The message's id.
+            archive: Whether the message is kept in the archive.
 
         Returns:
-            Whether it was deleted; ``False`` if there is no such message, or a consumer holds it.
+            What it was: ``"waiting"``, or ``"running"`` if a consumer had claimed it. ``None`` if there is no such
+            message: it is done, dead or archived already, or never was.
 
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        done: bool = self._native.cancel(_arguments.queue_name(queue), _id("message", message))
-        return done
+        was: Cancelled | None = self._native.cancel(
+            _arguments.queue_name(queue), _id("message", message), _arguments.flag("archive", archive)
+        )
+        return was
+
+    def cancel_by_key(
+        self, queue: str | Queue[Any], key: str, *, archive: bool = False
+    ) -> list[tuple[int, Cancelled]]:
+        """Cancels the messages that have this unique key, as :meth:`cancel` does.
+
+        Args:
+            queue: The queue, or its name.
+            key: The key.
+            archive: Whether the messages are kept in the archive.
+
+        Returns:
+            The id of each cancelled message, and what it was.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
+        cancelled: list[tuple[int, Cancelled]] = self._native.cancel_by_key(
+            _arguments.queue_name(queue), _arguments.text("key", key), _arguments.flag("archive", archive)
+        )
+        return cancelled
 
     def reschedule(self, queue: str | Queue[Any], message: int, time: datetime) -> bool:
         """Moves a message to another time, unless a consumer holds it.
@@ -311,7 +213,7 @@ class Admin(WorkerAdmin, ScheduleAdmin):
         count: int = self._native.dead_letter_count(_arguments.queue_name(queue))
         return count
 
-    def requeue(self, queue: str | Queue[Any], message: int) -> bool:
+    def requeue(self, queue: str | Queue[Any], message: int) -> Requeued:
         """Puts a dead letter back into its queue: ready, and with all of its attempts available again.
 
         Args:
@@ -319,15 +221,19 @@ class Admin(WorkerAdmin, ScheduleAdmin):
             message: The message's id.
 
         Returns:
-            Whether it was requeued; ``False`` if there is no such dead letter.
+            Whether it is ``back``, or was ``held`` since another message has its key; neither if there is no such dead
+            letter.
 
         Raises:
             QueueNotFoundError: There is no such queue.
+            KeyHeldError: Another open transaction has stored a message with its key. It can be retried.
         """
-        done: bool = self._native.requeue(_arguments.queue_name(queue), _id("message", message))
-        return done
+        counts: tuple[int, int] = self._native.requeue(
+            _arguments.queue_name(queue), _id("message", message)
+        )
+        return Requeued(*counts)
 
-    def requeue_all(self, queue: str | Queue[Any], *, older_than: float | timedelta = 0) -> int:
+    def requeue_all(self, queue: str | Queue[Any], *, older_than: float | timedelta = 0) -> Requeued:
         """Requeues all dead letters that are at least this old.
 
         Args:
@@ -335,15 +241,16 @@ class Admin(WorkerAdmin, ScheduleAdmin):
             older_than: Their age, in seconds or as a ``timedelta``; with 0, all of them.
 
         Returns:
-            How many were requeued.
+            How many are ``back``, and how many were ``held`` since other messages have their keys.
 
         Raises:
             QueueNotFoundError: There is no such queue.
+            KeyHeldError: Another open transaction has stored a message with one of their keys. It can be retried.
         """
-        count: int = self._native.requeue_all(
+        counts: tuple[int, int] = self._native.requeue_all(
             _arguments.queue_name(queue), _arguments.duration("older_than", older_than)
         )
-        return count
+        return Requeued(*counts)
 
     def purge_dead_letters(self, queue: str | Queue[Any], *, older_than: float | timedelta = 0) -> int:
         """Deletes dead letters that are at least this old.

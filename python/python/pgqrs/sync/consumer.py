@@ -99,6 +99,7 @@ class Consumer(Generic[T]):
         retry: RetryPolicy = RetryPolicy(),
         undecodable: UndecodablePolicy = UndecodablePolicy(),
         handler_timeout: float | timedelta | None = None,
+        cancel_grace: float | timedelta = _receiving.CANCEL_GRACE,
         listen: bool = True,
         shutdown_deadline: float | timedelta = _receiving.DEADLINE,
     ) -> Report:
@@ -144,6 +145,8 @@ class Consumer(Generic[T]):
                 becomes a dead letter.
             handler_timeout: Counts a handler that has run for this long since its first step as a failed attempt; by
                 default, a handler may run for ever. Its thread goes on, and until it ends there is one less for others.
+            cancel_grace: How long a handler may go on after its message was cancelled, until it is no longer waited
+                for. Its thread goes on; it can look at ``delivery.is_cancelled``.
             listen: Whether other processes wake it through LISTEN.
             shutdown_deadline: How long stopping takes at most, but for threads that are waited for: handlers may
                 settle their messages until five seconds before its end (or until its half, if it is shorter than ten
@@ -170,6 +173,7 @@ class Consumer(Generic[T]):
             retry=retry,
             undecodable=undecodable,
             handler_timeout=handler_timeout,
+            cancel_grace=cancel_grace,
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )
@@ -192,6 +196,7 @@ class Consumer(Generic[T]):
         retry: RetryPolicy = RetryPolicy(),
         undecodable: UndecodablePolicy = UndecodablePolicy(),
         handler_timeout: float | timedelta | None = None,
+        cancel_grace: float | timedelta = _receiving.CANCEL_GRACE,
         listen: bool = True,
         shutdown_deadline: float | timedelta = _receiving.DEADLINE,
     ) -> Report:
@@ -214,6 +219,7 @@ class Consumer(Generic[T]):
             retry: As for :meth:`run`.
             undecodable: As for :meth:`run`.
             handler_timeout: As for :meth:`run`, for a chunk.
+            cancel_grace: As for :meth:`run`, if all messages of a chunk are cancelled.
             listen: As for :meth:`run`.
             shutdown_deadline: As for :meth:`run`.
 
@@ -240,6 +246,7 @@ class Consumer(Generic[T]):
             retry=retry,
             undecodable=undecodable,
             handler_timeout=handler_timeout,
+            cancel_grace=cancel_grace,
             listen=listen,
             shutdown_deadline=shutdown_deadline,
         )

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from pgqrs import _arguments, _pgqrs
 from pgqrs.listings import WorkerStatus
+from pgqrs.message import Message, OnDuplicate, Sent
 from pgqrs.queue import Priority, PriorityName, Queue
 
 T = TypeVar("T")
@@ -65,8 +66,16 @@ class Producer(Generic[T]):
         at: datetime | None = None,
         priority: Priority | PriorityName = Priority.NORMAL,
         headers: Mapping[str, str] | None = None,
-    ) -> int:
-        """Stores a message.
+        unique: str | None = None,
+        unique_until_claimed: str | None = None,
+        on_duplicate: OnDuplicate = "keep",
+        max_wait: float | timedelta | None = None,
+        once_within: tuple[str, float | timedelta] | None = None,
+        max_attempts: int | None = None,
+        expires_in: float | timedelta | None = None,
+        drop_if_expired: bool = False,
+    ) -> Sent:
+        """Stores a message, or finds the one that has its key.
 
         Args:
             payload: A ``dict``, ``list``, ``str``, number, ``bool``, ``None``, dataclass, pydantic model, member of
@@ -78,25 +87,65 @@ class Producer(Generic[T]):
             headers: Texts by name, which a consumer reads without decoding the payload. A name has 1 to 64 of ``a`` to
                 ``z``, ``0`` to ``9``, ``.``, ``_`` and ``-``, and doesn't begin with ``pgqrs-``. All names and values
                 together have at most 8 KiB.
+            unique: A key: the message isn't stored if another one of the queue has it and exists, that is, waits, runs,
+                or is retried.
+            unique_until_claimed: The same while the other one waits to be claimed.
+            on_duplicate: What the message does to one that waits with its ``unique_until_claimed``: ``keep`` leaves it,
+                ``replace`` replaces it, ``postpone`` moves it to the time of this one, ``append`` joins the two lists.
+            max_wait: With ``postpone``, how long after it was sent the other one is delivered at the latest.
+            once_within: A key and a time, in seconds or as a ``timedelta``: the message isn't stored if another one with
+                the key was sent within that time, whatever became of it.
+            max_attempts: After how many deliveries a message becomes a dead letter; by default the queue's.
+            expires_in: A message that isn't claimed within this time, in seconds or as a ``timedelta``, isn't delivered,
+                and becomes a dead letter.
+            drop_if_expired: Whether it is deleted then.
 
         Returns:
-            The message's id.
+            The message's id, an ``int``; its ``new`` says whether it is stored, or is the id of the message that has its
+            key.
 
         Raises:
             SerializeError: Something in the payload can't be represented in JSON; its ``path`` says where.
             PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError: Before anything is sent.
             InvalidHeaderError: A header is invalid, or they are too large together. Before anything is sent.
+            InvalidKeyError: A key is empty, or contains a NUL character. Before anything is sent.
+            KeyHeldError: Another open transaction has stored a message with the same key. It can be retried.
             QueueNotFoundError: The queue was deleted.
+            QueueClosedError: The queue is closed.
             WorkerSuspendedError, WorkerStoppedError: The producer was suspended or stopped.
             NotStoredError: The server was unavailable for longer than the store's ``retry_for``. Nothing is stored.
             OutcomeUnknownError: Time ran out before the outcome was known: the message may have been stored.
             TypeError, ValueError: An argument is of the wrong type, or out of its range.
         """
+        _arguments.not_a_message("payload", payload)
         self._queue._check(payload, "payload")
         wait, time = _arguments.times(delay, at)
         level = _arguments.priority(priority)
+        plain = unique is unique_until_claimed is once_within is max_attempts is expires_in is max_wait is None
+        plain = plain and on_duplicate == "keep" and drop_if_expired is False
+        if not plain or self._queue.unique_by is not None:
+            single = Message(
+                payload,
+                unique=unique,
+                unique_until_claimed=unique_until_claimed,
+                on_duplicate=on_duplicate,
+                max_wait=max_wait,
+                once_within=once_within,
+                max_attempts=max_attempts,
+                expires_in=expires_in,
+                drop_if_expired=drop_if_expired,
+            )
+            sent: list[tuple[int, bool, bool | None]] = self._native.enqueue_messages(
+                [_arguments.message(_arguments.with_key(self._queue, single))],
+                False,
+                wait,
+                time,
+                level,
+                _arguments.headers(headers),
+            )
+            return Sent(*sent[0])
         message: int = self._native.enqueue(payload, wait, time, level, _arguments.headers(headers))
-        return message
+        return Sent(message)
 
     def enqueue_delayed(
         self,
@@ -105,7 +154,7 @@ class Producer(Generic[T]):
         *,
         priority: Priority | PriorityName = Priority.NORMAL,
         headers: Mapping[str, str] | None = None,
-    ) -> int:
+    ) -> Sent:
         """Stores a message that is delivered after a delay; the same as :meth:`enqueue` with ``delay``.
 
         Args:
@@ -125,17 +174,21 @@ class Producer(Generic[T]):
 
     def enqueue_batch(
         self,
-        payloads: Iterable[T],
+        payloads: Iterable[T | Message[T]],
         *,
         delay: float | timedelta | None = None,
         at: datetime | None = None,
         priority: Priority | PriorityName = Priority.NORMAL,
         headers: Mapping[str, str] | None = None,
-    ) -> list[int]:
+        max_attempts: int | None = None,
+        expires_in: float | timedelta | None = None,
+        drop_if_expired: bool = False,
+    ) -> list[Sent]:
         """Stores messages in one transaction: all of them, in this order, or none.
 
         Args:
-            payloads: The payloads, each as for :meth:`enqueue`. If there are none, nothing is sent.
+            payloads: The payloads, each as for :meth:`enqueue`, or each in a :class:`pgqrs.Message` with options of its
+                own. If there are none, nothing is sent.
             delay: How long the messages are not delivered, in seconds or as a ``timedelta``.
             at: The time before which the messages are not delivered, as an aware ``datetime``. A time in the past
                 means now. Pass either this or ``delay``; both are measured by the database's clock.
@@ -143,16 +196,24 @@ class Producer(Generic[T]):
             headers: Texts by name, which a consumer reads without decoding the payload. A name has 1 to 64 of ``a`` to
                 ``z``, ``0`` to ``9``, ``.``, ``_`` and ``-``, and doesn't begin with ``pgqrs-``. All names and values
                 together have at most 8 KiB.
+            max_attempts: After how many deliveries a message becomes a dead letter; by default the queue's.
+            expires_in: A message that isn't claimed within this time, in seconds or as a ``timedelta``, isn't delivered,
+                and becomes a dead letter.
+            drop_if_expired: Whether it is deleted then.
 
         Returns:
-            The ids, in the order of the payloads.
+            The ids, in the order of the payloads; the ``new`` of each says whether it is stored, or is the id of the
+            message that has its key. If several messages have the same key, the others are duplicates of the first.
 
         Raises:
             SerializeError: Something in a payload can't be represented in JSON; its ``path`` says where, as in
                 ``payloads[3].price``.
             PayloadTooLargeError, PayloadTooDeepError, DelayTooLongError: Before anything is sent.
             InvalidHeaderError: A header is invalid, or they are too large together. Before anything is sent.
+            InvalidKeyError: A key is empty, or contains a NUL character. Before anything is sent.
+            KeyHeldError: Another open transaction has stored a message with the same key. It can be retried.
             QueueNotFoundError: The queue was deleted.
+            QueueClosedError: The queue is closed.
             WorkerSuspendedError, WorkerStoppedError: The producer was suspended or stopped.
             NotStoredError: The server was unavailable for longer than the store's ``retry_for``. Nothing is stored.
             OutcomeUnknownError: Time ran out before the outcome was known: the messages may have been stored.
@@ -160,13 +221,41 @@ class Producer(Generic[T]):
         """
         batch = _arguments.payloads(payloads)
         for place, payload in enumerate(batch):
-            self._queue._check(payload, f"payloads[{place}]")
+            content = payload.payload if isinstance(payload, Message) else payload
+            self._queue._check(content, f"payloads[{place}]")
         wait, time = _arguments.times(delay, at)
         level = _arguments.priority(priority)
-        messages: list[int] = self._native.enqueue_batch(
-            batch, wait, time, level, _arguments.headers(headers)
+        limits = _arguments.message(
+            Message(
+                None,
+                max_attempts=max_attempts,
+                expires_in=expires_in,
+                drop_if_expired=drop_if_expired,
+            )
+        )[6:]
+        plain = limits == (None, None, False) and self._queue.unique_by is None
+        if plain and not any(isinstance(one, Message) for one in batch):
+            messages: list[int] = self._native.enqueue_batch(
+                batch, wait, time, level, _arguments.headers(headers)
+            )
+            return [Sent(stored) for stored in messages]
+        options: list[_arguments.NativeMessage] = []
+        for one in batch:
+            message = one if isinstance(one, Message) else Message(one)
+            native = _arguments.message(_arguments.with_key(self._queue, message))
+            attempts, time_left, drops = native[6:]
+            options.append(
+                (
+                    *native[:6],
+                    limits[0] if attempts is None else attempts,
+                    limits[1] if time_left is None else time_left,
+                    drops or limits[2],
+                )
+            )
+        sent: list[tuple[int, bool, bool | None]] = self._native.enqueue_messages(
+            options, True, wait, time, level, _arguments.headers(headers)
         )
-        return messages
+        return [Sent(*one) for one in sent]
 
     def heartbeat(self) -> None:
         """Sends a heartbeat. Heartbeats are also sent automatically.

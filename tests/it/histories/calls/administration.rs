@@ -9,12 +9,30 @@ impl History {
             (!of.is_empty()).then(|| *which.get(&of))
         };
         match call {
-            Call::Cancel(which) => {
+            Call::Pause(queue, pauses) => {
+                let returned = if pauses {
+                    admin.pause_queue(queue).await
+                } else {
+                    admin.resume_queue(queue).await
+                };
+                self.compare(returned, |world| world.pause(queue, pauses))
+                    .await
+            }
+            Call::Close(queue, closes) => {
+                let returned = if closes {
+                    admin.close_queue(queue).await
+                } else {
+                    admin.reopen_queue(queue).await
+                };
+                self.compare(returned, |world| world.close(queue, closes))
+                    .await
+            }
+            Call::Cancel(which, archive) => {
                 let Some((queue, id)) = some(which, self.world.known()) else {
                     return Ok(());
                 };
-                let returned = admin.cancel(queue, id).await;
-                self.compare(returned, |world| world.cancel(queue, id))
+                let returned = admin.cancel(queue, id).archive(archive).await;
+                self.compare(returned, |world| world.cancel(queue, id, archive))
                     .await
             }
             Call::Reschedule(which, wait) => {
@@ -38,11 +56,13 @@ impl History {
                     return Ok(());
                 };
                 let returned = admin.requeue(queue, id).await;
+                let returned = returned.map(|requeued| (requeued.back, requeued.held));
                 self.compare(returned, |world| world.requeue(time, queue, id))
                     .await
             }
             Call::RequeueAll(queue) => {
                 let returned = admin.requeue_all(queue, Duration::ZERO).await;
+                let returned = returned.map(|requeued| (requeued.back, requeued.held));
                 self.compare(returned, |world| world.requeue_all(time, queue))
                     .await
             }

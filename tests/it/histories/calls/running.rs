@@ -25,7 +25,10 @@ impl History {
         let over = until_within(Duration::from_secs(30), async || {
             let left: Result<i64, _> = sqlx::query_scalar(
                 "select count(*) from pgqrs.messages m join pgqrs.queues q on q.id = m.queue_id
-                 where q.name = $1 and (greatest(m.visible_at, m.lease_until) <= now() or m.consumer_id = $2)",
+                 where q.name = $1 and (
+                     q.paused_until <= now() and greatest(m.visible_at, m.lease_until) <= now()
+                     or m.consumer_id = $2
+                 )",
             )
             .bind(queue)
             .bind(worker.get())

@@ -1,0 +1,222 @@
+//! What administrative calls return, as tuples in the order of the fields of Python's classes, and what they take.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use chrono::{DateTime, Utc};
+use pgqrs::{
+    ArchivedMessage, Cancelled, DeadLetter, HeldMessage, MessageId, Page, QueueInfo, QueueName,
+    QueuedMessage, SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
+};
+
+use crate::consumer::{priority_name, texts};
+
+pub(crate) fn rows<T, R>(found: Vec<T>, row: fn(T) -> R) -> Vec<R> {
+    found.into_iter().map(row).collect()
+}
+
+pub(crate) type VersionRow = (&'static str, Option<i64>, Option<i64>);
+
+pub(crate) fn version(version: SchemaVersion) -> VersionRow {
+    match version {
+        SchemaVersion::NotInstalled => ("not_installed", None, None),
+        SchemaVersion::UpToDate { installed } => ("up_to_date", Some(installed), Some(installed)),
+        SchemaVersion::Older {
+            installed,
+            compiled,
+        } => ("older", Some(installed), Some(compiled)),
+        SchemaVersion::Newer {
+            installed,
+            compiled,
+        } => ("newer", Some(installed), Some(compiled)),
+        _ => ("unknown", None, None),
+    }
+}
+
+pub(crate) fn cancelled_name(cancelled: Cancelled) -> &'static str {
+    match cancelled {
+        Cancelled::Waiting => "waiting",
+        Cancelled::Running => "running",
+    }
+}
+
+pub(crate) type QueueRow = (
+    String,
+    u32,
+    DateTime<Utc>,
+    Option<Duration>,
+    Option<Duration>,
+    Option<Duration>,
+    bool,
+    Option<Duration>,
+    Option<Duration>,
+    bool,
+    Option<DateTime<Utc>>,
+    Option<DateTime<Utc>>,
+);
+
+pub(crate) fn queue_row(queue: QueueInfo) -> QueueRow {
+    (
+        queue.name.as_str().to_owned(),
+        queue.max_attempts,
+        queue.created_at,
+        queue.lease,
+        queue.retry_min,
+        queue.retry_max,
+        queue.archive_on_ack,
+        queue.archive_for,
+        queue.dead_letters_for,
+        queue.is_paused,
+        queue.paused_until.map(representable),
+        queue.closed_at,
+    )
+}
+
+pub(crate) type MessageRow = (
+    i64,
+    &'static str,
+    DateTime<Utc>,
+    DateTime<Utc>,
+    u32,
+    Option<DateTime<Utc>>,
+    Option<i64>,
+    Option<i64>,
+    Option<String>,
+    BTreeMap<String, String>,
+    Option<String>,
+    (
+        Option<u32>,
+        Option<DateTime<Utc>>,
+        u32,
+        Option<DateTime<Utc>>,
+    ),
+);
+
+pub(crate) fn message_row(message: QueuedMessage) -> MessageRow {
+    (
+        message.id.get(),
+        priority_name(message.priority),
+        representable(message.visible_at),
+        message.enqueued_at,
+        message.attempt,
+        message.lease_expires_at.map(representable),
+        message.producer.map(WorkerId::get),
+        message.consumer.map(WorkerId::get),
+        message.last_error,
+        texts(&message.headers),
+        message.payload,
+        // Together, since a tuple has at most twelve elements.
+        (
+            message.max_attempts,
+            message.expires_at.map(representable),
+            message.snoozes,
+            message.undecodable_since,
+        ),
+    )
+}
+
+pub(crate) type DeadRow = (
+    i64,
+    &'static str,
+    DateTime<Utc>,
+    u32,
+    String,
+    Option<String>,
+    DateTime<Utc>,
+    BTreeMap<String, String>,
+    Option<String>,
+    Option<u32>,
+);
+
+pub(crate) fn dead_row(letter: DeadLetter) -> DeadRow {
+    (
+        letter.id.get(),
+        priority_name(letter.priority),
+        letter.enqueued_at,
+        letter.attempt,
+        letter.reason,
+        letter.last_error,
+        letter.died_at,
+        texts(&letter.headers),
+        letter.payload,
+        letter.max_attempts,
+    )
+}
+
+pub(crate) type ArchivedRow = (
+    i64,
+    &'static str,
+    DateTime<Utc>,
+    u32,
+    DateTime<Utc>,
+    BTreeMap<String, String>,
+    Option<String>,
+);
+
+pub(crate) fn archived_row(message: ArchivedMessage) -> ArchivedRow {
+    (
+        message.id.get(),
+        priority_name(message.priority),
+        message.enqueued_at,
+        message.attempt,
+        message.archived_at,
+        texts(&message.headers),
+        message.payload,
+    )
+}
+
+pub(crate) type WorkerRow = (
+    i64,
+    &'static str,
+    String,
+    String,
+    u16,
+    &'static str,
+    DateTime<Utc>,
+    DateTime<Utc>,
+    bool,
+);
+
+pub(crate) fn worker_row(worker: WorkerInfo) -> WorkerRow {
+    (
+        worker.id.get(),
+        worker.kind.as_str(),
+        worker.queue.as_str().to_owned(),
+        worker.hostname,
+        worker.port,
+        worker.status.as_str(),
+        worker.started_at,
+        worker.heartbeat_at,
+        worker.stale,
+    )
+}
+
+pub(crate) fn held_row(message: HeldMessage) -> (i64, u32, DateTime<Utc>) {
+    (
+        message.id.get(),
+        message.attempt,
+        representable(message.lease_expires_at),
+    )
+}
+
+/// Python's calendar ends with the year 9999, PostgreSQL's much later.
+pub(crate) fn representable(time: DateTime<Utc>) -> DateTime<Utc> {
+    let end = DateTime::from_timestamp(253_402_300_799, 0);
+    end.map_or(time, |end| time.min(end))
+}
+
+pub(crate) fn page(after: Option<i64>, limit: u32, payload: bool) -> Page {
+    let page = Page::builder().limit(limit).payload(payload);
+    match after {
+        Some(after) => page.after(MessageId::from(after)).build(),
+        None => page.build(),
+    }
+}
+
+pub(crate) fn filter(queue: Option<String>) -> pgqrs::Result<WorkerFilter> {
+    Ok(match queue {
+        Some(queue) => WorkerFilter::builder()
+            .queue(QueueName::new(queue)?)
+            .build(),
+        None => WorkerFilter::default(),
+    })
+}

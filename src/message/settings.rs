@@ -1,0 +1,38 @@
+//! What a queue's row says to its consumers.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::retry::RetryPolicy;
+
+/// What a queue's row says to its consumers, as a claim returns it. What is set takes precedence over a consumer's own
+/// settings.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub(crate) struct QueueSettings {
+    /// In microseconds, as the others.
+    lease: Option<u64>,
+    retry_min: Option<u64>,
+    retry_max: Option<u64>,
+    /// Whether acknowledged messages are archived.
+    pub(crate) archive_on_ack: bool,
+    /// Whether its archived messages or its dead letters are deleted after some time.
+    pub(crate) is_pruned: bool,
+    /// Whether nothing can be claimed.
+    pub(crate) is_paused: bool,
+}
+
+impl QueueSettings {
+    /// The lease of its messages.
+    pub(crate) fn lease(&self, own: Duration) -> Duration {
+        self.lease.map_or(own, Duration::from_micros)
+    }
+
+    /// How long its messages wait after a failed attempt.
+    pub(crate) fn retry(&self, own: RetryPolicy) -> RetryPolicy {
+        own.within(
+            self.retry_min.map(Duration::from_micros),
+            self.retry_max.map(Duration::from_micros),
+        )
+    }
+}

@@ -1,0 +1,63 @@
+//! Answers that are lost: the sender gets the same outcomes as if they had arrived.
+
+use pgqrs::ConnectOptions;
+
+use super::*;
+use crate::support::proxy::Proxy;
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn after_a_lost_answer_the_sender_still_learns_which_were_new(pool: PgPool) -> TestResult {
+    with_queues(&pool, &["tasks"]).await?;
+    let (proxy, url) = Proxy::before(&pool).await?;
+    let options = ConnectOptions::builder()
+        .url(url)
+        .max_connections(2)
+        .retry_for(Duration::from_secs(6));
+    let store = pgqrs::connect_with(options.build()).await?;
+    for (round, messages) in [3, 3, 1_200].into_iter().enumerate() {
+        unique(&store, "warm", 1).await?;
+        let held = unique(&pool, "held", 1).await?.id;
+        let before = count(&pool).await?;
+        let mut keys = vec![format!("fresh {round}"), "held".to_owned()];
+        // The last one takes several statements.
+        keys.extend((2..messages).map(|n| format!("fresh {round} {}", n % 600)));
+        keys.push(format!("fresh {round}"));
+        // The statement arrives and is committed; its answer doesn't come back.
+        proxy.hold();
+        let sending = tokio::spawn({
+            let (store, keys) = (store.clone(), keys.clone());
+            async move {
+                let enqueue = pgqrs::enqueue()
+                    .to("tasks")
+                    .unique_by(|key: &String| key.clone());
+                enqueue.messages(&keys).execute(&store).await
+            }
+        });
+        until("it is stored", async || {
+            count(&pool).await.is_ok_and(|now| now > before)
+        })
+        .await;
+        // Nobody can find out by looking for them.
+        sqlx::query("delete from pgqrs.messages")
+            .execute(&pool)
+            .await?;
+        let sent = sending.await??;
+        let mut first = std::collections::HashMap::from([("held".to_owned(), held)]);
+        for (place, (key, sent)) in keys.iter().zip(sent.outcomes()).enumerate() {
+            let expected = first.get(key).copied();
+            assert_eq!(sent.new, expected.is_none(), "{place} {key}");
+            assert_eq!(
+                sent.id,
+                *first.entry(key.clone()).or_insert(sent.id),
+                "{place} {key}"
+            );
+            assert_eq!(
+                sent.same_payload,
+                expected.map(|_| key != "held"),
+                "{place} {key}"
+            );
+        }
+        assert_eq!(count(&pool).await?, 0, "it isn't sent again");
+    }
+    Ok(())
+}
