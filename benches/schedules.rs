@@ -45,11 +45,11 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
     Ok(vec![table.finish(), idle.finish()])
 }
 
-/// Schedules that are all due in a second.
+/// Schedules that are all due in three seconds: until then they are installed.
 async fn install(store: &Store, count: i64) -> Outcome {
     sqlx::query(
         "insert into pgqrs.schedules (queue_id, name, version, every_ms, priority, next_at, payload)
-         select q.id, 'schedule ' || n, 1, 3600000, 2, now() + interval '1500 milliseconds', to_json(n)
+         select q.id, 'schedule ' || n, 1, 3600000, 2, now() + interval '3 seconds', to_json(n)
          from pgqrs.queues q, generate_series(1, $1) n",
     )
     .bind(count)

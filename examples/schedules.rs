@@ -56,9 +56,24 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 .spec(),
         ])
         .await?;
-    println!("new: {:?}, gone: {:?}", changes.created, changes.deleted);
+    println!(
+        "{} are new, {} are gone",
+        changes.created.len(),
+        changes.deleted.len()
+    );
     for schedule in pgqrs::admin(&store).schedules().await? {
-        println!("{}: {:?}", schedule.name, schedule.upcoming(3)?);
+        let times = schedule.upcoming(3)?;
+        println!(
+            "{}: the next {} times are known, in {}",
+            schedule.name,
+            times.len(),
+            schedule.zone
+        );
+    }
+    // Each at 9 o'clock, although clocks go forward in between.
+    let spring = "2026-03-28T00:00:00Z".parse()?;
+    for time in cron!("0 9 * * *").times(spring, "Europe/Berlin")?.take(2) {
+        println!("{time}");
     }
 
     let consumer = pgqrs::consumer(JOBS).create(&store).await?;
@@ -67,8 +82,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .run(move |delivery: Delivery<Job>| {
             let handle = handle.clone();
             async move {
-                let time = delivery.scheduled_for();
-                println!("{:?} for {time:?}", delivery.payload());
+                let is_scheduled = delivery.scheduled_for().is_some();
+                println!("{:?}, scheduled: {is_scheduled}", delivery.payload());
                 // An example comes to an end.
                 handle.stop();
                 Outcome::Done
@@ -78,3 +93,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("handled {}", report.done);
     Ok(())
 }
+
+// Output:
+// 3 are new, 0 are gone
+// daily-report: the next 3 times are known, in Europe/Berlin
+// month-end: the next 3 times are known, in UTC
+// poll: the next 3 times are known, in UTC
+// 2026-03-28 08:00:00 UTC
+// 2026-03-29 07:00:00 UTC
+// Poll { feed: "news" }, scheduled: true
+// handled 1

@@ -246,6 +246,7 @@ revoke execute on function pgqrs.prune(text, integer) from public;
 -- Messages that are sent at regular times. Whichever process finds one that is due fires it.
 create table pgqrs.schedules (
     id bigint generated always as identity constraint schedules_pkey primary key,
+    -- Without an index: it would make each firing slower, and a queue is seldom deleted.
     queue_id integer not null
         constraint schedules_queue_id_fkey references pgqrs.queues on delete cascade,
     -- Of the whole schema, and not only of its queue.
@@ -264,9 +265,13 @@ create table pgqrs.schedules (
     older_than bigint,
     -- Of `all`.
     at_most integer,
-    skip_if_unfinished boolean not null default false,
+    -- As its messages have them.
     priority smallint not null,
+    max_attempts integer,
     expires_in bigint,
+    drop_if_expired boolean,
+    unique_key text collate "C",
+    payload_hash bytea,
     -- The next time, which whoever fires it compares and replaces.
     next_at timestamptz not null,
     -- The last time for which a message was sent, and when it was.
@@ -280,7 +285,6 @@ create table pgqrs.schedules (
 ) with (fillfactor = 50);
 
 create index schedules_next on pgqrs.schedules (next_at) where paused_at is null;
-create index schedules_queue on pgqrs.schedules (queue_id);
 
 -- Fires schedules that are due: moves each to its following time, and stores its messages, in one statement. A schedule
 -- that another process has fired, replaced, paused or deleted meanwhile is left as it is, and so is one that another
@@ -289,20 +293,23 @@ create index schedules_queue on pgqrs.schedules (queue_id);
 -- A function with its owner's privileges, since a consumer fires schedules and can't send messages of its own.
 create function pgqrs.fire_schedules(
     ids bigint[], versions integer[], due_times timestamptz[], next_times timestamptz[], last_times timestamptz[],
-    -- Of each schedule, which of the headers are its messages'.
-    first_messages integer[], last_messages integer[], message_headers text[]
+    -- Of each schedule an array: the headers of each of its messages.
+    message_headers json[]
 )
-returns table (schedule_id bigint, queue_name text, fired_at timestamptz, stored_messages integer)
+-- The outcome: `sent`, `unfinished` if a message with its key exists, or `closed` if its queue is.
+returns table (schedule_id bigint, fired_at timestamptz, outcome text)
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+-- Another transaction that has stored a key and is open is waited for, but not for long.
+set lock_timeout = '2s'
 as $$
 begin
     return query
     with locked as materialized (
-        select s.id, w.version, w.due_at, w.next_at, w.last_at, w.first_message, w.last_message
-        from unnest(ids, versions, due_times, next_times, last_times, first_messages, last_messages)
-            as w (id, version, due_at, next_at, last_at, first_message, last_message)
+        select s.id, w.version, w.due_at, w.next_at, w.last_at, w.all_headers, w.place
+        from unnest(ids, versions, due_times, next_times, last_times, message_headers)
+            with ordinality as w (id, version, due_at, next_at, last_at, all_headers, place)
         join pgqrs.schedules s on s.id = w.id
         where s.version = w.version and s.next_at = w.due_at and s.next_at <= statement_timestamp()
             and s.paused_at is null and w.next_at > w.due_at
@@ -314,43 +321,50 @@ begin
             last_fired_at = case when l.last_at is null then s.last_fired_at else statement_timestamp() end
         from locked l
         where s.id = l.id and s.version = l.version and s.next_at = l.due_at and s.paused_at is null
-        returning s.id, s.queue_id, s.priority, s.expires_in, s.payload, l.first_message, l.last_message,
-            case when s.skip_if_unfinished then 'pgqrs-schedule-' || s.name end as unique_key
+        returning s.id, s.queue_id, s.priority, s.max_attempts, s.expires_in, s.drop_if_expired, s.unique_key,
+            s.payload_hash, s.payload, l.all_headers, l.place
     ), stored as (
         insert into pgqrs.messages (
-            queue_id, priority, visible_at, enqueued_at, expires_at, unique_key, headers, payload_bytes, payload
+            queue_id, priority, visible_at, enqueued_at, max_attempts, expires_at, drop_if_expired, unique_key,
+            payload_hash, headers, payload_bytes, payload
         )
         select
             s.queue_id,
             s.priority,
             statement_timestamp(),
             statement_timestamp(),
+            s.max_attempts,
             statement_timestamp() + s.expires_in * interval '1 microsecond',
+            s.drop_if_expired,
             s.unique_key,
-            m.headers::json,
-            pg_column_size(s.payload) - 4,
+            s.payload_hash,
+            m.headers,
+            -- As it was sent: it may be stored compressed.
+            octet_length(s.payload::text),
             s.payload
         from moved s
         -- A closed queue takes no messages.
         join pgqrs.queues q on q.id = s.queue_id and q.closed_at is null
-        cross join lateral unnest(message_headers[s.first_message : s.last_message])
-            with ordinality as m (headers, place)
-        order by s.first_message, m.place
-        -- Its last message is unfinished: no other, and the next time all the same.
+        cross join lateral json_array_elements(s.all_headers) with ordinality as m (headers, place)
+        -- One that an open transaction deletes exists, and isn't waited for.
+        where s.unique_key is null or not exists (
+            select from pgqrs.messages h where h.queue_id + 0 = s.queue_id and h.unique_key = s.unique_key
+        )
+        -- Each statement takes its keys in the same order: no two wait for each other.
+        order by s.queue_id, s.unique_key collate "C", s.place, m.place
+        -- Nobody saw this message when the statement began.
         on conflict do nothing
         returning messages.queue_id, messages.unique_key
     )
     select
         s.id,
-        q.name,
         statement_timestamp(),
         case
-            when q.closed_at is not null then 0
-            when s.unique_key is null then s.last_message - s.first_message + 1
-            when (s.queue_id, s.unique_key) in (
+            when q.closed_at is not null then 'closed'
+            when s.unique_key is null or (s.queue_id, s.unique_key) in (
                 select t.queue_id, t.unique_key from stored t where t.unique_key is not null
-            ) then 1
-            else 0
+            ) then 'sent'
+            else 'unfinished'
         end
     from moved s
     join pgqrs.queues q on q.id = s.queue_id;

@@ -62,6 +62,8 @@ pub mod rolling_deploys {}
 /// [schedule_type]: crate::Schedule
 /// [scheduler]: crate::Store::scheduler
 /// [telemetry]: crate::guide::telemetry#metrics
+/// [unique]: crate::guide::unique
+/// [unique_by]: crate::Queue::unique_by
 // The first definition of a link counts.
 #[cfg(feature = "schedules")]
 #[doc = include_str!("../docs/schedules.md")]

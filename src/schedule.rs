@@ -14,12 +14,15 @@ use self::states::{
 };
 use crate::{
     cron::Cron,
+    enqueue::of_each::set_options,
     error::{Error, Result},
+    executor::Execute,
     headers::NewHeaders,
-    message::{NewMessage, Priority},
+    key::{Key, Lifetime},
+    message::{MessageOptions, NewMessage, Priority},
     payload::encode,
-    postgres::schedules::{self, Installation, Installed, NewSchedule, Payload},
-    queue::{Carries, IntoQueue, Queue, QueueName},
+    postgres::schedules::{self, Installation, Installed, NewSchedule},
+    queue::{Carries, IntoQueue, KeyOf, KeyOfJson, Queue, QueueName},
     store::{AsStore, Store},
     timing::{Missed, ScheduleTime, Timing},
 };
@@ -68,6 +71,7 @@ const LONGEST_NAME: usize = 128;
 pub fn schedule<Q: IntoQueue>(name: impl Into<String>, queue: Q) -> Schedule<Q::Carries> {
     Schedule {
         name: name.into(),
+        key_of: queue.key().map(KeyOf::erased),
         queue: queue.into_name(),
         options: Options::default(),
         time: Untimed(()),
@@ -104,6 +108,8 @@ pub fn schedule<Q: IntoQueue>(name: impl Into<String>, queue: Q) -> Schedule<Q::
 pub struct Schedule<C, T = Untimed, M = WithoutMessage> {
     name: String,
     queue: Result<QueueName>,
+    /// The key of its queue's messages.
+    key_of: Option<KeyOfJson>,
     options: Options,
     time: T,
     message: M,
@@ -118,8 +124,8 @@ struct Options {
     missed: Missed,
     skip_if_unfinished: bool,
     priority: Priority,
-    expires_in: Option<Duration>,
     headers: NewHeaders,
+    of_message: MessageOptions,
 }
 
 impl Default for Options {
@@ -130,8 +136,8 @@ impl Default for Options {
             missed: Missed::default(),
             skip_if_unfinished: false,
             priority: Priority::default(),
-            expires_in: None,
             headers: NewHeaders::default(),
+            of_message: MessageOptions::default(),
         }
     }
 }
@@ -170,6 +176,7 @@ impl<C, T, M> Schedule<C, T, M> {
             time: Timed(time),
             name: self.name,
             queue: self.queue,
+            key_of: self.key_of,
             options: self.options,
             message: self.message,
             carries: PhantomData,
@@ -192,6 +199,7 @@ impl<C, T, M> Schedule<C, T, M> {
             message: WithMessage(encode(0, payload).map(NewMessage::new)),
             name: self.name,
             queue: self.queue,
+            key_of: self.key_of,
             options: self.options,
             time: self.time,
             carries: PhantomData,
@@ -220,28 +228,54 @@ impl<C, T, M> Schedule<C, T, M> {
         self
     }
 
-    /// Sends no message while the last one is unfinished: until it was acknowledged, archived, or has become a dead
-    /// letter. That time is left out.
+    /// Sends no message while the last one is unfinished: while it waits, runs, or is retried. That time is left out.
     ///
     /// # Source
-    /// Its messages have a key of their own, of which `pgqrs.messages` holds one.
+    /// Its messages have the [unique](Self::unique) key `pgqrs-schedule-` with the schedule's name; or the one that the
+    /// [queue](Queue::unique_by) computes, if it does.
     pub fn skip_if_unfinished(mut self) -> Self {
         self.options.skip_if_unfinished = true;
         self
     }
 
-    /// Sets the priority of its messages; defaults to [`Priority::Normal`].
+    /// As [`Enqueue::unique`](crate::Enqueue::unique), for its messages: none is sent while another of the queue has this
+    /// key, and that time is left out. [`skip_if_unfinished`](Self::skip_if_unfinished) is the same with a key of the
+    /// schedule's own.
+    ///
+    /// # Errors
+    /// [`Error::InvalidKey`] from [`install`](Self::install).
+    pub fn unique(mut self, key: impl Into<String>) -> Self {
+        self.options.of_message.key = Some(Key::new(key.into(), Lifetime::Unfinished));
+        self
+    }
+
+    /// As [`Enqueue::priority`](crate::Enqueue::priority), for its messages.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.options.priority = priority;
         self
     }
 
-    /// Sets how long after it was sent a message expires, if no handler has started on it.
+    /// As [`Enqueue::max_attempts`](crate::Enqueue::max_attempts), for its messages.
     ///
     /// # Errors
-    /// [`Error::InvalidSetting`] from [`install`](Self::install) for zero, or more than 100 years.
-    pub fn expires_in(mut self, after: Duration) -> Self {
-        self.options.expires_in = Some(after);
+    /// [`Error::InvalidSetting`] from [`install`](Self::install) for 0, and for more than 2,147,483,647.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.options.of_message.max_attempts = Some(attempts);
+        self
+    }
+
+    /// As [`Enqueue::expires_in`](crate::Enqueue::expires_in), for its messages.
+    ///
+    /// # Errors
+    /// [`Error::DelayTooLong`] from [`install`](Self::install) for more than 200,000 years.
+    pub fn expires_in(mut self, time: Duration) -> Self {
+        self.options.of_message.expires_in = Some(time);
+        self
+    }
+
+    /// As [`Enqueue::drop_if_expired`](crate::Enqueue::drop_if_expired), for its messages.
+    pub fn drop_if_expired(mut self) -> Self {
+        self.options.of_message.drop_if_expired = true;
         self
     }
 
@@ -295,16 +329,14 @@ impl<C, T, M> Schedule<C, T, M> {
         let time = self.time.into_time()?;
         // Both are known before anything is sent.
         Timing::new(&time, &options.zone)?;
-        let longest = Duration::from_secs(100 * 366 * 24 * 60 * 60);
-        if let Some(after) = options.expires_in
-            && (after.is_zero() || after > longest)
-        {
-            return Err(Error::InvalidSetting {
-                setting: "expires_in",
-                value: format!("{after:?}"),
-                expected: "more than zero, and at most 100 years",
-            });
+        let mut of_message = options.of_message;
+        if options.skip_if_unfinished && of_message.key.is_none() && self.key_of.is_none() {
+            let key = format!("pgqrs-schedule-{name}");
+            of_message.key = Some(Key::new(key, Lifetime::Unfinished));
         }
+        let mut messages = [self.message.into_message()?];
+        set_options(&mut messages, &of_message, self.key_of.as_ref())?;
+        let [message] = messages;
         Ok(NewSchedule {
             name,
             queue: self.queue?,
@@ -312,11 +344,9 @@ impl<C, T, M> Schedule<C, T, M> {
             time,
             zone: options.zone,
             missed: options.missed.check()?,
-            skip_if_unfinished: options.skip_if_unfinished,
             priority: options.priority,
-            expires_in: options.expires_in,
             headers: options.headers.finish()?,
-            payload: Payload(self.message.into_message()?.into_payload()),
+            message,
         })
     }
 
@@ -328,20 +358,23 @@ impl<C, T, M> Schedule<C, T, M> {
     /// stays so.
     ///
     /// # Errors
-    /// - [`Error::InvalidSetting`], [`Error::InvalidHeader`], [`Error::InvalidQueueName`], [`Error::Serialize`],
-    ///   [`Error::PayloadTooLarge`], [`Error::PayloadTooDeep`]: before anything is sent;
+    /// - [`Error::InvalidSetting`], [`Error::DelayTooLong`], [`Error::InvalidHeader`], [`Error::InvalidKey`],
+    ///   [`Error::Unkeyed`], [`Error::InvalidQueueName`], [`Error::Serialize`], [`Error::PayloadTooLarge`],
+    ///   [`Error::PayloadTooDeep`]: before anything is sent;
     /// - [`Error::QueueNotFound`], [`Error::NotInstalled`];
     /// - [`Error::ScheduleTaken`] if one of that name has an [owner](crate::Store::schedules).
     ///
     /// # Source
     /// The database's time is read, from which the next time is computed; then `insert into pgqrs.schedules … on conflict
     /// do update … where version < excluded.version`.
-    pub async fn install<S: AsStore + ?Sized>(self, store: &S) -> Result<ScheduleChange>
+    pub fn install<S>(self, store: &S) -> Execute<'static, Result<ScheduleChange>>
     where
         T: ScheduleHasTime,
         M: ScheduleHasMessage,
+        S: AsStore + ?Sized,
     {
-        self.spec().install(store).await
+        let (spec, store) = (self.spec(), store.as_store().clone());
+        Execute::new(async move { spec.install(&store).await })
     }
 }
 
@@ -399,14 +432,7 @@ pub(crate) async fn install(
     settings: Settings<'_>,
 ) -> Result<Installed> {
     for (index, schedule) in new.iter().enumerate() {
-        let bytes = schedule.payload.0.len();
-        if bytes > store.payload_limit() {
-            return Err(Error::PayloadTooLarge {
-                index,
-                bytes,
-                limit: store.payload_limit(),
-            });
-        }
+        schedule.message.check_size(index, store.payload_limit())?;
     }
     let mut installed = store
         .run(async |connection| {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Fillfactor, QueueOptions, Requeued};
+use pgqrs::{Fillfactor, MessageId, QueueOptions, Requeued};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
 use crate::{

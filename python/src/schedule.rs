@@ -25,8 +25,8 @@ pub(crate) struct Schedule {
 impl Schedule {
     #[new]
     #[pyo3(signature = (
-        name, queue, payload, *, cron, every, zone, version, missed, priority, headers, expires_in,
-        skip_if_unfinished
+        name, queue, payload, *, cron, every, zone, version, missed, priority, headers, unique,
+        skip_if_unfinished, max_attempts, expires_in, drop_if_expired
     ))]
     #[expect(clippy::too_many_arguments, reason = "callers pass them by name")]
     fn new(
@@ -41,26 +41,35 @@ impl Schedule {
         missed: (String, Option<Duration>, Option<u32>),
         priority: &str,
         headers: Vec<(String, String)>,
-        expires_in: Option<Duration>,
+        unique: Option<String>,
         skip_if_unfinished: bool,
+        max_attempts: Option<u32>,
+        expires_in: Option<Duration>,
+        drop_if_expired: bool,
     ) -> PyResult<Self> {
         let payload = encode_raw(payload, 0, false)?;
-        let schedule = pgqrs::schedule(name, queue)
+        let mut schedule = pgqrs::schedule(name, queue)
             .message(&payload)
             .zone(zone)
             .version(version)
             .missed(to_missed(missed)?)
             .priority(to_priority(priority)?)
             .headers(headers);
-        let schedule = match expires_in {
-            Some(after) => schedule.expires_in(after),
-            None => schedule,
-        };
-        let schedule = if skip_if_unfinished {
-            schedule.skip_if_unfinished()
-        } else {
-            schedule
-        };
+        if let Some(key) = unique {
+            schedule = schedule.unique(key);
+        }
+        if skip_if_unfinished {
+            schedule = schedule.skip_if_unfinished();
+        }
+        if let Some(attempts) = max_attempts {
+            schedule = schedule.max_attempts(attempts);
+        }
+        if let Some(time) = expires_in {
+            schedule = schedule.expires_in(time);
+        }
+        if drop_if_expired {
+            schedule = schedule.drop_if_expired();
+        }
         let spec = match (cron, every) {
             (Some(cron), None) => {
                 let cron = Cron::parse(cron).map_err(pgqrs::Error::from);
@@ -123,6 +132,7 @@ impl Scheduler {
 
 type TimeRow = (Option<String>, Option<Duration>, String);
 type PolicyRow = (&'static str, Option<Duration>, Option<u32>);
+type LimitsRow = (Option<String>, Option<u32>, Option<Duration>, bool);
 type TimesRow = (
     DateTime<Utc>,
     Option<DateTime<Utc>>,
@@ -136,9 +146,8 @@ pub(crate) type ScheduleRow = (
     u32,
     TimeRow,
     PolicyRow,
-    bool,
     &'static str,
-    Option<Duration>,
+    LimitsRow,
     BTreeMap<String, String>,
     TimesRow,
 );
@@ -161,9 +170,13 @@ pub(crate) fn schedule_row(schedule: ScheduleInfo) -> ScheduleRow {
         schedule.version,
         (cron, every, schedule.zone),
         missed,
-        schedule.skip_if_unfinished,
         priority_name(schedule.priority),
-        schedule.expires_in,
+        (
+            schedule.unique_key,
+            schedule.max_attempts,
+            schedule.expires_in,
+            schedule.drop_if_expired,
+        ),
         texts(&schedule.headers),
         (
             schedule.next_at,

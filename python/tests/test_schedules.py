@@ -115,6 +115,28 @@ async def test_a_schedule_is_paused_resumed_fired_and_deleted(store: pgqrs.Store
     assert missing.value.schedule == "poll"
 
 
+async def test_what_is_sent_has_the_key_of_its_queue_and_the_limits_of_its_schedule(
+    store: pgqrs.Store, database: Database
+) -> None:
+    orders: pgqrs.Queue[int] = pgqrs.Queue("tasks", int, unique_by=lambda order: f"order-{order}")
+    await store.schedule("a", orders, every=60, payload=7, max_attempts=3, expires_in=60, drop_if_expired=True)
+    await store.schedule("b", orders, every=60, payload=7, skip_if_unfinished=True)
+    await store.schedule("c", orders, every=60, payload=7, unique="other")
+    await store.schedule("d", "tasks", every=60, payload=7, skip_if_unfinished=True)
+    admin = store.admin()
+    infos = await admin.schedules()
+    assert [info.unique_key for info in infos] == ["order-7", "order-7", "other", "pgqrs-schedule-d"]
+    limits = (infos[0].max_attempts, infos[0].expires_in, infos[0].drop_if_expired)
+    assert limits == (3, timedelta(minutes=1), True)
+    assert await admin.fire_schedule("a") is not None
+    assert await admin.fire_schedule("b") is None
+    assert await admin.fire_schedule("c") is not None
+    await admin.close_queue("tasks")
+    with pytest.raises(pgqrs.QueueClosedError):
+        await admin.fire_schedule("d")
+    assert database.count() == 2
+
+
 async def test_wrong_arguments_are_refused_with_their_names(store: pgqrs.Store) -> None:
     with pytest.raises(pgqrs.InvalidCronError, match="the hour `25` is not in 0-23") as invalid:
         await store.schedule("a", "tasks", cron="0 25 * * *", payload=1)
@@ -127,6 +149,8 @@ async def test_wrong_arguments_are_refused_with_their_names(store: pgqrs.Store) 
         await store.schedule("a", "no such queue", cron="@daily", payload=1)
     with pytest.raises(pgqrs.SerializeError):
         await store.schedule("a", "tasks", cron="@daily", payload=object())
+    with pytest.raises(ValueError, match="max_attempts"):
+        await store.schedule("a", "tasks", cron="@daily", payload=1, max_attempts=0)
     with pytest.raises(TypeError, match="cron, every"):
         await store.schedule("a", "tasks", payload=1)
     with pytest.raises(TypeError, match="cron, every"):

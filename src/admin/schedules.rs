@@ -4,7 +4,10 @@ use super::{Admin, rows::schedules::ScheduleInfo};
 use crate::{
     error::{Error, Result},
     message::MessageId,
-    postgres::schedules::{self, administer},
+    postgres::schedules::{
+        self,
+        administer::{self, FiredNow},
+    },
     queue::QueueName,
     schedule::{ScheduleChange, ScheduleSpec, Settings, install},
     timing::Timing,
@@ -102,24 +105,31 @@ impl Admin {
     }
 
     /// Sends a schedule's message now, beside its times, also if it is paused. Its
-    /// [`scheduled_for`](crate::Delivery::scheduled_for) is the present. Returns its id; `None` if there is none, since the
-    /// last one is [unfinished](crate::Schedule::skip_if_unfinished), or the queue takes no messages.
+    /// [`scheduled_for`](crate::Delivery::scheduled_for) is the present. Returns its id; `None` if there is none, since
+    /// another message has its key: the last one is [unfinished](crate::Schedule::skip_if_unfinished).
     ///
     /// # Errors
-    /// [`Error::ScheduleNotFound`].
+    /// [`Error::ScheduleNotFound`]; [`Error::QueueClosed`]; [`Error::KeyHeld`].
     pub async fn fire_schedule(&self, name: &str) -> Result<Option<MessageId>> {
-        let schedule = self.schedule(name).await?;
-        let message = self
-            .store
-            .run(async |connection| {
+        for _ in 0..TRIES {
+            let schedule = self.schedule(name).await?;
+            let queue = schedule.queue.clone();
+            let fired = self.store.run(async |connection| {
                 let now = schedules::now(connection).await?;
                 administer::fire_now(connection, &schedule, now).await
-            })
-            .await?;
-        if message.is_some() {
-            self.store.notifier().wake(&schedule.queue);
+            });
+            match fired.await.map_err(|error| error.or_key_held(&queue))? {
+                Some(FiredNow::Sent(message)) => {
+                    self.store.notifier().wake(&queue);
+                    return Ok(Some(message));
+                }
+                Some(FiredNow::Unfinished) => return Ok(None),
+                Some(FiredNow::Closed) => return Err(Error::QueueClosed { queue }),
+                // It was replaced meanwhile.
+                None => {}
+            }
         }
-        Ok(message)
+        Err(not_found(name))
     }
 
     /// Deletes a schedule. Messages that it has sent stay.

@@ -1,7 +1,7 @@
 //! The task that fires schedules: it looks, plans, fires, and sleeps until the next time.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -16,7 +16,7 @@ use super::shared::Shared;
 use crate::{
     error::{Error, Result},
     pool::{Connections, Notifier, StoreConnection},
-    postgres::schedules::{self, Due, Fired},
+    postgres::schedules::{self, Due, Fired, Outcome},
     queue::QueueName,
     telemetry,
     timing::{self, Plan, ScheduleTime, Timing},
@@ -35,6 +35,10 @@ const MIN_BACKOFF: Duration = Duration::from_millis(250);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// For how long a schedule that can't be fired is left out.
 const DEFER: Duration = Duration::from_secs(10 * 60);
+/// For how long a schedule is left out whose key an open transaction of somebody else holds.
+const DEFER_HELD: Duration = Duration::from_secs(30);
+/// How many of these are waited for before it looks again.
+const MAX_HELD: usize = 5;
 /// How many of these are remembered.
 const MAX_DEFERRED: usize = 10_000;
 /// How many expressions and intervals are remembered.
@@ -46,6 +50,7 @@ pub(super) async fn fire_loop(shared: Arc<Shared>, connections: Connections, not
         connections: connections.clone(),
         notifier,
         deferred: HashMap::new(),
+        closed: HashSet::new(),
         timings: HashMap::new(),
     };
     let mut backoff = MIN_BACKOFF;
@@ -95,6 +100,8 @@ struct Firing {
     notifier: Notifier,
     /// Schedules that this process can't fire, and when it tries them again.
     deferred: HashMap<i64, Instant>,
+    /// Schedules of which it is reported that their queue is closed.
+    closed: HashSet<i64>,
     /// Many schedules have the same times, and to parse an expression takes longer than to find its next time.
     timings: HashMap<(ScheduleTime, String), Timing>,
 }
@@ -146,7 +153,7 @@ impl Firing {
         }
     }
 
-    /// Plans what fits into one statement.
+    /// Plans what fits into one statement, first what has no key.
     async fn plan<'a>(&mut self, now: DateTime<Utc>, due: &'a [Due]) -> Vec<(&'a Due, Plan)> {
         let (mut planned, mut messages) = (Vec::new(), 0);
         for due in due {
@@ -158,11 +165,12 @@ impl Firing {
                     }
                     planned.push((due, plan));
                 }
-                Err(error) => self.defer(due, &error),
+                Err(error) => self.defer(due, error),
             }
             // Many expressions take a moment.
             yield_now().await;
         }
+        planned.sort_by_key(|(due, _)| due.is_keyed);
         planned
     }
 
@@ -182,66 +190,95 @@ impl Firing {
         })
     }
 
-    fn defer(&mut self, due: &Due, error: &Error) {
-        telemetry::schedule_deferred(&due.name, error, DEFER);
+    fn defer(&mut self, due: &Due, error: Error) {
+        let again_in = if error.is_lock_timeout() {
+            DEFER_HELD
+        } else {
+            DEFER
+        };
+        telemetry::schedule_deferred(&due.name, &error.or_key_held(&due.queue), again_in);
         if self.deferred.len() < MAX_DEFERRED {
-            self.deferred.insert(due.id, Instant::now() + DEFER);
+            self.deferred.insert(due.id, Instant::now() + again_in);
         }
     }
 
+    /// Fires in one statement. If the server refuses that, those that it concerns are deferred, and the others fired.
     async fn fire(
         &mut self,
         connection: &mut StoreConnection,
         planned: &[(&Due, Plan)],
     ) -> Result<Vec<Fired>> {
-        let refused = match fire(connection, planned).await {
-            Ok(fired) => {
-                self.report(planned, &fired);
-                return Ok(fired);
-            }
-            Err(error @ Error::Database(_)) if !error.is_retryable() => error,
-            Err(error) => return Err(error),
-        };
-        if let [(due, _)] = planned {
-            self.defer(due, &refused);
-            return Ok(Vec::new());
-        }
-        // What the server refuses for one, such as a trigger of the user's, is no reason for the others.
-        let mut all = Vec::new();
-        for one in planned {
-            let one = std::slice::from_ref(one);
-            match fire(connection, one).await {
+        let (mut all, mut held) = (Vec::new(), 0);
+        let mut groups = VecDeque::from([planned]);
+        while let Some(group) = groups.pop_front() {
+            let refused = match fire(connection, group).await {
                 Ok(fired) => {
-                    self.report(one, &fired);
+                    self.report(group, &fired);
                     all.extend(fired);
+                    continue;
                 }
-                Err(error @ Error::Database(_)) if !error.is_retryable() => {
-                    self.defer(one[0].0, &error);
+                Err(error @ Error::Database(_))
+                    if !error.is_retryable() || error.is_lock_timeout() =>
+                {
+                    error
                 }
                 Err(error) => return Err(error),
+            };
+            let is_held = refused.is_lock_timeout();
+            let (free, keyed) = group.split_at(group.partition_point(|(due, _)| !due.is_keyed));
+            match (is_held, group) {
+                // Without a key, they wait for the table.
+                (true, _) if keyed.is_empty() => return Err(refused),
+                (_, [(due, _)]) => {
+                    self.defer(due, refused);
+                    held += usize::from(is_held);
+                    if held == MAX_HELD {
+                        break;
+                    }
+                }
+                // Somebody else's open transaction holds one of the keys.
+                (true, _) => {
+                    groups.extend((!free.is_empty()).then_some(free));
+                    groups.extend(keyed.chunks(1));
+                }
+                // What the server refuses for one, such as a trigger of the user's, is no reason for the others.
+                (false, _) => groups.extend(group.chunks(1)),
             }
         }
         Ok(all)
     }
 
-    fn report(&self, planned: &[(&Due, Plan)], fired: &[Fired]) {
+    fn report(&mut self, planned: &[(&Due, Plan)], fired: &[Fired]) {
         let planned: HashMap<_, _> = planned
             .iter()
             .map(|(due, plan)| (due.id, (*due, plan)))
             .collect();
         for fired in fired {
-            if let Some((due, plan)) = planned.get(&fired.id) {
-                telemetry::schedule_fired(&telemetry::Firing {
-                    schedule: &due.name,
-                    queue: &fired.queue,
-                    time: plan.times.last().copied(),
-                    at: fired.at,
-                    messages: fired.messages,
-                    missed: plan.missed,
-                });
+            let Some((due, plan)) = planned.get(&fired.id) else {
+                continue;
+            };
+            let messages = match fired.outcome {
+                // Of those with a key one.
+                Outcome::Sent if due.is_keyed => plan.times.len().min(1),
+                Outcome::Sent => plan.times.len(),
+                Outcome::Unfinished | Outcome::Closed => 0,
+            };
+            let is_closed = fired.outcome == Outcome::Closed;
+            if !is_closed {
+                self.closed.remove(&fired.id);
+            } else if self.closed.len() < MAX_DEFERRED && self.closed.insert(fired.id) {
+                telemetry::schedule_refused(&due.name, &due.queue);
             }
-            if fired.messages > 0 {
-                self.notifier.wake(&fired.queue);
+            telemetry::schedule_fired(&telemetry::Firing {
+                schedule: &due.name,
+                queue: &due.queue,
+                time: plan.times.last().copied(),
+                at: fired.at,
+                messages: messages as u64,
+                missed: plan.missed,
+            });
+            if messages > 0 {
+                self.notifier.wake(&due.queue);
             }
         }
     }

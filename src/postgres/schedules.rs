@@ -12,7 +12,8 @@ use crate::{
     cron::Cron,
     error::{Error, Result},
     headers::Headers,
-    message::{Priority, microseconds},
+    key::{Key, payload_hash},
+    message::{MessageOptions, NewMessage, Priority, microseconds},
     postgres::json::{Json, JsonText, headers},
     queue::QueueName,
     timing::{Missed, Plan, ScheduleTime},
@@ -27,20 +28,14 @@ pub(crate) struct NewSchedule {
     pub(crate) time: ScheduleTime,
     pub(crate) zone: String,
     pub(crate) missed: Missed,
-    pub(crate) skip_if_unfinished: bool,
     pub(crate) priority: Priority,
-    pub(crate) expires_in: Option<Duration>,
     pub(crate) headers: Headers,
-    pub(crate) payload: Payload,
+    pub(crate) message: NewMessage,
 }
 
-/// A payload, which no log may show.
-#[derive(Clone)]
-pub(crate) struct Payload(pub(crate) String);
-
-impl std::fmt::Debug for Payload {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes", self.0.len())
+impl NewSchedule {
+    fn options(&self) -> MessageOptions {
+        self.message.options().cloned().unwrap_or_default()
     }
 }
 
@@ -96,11 +91,32 @@ pub(crate) async fn install(
     let kinds: Vec<_> = missed.iter().map(|policy| policy.kind.to_owned()).collect();
     let older_than: Vec<_> = missed.iter().map(|policy| policy.older_than).collect();
     let at_most: Vec<_> = missed.iter().map(|policy| policy.at_most).collect();
-    let skips: Vec<_> = of.iter().map(|(new, _)| new.skip_if_unfinished).collect();
     let priorities: Vec<_> = of.iter().map(|(new, _)| new.priority.rank()).collect();
-    let expires_in: Vec<_> = of
+    let options: Vec<_> = of.iter().map(|(new, _)| new.options()).collect();
+    let max_attempts: Vec<_> = options.iter().map(|of| of.max_attempts).collect();
+    let max_attempts: Vec<_> = max_attempts
+        .into_iter()
+        .map(|most| most.map(|most| i32::try_from(most).unwrap_or(i32::MAX)))
+        .collect();
+    let expires_in: Vec<_> = options
         .iter()
-        .map(|(new, _)| new.expires_in.map(microseconds))
+        .map(|of| of.expires_in.map(microseconds))
+        .collect();
+    let drop_if_expired: Vec<_> = options
+        .iter()
+        .map(|of| of.drop_if_expired.then_some(true))
+        .collect();
+    let keys: Vec<_> = options
+        .iter()
+        .map(|of| of.key.as_ref().map(Key::text))
+        .collect();
+    let hashes: Vec<_> = of
+        .iter()
+        .map(|(new, _)| {
+            new.message
+                .key()
+                .map(|_| payload_hash(new.message.payload()))
+        })
         .collect();
     let next_times: Vec<_> = of.iter().map(|(_, next_at)| *next_at).collect();
     let all_headers: Vec<_> = of.iter().map(|(new, _)| new.headers.to_json()).collect();
@@ -108,17 +124,20 @@ pub(crate) async fn install(
         .iter()
         .map(|json| json.as_deref().map(Json))
         .collect();
-    let payloads: Vec<_> = of.iter().map(|(new, _)| Json(&new.payload.0)).collect();
+    let payloads: Vec<_> = of
+        .iter()
+        .map(|(new, _)| Json(new.message.payload()))
+        .collect();
     let rows = sqlx::query!(
         r#"
         with given as materialized (
             select * from unnest(
                 $4::text[], $5::text[], $6::integer[], $7::text[], $8::bigint[], $9::text[], $10::text[],
-                $11::bigint[], $12::integer[], $13::boolean[], $14::smallint[], $15::bigint[], $16::timestamptz[],
-                $17::json[], $18::json[]
+                $11::bigint[], $12::integer[], $13::smallint[], $14::integer[], $15::bigint[], $16::boolean[],
+                $17::text[], $18::bytea[], $19::timestamptz[], $20::json[], $21::json[]
             ) as g (
-                name, queue, version, cron, every_ms, zone, missed, older_than, at_most, skip_if_unfinished, priority,
-                expires_in, next_at, headers, payload
+                name, queue, version, cron, every_ms, zone, missed, older_than, at_most, priority, max_attempts,
+                expires_in, drop_if_expired, unique_key, payload_hash, next_at, headers, payload
             )
         ), verdict as materialized (
             select missing.queue as missing_queue, taken.name as taken, taken.owner as taken_by, older.is_older
@@ -141,11 +160,12 @@ pub(crate) async fn install(
             ) older
         ), installed as (
             insert into pgqrs.schedules as s (
-                queue_id, name, owner, version, cron, every_ms, zone, missed, older_than, at_most, skip_if_unfinished,
-                priority, expires_in, next_at, headers, payload
+                queue_id, name, owner, version, cron, every_ms, zone, missed, older_than, at_most, priority,
+                max_attempts, expires_in, drop_if_expired, unique_key, payload_hash, next_at, headers, payload
             )
             select q.id, g.name, $1, g.version, g.cron, g.every_ms, g.zone, g.missed, g.older_than, g.at_most,
-                g.skip_if_unfinished, g.priority, g.expires_in, g.next_at, g.headers, g.payload
+                g.priority, g.max_attempts, g.expires_in, g.drop_if_expired, g.unique_key, g.payload_hash, g.next_at,
+                g.headers, g.payload
             from verdict v
             cross join given g
             join pgqrs.queues q on q.name = g.queue
@@ -161,9 +181,12 @@ pub(crate) async fn install(
                 missed = excluded.missed,
                 older_than = excluded.older_than,
                 at_most = excluded.at_most,
-                skip_if_unfinished = excluded.skip_if_unfinished,
                 priority = excluded.priority,
+                max_attempts = excluded.max_attempts,
                 expires_in = excluded.expires_in,
+                drop_if_expired = excluded.drop_if_expired,
+                unique_key = excluded.unique_key,
+                payload_hash = excluded.payload_hash,
                 -- A deployment that doesn't change the times doesn't put them off either.
                 next_at = case
                     when (s.cron, s.every_ms, s.zone)
@@ -205,9 +228,12 @@ pub(crate) async fn install(
         &kinds,
         &older_than as &[Option<i64>],
         &at_most as &[Option<i32>],
-        &skips,
         &priorities,
+        &max_attempts as &[Option<i32>],
         &expires_in as &[Option<i64>],
+        &drop_if_expired as &[Option<bool>],
+        &keys as &[Option<&str>],
+        &hashes as &[Option<Vec<u8>>],
         &next_times,
         &all_headers as &[Option<Json<'_>>],
         &payloads as &[Json<'_>],
@@ -301,10 +327,13 @@ pub(crate) struct Look {
 pub(crate) struct Due {
     pub(crate) id: i64,
     pub(crate) name: String,
+    pub(crate) queue: QueueName,
     pub(crate) version: i32,
     pub(crate) time: ScheduleTime,
     pub(crate) zone: String,
     pub(crate) missed: Missed,
+    /// Whether its messages have a key, so that a transaction of somebody else can keep one from being stored.
+    pub(crate) is_keyed: bool,
     pub(crate) next_at: DateTime<Utc>,
     pub(crate) headers: Headers,
 }
@@ -325,6 +354,7 @@ pub(crate) async fn look(
             ) as "later_at?",
             due.id as "id?",
             due.name as "name?",
+            due.queue as "queue?",
             due.version as "version?",
             due.cron as "cron?",
             due.every_ms as "every_ms?",
@@ -332,12 +362,15 @@ pub(crate) async fn look(
             due.missed as "missed?",
             due.older_than as "older_than?",
             due.at_most as "at_most?",
+            due.unique_key is not null as "is_keyed!",
             due.next_at as "next_at?",
             due.headers as "headers?: JsonText"
         -- A row with the time alone if nothing is due.
         from (values (true)) always
         left join lateral (
-            select * from pgqrs.schedules s
+            select s.*, q.name as queue
+            from pgqrs.schedules s
+            join pgqrs.queues q on q.id = s.queue_id
             where s.paused_at is null and s.next_at <= statement_timestamp() and s.id <> all ($2)
             order by s.next_at
             limit $1
@@ -355,14 +388,16 @@ pub(crate) async fn look(
     };
     for row in rows {
         (look.now, look.next_at) = (row.now, row.later_at);
-        if let (Some(id), Some(next_at)) = (row.id, row.next_at) {
+        if let (Some(id), Some(queue), Some(next_at)) = (row.id, row.queue, row.next_at) {
             look.due.push(Due {
                 id,
                 name: row.name.unwrap_or_default(),
+                queue: QueueName::new(queue)?,
                 version: row.version.unwrap_or_default(),
                 time: read_time(row.cron, row.every_ms),
                 zone: row.zone.unwrap_or_default(),
                 missed: Policy::read(&row.missed.unwrap_or_default(), row.older_than, row.at_most),
+                is_keyed: row.is_keyed,
                 next_at,
                 headers: headers(row.headers),
             });
@@ -375,10 +410,19 @@ pub(crate) async fn look(
 #[derive(Debug)]
 pub(crate) struct Fired {
     pub(crate) id: i64,
-    pub(crate) queue: QueueName,
     /// By the database's clock.
     pub(crate) at: DateTime<Utc>,
-    pub(crate) messages: u64,
+    pub(crate) outcome: Outcome,
+}
+
+/// What became of the messages of a schedule that was fired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Sent,
+    /// There is a message with its key.
+    Unfinished,
+    /// Its queue takes no messages.
+    Closed,
 }
 
 /// Fires schedules that are due. Those that were fired, replaced, paused or deleted meanwhile are left out.
@@ -394,46 +438,50 @@ pub(crate) async fn fire(
         .iter()
         .map(|(_, plan)| plan.times.last().copied())
         .collect();
-    let (mut firsts, mut lasts, mut headers) = (Vec::new(), Vec::new(), Vec::new());
-    for (due, plan) in planned {
-        // From 1, and to one less if there are none.
-        firsts.push(count(&headers) + 1);
-        for (place, time) in plan.times.iter().enumerate() {
-            // Those before the first one belong to it.
-            let missed = if place == 0 { plan.missed } else { 0 };
-            headers.push(due.headers.scheduled(*time, missed).to_string());
-        }
-        lasts.push(count(&headers));
-    }
+    let headers: Vec<_> = planned
+        .iter()
+        .map(|(due, plan)| all_headers(due, plan))
+        .collect();
+    let headers: Vec<_> = headers.iter().map(|headers| Json(headers)).collect();
     let rows = sqlx::query!(
         r#"
-        select schedule_id as "id!", queue_name as "queue!", fired_at as "at!", stored_messages as "messages!"
-        from pgqrs.fire_schedules($1, $2, $3, $4, $5, $6, $7, $8)
+        select schedule_id as "id!", fired_at as "at!", outcome as "outcome!"
+        from pgqrs.fire_schedules($1, $2, $3, $4, $5, $6)
         "#,
         &ids,
         &versions,
         &due_times,
         &next_times,
         &last_times as &[Option<DateTime<Utc>>],
-        &firsts,
-        &lasts,
-        &headers,
+        &headers as &[Json<'_>],
     )
     .fetch_all(connection)
     .await?;
-    let fired = rows.into_iter().map(|row| {
-        Ok(Fired {
-            id: row.id,
-            queue: QueueName::new(row.queue)?,
-            at: row.at,
-            messages: u64::from(row.messages.unsigned_abs()),
-        })
+    let fired = rows.into_iter().map(|row| Fired {
+        id: row.id,
+        at: row.at,
+        outcome: match row.outcome.as_str() {
+            "unfinished" => Outcome::Unfinished,
+            "closed" => Outcome::Closed,
+            _ => Outcome::Sent,
+        },
     });
-    fired.collect()
+    Ok(fired.collect())
 }
 
-fn count(headers: &[String]) -> i32 {
-    i32::try_from(headers.len()).unwrap_or(i32::MAX)
+/// The headers of each message of a plan, as a JSON array.
+fn all_headers(due: &Due, plan: &Plan) -> String {
+    let mut all = String::from("[");
+    for (place, time) in plan.times.iter().enumerate() {
+        if place > 0 {
+            all.push(',');
+        }
+        // Those before the first one belong to it.
+        let missed = if place == 0 { plan.missed } else { 0 };
+        all.push_str(&due.headers.scheduled(*time, missed));
+    }
+    all.push(']');
+    all
 }
 
 /// Why schedules could not be installed.

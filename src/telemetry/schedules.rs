@@ -63,10 +63,20 @@ pub(crate) fn schedule_fired(firing: &Firing<'_>) {
             queue,
             schedule = firing.schedule,
             scheduled_for = %time,
-            "schedule sent no message: its last one is unfinished, or its queue takes none",
+            "schedule sent no message: the last one with its key is unfinished, or its queue is closed",
         ),
         (None, _) => {}
     }
+}
+
+/// A schedule's message was refused, since its queue is closed. Reported once, until it sends again.
+pub(crate) fn schedule_refused(schedule: &str, queue: &QueueName) {
+    warn!(
+        target: TARGET,
+        queue = queue.as_str(),
+        schedule,
+        "schedule sends nothing while its queue is closed: reopen the queue, or pause or delete the schedule",
+    );
 }
 
 /// A schedule can't be computed, or its message is refused. It stays due, and is tried again.

@@ -26,14 +26,16 @@ fn transitions(zone: Tz) -> Vec<DateTime<Utc>> {
     let offset = |at: DateTime<Utc>| wall(zone, at) - at.naive_utc();
     let (mut at, end) = (utc("2020-01-01T00:00:00Z"), utc("2041-01-01T00:00:00Z"));
     let mut found = Vec::new();
+    let mut before = offset(at);
     while at < end {
-        // No zone changes twice within a day; Morocco's Ramadan is a month.
-        let next = at + TimeDelta::days(1);
-        if offset(at) != offset(next) {
+        // No zone changes twice within that time: Palestine does within six days, in 2040.
+        let next = at + TimeDelta::days(5);
+        let after = offset(next);
+        if before != after {
             let (mut low, mut high) = (at, next);
             while high - low > TimeDelta::minutes(1) {
                 let middle = low + TimeDelta::minutes((high - low).num_minutes() / 2);
-                if offset(middle) == offset(low) {
+                if offset(middle) == before {
                     low = middle;
                 } else {
                     high = middle;
@@ -41,13 +43,13 @@ fn transitions(zone: Tz) -> Vec<DateTime<Utc>> {
             }
             found.push(high);
         }
-        at = next;
+        (at, before) = (next, after);
     }
     found
 }
 
 /// An expression, and the same written in Rust.
-type Example = (&'static str, fn(NaiveDateTime) -> bool);
+type Example = (&'static str, Matches);
 
 const ON_THE_WALL: [Example; 9] = [
     ("30 2 * * *", |at| (at.hour(), at.minute()) == (2, 30)),
@@ -87,53 +89,73 @@ const BY_ELAPSED_TIME: [Example; 4] = [
 /// What clocks show in each minute around a change.
 struct Around {
     start: DateTime<Utc>,
-    walls: Vec<NaiveDateTime>,
+    end: DateTime<Utc>,
+    /// Each minute, from the start, with what clocks show.
+    shown: Vec<(DateTime<Utc>, NaiveDateTime)>,
+    /// Each time on the wall, with the minute at which clocks first show it or a later one.
+    passed: Vec<(DateTime<Utc>, NaiveDateTime)>,
 }
 
 impl Around {
-    /// The hours before the start are only shown.
-    const BEFORE: i64 = 6 * 60;
-    const LENGTH: i64 = 54 * 60;
-
-    fn new(zone: Tz, change: DateTime<Utc>) -> Self {
-        let start = change - TimeDelta::minutes(Self::LENGTH / 2);
-        let minutes = -Self::BEFORE..=Self::LENGTH;
-        let walls = minutes.map(|minute| wall(zone, start + TimeDelta::minutes(minute)));
-        Self {
-            start,
-            walls: walls.collect(),
-        }
-    }
-
-    /// The times by the definition, minute by minute.
-    fn times(&self, matches: fn(NaiveDateTime) -> bool, is_elapsed: bool) -> Vec<DateTime<Utc>> {
+    /// From these hours before the change to those after it.
+    fn new(zone: Tz, change: DateTime<Utc>, hours: i64) -> Self {
         let minute = TimeDelta::minutes(1);
-        let mut found = Vec::new();
-        // The latest that clocks have shown.
-        let mut latest = self.walls[0];
-        for (at, shown) in (-Self::BEFORE..).zip(&self.walls) {
-            let is_time = if is_elapsed {
-                matches(*shown)
-            } else {
-                let mut is_passed = false;
-                while latest < *shown {
-                    latest += minute;
-                    is_passed |= matches(latest);
-                }
-                is_passed
-            };
-            if is_time && at > 0 {
-                found.push(self.start + TimeDelta::minutes(at));
+        let (start, end) = (
+            change - TimeDelta::hours(hours),
+            change + TimeDelta::hours(hours),
+        );
+        let (mut shown, mut passed) = (Vec::new(), Vec::new());
+        let mut at = start;
+        // The latest that clocks have shown: those of before the change are the same for hours.
+        let mut latest = wall(zone, at);
+        while at < end {
+            at += minute;
+            let now = wall(zone, at);
+            shown.push((at, now));
+            while latest < now {
+                latest += minute;
+                passed.push((at, latest));
             }
         }
-        found
+        Self {
+            start,
+            end,
+            shown,
+            passed,
+        }
+    }
+
+    /// Compares the times of an expression with the definition, and returns how many there are.
+    fn compare(&self, expression: &str, times: &Times, minutes: &Minutes, is: Matches) -> usize {
+        let mut expected: Vec<_> = minutes.iter().filter(|(_, wall)| is(*wall)).collect();
+        expected.dedup_by_key(|(at, _)| *at);
+        let mut expected = expected.into_iter().map(|(at, _)| *at);
+        let mut at = self.start;
+        let mut compared = 0;
+        loop {
+            let found = times.next(at).filter(|found| *found <= self.end);
+            let expected = expected.next();
+            assert_eq!(found, expected, "{expression} in {} after {at}", times.zone);
+            match found {
+                Some(found) => at = found,
+                None => return compared,
+            }
+            compared += 1;
+        }
     }
 }
+
+type Minutes = [(DateTime<Utc>, NaiveDateTime)];
+type Matches = fn(NaiveDateTime) -> bool;
 
 #[test]
 fn around_each_change_of_clocks_in_every_zone_times_are_as_defined() {
     let (mut changes, mut compared) = (0, 0);
     let mut seen = std::collections::HashSet::new();
+    // Parsed once: a zone is only set.
+    let parsed = |(expression, matches): Example| (expression, times(expression, Tz::UTC), matches);
+    let mut on_the_wall = ON_THE_WALL.map(parsed);
+    let mut by_elapsed_time = BY_ELAPSED_TIME.map(parsed);
     for zone in TZ_VARIANTS {
         for change in transitions(zone) {
             changes += 1;
@@ -142,24 +164,21 @@ fn around_each_change_of_clocks_in_every_zone_times_are_as_defined() {
             if !seen.insert((change, before, wall(zone, change))) {
                 continue;
             }
-            let around = Around::new(zone, change);
-            let end = around.start + TimeDelta::minutes(Around::LENGTH);
-            let all = ON_THE_WALL.iter().map(|example| (example, false));
-            for ((expression, matches), is_elapsed) in
-                all.chain(BY_ELAPSED_TIME.iter().map(|example| (example, true)))
-            {
-                let expected = around.times(*matches, is_elapsed);
-                let times = times(expression, zone);
-                let found: Vec<_> =
-                    std::iter::successors(times.next(around.start), |at| times.next(*at))
-                        .take_while(|at| *at <= end)
-                        .collect();
-                assert_eq!(found, expected, "{expression} in {zone} around {change}");
-                compared += found.len();
+            // A day has each of these times.
+            let around = Around::new(zone, change, 27);
+            for (expression, times, matches) in &mut on_the_wall {
+                times.zone = zone;
+                compared += around.compare(expression, times, &around.passed, *matches);
+            }
+            // And an hour each of these.
+            let around = Around::new(zone, change, 4);
+            for (expression, times, matches) in &mut by_elapsed_time {
+                times.zone = zone;
+                compared += around.compare(expression, times, &around.shown, *matches);
             }
         }
     }
-    assert!(changes > 5_000, "only {changes} changes");
+    assert!(changes > 8_000, "only {changes} changes");
     assert!(compared > 100_000, "only {compared} times");
 }
 

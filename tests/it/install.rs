@@ -397,7 +397,6 @@ async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult 
         "schedules_name_key",
         "schedules_next",
         "schedules_pkey",
-        "schedules_queue",
         "schedules_queue_id_fkey",
         "schedules_time_check",
         "seen_pkey",

@@ -5,7 +5,9 @@
 mod admin;
 mod faults;
 mod missed;
+mod overlap;
 mod owners;
+mod queues;
 mod roles;
 
 use std::time::Duration;
@@ -289,29 +291,6 @@ async fn with_its_queue_a_schedule_is_deleted(pool: PgPool) -> TestResult {
     Ok(())
 }
 
-/// A closed queue takes no messages, and its schedules don't stay due for ever.
-#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn to_a_closed_queue_a_schedule_sends_nothing_and_goes_on(pool: PgPool) -> TestResult {
-    let store = with_queues(&pool, &["tasks"]).await?;
-    let schedule = pgqrs::schedule("often", "tasks")
-        .every(Duration::from_secs(60))
-        .message(&1);
-    schedule.install(&store).await?;
-    sqlx::query("update pgqrs.queues set closed_at = now()")
-        .execute(&pool)
-        .await?;
-    let time = due(&pool, "often").await?;
-    let scheduler = store.scheduler().await?;
-    until("its time is over", async || {
-        next_at(&store, "often").await.is_ok_and(|next| next > time)
-    })
-    .await;
-    assert_eq!(count(&pool).await?, 0);
-    assert_eq!(pgqrs::admin(&store).fire_schedule("often").await?, None);
-    drop(scheduler);
-    Ok(())
-}
-
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn bad_settings_are_refused_before_anything_is_sent(pool: PgPool) -> TestResult {
     let store = with_queues(&pool, &["tasks"]).await?;
@@ -346,13 +325,17 @@ async fn bad_settings_are_refused_before_anything_is_sent(pool: PgPool) -> TestR
         base().every(minute).version(u32::MAX).install(&store).await,
     );
     refused(
-        "expires_in",
-        base()
-            .every(minute)
-            .expires_in(Duration::ZERO)
-            .install(&store)
-            .await,
+        "max_attempts",
+        base().every(minute).max_attempts(0).install(&store).await,
     );
+    let too_long = base().every(minute).expires_in(Duration::MAX);
+    let too_long = too_long.install(&store).await;
+    assert!(
+        matches!(too_long, Err(Error::DelayTooLong { .. })),
+        "{too_long:?}"
+    );
+    let key = base().every(minute).unique("").install(&store).await;
+    assert!(matches!(key, Err(Error::InvalidKey { .. })), "{key:?}");
     for name in ["", " a", "a\n", &"a".repeat(129)] {
         let schedule = pgqrs::schedule(name, "tasks").every(minute).message(&1);
         refused("schedule", schedule.install(&store).await);

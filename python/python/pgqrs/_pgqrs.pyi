@@ -421,8 +421,11 @@ class Schedule:
         missed: tuple[str, timedelta | None, int | None],
         priority: str,
         headers: list[tuple[str, str]],
-        expires_in: timedelta | None,
+        unique: str | None,
         skip_if_unfinished: bool,
+        max_attempts: int | None,
+        expires_in: timedelta | None,
+        drop_if_expired: bool,
     ) -> Schedule: ...
 
 @final

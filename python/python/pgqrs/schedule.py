@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar
 
 from pgqrs import _arguments, _pgqrs
+from pgqrs.message import Message
 from pgqrs.queue import Priority, PriorityName, Queue
 
 T = TypeVar("T")
@@ -83,9 +84,13 @@ class Schedule(Generic[T]):
         missed: What happens to times that passed while no process ran.
         priority: That of its messages.
         headers: Those of its messages.
-        expires_in: How long after it was sent a message expires if no handler has started on it, in seconds or as a
-            ``timedelta``.
-        skip_if_unfinished: Whether no message is sent while the last one is unfinished.
+        unique: A key: no message is sent while another of the queue has it.
+        skip_if_unfinished: The same with a key of the schedule's own: no message is sent while the last one is
+            unfinished.
+        max_attempts: After how many deliveries a message becomes a dead letter; by default the queue's.
+        expires_in: How long messages are of use, in seconds or as a ``timedelta``: one that isn't claimed within this
+            time isn't delivered, and becomes a dead letter.
+        drop_if_expired: Whether it is deleted then, instead of becoming a dead letter.
 
     Raises:
         InvalidCronError: The expression is invalid, or never fires.
@@ -106,8 +111,11 @@ class Schedule(Generic[T]):
         missed: Missed | None = None,
         priority: Priority | PriorityName = Priority.NORMAL,
         headers: Mapping[str, str] | None = None,
-        expires_in: float | timedelta | None = None,
+        unique: str | None = None,
         skip_if_unfinished: bool = False,
+        max_attempts: int | None = None,
+        expires_in: float | timedelta | None = None,
+        drop_if_expired: bool = False,
     ) -> None:
         checked = _arguments.queue(queue)
         checked._check(payload, "payload")
@@ -116,6 +124,14 @@ class Schedule(Generic[T]):
         policy = Missed.once() if missed is None else missed
         if not isinstance(policy, Missed):
             raise TypeError(f"missed: expected a pgqrs.Missed, not {type(policy).__name__}")
+        message = Message(
+            payload,
+            unique=unique,
+            max_attempts=max_attempts,
+            expires_in=expires_in,
+            drop_if_expired=drop_if_expired,
+        )
+        key, attempts, time_left, drops = _arguments.message(_arguments.with_key(checked, message))[5:]
         self._native = _pgqrs.Schedule(
             _arguments.text("name", name),
             checked.name,
@@ -127,8 +143,11 @@ class Schedule(Generic[T]):
             missed=(policy.kind, policy.older_than, policy.at_most),
             priority=_arguments.priority(priority),
             headers=_arguments.headers(headers),
-            expires_in=_arguments.optional_duration("expires_in", expires_in),
+            unique=None if key is None else key[1],
             skip_if_unfinished=_arguments.flag("skip_if_unfinished", skip_if_unfinished),
+            max_attempts=attempts,
+            expires_in=time_left,
+            drop_if_expired=drops,
         )
 
 
@@ -166,12 +185,16 @@ class ScheduleInfo:
     """The zone of its expression."""
     missed: Missed
     """What it does about times that it missed."""
-    skip_if_unfinished: bool
-    """Whether it sends no message while its last one is unfinished."""
+    unique_key: str | None
+    """The key of its messages, if they have one: it sends none while another of its queue has this key."""
     priority: Priority
     """The priority of its messages."""
+    max_attempts: int | None
+    """After how many deliveries a message becomes a dead letter, if it doesn't follow its queue."""
     expires_in: timedelta | None
-    """How long after they were sent its messages expire."""
+    """How long its messages are of use, from when they were sent."""
+    drop_if_expired: bool
+    """Whether those that have expired are deleted, instead of becoming dead letters."""
     headers: dict[str, str] = field(hash=False)
     """The headers of its messages."""
     next_at: datetime
@@ -194,10 +217,9 @@ class ScheduleInfo:
 
     @staticmethod
     def _of(row: tuple[Any, ...]) -> ScheduleInfo:
-        upcoming, (name, queue, owner, version, time, missed, skip, priority, expires_in, headers, times) = (
-            row
-        )
+        upcoming, (name, queue, owner, version, time, missed, priority, limits, headers, times) = row
         cron, every, zone = time
+        unique_key, max_attempts, expires_in, drop_if_expired = limits
         next_at, last_at, last_fired_at, paused_at = times
         return ScheduleInfo(
             name=name,
@@ -208,9 +230,11 @@ class ScheduleInfo:
             every=every,
             zone=zone,
             missed=Missed(*missed),
-            skip_if_unfinished=skip,
+            unique_key=unique_key,
             priority=Priority(priority),
+            max_attempts=max_attempts,
             expires_in=expires_in,
+            drop_if_expired=drop_if_expired,
             headers=headers,
             next_at=next_at,
             last_at=last_at,

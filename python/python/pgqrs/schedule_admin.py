@@ -9,7 +9,7 @@ from pgqrs.schedule import Schedule, ScheduleChange, ScheduleInfo
 
 
 class ScheduleAdmin:
-    """Administration of schedules; a part of :class:`pgqrs.Admin`."""
+    """The calls of :class:`pgqrs.Admin` about schedules."""
 
     _native: _pgqrs.Admin
 
@@ -85,10 +85,12 @@ class ScheduleAdmin:
             name: Its name.
 
         Returns:
-            The message's id; ``None`` if the last one is unfinished and it waits for that.
+            The message's id; ``None`` if another message has its key: the last one is unfinished.
 
         Raises:
             ScheduleNotFoundError: There is no such schedule.
+            QueueClosedError: Its queue is closed.
+            KeyHeldError: An open transaction has sent a message with its key.
         """
         message: int | None = await self._native.fire_schedule(_arguments.text("name", name))
         return message

@@ -31,12 +31,16 @@ pub struct ScheduleInfo {
     pub zone: String,
     /// What it does about times that it missed.
     pub missed: Missed,
-    /// Whether it sends no message while its last one is unfinished.
-    pub skip_if_unfinished: bool,
+    /// The key of its messages, if they have one: it sends none while another of its queue has this key.
+    pub unique_key: Option<String>,
     /// The priority of its messages.
     pub priority: Priority,
-    /// How long after they were sent its messages expire, if no handler has started on them.
+    /// After how many deliveries a message becomes a dead letter, if it doesn't follow its queue.
+    pub max_attempts: Option<u32>,
+    /// How long its messages are of use, from when they were sent.
     pub expires_in: Option<Duration>,
+    /// Whether those that have expired are deleted, instead of becoming dead letters.
+    pub drop_if_expired: bool,
     /// The headers of its messages.
     pub headers: Headers,
     /// Its next time. In the past if it is paused, or if it is due and no process has fired it yet.

@@ -10,7 +10,10 @@ use crate::{
     admin::rows::schedules::ScheduleInfo,
     error::Result,
     message::{MessageId, Priority},
-    postgres::json::{Json, JsonText, headers},
+    postgres::{
+        json::{Json, JsonText, headers},
+        keyed::KEY_TIMEOUT,
+    },
     queue::QueueName,
 };
 
@@ -22,8 +25,8 @@ pub(crate) async fn list(
     let rows = sqlx::query!(
         r#"
         select s.name, q.name as queue, s.owner, s.version, s.cron, s.every_ms, s.zone, s.missed, s.older_than,
-            s.at_most, s.skip_if_unfinished, s.priority, s.expires_in, s.next_at, s.last_at, s.last_fired_at,
-            s.paused_at, s.headers as "headers?: JsonText"
+            s.at_most, s.priority, s.max_attempts, s.expires_in, s.drop_if_expired, s.unique_key, s.next_at, s.last_at,
+            s.last_fired_at, s.paused_at, s.headers as "headers?: JsonText"
         from pgqrs.schedules s
         join pgqrs.queues q on q.id = s.queue_id
         where $1::text is null or s.name = $1
@@ -42,11 +45,13 @@ pub(crate) async fn list(
             time: read_time(row.cron, row.every_ms),
             zone: row.zone,
             missed: Policy::read(&row.missed, row.older_than, row.at_most),
-            skip_if_unfinished: row.skip_if_unfinished,
+            unique_key: row.unique_key,
             priority: Priority::from_rank(row.priority),
+            max_attempts: row.max_attempts.map(i32::unsigned_abs),
             expires_in: row
                 .expires_in
                 .map(|microseconds| Duration::from_micros(microseconds.unsigned_abs())),
+            drop_if_expired: row.drop_if_expired.unwrap_or_default(),
             headers: headers(row.headers),
             next_at: row.next_at,
             last_at: row.last_at,
@@ -98,41 +103,74 @@ pub(crate) async fn delete(connection: &mut PgConnection, name: &str) -> Result<
     Ok(deleted.rows_affected() == 1)
 }
 
-/// Sends a schedule's message beside its times. Returns its id, and its queue; none if there is no such schedule, or its
-/// last message is unfinished.
+/// What became of a message that was to be sent beside the schedule's times.
+#[derive(Debug)]
+pub(crate) enum FiredNow {
+    Sent(MessageId),
+    /// There is a message with its key.
+    Unfinished,
+    /// Its queue takes no messages.
+    Closed,
+}
+
+/// Sends a schedule's message beside its times, if the schedule is still of the version that was looked at.
 pub(crate) async fn fire_now(
     connection: &mut PgConnection,
     schedule: &ScheduleInfo,
     now: DateTime<Utc>,
-) -> Result<Option<MessageId>> {
+) -> Result<Option<FiredNow>> {
     let headers = schedule.headers.scheduled(now, 0);
-    let id = sqlx::query_scalar!(
+    let row = sqlx::query!(
         r#"
-        insert into pgqrs.messages (
-            queue_id, priority, visible_at, enqueued_at, expires_at, unique_key, headers, payload_bytes, payload
+        with begun as materialized (
+            -- Another transaction that has stored the key and is open is waited for, but not for long.
+            select set_config('lock_timeout', $4::bigint::text, true)
+        ), found as materialized (
+            select s.*, q.closed_at is not null as is_closed
+            from begun
+            cross join pgqrs.schedules s
+            join pgqrs.queues q on q.id = s.queue_id
+            where s.name = $1 and s.version = $2
+        ), stored as (
+            insert into pgqrs.messages (
+                queue_id, priority, visible_at, enqueued_at, max_attempts, expires_at, drop_if_expired, unique_key,
+                payload_hash, headers, payload_bytes, payload
+            )
+            select
+                s.queue_id,
+                s.priority,
+                statement_timestamp(),
+                statement_timestamp(),
+                s.max_attempts,
+                statement_timestamp() + s.expires_in * interval '1 microsecond',
+                s.drop_if_expired,
+                s.unique_key,
+                s.payload_hash,
+                $3::json,
+                -- As it was sent: it may be stored compressed.
+                octet_length(s.payload::text),
+                s.payload
+            from found s
+            where not s.is_closed and (s.unique_key is null or not exists (
+                select from pgqrs.messages h where h.queue_id + 0 = s.queue_id and h.unique_key = s.unique_key
+            ))
+            on conflict do nothing
+            returning id
         )
-        select
-            s.queue_id,
-            s.priority,
-            greatest($3::timestamptz, statement_timestamp() + $4::bigint * interval '1 microsecond'),
-            statement_timestamp(),
-            statement_timestamp() + s.expires_in * interval '1 microsecond',
-            case when s.skip_if_unfinished then 'pgqrs-schedule-' || s.name end,
-            $2::json,
-            pg_column_size(s.payload) - 4,
-            s.payload
-        from pgqrs.schedules s
-        join pgqrs.queues q on q.id = s.queue_id and q.closed_at is null
-        where s.name = $1
-        on conflict do nothing
-        returning id
+        select f.is_closed as "is_closed!", s.id as "id?"
+        from found f
+        left join stored s on true
         "#,
         schedule.name,
+        i32::try_from(schedule.version).unwrap_or(i32::MAX),
         Json(&headers) as Json<'_>,
-        None::<DateTime<Utc>>,
-        0_i64,
+        i64::try_from(KEY_TIMEOUT.as_millis()).unwrap_or(i64::MAX),
     )
     .fetch_optional(connection)
     .await?;
-    Ok(id.map(MessageId::from))
+    Ok(row.map(|row| match row.id {
+        Some(id) => FiredNow::Sent(MessageId::from(id)),
+        None if row.is_closed => FiredNow::Closed,
+        None => FiredNow::Unfinished,
+    }))
 }

@@ -20,6 +20,8 @@ async fn a_schedule_is_listed_with_its_settings_and_next_times(pool: PgPool) -> 
         .headers([("tenant", "acme")])
         .priority(Priority::Low)
         .expires_in(Duration::from_millis(1_500))
+        .drop_if_expired()
+        .max_attempts(3)
         .skip_if_unfinished()
         .version(2)
         .install(&store)
@@ -50,7 +52,10 @@ async fn a_schedule_is_listed_with_its_settings_and_next_times(pool: PgPool) -> 
         ("Europe/Berlin", missed, Priority::Low)
     );
     assert_eq!(b.expires_in, Some(Duration::from_millis(1_500)));
-    assert!(b.skip_if_unfinished && b.owner.is_none() && b.paused_at.is_none());
+    assert_eq!((b.drop_if_expired, b.max_attempts), (true, Some(3)));
+    assert_eq!(b.unique_key.as_deref(), Some("pgqrs-schedule-b"));
+    assert_eq!((&a.unique_key, a.max_attempts), (&None, None));
+    assert!(b.owner.is_none() && b.paused_at.is_none());
     assert_eq!(
         (b.last_at, b.last_fired_at, b.lateness()),
         (None, None, None)

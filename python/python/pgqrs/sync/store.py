@@ -291,8 +291,11 @@ class Store:
         missed: Missed | None = None,
         priority: Priority | PriorityName = Priority.NORMAL,
         headers: Mapping[str, str] | None = None,
-        expires_in: float | timedelta | None = None,
+        unique: str | None = None,
         skip_if_unfinished: bool = False,
+        max_attempts: int | None = None,
+        expires_in: float | timedelta | None = None,
+        drop_if_expired: bool = False,
     ) -> ScheduleChange:
         """Installs a schedule: its message is sent at the times of a cron expression, or at an interval, by whichever
         process runs a consumer, or a :meth:`scheduler`.
@@ -310,17 +313,21 @@ class Store:
             missed: What happens to times that passed while no process ran; defaults to ``Missed.once()``.
             priority: That of its messages.
             headers: Those of its messages, as for :meth:`pgqrs.sync.Producer.enqueue`.
-            expires_in: How long after it was sent a message expires if no handler has started on it, in seconds or as
-                a ``timedelta``.
-            skip_if_unfinished: Whether no message is sent while the last one is unfinished.
+            unique: A key: no message is sent while another of the queue has it.
+            skip_if_unfinished: The same with a key of the schedule's own: no message is sent while the last one is
+                unfinished.
+            max_attempts: After how many deliveries a message becomes a dead letter; by default the queue's.
+            expires_in: How long messages are of use, in seconds or as a ``timedelta``: one that isn't claimed within
+                this time isn't delivered, and becomes a dead letter.
+            drop_if_expired: Whether it is deleted then, instead of becoming a dead letter.
 
         Returns:
             ``created``, ``replaced`` or ``unchanged``.
 
         Raises:
             InvalidCronError: The expression is invalid, or never fires.
-            InvalidSettingError, InvalidHeaderError, SerializeError, PayloadTooLargeError, PayloadTooDeepError: Before
-                anything is sent.
+            InvalidSettingError, InvalidHeaderError, InvalidKeyError, SerializeError, PayloadTooLargeError,
+                PayloadTooDeepError: Before anything is sent.
             QueueNotFoundError: There is no such queue.
             ScheduleTakenError: The name belongs to an owner.
             TypeError, ValueError: An argument is of the wrong type, or out of its range.
@@ -336,8 +343,11 @@ class Store:
             missed=missed,
             priority=priority,
             headers=headers,
-            expires_in=expires_in,
+            unique=unique,
             skip_if_unfinished=skip_if_unfinished,
+            max_attempts=max_attempts,
+            expires_in=expires_in,
+            drop_if_expired=drop_if_expired,
         )
         change: ScheduleChange = self._native.schedule(schedule._native)
         return change
