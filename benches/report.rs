@@ -461,7 +461,7 @@ impl Report {
 }
 
 /// The order of the subjects in the report.
-pub(crate) const SUBJECTS: [&str; 14] = [
+pub(crate) const SUBJECTS: [&str; 15] = [
     "machine",
     "enqueue",
     "once",

@@ -366,7 +366,18 @@ async fn while_nothing_is_due_a_scheduler_sends_nothing(pool: PgPool) -> TestRes
     let (proxy, url) = Proxy::before(&pool).await?;
     let quiet = pgqrs::connect(&url).await?;
     let scheduler = quiet.scheduler().await?;
-    // Its first looks, and LISTEN.
+    until("it listens, and its task has looked", async || {
+        let sessions: i64 = sqlx::query_scalar(
+            "select count(distinct query like 'LISTEN %') from pg_stat_activity
+             where datname = current_database() and state = 'idle' and pid <> pg_backend_pid()
+                 and (query like 'LISTEN %' or query like '%later_at%')",
+        )
+        .fetch_one(&pool)
+        .await
+        .expect("counted");
+        sessions == 2
+    })
+    .await;
     until("it has nothing more to say", async || {
         proxy.take_sent();
         for _ in 0..30 {

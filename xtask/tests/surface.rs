@@ -69,6 +69,7 @@ const UNAVOIDABLE: [(&str, &str); 35] = [
         "QueueNotFound",
         "queues are in the database, which others change",
     ),
+    ("QueueClosed", "an operator closes it from another process"),
     (
         "QueueExists",
         "queues are in the database, which others change",
@@ -110,6 +111,12 @@ const UNAVOIDABLE: [(&str, &str); 35] = [
         "InvalidHeader",
         "values, their sizes, and often names are known at run time only",
     ),
+    ("InvalidKey", "keys are made of values at run time"),
+    (
+        "Unkeyed",
+        "what a type's own `Serialize` and `Deserialize` answer depends on the value",
+    ),
+    ("KeyHeld", "another process's transaction is open"),
     (
         "InvalidCron",
         "for expressions that are known at run time only; a literal's doesn't compile",
