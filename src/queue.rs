@@ -2,6 +2,7 @@
 //! [`Queue`] is only a name with a type: it need not exist in the database.
 
 mod key;
+mod schedules;
 
 use std::{borrow::Cow, fmt, marker::PhantomData, str::FromStr};
 
@@ -198,10 +199,6 @@ impl QueueName {
             }),
         }
     }
-
-    /// For wake-ups about schedules: a name that no queue can have.
-    #[cfg(feature = "schedules")]
-    pub(crate) const SCHEDULES: Self = Self(Cow::Borrowed(" schedules"));
 
     /// Returns the name as a string.
     pub fn as_str(&self) -> &str {

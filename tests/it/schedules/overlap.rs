@@ -33,7 +33,7 @@ async fn what_a_schedule_sends_has_the_key_that_its_queue_computes(pool: PgPool)
     assert_eq!(skips.install(&store).await?, ScheduleChange::Replaced);
     let scheduler = store.scheduler().await?;
     assert_eq!(fire(&pool, &store, "plain").await, 1);
-    // The one message of this order, whoever sends it.
+    // The one message of this order.
     assert_eq!(fire(&pool, &store, "skips").await, 1);
     assert_eq!(fire(&pool, &store, "plain").await, 1);
     let sent = pgqrs::enqueue()
