@@ -4,6 +4,7 @@
 pub(crate) mod batch;
 mod cancelled;
 pub(crate) mod lease;
+mod scheduled;
 pub(crate) mod settlement;
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
@@ -208,13 +209,6 @@ impl<T, D> Delivery<T, D> {
     /// Returns when the message was enqueued, by the database's clock.
     pub fn enqueued_at(&self) -> DateTime<Utc> {
         self.message.enqueued_at
-    }
-
-    /// Returns the time that a [schedule](https://docs.rs/crate/pgqrs/latest/source/docs/schedules.md) has sent the message for, the same at each attempt;
-    /// `None` if none has sent it. It may be some time before [`enqueued_at`](Self::enqueued_at): if no process was
-    /// running at that time, the next one sends the message.
-    pub fn scheduled_for(&self) -> Option<DateTime<Utc>> {
-        self.message.headers.scheduled_for()
     }
 
     /// Returns when the lease runs out, by the database's clock. It changes when the lease is extended, which
