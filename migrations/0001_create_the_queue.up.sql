@@ -117,10 +117,17 @@ create table pgqrs.seen (
     key text collate "C" not null,
     message_id bigint not null,
     payload_hash bytea not null,
-    until timestamptz not null,
-    constraint seen_pkey primary key (queue_id, key)
-);
+    until timestamptz not null
+) with (vacuum_truncate = off);
 
+-- As for the messages: so that a key is looked up in the index from the start.
+alter table pgqrs.seen alter column payload_hash set storage plain;
+insert into pgqrs.seen (queue_id, key, message_id, payload_hash, until)
+select 0, '', 0, repeat(' ', 7000)::bytea, 'now' from generate_series(1, 128);
+delete from pgqrs.seen;
+alter table pgqrs.seen alter column payload_hash set storage extended;
+
+alter table pgqrs.seen add constraint seen_pkey primary key (queue_id, key);
 create index seen_until on pgqrs.seen (until);
 
 create table pgqrs.workers (

@@ -1,6 +1,7 @@
 //! A message that this process holds under a lease. The methods that settle it take the delivery by value, so it can't
 //! be settled twice. They can still fail, since the lease may have run out.
 
+pub(crate) mod ack_statement;
 pub(crate) mod batch;
 mod cancelled;
 pub(crate) mod lease;
@@ -254,7 +255,8 @@ impl<T, D> Delivery<T, D> {
 
     /// Acknowledges the message: deletes it.
     ///
-    /// On `&mut tx`, the work and the acknowledgement commit together.
+    /// On `&mut tx`, the work and the acknowledgement commit together; in a transaction of another driver, by
+    /// [`ack_statement`](Self::ack_statement).
     ///
     /// ```compile_fail,E0382
     /// # async fn example(delivery: pgqrs::Delivery<u32>, store: pgqrs::Store) {

@@ -9,6 +9,7 @@
 pub mod compile_errors {}
 
 /// [chunk]: crate::Chunk
+/// [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin
 /// [tower]: https://docs.rs/crate/pgqrs/latest/source/examples/tower.rs
 // The first definition of a link counts.
 #[doc = include_str!("../docs/handlers.md")]

@@ -152,6 +152,7 @@ pub use crate::{
     count::Count,
     delivery::{
         Decoded, Delivery, Unchecked, Unsettled,
+        ack_statement::AckStatement,
         batch::{UnsettledBatch, ack_all, try_ack_all},
     },
     dequeue::{Dequeue, dequeue},

@@ -2,6 +2,7 @@
 //! its prefetching, lease extensions and retries; its handler is a few lines here, which pass each delivery to Python
 //! and wait for Python's verdict.
 
+mod ack_statement;
 mod chunk;
 mod delivery;
 mod settings;
@@ -27,6 +28,7 @@ use tokio::{
 
 use self::stage::{CutOff, Stage, dropped_unsettled, over_limit, release_due};
 pub(crate) use self::{
+    ack_statement::AckStatement,
     chunk::Chunk,
     delivery::{Delivery, priority_name, texts},
     settings::Settings,

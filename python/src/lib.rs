@@ -30,6 +30,7 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<schedule::Schedule>()?;
     module.add_class::<schedule::Scheduler>()?;
     module.add_class::<statement::Statement>()?;
+    module.add_class::<consumer::AckStatement>()?;
     let end = wrap_pyfunction!(engine::end, module)?;
     module
         .py()

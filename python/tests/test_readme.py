@@ -32,7 +32,9 @@ async def run(block: str, database: Database) -> dict[str, Any]:
 
 
 async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
-    quick_start, options, typed, chunks, scheduled, transactional, operating = blocks("python/README.md")
+    quick_start, options, keys, typed, chunks, scheduled, transactional, acknowledging, operating = blocks(
+        "python/README.md"
+    )
 
     await run(quick_start, database)
     printed = capsys.readouterr().out
@@ -42,6 +44,12 @@ async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.Cap
 
     await run(options, database)
     assert database.count() == 4
+    await store.admin().purge_queue("tasks")
+
+    names = await run(keys, database)
+    await names["send"](await store.producer("tasks"))
+    assert re.fullmatch(r"\d+ is new\n", capsys.readouterr().out)
+    assert database.count() == 3
     await store.admin().purge_queue("tasks")
 
     names = await run(typed, database)
@@ -82,8 +90,24 @@ async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.Cap
     engine = create_async_engine(database.url.replace("postgres:", "postgresql+psycopg:", 1))
     async with AsyncSession(engine) as session:
         await names["pay"](session, 7)
-    await engine.dispose()
     assert database.payloads() == ['{"order":7}']
+
+    database.change("create table accounts (cents bigint)")
+    database.change("insert into accounts values (100)")
+    names = await run(acknowledging, database)
+    producer = await store.producer("emails")
+    await producer.enqueue(23)
+    consumer = await store.consumer("emails")
+
+    async def book(delivery: pgqrs.Delivery[Any]) -> None:
+        await names["book"](engine, delivery)
+        consumer.stop()
+
+    report = await consumer.run(book)
+    assert (report.done, report.lost) == (1, 0)
+    assert database.rows("select cents from accounts") == [(123,)]
+    assert database.payloads() == ['{"order":7}']
+    await engine.dispose()
 
     names = await run(operating, database)
     await names["look"](store)

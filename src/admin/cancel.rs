@@ -60,8 +60,9 @@ impl Admin {
     /// Cancels the messages that have this unique key, as [`cancel`](Self::cancel) does.
     ///
     /// # Shape
-    /// Awaited, it returns the id of each cancelled message, and what it was. At most one message of a queue has a key
-    /// while it is unfinished, and one while it waits.
+    /// Awaited, it returns the id of each cancelled message, and what it was: at most one for each way to be unique. For a
+    /// key [`once_within`](crate::Enqueue::once_within) a time, that is the message that was sent with it in this time;
+    /// the key is not free again before its end.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`].

@@ -29,6 +29,7 @@ where
     R: Future<Output: IntoOutcome>,
 {
     let lease = Arc::clone(delivery.lease());
+    lease.set_in_transaction();
     let tx = answered(store.begin_for_handler(delivery.time_limit())).await;
     let (used, tx) = UsedByHandler::new(tx.map_err(HandlerError::of)?).await;
     let returned = handler(delivery, tx).await.into_verdict();
@@ -63,9 +64,11 @@ where
 /// Settles the message, unless the handler has done so itself: which doesn't count if that was rolled back to a
 /// savepoint. Fails if a statement of the transaction has failed, whose commit would roll back and return no error.
 async fn settle_in(tx: &mut Transaction, lease: &Arc<Lease>, settlement: Settlement) -> Result<()> {
-    let is_settled = lease.is_settled() && !answered(settle::is_held(tx, lease.receipt())).await?;
-    if is_settled {
-        return Ok(());
+    if lease.is_settled() {
+        let is_settled = settle::is_settled(tx, lease.receipt(), lease.settled_in());
+        if answered(is_settled).await? {
+            return Ok(());
+        }
     }
     answered(settle_lease(lease, Ok(settlement), tx)).await
 }

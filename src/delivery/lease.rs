@@ -1,7 +1,10 @@
 //! The lease that a message is delivered under, and how long one can be.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicI64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -38,6 +41,10 @@ pub(crate) struct Lease {
     settled: AtomicBool,
     /// Whether a handler is settling it itself.
     settling: AtomicBool,
+    /// Whether its handler works in a transaction.
+    in_transaction: AtomicBool,
+    /// That in which the handler has settled it itself.
+    settled_in: OnceLock<i64>,
     is_cancelled: AtomicBool,
     cancelled: Notify,
 }
@@ -50,6 +57,8 @@ impl Lease {
             expires_at: AtomicI64::new(message.lease_expires_at.timestamp_micros()),
             settled: AtomicBool::new(false),
             settling: AtomicBool::new(false),
+            in_transaction: AtomicBool::new(false),
+            settled_in: OnceLock::new(),
             is_cancelled: AtomicBool::new(false),
             cancelled: Notify::new(),
         }
@@ -87,6 +96,24 @@ impl Lease {
     /// cancelled.
     pub(crate) fn may_be_settled(&self) -> bool {
         self.settling.load(Ordering::Acquire) || self.is_settled()
+    }
+
+    /// Its handler works in a transaction.
+    pub(crate) fn set_in_transaction(&self) {
+        self.in_transaction.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_in_transaction(&self) -> bool {
+        self.in_transaction.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_settled_in(&self, transaction: i64) {
+        let _ = self.settled_in.set(transaction);
+    }
+
+    /// The id of the transaction in which a handler has settled it itself, if that works in one.
+    pub(crate) fn settled_in(&self) -> Option<i64> {
+        self.settled_in.get().copied()
     }
 
     /// Its message was cancelled.

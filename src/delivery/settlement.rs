@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use sqlx::PgConnection;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::lease::Lease;
 use crate::{
@@ -25,13 +25,18 @@ pub(crate) async fn settle_lease(
 ) -> Result<()> {
     let (receipt, subject) = (lease.receipt(), lease.subject());
     let verb = settlement.as_ref().map_or("nack", Settlement::verb);
-    let queue = Some(subject.origin.queue.as_str());
-    let span = telemetry::settle(verb, queue, Messages::One(Some(receipt.id)));
+    let under_way = UnderWay::begin(lease, verb);
     let call = async {
         let settlement = settlement?;
         lease.set_settling(true);
         let settled = executor::run(on, async |connection| {
-            settlement.carry_out(connection, receipt).await
+            let settled = settlement.carry_out(connection, receipt).await?;
+            if lease.is_in_transaction()
+                && let Some(transaction) = settle::note_settled(connection, receipt).await?
+            {
+                lease.set_settled_in(transaction);
+            }
+            Ok(settled)
         });
         let settled = settled.await?;
         settlement.report(settled, subject);
@@ -42,18 +47,42 @@ pub(crate) async fn settle_lease(
             Settled::AsAsked | Settled::Dead => Ok(()),
         }
     };
-    let timer = Timer::start();
-    let settled = call.instrument(span.clone()).await;
-    let error = settled.as_ref().err();
-    telemetry::settled(verb, queue, 1, timer, error);
-    match error {
-        None => lease.settled(),
-        Some(error) => {
-            lease.set_settling(false);
-            telemetry::failed(&span, error);
+    let settled = call.instrument(under_way.span.clone()).await;
+    under_way.end(lease, &settled);
+    settled
+}
+
+/// A settlement of one delivery, as telemetry sees it.
+pub(super) struct UnderWay {
+    pub(super) verb: &'static str,
+    pub(super) span: Span,
+    timer: Timer,
+}
+
+impl UnderWay {
+    pub(super) fn begin(lease: &Lease, verb: &'static str) -> Self {
+        let queue = Some(lease.subject().origin.queue.as_str());
+        let message = Messages::One(Some(lease.receipt().id));
+        Self {
+            verb,
+            span: telemetry::settle(verb, queue, message),
+            timer: Timer::start(),
         }
     }
-    settled
+
+    /// Reports how it ended, and has the lease know it.
+    pub(super) fn end(self, lease: &Lease, settled: &Result<()>) {
+        let queue = Some(lease.subject().origin.queue.as_str());
+        let error = settled.as_ref().err();
+        telemetry::settled(self.verb, queue, 1, self.timer, error);
+        match error {
+            None => lease.settled(),
+            Some(error) => {
+                lease.set_settling(false);
+                telemetry::failed(&self.span, error);
+            }
+        }
+    }
 }
 
 /// What a settlement did.
@@ -101,7 +130,7 @@ impl Settlement {
         Visible::after(wait).map(|_| Self::Later(wait))
     }
 
-    fn verb(&self) -> &'static str {
+    pub(super) fn verb(&self) -> &'static str {
         match self {
             Self::Ack => "ack",
             Self::Archive => "archive",

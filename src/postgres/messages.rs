@@ -127,7 +127,11 @@ pub(crate) async fn cancel_key(
         with holders as materialized (
             select q.id as queue_id,
                 (select m.id from pgqrs.messages m where m.queue_id + 0 = q.id and m.unique_key = $2) as by_unique_key,
-                (select m.id from pgqrs.messages m where m.queue_id + 0 = q.id and m.waiting_key = $2) as by_waiting_key
+                (select m.id from pgqrs.messages m where m.queue_id + 0 = q.id and m.waiting_key = $2) as by_waiting_key,
+                (
+                    select s.message_id from pgqrs.seen s
+                    where s.queue_id = q.id and s.key = $2 and s.until > statement_timestamp()
+                ) as by_seen_key
             from pgqrs.queues q
             where q.name = $1
         -- One by one, and by its id: a join, or a list of ids, has plans that read the whole queue.
@@ -138,11 +142,17 @@ pub(crate) async fn cancel_key(
         ), with_waiting_key as (
             delete from pgqrs.messages m
             where m.queue_id = (select queue_id from holders) and m.id = (select by_waiting_key from holders)
-                -- A claim may have taken it meanwhile. As an array, no index is read for it.
-                and $2 = any (array[m.waiting_key])
+                -- A claim may have taken it meanwhile. With `=`, an index would be read for it.
+                and m.waiting_key is not distinct from $2
+            returning m.*
+        ), with_seen_key as (
+            delete from pgqrs.messages m
+            where m.queue_id = (select queue_id from holders) and m.id = (select by_seen_key from holders)
             returning m.*
         ), cancelled as (
-            select * from with_unique_key union all select * from with_waiting_key
+            select * from with_unique_key
+            union all select * from with_waiting_key
+            union all select * from with_seen_key
         ), archived as (
             insert into pgqrs.archive (
                 queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key,

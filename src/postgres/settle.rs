@@ -8,6 +8,7 @@
 
 pub(crate) mod each;
 pub(crate) mod failures;
+pub(crate) mod statement;
 
 use std::{collections::HashSet, time::Duration};
 
@@ -55,17 +56,41 @@ pub(crate) async fn ack(connection: &mut PgConnection, receipt: Receipt) -> Resu
     Ok(deleted.rows_affected() == 1)
 }
 
-/// Whether a message is still there under this lease, as this transaction sees it.
-pub(crate) async fn is_held(connection: &mut PgConnection, receipt: Receipt) -> Result<bool> {
-    let held = sqlx::query_scalar!(
-        r#"select exists (
-            select from pgqrs.messages where queue_id = $1 and id = $2 and lease_token = $3
-        ) as "held!""#,
+/// Notes in a transaction that it has settled a message: a savepoint that it is rolled back to takes the note with it.
+/// Returns the transaction's id; `None` outside of one.
+pub(crate) async fn note_settled(
+    connection: &mut PgConnection,
+    receipt: Receipt,
+) -> Result<Option<i64>> {
+    let transaction = sqlx::query_scalar!(
+        r#"select pg_current_xact_id_if_assigned()::text::bigint
+        from set_config('pgqrs.settled', $1::bigint::text, true)"#,
+        receipt.token,
+    );
+    Ok(transaction.fetch_one(connection).await?)
+}
+
+/// Whether a message, which a handler has settled itself, still is: in this transaction as it is noted there, and if it was
+/// another one, because the message isn't there any more.
+pub(crate) async fn is_settled(
+    connection: &mut PgConnection,
+    receipt: Receipt,
+    transaction: Option<i64>,
+) -> Result<bool> {
+    let settled = sqlx::query_scalar!(
+        r#"select
+            case when pg_current_xact_id_if_assigned()::text::bigint = $4
+                then coalesce(current_setting('pgqrs.settled', true) = $3::bigint::text, false)
+                else not exists (
+                    select from pgqrs.messages where queue_id = $1 and id = $2 and lease_token = $3
+                )
+            end as "settled!""#,
         receipt.queue_id,
         receipt.id.get(),
         receipt.token,
+        transaction,
     );
-    Ok(held.fetch_one(connection).await?)
+    Ok(settled.fetch_one(connection).await?)
 }
 
 /// Deletes messages of one queue whose leases are still held. Returns only their number: returning each id costs both

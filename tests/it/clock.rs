@@ -18,26 +18,14 @@ use crate::support::{
 
 /// A pool on the test's database whose server's clock goes wrong by so much, with the schema installed.
 async fn with_clock(pool: &PgPool, off_by: &str) -> Result<PgPool, Box<dyn std::error::Error>> {
-    let mut script = String::from("create schema shifted;\n");
-    for (function, volatility) in [
-        ("now", "stable"),
-        ("transaction_timestamp", "stable"),
-        ("statement_timestamp", "stable"),
-        ("clock_timestamp", "volatile"),
-    ] {
-        script += &format!(
-            "create function shifted.{function}() returns timestamptz language sql {volatility}
-             as $$ select pg_catalog.{function}() + interval '{off_by}' $$;\n"
-        );
-    }
-    script += "do $$ begin
+    sqlx::raw_sql("create schema shifted").execute(pool).await?;
+    set_clock(pool, off_by).await?;
+    let first = "do $$ begin
         execute format(
             'alter database %I set search_path = shifted, pg_catalog, public', current_database()
         );
     end $$";
-    sqlx::raw_sql(sqlx::AssertSqlSafe(script))
-        .execute(pool)
-        .await?;
+    sqlx::raw_sql(first).execute(pool).await?;
     let options = (*pool.connect_options()).clone();
     let shifted = PgPoolOptions::new()
         .max_connections(5)
@@ -47,6 +35,26 @@ async fn with_clock(pool: &PgPool, off_by: &str) -> Result<PgPool, Box<dyn std::
         .install()
         .await?;
     Ok(shifted)
+}
+
+/// From now on the server's clock goes wrong by so much.
+async fn set_clock(pool: &PgPool, off_by: &str) -> sqlx::Result<()> {
+    let mut script = String::new();
+    for (function, volatility) in [
+        ("now", "stable"),
+        ("transaction_timestamp", "stable"),
+        ("statement_timestamp", "stable"),
+        ("clock_timestamp", "volatile"),
+    ] {
+        script += &format!(
+            "create or replace function shifted.{function}() returns timestamptz language sql {volatility}
+             as $$ select pg_catalog.{function}() + interval '{off_by}' $$;\n"
+        );
+    }
+    sqlx::raw_sql(sqlx::AssertSqlSafe(script))
+        .execute(pool)
+        .await?;
+    Ok(())
 }
 
 /// What depends on time, from the enqueue to the dead letters.
@@ -251,4 +259,40 @@ async fn a_server_an_hour_ahead_of_its_clients_changes_nothing(pool: PgPool) -> 
 #[sqlx::test(migrations = false)]
 async fn a_server_an_hour_behind_its_clients_changes_nothing(pool: PgPool) -> TestResult {
     check(pool, "-1 hour", -64..-54).await
+}
+
+/// As after a fail-over to a server with another clock.
+#[sqlx::test(migrations = false)]
+async fn a_key_s_time_is_by_the_clock_that_the_server_has_now(pool: PgPool) -> TestResult {
+    let pool = with_clock(&pool, "0 hours").await?;
+    let store = connect(&pool).await?;
+    store.queue("tasks").await?;
+    let half_an_hour = Duration::from_secs(1_800);
+    let send = async || {
+        let enqueue = pgqrs::enqueue().message(&1).to("tasks");
+        let sent = enqueue
+            .once_within("request", half_an_hour)
+            .execute(&store)
+            .await?;
+        let new = sent.outcomes().all(|sent| sent.new);
+        Ok::<_, Error>((sent[0], new))
+    };
+    let (first, _) = send().await?;
+    // Behind: the key is taken for longer, and by the same message.
+    set_clock(&pool, "-1 hour").await?;
+    assert_eq!(send().await?, (first, false));
+    set_clock(&pool, "29 minutes").await?;
+    assert_eq!(send().await?, (first, false));
+    // Ahead: its time is over sooner, and the next message has all of its own.
+    set_clock(&pool, "1 hour").await?;
+    let (second, new) = send().await?;
+    assert!(new && second != first);
+    set_clock(&pool, "89 minutes").await?;
+    assert_eq!(send().await?, (second, false));
+    set_clock(&pool, "-1 hour").await?;
+    assert_eq!(send().await?, (second, false));
+    assert_eq!(places(&pool).await?, (2, 0, 0));
+    store.pool().close().await;
+    pool.close().await;
+    Ok(())
 }

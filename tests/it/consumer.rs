@@ -1,5 +1,6 @@
 //! `consumer().run(..)`: what the loop does with what handlers do, and with what breaks.
 
+mod ack_statement;
 mod around;
 mod chunks;
 mod crashes;

@@ -1,5 +1,6 @@
 //! `Delivery`: settled once, or not at all.
 
+pub(crate) mod ack_statement;
 mod batch;
 mod lost;
 

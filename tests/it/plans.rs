@@ -101,7 +101,8 @@ fn faults(plan: &[String], counts: bool) -> Vec<&str> {
             let is_on_dead = line.contains("Scan") && line.contains(" on dead_letters");
             let is_counted =
                 line.contains("dead_letters_pkey") && condition.contains("(queue_id = ");
-            is_on_messages && !is_good || counts && is_on_dead && !is_counted
+            let is_on_keys = line.contains("Seq Scan on seen");
+            is_on_messages && !is_good || is_on_keys || counts && is_on_dead && !is_counted
         })
         .map(|(line, _)| line)
         .collect()

@@ -1,5 +1,5 @@
-//! The examples of enqueues in transactions of other drivers: a crate outside the workspace, since it needs drivers
-//! that pgqrs doesn't.
+//! The examples of enqueues and acknowledgements in transactions of other drivers: a crate outside the workspace, since
+//! it needs drivers that pgqrs doesn't.
 
 use std::{fs, process};
 

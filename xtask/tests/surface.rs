@@ -47,7 +47,7 @@ fn the_public_surface_is_the_one_that_was_reviewed() {
 /// Each variant of `Error`, and why no type can rule it out. What a type can rule out has no variant here:
 /// an enqueue without a message or a target, a second one of either, the wrong payload for a queue, a
 /// delivery settled twice, a negative delay, a priority that doesn't exist. Those are under `tests/ui`.
-const UNAVOIDABLE: [(&str, &str); 35] = [
+const UNAVOIDABLE: [(&str, &str); 39] = [
     (
         "NotInstalled",
         "the schema is in the database, which others change",
@@ -111,12 +111,6 @@ const UNAVOIDABLE: [(&str, &str); 35] = [
         "InvalidHeader",
         "values, their sizes, and often names are known at run time only",
     ),
-    ("InvalidKey", "keys are made of values at run time"),
-    (
-        "Unkeyed",
-        "what a type's own `Serialize` and `Deserialize` answer depends on the value",
-    ),
-    ("KeyHeld", "another process's transaction is open"),
     (
         "InvalidCron",
         "for expressions that are known at run time only; a literal's doesn't compile",
@@ -129,6 +123,15 @@ const UNAVOIDABLE: [(&str, &str); 35] = [
         "ScheduleTaken",
         "names are in the database, and another owner has taken it",
     ),
+    (
+        "InvalidKey",
+        "keys are known at run time only, and whether a payload is an array depends on its `Serialize`",
+    ),
+    (
+        "Unkeyed",
+        "a payload is only JSON where its type isn't known, and may not be what the queue's key is made from",
+    ),
+    ("KeyHeld", "another transaction is open for long"),
     (
         "Serialize",
         "what a type's own `Serialize` answers depends on the value",

@@ -11,7 +11,8 @@ Quick start::
 
 - :func:`connect` returns a :class:`Store`; it creates a :class:`Producer` and a :class:`Consumer`.
 - :class:`Queue` ties a queue to the type of its payloads, for type checkers and for consumers.
-- :func:`enqueue_in` enqueues in your own transaction, with psycopg, asyncpg or SQLAlchemy.
+- :func:`enqueue_in` enqueues in your own transaction, with psycopg, asyncpg or SQLAlchemy, and
+  :meth:`Delivery.ack_in` acknowledges in it.
 - :mod:`pgqrs.sync` has the same names without ``await``.
 - All errors are an :class:`Error`.
 """

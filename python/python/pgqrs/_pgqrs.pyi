@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, final
 
 __all__ = [
+    "AckStatement",
     "Admin",
     "Chunk",
     "Consumer",
@@ -262,6 +263,8 @@ class Delivery:
         """Whether it is settled, or is being settled."""
     def ack(self) -> Any:
         """Acknowledges the message."""
+    def ack_statement(self, blocking: bool) -> Any:
+        """The acknowledgement as SQL."""
     def archive(self) -> Any:
         """Archives the message."""
     def nack(self, delay: timedelta | None) -> Any:
@@ -277,12 +280,13 @@ class Delivery:
         """Whether the message was cancelled."""
     def cancelled(self, limit: timedelta | None) -> Any:
         """Waits until the message was cancelled, at most for this time; whether it was."""
-    def begin(self) -> bool:
+    def begin(self, by_handler: bool = True) -> bool:
         """Starts the handler's time limit; `false` if the handler must not start, since the loop has
-        abandoned the delivery."""
+        abandoned the delivery. An iteration has no handler."""
     def finish(self, outcome: str, delay: timedelta | None = None, reason: str | None = None) -> None:
         """Reports the handler's outcome to the loop, which settles in batches. Does nothing if the
-        delivery is settled already."""
+        delivery is settled already. If it was acknowledged in a transaction, the loop learns whether the
+        handler has failed nevertheless."""
 
 @final
 class Admin:
@@ -434,6 +438,21 @@ class Scheduler:
 
     def stop(self) -> None:
         """Stops it."""
+
+@final
+class AckStatement:
+    """An acknowledgement as SQL. Until it is checked or withdrawn, nothing else is done with the delivery."""
+
+    @property
+    def sql(self) -> str:
+        """The text, with `$1` to `$3`."""
+    @property
+    def parameters(self) -> tuple[int, int, int]:
+        """The values of the parameters."""
+    def check(self, rows: list[int]) -> None:
+        """Settles the delivery, from the rows that the statement returned. Raises if its lease is lost."""
+    def withdraw(self) -> None:
+        """Gives the delivery back, unless the statement was checked."""
 
 @final
 class Statement:

@@ -464,7 +464,7 @@ class _Deliveries(Generic[T]):
         while True:
             while self._ready:
                 delivery = decoded(Delivery, self._ready.popleft(), consumer._queue)
-                if delivery is not None and delivery._native.begin():
+                if delivery is not None and delivery._native.begin(by_handler=False):
                     self._out.add(delivery)
                     return delivery
             events = await native.next()

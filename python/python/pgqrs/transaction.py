@@ -1,21 +1,18 @@
-"""Enqueueing in the caller's own transaction, on the caller's own connection, whatever the driver.
+"""Enqueueing and acknowledging in the caller's own transaction, on the caller's own connection, whatever the driver.
 
-The statement is the Rust crate's; here it is only run, as each driver wants it. No driver is imported: a caller
-that has a connection of one has imported it.
+The statements are the Rust crate's; here they are only run, as each driver wants it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
-import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from pgqrs import _arguments, _pgqrs
-from pgqrs.errors import NotInstalledError
+from pgqrs._drivers import Rows, RunAsync, Translated, ack_types, enqueue_types, is_one, runners
 from pgqrs.queue import Priority, PriorityName, Queue
 
 if TYPE_CHECKING:
@@ -325,16 +322,14 @@ def _rolled_back(session: Any) -> None:
 
 def _session(connection: Any) -> Any:
     """SQLAlchemy's own session behind one of its kinds of sessions; ``None`` for other connections."""
-    if _is(connection, "sqlalchemy.orm", "scoped_session") or _is(
+    if is_one(connection, "sqlalchemy.orm", "scoped_session") or is_one(
         connection, "sqlalchemy.ext.asyncio", "async_scoped_session"
     ):
         connection = connection()
-    if _is(connection, "sqlalchemy.ext.asyncio", "AsyncSession"):
+    if is_one(connection, "sqlalchemy.ext.asyncio", "AsyncSession"):
         connection = connection.sync_session
-    return connection if _is(connection, "sqlalchemy.orm", "Session") else None
+    return connection if is_one(connection, "sqlalchemy.orm", "Session") else None
 
-
-Rows = Sequence[Sequence[Any]]
 
 R = TypeVar("R")
 
@@ -345,7 +340,7 @@ def _carried_out(
     wake: Callable[[], None],
     result: Callable[[list[int]], R],
 ) -> R | Coroutine[Any, Any, R]:
-    run, run_async = _runners(connection)
+    run, run_async = runners(connection, enqueue_types)
     parameters = statement.parameters
     is_empty = not parameters[5]
 
@@ -358,7 +353,7 @@ def _carried_out(
     async def awaited(run_async: RunAsync) -> R:
         if is_empty:
             return result([])
-        with _Translated():
+        with Translated():
             rows = await run_async(statement.sql, parameters)
         return checked(rows)
 
@@ -367,116 +362,32 @@ def _carried_out(
     assert run is not None
     if is_empty:
         return result([])
-    with _Translated():
+    with Translated():
         rows = run(statement.sql, parameters)
     return checked(rows)
 
 
-class _Translated:
-    """If a table or the schema of pgqrs is missing, it isn't installed. Any other error is the driver's own."""
+def acknowledge(connection: object, delivery: _pgqrs.Delivery) -> Coroutine[Any, Any, None] | None:
+    """Acknowledges a delivery. For ``ack_in``."""
+    run, run_async = runners(connection, ack_types)
 
-    def __enter__(self) -> None:
-        pass
+    async def awaited(run_async: RunAsync) -> None:
+        statement: _pgqrs.AckStatement = await delivery.ack_statement(blocking=False)
+        try:
+            with Translated():
+                rows = await run_async(statement.sql, statement.parameters)
+            statement.check([row[0] for row in rows])
+        finally:
+            statement.withdraw()
 
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        # SQLAlchemy keeps the driver's own error.
-        origin = getattr(error, "orig", error)
-        sqlstate = getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None)
-        if sqlstate in ("42P01", "3F000") and "pgqrs" in str(origin):
-            raise NotInstalledError from error
-
-
-Run = Callable[[str, Sequence[Any]], Rows]
-RunAsync = Callable[[str, Sequence[Any]], Coroutine[Any, Any, Rows]]
-
-
-def _runners(connection: Any) -> tuple[Run | None, RunAsync | None]:
-    """How to run a statement on it: blocking, or to be awaited."""
-    if _is(connection, "psycopg", "Cursor", "AsyncCursor"):
-        connection = connection.connection
-    if _is(connection, "psycopg", "Connection"):
-
-        def psycopg(sql: str, parameters: Sequence[Any]) -> Rows:
-            from psycopg import RawCursor, rows
-
-            with RawCursor(connection, row_factory=rows.tuple_row) as cursor:
-                return cursor.execute(sql, parameters).fetchall()  # type: ignore[call-overload,no-any-return,unused-ignore]
-
-        return psycopg, None
-    if _is(connection, "psycopg", "AsyncConnection"):
-
-        async def psycopg_async(sql: str, parameters: Sequence[Any]) -> Rows:
-            from psycopg import AsyncRawCursor, rows
-
-            async with AsyncRawCursor(connection, row_factory=rows.tuple_row) as cursor:
-                await cursor.execute(sql, parameters)  # type: ignore[call-overload,unused-ignore]
-                return await cursor.fetchall()
-
-        return None, psycopg_async
-    if _is(connection, "asyncpg.connection", "Connection") or _is(
-        connection, "asyncpg.pool", "PoolConnectionProxy"
-    ):
-
-        async def asyncpg(sql: str, parameters: Sequence[Any]) -> Rows:
-            rows: Rows = await connection.fetch(sql, *parameters)
-            return rows
-
-        return None, asyncpg
-    if _is(connection, "sqlalchemy.engine", "Connection") or _is(
-        connection, "sqlalchemy.orm", "Session", "scoped_session"
-    ):
-
-        def sqlalchemy(sql: str, parameters: Sequence[Any]) -> Rows:
-            rows: Rows = connection.execute(*_for_sqlalchemy(sql, parameters)).all()
-            return rows
-
-        return sqlalchemy, None
-    if _is(
-        connection,
-        "sqlalchemy.ext.asyncio",
-        "AsyncConnection",
-        "AsyncSession",
-        "async_scoped_session",
-    ):
-
-        async def sqlalchemy_async(sql: str, parameters: Sequence[Any]) -> Rows:
-            result = await connection.execute(*_for_sqlalchemy(sql, parameters))
-            rows: Rows = result.all()
-            return rows
-
-        return None, sqlalchemy_async
-    of = type(connection)
-    raise TypeError(
-        "connection: expected a connection of psycopg, asyncpg or SQLAlchemy, "
-        f"not {of.__module__}.{of.__qualname__}"
-    )
-
-
-def _is(connection: object, module: str, *names: str) -> bool:
-    loaded = sys.modules.get(module)
-    classes = (getattr(loaded, name, None) for name in names)
-    return any(isinstance(of, type) and isinstance(connection, of) for of in classes)
-
-
-def _for_sqlalchemy(sql: str, parameters: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
-    values = {f"p{place}": value for place, value in enumerate(parameters, 1)}
-    return _text(sql), values
-
-
-@lru_cache
-def _text(sql: str) -> Any:
-    """With SQLAlchemy's places for parameters, whatever its driver's are; and with their types, which it would
-    conclude from the values otherwise, and sometimes wrongly."""
-    from sqlalchemy import ARRAY, BigInteger, DateTime, SmallInteger, Text, bindparam, text
-
-    named = re.sub(r"\$(\d+)", r":p\1", sql.replace("::", r"\:\:"))
-    kinds: dict[str, Any] = {
-        "p1": Text(),
-        "p2": SmallInteger(),
-        "p3": DateTime(timezone=True),
-        "p4": BigInteger(),
-        "p5": BigInteger(),
-        "p6": ARRAY(Text()),
-        "p7": ARRAY(Text()),
-    }
-    return text(named).bindparams(*(bindparam(name, type_=kind) for name, kind in kinds.items()))
+    if run_async is not None:
+        return awaited(run_async)
+    assert run is not None
+    statement: _pgqrs.AckStatement = delivery.ack_statement(blocking=True)
+    try:
+        with Translated():
+            rows = run(statement.sql, statement.parameters)
+        statement.check([row[0] for row in rows])
+    finally:
+        statement.withdraw()
+    return None

@@ -15,7 +15,9 @@ use pyo3::{exceptions::PyValueError, prelude::*};
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Raw, Verdict, lock,
+    Raw, Verdict,
+    ack_statement::{AckStatement, Pending, Reserved},
+    lock,
     stage::{Stage, advance},
 };
 use crate::{answer::Mode, errors, process::Here};
@@ -38,6 +40,10 @@ struct HeldDelivery {
     /// The channel for the verdict that the loop waits for.
     verdict: Arc<Mutex<Option<oneshot::Sender<Verdict>>>>,
     stage: Arc<watch::Sender<Stage>>,
+    /// Whether it is acknowledged in a transaction of its handler's, or is about to be.
+    in_transaction: Arc<AtomicBool>,
+    /// Whether a handler has it, that reports its outcome; and not an iteration.
+    by_handler: Arc<AtomicBool>,
 }
 
 /// What remains available after it is settled.
@@ -152,6 +158,36 @@ impl Delivery {
         self.settle(py, |delivery, store| delivery.try_ack(store))
     }
 
+    /// The acknowledgement as SQL.
+    fn ack_statement<'py>(&self, py: Python<'py>, blocking: bool) -> PyResult<Bound<'py, PyAny>> {
+        let held = self.held.get(py)?;
+        let message = held.about.id;
+        if held.settled.swap(true, Ordering::AcqRel) {
+            return Err(errors::already_settled(py, message));
+        }
+        let reserved = Reserved::new(&held.settled, &held.in_transaction);
+        let delivery = Arc::clone(&held.delivery);
+        let verdict = Arc::clone(&held.verdict);
+        let by_handler = Arc::clone(&held.by_handler);
+        // By the kind of the connection, which needn't be that of the consumer.
+        Mode::new(blocking).answer(py, async move {
+            let mut place = delivery.lock_owned().await;
+            match place.take() {
+                Some(delivery) => Ok(AckStatement::new(delivery.ack_statement(), |statement| {
+                    Pending {
+                        statement: Some(statement),
+                        place,
+                        reserved,
+                        verdict: Some(verdict).filter(|_| !by_handler.load(Ordering::Acquire)),
+                    }
+                })),
+                None => Err(pgqrs::Error::LeaseLost {
+                    message: message.into(),
+                }),
+            }
+        })
+    }
+
     /// Archives the message.
     fn archive<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.settle(py, |delivery, store| delivery.try_archive(store))
@@ -231,14 +267,16 @@ impl Delivery {
     }
 
     /// Starts the handler's time limit; `false` if the handler must not start, since the loop has abandoned the
-    /// delivery.
-    fn begin(&self, py: Python<'_>) -> PyResult<bool> {
+    /// delivery. An iteration has no handler.
+    #[pyo3(signature = (by_handler=true))]
+    fn begin(&self, py: Python<'_>, by_handler: bool) -> PyResult<bool> {
         let held = self.held.get(py)?;
+        held.by_handler.store(by_handler, Ordering::Release);
         Ok(advance(&held.stage, Stage::Waiting, Stage::Begun))
     }
 
     /// Reports the handler's outcome to the loop, which settles in batches. Does nothing if the delivery is settled
-    /// already.
+    /// already. If it was acknowledged in a transaction, the loop learns whether the handler has failed nevertheless.
     #[pyo3(signature = (outcome, delay=None, reason=None))]
     fn finish(
         &self,
@@ -249,7 +287,8 @@ impl Delivery {
     ) -> PyResult<()> {
         let held = self.held.get(py)?;
         let verdict = verdict_of(outcome, delay, reason)?;
-        if !held.settled.swap(true, Ordering::AcqRel)
+        let is_settled = held.settled.swap(true, Ordering::AcqRel);
+        if (!is_settled || held.in_transaction.load(Ordering::Acquire))
             && let Some(verdict_sender) = lock(&held.verdict).take()
         {
             // The loop may have ended.
@@ -278,6 +317,8 @@ impl Delivery {
                 settled: Arc::default(),
                 verdict: Arc::new(Mutex::new(Some(verdict))),
                 stage,
+                in_transaction: Arc::default(),
+                by_handler: Arc::default(),
             }),
             mode,
         }

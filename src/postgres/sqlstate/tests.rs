@@ -147,21 +147,6 @@ fn every_variant() -> Vec<(Error, bool)> {
         (invalid_header(), false),
         (QueueName::new("").expect_err("not a name").into(), false),
         (
-            Error::InvalidKey {
-                index: 0,
-                problem: "is empty",
-            },
-            false,
-        ),
-        (
-            Error::Unkeyed {
-                index: 0,
-                source: json(),
-            },
-            false,
-        ),
-        (Error::KeyHeld { queue: queue() }, true),
-        (
             Error::InvalidSetting {
                 setting: "max_attempts",
                 value: "0".to_owned(),
@@ -199,6 +184,21 @@ fn every_variant() -> Vec<(Error, bool)> {
             },
             false,
         ),
+        (
+            Error::InvalidKey {
+                index: 0,
+                problem: "is empty",
+            },
+            false,
+        ),
+        (
+            Error::Unkeyed {
+                index: 0,
+                source: Arc::new(serde_json::Error::custom("not of its queue's type")),
+            },
+            false,
+        ),
+        (Error::KeyHeld { queue: queue() }, true),
         (Error::LimitOutOfRange { limit: 0, max: 1 }, false),
         (
             Error::LeaseOutOfRange {

@@ -276,6 +276,38 @@ async fn a_settlement_that_is_rolled_back_to_a_savepoint_is_made_again(pool: PgP
     Ok(())
 }
 
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_message_that_is_cancelled_after_such_a_rollback_is_not_done_as_well(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_work(&pool).await?;
+    let id = send(&store, &["cancelled"]).await?[0];
+    let (rolled_back, cancelled) = (gate(), gate());
+    let gates = (Arc::clone(&rolled_back), Arc::clone(&cancelled));
+    let running =
+        start_in_transaction(consumer().create(&store).await?, move |delivery, mut tx| {
+            let (rolled_back, cancelled) = gates.clone();
+            async move {
+                work(&delivery, &mut tx).await?;
+                let mut savepoint = tx.begin().await?;
+                delivery.ack(&mut savepoint).await?;
+                savepoint.rollback().await?;
+                rolled_back.add_permits(1);
+                pass(&cancelled).await;
+                Ok::<_, Failure>(())
+            }
+        });
+    pass(&rolled_back).await;
+    let was = pgqrs::admin(&store).cancel("tasks", id).await?;
+    assert_eq!(was, Some(pgqrs::Cancelled::Running));
+    cancelled.add_permits(1);
+    let report = running.stop().await?;
+    assert_eq!(report.done, 0, "{report:?}");
+    assert!(worked(&pool).await?.is_empty());
+    assert_eq!(places(&pool).await?, (0, 0, 0));
+    Ok(())
+}
+
 /// The commit of a transaction in which a statement has failed rolls back, and returns no error.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn an_error_that_the_handler_ignores_is_a_failed_attempt(pool: PgPool) -> TestResult {

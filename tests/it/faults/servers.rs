@@ -64,6 +64,15 @@ async fn a_full_disk_refuses_a_batch_whole_and_stops_no_worker_for_good() -> Tes
     Ok(())
 }
 
+/// Sends a message of this key, of which there is one within an hour.
+async fn send_once(store: &Store, key: &'static str) -> pgqrs::Result<(MessageId, bool)> {
+    let hour = Duration::from_secs(3_600);
+    let enqueue = pgqrs::enqueue().message(key).to("tasks");
+    let sent = enqueue.once_within(key, hour).execute(store).await?;
+    let new = sent.outcomes().all(|sent| sent.new);
+    Ok((sent[0], new))
+}
+
 /// Two servers: the new one is a copy of the old one, from before the old one's last messages. So it draws
 /// their ids again, and knows nothing of the sends whose answers are outstanding.
 #[tokio::test(flavor = "multi_thread")]
@@ -76,12 +85,17 @@ async fn after_a_fail_over_that_lost_the_tail_what_is_under_way_is_stored_once()
     for id in support::send(&store, &["before"; 10]).await? {
         expected.insert(id.get(), json!("before").to_string());
     }
+    let (kept, _) = send_once(&store, "kept").await?;
+    expected.insert(kept.get(), json!("kept").to_string());
     old.down("fast")?;
     let new = old.standby()?;
     old.up()?;
+    let (in_tail, _) = send_once(&store, "lost").await?;
     let mut tail = support::send(&store, &["the tail"; 200]).await?.to_vec();
     let other = pgqrs::connect(&url).await?;
     tail.push(support::warm(&other).await?);
+    let third = pgqrs::connect(&url).await?;
+    send_once(&third, "warm").await?;
 
     // Whatever the old one says from now on is lost.
     proxy.swallow();
@@ -92,9 +106,19 @@ async fn after_a_fail_over_that_lost_the_tail_what_is_under_way_is_stored_once()
             (n, call)
         })
         .collect();
+    let once: Vec<_> = (0..5)
+        .map(|_| {
+            let store = third.clone();
+            tokio::spawn(async move { send_once(&store, "under way").await })
+        })
+        .collect();
     let direct = PgPool::connect(&old.url()).await?;
     until("the old one has stored some of them", async || {
-        count(&direct).await.is_ok_and(|stored| stored > 211)
+        count(&direct).await.is_ok_and(|stored| stored > 215)
+            && sqlx::query_scalar("select count(*) = 4 from pgqrs.seen")
+                .fetch_one(&direct)
+                .await
+                .unwrap_or(false)
     })
     .await;
     direct.close().await;
@@ -111,14 +135,26 @@ async fn after_a_fail_over_that_lost_the_tail_what_is_under_way_is_stored_once()
     })
     .await;
     assert!(calls.iter().all(|(_, call)| !call.is_finished()));
-    assert_eq!(count(&direct).await?, 10);
+    assert_eq!(count(&direct).await?, 11);
     new.promote()?;
     for (n, call) in calls {
         let ids = timeout(Duration::from_secs(30), call).await???;
         expected.insert(ids[0].get(), n.to_string());
     }
+    let mut new_ones = 0;
+    for call in once {
+        let (id, new) = timeout(Duration::from_secs(30), call).await???;
+        expected.insert(id.get(), json!("under way").to_string());
+        new_ones += u32::from(new);
+    }
+    assert_eq!(new_ones, 1);
     let after = support::send(&store, &["after"]).await?;
     expected.insert(after[0].get(), json!("after").to_string());
+    // A key that the new one knows is still taken; one that was lost with its message is free.
+    assert_eq!(send_once(&store, "kept").await?, (kept, false));
+    let (again, new) = send_once(&store, "lost").await?;
+    assert!(new, "{in_tail:?} and {again:?}");
+    expected.insert(again.get(), json!("lost").to_string());
     let stored = stored(&direct).await?;
     let stored: HashMap<_, _> = stored.into_iter().map(|m| (m.id, m.payload)).collect();
     assert_eq!(stored, expected);

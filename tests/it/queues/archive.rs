@@ -3,7 +3,7 @@
 use pgqrs::{Chunk, HandlerTransaction};
 
 use super::*;
-use crate::support::consumers::handle_and_spawn;
+use crate::{delivery::ack_statement::run_statement, support::consumers::handle_and_spawn};
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn acknowledged_chunks_and_transactions_are_archived_if_the_queue_says_so(
@@ -46,7 +46,7 @@ async fn an_archived_message_keeps_its_limits_and_keys(pool: PgPool) -> TestResu
     let admin = pgqrs::admin(&store);
     let options = QueueOptions::builder().archive_on_ack(true).build();
     admin.configure_queue("tasks", options).await?;
-    let ids = send(&store, &[1, 2, 3, 4]).await?;
+    let ids = send(&store, &[1, 2, 3, 4, 5]).await?;
     sqlx::query("update pgqrs.messages set max_attempts = id + 5, unique_key = id::text")
         .execute(&pool)
         .await?;
@@ -58,14 +58,18 @@ async fn an_archived_message_keeps_its_limits_and_keys(pool: PgPool) -> TestResu
             .await?
             .is_empty()
     );
-    let key = ids[2].to_string();
+    let statement = held.remove(0).ack_statement();
+    let mut connection = pool.acquire().await?;
+    let rows = run_statement(&statement, &mut connection).await?;
+    statement.check(rows)?;
+    let key = ids[3].to_string();
     admin.cancel_by_key("tasks", &*key).archive(true).await?;
-    admin.cancel("tasks", ids[3]).archive(true).await?;
+    admin.cancel("tasks", ids[4]).archive(true).await?;
     let kept: i64 = sqlx::query_scalar(
         "select count(*) from pgqrs.archive where max_attempts = id + 5 and unique_key = id::text",
     )
     .fetch_one(&pool)
     .await?;
-    assert_eq!(kept, 4);
+    assert_eq!(kept, 5);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! An order and its message in one transaction of diesel-async.
+//! An order and its message in one transaction of diesel-async; then a handler's work and its acknowledgement.
 //!
 //! `DATABASE_URL=postgresql://… cargo run --bin diesel_async`
 
@@ -6,10 +6,10 @@ use std::{env, error::Error};
 
 use diesel::{
     QueryableByName, sql_query,
-    sql_types::{Array, BigInt, Nullable, SmallInt, Text, Timestamptz},
+    sql_types::{Array, BigInt, Integer, Nullable, SmallInt, Text, Timestamptz},
 };
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
-use pgqrs::{ConnectOptions, Enqueued, Statement};
+use pgqrs::{AckStatement, ConnectOptions, Enqueued, Statement};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let mut connection = AsyncPgConnection::establish(&url).await?;
     connection
-        .batch_execute("create temporary table orders (id int)")
+        .batch_execute("create temporary table orders (id int, sent bigint default 0)")
         .await?;
 
     let statement = pgqrs::enqueue()
@@ -42,8 +42,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     for delivery in deliveries {
         println!("delivered: {}", delivery.payload()?);
-        delivery.ack(&store).await?;
+        work(&mut connection, delivery.ack_statement()).await?;
     }
+    let sent: Row = sql_query("select sent as id from orders")
+        .get_result(&mut connection)
+        .await?;
+    println!("sent: {}", sent.id);
     Ok(())
 }
 
@@ -54,7 +58,7 @@ async fn order(
 ) -> Result<Enqueued, Failed> {
     connection
         .transaction(async |tx| {
-            sql_query(format!("insert into orders values ({id})"))
+            sql_query(format!("insert into orders (id) values ({id})"))
                 .execute(tx)
                 .await?;
             let rows: Vec<Row> = sql_query(statement.sql())
@@ -73,6 +77,27 @@ async fn order(
         .await
 }
 
+async fn work<T: Send, D: Send>(
+    connection: &mut AsyncPgConnection,
+    statement: AckStatement<T, D>,
+) -> Result<(), Failed> {
+    connection
+        .transaction(async move |tx| {
+            sql_query("update orders set sent = sent + 1")
+                .execute(tx)
+                .await?;
+            let rows: Vec<Row> = sql_query(statement.sql())
+                .bind::<Integer, _>(statement.queue_id())
+                .bind::<BigInt, _>(statement.id().get())
+                .bind::<BigInt, _>(statement.lease_token())
+                .load(tx)
+                .await?;
+            // An error rolls the work back as well.
+            Ok(statement.check(rows.iter().map(|row| row.id))?)
+        })
+        .await
+}
+
 #[derive(QueryableByName)]
 struct Row {
     #[diesel(sql_type = BigInt)]
@@ -83,7 +108,7 @@ struct Row {
 #[derive(Debug)]
 enum Failed {
     Database(diesel::result::Error),
-    Enqueue(pgqrs::Error),
+    Queue(pgqrs::Error),
 }
 
 impl From<diesel::result::Error> for Failed {
@@ -94,7 +119,7 @@ impl From<diesel::result::Error> for Failed {
 
 impl From<pgqrs::Error> for Failed {
     fn from(error: pgqrs::Error) -> Self {
-        Self::Enqueue(error)
+        Self::Queue(error)
     }
 }
 
@@ -102,7 +127,7 @@ impl std::fmt::Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Database(error) => error.fmt(f),
-            Self::Enqueue(error) => error.fmt(f),
+            Self::Queue(error) => error.fmt(f),
         }
     }
 }
@@ -114,3 +139,4 @@ impl Error for Failed {}
 // refused: queue `nowhere` does not exist; create it with `pgqrs::admin(&store).create_queue("nowhere")`
 // delivered: "receipt of 7"
 // delivered: "invoice of 7"
+// sent: 2

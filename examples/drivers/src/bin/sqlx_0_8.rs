@@ -1,10 +1,11 @@
-//! An order and its message in one transaction of another version of sqlx.
+//! An order and its message in one transaction of another version of sqlx; then a handler's work and its
+//! acknowledgement.
 //!
 //! `DATABASE_URL=postgresql://… cargo run --bin sqlx_0_8`
 
 use std::{env, error::Error};
 
-use pgqrs::{ConnectOptions, Enqueued, Statement};
+use pgqrs::{AckStatement, ConnectOptions, Enqueued, Statement};
 use sqlx08::{Connection, PgConnection};
 
 #[tokio::main]
@@ -15,7 +16,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     store.queue("drivers").await?;
 
     let mut connection = PgConnection::connect(&url).await?;
-    sqlx08::query("create temporary table orders (id int)")
+    sqlx08::query("create temporary table orders (id int, sent int default 0)")
         .execute(&mut connection)
         .await?;
 
@@ -45,8 +46,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     for delivery in deliveries {
         println!("delivered: {}", delivery.payload()?);
-        delivery.ack(&store).await?;
+        let mut tx = connection.begin().await?;
+        sqlx08::query("update orders set sent = sent + 1")
+            .execute(&mut *tx)
+            .await?;
+        // An error rolls the work back.
+        acknowledge(&mut tx, delivery.ack_statement()).await?;
+        tx.commit().await?;
     }
+    let sent: i32 = sqlx08::query_scalar("select sent from orders")
+        .fetch_one(&mut connection)
+        .await?;
+    println!("sent: {sent}");
     Ok(())
 }
 
@@ -64,8 +75,22 @@ async fn enqueue(tx: &mut PgConnection, statement: &Statement) -> Result<Enqueue
     Ok(statement.check(rows)?)
 }
 
+async fn acknowledge<T, D>(
+    tx: &mut PgConnection,
+    statement: AckStatement<T, D>,
+) -> Result<(), Box<dyn Error>> {
+    let rows: Vec<i64> = sqlx08::query_scalar(statement.sql())
+        .bind(statement.queue_id())
+        .bind(statement.id().get())
+        .bind(statement.lease_token())
+        .fetch_all(tx)
+        .await?;
+    Ok(statement.check(rows)?)
+}
+
 // Output:
 // committed 2 messages with their order
 // refused: queue `nowhere` does not exist; create it with `pgqrs::admin(&store).create_queue("nowhere")`
 // delivered: "receipt of 7"
 // delivered: "invoice of 7"
+// sent: 2

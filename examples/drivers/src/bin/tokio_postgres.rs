@@ -1,10 +1,10 @@
-//! An order and its message in one transaction of tokio-postgres.
+//! An order and its message in one transaction of tokio-postgres; then a handler's work and its acknowledgement.
 //!
 //! `DATABASE_URL=postgresql://… cargo run --bin tokio_postgres`
 
 use std::{env, error::Error};
 
-use pgqrs::{ConnectOptions, Enqueued, Statement};
+use pgqrs::{AckStatement, ConnectOptions, Enqueued, Statement};
 use tokio_postgres::{NoTls, Transaction};
 
 #[tokio::main]
@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (mut client, connection) = tokio_postgres::connect(&url, NoTls).await?;
     tokio::spawn(connection);
     client
-        .batch_execute("create temporary table orders (id int)")
+        .batch_execute("create temporary table orders (id int, sent int default 0)")
         .await?;
 
     let tx = client.transaction().await?;
@@ -44,8 +44,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     for delivery in deliveries {
         println!("delivered: {}", delivery.payload()?);
-        delivery.ack(&store).await?;
+        let tx = client.transaction().await?;
+        tx.execute("update orders set sent = sent + 1", &[]).await?;
+        // An error rolls the work back.
+        acknowledge(&tx, delivery.ack_statement()).await?;
+        tx.commit().await?;
     }
+    let sent: i32 = client.query_one("select sent from orders", &[]).await?.get(0);
+    println!("sent: {sent}");
     Ok(())
 }
 
@@ -68,8 +74,26 @@ async fn enqueue(tx: &Transaction<'_>, statement: &Statement) -> Result<Enqueued
     Ok(statement.check(rows.iter().map(|row| row.get(0)))?)
 }
 
+async fn acknowledge<T, D>(
+    tx: &Transaction<'_>,
+    statement: AckStatement<T, D>,
+) -> Result<(), Box<dyn Error>> {
+    let rows = tx
+        .query(
+            statement.sql(),
+            &[
+                &statement.queue_id(),
+                &statement.id().get(),
+                &statement.lease_token(),
+            ],
+        )
+        .await?;
+    Ok(statement.check(rows.iter().map(|row| row.get(0)))?)
+}
+
 // Output:
 // committed 2 messages with their order
 // refused: queue `nowhere` does not exist; create it with `pgqrs::admin(&store).create_queue("nowhere")`
 // delivered: "receipt of 7"
 // delivered: "invoice of 7"
+// sent: 2

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from datetime import datetime, timedelta
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from pgqrs import _arguments, _pgqrs, decoding
 from pgqrs.errors import DecodeError
 from pgqrs.queue import Priority, Queue
+from pgqrs.transaction import AsyncConnection, BlockingConnection, acknowledge
 
 T = TypeVar("T")
 
@@ -16,7 +18,7 @@ T = TypeVar("T")
 class Delivery(Generic[T]):
     """A leased message with its payload, delivered by a consumer.
 
-    It is settled once, by :meth:`ack`, :meth:`archive`, :meth:`nack`, :meth:`later` or :meth:`dead_letter`. Until then its
+    It is settled once, by :meth:`ack`, :meth:`ack_in`, :meth:`archive`, :meth:`nack`, :meth:`later` or :meth:`dead_letter`. Until then its
     lease is extended. One that is dropped without being settled counts as a failed attempt.
     """
 
@@ -117,6 +119,39 @@ class Delivery(Generic[T]):
             ConnectionLostError, ConnectError, AcquireTimeoutError: The call can be repeated.
         """
         self._native.ack()
+
+    @overload
+    def ack_in(self, connection: BlockingConnection) -> None: ...
+    @overload
+    def ack_in(self, connection: AsyncConnection) -> Coroutine[Any, Any, None]: ...
+    def ack_in(self, connection: Any) -> Coroutine[Any, Any, None] | None:
+        """Acknowledges the message on your own connection: your work and the acknowledgement commit together, so that the
+        work is done once, however often the message is delivered.
+
+        It runs one statement, and doesn't commit. If it raises :class:`pgqrs.LeaseLostError`, roll back: let it
+        propagate out of ``with connection.transaction()``, or whatever your driver has for it. If the queue archives
+        what is acknowledged, so does the statement.
+
+        If the transaction is rolled back later, the message is still there, but this delivery remains settled: raise
+        out of the handler, which is a failed attempt. Otherwise, and in an iteration, the message is delivered again
+        after its lease.
+
+        Args:
+            connection: As for :func:`pgqrs.enqueue_in`, of the database that the message is in. With an async one, the
+                call is to be awaited.
+
+        Returns:
+            Nothing, or something to await.
+
+        Raises:
+            LeaseLostError: The message is gone, or went to another consumer. Nothing was changed; roll your work back.
+            AlreadySettledError: The delivery is settled, or is being settled.
+            NotInstalledError: The database has no pgqrs schema; your transaction has failed.
+            TypeError: The connection is of no supported driver.
+            Exception: Your driver's own errors. If the server has refused the statement, your transaction has failed. The
+                delivery isn't settled.
+        """
+        return acknowledge(connection, self._native)
 
     def archive(self) -> None:
         """Acknowledges the message, and keeps it in ``pgqrs.archive``. This is durable when it returns.
