@@ -15,7 +15,16 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent / "python" / "pgqrs"
 
-TWINS = ("admin", "queue_admin", "worker_admin", "schedule_admin", "delivery", "observer", "producer", "store")
+TWINS = (
+    "admin",
+    "queue_admin",
+    "worker_admin",
+    "schedule_admin",
+    "delivery",
+    "observer",
+    "producer",
+    "store",
+)
 
 REPLACEMENTS = (
     (r"\basync (def|with|for)\b", r"\1"),

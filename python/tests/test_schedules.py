@@ -119,7 +119,9 @@ async def test_what_is_sent_has_the_key_of_its_queue_and_the_limits_of_its_sched
     store: pgqrs.Store, database: Database
 ) -> None:
     orders: pgqrs.Queue[int] = pgqrs.Queue("tasks", int, unique_by=lambda order: f"order-{order}")
-    await store.schedule("a", orders, every=60, payload=7, max_attempts=3, expires_in=60, drop_if_expired=True)
+    await store.schedule(
+        "a", orders, every=60, payload=7, max_attempts=3, expires_in=60, drop_if_expired=True
+    )
     await store.schedule("b", orders, every=60, payload=7, skip_if_unfinished=True)
     await store.schedule("c", orders, every=60, payload=7, unique="other")
     await store.schedule("d", "tasks", every=60, payload=7, skip_if_unfinished=True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import pgqrs
+
 from .conftest import Database
 
 
@@ -45,7 +46,9 @@ async def test_a_batch_has_messages_that_each_ask_for_something_else(
             pgqrs.Message("one", unique="a", priority="urgent", headers={"tenant": "acme"}),
             "two",
             pgqrs.Message("one", unique="a"),
-            pgqrs.Message("three", delay=60, max_attempts=3, expires_in=timedelta(hours=1), drop_if_expired=True),
+            pgqrs.Message(
+                "three", delay=60, max_attempts=3, expires_in=timedelta(hours=1), drop_if_expired=True
+            ),
         ],
         headers={"trace": "7"},
         max_attempts=5,

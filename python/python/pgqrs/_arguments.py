@@ -153,9 +153,7 @@ def key(message: Message[Any]) -> Key | None:
         raise TypeError(f"{', '.join(given)}: a message has one key; pass one of them")
     changes = text("on_duplicate", message.on_duplicate)
     if changes not in ("keep", "replace", "postpone", "append"):
-        raise ValueError(
-            f"on_duplicate: expected 'keep', 'replace', 'postpone' or 'append', not {changes!r}"
-        )
+        raise ValueError(f"on_duplicate: expected 'keep', 'replace', 'postpone' or 'append', not {changes!r}")
     if changes != "keep" and given != ["unique_until_claimed"]:
         raise TypeError("on_duplicate: only a message that waits can be changed: pass unique_until_claimed")
     if (changes == "postpone") != (message.max_wait is not None):
