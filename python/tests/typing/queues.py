@@ -55,8 +55,8 @@ assert_type(ANYTHING, pgqrs.Queue[Any])
 async def producers(store: pgqrs.Store) -> None:
     emails = await store.producer(EMAILS)
     assert_type(emails, pgqrs.Producer[SendEmail])
-    assert_type(await emails.enqueue(SendEmail("ada")), int)
-    assert_type(await emails.enqueue_batch([SendEmail("ada")]), list[int])
+    assert_type(await emails.enqueue(SendEmail("ada")), pgqrs.Sent)
+    assert_type(await emails.enqueue_batch([SendEmail("ada")]), list[pgqrs.Sent])
     await emails.enqueue_delayed(SendEmail("ada"), 5)
     await emails.enqueue(Invoice(7))  # expect-error
     await emails.enqueue({"to": "ada"})  # expect-error
@@ -145,7 +145,7 @@ async def queues(store: pgqrs.Store) -> None:
 
 def blocking_twin(store: pgqrs.sync.Store) -> None:
     emails = store.producer(EMAILS)
-    assert_type(emails.enqueue(SendEmail("ada")), int)
+    assert_type(emails.enqueue(SendEmail("ada")), pgqrs.Sent)
     emails.enqueue(Invoice(7))  # expect-error
     for delivery in store.consumer(EMAILS):
         assert_type(delivery, pgqrs.sync.Delivery[SendEmail])

@@ -29,6 +29,9 @@ use crate::{
 
 /// Upper bound of one row's processor time. The rest of a statement's time is attributed to its commit.
 const ROW_TIME: Duration = Duration::from_micros(16);
+/// The same for a row with a key, and for its statement besides.
+const KEYED_ROW_TIME: Duration = Duration::from_micros(40);
+const KEYED_STATEMENT_TIME: Duration = Duration::from_millis(1);
 const MIN_BACKOFF: Duration = Duration::from_millis(20);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// How long past the deadline the server is queried for the outcome of the last attempt.
@@ -351,8 +354,8 @@ impl Writer {
             Ok(Written::Stored) => {
                 let rows = group.iter().map(|one| one.messages.len()).sum::<usize>();
                 telemetry::stored(rows);
-                let rows = ROW_TIME * u32::try_from(rows).unwrap_or(u32::MAX);
-                batcher.record_commit_time(started.elapsed().saturating_sub(rows));
+                let rows_time = rows_time(rows, group.first().is_some_and(PendingSend::is_keyed));
+                batcher.record_commit_time(started.elapsed().saturating_sub(rows_time));
                 self.connection = Some(connection);
                 Attempt::Stored
             }
@@ -428,5 +431,15 @@ async fn wait(backoff: &mut Duration, group: &[PendingSend]) {
     *backoff = (*backoff * 2).min(MAX_BACKOFF);
     if let Some(last) = last_deadline(group) {
         sleep_until(until.min(last)).await;
+    }
+}
+
+/// Upper bound of the processor time of a statement that stores this number of messages.
+fn rows_time(rows: usize, are_keyed: bool) -> Duration {
+    let rows = u32::try_from(rows).unwrap_or(u32::MAX);
+    if are_keyed {
+        KEYED_STATEMENT_TIME + KEYED_ROW_TIME.saturating_mul(rows)
+    } else {
+        ROW_TIME.saturating_mul(rows)
     }
 }

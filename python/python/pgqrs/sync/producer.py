@@ -121,8 +121,8 @@ class Producer(Generic[T]):
         self._queue._check(payload, "payload")
         wait, time = _arguments.times(delay, at)
         level = _arguments.priority(priority)
-        unset = (unique, unique_until_claimed, once_within, max_attempts, expires_in, max_wait)
-        plain = all(option is None for option in unset)
+        options = (unique, unique_until_claimed, once_within, max_attempts, expires_in, max_wait)
+        plain = all(option is None for option in options)
         plain = plain and on_duplicate == "keep" and drop_if_expired is False
         if not plain or self._queue.unique_by is not None:
             single = Message(
