@@ -16,6 +16,7 @@ mod once;
 mod payload;
 mod pgbouncer;
 mod report;
+mod schedules;
 mod telemetry;
 mod unique;
 
@@ -71,6 +72,7 @@ async fn main() -> Outcome {
             "latency" => latency::run(&url, &meter, quick).await?,
             "growth" => growth::run(&url, &meter, quick).await?,
             "pgbouncer" => pgbouncer::run(&url, &meter, quick).await?,
+            "schedules" => schedules::run(&url, &meter, quick).await?,
             "telemetry" => telemetry::run(&url, &meter, quick).await?,
             // The machine was reported already, and the peers are a separate program.
             _ => continue,

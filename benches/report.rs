@@ -461,7 +461,7 @@ impl Report {
 }
 
 /// The order of the subjects in the report.
-pub(crate) const SUBJECTS: [&str; 14] = [
+pub(crate) const SUBJECTS: [&str; 15] = [
     "machine",
     "enqueue",
     "once",
@@ -474,6 +474,7 @@ pub(crate) const SUBJECTS: [&str; 14] = [
     "latency",
     "growth",
     "pgbouncer",
+    "schedules",
     "telemetry",
     "peers",
 ];

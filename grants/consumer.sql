@@ -10,3 +10,6 @@ grant select (queue_id, id) on pgqrs.dead_letters to :"role";
 grant insert, update (status, heartbeat_at), delete on pgqrs.workers to :"role";
 -- Deletes only what is older than its queue keeps it.
 grant execute on function pgqrs.prune(text, integer) to :"role";
+-- Fires schedules that are due, by a function of the schema's owner that sends their messages, and no others.
+grant select on pgqrs.schedules to :"role";
+grant execute on function pgqrs.fire_schedules to :"role";

@@ -11,3 +11,6 @@ grant update (paused_until, closed_at) on pgqrs.queues to :"role";
 grant update (status), delete on pgqrs.workers to :"role";
 -- Deletes only what is older than its queue keeps it.
 grant execute on function pgqrs.prune(text, integer) to :"role";
+-- To pause, resume and delete schedules, and to fire them.
+grant update (next_at, last_at, last_fired_at, paused_at), delete on pgqrs.schedules to :"role";
+grant execute on function pgqrs.fire_schedules to :"role";

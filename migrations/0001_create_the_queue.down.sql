@@ -6,6 +6,8 @@
 -- Whoever uses the tables meanwhile waits behind this one.
 set local lock_timeout = '2s';
 
+drop function pgqrs.fire_schedules;
+drop table pgqrs.schedules;
 drop function pgqrs.prune(text, integer);
 drop table pgqrs.archive;
 drop table pgqrs.seen;

@@ -250,6 +250,134 @@ as $$
 $$;
 
 revoke execute on function pgqrs.prune(text, integer) from public;
+-- Messages that are sent at regular times. Whichever process finds one that is due fires it.
+create table pgqrs.schedules (
+    id bigint generated always as identity constraint schedules_pkey primary key,
+    -- Without an index: it would make each firing slower, and a queue is seldom deleted.
+    queue_id integer not null
+        constraint schedules_queue_id_fkey references pgqrs.queues on delete cascade,
+    -- Of the whole schema, and not only of its queue.
+    name text collate "C" not null constraint schedules_name_key unique
+        constraint schedules_name_check check (octet_length(name) between 1 and 128),
+    -- Whoever declares it, together with others of theirs; null if it stands alone.
+    owner text collate "C",
+    -- Only a higher one overwrites it.
+    version integer not null,
+    cron text,
+    every_ms bigint constraint schedules_every_ms_check check (every_ms > 0),
+    zone text not null default 'UTC',
+    -- What happens to the times that passed while no process ran.
+    missed text not null default 'once' constraint schedules_missed_check check (missed in ('once', 'skip', 'all')),
+    -- Of `skip`, in microseconds.
+    older_than bigint,
+    -- Of `all`.
+    at_most integer,
+    -- As its messages have them.
+    priority smallint not null,
+    max_attempts integer,
+    expires_in bigint,
+    drop_if_expired boolean,
+    unique_key text collate "C",
+    payload_hash bytea,
+    -- The next time, which whoever fires it compares and replaces.
+    next_at timestamptz not null,
+    -- The last time for which a message was sent, and when it was.
+    last_at timestamptz,
+    last_fired_at timestamptz,
+    paused_at timestamptz,
+    created_at timestamptz not null default now(),
+    headers json,
+    payload json not null,
+    constraint schedules_time_check check ((cron is null) <> (every_ms is null))
+) with (fillfactor = 50);
+
+create index schedules_next on pgqrs.schedules (next_at) where paused_at is null;
+
+-- Fires schedules that are due: moves each to its following time, and stores its messages, in one statement. A schedule
+-- that another process has fired, replaced, paused or deleted meanwhile is left as it is, and so is one that another
+-- process fires right now.
+--
+-- A function with its owner's privileges, since a consumer fires schedules and can't send messages of its own.
+create function pgqrs.fire_schedules(
+    ids bigint[], versions integer[], due_times timestamptz[], next_times timestamptz[], last_times timestamptz[],
+    -- Of each schedule an array: the headers of each of its messages.
+    message_headers json[]
+)
+-- The outcome: `sent`, `unfinished` if a message with its key exists, or `closed` if its queue is.
+returns table (schedule_id bigint, fired_at timestamptz, outcome text)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+-- Another transaction that has stored a key and is open is waited for, but not for long.
+set lock_timeout = '2s'
+as $$
+begin
+    return query
+    with locked as materialized (
+        select s.id, w.version, w.due_at, w.next_at, w.last_at, w.all_headers, w.place
+        from unnest(ids, versions, due_times, next_times, last_times, message_headers)
+            with ordinality as w (id, version, due_at, next_at, last_at, all_headers, place)
+        join pgqrs.schedules s on s.id = w.id
+        where s.version = w.version and s.next_at = w.due_at and s.next_at <= statement_timestamp()
+            and s.paused_at is null and w.next_at > w.due_at
+        for update of s skip locked
+    ), moved as (
+        update pgqrs.schedules s
+        set next_at = l.next_at,
+            last_at = coalesce(l.last_at, s.last_at),
+            last_fired_at = case when l.last_at is null then s.last_fired_at else statement_timestamp() end
+        from locked l
+        where s.id = l.id and s.version = l.version and s.next_at = l.due_at and s.paused_at is null
+        returning s.id, s.queue_id, s.priority, s.max_attempts, s.expires_in, s.drop_if_expired, s.unique_key,
+            s.payload_hash, s.payload, l.all_headers, l.place
+    ), stored as (
+        insert into pgqrs.messages (
+            queue_id, priority, visible_at, enqueued_at, max_attempts, expires_at, drop_if_expired, unique_key,
+            payload_hash, headers, payload_bytes, payload
+        )
+        select
+            s.queue_id,
+            s.priority,
+            statement_timestamp(),
+            statement_timestamp(),
+            s.max_attempts,
+            statement_timestamp() + s.expires_in * interval '1 microsecond',
+            s.drop_if_expired,
+            s.unique_key,
+            s.payload_hash,
+            m.headers,
+            -- As it was sent: it may be stored compressed.
+            octet_length(s.payload::text),
+            s.payload
+        from moved s
+        -- A closed queue takes no messages.
+        join pgqrs.queues q on q.id = s.queue_id and q.closed_at is null
+        cross join lateral json_array_elements(s.all_headers) with ordinality as m (headers, place)
+        -- One that an open transaction deletes exists, and isn't waited for.
+        where s.unique_key is null or not exists (
+            select from pgqrs.messages h where h.queue_id + 0 = s.queue_id and h.unique_key = s.unique_key
+        )
+        -- Each statement takes its keys in the same order: no two wait for each other.
+        order by s.queue_id, s.unique_key collate "C", s.place, m.place
+        -- Nobody saw this message when the statement began.
+        on conflict do nothing
+        returning messages.queue_id, messages.unique_key
+    )
+    select
+        s.id,
+        statement_timestamp(),
+        case
+            when q.closed_at is not null then 'closed'
+            when s.unique_key is null or (s.queue_id, s.unique_key) in (
+                select t.queue_id, t.unique_key from stored t where t.unique_key is not null
+            ) then 'sent'
+            else 'unfinished'
+        end
+    from moved s
+    join pgqrs.queues q on q.id = s.queue_id;
+end
+$$;
+revoke all on function pgqrs.fire_schedules from public;
 
 -- Compress large payloads with lz4 where the server has it (PostgreSQL 14 and later, built with lz4):
 -- three times as fast as the default for payloads of 50 kB.

@@ -15,7 +15,16 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent / "python" / "pgqrs"
 
-TWINS = ("admin", "queue_admin", "worker_admin", "delivery", "observer", "producer", "store")
+TWINS = (
+    "admin",
+    "queue_admin",
+    "worker_admin",
+    "schedule_admin",
+    "delivery",
+    "observer",
+    "producer",
+    "store",
+)
 
 REPLACEMENTS = (
     (r"\basync (def|with|for)\b", r"\1"),
@@ -24,7 +33,7 @@ REPLACEMENTS = (
     (r"\b__aexit__\b", "__exit__"),
     (r"\bblocking=False\b", "blocking=True"),
     (
-        r"\bfrom pgqrs\.(queue_admin|worker_admin|admin|consumer|delivery|observer|producer|store)\b",
+        r"\bfrom pgqrs\.(queue_admin|schedule_admin|worker_admin|admin|consumer|delivery|observer|producer|store)\b",
         r"from pgqrs.sync.\1",
     ),
     (r":(meth|func|class):`pgqrs\.(connect|Store|Producer|Consumer)\b", r":\1:`pgqrs.sync.\2"),

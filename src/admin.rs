@@ -8,6 +8,8 @@ mod health;
 mod messages;
 mod queues;
 pub(crate) mod rows;
+#[cfg(feature = "schedules")]
+mod schedules;
 mod workers;
 
 use self::rows::{Fillfactor, SchemaVersion};

@@ -5,6 +5,7 @@ pub(crate) mod ack_statement;
 pub(crate) mod batch;
 mod cancelled;
 pub(crate) mod lease;
+mod scheduled;
 pub(crate) mod settlement;
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};

@@ -3,7 +3,7 @@
 
 pub(crate) mod batch;
 mod keys;
-mod of_each;
+pub(crate) mod of_each;
 mod options;
 pub(crate) mod states;
 

@@ -2,11 +2,14 @@
 //! out has none.
 
 mod remedy;
+mod variants;
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 pub(crate) use self::remedy::GENERAL_REMEDY;
 use self::remedy::{permission_remedy, tls_remedy};
+#[cfg(feature = "schedules")]
+use crate::cron::InvalidCron;
 use crate::{
     headers::InvalidHeader,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
@@ -214,6 +217,34 @@ pub enum Error {
         queue: QueueName,
     },
 
+    /// A cron expression is invalid, or never fires.
+    #[cfg(feature = "schedules")]
+    #[error(transparent)]
+    InvalidCron(#[from] InvalidCron),
+
+    /// There is no schedule of that name.
+    #[cfg(feature = "schedules")]
+    #[error(
+        "there is no schedule {schedule:?}; `pgqrs::admin(&store).schedules()` lists those that there are"
+    )]
+    ScheduleNotFound {
+        /// The name that was asked for.
+        schedule: String,
+    },
+
+    /// There is a schedule of that name that belongs to another owner. Nothing was changed.
+    #[cfg(feature = "schedules")]
+    #[error(
+        "schedule {schedule:?} belongs to {}; choose another name, or delete that one with `pgqrs::admin(&store).delete_schedule({schedule:?})`",
+        owner.as_ref().map_or("no owner".to_owned(), |owner| format!("{owner:?}"))
+    )]
+    ScheduleTaken {
+        /// The name that is taken.
+        schedule: String,
+        /// The owner that it belongs to.
+        owner: Option<String>,
+    },
+
     /// A setting is out of its range.
     #[error("`{setting}` is {value}, and must be {expected}")]
     InvalidSetting {
@@ -361,92 +392,6 @@ pub enum Error {
     /// PostgreSQL refused the statement for a reason that has no variant of its own.
     #[error("PostgreSQL refused the statement")]
     Database(#[source] Arc<sqlx::Error>),
-}
-
-/// Lists the variants and their fields once, for [`Error::kind`] and the alternate form of `Debug`.
-macro_rules! variants {
-    ($($name:ident $({ $($field:ident),+ })? $(($source:ident))?,)+) => {
-        impl Error {
-            #[cfg(test)]
-            pub(crate) const KINDS: &[&str] = &[$(stringify!($name)),+];
-
-            /// The variant's name, for `error.type` in traces.
-            pub(crate) fn kind(&self) -> &'static str {
-                match self {
-                    $(Self::$name { .. } => stringify!($name),)+
-                }
-            }
-
-            fn debug_fields(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self {
-                    $(Self::$name $({ $($field),+ })? $(($source))? => f
-                        .debug_struct(stringify!($name))
-                        $($(.field(stringify!($field), $field))+)?
-                        $(.field("source", $source))?
-                        .finish(),)+
-                }
-            }
-        }
-    };
-}
-
-variants! {
-    NotInstalled,
-    SchemaOutdated,
-    SchemaNewer { installed, compiled },
-    Migrate(source),
-    PermissionDenied { role, object, source },
-    QueueNotFound { queue },
-    QueueClosed { queue },
-    QueueExists { queue },
-    QueueNotEmpty { queue, messages },
-    WorkerExists { kind, hostname, port, queue, last_heartbeat, crashed_after },
-    WorkerNotFound { worker },
-    WorkerSuspended { worker },
-    WorkerStopped { worker },
-    InvalidTransition { worker, from, to },
-    InvalidHostname { hostname },
-    InvalidQueueName(source),
-    InvalidHeader(source),
-    InvalidKey { index, problem },
-    Unkeyed { index, source },
-    KeyHeld { queue },
-    InvalidSetting { setting, value, expected },
-    Serialize { index, source },
-    PayloadTooLarge { index, bytes, limit },
-    PayloadTooDeep { index, limit },
-    Decode { message, source },
-    DelayTooLong { delay, limit },
-    LimitOutOfRange { limit, max },
-    LeaseOutOfRange { lease, min, max },
-    LeaseLost { message },
-    AcquireTimeout { after },
-    Closed,
-    Connect(source),
-    ConnectionLost(source),
-    NotStored { after, source },
-    OutcomeUnknown { ids, source },
-    Database(source),
-}
-
-/// For `fn main() -> Result<(), Box<dyn Error>>`, which prints this: the sentence and what to do, then the causes, each
-/// on a line of its own. The alternate form `{:#?}` has the variant and its fields.
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if f.alternate() {
-            return self.debug_fields(f);
-        }
-        write!(f, "{self}")?;
-        let mut cause = std::error::Error::source(self);
-        if cause.is_some() {
-            f.write_str("\n\nCaused by:")?;
-        }
-        while let Some(error) = cause {
-            write!(f, "\n    {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
 }
 
 impl Error {

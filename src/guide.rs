@@ -56,6 +56,20 @@ pub mod queues {}
 #[doc = include_str!("../docs/rolling-deploys.md")]
 pub mod rolling_deploys {}
 
+/// [admin]: crate::Admin
+/// [cron]: crate::cron!
+/// [cron_type]: crate::Cron
+/// [missed]: crate::Missed
+/// [schedule_type]: crate::Schedule
+/// [scheduler]: crate::Store::scheduler
+/// [telemetry]: crate::guide::telemetry#metrics
+/// [unique]: crate::guide::unique
+/// [unique_by]: crate::Queue::unique_by
+// The first definition of a link counts.
+#[cfg(feature = "schedules")]
+#[doc = include_str!("../docs/schedules.md")]
+pub mod schedules {}
+
 /// [example]: https://docs.rs/crate/pgqrs/latest/source/examples/observed_worker.rs
 /// [observing]: crate::guide::health#observing
 /// [operating]: crate::guide::operating

@@ -3,6 +3,9 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+#[cfg(feature = "schedules")]
+use chrono::SecondsFormat;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -12,6 +15,11 @@ const LONGEST_NAME: usize = 64;
 const MOST_BYTES: usize = 8 << 10;
 /// Names that begin so are for this crate.
 const RESERVED: &str = "pgqrs-";
+/// The time that a schedule has sent a message for, as RFC 3339 has it.
+const SCHEDULED_FOR: &str = "pgqrs-scheduled-for";
+/// How many of its times before that one have passed without a message.
+#[cfg(feature = "schedules")]
+const MISSED: &str = "pgqrs-missed";
 /// How much of a name an error shows.
 const SHOWN: usize = 80;
 
@@ -75,6 +83,22 @@ impl Headers {
         if !self.0.contains_key(name) {
             self.0.insert(name.to_owned(), value());
         }
+    }
+
+    /// JSON with the time that a schedule's message is for, and how many before it were missed.
+    #[cfg(feature = "schedules")]
+    pub(crate) fn scheduled(&self, time: DateTime<Utc>, missed: u64) -> Arc<str> {
+        let mut headers = self.clone();
+        let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+        headers.0.insert(SCHEDULED_FOR.to_owned(), time);
+        headers.0.insert(MISSED.to_owned(), missed.to_string());
+        headers.to_json().unwrap_or_default()
+    }
+
+    /// The time that a schedule has sent the message for.
+    pub(crate) fn scheduled_for(&self) -> Option<DateTime<Utc>> {
+        let time = DateTime::parse_from_rfc3339(self.get(SCHEDULED_FOR)?);
+        Some(time.ok()?.to_utc())
     }
 
     /// These, and others that take precedence.

@@ -30,6 +30,8 @@
 //! [operating]: crate::guide::operating
 //! [queues]: crate::guide::queues
 //! [rolling-deploys]: crate::guide::rolling_deploys
+//! [schedules]: https://docs.rs/crate/pgqrs/latest/source/docs/schedules.md
+//! [schedules_example]: https://docs.rs/crate/pgqrs/latest/source/examples/schedules.rs
 //! [reliability]: crate::guide::reliability
 //! [handlers]: crate::guide::handlers
 //! [health]: crate::guide::health
@@ -47,11 +49,15 @@ mod connect;
 mod consume;
 mod consumer;
 mod count;
+#[cfg(feature = "schedules")]
+mod cron;
 mod delivery;
 mod dequeue;
 mod enqueue;
 mod error;
 mod executor;
+#[cfg(feature = "schedules")]
+mod firing;
 #[cfg(doc)]
 pub mod guide;
 mod handler;
@@ -71,12 +77,20 @@ mod queue;
 mod report;
 mod retry;
 mod run;
+#[cfg(feature = "schedules")]
+mod schedule;
+#[cfg(feature = "schedules")]
+mod scheduler;
 mod send;
 mod sent;
 mod signal;
 mod statement;
 mod store;
 mod telemetry;
+#[cfg(feature = "schedules")]
+mod times;
+#[cfg(feature = "schedules")]
+mod timing;
 mod token;
 mod trace_context;
 mod transaction;
@@ -91,6 +105,11 @@ pub use sqlx;
 /// The states of builders and the bounds in their signatures. They can be named, and neither built nor implemented
 /// outside of this crate: a builder's own methods bring it from one state into the next.
 pub mod state {
+    #[cfg(feature = "schedules")]
+    pub use crate::schedule::states::{
+        ScheduleHasMessage, ScheduleHasNoMessage, ScheduleHasNoTime, ScheduleHasTime, Timed,
+        Untimed, WithMessage, WithoutMessage,
+    };
     pub use crate::{
         dequeue::{FromQueue, NoSource, SourceIsSet, SourceNotSet},
         enqueue::states::{
@@ -104,6 +123,18 @@ pub mod state {
     };
 }
 
+#[cfg(feature = "schedules")]
+pub use crate::{
+    admin::rows::schedules::ScheduleInfo,
+    cron::{Cron, InvalidCron},
+    schedule::{
+        Schedule, ScheduleChange, ScheduleSpec,
+        owned::{OwnedSchedules, ScheduleChanges},
+        schedule,
+    },
+    scheduler::Scheduler,
+    timing::{Missed, ScheduleTime},
+};
 pub use crate::{
     admin::{
         Admin, admin,

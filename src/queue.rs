@@ -2,6 +2,7 @@
 //! [`Queue`] is only a name with a type: it need not exist in the database.
 
 mod key;
+mod schedules;
 
 use std::{borrow::Cow, fmt, marker::PhantomData, str::FromStr};
 

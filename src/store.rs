@@ -8,6 +8,8 @@ use std::{
 
 use sqlx::{PgConnection, PgPool, Postgres, SqlSafeStr as _};
 
+#[cfg(feature = "schedules")]
+use crate::firing::Firing;
 #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
 use crate::telemetry;
 use crate::{
@@ -48,6 +50,8 @@ struct Inner {
     heartbeats: Heartbeats,
     watermarks: WatermarkCache,
     notifier: Notifier,
+    #[cfg(feature = "schedules")]
+    firing: Firing,
 }
 
 /// What a store is made with, besides its connections.
@@ -121,6 +125,8 @@ impl Store {
             batcher: Arc::new(batcher),
             heartbeats: Heartbeats::new(connections.clone()),
             watermarks: WatermarkCache::default(),
+            #[cfg(feature = "schedules")]
+            firing: Firing::new(connections.clone(), notifier.clone()),
             notifier,
             connections,
         }));
@@ -152,6 +158,11 @@ impl Store {
 
     pub(crate) fn notifier(&self) -> &Notifier {
         &self.0.notifier
+    }
+
+    #[cfg(feature = "schedules")]
+    pub(crate) fn firing(&self) -> &Firing {
+        &self.0.firing
     }
 
     pub(crate) fn heartbeats(&self) -> &Heartbeats {

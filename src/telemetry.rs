@@ -10,6 +10,8 @@ mod metrics;
 )]
 mod names;
 mod queues;
+#[cfg(feature = "schedules")]
+mod schedules;
 mod spans;
 mod stores;
 mod subject;
@@ -19,6 +21,8 @@ mod workers;
 
 #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
 pub(crate) use self::names::Id;
+#[cfg(feature = "schedules")]
+pub(crate) use self::schedules::*;
 pub(crate) use self::{
     messages::*, metrics::*, queues::*, spans::*, stores::*, subject::Subject, timer::Timer,
     workers::*,

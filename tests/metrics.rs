@@ -5,6 +5,8 @@
 mod observed;
 #[path = "metrics/recorders.rs"]
 mod recorders;
+#[path = "metrics/schedules.rs"]
+mod schedules;
 
 use std::{
     net::TcpListener,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Fillfactor, QueueOptions, Requeued};
+use pgqrs::{Fillfactor, MessageId, QueueOptions, Requeued};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
         archived_row, cancelled_name, dead_row, filter, held_row, message_row, page, queue_row,
         rows, version, worker_row,
     },
+    schedule::{Schedule, ScheduleRow, change_name, schedule_row},
     store::Store,
 };
 
@@ -358,6 +359,61 @@ impl Admin {
         )
     }
 
+    /// Lists schedules, each after its next times.
+    fn schedules<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            Ok(rows(admin.schedules().await?, with_upcoming))
+        })
+    }
+
+    /// Returns a schedule, after its next times.
+    fn schedule<'py>(&self, py: Python<'py>, name: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            Ok(with_upcoming(admin.schedule(&name).await?))
+        })
+    }
+
+    /// Installs or overwrites a schedule without an owner.
+    fn set_schedule<'py>(
+        &self,
+        py: Python<'py>,
+        schedule: &Schedule,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        let spec = schedule.spec.clone();
+        mode.answer(py, async move {
+            Ok(change_name(admin.set_schedule(spec).await?))
+        })
+    }
+
+    /// Pauses a schedule.
+    fn pause_schedule<'py>(&self, py: Python<'py>, name: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.pause_schedule(&name).await })
+    }
+
+    /// Resumes a schedule.
+    fn resume_schedule<'py>(&self, py: Python<'py>, name: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.resume_schedule(&name).await })
+    }
+
+    /// Sends a schedule's message now.
+    fn fire_schedule<'py>(&self, py: Python<'py>, name: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            Ok(admin.fire_schedule(&name).await?.map(MessageId::get))
+        })
+    }
+
+    /// Deletes a schedule.
+    fn delete_schedule<'py>(&self, py: Python<'py>, name: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.delete_schedule(&name).await })
+    }
+
     /// Lists workers, optionally of one queue.
     #[pyo3(signature = (queue))]
     fn workers<'py>(&self, py: Python<'py>, queue: Option<String>) -> PyResult<Bound<'py, PyAny>> {
@@ -437,4 +493,11 @@ impl Admin {
 /// How many dead letters are back, and how many are not since other messages have their keys.
 fn counts(requeued: Requeued) -> (u64, u64) {
     (requeued.back, requeued.held)
+}
+
+/// A schedule after its next times; its next one alone if they can't be computed.
+fn with_upcoming(schedule: pgqrs::ScheduleInfo) -> (Vec<DateTime<Utc>>, ScheduleRow) {
+    let upcoming = schedule.upcoming(5);
+    let upcoming = upcoming.unwrap_or_else(|_| vec![schedule.next_at]);
+    (upcoming, schedule_row(schedule))
 }

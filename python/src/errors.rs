@@ -184,6 +184,19 @@ fn describe(error: &Error, fields: &Bound<'_, PyDict>) -> PyResult<&'static str>
             set("name", &invalid.name())?;
             "InvalidHeader"
         }
+        Error::InvalidCron(invalid) => {
+            set("expression", &invalid.expression())?;
+            "InvalidCron"
+        }
+        Error::ScheduleNotFound { schedule } => {
+            set("schedule", schedule)?;
+            "ScheduleNotFound"
+        }
+        Error::ScheduleTaken { schedule, owner } => {
+            set("schedule", schedule)?;
+            set("owner", owner)?;
+            "ScheduleTaken"
+        }
         Error::Serialize { index, source } => {
             set("index", index)?;
             set("path", &format!("payloads[{index}]"))?;

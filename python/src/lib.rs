@@ -11,6 +11,7 @@ mod health;
 mod process;
 mod producer;
 mod rows;
+mod schedule;
 mod statement;
 mod store;
 
@@ -26,6 +27,8 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<consumer::Delivery>()?;
     module.add_class::<admin::Admin>()?;
     module.add_class::<health::Observer>()?;
+    module.add_class::<schedule::Schedule>()?;
+    module.add_class::<schedule::Scheduler>()?;
     module.add_class::<statement::Statement>()?;
     module.add_class::<consumer::AckStatement>()?;
     let end = wrap_pyfunction!(engine::end, module)?;

@@ -12,6 +12,7 @@ use crate::{
     health::Observer,
     process::Here,
     producer::Producer,
+    schedule::{Schedule, Scheduler, change_name},
 };
 
 /// Connects. The store and all objects made from it make their calls in the same mode.
@@ -112,6 +113,52 @@ impl Store {
         self.mode.answer(py, async move {
             Ok(Observer::new(store.observe(interval).await?, mode))
         })
+    }
+
+    /// Installs a schedule without an owner.
+    fn schedule<'py>(&self, py: Python<'py>, schedule: &Schedule) -> PyResult<Bound<'py, PyAny>> {
+        let (store, spec) = (self.get(py)?, schedule.spec.clone());
+        self.mode.answer(
+            py,
+            async move { Ok(change_name(spec.install(&store).await?)) },
+        )
+    }
+
+    /// Makes these the owner's schedules.
+    fn replace_schedules<'py>(
+        &self,
+        py: Python<'py>,
+        owner: String,
+        schedules: Vec<PyRef<'py, Schedule>>,
+        version: u32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let store = self.get(py)?;
+        let specs: Vec<_> = schedules
+            .iter()
+            .map(|schedule| schedule.spec.clone())
+            .collect();
+        self.mode.answer(py, async move {
+            let changes = store
+                .schedules(owner)
+                .version(version)
+                .replace(specs)
+                .await?;
+            Ok((
+                changes.created,
+                changes.replaced,
+                changes.deleted,
+                changes.is_outdated,
+            ))
+        })
+    }
+
+    /// Fires schedules.
+    fn scheduler<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let store = self.get(py)?;
+        self.mode.answer(
+            py,
+            async move { Ok(Scheduler::new(store.scheduler().await?)) },
+        )
     }
 
     /// Registers a producer.

@@ -74,6 +74,7 @@ def test_each_result_is_explained(name: str) -> None:
 
 NEVER_RAISE = (
     "Consumer.stop",
+    "Missed.once",
     "Outcome.archive",
     "Outcome.done",
     "Outcome.release",

@@ -32,7 +32,7 @@ async def run(block: str, database: Database) -> dict[str, Any]:
 
 
 async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
-    quick_start, options, keys, typed, chunks, transactional, acknowledging, operating = blocks(
+    quick_start, options, keys, typed, chunks, scheduled, transactional, acknowledging, operating = blocks(
         "python/README.md"
     )
 
@@ -64,6 +64,12 @@ async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.Cap
     consumer = await store.consumer(names["EMAILS"])
     await consumer.run(stop_afterwards, poll_interval=0.02)
     assert capsys.readouterr().out == "to ada@example.com\n"
+
+    await run(scheduled, database)
+    printed = capsys.readouterr().out
+    assert re.fullmatch(r"daily-report is next due at .+\npoll is next due at .+\n", printed)
+    for schedule in await store.admin().schedules():
+        await store.admin().delete_schedule(schedule.name)
 
     await store.queue("readings")
     readings = await store.producer("readings")

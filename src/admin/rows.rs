@@ -1,6 +1,9 @@
 //! What administrative calls return and take: the schema's version, queues, messages, dead letters, the archive and
 //! workers.
 
+#[cfg(feature = "schedules")]
+pub(crate) mod schedules;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};

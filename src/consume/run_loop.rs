@@ -88,6 +88,8 @@ pub(crate) async fn start(job: Job<impl Work>) -> Ended {
     let mut options = options;
     options.listen &= store.can_listen();
     let subscription = store.notifier().subscribe(&queue, options.listen);
+    #[cfg(feature = "schedules")]
+    let _firing = store.firing().join();
     let closed = store.pool().close_event();
     let mut asked = stop.clone();
     let graceful = async move {

@@ -1,4 +1,4 @@
-//! What an enqueue sets for each of its messages, which may have options of their own.
+//! What an enqueue, or a schedule, sets for each of its messages, which may have options of their own.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Sets what an enqueue asks for on each of its messages, unless the message has its own, and checks it.
-pub(super) fn set_options(
+pub(crate) fn set_options(
     messages: &mut [NewMessage],
     of_each: &MessageOptions,
     key_of: Option<&KeyOfJson>,

@@ -14,6 +14,8 @@ pub(crate) mod keyed;
 pub(crate) mod messages;
 pub(crate) mod queues;
 pub(crate) mod retention;
+#[cfg(feature = "schedules")]
+pub(crate) mod schedules;
 pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod settle;

@@ -108,7 +108,7 @@ pub(crate) async fn migrate(options: &PgConnectOptions, connect_within: Duration
         // The result doesn't matter: the server drops the session and its lock either way.
         let _ = connection.close().await;
         match outcome {
-            Err(error) if error.is_lock_timeout() && Instant::now() < give_up_at => {
+            Err(error) if error.is_migration_lock_timeout() && Instant::now() < give_up_at => {
                 sleep(PAUSE).await;
             }
             outcome => {

@@ -58,12 +58,14 @@ fn is_ours(refusal: &dyn DatabaseError) -> bool {
 
 /// The object of ours on which the role lacks a privilege.
 fn denied_object(refusal: &dyn DatabaseError) -> Option<String> {
-    const OURS: [&str; 9] = [
+    const OURS: [&str; 11] = [
         "archive",
         "dead_letters",
+        "fire_schedules",
         "messages",
         "messages_id_seq",
         "queues",
+        "schedules",
         "seen",
         "workers",
         "writers",
@@ -228,16 +230,21 @@ impl Error {
 
     /// A statement that has waited for a lock in vain, as a send with a key does: somebody else's open transaction has it.
     pub(crate) fn or_key_held(self, queue: &QueueName) -> Self {
-        // lock_not_available
-        if self.has_code(|code| code == "55P03") {
+        if self.is_lock_timeout() {
             let queue = queue.clone();
             return Self::KeyHeld { queue };
         }
         self
     }
 
-    /// Whether a migration could not get a lock in time.
+    /// Whether a statement has waited for a lock in vain.
     pub(crate) fn is_lock_timeout(&self) -> bool {
+        // lock_not_available
+        self.has_code(|code| code == "55P03")
+    }
+
+    /// Whether a migration could not get a lock in time.
+    pub(crate) fn is_migration_lock_timeout(&self) -> bool {
         let Self::Migrate(source) = self else {
             return false;
         };

@@ -179,6 +179,20 @@ pub(crate) fn settled(
     ]);
 }
 
+/// A schedule has sent messages, or missed some of its times.
+#[cfg(feature = "schedules")]
+pub(super) fn scheduled(queue: &str, messages: u64, missed: u64, late: Option<Duration>) {
+    let mut values = vec![
+        Value::of(Id::SchedulesFired, messages as f64, queue, ""),
+        Value::of(Id::SchedulesMissed, missed as f64, queue, ""),
+    ];
+    if let Some(late) = late {
+        let late = late.as_secs_f64();
+        values.push(Value::of(Id::ScheduleLateness, late, queue, ""));
+    }
+    record(&values);
+}
+
 pub(super) fn retried(subject: &Subject) {
     count(Id::Retries, 1, &subject.origin);
 }

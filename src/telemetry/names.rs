@@ -86,6 +86,12 @@ pub(crate) enum Id {
     HorizonTransactions,
     ObservationAge,
     MalformedTraceContexts,
+    #[cfg(feature = "schedules")]
+    SchedulesFired,
+    #[cfg(feature = "schedules")]
+    SchedulesMissed,
+    #[cfg(feature = "schedules")]
+    ScheduleLateness,
     Dropped,
 }
 
@@ -364,6 +370,36 @@ pub(crate) static METRICS: &[Metric] = &[
         QUEUE,
         NONE,
         "Deliveries whose `traceparent` is malformed, so that their spans don't follow from it.",
+    ),
+    #[cfg(feature = "schedules")]
+    Metric::new(
+        Id::SchedulesFired,
+        Kind::Counter,
+        "pgqrs.schedule.fired",
+        "{message}",
+        QUEUE,
+        NONE,
+        "Messages that schedules have sent.",
+    ),
+    #[cfg(feature = "schedules")]
+    Metric::new(
+        Id::SchedulesMissed,
+        Kind::Counter,
+        "pgqrs.schedule.missed",
+        "{time}",
+        QUEUE,
+        NONE,
+        "Times of schedules for which no message was sent, since none of the processes ran, or the server was away.",
+    ),
+    #[cfg(feature = "schedules")]
+    Metric::new(
+        Id::ScheduleLateness,
+        LONG_SECONDS,
+        "pgqrs.schedule.lateness",
+        "s",
+        QUEUE,
+        NONE,
+        "How long after its time a schedule's message was sent.",
     ),
     Metric::new(
         Id::Dropped,

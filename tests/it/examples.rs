@@ -89,6 +89,12 @@ async fn tower(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrations = false)]
+async fn schedules(pool: PgPool) -> TestResult {
+    let source = include_str!("../../examples/schedules.rs");
+    prints_its_output(&pool, "schedules", source).await
+}
+
+#[sqlx::test(migrations = false)]
 async fn payload_evolution(pool: PgPool) -> TestResult {
     let source = include_str!("../../examples/payload_evolution.rs");
     prints_its_output(&pool, "payload_evolution", source).await

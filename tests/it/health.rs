@@ -99,6 +99,7 @@ async fn a_new_database_has_no_findings_and_all_facts(pool: PgPool) -> TestResul
             "dead_letters",
             "messages",
             "queues",
+            "schedules",
             "seen",
             "workers",
             "writers"

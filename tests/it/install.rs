@@ -11,12 +11,13 @@ use crate::{
     support::{self, TestResult, blocked_backend, until, url, with_queues},
 };
 
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "_sqlx_migrations",
     "archive",
     "dead_letters",
     "messages",
     "queues",
+    "schedules",
     "seen",
     "workers",
     "writers",
@@ -389,6 +390,15 @@ async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult 
         "queues_pkey",
         "queues_retry_max_check",
         "queues_retry_min_check",
+        "schedules_every_ms_check",
+        "schedules_id_seq",
+        "schedules_missed_check",
+        "schedules_name_check",
+        "schedules_name_key",
+        "schedules_next",
+        "schedules_pkey",
+        "schedules_queue_id_fkey",
+        "schedules_time_check",
         "seen_pkey",
         "seen_until",
         "workers_hostname_check",

@@ -28,6 +28,7 @@ mod payload;
 mod pgbouncer;
 mod plans;
 mod queues;
+mod schedules;
 mod sends;
 mod specification;
 mod stats;

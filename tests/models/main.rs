@@ -1,5 +1,6 @@
 //! The protocols on which the crate's promises rest, searched exhaustively with `stateright`: [`writer`] stores sent
-//! messages exactly once, [`lease`] delivers stored messages until they are settled, and [`watermark`] finds them.
+//! messages exactly once, [`lease`] delivers stored messages until they are settled, [`watermark`] finds them, and
+//! [`schedule`] sends a message for each time of a schedule.
 //!
 //! A model is a small state machine with everything that matters of the real one: in each state every step that the
 //! rules allow may be the next, faults included, and the search visits every reachable state. Each rule can be left
@@ -7,6 +8,7 @@
 //! rules, which have names in each model, and by the tests against a real server.
 
 mod lease;
+mod schedule;
 mod watermark;
 mod writer;
 

@@ -53,7 +53,7 @@ fn compile(misuses: &[Misuse]) -> BTreeMap<String, Errors> {
     let ours = fs::read_to_string(root().join("Cargo.toml")).expect("it is there");
     let mut manifest = format!(
         "[package]\nname = \"misuses\"\nversion = \"0.0.0\"\nedition = \"2024\"\npublish = false\n\n\
-         [workspace]\n\n{}\n{}\n[dependencies]\npgqrs.path = {:?}\n",
+         [workspace]\n\n{}\n{}\n[dependencies]\npgqrs = {{ path = {:?}, features = [\"schedules\"] }}\n",
         section(&ours, "[workspace.dependencies]"),
         section(&ours, "[profile.dev.package.\"*\"]"),
         root(),

@@ -15,13 +15,14 @@ use std::{
 };
 
 /// Folders under `tests/ui/`, and what they are called, in the order of the page.
-pub(crate) const GROUPS: [(&str, &str); 7] = [
+pub(crate) const GROUPS: [(&str, &str); 8] = [
     ("enqueue", "Enqueueing"),
     ("queue", "Queues with a type"),
     ("dequeue", "Dequeueing"),
     ("delivery", "Settling"),
     ("worker", "Producers and consumers"),
     ("handler", "Handlers"),
+    ("schedule", "Schedules"),
     ("sealed", "Types that only pgqrs can implement"),
 ];
 

@@ -33,6 +33,7 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
         "tls-rustls-aws-lc",
         "metrics",
         "opentelemetry",
+        "schedules",
     ] {
         let check = [
             "clippy",

@@ -38,7 +38,16 @@ async fn compare(url: &str, check: bool) -> Result<()> {
     let _ = fs::remove_dir_all(&fresh);
     fs::create_dir_all(&fresh)?;
     fs::create_dir_all(&cache)?;
-    let arguments = ["check", "--quiet", "--package", "pgqrs", "--lib"];
+    let arguments = [
+        "check",
+        "--quiet",
+        "--package",
+        "pgqrs",
+        "--lib",
+        // Which has statements of its own.
+        "--features",
+        "schedules",
+    ];
     let mut command = cargo::command(&arguments);
     cargo::finish(
         command

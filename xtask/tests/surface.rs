@@ -47,7 +47,7 @@ fn the_public_surface_is_the_one_that_was_reviewed() {
 /// Each variant of `Error`, and why no type can rule it out. What a type can rule out has no variant here:
 /// an enqueue without a message or a target, a second one of either, the wrong payload for a queue, a
 /// delivery settled twice, a negative delay, a priority that doesn't exist. Those are under `tests/ui`.
-const UNAVOIDABLE: [(&str, &str); 36] = [
+const UNAVOIDABLE: [(&str, &str); 39] = [
     (
         "NotInstalled",
         "the schema is in the database, which others change",
@@ -110,6 +110,18 @@ const UNAVOIDABLE: [(&str, &str); 36] = [
     (
         "InvalidHeader",
         "values, their sizes, and often names are known at run time only",
+    ),
+    (
+        "InvalidCron",
+        "for expressions that are known at run time only; a literal's doesn't compile",
+    ),
+    (
+        "ScheduleNotFound",
+        "schedules are in the database, and other processes delete them",
+    ),
+    (
+        "ScheduleTaken",
+        "names are in the database, and another owner has taken it",
     ),
     (
         "InvalidKey",

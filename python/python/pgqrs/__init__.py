@@ -33,6 +33,7 @@ from pgqrs.errors import (
     DelayTooLongError,
     Error,
     ForkedError,
+    InvalidCronError,
     InvalidHeaderError,
     InvalidHostnameError,
     InvalidKeyError,
@@ -55,6 +56,8 @@ from pgqrs.errors import (
     QueueExistsError,
     QueueNotEmptyError,
     QueueNotFoundError,
+    ScheduleNotFoundError,
+    ScheduleTakenError,
     SchemaNewerError,
     SchemaOutdatedError,
     SerializeError,
@@ -95,6 +98,14 @@ from pgqrs.observer import Observer
 from pgqrs.outcome import Outcome, Report, RetryPolicy, UndecodablePolicy
 from pgqrs.producer import Producer
 from pgqrs.queue import Priority, PriorityName, Queue
+from pgqrs.schedule import (
+    Missed,
+    Schedule,
+    ScheduleChange,
+    ScheduleChanges,
+    ScheduleInfo,
+    Scheduler,
+)
 from pgqrs.store import Store, connect
 from pgqrs.transaction import enqueue_batch_in, enqueue_in
 
@@ -128,6 +139,7 @@ __all__ = [
     "HeldMessage",
     "Horizon",
     "HorizonHolder",
+    "InvalidCronError",
     "InvalidHeaderError",
     "InvalidHostnameError",
     "InvalidKeyError",
@@ -140,6 +152,7 @@ __all__ = [
     "LimitOutOfRangeError",
     "Message",
     "MigrateError",
+    "Missed",
     "NotInstalledError",
     "NotSettledError",
     "NotStoredError",
@@ -166,6 +179,13 @@ __all__ = [
     "Report",
     "Requeued",
     "RetryPolicy",
+    "Schedule",
+    "ScheduleChange",
+    "ScheduleChanges",
+    "ScheduleInfo",
+    "ScheduleNotFoundError",
+    "ScheduleTakenError",
+    "Scheduler",
     "SchemaNewerError",
     "SchemaOutdatedError",
     "SchemaVersion",

@@ -12,6 +12,8 @@ __all__ = [
     "Delivery",
     "Observer",
     "Producer",
+    "Schedule",
+    "Scheduler",
     "Statement",
     "Store",
     "__version__",
@@ -71,6 +73,12 @@ class Store:
         """The same, in the background: callable from any thread, and without an event loop."""
     def observe(self, interval: timedelta) -> Any:
         """Observes the queues."""
+    def schedule(self, schedule: Schedule) -> Any:
+        """Installs a schedule without an owner."""
+    def replace_schedules(self, owner: str, schedules: list[Schedule], version: int) -> Any:
+        """Makes these the owner's schedules."""
+    def scheduler(self) -> Any:
+        """Fires schedules."""
     def producer(
         self, queue: str, hostname: str, port: int, *, heartbeat_interval: timedelta, replace: bool
     ) -> Any:
@@ -230,6 +238,9 @@ class Delivery:
     def headers(self) -> dict[str, str]:
         """The headers."""
     @property
+    def scheduled_for(self) -> datetime | None:
+        """The time that a schedule has sent the message for."""
+    @property
     def priority(self) -> str:
         """Its priority."""
     @property
@@ -351,6 +362,20 @@ class Admin:
         """Lists archived messages of a queue."""
     def purge_archive(self, queue: str, older_than: timedelta) -> Any:
         """Deletes archived messages of this age."""
+    def schedules(self) -> Any:
+        """Lists schedules, each after its next times."""
+    def schedule(self, name: str) -> Any:
+        """Returns a schedule, after its next times."""
+    def set_schedule(self, schedule: Schedule) -> Any:
+        """Installs or overwrites a schedule without an owner."""
+    def pause_schedule(self, name: str) -> Any:
+        """Pauses a schedule."""
+    def resume_schedule(self, name: str) -> Any:
+        """Resumes a schedule."""
+    def fire_schedule(self, name: str) -> Any:
+        """Sends a schedule's message now."""
+    def delete_schedule(self, name: str) -> Any:
+        """Deletes a schedule."""
     def workers(self, queue: str | None) -> Any:
         """Lists workers, optionally of one queue."""
     def worker(self, worker: int) -> Any:
@@ -380,6 +405,37 @@ class Observer:
         """Returns why the last attempt to read failed."""
     def changed(self) -> Any:
         """Waits for the next attempt, and returns what it read."""
+    def stop(self) -> None:
+        """Stops it."""
+
+@final
+class Schedule:
+    """A schedule that is to be installed."""
+
+    def __new__(
+        cls,
+        name: str,
+        queue: str,
+        payload: object,
+        *,
+        cron: str | None,
+        every: timedelta | None,
+        zone: str,
+        version: int,
+        missed: tuple[str, timedelta | None, int | None],
+        priority: str,
+        headers: list[tuple[str, str]],
+        unique: str | None,
+        skip_if_unfinished: bool,
+        max_attempts: int | None,
+        expires_in: timedelta | None,
+        drop_if_expired: bool,
+    ) -> Schedule: ...
+
+@final
+class Scheduler:
+    """Fires schedules until it is stopped."""
+
     def stop(self) -> None:
         """Stops it."""
 

@@ -20,10 +20,11 @@ from pgqrs.listings import (
 )
 from pgqrs.queue import Queue
 from pgqrs.queue_admin import QueueAdmin
+from pgqrs.schedule_admin import ScheduleAdmin
 from pgqrs.worker_admin import WorkerAdmin
 
 
-class Admin(QueueAdmin, WorkerAdmin):
+class Admin(QueueAdmin, WorkerAdmin, ScheduleAdmin):
     """Administration: the schema, queues, messages, dead letters, the archive and workers; made by ``store.admin()``.
 
     Ages are in seconds, or a ``timedelta``. Lists have pages: pass the last id of one as ``after`` for the next.

@@ -20,6 +20,7 @@ __all__ = [
     "DelayTooLongError",
     "Error",
     "ForkedError",
+    "InvalidCronError",
     "InvalidHeaderError",
     "InvalidKeyError",
     "KeyHeldError",
@@ -42,6 +43,8 @@ __all__ = [
     "QueueExistsError",
     "QueueNotEmptyError",
     "QueueNotFoundError",
+    "ScheduleNotFoundError",
+    "ScheduleTakenError",
     "SchemaNewerError",
     "SchemaOutdatedError",
     "SerializeError",
@@ -244,6 +247,29 @@ class InvalidSettingError(Error):
     """What it was set to."""
     expected: str
     """The allowed values."""
+
+
+class InvalidCronError(Error):
+    """A cron expression is invalid, or never fires."""
+
+    expression: str
+    """The expression that was refused."""
+
+
+class ScheduleNotFoundError(Error):
+    """There is no schedule of that name."""
+
+    schedule: str
+    """The name that was asked for."""
+
+
+class ScheduleTakenError(Error):
+    """There is a schedule of that name that belongs to another owner. Nothing was changed."""
+
+    schedule: str
+    """The name that is taken."""
+    owner: str | None
+    """The owner that it belongs to."""
 
 
 class InvalidHeaderError(Error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar, overload
@@ -13,7 +14,8 @@ from pgqrs.consumer import Consumer
 from pgqrs.errors import Error
 from pgqrs.observer import Observer
 from pgqrs.producer import Producer
-from pgqrs.queue import Queue
+from pgqrs.queue import Priority, PriorityName, Queue
+from pgqrs.schedule import Missed, Schedule, ScheduleChange, ScheduleChanges, Scheduler
 
 T = TypeVar("T")
 
@@ -274,6 +276,118 @@ class Store:
         """
         native: _pgqrs.Observer = await self._native.observe(_arguments.duration("interval", interval))
         return Observer(native)
+
+    async def schedule(
+        self,
+        name: str,
+        queue: str | Queue[T],
+        *,
+        payload: T,
+        cron: str | None = None,
+        every: float | timedelta | None = None,
+        zone: str = "UTC",
+        version: int = 1,
+        missed: Missed | None = None,
+        priority: Priority | PriorityName = Priority.NORMAL,
+        headers: Mapping[str, str] | None = None,
+        unique: str | None = None,
+        skip_if_unfinished: bool = False,
+        max_attempts: int | None = None,
+        expires_in: float | timedelta | None = None,
+        drop_if_expired: bool = False,
+    ) -> ScheduleChange:
+        """Installs a schedule: its message is sent at the times of a cron expression, or at an interval, by whichever
+        process runs a consumer, or a :meth:`scheduler`.
+
+        If one of that name is there already, only a higher version replaces it.
+
+        Args:
+            name: Its name: 1 to 128 bytes, unique in the database.
+            queue: The queue that it sends to, or its name.
+            payload: What is sent each time, as for :meth:`pgqrs.Producer.enqueue`.
+            cron: When, as a cron expression of five fields, or of six with seconds.
+            every: When, as an interval, in seconds or as a ``timedelta``; at least 0.1 s. Pass either this or ``cron``.
+            zone: The zone of the cron expression, by its name in the tz database.
+            version: Only a higher one replaces what is installed.
+            missed: What happens to times that passed while no process ran; defaults to ``Missed.once()``.
+            priority: That of its messages.
+            headers: Those of its messages, as for :meth:`pgqrs.Producer.enqueue`.
+            unique: A key: no message is sent while another of the queue has it.
+            skip_if_unfinished: The same with a key of the schedule's own: no message is sent while the last one is
+                unfinished.
+            max_attempts: After how many deliveries a message becomes a dead letter; by default the queue's.
+            expires_in: How long messages are of use, in seconds or as a ``timedelta``: one that isn't claimed within
+                this time isn't delivered, and becomes a dead letter.
+            drop_if_expired: Whether it is deleted then, instead of becoming a dead letter.
+
+        Returns:
+            ``created``, ``replaced`` or ``unchanged``.
+
+        Raises:
+            InvalidCronError: The expression is invalid, or never fires.
+            InvalidSettingError, InvalidHeaderError, InvalidKeyError, SerializeError, PayloadTooLargeError,
+                PayloadTooDeepError: Before anything is sent.
+            QueueNotFoundError: There is no such queue.
+            ScheduleTakenError: The name belongs to an owner.
+            TypeError, ValueError: An argument is of the wrong type, or out of its range.
+        """
+        schedule = Schedule(
+            name,
+            queue,
+            payload=payload,
+            cron=cron,
+            every=every,
+            zone=zone,
+            version=version,
+            missed=missed,
+            priority=priority,
+            headers=headers,
+            unique=unique,
+            skip_if_unfinished=skip_if_unfinished,
+            max_attempts=max_attempts,
+            expires_in=expires_in,
+            drop_if_expired=drop_if_expired,
+        )
+        change: ScheduleChange = await self._native.schedule(schedule._native)
+        return change
+
+    async def replace_schedules(
+        self, owner: str, schedules: Iterable[Schedule[Any]], *, version: int = 0
+    ) -> ScheduleChanges:
+        """Makes these the schedules of an owner, such as a service, exactly: those that are missing are created, those
+        of a lower version replaced, and the owner's others deleted. All of it is done, or nothing.
+
+        Args:
+            owner: The owner.
+            schedules: Its schedules.
+            version: That of all of them. If the owner has schedules of a higher version, nothing is changed. With 0,
+                the highest one of theirs.
+
+        Returns:
+            What has changed.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+            ScheduleTakenError: A name belongs to another owner, or to none.
+            InvalidSettingError, InvalidHeaderError, PayloadTooLargeError: Before anything is sent.
+            TypeError, ValueError: An argument is of the wrong type, or out of its range.
+        """
+        natives = [schedule._native for schedule in schedules]
+        checked = _arguments.integer("version", version, 0, 2**31 - 1)
+        changes = await self._native.replace_schedules(_arguments.text("owner", owner), natives, checked)
+        return ScheduleChanges(*changes)
+
+    async def scheduler(self) -> Scheduler:
+        """Fires schedules until it is stopped: in a process that runs no consumer. Each running consumer does so too.
+
+        Returns:
+            The scheduler; keep it.
+
+        Raises:
+            PermissionDeniedError: The role may not fire schedules.
+            NotInstalledError: The database has no pgqrs schema.
+        """
+        return Scheduler(await self._native.scheduler())
 
     def admin(self) -> Admin:
         """Returns the administrative calls: for the schema, queues, messages, dead letters, the archive and workers.

@@ -51,6 +51,7 @@ pub(super) struct About {
     pub(super) id: i64,
     pub(super) payload: String,
     pub(super) headers: BTreeMap<String, String>,
+    pub(super) scheduled_for: Option<DateTime<Utc>>,
     pub(super) priority: &'static str,
     pub(super) attempt: u32,
     pub(super) max_attempts: u32,
@@ -64,6 +65,7 @@ impl About {
             id: delivery.id().get(),
             payload: delivery.raw_payload().to_owned(),
             headers: texts(delivery.headers()),
+            scheduled_for: delivery.scheduled_for(),
             priority: priority_name(delivery.priority()),
             attempt: delivery.attempt(),
             max_attempts: delivery.max_attempts(),
@@ -97,6 +99,12 @@ impl Delivery {
     #[getter]
     fn headers(&self, py: Python<'_>) -> PyResult<BTreeMap<String, String>> {
         Ok(self.held.get(py)?.about.headers.clone())
+    }
+
+    /// The time that a schedule has sent the message for.
+    #[getter]
+    fn scheduled_for(&self, py: Python<'_>) -> PyResult<Option<DateTime<Utc>>> {
+        Ok(self.held.get(py)?.about.scheduled_for)
     }
 
     /// Its priority.

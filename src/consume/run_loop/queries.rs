@@ -117,6 +117,8 @@ impl<W: Work> RunLoop<W> {
 
     fn start_claim(&mut self, requested: Request) {
         self.store.heartbeats().resume();
+        #[cfg(feature = "schedules")]
+        self.store.firing().resume();
         if self.options.listen {
             self.store.notifier().resume_listening();
         }

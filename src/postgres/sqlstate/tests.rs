@@ -248,6 +248,26 @@ fn every_variant() -> Vec<(Error, bool)> {
             false,
         ),
         (database(sqlx::Error::RowNotFound), false),
+        #[cfg(feature = "schedules")]
+        (
+            crate::cron::Cron::parse("").expect_err("empty").into(),
+            false,
+        ),
+        #[cfg(feature = "schedules")]
+        (
+            Error::ScheduleNotFound {
+                schedule: "poll".to_owned(),
+            },
+            false,
+        ),
+        #[cfg(feature = "schedules")]
+        (
+            Error::ScheduleTaken {
+                schedule: "poll".to_owned(),
+                owner: None,
+            },
+            false,
+        ),
     ];
     let passing = [
         "40001", "40P01", "55P03", "57014", "53300", "57P01", "57P02", "57P03", "25006",

@@ -14,6 +14,7 @@ const LAYERS: [&[&str]; 6] = [
     &[
         "admin::rows",
         "count",
+        "cron",
         "error",
         "guide",
         "health",
@@ -29,12 +30,14 @@ const LAYERS: [&[&str]; 6] = [
         "sent",
         "signal",
         "telemetry",
+        "times",
+        "timing",
         "token",
         "trace_context",
         "watermark",
     ],
     &["postgres"],
-    &["pool", "send"],
+    &["pool", "send", "firing"],
     &["store", "connect", "executor", "transaction"],
     &[
         "worker",
@@ -43,6 +46,8 @@ const LAYERS: [&[&str]; 6] = [
         "import",
         "dequeue",
         "delivery",
+        "schedule",
+        "scheduler",
     ],
     &[
         "producer", "consumer", "consume", "run", "handler", "around", "chunk", "admin", "observe",
@@ -78,10 +83,17 @@ fn paths(items: &[Item], scope: &[String], modules: &BTreeSet<String>) -> Vec<Ve
                 let items = inner.content.iter().flat_map(|(_, items)| items.clone());
                 found.extend(paths(&items.collect::<Vec<_>>(), &scope, modules));
             }
+            // What a macro names for users is public, and stands in `lib.rs`.
+            Item::Macro(item) if is_exported(&item.attrs) => {}
             item => search(item.to_token_stream(), scope, modules, &mut found),
         }
     }
     found
+}
+
+fn is_exported(attributes: &[syn::Attribute]) -> bool {
+    let mut paths = attributes.iter().map(syn::Attribute::path);
+    paths.any(|path| path.is_ident("macro_export"))
 }
 
 fn search(

@@ -10,13 +10,14 @@ use syn::{FnArg, ImplItem, ImplItemFn, Item, ItemImpl, ReturnType, Type, Visibil
 use crate::files;
 
 /// Each call that has options, with the method that makes it.
-const CALLS: [(&str, &str); 9] = [
+const CALLS: [(&str, &str); 11] = [
     ("ConsumerBuilder", "create"),
     // Awaited, like any future.
     ("CancelByKey", "into_future"),
     ("CancelMessage", "into_future"),
     ("Dequeue", "execute"),
     ("Enqueue", "execute"),
+    ("OwnedSchedules", "replace"),
     // Made by the batch that it is passed to.
     ("MessageBuilder", "into_message"),
     ("ProducerBuilder", "create"),
@@ -24,6 +25,7 @@ const CALLS: [(&str, &str); 9] = [
     ("Queue", "unique_by"),
     // Awaited, like any future.
     ("Run", "poll"),
+    ("Schedule", "install"),
 ];
 
 fn name_of(kind: &Type) -> Option<String> {

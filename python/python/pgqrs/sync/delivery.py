@@ -50,6 +50,11 @@ class Delivery(Generic[T]):
         return self._native.headers
 
     @property
+    def scheduled_for(self) -> datetime | None:
+        """The time that a schedule has sent the message for, the same at each attempt; ``None`` if none has sent it."""
+        return self._native.scheduled_for
+
+    @property
     def priority(self) -> Priority:
         """The message's priority."""
         return Priority(self._native.priority)
