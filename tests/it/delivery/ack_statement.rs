@@ -39,9 +39,11 @@ async fn worked(pool: &PgPool) -> sqlx::Result<i64> {
         .await
 }
 
-async fn archive_what_is_acknowledged(store: &pgqrs::Store) -> TestResult {
+/// As the owner of the schema, who alone may.
+async fn archive_what_is_acknowledged(pool: &PgPool) -> TestResult {
     let options = QueueOptions::builder().archive_on_ack(true).build();
-    pgqrs::admin(store)
+    let owner = pgqrs::Store::from(pool.clone());
+    pgqrs::admin(&owner)
         .configure_queue("tasks", options)
         .await?;
     Ok(())
@@ -53,7 +55,7 @@ async fn work_and_acknowledgement_commit_together_or_not_at_all(pool: PgPool) ->
     let mut connection = PgConnection::connect(&url(&pool)).await?;
     for is_archived in [false, true] {
         if is_archived {
-            archive_what_is_acknowledged(&store).await?;
+            archive_what_is_acknowledged(&pool).await?;
         }
         let before = worked(&pool).await?;
         let id = send(&store, &[1]).await?[0];
@@ -88,7 +90,7 @@ async fn work_and_acknowledgement_commit_together_or_not_at_all(pool: PgPool) ->
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_message_that_a_statement_archives_is_kept_as_ack_keeps_it(pool: PgPool) -> TestResult {
     let store = with_queues(&pool, &["tasks"]).await?;
-    archive_what_is_acknowledged(&store).await?;
+    archive_what_is_acknowledged(&pool).await?;
     let mut connection = PgConnection::connect(&url(&pool)).await?;
     for by_statement in [true, false] {
         pgqrs::enqueue()
@@ -124,7 +126,7 @@ async fn a_statement_of_a_lost_lease_is_an_error_and_changes_nothing(pool: PgPoo
     let mut connection = PgConnection::connect(&url(&pool)).await?;
     for is_archived in [false, true] {
         if is_archived {
-            archive_what_is_acknowledged(&store).await?;
+            archive_what_is_acknowledged(&pool).await?;
         }
         let id = send(&store, &[1]).await?[0];
         let late = one(&store).await?;
@@ -182,7 +184,7 @@ async fn a_statement_that_meets_an_extension_waits_and_acknowledges(pool: PgPool
     let store = with_queues(&pool, &["tasks"]).await?;
     for is_archived in [false, true] {
         if is_archived {
-            archive_what_is_acknowledged(&store).await?;
+            archive_what_is_acknowledged(&pool).await?;
         }
         send(&store, &[1]).await?;
         let statement = one(&store).await?.ack_statement();
@@ -212,7 +214,7 @@ async fn the_server_expects_of_an_acknowledgement_the_types_that_are_documented(
     let mut connection = pool.acquire().await?;
     for name in ["deleting", "archiving"] {
         if name == "archiving" {
-            archive_what_is_acknowledged(&store).await?;
+            archive_what_is_acknowledged(&pool).await?;
         }
         send(&store, &[1]).await?;
         let statement = one(&store).await?.ack_statement();
@@ -236,7 +238,7 @@ async fn a_consumers_role_may_run_the_statement(pool: PgPool) -> TestResult {
     let owner = with_queues(&pool, &["tasks"]).await?;
     for is_archived in [false, true] {
         if is_archived {
-            archive_what_is_acknowledged(&owner).await?;
+            archive_what_is_acknowledged(&pool).await?;
         }
         send(&owner, &[1]).await?;
         as_role(&pool, Some(Access::Consumer), async |store, _| {
