@@ -46,9 +46,12 @@ use crate::{
 /// sqlx.
 ///
 /// ```no_run
-/// # use pgqrs::{Delivery, HandlerError};
+/// # use pgqrs::Delivery;
 /// # use sqlx::{Connection, PgConnection};
-/// async fn pay(delivery: Delivery<i64>, connection: &mut PgConnection) -> Result<(), HandlerError> {
+/// async fn pay(
+///     delivery: Delivery<i64>,
+///     connection: &mut PgConnection,
+/// ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 ///     let mut tx = connection.begin().await?;
 ///     sqlx::query("update accounts set cents = cents + $1")
 ///         .bind(delivery.payload())
