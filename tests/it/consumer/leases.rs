@@ -148,7 +148,7 @@ async fn a_handler_that_never_returns_keeps_its_message_and_its_worker_alive(
     let lease = Duration::from_secs(1);
     let patient = consumer()
         .lease(lease)
-        .heartbeat_interval(Duration::from_millis(50));
+        .heartbeat_interval(Duration::from_millis(500));
     let running = start(patient.create(&store).await?, async |_: Delivery<Value>| {
         std::future::pending::<Outcome>().await
     });
