@@ -13,7 +13,7 @@ use crate::{
         archived_row, cancelled_name, dead_row, filter, held_row, message_row, page, queue_row,
         rows, version, worker_row,
     },
-    schedule::{Schedule, ScheduleRow, change_name, schedule_row},
+    schedule::{Schedule, change_name, with_upcoming},
     store::Store,
 };
 
@@ -493,11 +493,4 @@ impl Admin {
 /// How many dead letters are back, and how many are not since other messages have their keys.
 fn counts(requeued: Requeued) -> (u64, u64) {
     (requeued.back, requeued.held)
-}
-
-/// A schedule after its next times; its next one alone if they can't be computed.
-fn with_upcoming(schedule: pgqrs::ScheduleInfo) -> (Vec<DateTime<Utc>>, ScheduleRow) {
-    let upcoming = schedule.upcoming(5);
-    let upcoming = upcoming.unwrap_or_else(|_| vec![schedule.next_at]);
-    (upcoming, schedule_row(schedule))
 }

@@ -152,7 +152,7 @@ pub(crate) type ScheduleRow = (
     TimesRow,
 );
 
-pub(crate) fn schedule_row(schedule: ScheduleInfo) -> ScheduleRow {
+fn schedule_row(schedule: ScheduleInfo) -> ScheduleRow {
     let (cron, every) = match schedule.time {
         ScheduleTime::Cron(cron) => (Some(cron.as_str().to_owned()), None),
         ScheduleTime::Every(every) => (None, Some(every)),
@@ -185,4 +185,11 @@ pub(crate) fn schedule_row(schedule: ScheduleInfo) -> ScheduleRow {
             schedule.paused_at,
         ),
     )
+}
+
+/// A schedule after its next times; its next one alone if they can't be computed.
+pub(crate) fn with_upcoming(schedule: ScheduleInfo) -> (Vec<DateTime<Utc>>, ScheduleRow) {
+    let upcoming = schedule.upcoming(5);
+    let upcoming = upcoming.unwrap_or_else(|_| vec![schedule.next_at]);
+    (upcoming, schedule_row(schedule))
 }
