@@ -1,10 +1,10 @@
 //! An acknowledgement as SQL, for other drivers.
 
-use pgqrs::{Access, AckStatement};
+use pgqrs::AckStatement;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::*;
-use crate::{grants::as_role, support::url};
+use crate::support::url;
 
 /// As with another driver, with nothing but the text and the parameters.
 pub(crate) async fn run_statement<T, D>(
@@ -229,26 +229,6 @@ async fn the_server_expects_of_an_acknowledgement_the_types_that_are_documented(
         .fetch_all(&mut *connection)
         .await?;
         assert_eq!(types, ["integer", "bigint", "bigint"]);
-    }
-    Ok(())
-}
-
-#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn a_consumers_role_may_run_the_statement(pool: PgPool) -> TestResult {
-    let owner = with_queues(&pool, &["tasks"]).await?;
-    for is_archived in [false, true] {
-        if is_archived {
-            archive_what_is_acknowledged(&pool).await?;
-        }
-        send(&owner, &[1]).await?;
-        as_role(&pool, Some(Access::Consumer), async |store, _| {
-            let statement = one(store).await?.ack_statement();
-            let mut connection = store.pool().acquire().await?;
-            let rows = run_statement(&statement, &mut connection).await?;
-            Ok(statement.check(rows)?)
-        })
-        .await?;
-        assert_eq!(places(&pool).await?, (0, 0, i64::from(is_archived)));
     }
     Ok(())
 }
