@@ -211,6 +211,8 @@ create index archive_age on pgqrs.archive (queue_id, archived_at);
 -- With its owner's rights: a consumer can delete what is over, and nothing else.
 create function pgqrs.prune(queue_name text, most integer, out archived bigint, out dead bigint)
 language sql security definer set search_path = pg_catalog, pg_temp
+-- So that only as much is read as is deleted, whatever the statistics say.
+set enable_bitmapscan = off set enable_seqscan = off
 as $$
     with kept as materialized (
         select id, archive_for, dead_letters_for from pgqrs.queues
