@@ -89,7 +89,7 @@ impl Drop for Settling {
 impl<T, D> Delivery<T, D> {
     /// Returns the acknowledgement as SQL, with its parameters, for a connection of any driver: so that your work and
     /// the acknowledgement commit in one transaction. If the queue keeps what is acknowledged
-    /// ([`archive_on_ack`](crate::QueueOptions::archive_on_ack)), the statement archives the message.
+    /// (`archive_on_ack` in [`QueueOptions`](crate::QueueOptions)), the statement archives the message.
     ///
     /// Make it right before you run it: until it is checked or dropped, a handler isn't notified of a
     /// [cancellation](Self::cancelled). The lease is extended meanwhile.
