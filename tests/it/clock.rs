@@ -34,6 +34,13 @@ async fn with_clock(pool: &PgPool, off_by: &str) -> Result<PgPool, Box<dyn std::
     pgqrs::admin(&Store::from(shifted.clone()))
         .install()
         .await?;
+    // The schema's functions have a search path of their own.
+    let functions = "do $$ declare function regprocedure; begin
+        for function in select oid from pg_proc where pronamespace = 'pgqrs'::regnamespace loop
+            execute format('alter function %s set search_path = shifted, pg_catalog, pg_temp', function);
+        end loop;
+    end $$";
+    sqlx::raw_sql(functions).execute(&shifted).await?;
     Ok(shifted)
 }
 
@@ -234,6 +241,34 @@ async fn check_consumer(pool: &PgPool, store: &Store) -> TestResult {
     Ok(())
 }
 
+/// A schedule's times are the server's, and none is fired early or counts as missed.
+async fn check_schedules(pool: &PgPool, store: &Store) -> TestResult {
+    let admin = pgqrs::admin(store);
+    admin.purge_queue("tasks").await?;
+    let before = now(pool).await?;
+    let often = pgqrs::schedule("often", "tasks").every(Duration::from_millis(500));
+    often.message(&7).install(store).await?;
+    let scheduler = store.scheduler().await?;
+    until("two times are over", async || {
+        places(pool).await.is_ok_and(|(waiting, ..)| waiting >= 2)
+    })
+    .await;
+    admin.pause_schedule("often").await?;
+    drop(scheduler);
+    let in_time: Vec<bool> = sqlx::query_scalar(
+        "select (headers ->> 'pgqrs-scheduled-for')::timestamptz between $1 and enqueued_at from pgqrs.messages",
+    )
+    .bind(before)
+    .fetch_all(pool)
+    .await?;
+    assert!(
+        in_time.len() >= 2 && in_time.iter().all(|is| *is),
+        "{in_time:?}"
+    );
+    admin.delete_schedule("often").await?;
+    Ok(())
+}
+
 async fn check(pool: PgPool, off_by: &str, minutes: std::ops::Range<i64>) -> TestResult {
     let pool = with_clock(&pool, off_by).await?;
     let off = now(&pool).await? - Utc::now();
@@ -246,6 +281,7 @@ async fn check(pool: PgPool, off_by: &str, minutes: std::ops::Range<i64>) -> Tes
     check_messages(&pool, &store).await?;
     check_workers(&pool, &store).await?;
     check_consumer(&pool, &store).await?;
+    check_schedules(&pool, &store).await?;
     store.pool().close().await;
     pool.close().await;
     Ok(())
