@@ -19,7 +19,9 @@ use sqlx::PgPool;
 use crate::support::{
     TestResult, connect,
     consumers::{Seen, consumer, start},
-    count, expire, now, one,
+    count, expire,
+    notes::{Event, Notes},
+    now, one,
     proxy::Proxy,
     send, until, with_queues,
 };
@@ -76,6 +78,7 @@ async fn a_scheduler_sends_the_message_at_its_time_with_all_that_was_set(
     pool: PgPool,
 ) -> TestResult {
     const REPORTS: Queue<(String, u32)> = Queue::new("tasks");
+    let (notes, _guard) = Notes::start();
     let store = with_queues(&pool, &["tasks"]).await?;
     let schedule = pgqrs::schedule("daily-report", REPORTS)
         .cron(cron!("0 9 * * MON-FRI"))
@@ -96,6 +99,16 @@ async fn a_scheduler_sends_the_message_at_its_time_with_all_that_was_set(
     let scheduler = store.scheduler().await?;
     until("it is sent", async || {
         count(&pool).await.is_ok_and(|count| count == 1)
+    })
+    .await;
+    let is_logged = |event: &Event| {
+        let line = event.line();
+        event.level == tracing::Level::DEBUG
+            && line.contains("schedule fired")
+            && line.contains("daily-report")
+    };
+    until("it is logged", async || {
+        notes.events().iter().any(is_logged)
     })
     .await;
     let delivery = one(&store).await?;
