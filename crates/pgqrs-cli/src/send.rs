@@ -140,7 +140,8 @@ impl Send {
         // The text as it is, so that numbers keep their digits.
         let payload: Box<RawValue> = serde_json::from_str(&self.payload).map_err(|error| {
             Failure::usage(format!(
-                "the message is not JSON: {error}; a text needs quotes, as in '\"hello\"'"
+                "the message is not JSON: {}; a text needs quotes, as in '\"hello\"'",
+                lines::problem(&error)
             ))
         })?;
         let options = &self.options;

@@ -135,7 +135,12 @@ fn parse(line: &[u8]) -> Option<Result<Box<RawValue>, String>> {
         return None;
     }
     let payload = serde_json::from_str(line);
-    Some(payload.map_err(|error| format!("is not JSON: {error}")))
+    Some(payload.map_err(|error| format!("is not JSON: {}", problem(&error))))
+}
+
+/// What is wrong with a text of one line, and at which column.
+pub(super) fn problem(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column", " at column")
 }
 
 #[cfg(test)]

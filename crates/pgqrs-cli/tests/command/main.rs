@@ -5,6 +5,7 @@
 mod dead;
 mod errors;
 mod manual;
+mod page;
 mod queues;
 mod schedules;
 mod schema;
