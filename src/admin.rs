@@ -10,6 +10,7 @@ mod queues;
 pub(crate) mod rows;
 #[cfg(feature = "schedules")]
 mod schedules;
+pub(crate) mod search;
 mod workers;
 
 use self::rows::{Fillfactor, SchemaVersion};

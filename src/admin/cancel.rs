@@ -57,6 +57,24 @@ impl Admin {
         }
     }
 
+    /// Cancels these messages, as [`cancel`](Self::cancel) does, without keeping them in the archive. Returns how many
+    /// were cancelled. One that is claimed or settled at this moment may be left out; another call finds it.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    pub async fn cancel_many(&self, queue: impl IntoQueue, messages: &[MessageId]) -> Result<u64> {
+        let queue = queue.into_name()?;
+        let cancelled = self
+            .store
+            .run(async |connection| {
+                messages::cancel_many(connection, &queue, messages, CANCELLED).await
+            })
+            .await?;
+        self.notify_cancelled(&cancelled);
+        let many = cancelled.len() as u64;
+        self.unless_absent(queue, many > 0, many).await
+    }
+
     /// Cancels the messages that have this unique key, as [`cancel`](Self::cancel) does.
     ///
     /// # Shape

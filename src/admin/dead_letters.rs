@@ -61,7 +61,19 @@ impl Admin {
     /// # }
     /// ```
     pub async fn requeue(&self, queue: impl IntoQueue, message: MessageId) -> Result<Requeued> {
-        self.revive(queue.into_name()?, Some(message), Duration::ZERO)
+        self.requeue_many(queue, &[message]).await
+    }
+
+    /// Requeues these dead letters, as [`requeue`](Self::requeue) does. An id without a dead letter is left out.
+    ///
+    /// # Errors
+    /// As for [`requeue`](Self::requeue).
+    pub async fn requeue_many(
+        &self,
+        queue: impl IntoQueue,
+        messages: &[MessageId],
+    ) -> Result<Requeued> {
+        self.revive(queue.into_name()?, Some(messages), Duration::ZERO)
             .await
     }
 
@@ -81,17 +93,35 @@ impl Admin {
     async fn revive(
         &self,
         queue: QueueName,
-        message: Option<MessageId>,
+        messages: Option<&[MessageId]>,
         age: Duration,
     ) -> Result<Requeued> {
         let requeued = self
             .store
             .run_long(async |connection| {
-                dead_letters::requeue(connection, &queue, message, age).await
+                dead_letters::requeue(connection, &queue, messages, age).await
             })
             .await?;
         self.store.notifier().wake(&queue);
         found(requeued, queue)
+    }
+
+    /// Deletes these dead letters. Returns the number of them; an id without a dead letter is left out.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`].
+    pub async fn delete_dead_letters(
+        &self,
+        queue: impl IntoQueue,
+        messages: &[MessageId],
+    ) -> Result<u64> {
+        let queue = queue.into_name()?;
+        found(
+            self.store
+                .run(async |connection| dead_letters::delete(connection, &queue, messages).await)
+                .await?,
+            queue,
+        )
     }
 
     /// Deletes dead letters that are at least `older_than` old. Returns the number of them.

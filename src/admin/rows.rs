@@ -3,6 +3,7 @@
 
 #[cfg(feature = "schedules")]
 pub(crate) mod schedules;
+pub(crate) mod search;
 
 use std::time::Duration;
 
@@ -316,6 +317,10 @@ pub struct QueuedMessage {
     pub producer: Option<WorkerId>,
     /// The consumer that it was last delivered to, if any.
     pub consumer: Option<WorkerId>,
+    /// The key that no other message of its queue has while this one is unfinished.
+    pub unique_key: Option<String>,
+    /// The key that no other message of its queue has while this one waits to be claimed.
+    pub waiting_key: Option<String>,
     /// The error of the last attempt, if known.
     pub last_error: Option<String>,
     /// Its headers.
@@ -338,6 +343,10 @@ pub struct DeadLetter {
     pub attempt: u32,
     /// After how many attempts it was to become one, if it had a limit of its own.
     pub max_attempts: Option<u32>,
+    /// The key that no other message of its queue had while this one was unfinished.
+    pub unique_key: Option<String>,
+    /// The key that no other message of its queue had while this one waited to be claimed.
+    pub waiting_key: Option<String>,
     /// Why it is here: `attempts used up`, `expired`, `its payload doesn't decode`, or the reason from the handler.
     pub reason: String,
     /// The error of the last attempt, if known.

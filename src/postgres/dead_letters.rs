@@ -23,7 +23,7 @@ pub(crate) async fn list(
 ) -> Result<Vec<DeadLetter>> {
     let rows = sqlx::query!(
         r#"
-        select d.id, d.priority, d.enqueued_at, d.attempt, d.max_attempts, d.reason, d.last_error, d.died_at,
+        select d.id, d.priority, d.enqueued_at, d.attempt, d.max_attempts, d.unique_key, d.waiting_key, d.reason, d.last_error, d.died_at,
             d.headers as "headers?: JsonText",
             case when $4 then d.payload::text end as payload
         from pgqrs.queues q
@@ -45,6 +45,8 @@ pub(crate) async fn list(
         enqueued_at: row.enqueued_at,
         attempt: row.attempt.unsigned_abs(),
         max_attempts: row.max_attempts.map(i32::unsigned_abs),
+        unique_key: row.unique_key,
+        waiting_key: row.waiting_key,
         reason: row.reason,
         last_error: row.last_error,
         died_at: row.died_at,
@@ -68,23 +70,34 @@ pub(crate) async fn count(connection: &mut PgConnection, queue: &QueueName) -> R
     Ok(count.map(i64::unsigned_abs))
 }
 
-/// Requeues dead letters, ready and with all attempts before them, and without a time at which they expire: one, or all
-/// that died before an age. Those whose key another message has stay dead letters. `None` if there is no such queue.
+/// Requeues dead letters, ready and with all attempts before them, and without a time at which they expire: those with
+/// these ids, or all that died before an age. Those whose key another message has stay dead letters. `None` if there is no such queue.
 pub(crate) async fn requeue(
     connection: &mut PgConnection,
     queue: &QueueName,
-    message: Option<MessageId>,
+    messages: Option<&[MessageId]>,
     older_than: Duration,
 ) -> Result<Option<Requeued>> {
+    let ids = messages.map(|ids| ids.iter().map(|id| id.get()).collect::<Vec<_>>());
     let requeued = sqlx::query!(
         r#"
         with queue as materialized (
             select id from pgqrs.queues where name = $1
+        ), wanted as materialized (
+            select found.place
+            from unnest($2::bigint[]) as wanted (id)
+            -- One by one: a list of ids has plans that read all dead letters of the queue.
+            cross join lateral (
+                select d.ctid as place from pgqrs.dead_letters d
+                where d.queue_id = (select id from queue) and d.id = wanted.id
+                offset 0
+            ) found
+            union all
+            select d.ctid from pgqrs.dead_letters d where $2::bigint[] is null and d.queue_id = (select id from queue)
         ), letters as materialized (
             select d.*
             from pgqrs.dead_letters d
-            where d.queue_id = (select id from queue)
-                and ($2::bigint is null or d.id = $2)
+            where d.ctid = any (array(select place from wanted)) and d.queue_id = (select id from queue)
                 and d.died_at <= statement_timestamp() - $3::bigint * interval '1 microsecond'
             order by d.id
             for update
@@ -119,7 +132,7 @@ pub(crate) async fn requeue(
         select limited.found as "letters!", (select count(*) from requeued) as "back!" from queue, limited
         "#,
         queue.as_str(),
-        message.map(MessageId::get),
+        ids.as_deref(),
         age(older_than),
         i64::try_from(KEY_TIMEOUT.as_millis()).unwrap_or(i64::MAX),
     )
@@ -157,4 +170,40 @@ pub(crate) async fn purge(
     .fetch_optional(connection)
     .await?;
     Ok(purged.map(i64::unsigned_abs))
+}
+
+/// Deletes the dead letters with these ids. Returns the number of them; `None` if there is no such queue.
+pub(crate) async fn delete(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    messages: &[MessageId],
+) -> Result<Option<u64>> {
+    let ids: Vec<_> = messages.iter().map(|id| id.get()).collect();
+    let deleted = sqlx::query_scalar!(
+        r#"
+        with queue as materialized (
+            select id from pgqrs.queues where name = $1
+        ), deleted as (
+            delete from pgqrs.dead_letters d
+            where d.ctid = any (array(
+                select found.place
+                from unnest($2::bigint[]) as wanted (id)
+                -- One by one: a list of ids has plans that read all dead letters of the queue.
+                cross join lateral (
+                    select d.ctid as place from pgqrs.dead_letters d
+                    where d.queue_id = (select id from queue) and d.id = wanted.id
+                    offset 0
+                ) found
+            ))
+                and d.queue_id = (select id from queue)
+            returning d.id
+        )
+        select (select count(*) from deleted) as "count!" from queue
+        "#,
+        queue.as_str(),
+        &ids,
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(deleted.map(i64::unsigned_abs))
 }

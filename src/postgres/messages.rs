@@ -6,9 +6,10 @@ use sqlx::PgConnection;
 use crate::{
     admin::rows::QueuedMessage,
     error::Result,
+    key::payload_hash,
     lifecycle::WorkerId,
     message::{MessageId, Page, Priority, Visible},
-    postgres::json::{JsonText, headers},
+    postgres::json::{Json, JsonText, headers},
     queue::QueueName,
 };
 
@@ -36,7 +37,7 @@ pub(crate) async fn list(
                     least(m.expires_at, timestamptz '262000-01-01 00:00+00'), timestamptz '0001-01-01 00:00+00'
                 )
             end as expires_at,
-            m.last_error,
+            m.unique_key, m.waiting_key, m.last_error,
             m.headers as "headers?: JsonText",
             case when $4 then m.payload::text end as payload
         from pgqrs.queues q
@@ -65,6 +66,8 @@ pub(crate) async fn list(
         lease_expires_at: row.lease_expires_at,
         producer: row.producer_id.map(WorkerId::from),
         consumer: row.consumer_id.map(WorkerId::from),
+        unique_key: row.unique_key,
+        waiting_key: row.waiting_key,
         last_error: row.last_error,
         headers: headers(row.headers),
         payload: row.payload,
@@ -109,6 +112,50 @@ pub(crate) async fn cancel(
         channel,
     )
     .fetch_optional(connection)
+    .await?;
+    Ok(cancelled)
+}
+
+/// The same for many messages. One that another transaction changes meanwhile may be left out.
+pub(crate) async fn cancel_many(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    messages: &[MessageId],
+    channel: &str,
+) -> Result<Vec<CancelledMessage>> {
+    let ids: Vec<_> = messages.iter().map(|id| id.get()).collect();
+    let cancelled = sqlx::query_as!(
+        CancelledMessage,
+        r#"
+        with cancelled as (
+            delete from pgqrs.messages m
+            -- One by one, by their places: a list of ids has plans that read the whole queue.
+            where m.ctid = any (array(
+                select found.place
+                from pgqrs.queues q
+                cross join unnest($2::bigint[]) as wanted (id)
+                cross join lateral (
+                    select m.ctid as place from pgqrs.messages m where m.queue_id = q.id and m.id = wanted.id offset 0
+                ) found
+                where q.name = $1
+            ))
+                -- Again, for a version that another transaction has just made of it.
+                and m.id = any ($2)
+            returning m.queue_id, m.id, m.lease_token
+        ), notified as materialized (
+            select pg_notify($3, concat_ws(' ', queue_id, id, lease_token)) from cancelled where lease_token <> 0
+        )
+        select queue_id, id, lease_token,
+            -- Counted so that it is executed.
+            lease_token <> 0 and (select count(*) from notified) > 0 as "is_leased!"
+        from cancelled
+        order by id
+        "#,
+        queue.as_str(),
+        &ids,
+        channel,
+    )
+    .fetch_all(connection)
     .await?;
     Ok(cancelled)
 }
@@ -216,6 +263,70 @@ pub(crate) async fn reschedule(
     .execute(connection)
     .await?;
     Ok(moved.rows_affected() == 1)
+}
+
+/// The same for many messages. Returns the number of them; one that another transaction changes meanwhile may be left out.
+pub(crate) async fn reschedule_many(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    messages: &[MessageId],
+    visible: Visible,
+) -> Result<u64> {
+    let ids: Vec<_> = messages.iter().map(|id| id.get()).collect();
+    let times = visible.times();
+    let moved = sqlx::query!(
+        "update pgqrs.messages m
+         set visible_at =
+                 greatest($3::timestamptz, statement_timestamp() + $4::bigint * interval '1 microsecond'),
+             lease_until = '-infinity',
+             lease_token = 0
+         -- One by one, by their places: a list of ids has plans that read the whole queue.
+         where m.ctid = any (array(
+             select found.place
+             from pgqrs.queues q
+             cross join unnest($2::bigint[]) as wanted (id)
+             cross join lateral (
+                 select m.ctid as place from pgqrs.messages m where m.queue_id = q.id and m.id = wanted.id offset 0
+             ) found
+             where q.name = $1
+         ))
+             -- Again, for a version that another transaction has just made of it.
+             and m.id = any ($2)
+             and m.lease_until <= statement_timestamp()",
+        queue.as_str(),
+        &ids,
+        times.not_before,
+        times.delay,
+    )
+    .execute(connection)
+    .await?;
+    Ok(moved.rows_affected())
+}
+
+/// Replaces the payload of a message that isn't leased; `false` if there is none.
+pub(crate) async fn edit(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    message: MessageId,
+    payload: &str,
+) -> Result<bool> {
+    let edited = sqlx::query!(
+        "update pgqrs.messages m
+         set payload = $3,
+             payload_bytes = octet_length($3::json::text),
+             payload_hash = case when m.payload_hash is not null then $4::bytea end,
+             undecodable_since = null
+         from pgqrs.queues q
+         where q.name = $1 and m.queue_id = q.id and m.id = $2
+             and m.lease_until <= statement_timestamp()",
+        queue.as_str(),
+        message.get(),
+        Json(payload) as Json<'_>,
+        payload_hash(payload),
+    )
+    .execute(connection)
+    .await?;
+    Ok(edited.rows_affected() == 1)
 }
 
 /// Makes all messages that a worker holds ready again; `None` if there is no such worker.

@@ -17,6 +17,7 @@ pub(crate) mod retention;
 #[cfg(feature = "schedules")]
 pub(crate) mod schedules;
 pub(crate) mod schema;
+pub(crate) mod search;
 pub(crate) mod session;
 pub(crate) mod settle;
 mod sqlstate;

@@ -51,17 +51,29 @@ pub(crate) async fn limit_statements(connection: &mut PgConnection, limit: Durat
     Ok(())
 }
 
-/// Runs statements that only read, wait at most two seconds for each lock, such as that of a migration, and run at most
-/// five, such as over many dead rows. The transaction is rolled back, so that the session can go on after a statement
-/// that was refused.
+/// The longest that a statement of a search may take.
+pub(crate) const SEARCH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Runs statements that only read, each for at most five seconds, such as over many dead rows. See [`read_within`].
 pub(crate) async fn read_briefly<T>(
     connection: &mut PgConnection,
+    statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
+) -> Result<T> {
+    read_within(connection, Duration::from_secs(5), statements).await
+}
+
+/// Runs statements that only read, wait at most two seconds for each lock, such as that of a migration, and run at most
+/// for `limit`. The transaction is rolled back, so that the session can go on after a statement that was refused.
+pub(crate) async fn read_within<T>(
+    connection: &mut PgConnection,
+    limit: Duration,
     statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
 ) -> Result<T> {
     let mut transaction = connection.begin().await?;
     sqlx::query!(
         "select set_config('lock_timeout', '2s', true) as of_locks,
-             set_config('statement_timeout', '5s', true) as of_statements"
+             set_config('statement_timeout', $1, true) as of_statements",
+        limit.as_millis().to_string(),
     )
     .fetch_all(&mut *transaction)
     .await?;

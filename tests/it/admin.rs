@@ -2,6 +2,7 @@
 
 mod dead_letters;
 mod queues;
+mod search;
 
 use std::{
     sync::{

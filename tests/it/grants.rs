@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use pgqrs::{Access, Admin, ConnectOptions, Error, Outcome, Page, SchemaVersion, Store};
+use pgqrs::{
+    Access, Admin, ConnectOptions, Error, MessageState, Outcome, Page, SchemaVersion, Store,
+};
 use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::support::{
@@ -303,6 +305,12 @@ async fn an_operator_reads_and_requeues_and_deletes_no_message(pool: PgPool) -> 
         assert_eq!(admin.messages("tasks", Page::default()).await?.len(), 1);
         assert_eq!(admin.archived("tasks", Page::default()).await?.len(), 1);
         assert_eq!(admin.dead_letters("tasks", Page::default()).await?.len(), 1);
+        let ready = admin.search("tasks", MessageState::Ready).await?;
+        assert_eq!(ready.items.len(), 1);
+        assert_eq!(admin.search_dead_letters("tasks").await?.items.len(), 1);
+        assert_eq!(admin.dead_letter_reasons("tasks").await?.len(), 1);
+        assert!(admin.message("tasks", ids[1]).await?.is_some());
+        assert!(admin.messages_with_key("tasks", "key").await?.is_empty());
         assert_eq!(admin.requeue_all("tasks", Duration::ZERO).await?.back, 1);
         assert_eq!(places(&pool).await?, (2, 0, 1));
         let later = support::now(&pool).await? + Duration::from_secs(60);
@@ -329,6 +337,8 @@ async fn an_operator_reads_and_requeues_and_deletes_no_message(pool: PgPool) -> 
         denied(claim(store, 1).await, "claim");
         denied(admin.purge_queue("tasks").await, "purge a queue");
         denied(admin.cancel("tasks", ids[2]).await, "cancel");
+        denied(admin.cancel_many("tasks", &ids).await, "cancel many");
+        denied(admin.edit("tasks", ids[2], &1).await, "edit");
         for statement in [
             "update pgqrs.messages set payload = '1'",
             "delete from pgqrs.messages",

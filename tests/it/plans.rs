@@ -63,6 +63,7 @@ fn typed(name: &str, queue_id: i32) -> (&'static str, String) {
         "Int8" => ("bigint", "100".to_owned()),
         "Timestamptz" => ("timestamptz", "now()".to_owned()),
         "Json" => ("json", "'{}'".to_owned()),
+        "Bytea" => ("bytea", r"'\x01'".to_owned()),
         "TextArray" => ("text[]", array(&|_| "tasks".to_owned())),
         "Int2Array" => ("smallint[]", "'{0,1,2,3}'".to_owned()),
         "Int4Array" => ("integer[]", array(&|_| queue_id.to_string())),
@@ -96,7 +97,8 @@ fn faults(plan: &[String], counts: bool) -> Vec<&str> {
                 || line.contains("using messages_waiting_key")
                     && condition.contains("(waiting_key = ")
                 || line.contains("using messages_ready")
-                    && condition.contains("(ROW(visible_at, id) > ROW(");
+                    && (condition.contains("(ROW(visible_at, id) > ROW(")
+                        || condition.contains("(ROW(visible_at, id) < ROW("));
             // Dead letters are only counted.
             let is_on_dead = line.contains("Scan") && line.contains(" on dead_letters");
             let is_counted =

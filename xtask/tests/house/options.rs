@@ -10,7 +10,7 @@ use syn::{FnArg, ImplItem, ImplItemFn, Item, ItemImpl, ReturnType, Type, Visibil
 use crate::files;
 
 /// Each call that has options, with the method that makes it.
-const CALLS: [(&str, &str); 11] = [
+const CALLS: [(&str, &str); 13] = [
     ("ConsumerBuilder", "create"),
     // Awaited, like any future.
     ("CancelByKey", "into_future"),
@@ -26,6 +26,9 @@ const CALLS: [(&str, &str); 11] = [
     // Awaited, like any future.
     ("Run", "poll"),
     ("Schedule", "install"),
+    // Awaited, like any future.
+    ("SearchDeadLetters", "into_future"),
+    ("SearchMessages", "into_future"),
 ];
 
 fn name_of(kind: &Type) -> Option<String> {
