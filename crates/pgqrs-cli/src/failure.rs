@@ -7,6 +7,7 @@ use pgqrs::Error;
 
 use crate::{
     exit::Exit,
+    output::counted,
     remedy::{quoted, with_commands},
 };
 
@@ -107,7 +108,8 @@ pub(crate) fn explain(error: &Error) -> String {
             )
         }
         Error::QueueNotEmpty { queue, messages } => format!(
-            "queue `{queue}` still holds {messages} messages; `pgqrs queue purge {}` deletes them",
+            "queue `{queue}` still holds {}; `pgqrs queue purge {}` deletes them",
+            counted(*messages, "message"),
             quoted(queue.as_str())
         ),
         Error::WorkerNotFound { worker } => {

@@ -11,7 +11,7 @@ use crate::{
     confirm::{Bulk, Confirm},
     exit::Exit,
     failure::{Failure, Result},
-    output::counted,
+    output::{counted, grouped},
     queues::{Counted, state},
     session::{Session, place},
     table::facts,
@@ -255,7 +255,8 @@ impl Queue {
                     return Ok(Exit::Done);
                 }
                 bulk.confirm.ask(&format!(
-                    "delete all messages of queue `{name}` ({messages} now) in {}",
+                    "delete all messages of queue `{name}` ({} now) in {}",
+                    grouped(messages),
                     place(&store)
                 ))?;
                 let deleted = admin.purge_queue(&name).await?;
