@@ -39,6 +39,7 @@
 //! [health_example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
 //! [telemetry]: crate::guide::telemetry
 //! [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
+//! [command]: https://docs.rs/crate/pgqrs/latest/source/docs/command.md
 // The first definition of a link counts: those above lead to docs.rs, those of the README to the repository.
 #![doc = include_str!("../README.md")]
 

@@ -1,0 +1,14 @@
+//! What the command does and prints: each test runs it against a real PostgreSQL, in a database of its own.
+//!
+//! `cargo xtask test` starts the server. To use another one, set `DATABASE_URL` to a superuser's.
+
+mod dead;
+mod errors;
+mod manual;
+mod page;
+mod queues;
+mod schedules;
+mod schema;
+mod send;
+mod support;
+mod workers;
