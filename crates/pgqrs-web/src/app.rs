@@ -80,3 +80,57 @@ impl Answer {
 fn is_fresh(answer: &Option<Answer>) -> bool {
     answer.as_ref().is_some_and(Answer::is_fresh)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn rendered(body: &str) -> Rendered {
+        Rendered {
+            status: 200,
+            kind: "text/plain",
+            body: body.to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_for_the_same_at_once_cost_what_one_does() {
+        let pool = pgqrs::sqlx::PgPool::connect_lazy("postgres://localhost/none").expect("a URL");
+        let app = Arc::new(App::new(&pgqrs::Store::from(pool), Settings::default()));
+        let made = Arc::new(AtomicUsize::new(0));
+        let asking = (0..20).map(|_| {
+            let (app, made) = (Arc::clone(&app), Arc::clone(&made));
+            tokio::spawn(async move {
+                let answer = app.shared("a".to_owned(), async || {
+                    tokio::task::yield_now().await;
+                    rendered(&made.fetch_add(1, Ordering::SeqCst).to_string())
+                });
+                answer.await.body.clone()
+            })
+        });
+        for answer in asking.collect::<Vec<_>>() {
+            assert_eq!(answer.await.expect("no panic"), "0");
+        }
+        let other = app.shared("b".to_owned(), async || rendered("other")).await;
+        assert_eq!(other.body, "other");
+        assert_eq!(made.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn old_answers_are_removed() {
+        let pool = pgqrs::sqlx::PgPool::connect_lazy("postgres://localhost/none").expect("a URL");
+        let app = App::new(&pgqrs::Store::from(pool), Settings::default());
+        for n in 0..10 * MANY {
+            app.shared(n.to_string(), async || rendered("")).await;
+            let mut answers = app.answers.lock().expect("not poisoned");
+            for slot in answers.values_mut() {
+                if let Some(answer) = slot.try_lock().expect("nobody waits").as_mut() {
+                    answer.at -= SHARED_FOR;
+                }
+            }
+        }
+        assert!(app.answers.lock().expect("not poisoned").len() <= MANY + 1);
+    }
+}

@@ -11,7 +11,7 @@ const HEIGHT: usize = 24;
 /// less than two.
 pub(crate) fn line(values: &[u64], description: &str) -> Markup {
     if values.len() < 2 {
-        return html! { span.faint { "…" } };
+        return html! {};
     }
     let points = points(values);
     html! {

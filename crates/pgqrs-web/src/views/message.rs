@@ -1,12 +1,12 @@
 //! One message, with all that is known of it.
 
 use maud::{Markup, html};
-use pgqrs::{MessageInfo, MessagePlace};
+use pgqrs::{MessageInfo, MessagePlace, MessageState, WorkerId};
 
 use super::{Problem, find_form, queue_head};
 use crate::{
     app::App,
-    format::{self, maybe, maybe_time, number},
+    format::{self, number},
     layout::View,
     respond::Asked,
 };
@@ -62,8 +62,8 @@ async fn framed(
 fn place(message: &MessageInfo) -> &'static str {
     match &message.place {
         MessagePlace::Queue { state, .. } => match state {
-            pgqrs::MessageState::Delayed => "delayed",
-            pgqrs::MessageState::Leased => "leased",
+            MessageState::Delayed => "delayed",
+            MessageState::Leased => "leased",
             _ => "ready",
         },
         MessagePlace::DeadLetters { .. } => "dead",
@@ -92,11 +92,11 @@ fn shown(app: &App, asked: &Asked, message: &MessageInfo) -> Markup {
                 (fact("Enqueued", format::time(message.enqueued_at)))
                 (fact("Attempts", html! { (message.attempt) " of " (message.max_attempts) }))
                 (fact("Priority", html! { (format!("{:?}", message.priority).to_lowercase()) }))
-                (fact("Consumer", worker(asked, message.consumer)))
-                (fact("Producer", worker(asked, message.producer)))
-                (fact("Expires", maybe_time(message.expires_at)))
-                (fact("Unique key", maybe(message.unique_key.as_deref())))
-                (fact("Key until claimed", maybe(message.waiting_key.as_deref())))
+                @if let Some(consumer) = message.consumer { (fact("Last consumer", worker(asked, consumer))) }
+                @if let Some(producer) = message.producer { (fact("Producer", worker(asked, producer))) }
+                @if let Some(expires) = message.expires_at { (fact("Expires", format::time(expires))) }
+                @if let Some(key) = &message.unique_key { (fact("Unique key", html! { (key) })) }
+                @if let Some(key) = &message.waiting_key { (fact("Key until claimed", html! { (key) })) }
                 @if message.snoozes > 0 { (fact("Put off", html! { (number(message.snoozes.into())) " times" })) }
                 @if let Some(since) = message.undecodable_since { (fact("Doesn't decode since", format::time(since))) }
                 (trace(app, message))
@@ -107,7 +107,7 @@ fn shown(app: &App, asked: &Asked, message: &MessageInfo) -> Markup {
             }
             h3 { "Headers" }
             @if message.headers.is_empty() { p.empty { "None." } } @else {
-                dl.facts { @for (name, value) in message.headers.iter() { (fact(name, html! { (value) })) } }
+                dl.facts.headers { @for (name, value) in message.headers.iter() { (fact(name, html! { (value) })) } }
             }
             h3 { "Payload " span.faint { (number(message.payload.len() as u64)) " bytes" } }
             (payload(message, is_hidden))
@@ -119,10 +119,7 @@ fn fact(name: &str, value: Markup) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
 }
 
-fn worker(asked: &Asked, worker: Option<pgqrs::WorkerId>) -> Markup {
-    let Some(worker) = worker else {
-        return format::none();
-    };
+fn worker(asked: &Asked, worker: WorkerId) -> Markup {
     let id = worker.to_string();
     html! { a href=(asked.link(&["workers", &id])) { "worker " (id) } }
 }

@@ -124,16 +124,16 @@ fn table(asked: &Asked, queue: &str, state: MessageState, found: &Found<QueuedMe
         return html! {};
     }
     let time_of = if state == MessageState::Leased {
-        "Lease ends"
+        "lease ends"
     } else {
-        "Due"
+        "due"
     };
     html! {
         div.wide tabindex="0" role="region" aria-label="Messages" {
             table {
                 thead { tr {
                     th scope="col" { "Message" }
-                    th scope="col" { (time_of) }
+                    th.first scope="col" { (time_of) }
                     th scope="col" { "Enqueued" }
                     th.number scope="col" { "Attempt" }
                     th scope="col" { "Priority" }
