@@ -31,3 +31,12 @@ mod settings;
 mod views;
 
 pub use settings::{Page, page, router};
+
+/// The examples of the pages, which are compiled with the documentation's.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../../docs/page.md")]
+    struct Page;
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+}
