@@ -74,8 +74,9 @@ pub(crate) async fn read_briefly<T>(
 }
 
 /// Runs a statement that searches, likewise, for at most two seconds. It is planned to read along an index, whatever the
-/// statistics say: they can't know where a range ends, and guess that reading and sorting all of it is cheap. No other
-/// statement may be run here, since a session keeps plans.
+/// statistics say: they can't know where a range ends, and guess that reading and sorting all of it is cheap. What can't
+/// do without a sort then seems so costly that it would be compiled, which takes longer than to run it. No other statement
+/// may be run here, since a session keeps plans.
 pub(crate) async fn search<T>(
     connection: &mut PgConnection,
     statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
@@ -86,7 +87,8 @@ pub(crate) async fn search<T>(
              set_config('statement_timeout', '2s', true) as of_statements,
              set_config('enable_bitmapscan', 'off', true) as of_bitmaps,
              set_config('enable_seqscan', 'off', true) as of_whole_tables,
-             set_config('enable_sort', 'off', true) as of_sorts"
+             set_config('enable_sort', 'off', true) as of_sorts,
+             set_config('jit', 'off', true) as of_compilation"
     )
     .fetch_all(&mut *transaction)
     .await?;
