@@ -9,11 +9,14 @@ use crate::{
     grants::Grants,
     health::Health,
     manual::{Completions, Man},
+    messages::{Messages, Show},
     queue::Queue,
     queues::Queues,
     schedules::Schedule,
     schema::{Install, Migrate},
     send::Send,
+    tail::Tail,
+    top::Top,
     workers::{Worker, Workers},
 };
 
@@ -65,7 +68,15 @@ pub(crate) enum Command {
     Queue(Queue),
     /// Send messages: one from the command line, or a line each from standard input
     Send(Send),
-    /// Retry or delete dead letters
+    /// List and search messages of a queue
+    Messages(Messages),
+    /// Show a message with all that is known of it, wherever it is
+    Show(Show),
+    /// Print what happens to the messages of a queue, as it happens
+    Tail(Tail),
+    /// Watch the queues in the terminal
+    Top(Top),
+    /// List, retry or delete dead letters
     #[command(subcommand)]
     Dead(Dead),
     /// Cancel messages, waiting or running

@@ -7,9 +7,11 @@ mod confirm;
 mod dead;
 mod exit;
 mod failure;
+mod filter;
 mod grants;
 mod health;
 mod manual;
+mod messages;
 mod output;
 mod queue;
 mod queues;
@@ -20,7 +22,9 @@ mod schema;
 mod send;
 mod session;
 mod table;
+mod tail;
 mod times;
+mod top;
 mod workers;
 
 use std::process::ExitCode;
@@ -61,6 +65,10 @@ async fn run(command: Command, session: &Session) -> Result<Exit> {
         Command::Health(health) => health.run(session).await,
         Command::Queues(queues) => queues.run(session).await,
         Command::Queue(queue) => queue.run(session).await,
+        Command::Messages(messages) => messages.run(session).await,
+        Command::Show(show) => show.run(session).await,
+        Command::Tail(tail) => tail.run(session).await,
+        Command::Top(top) => top.run(session).await,
         Command::Send(send) => send.run(session).await,
         Command::Dead(dead) => dead.run(session).await,
         Command::Cancel(cancel) => cancel.run(session).await,

@@ -4,11 +4,16 @@
 
 mod dead;
 mod errors;
+mod interactive;
 mod manual;
+mod messages;
 mod page;
 mod queues;
 mod schedules;
 mod schema;
 mod send;
 mod support;
+mod tail;
+mod terminal;
+mod top;
 mod workers;
