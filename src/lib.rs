@@ -178,6 +178,7 @@ pub use crate::{
     message::{MessageId, Page, PageBuilder, Priority, When},
     observe::{Observation, Observer},
     ok::Ok,
+    pool::pool_options,
     postgres::{grants::Access, schema::MIGRATOR},
     producer::{Producer, ProducerBuilder, producer},
     queue::{Carries, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped},

@@ -1,6 +1,6 @@
 //! Tests, and all other checks before a change lands.
 
-use std::{process::Stdio, time::Instant};
+use std::{process::Stdio, sync::LazyLock, time::Instant};
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -12,7 +12,6 @@ use crate::{
 };
 
 pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
-    let started = Instant::now();
     step("formatting");
     cargo::run(&["fmt", "--all", "--check"], url).await?;
     step("clippy");
@@ -90,10 +89,7 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
     let mut command = cargo::command(&bench);
     command.env("CARGO_PROFILE_BENCH_OPT_LEVEL", "0");
     cargo::finish(&mut command, &bench).await?;
-    step(&format!(
-        "all of it holds, after {} s",
-        started.elapsed().as_secs()
-    ));
+    step("all of it holds");
     Ok(())
 }
 
@@ -129,8 +125,10 @@ async fn oldest_rust() -> Result<()> {
     cargo::finish(command.env("CARGO_TARGET_DIR", target), &check).await
 }
 
+/// Prints what is next, and how long the steps before it took.
 fn step(what: &str) {
-    eprintln!("\n== {what}");
+    static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+    eprintln!("\n== {:>4} s: {what}", STARTED.elapsed().as_secs());
 }
 
 pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
