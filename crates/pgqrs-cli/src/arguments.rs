@@ -12,6 +12,7 @@ use crate::{
     messages::{Messages, Show},
     queue::Queue,
     queues::Queues,
+    quickstart::Quickstart,
     schedules::Schedule,
     schema::{Install, Migrate},
     send::Send,
@@ -53,6 +54,8 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// See it run: a PostgreSQL of its own, and messages that flow
+    Quickstart(Quickstart),
     /// Create the schema `pgqrs` in the database, or upgrade it
     Install(Install),
     /// Upgrade the schema of a database that has one

@@ -15,6 +15,7 @@ mod messages;
 mod output;
 mod queue;
 mod queues;
+mod quickstart;
 mod redact;
 mod remedy;
 mod schedules;
@@ -77,6 +78,7 @@ async fn run(command: Command, session: &Session) -> Result<Exit> {
         Command::Schedules => schedules::list(session).await,
         Command::Schedule(schedule) => schedule.run(session).await,
         Command::Grants(grants) => grants.run(session),
+        Command::Quickstart(quickstart) => quickstart.run(session).await,
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
     }

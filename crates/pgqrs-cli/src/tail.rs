@@ -2,7 +2,7 @@
 
 mod changes;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use chrono::Utc;
 use clap::{Args, ValueEnum};
@@ -152,8 +152,7 @@ impl Tail {
     ) -> pgqrs::Result<(Vec<Event>, Snapshot)> {
         let mut now = self.look(admin, before).await?;
         let mut fates: Vec<(MessageId, Option<MessageInfo>)> = Vec::new();
-        let gone: Vec<MessageId> = before.missing_in(&now).take(LOOKUPS).collect();
-        for id in gone {
+        for id in now.carry_over(before, LOOKUPS) {
             let found = admin.message(&self.queue, id).await?;
             if let Some(seen) = found.as_ref().and_then(Seen::of_info) {
                 now.messages.insert(id, seen);
@@ -166,16 +165,22 @@ impl Tail {
     /// The messages that are looked at: those that consumers hold, the next ones to be claimed, and the newest.
     async fn look(&self, admin: &Admin, before: &Snapshot) -> pgqrs::Result<Snapshot> {
         let mut now = before.next();
-        let new = match before.last {
+        match before.last {
             Some(last) => {
                 let page = Page::builder().after(last).limit(WINDOW).build();
-                admin.messages(&self.queue, page).await?
+                for message in admin.messages(&self.queue, page).await? {
+                    // Whether its lease has run out, the search below tells.
+                    now.add(&message, message.lease_expires_at.is_some());
+                }
             }
             None => {
-                let newest = admin.search(&self.queue, MessageState::Ready).limit(WINDOW);
-                newest.await?.items
+                for state in [MessageState::Ready, MessageState::Delayed] {
+                    let newest = admin.search(&self.queue, state).limit(WINDOW).await?;
+                    let ids = newest.items.iter().map(|message| message.id);
+                    now.last = now.last.max(ids.max());
+                }
             }
-        };
+        }
         for state in [MessageState::Ready, MessageState::Leased] {
             let search = admin
                 .search(&self.queue, state)
@@ -185,13 +190,8 @@ impl Tail {
                 now.add(&message, state == MessageState::Leased);
             }
         }
-        let listed: BTreeSet<MessageId> = now.messages.keys().copied().collect();
-        for message in new {
-            if !listed.contains(&message.id) {
-                // Whether its lease has run out, the next search tells.
-                now.add(&message, message.lease_expires_at.is_some());
-            }
-        }
+        // Of an empty queue, all messages are new.
+        now.last.get_or_insert(MessageId::from(0));
         Ok(now)
     }
 }

@@ -12,6 +12,8 @@ use super::Kind;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) is_leased: bool,
+    /// Whether it was found to wait for its time, and so isn't listed.
+    pub(super) is_parked: bool,
     pub(super) attempt: u32,
     pub(super) snoozes: u32,
     pub(super) consumer: Option<WorkerId>,
@@ -24,6 +26,7 @@ impl Seen {
     fn new(message: &QueuedMessage, is_leased: bool) -> Self {
         Self {
             is_leased,
+            is_parked: false,
             attempt: message.attempt,
             snoozes: message.snoozes,
             consumer: message.consumer,
@@ -43,6 +46,7 @@ impl Seen {
         };
         Some(Self {
             is_leased: *state == MessageState::Leased,
+            is_parked: *state == MessageState::Delayed,
             attempt: message.attempt,
             snoozes: message.snoozes,
             consumer: message.consumer,
@@ -61,7 +65,12 @@ pub(super) struct Snapshot {
     pub(super) last: Option<MessageId>,
     /// What was sent before is no news.
     started: DateTime<Utc>,
+    /// The last parked message that was looked up: they take turns.
+    turn: Option<MessageId>,
 }
+
+/// How many parked messages are kept in mind.
+const PARKED: usize = 1_000;
 
 /// Something that has happened to a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -115,6 +124,7 @@ impl Snapshot {
             messages: BTreeMap::new(),
             last: None,
             started,
+            turn: None,
         }
     }
 
@@ -132,12 +142,27 @@ impl Snapshot {
             .insert(message.id, Seen::new(message, is_leased));
     }
 
-    /// The messages that aren't among those of the other look.
-    pub(super) fn missing_in(&self, now: &Self) -> impl Iterator<Item = MessageId> {
-        self.messages
-            .keys()
-            .filter(|id| !now.messages.contains_key(id))
-            .copied()
+    /// Which of the messages of the look before have to be looked up, at most `limit`: those that aren't listed any more,
+    /// and then those that wait for their time, in turn. The others of these are kept as they were.
+    pub(super) fn carry_over(&mut self, before: &Self, limit: usize) -> Vec<MessageId> {
+        let missing = before
+            .messages
+            .iter()
+            .filter(|(id, _)| !self.messages.contains_key(id));
+        let (parked, gone): (Vec<_>, Vec<_>) = missing.partition(|(_, seen)| seen.is_parked);
+        let mut ids: Vec<MessageId> = gone.into_iter().map(|(id, _)| *id).take(limit).collect();
+        let newest = &parked[parked.len().saturating_sub(PARKED)..];
+        let turn = newest.partition_point(|(id, _)| Some(**id) <= before.turn);
+        let in_turn = newest[turn..].iter().chain(&newest[..turn]);
+        for (n, (id, seen)) in in_turn.enumerate() {
+            if ids.len() < limit && n < limit {
+                ids.push(**id);
+                self.turn = Some(**id);
+            } else {
+                self.messages.insert(**id, (*seen).clone());
+            }
+        }
+        ids
     }
 
     /// What has happened until the other look. `fates` is what was found of messages that aren't among those that are
@@ -172,6 +197,8 @@ impl Snapshot {
                 None => {
                     if seen.enqueued_at >= self.started && self.last < Some(*id) {
                         events.push(Event::new(*id, Kind::Sent));
+                        // It was fast.
+                        events.extend(failed(*id, seen, seen.attempt));
                     }
                     if seen.is_leased {
                         events.push(claimed(*id, seen));
@@ -190,6 +217,16 @@ fn claimed(id: MessageId, seen: &Seen) -> Event {
         worker: seen.consumer,
         ..Event::new(id, Kind::Claimed)
     }
+}
+
+fn failed(id: MessageId, seen: &Seen, attempt: u32) -> Option<Event> {
+    let error = seen.last_error.clone()?;
+    Some(Event {
+        attempt: Some(attempt),
+        error: Some(error),
+        next_at: Some(seen.visible_at),
+        ..Event::new(id, Kind::Failed)
+    })
 }
 
 /// What has happened to a message that is still in its queue.
@@ -232,6 +269,7 @@ mod tests {
     fn waiting() -> Seen {
         Seen {
             is_leased: false,
+            is_parked: false,
             attempt: 0,
             snoozes: 0,
             consumer: None,
@@ -304,6 +342,31 @@ mod tests {
         before = Snapshot::starting_at(DateTime::UNIX_EPOCH);
         before.last = Some(MessageId::from(7));
         assert_eq!(before.changes(&now, &[]), []);
+    }
+
+    #[test]
+    fn messages_that_wait_are_looked_up_in_turn_after_those_that_vanished() {
+        let mut before = Snapshot::starting_at(DateTime::UNIX_EPOCH);
+        let parked = Seen {
+            is_parked: true,
+            ..waiting()
+        };
+        for id in 1..=5 {
+            before.messages.insert(MessageId::from(id), parked.clone());
+        }
+        before.messages.insert(MessageId::from(9), waiting());
+        let mut looked_up = Vec::new();
+        for _ in 0..3 {
+            let mut now = before.next();
+            let ids = now.carry_over(&before, 3);
+            looked_up.push(ids.iter().map(|id| id.get()).collect::<Vec<_>>());
+            for id in ids.into_iter().filter(|id| id.get() < 9) {
+                now.messages.insert(id, parked.clone());
+            }
+            before = now;
+        }
+        assert_eq!(looked_up, [vec![9, 1, 2], vec![3, 4, 5], vec![1, 2, 3]]);
+        assert_eq!(before.messages.len(), 5, "none is forgotten");
     }
 
     #[test]

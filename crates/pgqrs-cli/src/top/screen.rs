@@ -10,7 +10,7 @@ use ratatui::{
 
 use super::state::{Line as Queue, State};
 use crate::{
-    output::{grouped, printable},
+    output::{counted, grouped, printable},
     times::spoken_if,
 };
 
@@ -39,12 +39,12 @@ fn header(state: &State) -> Line<'static> {
     Line::from(vec![
         Span::from("pgqrs").bold(),
         Span::from(format!(
-            "  {}  {} queues  {}{plus} ready  {}{plus} leased  {}{plus} dead",
-            printable(&state.place),
-            state.lines.len(),
+            "  {}  {}{plus} ready  {}{plus} leased  {}{plus} dead  {}",
+            counted(state.lines.len() as u64, "queue"),
             grouped(sum(|queue| queue.stats.ready.value)),
             grouped(sum(|queue| queue.stats.leased.value)),
             grouped(sum(|queue| queue.stats.dead.value)),
+            printable(&state.place),
         )),
     ])
 }

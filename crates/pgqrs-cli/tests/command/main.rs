@@ -9,6 +9,7 @@ mod manual;
 mod messages;
 mod page;
 mod queues;
+mod quickstart;
 mod schedules;
 mod schema;
 mod send;

@@ -132,24 +132,25 @@ async fn a_failed_attempt_has_its_error_and_its_next_time(pool: PgPool) -> TestR
         .await?[0];
     let consumer = pgqrs::consumer("tasks").create(&store).await?;
     let handle = consumer.handle();
-    let failing = async |_: pgqrs::Delivery<Value>| {
-        Err::<(), _>(std::io::Error::other("the mail server refused it"))
-    };
-    let run = tokio::spawn(async move {
-        let run = consumer.run(move |delivery| failing(delivery));
-        run.retry(RetryPolicy::fixed(Duration::from_secs(1))).await
-    });
-    let failed: Value = serde_json::from_str(&tail.next().await)?;
+    async fn fail(_: pgqrs::Delivery<Value>) -> std::io::Result<()> {
+        Err(std::io::Error::other("the mail server refused it"))
+    }
+    let retry = RetryPolicy::fixed(Duration::from_secs(1));
+    let run = tokio::spawn(consumer.run(fail).retry(retry).into_future());
+    // A check that fails must not leave the consumer running: the test's pool would wait for it.
+    let events = [tail.next().await, tail.next().await];
+    handle.stop();
+    run.await??;
+    let [failed, dead] = events;
+    let failed: Value = serde_json::from_str(&failed)?;
     assert_eq!(failed["event"], "failed");
     assert_eq!(failed["id"], id.get());
     assert_eq!(failed["attempt"], 1);
     assert_eq!(failed["error"], "the mail server refused it");
     assert!(failed["next_at"].is_string(), "{failed}");
-    let dead: Value = serde_json::from_str(&tail.next().await)?;
+    let dead: Value = serde_json::from_str(&dead)?;
     assert_eq!(dead["event"], "dead");
     assert_eq!(dead["reason"], "attempts used up");
-    handle.stop();
-    run.await??;
     Ok(())
 }
 
