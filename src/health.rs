@@ -287,6 +287,10 @@ pub struct TableHealth {
     pub toast: bool,
     /// Rows.
     pub live_rows: u64,
+    /// Rows that were inserted since the server's statistics were last reset.
+    pub inserted: u64,
+    /// Rows that were deleted since then.
+    pub deleted: u64,
     /// Dead rows that vacuum has not removed yet.
     pub dead_rows: u64,
     /// The number of dead rows from which on autovacuum vacuums it.

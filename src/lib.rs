@@ -28,6 +28,8 @@
 //! [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin/
 //! [compile-errors]: crate::guide::compile_errors
 //! [operating]: crate::guide::operating
+//! [page]: https://docs.rs/crate/pgqrs/latest/source/docs/page.md
+//! [page_image]: https://docs.rs/crate/pgqrs/latest/source/docs/page.png
 //! [queues]: crate::guide::queues
 //! [rolling-deploys]: crate::guide::rolling_deploys
 //! [schedules]: https://docs.rs/crate/pgqrs/latest/source/docs/schedules.md

@@ -18,7 +18,7 @@ use crate::{
     message::MessageId,
     postgres::{
         search::{self, Filter},
-        session::{self, SEARCH_TIMEOUT},
+        session,
     },
     queue::{IntoQueue, QueueName},
 };
@@ -202,9 +202,7 @@ impl Admin {
         statement: impl AsyncFnOnce(&mut sqlx::PgConnection) -> Result<T>,
     ) -> Result<T> {
         self.store
-            .run(async |connection| {
-                session::read_within(connection, SEARCH_TIMEOUT, statement).await
-            })
+            .run(async |connection| session::search(connection, statement).await)
             .await
     }
 }

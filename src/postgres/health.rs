@@ -187,6 +187,8 @@ pub(crate) async fn tables(connection: &mut PgConnection) -> Result<Vec<TableHea
             -- What `pg_stat_all_tables` shows, which reads all tables of the database.
             pg_stat_get_live_tuples(t.oid) as "live!",
             pg_stat_get_dead_tuples(t.oid) as "dead!",
+            pg_stat_get_tuples_inserted(t.oid) as "inserted!",
+            pg_stat_get_tuples_deleted(t.oid) as "deleted!",
             (setting.threshold + setting.scale * greatest(t.reltuples, 0))::bigint as "vacuum_at!",
             setting.is_on as "autovacuum!",
             (extract(epoch from
@@ -227,6 +229,8 @@ pub(crate) async fn tables(connection: &mut PgConnection) -> Result<Vec<TableHea
         name: row.name,
         toast: row.toast,
         live_rows: row.live.unsigned_abs(),
+        inserted: row.inserted.unsigned_abs(),
+        deleted: row.deleted.unsigned_abs(),
         dead_rows: row.dead.unsigned_abs(),
         vacuum_at: u64::try_from(row.vacuum_at).unwrap_or_default(),
         last_vacuum: row.last_vacuum.map(elapsed),

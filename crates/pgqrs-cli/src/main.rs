@@ -26,6 +26,7 @@ mod table;
 mod tail;
 mod times;
 mod top;
+mod web;
 mod workers;
 
 use std::process::ExitCode;
@@ -70,6 +71,7 @@ async fn run(command: Command, session: &Session) -> Result<Exit> {
         Command::Show(show) => show.run(session).await,
         Command::Tail(tail) => tail.run(session).await,
         Command::Top(top) => top.run(session).await,
+        Command::Web(web) => web.run(session).await,
         Command::Send(send) => send.run(session).await,
         Command::Dead(dead) => dead.run(session).await,
         Command::Cancel(cancel) => cancel.run(session).await,

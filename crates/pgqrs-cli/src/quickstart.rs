@@ -26,6 +26,7 @@ use crate::{
     output::{Output, counted},
     remedy::quoted,
     session::Session,
+    web::Served,
 };
 
 /// Starts a PostgreSQL, creates a queue, and sends and handles messages: some attempts fail and are retried, and some
@@ -94,7 +95,9 @@ impl Quickstart {
         let options = QueueOptions::builder().max_attempts(ATTEMPTS).build();
         admin.configure_queue(EMAILS, options).await?;
         let version = admin.health().await?.server_version;
-        introduce(output, &version, server.url_file);
+        let page = Served::anywhere().await?;
+        introduce(output, &version, server.url_file, &page.url);
+        let serve = page.serve(&store);
 
         let consumer = pgqrs::consumer(EMAILS).create(&store).await?;
         let handle = consumer.handle();
@@ -112,8 +115,11 @@ impl Quickstart {
             handle.stop();
             sent
         };
-        let (report, sent) = tokio::join!(run, send);
-        let (report, sent) = (report?, sent?);
+        let flow = async { tokio::join!(run, send) };
+        let (report, sent) = tokio::select! {
+            (report, sent) = flow => (report?, sent?),
+            served = serve => return Ok(served?),
+        };
         let result = json!({
             "sent": sent,
             "done": report.done,
@@ -207,10 +213,10 @@ async fn deliver(flow: Arc<Flow>, delivery: Delivery<Email>) -> io::Result<()> {
 }
 
 /// Names the file of the URL, and not the URL, which has a password.
-fn introduce(output: Output, version: &str, url_file: &Path) {
+fn introduce(output: Output, version: &str, url_file: &Path, page: &str) {
     let file = quoted(&url_file.to_string_lossy());
     output.note(&format!(
-        "PostgreSQL {version} runs, with the queue `emails`. To look at it, in another terminal:
+        "PostgreSQL {version} runs, with the queue `emails`. Look at it at {page}, or in another terminal:
 
     export DATABASE_URL=$(cat {file})
     pgqrs top

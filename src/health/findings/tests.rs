@@ -46,6 +46,8 @@ fn table() -> TableHealth {
         name: "messages".to_owned(),
         toast: false,
         live_rows: 100,
+        inserted: 0,
+        deleted: 0,
         dead_rows: 500,
         vacuum_at: 1_000,
         last_vacuum: Some(SECOND),

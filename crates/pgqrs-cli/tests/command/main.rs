@@ -17,4 +17,5 @@ mod support;
 mod tail;
 mod terminal;
 mod top;
+mod web;
 mod workers;

@@ -1,0 +1,92 @@
+//! The settings of the page, and its router.
+
+use std::{collections::BTreeSet, fmt, sync::Arc};
+
+use axum::Router;
+use pgqrs::state::AsStore;
+
+use crate::{app::App, respond};
+
+/// Returns the page as a router, with the default settings: it shows everything and changes nothing.
+///
+/// Mount it under any prefix with [`Router::nest`]. Its links follow the prefix.
+pub fn router<S: AsStore + ?Sized>(store: &S) -> Router {
+    page(store).router()
+}
+
+/// Returns the page, for settings; [`Page::router`] makes the router of it.
+///
+/// # Example
+/// ```no_run
+/// # fn example(store: pgqrs::Store) -> axum::Router {
+/// pgqrs_web::page(&store)
+///     .hide_payloads(["cards", "letters"])
+///     .trace_link("https://jaeger.example.com/trace/{trace_id}")
+///     .router()
+/// # }
+/// ```
+pub fn page<S: AsStore + ?Sized>(store: &S) -> Page {
+    Page {
+        store: store.as_store().clone(),
+        settings: Settings::default(),
+    }
+}
+
+/// The page with its settings; made by [`page`].
+///
+/// | setting | meaning | default |
+/// |---|---|---|
+/// | [`hide_payloads`](Self::hide_payloads) | queues whose payloads nobody sees | none |
+/// | [`trace_link`](Self::trace_link) | where a message's trace can be looked at | none: its id is shown |
+/// | [`base`](Self::base) | the prefix in links, if a proxy removes it | that of the request |
+#[derive(Clone)]
+#[must_use = "it is a page once `router()` is called"]
+pub struct Page {
+    store: pgqrs::Store,
+    settings: Settings,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settings {
+    pub(crate) hidden: BTreeSet<String>,
+    pub(crate) trace_link: Option<String>,
+    pub(crate) base: Option<String>,
+}
+
+impl Page {
+    /// Queues whose payloads are shown to nobody, neither on the page nor as JSON. Their payloads can't be searched, since
+    /// an answer would tell what is in them.
+    pub fn hide_payloads<I: IntoIterator<Item: Into<String>>>(mut self, queues: I) -> Self {
+        let queues = queues.into_iter().map(Into::into);
+        self.settings.hidden.extend(queues);
+        self
+    }
+
+    /// Where a trace can be looked at: a link in which `{trace_id}` stands for the trace's id.
+    pub fn trace_link(mut self, link: impl Into<String>) -> Self {
+        self.settings.trace_link = Some(link.into());
+        self
+    }
+
+    /// The prefix in links, such as `/ops/queues`, if a proxy removes it from the path before the request arrives here.
+    /// Otherwise it is known from the request.
+    pub fn base(mut self, base: impl Into<String>) -> Self {
+        let base: String = base.into();
+        self.settings.base = Some(base.trim_end_matches('/').to_owned());
+        self
+    }
+
+    /// Returns the router.
+    pub fn router(self) -> Router {
+        let app = Arc::new(App::new(&self.store, self.settings));
+        Router::new().fallback(respond::respond).with_state(app)
+    }
+}
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Page")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

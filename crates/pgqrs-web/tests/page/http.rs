@@ -1,0 +1,297 @@
+//! What is answered, without a browser.
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{Request, StatusCode, header},
+};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tower::ServiceExt;
+
+use crate::support::{TestResult, filled};
+
+struct Answer {
+    status: StatusCode,
+    headers: header::HeaderMap,
+    body: String,
+}
+
+async fn ask(
+    router: &Router,
+    request: Request<Body>,
+) -> Result<Answer, Box<dyn std::error::Error>> {
+    let response = router.clone().oneshot(request).await?;
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, usize::MAX).await?;
+    Ok(Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: String::from_utf8(body.to_vec())?,
+    })
+}
+
+async fn get(router: &Router, path: &str) -> Result<Answer, Box<dyn std::error::Error>> {
+    ask(router, Request::get(path).body(Body::empty())?).await
+}
+
+/// All views, as paths below the prefix.
+pub(crate) const VIEWS: [&str; 12] = [
+    "",
+    "/queues/emails",
+    "/queues/emails?state=delayed",
+    "/queues/emails?state=leased&order=newest",
+    "/queues/emails/dead",
+    "/queues/emails/dead?reason=mailbox%20full",
+    "/queues/emails/find?q=welcome-11",
+    "/queues/emails/messages/9",
+    "/workers",
+    "/workers/1",
+    "/schedules",
+    "/schedules/nightly-report",
+];
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn every_view_is_there_under_any_prefix_and_links_below_it(pool: PgPool) -> TestResult {
+    let store = filled(&pool).await?;
+    let bare = pgqrs_web::router(&store);
+    let nested = Router::new().nest("/ops/queues", pgqrs_web::router(&store));
+    let proxied = pgqrs_web::page(&store).base("/ops/queues/").router();
+    for (router, prefix, base) in [
+        (&bare, "", ""),
+        (&nested, "/ops/queues", "/ops/queues"),
+        (&proxied, "", "/ops/queues"),
+    ] {
+        for view in VIEWS.into_iter().chain(["/health"]) {
+            let path = format!("{prefix}{view}");
+            let path = if path.is_empty() { "/" } else { &path };
+            let answer = get(router, path).await?;
+            assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.body);
+            for link in ["href=\"", "src=\"", "action=\""] {
+                for rest in answer.body.split(link).skip(1) {
+                    let target = rest.split('"').next().expect("a quote ends it");
+                    let is_below =
+                        target.starts_with(base) && target[base.len()..].starts_with('/');
+                    let is_here = target.starts_with('#') || target == base;
+                    assert!(is_below || is_here, "{path}: {target}");
+                }
+            }
+        }
+    }
+    for absent in [
+        "/nothing",
+        "/queues/absent",
+        "/queues/absent/dead",
+        "/queues/emails/messages/x",
+        "/workers/x",
+        "/workers/999",
+        "/schedules/absent",
+        "/queues/%0A",
+        "/api/v2/queues",
+    ] {
+        assert_eq!(
+            get(&bare, absent).await?.status,
+            StatusCode::NOT_FOUND,
+            "{absent}"
+        );
+    }
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn it_only_reads_and_allows_nothing_from_elsewhere(pool: PgPool) -> TestResult {
+    let store = filled(&pool).await?;
+    let router = pgqrs_web::router(&store);
+    let answer = get(&router, "/queues/emails").await?;
+    let of =
+        |name: header::HeaderName| answer.headers[name].to_str().unwrap_or_default().to_owned();
+    let policy = of(header::CONTENT_SECURITY_POLICY);
+    assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self'"));
+    assert!(!policy.contains("unsafe") && policy.contains("frame-ancestors 'none'"));
+    assert_eq!(of(header::X_CONTENT_TYPE_OPTIONS), "nosniff");
+    for outside in [
+        "http://",
+        "https://",
+        "//cdn",
+        "style=",
+        "onclick",
+        "<form method=\"post\"",
+    ] {
+        assert!(!answer.body.contains(outside), "{outside}");
+    }
+    for method in ["POST", "PUT", "DELETE", "PATCH"] {
+        for path in [
+            "/",
+            "/queues/emails",
+            "/act/pause-queue?queue=emails",
+            "/api/v1/queues",
+        ] {
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .body(Body::empty())?;
+            let refused = ask(&router, request).await?;
+            assert_eq!(
+                refused.status,
+                StatusCode::METHOD_NOT_ALLOWED,
+                "{method} {path}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_is_unchanged_is_not_sent_again(pool: PgPool) -> TestResult {
+    let store = filled(&pool).await?;
+    let router = pgqrs_web::router(&store);
+    let first = get(&router, "/queues/emails?state=ready").await?;
+    let tag = first.headers[header::ETAG].clone();
+    let again = Request::get("/queues/emails?state=ready").header(header::IF_NONE_MATCH, tag);
+    let again = ask(&router, again.body(Body::empty())?).await?;
+    assert_eq!(
+        (again.status, again.body.as_str()),
+        (StatusCode::NOT_MODIFIED, "")
+    );
+    let other = Request::get("/queues/emails?state=ready").header(header::IF_NONE_MATCH, "\"0\"");
+    let other = ask(&router, other.body(Body::empty())?).await?;
+    assert_eq!((other.status, other.body), (StatusCode::OK, first.body));
+    let head = Request::head("/").body(Body::empty())?;
+    assert_eq!(ask(&router, head).await?.body, "");
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn the_first_view_is_under_sixty_kilobytes_with_all_it_loads(pool: PgPool) -> TestResult {
+    let store = filled(&pool).await?;
+    let router = pgqrs_web::router(&store);
+    let page = get(&router, "/").await?.body;
+    let (style, script) = (
+        get(&router, "/style.css").await?,
+        get(&router, "/script.js").await?,
+    );
+    assert!(script.body.len() <= 20_000, "{}", script.body.len());
+    let total = page.len() + style.body.len() + script.body.len();
+    assert!(total < 60_000, "{total}");
+    assert!(
+        style.headers[header::CACHE_CONTROL]
+            .to_str()?
+            .contains("immutable")
+    );
+    assert_eq!(
+        style.headers[header::CONTENT_TYPE],
+        "text/css; charset=utf-8"
+    );
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn payloads_of_a_hidden_queue_are_nowhere(pool: PgPool) -> TestResult {
+    let store = filled(&pool).await?;
+    let page = pgqrs_web::page(&store).hide_payloads(["emails"]);
+    let router = page.router();
+    for path in VIEWS.into_iter().chain([
+        "/api/v1/queues/emails/messages",
+        "/api/v1/queues/emails/messages/9",
+        "/api/v1/queues/emails/dead",
+    ]) {
+        let path = if path.is_empty() { "/" } else { path };
+        let body = get(&router, path).await?.body;
+        assert!(!body.contains("@example.com"), "{path}");
+    }
+    let shown = get(&pgqrs_web::router(&store), "/queues/emails/messages/9").await?;
+    assert!(shown.body.contains("customer-8@example.com"));
+    // A search would tell by its results what is in them.
+    let search = "/api/v1/queues/emails/messages?path=to&value=";
+    let hits = get(&router, &format!("{search}customer-9@example.com"))
+        .await?
+        .body;
+    let misses = get(&router, &format!("{search}nobody")).await?.body;
+    assert_eq!(hits, misses);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn the_same_is_there_as_json(pool: PgPool) -> TestResult {
+    let store = filled(&pool).await?;
+    let router = Router::new().nest("/q", pgqrs_web::router(&store));
+    let json = async |path: &str| -> Result<Value, Box<dyn std::error::Error>> {
+        let answer = get(&router, &format!("/q/api/v1{path}")).await?;
+        assert_eq!(answer.headers[header::CONTENT_TYPE], "application/json");
+        Ok(serde_json::from_str(&answer.body)?)
+    };
+    let queues = json("/queues").await?;
+    assert_eq!(queues["queues"][0]["stats"]["queue"], "emails");
+    assert_eq!(json("/queues/emails").await?["stats"]["dead"]["value"], 3);
+    let ready = json("/queues/emails/messages?header=tenant:acme").await?;
+    assert_eq!(ready["items"][0]["headers"]["tenant"], "acme");
+    let two = json("/queues/emails/messages?path=lines.1&value=2&error=").await?;
+    assert_eq!(two["items"].as_array().map(Vec::len), Some(6));
+    let message = json("/queues/emails/messages/9").await?;
+    assert!(
+        message["payload"]
+            .as_str()
+            .expect("a text")
+            .contains("12345678901234567")
+    );
+    assert_eq!(
+        json("/queues/emails/dead").await?["items"]
+            .as_array()
+            .map(Vec::len),
+        Some(3)
+    );
+    assert_eq!(
+        json("/queues/emails/reasons").await?[0]["letters"]["value"],
+        2
+    );
+    assert_eq!(
+        json("/workers/1").await?["held"].as_array().map(Vec::len),
+        Some(3)
+    );
+    assert_eq!(
+        json("/schedules/nightly-report").await?["next"]
+            .as_array()
+            .map(Vec::len),
+        Some(10)
+    );
+    assert_eq!(
+        json("/health").await?["role"].as_str().map(str::is_empty),
+        Some(false)
+    );
+    assert!(json("/queues/absent").await?.get("error").is_some());
+    assert_eq!(
+        json("/nothing").await?,
+        json!({"error": "there is nothing here"})
+    );
+
+    let metrics = get(&router, "/q/metrics").await?.body;
+    assert!(
+        metrics.contains("pgqrs_queue_messages{queue=\"emails\",state=\"dead\"} 3\n"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("pgqrs_queue_consumers{queue=\"emails\"} 1\n"),
+        "{metrics}"
+    );
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn without_the_schema_and_without_the_server_it_says_what_is_missing(
+    pool: PgPool,
+) -> TestResult {
+    let store = filled(&pool).await?;
+    let router = pgqrs_web::router(&store);
+    sqlx::query("drop schema pgqrs cascade")
+        .execute(&pool)
+        .await?;
+    let absent = get(&router, "/workers").await?;
+    assert_eq!(absent.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(absent.body.contains("install()"), "{}", absent.body);
+    pool.close().await;
+    let gone = get(&router, "/schedules").await?;
+    assert!(gone.status.is_server_error());
+    assert!(gone.body.contains("id=\"problem\""));
+    assert!(get(&router, "/metrics").await?.status.is_server_error());
+    Ok(())
+}

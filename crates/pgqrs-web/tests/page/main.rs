@@ -1,0 +1,7 @@
+//! The page: what it answers, and what a real Chromium makes of it.
+
+mod attacks;
+mod http;
+mod outages;
+mod support;
+mod views;
