@@ -252,17 +252,17 @@ fn as_object(message: &MessageInfo, with_payload: bool) -> Value {
 
 fn about(message: &MessageInfo, with_payload: bool) -> String {
     let place = match &message.place {
-        MessagePlace::Queue {
+        MessagePlace::Queued {
             state: MessageState::Leased,
             lease_expires_at,
             ..
         } => format!("leased until {}", shown_if(*lease_expires_at)),
-        MessagePlace::Queue {
+        MessagePlace::Queued {
             state: MessageState::Delayed,
             visible_at,
             ..
         } => format!("delayed until {}", shown(*visible_at)),
-        MessagePlace::Queue { visible_at, .. } => format!("ready since {}", shown(*visible_at)),
+        MessagePlace::Queued { visible_at, .. } => format!("ready since {}", shown(*visible_at)),
         MessagePlace::DeadLetters { reason, died_at } => {
             format!("dead letter since {}: {reason}", shown(*died_at))
         }

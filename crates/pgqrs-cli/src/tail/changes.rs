@@ -38,7 +38,7 @@ impl Seen {
 
     /// A message that is in the queue, outside of what is looked at.
     pub(super) fn of_info(message: &MessageInfo) -> Option<Self> {
-        let MessagePlace::Queue {
+        let MessagePlace::Queued {
             state, visible_at, ..
         } = &message.place
         else {
