@@ -9,11 +9,16 @@ use crate::{
     grants::Grants,
     health::Health,
     manual::{Completions, Man},
+    messages::{Messages, Show},
     queue::Queue,
     queues::Queues,
+    quickstart::Quickstart,
     schedules::Schedule,
     schema::{Install, Migrate},
     send::Send,
+    tail::Tail,
+    top::Top,
+    web::Web,
     workers::{Worker, Workers},
 };
 
@@ -50,6 +55,8 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// See it run: a PostgreSQL of its own, and messages that flow
+    Quickstart(Quickstart),
     /// Create the schema `pgqrs` in the database, or upgrade it
     Install(Install),
     /// Upgrade the schema of a database that has one
@@ -65,7 +72,17 @@ pub(crate) enum Command {
     Queue(Queue),
     /// Send messages: one from the command line, or a line each from standard input
     Send(Send),
-    /// Retry or delete dead letters
+    /// List and search messages of a queue
+    Messages(Messages),
+    /// Show a message with all that is known of it, wherever it is
+    Show(Show),
+    /// Print what happens to the messages of a queue, as it happens
+    Tail(Tail),
+    /// Watch the queues in the terminal
+    Top(Top),
+    /// Serve the operators' page to this machine
+    Web(Web),
+    /// List, retry or delete dead letters
     #[command(subcommand)]
     Dead(Dead),
     /// Cancel messages, waiting or running

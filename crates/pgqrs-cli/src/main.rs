@@ -7,12 +7,15 @@ mod confirm;
 mod dead;
 mod exit;
 mod failure;
+mod filter;
 mod grants;
 mod health;
 mod manual;
+mod messages;
 mod output;
 mod queue;
 mod queues;
+mod quickstart;
 mod redact;
 mod remedy;
 mod schedules;
@@ -20,7 +23,10 @@ mod schema;
 mod send;
 mod session;
 mod table;
+mod tail;
 mod times;
+mod top;
+mod web;
 mod workers;
 
 use std::process::ExitCode;
@@ -61,6 +67,11 @@ async fn run(command: Command, session: &Session) -> Result<Exit> {
         Command::Health(health) => health.run(session).await,
         Command::Queues(queues) => queues.run(session).await,
         Command::Queue(queue) => queue.run(session).await,
+        Command::Messages(messages) => messages.run(session).await,
+        Command::Show(show) => show.run(session).await,
+        Command::Tail(tail) => tail.run(session).await,
+        Command::Top(top) => top.run(session).await,
+        Command::Web(web) => web.run(session).await,
         Command::Send(send) => send.run(session).await,
         Command::Dead(dead) => dead.run(session).await,
         Command::Cancel(cancel) => cancel.run(session).await,
@@ -69,6 +80,7 @@ async fn run(command: Command, session: &Session) -> Result<Exit> {
         Command::Schedules => schedules::list(session).await,
         Command::Schedule(schedule) => schedule.run(session).await,
         Command::Grants(grants) => grants.run(session),
+        Command::Quickstart(quickstart) => quickstart.run(session).await,
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
     }

@@ -41,8 +41,11 @@ impl Output {
 
     /// A remark beside the result.
     pub(crate) fn note(self, text: &str) {
-        if !self.json {
-            eprintln!("{}", without_passwords(text));
+        let text = without_passwords(text);
+        if self.json {
+            eprintln!("{}", json!({"note": text.trim()}));
+        } else {
+            eprintln!("{text}");
         }
     }
 

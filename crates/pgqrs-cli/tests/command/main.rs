@@ -4,11 +4,18 @@
 
 mod dead;
 mod errors;
+mod interactive;
 mod manual;
+mod messages;
 mod page;
 mod queues;
+mod quickstart;
 mod schedules;
 mod schema;
 mod send;
 mod support;
+mod tail;
+mod terminal;
+mod top;
+mod web;
 mod workers;
