@@ -21,6 +21,10 @@ create table pgqrs.queues (
     -- How long archived messages and dead letters are kept: for ever if null.
     archive_for interval constraint queues_archive_for_check check (archive_for >= '0'),
     dead_letters_for interval constraint queues_dead_letters_for_check check (dead_letters_for >= '0'),
+    -- How many messages of a group can be on their way at a time. Null: the queue takes no messages of groups.
+    groups_at_once integer constraint queues_groups_at_once_check check (groups_at_once > 0),
+    -- Whether a group waits for an operator after one of its messages has become a dead letter.
+    groups_stop boolean not null default false,
     created_at timestamptz not null default now()
 );
 
@@ -68,6 +72,12 @@ create table pgqrs.messages (
     -- No other message of its queue can have this key while this one exists; or while this one waits to be claimed.
     unique_key text collate "C",
     waiting_key text collate "C",
+    -- The group that it belongs to, and its place in the order in which the group's sends have committed.
+    group_key text collate "C",
+    group_place bigint,
+    -- A message that waits for others of its group is parked: it has `visible_at = 'infinity'`, where no claim looks,
+    -- and here when it becomes visible, if that isn't as soon as it is promoted.
+    due_at timestamptz,
     -- Of messages with a key: compares payloads without reading them, which a producer may not.
     payload_hash bytea,
     headers json,
@@ -110,6 +120,44 @@ create index messages_ready on pgqrs.messages ((queue_id + 0), priority, visible
 -- Like the claim's index these have no `queue_id` by itself: what looks a key up can't read the primary key.
 create unique index messages_unique_key on pgqrs.messages ((queue_id + 0), unique_key) where unique_key is not null;
 create unique index messages_waiting_key on pgqrs.messages ((queue_id + 0), waiting_key) where waiting_key is not null;
+
+-- What is parked, in the order of each group. A message leaves it when it is promoted, and doesn't return.
+create index messages_parked on pgqrs.messages ((queue_id + 0), group_key, group_place)
+    where group_key is not null and visible_at = 'infinity';
+
+-- A row for each group that has messages, or that an operator has set something for. Whoever adds, removes or promotes a
+-- message of a group holds its row's lock, and takes the locks of several in the order of this key.
+create table pgqrs.groups (
+    queue_id integer not null,
+    key text collate "C" not null,
+    -- Messages on their way: ready, delayed, leased, or waiting for another attempt.
+    live integer not null default 0,
+    -- Messages that wait for one of those to be settled.
+    parked bigint not null default 0,
+    -- The place of the message that was sent last.
+    sent bigint not null default 0,
+    -- Takes precedence over the queue's, unless it is null.
+    at_once integer constraint groups_at_once_check check (at_once > 0),
+    -- Since when nothing is promoted, and the dead letter that is the reason, if one is.
+    stopped_at timestamptz,
+    stopped_by bigint
+) with (
+    -- In no index are the columns that change.
+    fillfactor = 50,
+    -- As the messages: all churn.
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0,
+    vacuum_truncate = off
+);
+
+-- As for the messages: so that a group is looked up in the index from the start.
+alter table pgqrs.groups alter column key set storage plain;
+insert into pgqrs.groups (queue_id, key) select 0, repeat(' ', 7000) from generate_series(1, 128);
+delete from pgqrs.groups;
+alter table pgqrs.groups alter column key set storage extended;
+
+alter table pgqrs.groups add constraint groups_pkey primary key (queue_id, key);
 
 -- Keys that no other message can have within a time, whatever became of the first.
 create table pgqrs.seen (
@@ -177,6 +225,8 @@ create table pgqrs.dead_letters (
     max_attempts integer,
     unique_key text collate "C",
     waiting_key text collate "C",
+    group_key text collate "C",
+    group_place bigint,
     headers json,
     payload json not null,
     reason text not null,
@@ -199,6 +249,7 @@ create table pgqrs.archive (
     max_attempts integer,
     unique_key text collate "C",
     waiting_key text collate "C",
+    group_key text collate "C",
     headers json,
     payload json not null,
     archived_at timestamptz not null default statement_timestamp(),
@@ -252,6 +303,161 @@ as $$
 $$;
 
 revoke execute on function pgqrs.prune(text, integer) from public;
+
+-- Locks the rows of groups, and returns which. A sender's transaction that stays open holds the locks of its groups.
+create function pgqrs.lock_groups(
+    queues integer[], keys text[],
+    -- 0 locks those that nobody else has locked. Otherwise all of them are waited for, each for so many milliseconds; if it
+    -- is null, as long as the session says.
+    patience integer
+)
+returns table (queue_id integer, key text)
+language plpgsql set search_path = pg_catalog, pg_temp
+-- Each group is looked up in the index, whatever the statistics say.
+set enable_seqscan = off set enable_bitmapscan = off set jit = off
+-- And planned once: that takes longer than a call.
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    if patience > 0 then
+        perform set_config('lock_timeout', patience::text, true);
+    end if;
+    -- All in the same order: no two wait for each other.
+    if patience = 0 then
+        return query
+        select locked.queue_id, locked.key
+        from (
+            select distinct u.queue_id, u.key collate "C" as key from unnest(queues, keys) as u (queue_id, key) order by 1, 2
+        ) wanted
+        cross join lateral (
+            select g.queue_id, g.key::text as key from pgqrs.groups g
+            where g.queue_id = wanted.queue_id and g.key = wanted.key
+            for update skip locked
+            offset 0
+        ) locked;
+    else
+        return query
+        select locked.queue_id, locked.key
+        from (
+            select distinct u.queue_id, u.key collate "C" as key from unnest(queues, keys) as u (queue_id, key) order by 1, 2
+        ) wanted
+        cross join lateral (
+            select g.queue_id, g.key::text as key from pgqrs.groups g
+            where g.queue_id = wanted.queue_id and g.key = wanted.key
+            for update
+            offset 0
+        ) locked;
+    end if;
+end
+$$;
+
+-- Counts messages of groups that have gone, and promotes as many of those that are parked. The caller has locked the
+-- groups before, so that the statements in here see all that was parked by then. Returns the queues of the messages that
+-- are visible now.
+create function pgqrs.settle_groups(
+    queues integer[], keys text[],
+    -- Of each message: `done`, `dead`, or `parked` for one that had been parked; or null: only promotes.
+    ends text[], ids bigint[]
+)
+returns integer[]
+language plpgsql set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    gone record;
+    held record;
+    -- Of the last queue.
+    settings_of integer;
+    most integer;
+    stops boolean;
+    places tid[];
+    visible boolean;
+    ready integer[];
+begin
+    for gone in
+        select u.queue_id, u.key collate "C" as key,
+            count(*) filter (where u.gone in ('done', 'dead')) as live,
+            count(*) filter (where u.gone = 'parked') as parked,
+            min(u.id) filter (where u.gone = 'dead') as dead
+        from unnest(queues, keys, ends, ids) as u (queue_id, key, gone, id)
+        group by 1, 2
+        order by 1
+    loop
+        if settings_of is distinct from gone.queue_id then
+            select q.id, coalesce(q.groups_at_once, 1), q.groups_stop into settings_of, most, stops
+            from pgqrs.queues q where q.id = gone.queue_id;
+        end if;
+        select greatest(g.live - gone.live, 0) as live, greatest(g.parked - gone.parked, 0) as parked,
+            g.at_once, g.stopped_at, g.stopped_by
+        into held
+        from pgqrs.groups g where g.queue_id = gone.queue_id and g.key = gone.key;
+        continue when not found;
+        if gone.dead is not null and stops and held.stopped_at is null then
+            held.stopped_at := clock_timestamp();
+            held.stopped_by := gone.dead;
+        end if;
+        if held.stopped_at is null and held.parked > 0 and held.live < coalesce(held.at_once, most) then
+            places := array(
+                select m.ctid from pgqrs.messages m
+                -- As `messages_parked` has it, and no other index.
+                where m.queue_id + 0 = gone.queue_id and m.group_key = gone.key and m.group_key is not null
+                    and m.visible_at = 'infinity'
+                order by m.group_place
+                limit coalesce(held.at_once, most) - held.live
+            );
+            with promoted as (
+                update pgqrs.messages m
+                -- Not the statement's time, which is long past after a wait for a lock: every watermark may be past it.
+                set visible_at = greatest(m.due_at, clock_timestamp()), due_at = null
+                where m.ctid = any (places)
+                returning m.visible_at
+            )
+            select bool_or(p.visible_at <= clock_timestamp()) into visible from promoted p;
+            held.live := held.live + cardinality(places);
+            held.parked := held.parked - cardinality(places);
+            if visible and not gone.queue_id = any (coalesce(ready, '{}')) then
+                ready := array_append(ready, gone.queue_id);
+            end if;
+        end if;
+        if held.live = 0 and held.parked = 0 and held.at_once is null and held.stopped_at is null then
+            delete from pgqrs.groups g where g.queue_id = gone.queue_id and g.key = gone.key;
+        else
+            update pgqrs.groups g
+            set live = held.live, parked = held.parked, stopped_at = held.stopped_at, stopped_by = held.stopped_by
+            where g.queue_id = gone.queue_id and g.key = gone.key;
+        end if;
+    end loop;
+    return ready;
+end
+$$;
+
+-- Deletes all messages of a queue, and returns how many. Those of a group that is sent to meanwhile may stay.
+create function pgqrs.purge_queue(queue integer)
+returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+    purged bigint;
+    locked text[];
+begin
+    -- First, and in the order in which all lock them: the statements below see what was parked by then.
+    locked := array(
+        select l.key from (
+            select g.key from pgqrs.groups g where g.queue_id = queue order by g.key for update
+        ) l
+    );
+    delete from pgqrs.messages m
+    where m.queue_id = queue and (m.group_key is null or m.group_key in (select unnest(locked)));
+    get diagnostics purged = row_count;
+    delete from pgqrs.groups g
+    where g.queue_id = queue and g.at_once is null and g.key in (select unnest(locked));
+    -- What an operator has set stays.
+    update pgqrs.groups g set live = 0, parked = 0, stopped_at = null, stopped_by = null
+    where g.queue_id = queue and g.key in (select unnest(locked));
+    return purged;
+end
+$$;
+
 -- Messages that are sent at regular times. Whichever process finds one that is due fires it.
 create table pgqrs.schedules (
     id bigint generated always as identity constraint schedules_pkey primary key,

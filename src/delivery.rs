@@ -185,6 +185,11 @@ impl<T, D> Delivery<T, D> {
         &self.message.headers
     }
 
+    /// Returns the [group](crate::Enqueue::group) that the message belongs to; `None` if it has none.
+    pub fn group(&self) -> Option<&str> {
+        self.message.group.as_deref()
+    }
+
     /// Returns the message's priority.
     pub fn priority(&self) -> Priority {
         self.message.priority

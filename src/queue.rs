@@ -1,6 +1,7 @@
 //! Queues by name and by payload type. `.to(..)` and `.from(..)` accept anything that implements [`IntoQueue`]. A
 //! [`Queue`] is only a name with a type: it need not exist in the database.
 
+mod grouped;
 mod key;
 mod schedules;
 
@@ -8,8 +9,9 @@ use std::{borrow::Cow, fmt, marker::PhantomData, str::FromStr};
 
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use self::grouped::{Grouped, GroupedQueue, Ungrouped};
 pub(crate) use self::key::{KeyOf, KeyOfJson};
-use crate::error::Error;
+use crate::{error::Error, key::Lifetime};
 
 /// A queue's name with the type of its payloads.
 ///
@@ -147,7 +149,7 @@ impl<T: DeserializeOwned + 'static> Queue<T> {
     /// ```
     #[must_use]
     pub const fn unique_by(mut self, key: fn(&T) -> String) -> Self {
-        self.key = Some(KeyOf::new(key));
+        self.key = Some(KeyOf::new(key, Lifetime::Unfinished));
         self
     }
 }
@@ -345,10 +347,12 @@ mod sealed {
 pub trait IntoQueue: sealed::IntoName<Of = Self::Carries> {
     /// What the queue carries: a payload type, or [`Untyped`].
     type Carries;
+    /// Whether the queue computes the group of each message: [`Grouped`], or [`Ungrouped`].
+    type Grouping;
 }
 
 macro_rules! into_queue {
-    ($([$($generics:tt)*] $named:ty, $carries:ty, |$queue:ident| $name:expr $(, $key:expr)?;)*) => {$(
+    ($([$($generics:tt)*] $named:ty, $carries:ty, $grouping:ty, |$queue:ident| $name:expr $(, $key:expr)?;)*) => {$(
         #[diagnostic::do_not_recommend]
         impl<$($generics)*> sealed::IntoName for $named {
             type Of = $carries;
@@ -366,18 +370,21 @@ macro_rules! into_queue {
         #[diagnostic::do_not_recommend]
         impl<$($generics)*> IntoQueue for $named {
             type Carries = $carries;
+            type Grouping = $grouping;
         }
     )*};
 }
 
 into_queue! {
-    [] &str, Untyped, |name| Ok(QueueName::new(name.to_owned())?);
-    [] String, Untyped, |name| Ok(QueueName::new(name)?);
-    [] &String, Untyped, |name| Ok(QueueName::new(name.clone())?);
-    [] QueueName, Untyped, |name| Ok(name);
-    [] &QueueName, Untyped, |name| Ok(name.clone());
-    [T] Queue<T>, T, |queue| Ok(queue.name), |queue| queue.key;
-    [T] &Queue<T>, T, |queue| Ok(queue.name.clone()), |queue| queue.key;
+    [] &str, Untyped, Ungrouped, |name| Ok(QueueName::new(name.to_owned())?);
+    [] String, Untyped, Ungrouped, |name| Ok(QueueName::new(name)?);
+    [] &String, Untyped, Ungrouped, |name| Ok(QueueName::new(name.clone())?);
+    [] QueueName, Untyped, Ungrouped, |name| Ok(name);
+    [] &QueueName, Untyped, Ungrouped, |name| Ok(name.clone());
+    [T] Queue<T>, T, Ungrouped, |queue| Ok(queue.name), |queue| queue.key;
+    [T] &Queue<T>, T, Ungrouped, |queue| Ok(queue.name.clone()), |queue| queue.key;
+    [T] GroupedQueue<T>, T, Grouped, |queue| Ok(queue.0.name), |queue| queue.0.key;
+    [T] &GroupedQueue<T>, T, Grouped, |queue| Ok(queue.0.name.clone()), |queue| queue.0.key;
 }
 
 /// Which payloads a queue takes: its own type, or anything if it has none.

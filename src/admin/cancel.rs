@@ -136,6 +136,12 @@ impl IntoFuture for CancelMessage {
                 })
                 .await?;
             admin.notify_cancelled(cancelled.as_slice());
+            if cancelled
+                .as_ref()
+                .is_some_and(|message| message.is_next_ready)
+            {
+                admin.store.notifier().wake(&queue);
+            }
             let was = cancelled.as_ref().map(Cancelled::from);
             admin.unless_absent(queue, was.is_some(), was).await
         })

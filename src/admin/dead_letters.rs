@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::{
     error::Result,
     message::{MessageId, Page},
-    postgres::dead_letters,
+    postgres::{dead_letters, groups},
     queue::{IntoQueue, QueueName},
 };
 
@@ -46,6 +46,9 @@ impl Admin {
     /// Puts a dead letter back into its queue: ready, under its id, with all of its attempts available, and without an
     /// expiry. Returns whether it is back, or stays a dead letter since another message has its key by now; neither if
     /// there is no dead letter with that id. A message that was acknowledged can't be requeued.
+    ///
+    /// A message of a [group](crate::Enqueue::group) is put in front of those that are parked, and goes on as soon as there
+    /// is room; if it had stopped its group, the group is resumed.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`]; [`Error::KeyHeld`] if another open transaction has stored a message with its key.
@@ -94,7 +97,8 @@ impl Admin {
         found(requeued, queue)
     }
 
-    /// Deletes dead letters that are at least `older_than` old. Returns the number of them.
+    /// Deletes dead letters that are at least `older_than` old. Returns the number of them. Groups that they have stopped go
+    /// on: see [`AfterDeadLetter::Stop`](crate::AfterDeadLetter::Stop).
     ///
     /// # Errors
     /// [`Error::QueueNotFound`].
@@ -104,13 +108,22 @@ impl Admin {
         older_than: Duration,
     ) -> Result<u64> {
         let queue = queue.into_name()?;
-        found(
-            self.store
-                .run_long(async |connection| {
-                    dead_letters::purge(connection, &queue, older_than).await
-                })
-                .await?,
-            queue,
-        )
+        let mut promoted = false;
+        let purged = self
+            .store
+            .run_long(async |connection| {
+                let purged = dead_letters::purge(connection, &queue, older_than).await?;
+                if purged.is_some_and(|purged| purged > 0) {
+                    promoted = groups::resume_without_dead_letters(connection, &queue)
+                        .await?
+                        .is_next_ready;
+                }
+                Ok(purged)
+            })
+            .await?;
+        if promoted {
+            self.store.notifier().wake(&queue);
+        }
+        found(purged, queue)
     }
 }

@@ -146,6 +146,7 @@ pub(crate) async fn start(job: Job<impl Work>) -> Ended {
         unsettled: SettleQueue::new(),
         unsettled_since: None,
         settle_at: Instant::now(),
+        unblock_at: Instant::now(),
         extend_limit: AdaptiveLimit::new(MAX_EXTENSION),
         is_extending: false,
         to_verify: HashSet::new(),
@@ -218,6 +219,8 @@ struct RunLoop<W> {
     /// When the first of the settlements that wait for a batch was added.
     unsettled_since: Option<Instant>,
     settle_at: Instant,
+    /// When settlements whose groups were locked are tried again.
+    unblock_at: Instant,
     extend_limit: AdaptiveLimit,
     is_extending: bool,
     /// Deliveries whose messages may have been cancelled.
@@ -397,6 +400,9 @@ impl<W: Work> RunLoop<W> {
                 self.unsettled.release_if_unsettled(settled);
             }
         }
+        if self.unsettled.has_blocked() && self.unblock_at <= Instant::now() {
+            self.unsettled.unblock();
+        }
         if self.unsettled.has_waiting() {
             self.unsettled_since.get_or_insert_with(Instant::now);
         }
@@ -485,6 +491,9 @@ impl<W: Work> RunLoop<W> {
         }
         if let Some(at) = self.next_settling() {
             next = next.min(at);
+        }
+        if self.unsettled.has_blocked() {
+            next = next.min(self.unblock_at);
         }
         if self.idle_handlers() > 0
             && let Some(at) = self.in_flight.next_chunk_at(self.chunk)

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::{
     error::{Error, Result},
-    key::{Key, Lifetime},
     message::{MessageOptions, NewMessage},
     queue::KeyOfJson,
 };
@@ -20,16 +19,22 @@ pub(crate) fn set_options(
         return Ok(());
     }
     for (index, message) in messages.iter_mut().enumerate() {
+        let has_key = of_each.key.is_some() || message.key().is_some();
+        if has_key && key_of.is_some_and(KeyOfJson::is_group) {
+            return Err(Error::InvalidKey {
+                index,
+                problem: "is set, and its queue computes the group of each message; send it without a key or group",
+            });
+        }
         if let Some(key_of) = key_of
-            && of_each.key.is_none()
-            && message.key().is_none()
+            && !has_key
         {
             let key = key_of.key(message.payload());
             let key = key.map_err(|error| Error::Unkeyed {
                 index,
                 source: Arc::new(error),
             })?;
-            message.set_key(Key::new(key, Lifetime::Unfinished));
+            message.set_key(key);
         }
         message.complete_options(index, of_each)?;
     }

@@ -23,7 +23,7 @@ pub(crate) async fn list(
 ) -> Result<Vec<DeadLetter>> {
     let rows = sqlx::query!(
         r#"
-        select d.id, d.priority, d.enqueued_at, d.attempt, d.max_attempts, d.reason, d.last_error, d.died_at,
+        select d.id, d.priority, d.enqueued_at, d.attempt, d.max_attempts, d.group_key, d.reason, d.last_error, d.died_at,
             d.headers as "headers?: JsonText",
             case when $4 then d.payload::text end as payload
         from pgqrs.queues q
@@ -45,6 +45,7 @@ pub(crate) async fn list(
         enqueued_at: row.enqueued_at,
         attempt: row.attempt.unsigned_abs(),
         max_attempts: row.max_attempts.map(i32::unsigned_abs),
+        group: row.group_key,
         reason: row.reason,
         last_error: row.last_error,
         died_at: row.died_at,
@@ -107,16 +108,51 @@ pub(crate) async fn requeue(
                 end,
                 headers, last_error, octet_length(payload::text), payload
             from letters, limited
+            where group_key is null
             -- In the order of keys in which sends take them: no two wait for each other.
             order by waiting_key nulls first, unique_key, id
             on conflict do nothing
             returning id
+        ), counted as (
+            insert into pgqrs.groups as g (queue_id, key, parked, sent)
+            select queue_id, group_key, count(*), 0
+            from letters, limited
+            where group_key is not null
+            group by queue_id, group_key
+            order by group_key
+            on conflict (queue_id, key) do update
+                set parked = g.parked + excluded.parked,
+                    stopped_at = case when g.stopped_by in (select id from letters) then null else g.stopped_at end,
+                    stopped_by = case when g.stopped_by in (select id from letters) then null else g.stopped_by end
+            returning key
+        ), parked as (
+            -- At once promoted, if there is room. To the front: it is what the others were sent after.
+            insert into pgqrs.messages (
+                queue_id, id, priority, visible_at, enqueued_at, producer_id, max_attempts, group_key, group_place, headers,
+                last_error, payload_bytes, payload
+            )
+            overriding system value
+            select queue_id, id, priority, 'infinity', enqueued_at, producer_id, max_attempts, group_key,
+                case when group_place > 0 then group_place - 4611686018427387904 else group_place end,
+                headers, last_error, octet_length(payload::text), payload
+            from letters
+            where group_key is not null and (select count(*) from counted) > 0
+            returning queue_id, id, group_key
+        ), promoted as materialized (
+            select pgqrs.settle_groups(
+                array_agg(queue_id), array_agg(group_key::text), array_agg(null::text), array_agg(id)
+            ) as ready
+            from parked
         ), revived as (
             delete from pgqrs.dead_letters d
-            using requeued
-            where d.queue_id = (select id from queue) and d.id = requeued.id
+            using (select id from requeued union all select id from parked) back
+            where d.queue_id = (select id from queue) and d.id = back.id
         )
-        select limited.found as "letters!", (select count(*) from requeued) as "back!" from queue, limited
+        select limited.found as "letters!",
+            (select count(*) from requeued) + (select count(*) from parked) as "back!",
+            -- So that it is executed.
+            (select promoted.ready is not null from promoted) as "is_next_ready!"
+        from queue, limited
         "#,
         queue.as_str(),
         message.map(MessageId::get),

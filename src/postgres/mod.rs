@@ -7,6 +7,7 @@ pub(crate) mod claim;
 pub(crate) mod columns;
 pub(crate) mod dead_letters;
 pub(crate) mod grants;
+pub(crate) mod groups;
 pub(crate) mod health;
 pub(crate) mod insert;
 mod json;
