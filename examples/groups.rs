@@ -61,7 +61,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             .concurrency(8)
             .retry(RetryPolicy::fixed(Duration::from_millis(50))),
     );
-    while pgqrs::admin(&store).queue_stats(ORDERS).await?.total().value > 0 {
+    while pgqrs::admin(&store)
+        .queue_stats(ORDERS)
+        .await?
+        .total()
+        .value
+        > 0
+    {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     handle.stop();

@@ -8,7 +8,6 @@ set local lock_timeout = '2s';
 
 drop function pgqrs.fire_schedules;
 drop table pgqrs.schedules;
-drop function pgqrs.purge_queue;
 drop function pgqrs.settle_groups;
 drop function pgqrs.lock_groups;
 drop function pgqrs.prune(text, integer);

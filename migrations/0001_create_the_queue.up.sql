@@ -431,33 +431,6 @@ begin
 end
 $$;
 
--- Deletes all messages of a queue, and returns how many. Those of a group that is sent to meanwhile may stay.
-create function pgqrs.purge_queue(queue integer)
-returns bigint
-language plpgsql set search_path = pg_catalog, pg_temp
-as $$
-declare
-    purged bigint;
-    locked text[];
-begin
-    -- First, and in the order in which all lock them: the statements below see what was parked by then.
-    locked := array(
-        select l.key from (
-            select g.key from pgqrs.groups g where g.queue_id = queue order by g.key for update
-        ) l
-    );
-    delete from pgqrs.messages m
-    where m.queue_id = queue and (m.group_key is null or m.group_key in (select unnest(locked)));
-    get diagnostics purged = row_count;
-    delete from pgqrs.groups g
-    where g.queue_id = queue and g.at_once is null and g.key in (select unnest(locked));
-    -- What an operator has set stays.
-    update pgqrs.groups g set live = 0, parked = 0, stopped_at = null, stopped_by = null
-    where g.queue_id = queue and g.key in (select unnest(locked));
-    return purged;
-end
-$$;
-
 -- Messages that are sent at regular times. Whichever process finds one that is due fires it.
 create table pgqrs.schedules (
     id bigint generated always as identity constraint schedules_pkey primary key,

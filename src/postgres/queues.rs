@@ -289,15 +289,84 @@ async fn delete_if_empty(connection: &mut PgConnection, name: &QueueName) -> Res
     Ok(messages.map(i64::unsigned_abs))
 }
 
-/// Returns the number of deleted messages; `None` if there is no such queue.
+/// Returns the number of deleted messages; `None` if there is no such queue. Those of groups that are sent to for the first
+/// time meanwhile may stay.
 pub(crate) async fn purge(connection: &mut PgConnection, name: &QueueName) -> Result<Option<u64>> {
+    let mut transaction = connection.begin().await?;
+    // First, so that the second statement sees all that was parked by then.
+    lock_all_groups(&mut transaction, name).await?;
+    let purged = delete_all_messages(&mut transaction, name).await?;
+    forget_locked_groups(&mut transaction, name).await?;
+    transaction.commit().await?;
+    Ok(purged)
+}
+
+/// Locks all groups of a queue, in the order in which all lock them, and marks them.
+async fn lock_all_groups(connection: &mut PgConnection, name: &QueueName) -> Result<()> {
+    sqlx::query!(
+        "with locked as materialized (
+             select g.queue_id, g.key from pgqrs.queues q
+             join pgqrs.groups g on g.queue_id = q.id
+             where q.name = $1
+             order by g.queue_id, g.key
+             for update of g
+         )
+         update pgqrs.groups g set parked = -1
+         from locked l
+         where g.queue_id = l.queue_id and g.key = l.key",
+        name.as_str(),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Deletes all messages, but for those of groups that aren't marked.
+async fn delete_all_messages(
+    connection: &mut PgConnection,
+    name: &QueueName,
+) -> Result<Option<u64>> {
     let purged = sqlx::query_scalar!(
         r#"
-        select pgqrs.purge_queue(q.id) as "purged!" from pgqrs.queues q where q.name = $1
+        with queue as (
+            select id from pgqrs.queues where name = $1
+        ), purged as (
+            delete from pgqrs.messages m using queue
+            where m.queue_id = queue.id
+                and (
+                    m.group_key is null
+                    or m.group_key in (
+                        select g.key from pgqrs.groups g
+                        where g.queue_id = (select id from queue) and g.parked = -1
+                    )
+                )
+            returning m.id
+        )
+        select (select count(*) from purged) as "purged!" from queue
         "#,
         name.as_str(),
     )
     .fetch_optional(connection)
     .await?;
     Ok(purged.map(i64::unsigned_abs))
+}
+
+/// Deletes the rows of marked groups, but for what an operator has set.
+async fn forget_locked_groups(connection: &mut PgConnection, name: &QueueName) -> Result<()> {
+    sqlx::query!(
+        "with queue as (
+             select id from pgqrs.queues where name = $1
+         ), forgotten as (
+             delete from pgqrs.groups g using queue
+             where g.queue_id = queue.id and g.parked = -1 and g.at_once is null
+         )
+         update pgqrs.groups g
+         set live = 0, parked = 0, stopped_at = null, stopped_by = null
+         from queue
+         where g.queue_id = queue.id and g.parked = -1 and g.at_once is not null",
+        name.as_str(),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -11,7 +11,7 @@ use crate::key::{Key, Lifetime};
 pub struct KeyOf<T> {
     key: fn(&T) -> String,
     lifetime: Lifetime,
-    erased: fn(fn(&T) -> String) -> Arc<OfJson>,
+    erased: Erase<T>,
 }
 
 impl<T: DeserializeOwned + 'static> KeyOf<T> {
@@ -43,6 +43,7 @@ impl<T> Clone for KeyOf<T> {
 
 impl<T> Copy for KeyOf<T> {}
 
+type Erase<T> = fn(fn(&T) -> String) -> Arc<OfJson>;
 type OfJson = dyn Fn(&str) -> serde_json::Result<String> + Send + Sync;
 
 /// The same, without the type.

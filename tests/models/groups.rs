@@ -215,9 +215,9 @@ impl State {
             Message::Parked { commit, .. } => commit,
             _ => self.committed,
         };
-        self.has_overtaken |= self.messages.iter().any(|other| {
-            matches!(other, Message::Parked { commit: before, .. } if *before < commit)
-        });
+        self.has_overtaken |= self.messages.iter().any(
+            |other| matches!(other, Message::Parked { commit: before, .. } if *before < commit),
+        );
         self.messages[at] = Message::Live {
             claims: 0,
             is_leased: false,
@@ -360,7 +360,9 @@ impl Model for Protocol {
                 }
             }
             Step::Ask(at, claim) => {
-                let parked = state.messages.map(|it| matches!(it, Message::Parked { .. }));
+                let parked = state
+                    .messages
+                    .map(|it| matches!(it, Message::Parked { .. }));
                 state.asked.insert(Settlement {
                     message: at,
                     claim,
@@ -419,9 +421,10 @@ impl Model for Protocol {
             Property::sometimes("a message is let in by another", |_, state: &State| {
                 state.has_promoted
             }),
-            Property::sometimes("two are live after the limit was raised", |_, state: &State| {
-                state.live() == 2
-            }),
+            Property::sometimes(
+                "two are live after the limit was raised",
+                |_, state: &State| state.live() == 2,
+            ),
         ]
     }
 }

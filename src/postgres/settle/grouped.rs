@@ -50,6 +50,10 @@ pub(crate) async fn ack(
     archiving: &[i32],
     patience: Patience,
 ) -> Result<SettledOfGroups> {
+    if let [receipt] = receipts {
+        let archives = archiving.contains(&receipt.queue_id);
+        return delete_or_archive_one(connection, *receipt, archives, patience).await;
+    }
     let mut settled = delete_or_archive(connection, receipts, archiving, patience).await?;
     if settled.ids.len() < receipts.len() && patience != Patience::None {
         let missing = super::missing(receipts, &settled.ids);
@@ -113,6 +117,60 @@ async fn delete_or_archive(
         &ids,
         &tokens,
         archiving,
+        patience.milliseconds(),
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(SettledOfGroups {
+        ids: message_ids(row.ids.unwrap_or_default()),
+        ready_queues: row.ready.unwrap_or_default().into_iter().collect(),
+    })
+}
+
+/// The same for one message: by numbers and not by arrays, so that its plan is made once.
+async fn delete_or_archive_one(
+    connection: &mut PgConnection,
+    receipt: Receipt,
+    archives: bool,
+    patience: Patience,
+) -> Result<SettledOfGroups> {
+    let row = sqlx::query!(
+        r#"
+        with locked as materialized (
+            select l.key
+            from pgqrs.lock_groups(
+                array[$1::integer],
+                array(
+                    select m.group_key from pgqrs.messages m
+                    where m.queue_id = $1 and m.id = $2 and m.lease_token = $3 and m.group_key is not null
+                ),
+                $5
+            ) l
+        ), done as (
+            delete from pgqrs.messages
+            where queue_id = $1 and id = $2 and lease_token = $3 and group_key in (select locked.key from locked)
+            returning *
+        ), archived as (
+            insert into pgqrs.archive (
+                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, group_key, headers,
+                payload
+            )
+            select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
+                group_key, headers, payload
+            from done
+            where $4
+        )
+        select
+            array_agg(id) as ids,
+            pgqrs.settle_groups(
+                array_agg(queue_id), array_agg(group_key::text), array_agg('done'::text), array_agg(id)
+            ) as ready
+        from done
+        "#,
+        receipt.queue_id,
+        receipt.id.get(),
+        receipt.token,
+        archives,
         patience.milliseconds(),
     )
     .fetch_one(connection)

@@ -35,7 +35,10 @@ async fn a_sender_s_open_transaction_holds_up_its_own_group_only(pool: PgPool) -
     // The first of the held group is handled, and can't be settled; all others are done.
     until("the other groups are done", async || {
         let left = "select count(*) from pgqrs.messages where group_key <> 'held'";
-        let left: i64 = sqlx::query_scalar(left).fetch_one(&pool).await.expect("a count");
+        let left: i64 = sqlx::query_scalar(left)
+            .fetch_one(&pool)
+            .await
+            .expect("a count");
         left == 0
     })
     .await;
@@ -104,7 +107,10 @@ async fn what_was_parked_while_a_settlement_waited_is_let_in_by_it(pool: PgPool)
     until("it waits for the sender", async || {
         let waits = "select count(*) from pg_stat_activity
                      where datname = current_database() and wait_event_type = 'Lock'";
-        let waits: i64 = sqlx::query_scalar(waits).fetch_one(&pool).await.expect("a count");
+        let waits: i64 = sqlx::query_scalar(waits)
+            .fetch_one(&pool)
+            .await
+            .expect("a count");
         waits > 0
     })
     .await;

@@ -124,12 +124,15 @@ async fn run(pool: &PgPool, limit: u32, kills: bool) -> TestResult {
         consumer.stop().await?;
     }
     assert_counted(pool).await?;
-    let seen = seen.lock().expect("no panic");
-    assert_eq!(seen.most, limit, "at most this many of a group ran, and so many did");
     let places: Vec<(i64, i64)> = sqlx::query_as("select id, place from public.places")
         .fetch_all(pool)
         .await?;
     let place: HashMap<_, _> = places.into_iter().collect();
+    let seen = seen.lock().expect("no panic");
+    assert_eq!(
+        seen.most, limit,
+        "at most this many of a group ran, and so many did"
+    );
     for (group, begun) in &seen.begun {
         if limit == 1 {
             let places: Vec<_> = begun.iter().map(|id| place[id]).collect();

@@ -220,7 +220,11 @@ async fn roles_with_the_documented_privileges_can_use_groups(pool: PgPool) -> Te
     .await?;
     as_role(&pool, Some(Access::Consumer), async |store, _| {
         let both = ready(store).await?;
-        assert_eq!(numbers(&both), [3, 4], "both are on their way since the limit was 2");
+        assert_eq!(
+            numbers(&both),
+            [3, 4],
+            "both are on their way since the limit was 2"
+        );
         pgqrs::ack_all(both, store).await?;
         Ok(())
     })

@@ -36,7 +36,9 @@ async fn a_queue_computes_the_group_of_each_message_on_every_way(pool: PgPool) -
         .await?;
     let mut import = pgqrs::enqueue().to(ORDERS).import([order(4)]);
     while import.next(&store).await?.is_some() {}
-    let producer = pgqrs::producer("orders.example", 1, ORDERS).create(&store).await?;
+    let producer = pgqrs::producer("orders.example", 1, ORDERS)
+        .create(&store)
+        .await?;
     pgqrs::enqueue()
         .message(&order(5))
         .worker(&producer)
@@ -56,7 +58,10 @@ async fn a_queue_computes_the_group_of_each_message_on_every_way(pool: PgPool) -
     // By these ways the compiler doesn't know what the queue computes.
     let own = pgqrs::enqueue().message(&order(7)).worker(&producer);
     let refused = own.group("mine").execute(&store).await;
-    assert!(matches!(refused, Err(Error::InvalidKey { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Error::InvalidKey { .. })),
+        "{refused:?}"
+    );
     let own = pgqrs::message(&order(7)).unique("mine");
     let refused = pgqrs::enqueue().to(ORDERS).batch([own]).execute(&store);
     assert!(matches!(refused.await, Err(Error::InvalidKey { .. })));
