@@ -122,7 +122,7 @@ create unique index messages_unique_key on pgqrs.messages ((queue_id + 0), uniqu
 create unique index messages_waiting_key on pgqrs.messages ((queue_id + 0), waiting_key) where waiting_key is not null;
 
 -- What is parked, in the order of each group. A message leaves it when it is promoted, and doesn't return.
-create index messages_parked on pgqrs.messages ((queue_id + 0), group_key, group_place)
+create index messages_parked on pgqrs.messages ((queue_id + 0), group_key, group_place, id)
     where group_key is not null and visible_at = 'infinity';
 
 -- A row for each group that has messages, or that an operator has set something for. Whoever adds, removes or promotes a
@@ -373,6 +373,8 @@ declare
     places tid[];
     visible boolean;
     ready integer[];
+    -- Not the statement's time, which is long past after a wait for a lock: every watermark may be past it.
+    promoted_at timestamptz := clock_timestamp();
 begin
     for gone in
         select u.queue_id, u.key collate "C" as key,
@@ -402,17 +404,16 @@ begin
                 -- As `messages_parked` has it, and no other index.
                 where m.queue_id + 0 = gone.queue_id and m.group_key = gone.key and m.group_key is not null
                     and m.visible_at = 'infinity'
-                order by m.group_place
+                order by m.group_place, m.id
                 limit coalesce(held.at_once, most) - held.live
             );
             with promoted as (
                 update pgqrs.messages m
-                -- Not the statement's time, which is long past after a wait for a lock: every watermark may be past it.
-                set visible_at = greatest(m.due_at, clock_timestamp()), due_at = null
+                set visible_at = greatest(m.due_at, promoted_at), due_at = null
                 where m.ctid = any (places)
                 returning m.visible_at
             )
-            select bool_or(p.visible_at <= clock_timestamp()) into visible from promoted p;
+            select bool_or(p.visible_at <= promoted_at) into visible from promoted p;
             held.live := held.live + cardinality(places);
             held.parked := held.parked - cardinality(places);
             if visible and not gone.queue_id = any (coalesce(ready, '{}')) then

@@ -4,6 +4,7 @@
 pub(crate) mod ack_statement;
 pub(crate) mod batch;
 mod cancelled;
+mod group;
 pub(crate) mod lease;
 mod scheduled;
 pub(crate) mod settlement;
@@ -183,11 +184,6 @@ impl<T, D> Delivery<T, D> {
     /// Returns the message's headers: those of its enqueue, and the trace that it was sent in.
     pub fn headers(&self) -> &Headers {
         &self.message.headers
-    }
-
-    /// Returns the [group](crate::Enqueue::group) that the message belongs to; `None` if it has none.
-    pub fn group(&self) -> Option<&str> {
-        self.message.group.as_deref()
     }
 
     /// Returns the message's priority.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tracing::{Instrument, Span};
 
 use self::{
-    of_each::set_options,
+    of_each::{check_sizes, set_options},
     states::{
         AtOnce, ByWorker, FitsGrouping, FitsInto, IntoDelay, Keys, KeysOf, Later, MessageIsSet,
         MessageNotSet, Messages, NoKey, NoMessage, NoTarget, Takes, TargetIsSet, TargetNotSet,
@@ -492,11 +492,4 @@ pub(crate) async fn send(
         Err(error) => telemetry::failed(&span, error),
     }
     stored
-}
-
-fn check_sizes(messages: Vec<NewMessage>, limit: usize) -> Result<Vec<NewMessage>> {
-    for (index, message) in messages.iter().enumerate() {
-        message.check_size(index, limit)?;
-    }
-    Ok(messages)
 }

@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::grouped::{Grouped, GroupedQueue, Ungrouped};
 pub(crate) use self::key::{KeyOf, KeyOfJson};
-use crate::{error::Error, key::Lifetime};
+use crate::error::Error;
 
 /// A queue's name with the type of its payloads.
 ///
@@ -123,34 +123,6 @@ impl<T> Queue<T> {
             key: None,
             carries: PhantomData,
         }
-    }
-}
-
-impl<T: DeserializeOwned + 'static> Queue<T> {
-    /// Makes each message that is sent to this queue [unique](crate::Enqueue::unique) by a key that is computed from its
-    /// payload as it was serialised, and so decodes it once. An enqueue that sets a key itself has that one.
-    ///
-    /// # Errors
-    /// An enqueue returns [`Error::Unkeyed`] for a payload that doesn't decode as `T`.
-    ///
-    /// # Example
-    /// ```
-    /// use pgqrs::Queue;
-    ///
-    /// #[derive(serde::Serialize, serde::Deserialize)]
-    /// struct Invoice {
-    ///     order: u64,
-    /// }
-    ///
-    /// const INVOICES: Queue<Invoice> =
-    ///     Queue::<Invoice>::new("invoices").unique_by(|invoice| format!("order-{}", invoice.order));
-    ///
-    /// let enqueue = pgqrs::enqueue().message(&Invoice { order: 7 }).to(INVOICES);
-    /// ```
-    #[must_use]
-    pub const fn unique_by(mut self, key: fn(&T) -> String) -> Self {
-        self.key = Some(KeyOf::new(key, Lifetime::Unfinished));
-        self
     }
 }
 

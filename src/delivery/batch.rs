@@ -2,13 +2,14 @@
 
 use std::{collections::HashSet, fmt};
 
+use sqlx::{Connection, PgConnection};
 use tracing::Instrument;
 
 use super::{Decoded, Delivery, settlement::wake};
 use crate::{
     error::{Error, Result},
     executor::{self, Execute, Executor},
-    message::MessageId,
+    message::{MessageId, Receipt},
     postgres::settle::{
         self,
         grouped::{self, Patience},
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// Acknowledges many deliveries, of one queue or of several, in one statement, and those with a
-/// [group](crate::Enqueue::group) in another.
+/// [group](crate::Enqueue::group) in another of the same transaction.
 ///
 /// # Shape
 /// Returns the ids of those whose lease was lost; all others are acknowledged.
@@ -89,18 +90,22 @@ fn settle_all<'c, T: Send + 'c, D: 'c, E: From<UnsettledBatch<T, D>>>(
         };
         let mut ready_queues = HashSet::new();
         let call = executor::run(on, async |connection| {
-            // Those with groups last, so that their groups are locked for as short as can be.
-            let mut settled = match (others.is_empty(), to_archive.is_empty()) {
-                (true, _) => Vec::new(),
-                (_, true) => settle::each::ack_each(connection, &others).await?,
-                _ => settle::each::ack_or_archive_each(connection, &others, &to_archive).await?,
-            };
-            if !in_groups.is_empty() {
-                let waits = Patience::Waits;
-                let acked = grouped::ack(connection, &in_groups, &to_archive, waits).await?;
-                settled.extend(acked.ids);
-                ready_queues = acked.ready_queues;
+            if in_groups.is_empty() {
+                return ack_without_groups(connection, &others, &to_archive).await;
             }
+            let waits = Patience::Waits;
+            if others.is_empty() {
+                let acked = grouped::ack(connection, &in_groups, &to_archive, waits).await?;
+                ready_queues = acked.ready_queues;
+                return Ok(acked.ids);
+            }
+            // All of them, or none. Those with groups last, so that these are locked for as short as can be.
+            let mut transaction = connection.begin().await?;
+            let mut settled = ack_without_groups(&mut transaction, &others, &to_archive).await?;
+            let acked = grouped::ack(&mut transaction, &in_groups, &to_archive, waits).await?;
+            transaction.commit().await?;
+            settled.extend(acked.ids);
+            ready_queues = acked.ready_queues;
             Ok(settled)
         });
         let timer = Timer::start();
@@ -142,6 +147,18 @@ fn settle_all<'c, T: Send + 'c, D: 'c, E: From<UnsettledBatch<T, D>>>(
             }
         }
     })
+}
+
+async fn ack_without_groups(
+    connection: &mut PgConnection,
+    receipts: &[Receipt],
+    to_archive: &[i32],
+) -> Result<Vec<MessageId>> {
+    if to_archive.is_empty() {
+        settle::each::ack_each(connection, receipts).await
+    } else {
+        settle::each::ack_or_archive_each(connection, receipts, to_archive).await
+    }
 }
 
 fn set_settling<T, D>(deliveries: &[Delivery<T, D>], is_settling: bool) {

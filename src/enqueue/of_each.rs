@@ -40,3 +40,11 @@ pub(crate) fn set_options(
     }
     Ok(())
 }
+
+/// Returns the messages, unless one of them is larger than this.
+pub(super) fn check_sizes(messages: Vec<NewMessage>, limit: usize) -> Result<Vec<NewMessage>> {
+    for (index, message) in messages.iter().enumerate() {
+        message.check_size(index, limit)?;
+    }
+    Ok(messages)
+}

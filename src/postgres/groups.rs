@@ -35,7 +35,7 @@ pub(crate) async fn list(
             -- As `messages_parked` has it, and no other index.
             where m.queue_id + 0 = g.id and m.group_key = g.key and m.group_key is not null
                 and m.visible_at = 'infinity'
-            order by m.group_place
+            order by m.group_place, m.id
             limit 1
         ) oldest on g.parked > 0
         order by case when $3 then g.stopped_at when $4 then oldest.enqueued_at end,
