@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Fillfactor, MessageId, QueueOptions, Requeued};
+use pgqrs::{AfterDeadLetter, Fillfactor, Groups, MessageId, QueueOptions, Requeued};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
 use crate::{
@@ -132,7 +132,7 @@ impl Admin {
 
     /// Changes a queue's settings. A duration is left as it is by `None`, and unset by a tuple with `None`.
     #[pyo3(signature = (
-        queue, *, max_attempts, lease, retry_min, retry_max, archive_on_ack, archive_for, dead_letters_for
+        queue, *, max_attempts, lease, retry_min, retry_max, archive_on_ack, archive_for, dead_letters_for, groups
     ))]
     #[expect(clippy::too_many_arguments, reason = "callers pass them by name")]
     fn configure_queue<'py>(
@@ -146,6 +146,7 @@ impl Admin {
         archive_on_ack: Option<bool>,
         archive_for: Option<(Option<Duration>,)>,
         dead_letters_for: Option<(Option<Duration>,)>,
+        groups: Option<(Option<(u32, bool)>,)>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         let changes = [
@@ -156,6 +157,20 @@ impl Admin {
             archive_on_ack.map(|archive| QueueOptions::builder().archive_on_ack(archive).build()),
             archive_for.map(|time| QueueOptions::builder().archive_for(time.0).build()),
             dead_letters_for.map(|time| QueueOptions::builder().dead_letters_for(time.0).build()),
+            groups.map(|groups| {
+                let groups = groups.0.map(|(at_once, stops)| {
+                    let after_dead_letter = if stops {
+                        AfterDeadLetter::Stop
+                    } else {
+                        AfterDeadLetter::Continue
+                    };
+                    Groups::builder()
+                        .at_once(at_once)
+                        .after_dead_letter(after_dead_letter)
+                        .build()
+                });
+                QueueOptions::builder().groups(groups).build()
+            }),
         ];
         let options: QueueOptions = changes.into_iter().flatten().collect();
         mode.answer(py, async move {

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use pgqrs::{
-    ArchivedMessage, Cancelled, DeadLetter, HeldMessage, MessageId, Page, QueueInfo, QueueName,
-    QueuedMessage, SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
+    AfterDeadLetter, ArchivedMessage, Cancelled, DeadLetter, HeldMessage, MessageId, Page,
+    QueueInfo, QueueName, QueuedMessage, SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
 };
 
 use crate::consumer::{priority_name, texts};
@@ -49,6 +49,8 @@ pub(crate) type QueueRow = (
     bool,
     Option<Duration>,
     Option<Duration>,
+    Option<u32>,
+    bool,
     bool,
     Option<DateTime<Utc>>,
     Option<DateTime<Utc>>,
@@ -65,6 +67,10 @@ pub(crate) fn queue_row(queue: QueueInfo) -> QueueRow {
         queue.archive_on_ack,
         queue.archive_for,
         queue.dead_letters_for,
+        queue.groups.map(|groups| groups.at_once()),
+        queue
+            .groups
+            .is_some_and(|groups| groups.after_dead_letter() == AfterDeadLetter::Stop),
         queue.is_paused,
         queue.paused_until.map(representable),
         queue.closed_at,

@@ -122,7 +122,7 @@ impl SettleQueue {
         self.failing
     }
 
-    /// Whether there are only a few acks, which can wait for more.
+    /// Whether there are only a few acks, and of messages without groups, which can wait for more.
     pub(super) fn can_wait(&self, few: usize) -> bool {
         !self.failing && self.uncertain.is_empty() && self.fresh.is_acks_below(few)
     }
@@ -224,7 +224,9 @@ impl Lane {
     }
 
     fn is_acks_below(&self, few: usize) -> bool {
-        self.acks.len() < few && self.acks.len() == self.len()
+        let are_alone = self.acks.len() < few && self.acks.len() == self.len();
+        // The next message of a group waits for each of them.
+        are_alone && !self.acks.iter().any(|receipt| receipt.is_grouped)
     }
 
     fn receipts(&self) -> Vec<Receipt> {
