@@ -106,10 +106,10 @@ pub(crate) async fn cancel(
         ), archived as (
             insert into pgqrs.archive (
                 queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key,
-                waiting_key, group_key, headers, payload
+                waiting_key, headers, payload, group_key
             )
             select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
-                unique_key, waiting_key, group_key, headers, payload
+                unique_key, waiting_key, headers, payload, group_key
             from cancelled
             where $3
         ), settled as materialized (

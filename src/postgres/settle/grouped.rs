@@ -98,11 +98,11 @@ async fn delete_or_archive(
             returning m.*
         ), archived as (
             insert into pgqrs.archive (
-                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, group_key, headers,
-                payload
+                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key,
+                waiting_key, headers, payload, group_key
             )
             select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
-                group_key, headers, payload
+                unique_key, waiting_key, headers, payload, group_key
             from done
             where queue_id = any ($4)
         )
@@ -152,11 +152,11 @@ async fn delete_or_archive_one(
             returning *
         ), archived as (
             insert into pgqrs.archive (
-                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, group_key, headers,
-                payload
+                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key,
+                waiting_key, headers, payload, group_key
             )
             select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
-                group_key, headers, payload
+                unique_key, waiting_key, headers, payload, group_key
             from done
             where $4
         )
@@ -249,11 +249,11 @@ pub(crate) async fn dead_letter(
             returning m.*
         ), dead_lettered as (
             insert into pgqrs.dead_letters (
-                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, group_key, group_place,
-                headers, payload, reason, last_error
+                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key,
+                waiting_key, headers, payload, group_key, group_place, reason, last_error
             )
             select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
-                group_key, group_place, headers, payload,
+                unique_key, waiting_key, headers, payload, group_key, group_place,
                 case when attempt = 0 then 'expired' else 'attempts used up' end,
                 case when attempt = 0 then last_error
                     else coalesce(

@@ -118,11 +118,11 @@ fn archival_in_group<'q>() -> QueryScalar<'q, Postgres, i64, PgArguments> {
             returning *
         ), archived as (
             insert into pgqrs.archive (
-                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, group_key, headers,
-                payload
+                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key,
+                waiting_key, headers, payload, group_key
             )
             select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
-                group_key, headers, payload
+                unique_key, waiting_key, headers, payload, group_key
             from done
         ), settled as materialized (
             select pgqrs.settle_groups(

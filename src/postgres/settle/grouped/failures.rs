@@ -110,11 +110,11 @@ async fn put_back_or_dead_letter<'a>(
             returning m.*, held.reason, held.error, held.number
         ), dead_lettered as (
             insert into pgqrs.dead_letters (
-                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, group_key, group_place,
-                headers, payload, reason, last_error
+                queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key,
+                waiting_key, headers, payload, group_key, group_place, reason, last_error
             )
             select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
-                group_key, group_place, headers, payload, reason, coalesce(error, last_error)
+                unique_key, waiting_key, headers, payload, group_key, group_place, reason, coalesce(error, last_error)
             from dead
         ), settled as materialized (
             select pgqrs.settle_groups(
