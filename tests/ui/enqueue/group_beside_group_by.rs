@@ -6,14 +6,13 @@
 
 use pgqrs::{GroupedQueue, Queue};
 
-const ORDERS: GroupedQueue<String> = Queue::<String>::new("orders").group_by(|customer| customer.clone());
+const ORDERS: GroupedQueue<u64> = Queue::<u64>::new("orders").group_by(|customer| customer.to_string());
 
 async fn send(store: pgqrs::Store) -> pgqrs::Result<()> {
-    let customer = "ada".to_owned();
     // Wrong:
-    pgqrs::enqueue().message(&customer).to(ORDERS).group("ben").execute(&store).await?;
+    pgqrs::enqueue().message(&7_u64).to(ORDERS).group("customer-7").execute(&store).await?;
     // Right:
-    // pgqrs::enqueue().message(&customer).to(ORDERS).execute(&store).await?;
+    // pgqrs::enqueue().message(&7_u64).to(ORDERS).execute(&store).await?;
     Ok(())
 }
 
