@@ -50,7 +50,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         consumer
             .run(|delivery: Delivery<Order>| async move {
                 let Order { customer, step } = delivery.payload();
-                // The first attempt to pack fails: the parcel isn't shipped before the second one.
+                // The first attempt to pack fails: nothing is shipped before the second one.
                 if step == "pack" && delivery.attempt() == 1 {
                     println!("{customer}: pack failed");
                     return Outcome::Retry("no boxes".into());

@@ -8,8 +8,6 @@ set local lock_timeout = '2s';
 
 drop function pgqrs.fire_schedules;
 drop table pgqrs.schedules;
-drop function pgqrs.settle_groups;
-drop function pgqrs.lock_groups;
 drop function pgqrs.prune(text, integer);
 drop table pgqrs.archive;
 drop table pgqrs.seen;
@@ -17,6 +15,5 @@ drop table pgqrs.writers;
 drop table pgqrs.dead_letters;
 drop table pgqrs.workers;
 drop table pgqrs.messages;
-drop table pgqrs.groups;
 drop domain pgqrs.joined_payload;
 drop table pgqrs.queues;

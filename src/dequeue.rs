@@ -12,7 +12,10 @@ use crate::{
     executor::Execute,
     lifecycle::WorkerId,
     pool::STATEMENT_TIMEOUT,
-    postgres::claim::{self, Claim, Claimed, End},
+    postgres::{
+        claim::{self, Claim, Claimed},
+        dead::End,
+    },
     queue::{IntoQueue, QueueName, Readable},
     retry::RetryPolicy,
     store::Store,

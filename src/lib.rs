@@ -185,7 +185,8 @@ pub use crate::{
     postgres::{grants::Access, schema::MIGRATOR},
     producer::{Producer, ProducerBuilder, producer},
     queue::{
-        Carries, GroupedQueue, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped,
+        Carries, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped,
+        grouped::GroupedQueue,
     },
     report::Report,
     retry::{RetryPolicy, RetryPolicyBuilder, UndecodablePolicy, UndecodablePolicyBuilder},

@@ -1,7 +1,7 @@
 //! Queues by name and by payload type. `.to(..)` and `.from(..)` accept anything that implements [`IntoQueue`]. A
 //! [`Queue`] is only a name with a type: it need not exist in the database.
 
-mod grouped;
+pub(crate) mod grouped;
 mod key;
 mod schedules;
 
@@ -9,7 +9,6 @@ use std::{borrow::Cow, fmt, marker::PhantomData, str::FromStr};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use self::grouped::{Grouped, GroupedQueue, Ungrouped};
 pub(crate) use self::key::{KeyOf, KeyOfJson};
 use crate::error::Error;
 
@@ -146,6 +145,14 @@ impl<T> fmt::Display for Queue<T> {
         self.name.fmt(f)
     }
 }
+
+/// The queue computes the group of each message.
+#[derive(Debug)]
+pub struct Grouped(());
+
+/// Each enqueue says whether its messages have a group.
+#[derive(Debug)]
+pub struct Ungrouped(());
 
 /// What a queue carries that is named by a plain string: it takes any payload, and is read as [`serde_json::Value`].
 #[derive(Debug)]
@@ -355,8 +362,6 @@ into_queue! {
     [] &QueueName, Untyped, Ungrouped, |name| Ok(name.clone());
     [T] Queue<T>, T, Ungrouped, |queue| Ok(queue.name), |queue| queue.key;
     [T] &Queue<T>, T, Ungrouped, |queue| Ok(queue.name.clone()), |queue| queue.key;
-    [T] GroupedQueue<T>, T, Grouped, |queue| Ok(queue.0.name), |queue| queue.0.key;
-    [T] &GroupedQueue<T>, T, Grouped, |queue| Ok(queue.0.name.clone()), |queue| queue.0.key;
 }
 
 /// Which payloads a queue takes: its own type, or anything if it has none.

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{AfterDeadLetter, Fillfactor, Groups, MessageId, QueueOptions, Requeued};
+use pgqrs::{Fillfactor, MessageId, QueueOptions, Requeued};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
 use crate::{
     answer::Mode,
     health::{health_row, stats_row},
     rows::{
-        archived_row, cancelled_name, dead_row, filter, held_row, message_row, page, queue_row,
-        rows, version, worker_row,
+        archived_row, cancelled_name, dead_row, filter, groups_options, held_row, message_row,
+        page, queue_row, rows, version, worker_row,
     },
     schedule::{Schedule, change_name, with_upcoming},
     store::Store,
@@ -157,20 +157,7 @@ impl Admin {
             archive_on_ack.map(|archive| QueueOptions::builder().archive_on_ack(archive).build()),
             archive_for.map(|time| QueueOptions::builder().archive_for(time.0).build()),
             dead_letters_for.map(|time| QueueOptions::builder().dead_letters_for(time.0).build()),
-            groups.map(|groups| {
-                let groups = groups.0.map(|(at_once, stops)| {
-                    let after_dead_letter = if stops {
-                        AfterDeadLetter::Stop
-                    } else {
-                        AfterDeadLetter::Continue
-                    };
-                    Groups::builder()
-                        .at_once(at_once)
-                        .after_dead_letter(after_dead_letter)
-                        .build()
-                });
-                QueueOptions::builder().groups(groups).build()
-            }),
+            groups.map(|(groups,)| groups_options(groups)),
         ];
         let options: QueueOptions = changes.into_iter().flatten().collect();
         mode.answer(py, async move {

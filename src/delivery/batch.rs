@@ -12,7 +12,7 @@ use crate::{
     message::{MessageId, Receipt},
     postgres::settle::{
         self,
-        grouped::{self, Patience},
+        grouped::{self, LockWait},
     },
     queue::QueueName,
     telemetry::{self, Messages, Timer},
@@ -93,7 +93,7 @@ fn settle_all<'c, T: Send + 'c, D: 'c, E: From<UnsettledBatch<T, D>>>(
             if in_groups.is_empty() {
                 return ack_without_groups(connection, &others, &to_archive).await;
             }
-            let waits = Patience::Waits;
+            let waits = LockWait::Unlimited;
             if others.is_empty() {
                 let acked = grouped::ack(connection, &in_groups, &to_archive, waits).await?;
                 ready_queues = acked.ready_queues;

@@ -13,7 +13,7 @@ use crate::{
     postgres::settle::{
         self,
         failures::{self, Failed, Failure, USED_UP},
-        grouped::{self, Patience},
+        grouped::{self, LockWait},
     },
     queue::QueueName,
     store::Store,
@@ -200,7 +200,7 @@ impl Settlement {
                     &[]
                 };
                 let receipts = [receipt];
-                let waits = Patience::Waits;
+                let waits = LockWait::Unlimited;
                 let settled = grouped::ack(connection, &receipts, archiving, waits).await?;
                 return Ok(Settled {
                     outcome: Outcome::as_asked_if(!settled.ids.is_empty()),
@@ -220,7 +220,7 @@ impl Settlement {
             Self::DeadLetter(reason) => Failure::dead(receipt, reason),
         };
         if receipt.is_grouped {
-            let failed = grouped::fail(connection, &[&failure], Patience::Waits).await?;
+            let failed = grouped::fail(connection, &[&failure], LockWait::Unlimited).await?;
             return Ok(Settled {
                 outcome: Outcome::of(failed.failed.first()),
                 is_next_ready: failed.is_next_ready,

@@ -16,6 +16,7 @@ use crate::{
     lifecycle::WorkerId,
     message::{Message, MessageId, Origin, Priority, QueueSettings, microseconds},
     postgres::{
+        dead::{Dead, DeadLettered, End, registered},
         json::{JsonText, headers},
         settle::grouped,
         workers,
@@ -69,28 +70,6 @@ pub(crate) struct Claimed {
     pub(crate) left_over: bool,
     /// Whether others of the groups of dead letters are ready now.
     pub(crate) is_next_ready: bool,
-}
-
-/// A message that is delivered no more.
-#[derive(Debug)]
-pub(crate) struct Dead {
-    pub(crate) id: MessageId,
-    pub(crate) attempt: u32,
-    pub(crate) max_attempts: u32,
-    pub(crate) end: End,
-    /// Its last consumer, if that was a registered one.
-    pub(crate) consumer: Option<WorkerId>,
-}
-
-/// Why a message is delivered no more, and what became of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// A dead letter, since its attempts are used up.
-    UsedUp,
-    /// A dead letter, since it was not started in time.
-    Expired,
-    /// It was not started in time, and was to be dropped then.
-    Dropped,
 }
 
 /// What the first row of a claim's result says.
@@ -422,19 +401,4 @@ async fn dead_letter(
     let mut grouped = grouped::dead_letter(connection, queue_id, max_attempts, &rest).await?;
     grouped.dead.extend(dead);
     Ok(grouped)
-}
-
-/// What became of messages that are over.
-#[derive(Debug, Default)]
-pub(crate) struct DeadLettered {
-    pub(crate) dead: Vec<Dead>,
-    /// Whether others of their groups are ready now.
-    pub(crate) is_next_ready: bool,
-    /// Whether some of them have a group that another transaction has locked.
-    pub(crate) left_over: bool,
-}
-
-/// The consumer of a column that is 0 for one that isn't registered.
-pub(super) fn registered(consumer: i64) -> Option<WorkerId> {
-    (consumer != 0).then(|| WorkerId::from(consumer))
 }

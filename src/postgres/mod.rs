@@ -5,6 +5,7 @@
 pub(crate) mod archive;
 pub(crate) mod claim;
 pub(crate) mod columns;
+pub(crate) mod dead;
 pub(crate) mod dead_letters;
 pub(crate) mod grants;
 pub(crate) mod groups;

@@ -10,6 +10,7 @@
 pub(crate) mod each;
 pub(crate) mod failures;
 pub(crate) mod grouped;
+mod lock_wait;
 pub(crate) mod statement;
 
 use std::{collections::HashSet, time::Duration};

@@ -1,11 +1,11 @@
-//! Queues that compute the group of each of their messages.
+//! Queues that compute the key or the group of each of their messages.
 
 use std::fmt;
 
 use serde::de::DeserializeOwned;
 
-use super::{KeyOf, Queue, QueueName};
-use crate::key::Lifetime;
+use super::{Grouped, IntoQueue, KeyOf, Queue, QueueName, sealed};
+use crate::{error::Error, key::Lifetime};
 
 /// A queue that computes the [group](crate::Enqueue::group) of each message from its payload, so that no send can forget
 /// it; made by [`Queue::group_by`].
@@ -21,15 +21,33 @@ use crate::key::Lifetime;
 /// ```
 pub struct GroupedQueue<T>(pub(super) Queue<T>);
 
-/// The queue computes the group of each message.
-#[derive(Debug)]
-pub struct Grouped(());
-
-/// Each enqueue says whether its messages have a group.
-#[derive(Debug)]
-pub struct Ungrouped(());
-
 impl<T: DeserializeOwned + 'static> Queue<T> {
+    /// Makes each message that is sent to this queue [unique](crate::Enqueue::unique) by a key that is computed from its
+    /// payload as it was serialised, and so decodes it once. An enqueue that sets a key itself has that one.
+    ///
+    /// # Errors
+    /// An enqueue returns [`Error::Unkeyed`](crate::Error::Unkeyed) for a payload that doesn't decode as `T`.
+    ///
+    /// # Example
+    /// ```
+    /// use pgqrs::Queue;
+    ///
+    /// #[derive(serde::Serialize, serde::Deserialize)]
+    /// struct Invoice {
+    ///     order: u64,
+    /// }
+    ///
+    /// const INVOICES: Queue<Invoice> =
+    ///     Queue::<Invoice>::new("invoices").unique_by(|invoice| format!("order-{}", invoice.order));
+    ///
+    /// let enqueue = pgqrs::enqueue().message(&Invoice { order: 7 }).to(INVOICES);
+    /// ```
+    #[must_use]
+    pub const fn unique_by(mut self, key: fn(&T) -> String) -> Self {
+        self.key = Some(KeyOf::new(key, Lifetime::Unfinished));
+        self
+    }
+
     /// Puts each message that is sent to this queue into a [group](crate::Enqueue::group), which is computed from its
     /// payload as it was serialised, and so decodes it once.
     ///
@@ -91,4 +109,40 @@ impl<T> fmt::Display for GroupedQueue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.name().fmt(f)
     }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T> sealed::IntoName for GroupedQueue<T> {
+    type Of = T;
+
+    fn key(&self) -> Option<KeyOf<T>> {
+        self.0.key
+    }
+
+    fn into_name(self) -> Result<QueueName, Error> {
+        Ok(self.0.name)
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<T> IntoQueue for GroupedQueue<T> {
+    type Carries = T;
+    type Grouping = Grouped;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T> sealed::IntoName for &GroupedQueue<T> {
+    type Of = T;
+
+    fn key(&self) -> Option<KeyOf<T>> {
+        self.0.key
+    }
+
+    fn into_name(self) -> Result<QueueName, Error> {
+        Ok(self.0.name.clone())
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<T> IntoQueue for &GroupedQueue<T> {
+    type Carries = T;
+    type Grouping = Grouped;
 }

@@ -4,36 +4,7 @@ use std::{fmt, sync::Arc};
 
 use serde::de::DeserializeOwned;
 
-use super::Queue;
 use crate::key::{Key, Lifetime};
-
-impl<T: DeserializeOwned + 'static> Queue<T> {
-    /// Makes each message that is sent to this queue [unique](crate::Enqueue::unique) by a key that is computed from its
-    /// payload as it was serialised, and so decodes it once. An enqueue that sets a key itself has that one.
-    ///
-    /// # Errors
-    /// An enqueue returns [`Error::Unkeyed`](crate::Error::Unkeyed) for a payload that doesn't decode as `T`.
-    ///
-    /// # Example
-    /// ```
-    /// use pgqrs::Queue;
-    ///
-    /// #[derive(serde::Serialize, serde::Deserialize)]
-    /// struct Invoice {
-    ///     order: u64,
-    /// }
-    ///
-    /// const INVOICES: Queue<Invoice> =
-    ///     Queue::<Invoice>::new("invoices").unique_by(|invoice| format!("order-{}", invoice.order));
-    ///
-    /// let enqueue = pgqrs::enqueue().message(&Invoice { order: 7 }).to(INVOICES);
-    /// ```
-    #[must_use]
-    pub const fn unique_by(mut self, key: fn(&T) -> String) -> Self {
-        self.key = Some(KeyOf::new(key, Lifetime::Unfinished));
-        self
-    }
-}
 
 /// How a key is computed from a payload of type `T`.
 #[derive(Debug)]

@@ -65,7 +65,7 @@ fn numbers<D>(deliveries: &[Delivery<Value, D>]) -> Vec<u64> {
     deliveries.iter().map(number).collect()
 }
 
-/// Compares the groups' rows with their messages. Whoever calls it has no send or settlement under way.
+/// Compares the groups' rows with their messages. No send or settlement may be under way.
 async fn assert_counted(pool: &PgPool) -> TestResult {
     let differences: Vec<(Option<String>, Option<i64>, Option<i64>)> = sqlx::query_as(
         "with counted as (

@@ -32,7 +32,7 @@ use crate::{breaks, holds};
 /// A rule of the protocol, each of which can be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
-    /// Whoever counts holds the row's lock until its transaction ends.
+    /// A send or a settlement holds the row's lock until its transaction ends.
     RowLock,
     /// A settlement looks for what is parked once it has the lock, and not when its statement begins.
     LookAfterTheLock,

@@ -15,12 +15,12 @@ use crate::{
     postgres::settle::{
         self,
         failures::{Failed, Failure, not_found},
-        grouped::{self, FailedOfGroups, Patience, SettledOfGroups},
+        grouped::{self, FailedOfGroups, LockWait, SettledOfGroups},
     },
 };
 
 /// How long a settlement waits for its group: long enough for others that only commit.
-const PATIENCE: Patience = Patience::Briefly(20);
+const SHORT_WAIT: LockWait = LockWait::Milliseconds(20);
 /// How long a batch waits in all. What is left then is settled later.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
@@ -80,7 +80,7 @@ async fn ack_groups(
     let mut all = SettledOfGroups::default();
     let mut left = receipts.to_vec();
     if receipts.len() > 1 {
-        all = grouped::ack(connection, receipts, archiving, Patience::None).await?;
+        all = grouped::ack(connection, receipts, archiving, LockWait::SkipLocked).await?;
         if all.ids.len() == receipts.len() {
             return Ok((all, Vec::new()));
         }
@@ -93,7 +93,7 @@ async fn ack_groups(
             blocked.push(receipt);
             continue;
         }
-        match grouped::ack(connection, &[receipt], archiving, PATIENCE).await {
+        match grouped::ack(connection, &[receipt], archiving, SHORT_WAIT).await {
             Ok(settled) => {
                 all.ids.extend(settled.ids);
                 all.ready_queues.extend(settled.ready_queues);
@@ -120,7 +120,7 @@ pub(super) async fn fail_with_groups<'a>(
     let FailedOfGroups {
         mut failed,
         mut is_next_ready,
-    } = grouped::fail(connection, failures, Patience::None).await?;
+    } = grouped::fail(connection, failures, LockWait::SkipLocked).await?;
     let mut blocked = Vec::new();
     if failed.len() < failures.len() {
         let missing: Vec<_> = not_found(failures.iter().copied(), &failed).collect();
@@ -136,7 +136,7 @@ pub(super) async fn fail_with_groups<'a>(
                 blocked.push(failure.clone());
                 continue;
             }
-            match grouped::fail(connection, &[failure], PATIENCE).await {
+            match grouped::fail(connection, &[failure], SHORT_WAIT).await {
                 Ok(done) => {
                     failed.extend(done.failed);
                     is_next_ready |= done.is_next_ready;

@@ -8,33 +8,13 @@ use std::collections::HashSet;
 use sqlx::PgConnection;
 
 pub(crate) use self::failures::{FailedOfGroups, fail};
+pub(crate) use super::lock_wait::LockWait;
 use super::{Columns, message_ids};
 use crate::{
     error::Result,
     message::{MessageId, Receipt},
-    postgres::claim::{Dead, DeadLettered, End, registered},
+    postgres::dead::{Dead, DeadLettered, End, registered},
 };
-
-/// How long a settlement waits for other transactions that have locked its groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// As long as the connection's own settings say.
-    Waits,
-    /// For each group at most this number of milliseconds. It then fails with a lock time-out.
-    Briefly(i32),
-    /// Not at all: these messages stay as they are.
-    None,
-}
-
-impl Patience {
-    fn milliseconds(self) -> Option<i32> {
-        match self {
-            Self::Waits => None,
-            Self::Briefly(milliseconds) => Some(milliseconds),
-            Self::None => Some(0),
-        }
-    }
-}
 
 /// What was settled, and whether others of these groups are ready now.
 #[derive(Debug, Default)]
@@ -48,16 +28,16 @@ pub(crate) async fn ack(
     connection: &mut PgConnection,
     receipts: &[Receipt],
     archiving: &[i32],
-    patience: Patience,
+    lock_wait: LockWait,
 ) -> Result<SettledOfGroups> {
     if let [receipt] = receipts {
         let archives = archiving.contains(&receipt.queue_id);
-        return delete_or_archive_one(connection, *receipt, archives, patience).await;
+        return delete_or_archive_one(connection, *receipt, archives, lock_wait).await;
     }
-    let mut settled = delete_or_archive(connection, receipts, archiving, patience).await?;
-    if settled.ids.len() < receipts.len() && patience != Patience::None {
+    let mut settled = delete_or_archive(connection, receipts, archiving, lock_wait).await?;
+    if settled.ids.len() < receipts.len() && lock_wait != LockWait::SkipLocked {
         let missing = super::missing(receipts, &settled.ids);
-        let others = delete_or_archive(connection, &missing, archiving, patience).await?;
+        let others = delete_or_archive(connection, &missing, archiving, lock_wait).await?;
         settled.ids.extend(others.ids);
         settled.ready_queues.extend(others.ready_queues);
     }
@@ -68,7 +48,7 @@ async fn delete_or_archive(
     connection: &mut PgConnection,
     receipts: &[Receipt],
     archiving: &[i32],
-    patience: Patience,
+    lock_wait: LockWait,
 ) -> Result<SettledOfGroups> {
     let Columns { ids, tokens, .. } = receipts.iter().collect();
     let queues: Vec<_> = receipts.iter().map(|receipt| receipt.queue_id).collect();
@@ -117,7 +97,7 @@ async fn delete_or_archive(
         &ids,
         &tokens,
         archiving,
-        patience.milliseconds(),
+        lock_wait.milliseconds(),
     )
     .fetch_one(connection)
     .await?;
@@ -132,7 +112,7 @@ async fn delete_or_archive_one(
     connection: &mut PgConnection,
     receipt: Receipt,
     archives: bool,
-    patience: Patience,
+    lock_wait: LockWait,
 ) -> Result<SettledOfGroups> {
     let row = sqlx::query!(
         r#"
@@ -171,7 +151,7 @@ async fn delete_or_archive_one(
         receipt.id.get(),
         receipt.token,
         archives,
-        patience.milliseconds(),
+        lock_wait.milliseconds(),
     )
     .fetch_one(connection)
     .await?;

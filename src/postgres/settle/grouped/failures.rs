@@ -3,10 +3,12 @@
 
 use sqlx::PgConnection;
 
-use super::Patience;
 use crate::{
     error::Result,
-    postgres::settle::failures::{Failed, Failure, FailureColumns, not_found},
+    postgres::settle::{
+        failures::{Failed, Failure, FailureColumns, not_found},
+        lock_wait::LockWait,
+    },
 };
 
 /// What became of failures, and whether others of their groups are ready now.
@@ -20,12 +22,12 @@ pub(crate) struct FailedOfGroups<'a> {
 pub(crate) async fn fail<'a>(
     connection: &mut PgConnection,
     failures: &[&'a Failure],
-    patience: Patience,
+    lock_wait: LockWait,
 ) -> Result<FailedOfGroups<'a>> {
-    let mut all = put_back_or_dead_letter(connection, failures, patience).await?;
-    if all.failed.len() < failures.len() && patience != Patience::None {
+    let mut all = put_back_or_dead_letter(connection, failures, lock_wait).await?;
+    if all.failed.len() < failures.len() && lock_wait != LockWait::SkipLocked {
         let rest: Vec<_> = not_found(failures.iter().copied(), &all.failed).collect();
-        let others = put_back_or_dead_letter(connection, &rest, patience).await?;
+        let others = put_back_or_dead_letter(connection, &rest, lock_wait).await?;
         all.failed.extend(others.failed);
         all.is_next_ready |= others.is_next_ready;
     }
@@ -35,7 +37,7 @@ pub(crate) async fn fail<'a>(
 async fn put_back_or_dead_letter<'a>(
     connection: &mut PgConnection,
     failures: &[&'a Failure],
-    patience: Patience,
+    lock_wait: LockWait,
 ) -> Result<FailedOfGroups<'a>> {
     let columns = FailureColumns::of(failures);
     let rows = sqlx::query!(
@@ -137,7 +139,7 @@ async fn put_back_or_dead_letter<'a>(
         &columns.reasons as &[Option<&str>],
         &columns.are_unused,
         &columns.dead_letter_after as &[Option<i64>],
-        patience.milliseconds(),
+        lock_wait.milliseconds(),
     )
     .fetch_all(connection)
     .await?;
