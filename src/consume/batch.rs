@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use sqlx::PgConnection;
 
-use self::grouped::{ack_with_groups, fail_with_groups};
+use self::grouped::{AckedWithGroups, ack_with_groups, fail_with_groups};
 use crate::{
     error::{Error, Result},
     message::{Origin, Receipt},
@@ -298,11 +298,13 @@ async fn carry_out<'a>(connection: &mut PgConnection, batch: &'a Batch) -> Resul
     let report = &mut settled.report;
     match &batch.settlements {
         Settlements::Ack(receipts) if receipts.iter().any(|one| one.is_grouped) => {
-            return ack_with_groups(connection, batch, receipts, &[]).await;
+            let acked = ack_with_groups(connection, receipts, &[]).await?;
+            return Ok(settled_with_groups(batch, receipts, acked, false));
         }
         Settlements::Archive(receipts) if receipts.iter().any(|one| one.is_grouped) => {
             let archiving = receipts.first().map(|receipt| receipt.queue_id);
-            return ack_with_groups(connection, batch, receipts, archiving.as_slice()).await;
+            let acked = ack_with_groups(connection, receipts, archiving.as_slice()).await?;
+            return Ok(settled_with_groups(batch, receipts, acked, true));
         }
         Settlements::Ack(receipts) => {
             report.done = settle::ack_many(connection, receipts).await?;
@@ -371,4 +373,35 @@ async fn carry_out<'a>(connection: &mut PgConnection, batch: &'a Batch) -> Resul
         }
     }
     Ok(settled)
+}
+
+/// What acknowledgements of a batch have done of which some are of messages with groups.
+fn settled_with_groups<'a>(
+    batch: &Batch,
+    receipts: &[Receipt],
+    acked: AckedWithGroups,
+    archives: bool,
+) -> Settled<'a> {
+    let AckedWithGroups {
+        ids,
+        blocked,
+        is_next_ready,
+    } = acked;
+    let mut settled = Settled {
+        is_next_ready,
+        ..Settled::default()
+    };
+    if !batch.is_uncertain && ids.len() + blocked.len() < receipts.len() {
+        let is_blocked: HashSet<_> = blocked.iter().collect();
+        let missing = settle::missing(receipts, &ids).into_iter();
+        settled.lost = missing.filter(|one| !is_blocked.contains(one)).collect();
+    }
+    let (count, of_kind): (_, fn(Vec<Receipt>) -> Settlements) = if archives {
+        (&mut settled.report.archived, Settlements::Archive)
+    } else {
+        (&mut settled.report.done, Settlements::Ack)
+    };
+    *count = ids.len() as u64;
+    settled.blocked = Some(blocked).filter(|it| !it.is_empty()).map(of_kind);
+    settled
 }

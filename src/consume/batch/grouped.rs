@@ -8,10 +8,9 @@ use std::{
 
 use sqlx::PgConnection;
 
-use super::{Batch, Settled, Settlements};
 use crate::{
     error::Result,
-    message::Receipt,
+    message::{MessageId, Receipt},
     postgres::settle::{
         self,
         failures::{Failed, Failure, not_found},
@@ -24,13 +23,19 @@ const SHORT_WAIT: LockWait = LockWait::Milliseconds(20);
 /// How long a batch waits in all. What is left then is settled later.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
+/// What has become of acknowledgements of which some are of messages with groups.
+pub(super) struct AckedWithGroups {
+    pub(super) ids: Vec<MessageId>,
+    pub(super) blocked: Vec<Receipt>,
+    pub(super) is_next_ready: bool,
+}
+
 /// Acknowledges messages of which some have groups; moves them to the archive if their queue is among `archiving`.
-pub(super) async fn ack_with_groups<'a>(
+pub(super) async fn ack_with_groups(
     connection: &mut PgConnection,
-    batch: &Batch,
     receipts: &[Receipt],
     archiving: &[i32],
-) -> Result<Settled<'a>> {
+) -> Result<AckedWithGroups> {
     let (in_groups, others): (Vec<_>, Vec<_>) =
         receipts.iter().copied().partition(|one| one.is_grouped);
     let (
@@ -48,27 +53,11 @@ pub(super) async fn ack_with_groups<'a>(
         };
         ids.extend(settled);
     }
-    let mut settled = Settled::default();
-    let count = ids.len() as u64;
-    let is_blocked: HashSet<_> = blocked.iter().collect();
-    if !batch.is_uncertain && ids.len() + blocked.len() < receipts.len() {
-        let missing = settle::missing(receipts, &ids);
-        let missing = missing.into_iter().filter(|one| !is_blocked.contains(one));
-        settled.lost = missing.collect();
-    }
-    settled.is_next_ready = !ready_queues.is_empty();
-    if archiving.is_empty() {
-        settled.report.done = count;
-        settled.blocked = Some(blocked)
-            .filter(|it| !it.is_empty())
-            .map(Settlements::Ack);
-    } else {
-        settled.report.archived = count;
-        settled.blocked = Some(blocked)
-            .filter(|it| !it.is_empty())
-            .map(Settlements::Archive);
-    }
-    Ok(settled)
+    Ok(AckedWithGroups {
+        ids,
+        blocked,
+        is_next_ready: !ready_queues.is_empty(),
+    })
 }
 
 /// Returns what was settled, and whose groups are locked.
