@@ -4,6 +4,9 @@
 -- Whoever uses the table meanwhile waits behind this one.
 set local lock_timeout = '2s';
 
+-- While messages are sent or settled, nothing is undone: neither this nor what comes before it.
+lock table pgqrs.messages;
+
 drop function pgqrs.settle_groups;
 drop function pgqrs.lock_groups;
 drop table pgqrs.groups;
