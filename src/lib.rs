@@ -41,6 +41,7 @@
 //! [health_example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
 //! [telemetry]: crate::guide::telemetry
 //! [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
+//! [command]: https://docs.rs/crate/pgqrs/latest/source/docs/command.md
 // The first definition of a link counts: those above lead to docs.rs, those of the README to the repository.
 #![doc = include_str!("../README.md")]
 
@@ -179,6 +180,7 @@ pub use crate::{
     message::{MessageId, Page, PageBuilder, Priority, When},
     observe::{Observation, Observer},
     ok::Ok,
+    pool::pool_options,
     postgres::{grants::Access, schema::MIGRATOR},
     producer::{Producer, ProducerBuilder, producer},
     queue::{Carries, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped},

@@ -1,7 +1,12 @@
 //! What both features cost, with exporters that drop all: sends and drains by a process with them, and by one that was
 //! built without them.
 
-use std::{env, ffi::OsString, process::Stdio, time::Duration};
+use std::{
+    env,
+    ffi::OsString,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use opentelemetry::{global, trace::TracerProvider};
 use opentelemetry_sdk::{
@@ -15,7 +20,7 @@ use tokio::{
     process::{Child, ChildStdin, ChildStdout, Command},
     time::timeout,
 };
-use tracing::Level;
+use tracing::{Level, Subscriber, field::Empty};
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 use super::work;
@@ -28,6 +33,7 @@ use crate::{
 
 const WITHOUT: &str = "built without telemetry";
 const WITH: &str = "metrics and traces, exporters that drop them";
+const SPAN: &str = "a span as a handled message has one";
 /// Single sends in each round.
 const BLOCK: usize = 50;
 
@@ -67,12 +73,52 @@ pub(crate) async fn observed() -> Outcome {
     let traces = SdkTracerProvider::builder()
         .with_batch_exporter(Drops)
         .build();
+    subscriber(&traces).init();
+    work::serve().await
+}
+
+fn subscriber(traces: &SdkTracerProvider) -> impl Subscriber + Send + Sync + use<> {
     let spans = tracing_opentelemetry::layer().with_tracer(traces.tracer("bench"));
     let only = Targets::new().with_target("pgqrs", Level::INFO);
-    tracing_subscriber::registry()
-        .with(spans.with_filter(only))
-        .init();
-    work::serve().await
+    tracing_subscriber::registry().with(spans.with_filter(only))
+}
+
+/// The limit of what a drain with traces can reach: such spans alone, without a queue.
+fn spans(meter: &Meter, quick: bool) -> Table {
+    const SPANS: usize = 20_000;
+    let traces = SdkTracerProvider::builder()
+        .with_batch_exporter(Drops)
+        .build();
+    let title =
+        format!("{SPANS} spans alone, of tracing-opentelemetry with an exporter that drops them");
+    let mut table = Rounds::new(meter, title, if quick { 6 } else { 30 });
+    tracing::subscriber::with_default(subscriber(&traces), || {
+        while table.next() {
+            let started = Instant::now();
+            for id in 0..SPANS {
+                let span = tracing::info_span!(
+                    target: "pgqrs",
+                    "process",
+                    otel.name = %format_args!("process {}", "drain"),
+                    otel.kind = "consumer",
+                    otel.status_code = Empty,
+                    messaging.system = "postgresql",
+                    messaging.operation.name = "process",
+                    "messaging.operation.type" = "process",
+                    messaging.destination.name = "drain",
+                    messaging.message.id = %id,
+                    messaging.batch.message_count = Empty,
+                    pgqrs.message.attempt = 1_u32,
+                    pgqrs.worker.id = 1_i64,
+                    "error.type" = Empty,
+                );
+                // As a handler that is ready at its first poll.
+                drop(span.enter());
+            }
+            table.add(SPAN, SPANS, started.elapsed(), Samples::default(), None);
+        }
+    });
+    table.finish()
 }
 
 /// A process that does what it is asked to.
@@ -156,5 +202,5 @@ pub(super) async fn run(
     }
     drains.at_least(0.95, WITH, WITHOUT, "draining, with telemetry, to without");
     clear(store.pool()).await?;
-    Ok(vec![sends.finish(), drains.finish()])
+    Ok(vec![sends.finish(), drains.finish(), spans(meter, quick)])
 }

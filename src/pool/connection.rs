@@ -50,8 +50,31 @@ pub(crate) struct Connections {
     server: Arc<ServerState>,
 }
 
-/// The settings of a store's own pool, whatever its size.
-pub(crate) fn pool_options() -> PgPoolOptions {
+tokio::task_local! {
+    /// Set while a connection is returned on which no transaction can be open.
+    static OUTSIDE_TRANSACTIONS: ();
+}
+
+/// The settings of a store's own pool, to start from for a pool that an application makes for
+/// [`Store::from`](crate::Store).
+///
+/// - Connections that were idle for less than five seconds are not pinged before their next use.
+/// - A transaction that is still open when its connection is returned is rolled back. Otherwise the next user of the
+///   connection would work inside it, and what it has sent or acknowledged would not be committed. sqlx 0.9 leaves one
+///   open if the future of [`PgPool::begin`] is dropped before it is ready, as by a time-out or `tokio::select!`.
+///
+/// # Source
+/// [sqlx #4393](https://github.com/transact-rs/sqlx/issues/4393).
+///
+/// # Example
+/// ```no_run
+/// # async fn example(url: &str) -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = pgqrs::pool_options().max_connections(20).connect(url).await?;
+/// let store = pgqrs::Store::from(pool);
+/// # Ok(())
+/// # }
+/// ```
+pub fn pool_options() -> PgPoolOptions {
     PgPoolOptions::new()
         // A ping before every statement is too slow; ping only connections that may have broken while they were idle.
         .test_before_acquire(false)
@@ -64,6 +87,22 @@ pub(crate) fn pool_options() -> PgPoolOptions {
                 Ok(matches!(ping, Ok(Ok(()))))
             })
         })
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                if OUTSIDE_TRANSACTIONS.try_with(|()| ()).is_ok() {
+                    return Ok(true);
+                }
+                let ended = timeout(PING_TIMEOUT, end_transaction(connection)).await;
+                // Otherwise it is closed, which ends the transaction as well.
+                Ok(matches!(ended, Ok(Ok(()))))
+            })
+        })
+}
+
+/// Ends the transaction that the session is in, if it is in one. sqlx doesn't show whether it is: beginning another one
+/// is only warned of, and the rollback ends both.
+async fn end_transaction(connection: &mut PgConnection) -> sqlx::Result<()> {
+    connection.begin().await?.rollback().await
 }
 
 impl Connections {
@@ -273,7 +312,8 @@ impl Drop for StoreConnection {
         match Handle::try_current() {
             // The pool pings returned connections, and for a vanished server would wait until TCP gives up.
             Ok(runtime) if self.is_answered => {
-                runtime.spawn(timeout(PING_TIMEOUT, connection.return_to_pool()));
+                let returned = timeout(PING_TIMEOUT, connection.return_to_pool());
+                runtime.spawn(OUTSIDE_TRANSACTIONS.scope((), returned));
             }
             // Closes the socket, by which the server notices that its client no longer waits for the statement.
             _ => drop(connection.detach()),

@@ -5,13 +5,14 @@ mod batch;
 mod changing;
 mod columns;
 mod keeping;
+mod unique;
 
 use std::{collections::HashMap, time::Duration};
 
 use sqlx::{Connection, PgConnection};
 
 pub(crate) use self::batch::{KeyedBatch, KeyedChunk, KeyedRow, KeyedTry, KeyedWritten};
-use self::{changing::write_changing, keeping::write_keeping};
+use self::{changing::write_changing, keeping::write_keeping, unique::write_unique};
 use crate::{
     error::Result,
     message::{Envelope, NewMessage, Visible},
@@ -33,6 +34,7 @@ pub(crate) async fn write(
     envelopes: &[Envelope],
 ) -> Result<KeyedWritten> {
     match chunk {
+        KeyedChunk::Unique(rows) => write_unique(connection, run, envelopes, rows).await,
         KeyedChunk::Keeping(rows) => write_keeping(connection, run, envelopes, rows).await,
         KeyedChunk::Changing(rows) => write_changing(connection, run, envelopes, rows).await,
     }

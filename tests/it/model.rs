@@ -220,6 +220,16 @@ impl World {
         }
     }
 
+    /// Whether a queue accepts sends. A closed one refuses also those that would store nothing, since another message has
+    /// their key.
+    fn accepts(&mut self, queue: &str) -> Returned {
+        if self.queue(queue)?.is_closed {
+            self.happened("refused by a closed queue", 1);
+            return Err("QueueClosed");
+        }
+        Ok(())
+    }
+
     pub(crate) fn send(
         &mut self,
         time: usize,
@@ -229,11 +239,8 @@ impl World {
         if let Some(producer) = envelope.producer {
             self.through(producer)?;
         }
+        self.accepts(envelope.queue)?;
         let queue = self.queue(envelope.queue)?;
-        if queue.is_closed {
-            self.happened("refused by a closed queue", 1);
-            return Err("QueueClosed");
-        }
         for (id, payload) in messages {
             let entry = Entry {
                 priority: envelope.priority,

@@ -2,15 +2,18 @@
 
 use std::{
     error::Error as _,
+    future::poll_fn,
     io::{Read, Write},
     net::TcpListener,
+    pin::Pin,
+    task::Poll,
     time::{Duration, Instant},
 };
 
 use pgqrs::{ConnectOptions, Error, Store};
 use sqlx::PgPool;
 
-use crate::support::{TestResult, chain, connect, terminate, until, url, warm, with_queues};
+use crate::support::{TestResult, chain, connect, count, terminate, until, url, warm, with_queues};
 
 #[tokio::test]
 async fn a_closed_port_is_reported_at_once() -> TestResult {
@@ -261,4 +264,64 @@ fn neither_options_nor_store_show_a_password() {
             PgPool::connect_lazy("postgresql://me:secret@localhost/mydb").expect("a valid URL");
         assert!(!format!("{:?}", Store::from(pool)).contains("secret"));
     });
+}
+
+/// sqlx leaves a transaction open if the future that begins it is dropped before the server has answered.
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_follows_a_begin_that_was_abandoned_is_committed(pool: PgPool) -> TestResult {
+    let of_application = pgqrs::pool_options().max_connections(1);
+    let stores = [
+        pgqrs::connect_with(
+            ConnectOptions::builder()
+                .url(url(&pool))
+                .max_connections(1)
+                .build(),
+        )
+        .await?,
+        Store::from(of_application.connect(&url(&pool)).await?),
+    ];
+    pgqrs::admin(&stores[0]).create_queue("tasks").await?;
+    let mut sent = 0;
+    for store in &stores {
+        for round in 0..20 {
+            until("the connection is idle", async || {
+                store.pool().num_idle() == 1
+            })
+            .await;
+            let mut begin = if round % 2 == 0 {
+                Box::pin(async { store.begin().await.map(drop) }) as BoxFuture<'_>
+            } else {
+                Box::pin(async { Ok(store.pool().begin().await.map(drop)?) })
+            };
+            // Up to the moment when BEGIN is under way, and some way beyond it.
+            for _ in 0..=round / 4 {
+                if poll_once(begin.as_mut()).await {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            drop(begin);
+            pgqrs::enqueue()
+                .message(&round)
+                .to("tasks")
+                .execute(store)
+                .await?;
+            sent += 1;
+            assert_eq!(count(&pool).await?, sent);
+        }
+    }
+    let open: i64 = sqlx::query_scalar(
+        "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in%'",
+    )
+    .fetch_one(&pool)
+    .await?;
+    assert_eq!(open, 0);
+    Ok(())
+}
+
+type BoxFuture<'a> = Pin<Box<dyn Future<Output = pgqrs::Result<()>> + 'a>>;
+
+/// Whether the future is ready.
+async fn poll_once(mut future: Pin<&mut (dyn Future<Output = pgqrs::Result<()>> + '_)>) -> bool {
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready())).await
 }

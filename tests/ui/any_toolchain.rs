@@ -11,8 +11,17 @@ use crate::misuse::{Misuse, root};
 /// What the compiler says of a program: the code and the first line of each error.
 type Errors = Vec<(Option<String>, String)>;
 
-pub(crate) fn check(misuses: &[Misuse]) {
-    let errors = compile(misuses);
+/// `compared`: the misuses are compiled elsewhere, and fail with the answers beside them; only the corrections are
+/// compiled here.
+pub(crate) fn check(misuses: &[Misuse], compared: bool) {
+    let mut errors = compile(misuses, !compared);
+    if compared {
+        errors.extend(
+            misuses
+                .iter()
+                .map(|misuse| (wrong(misuse), answered(misuse))),
+        );
+    }
     let mut problems = String::new();
     for misuse in misuses {
         let (path, expected) = (misuse.path(), &misuse.code);
@@ -45,8 +54,21 @@ fn right(misuse: &Misuse) -> String {
     format!("right-{}-{}", misuse.group, misuse.name)
 }
 
+/// The errors in the compiler's answer, which doesn't name a lint by its code.
+fn answered(misuse: &Misuse) -> Errors {
+    let errors = misuse.answer.lines().filter_map(|line| {
+        let (error, message) = line.strip_prefix("error")?.split_once(": ")?;
+        let code = error
+            .strip_prefix('[')
+            .and_then(|code| code.strip_suffix(']'));
+        let lint = misuse.code.as_deref().filter(|code| !code.starts_with('E'));
+        Some((code.or(lint).map(str::to_owned), message.to_owned()))
+    });
+    errors.collect()
+}
+
 /// The errors in each program of the package; a program without any isn't there.
-fn compile(misuses: &[Misuse]) -> BTreeMap<String, Errors> {
+fn compile(misuses: &[Misuse], with_wrong: bool) -> BTreeMap<String, Errors> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let package = target.join("misuses");
     fs::create_dir_all(&package).expect("written");
@@ -64,10 +86,11 @@ fn compile(misuses: &[Misuse]) -> BTreeMap<String, Errors> {
     for misuse in misuses {
         let corrected = package.join(right(misuse)).with_extension("rs");
         write_if_changed(&corrected, &misuse.corrected);
-        for (name, path) in [
-            (wrong(misuse), root().join(misuse.path())),
-            (right(misuse), corrected),
-        ] {
+        let mut programs = vec![(right(misuse), corrected)];
+        if with_wrong {
+            programs.push((wrong(misuse), root().join(misuse.path())));
+        }
+        for (name, path) in programs {
             let _ = write!(manifest, "\n[[bin]]\nname = {name:?}\npath = {path:?}\n");
         }
     }
@@ -116,7 +139,7 @@ fn compile(misuses: &[Misuse]) -> BTreeMap<String, Errors> {
     }
     assert_eq!(
         compiled + errors.len(),
-        2 * misuses.len(),
+        if with_wrong { 2 } else { 1 } * misuses.len(),
         "not every program was compiled:\n{}",
         String::from_utf8_lossy(&output.stderr)
     );

@@ -14,7 +14,7 @@ use crate::{cargo, ci};
 const MODULE: &str = "adversary::";
 
 pub(crate) async fn run(scale: u32, rounds: u32, url: &str) -> Result<()> {
-    ci::build_tests(url).await?;
+    ci::build_tests().await?;
     let tests = tests(url).await?;
     ensure!(!tests.is_empty(), "there are no tests in `{MODULE}`");
     let mut tried = Vec::new();

@@ -29,6 +29,9 @@ pub(crate) struct Run {
     /// Smaller and fewer rounds: about a minute
     #[arg(long)]
     quick: bool,
+    /// As the tests are built: checks that it runs, not how fast
+    #[arg(long)]
+    unoptimised: bool,
     /// Copy the results in target/bench into docs/benchmarks.md, and measure only the named subjects
     #[arg(long)]
     accept: bool,
@@ -56,6 +59,7 @@ impl Run {
         let Self {
             subjects,
             quick,
+            unoptimised,
             accept,
             server: ServerVersion { postgres },
         } = self;
@@ -69,8 +73,10 @@ impl Run {
             if own.is_empty() || own.contains(&TELEMETRY) {
                 plain().await?;
             }
-            let build = ["bench", "--bench", "bench", "--no-run"];
-            let mut run = vec!["bench", "--bench", "bench", "--"];
+            let profile = if unoptimised { "dev" } else { "bench" };
+            let bench = ["bench", "--bench", "bench", "--profile", profile];
+            let build = [&bench[..], &["--no-run"]].concat();
+            let mut run = [&bench[..], &["--"]].concat();
             run.extend(own);
             run.extend(quick.then_some("--quick"));
             measure(&build, &run, postgres).await?;

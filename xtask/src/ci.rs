@@ -1,6 +1,6 @@
 //! Tests, and all other checks before a change lands.
 
-use std::{process::Stdio, time::Instant};
+use std::{process::Stdio, sync::LazyLock, time::Instant};
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -12,21 +12,14 @@ use crate::{
 };
 
 pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
-    let started = Instant::now();
     step("formatting");
     cargo::run(&["fmt", "--all", "--check"], url).await?;
     step("clippy");
-    let clippy = [
-        "clippy",
-        "--all-targets",
-        "--all-features",
-        "--",
-        "-D",
-        "warnings",
-    ];
+    let clippy = ["clippy", "--all-targets", "--", "-D", "warnings"];
     cargo::run(&clippy, url).await?;
     step("features");
-    // The default features, and those for telemetry, are those of all other steps.
+    // The default features, those for telemetry, and `schedules` are those of all other steps, which so share what they
+    // build.
     for features in [
         "",
         "tls-native",
@@ -85,15 +78,10 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
         python::test(&[], url).await?;
     }
     step("a short benchmark");
-    // Checks that it runs, not how fast: optimising it and its dependencies takes minutes.
-    let bench = ["xtask", "bench", "--quick", "enqueue"];
-    let mut command = cargo::command(&bench);
-    command.env("CARGO_PROFILE_BENCH_OPT_LEVEL", "0");
-    cargo::finish(&mut command, &bench).await?;
-    step(&format!(
-        "all of it holds, after {} s",
-        started.elapsed().as_secs()
-    ));
+    // Optimising it and its dependencies takes minutes.
+    let bench = ["xtask", "bench", "--quick", "--unoptimised", "enqueue"];
+    cargo::run(&bench, url).await?;
+    step("all of it holds");
     Ok(())
 }
 
@@ -129,8 +117,10 @@ async fn oldest_rust() -> Result<()> {
     cargo::finish(command.env("CARGO_TARGET_DIR", target), &check).await
 }
 
+/// Prints what is next, and how long the steps before it took.
 fn step(what: &str) {
-    eprintln!("\n== {what}");
+    static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+    eprintln!("\n== {:>4} s: {what}", STARTED.elapsed().as_secs());
 }
 
 pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
@@ -141,7 +131,7 @@ pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
         vec!["test", "--lib", "--bins", "--tests", "--examples"]
     };
     command.extend(arguments.iter().map(String::as_str));
-    build_examples(url).await?;
+    build_examples().await?;
     cargo::run(&command, url).await?;
     if arguments.is_empty() {
         // Examples in the README and in the documentation, which nextest doesn't run.
@@ -236,7 +226,7 @@ pub(crate) async fn test_as(access: Access, arguments: &[String], url: &str) -> 
         command.extend(others);
     }
     command.extend(arguments.iter().map(String::as_str));
-    build_examples(url).await?;
+    build_examples().await?;
     let mut tests = cargo::command(&command);
     tests
         .env("DATABASE_URL", url)
@@ -246,14 +236,16 @@ pub(crate) async fn test_as(access: Access, arguments: &[String], url: &str) -> 
 
 /// Builds the examples, and the processes that tests start and kill. `cargo test --examples` would build the tests in
 /// them instead of the programs, and `cargo test --test it` neither.
-async fn build_examples(url: &str) -> Result<()> {
-    cargo::run(&["build", "--examples"], url).await
+async fn build_examples() -> Result<()> {
+    let examples = ["build", "--examples"];
+    cargo::finish(&mut cargo::command(&examples), &examples).await
 }
 
 /// Builds the integration tests and the programs that they start.
-pub(crate) async fn build_tests(url: &str) -> Result<()> {
-    build_examples(url).await?;
-    cargo::run(&["test", "--test", "it", "--no-run"], url).await
+pub(crate) async fn build_tests() -> Result<()> {
+    build_examples().await?;
+    let tests = ["test", "--test", "it", "--no-run"];
+    cargo::finish(&mut cargo::command(&tests), &tests).await
 }
 
 pub(crate) async fn has_nextest() -> bool {
@@ -268,7 +260,7 @@ pub(crate) async fn has_nextest() -> bool {
 /// Runs the test of faults alone, and prints its output.
 pub(crate) async fn soak(faults: u64, seed: Option<u64>, url: &str) -> Result<()> {
     let test = "faults::whatever_breaks_what_is_acknowledged_is_stored_once_and_handled";
-    build_tests(url).await?;
+    build_tests().await?;
     let arguments = ["test", "--test", "it", test, "--", "--nocapture"];
     let mut command = cargo::command(&arguments);
     command

@@ -1,27 +1,11 @@
-//! A PostgreSQL of our own: found or downloaded, started under `target/`, and stopped by the process that started it.
-//! For tests and examples, which then need nothing but PostgreSQL's binaries. As root it runs as another user, since
-//! PostgreSQL refuses root.
+//! The servers of this checkout, under `target/`: one that keeps running, and those of single commands.
 
-mod binaries;
-
-use std::{
-    env, fs,
-    net::TcpListener,
-    os::unix::{fs::PermissionsExt, process::CommandExt},
-    path::{Path, PathBuf},
-    process::{self, Command},
-    sync::atomic::{AtomicUsize, Ordering},
-};
-
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use local_postgres::{Home, Server};
+pub(crate) use local_postgres::{Purpose, SUPPORTED};
 use sqlx::{Connection, PgConnection};
-use tokio::signal::unix::{SignalKind, signal};
 
-use self::binaries::{binaries, installed, major_of};
 use crate::cargo;
-
-/// The supported major versions, oldest first.
-pub(crate) const SUPPORTED: [u32; 5] = [14, 15, 16, 17, 18];
 
 /// Runs a function with a server's URL: that of `db start` if it is running and no major version is requested,
 /// otherwise that of a new server.
@@ -29,11 +13,18 @@ pub(crate) async fn with(
     major: Option<u32>,
     work: impl AsyncFnOnce(&str) -> Result<()>,
 ) -> Result<()> {
-    let development = Cluster::at(home()?.join(DEVELOPMENT));
-    match development.url_if_running() {
-        Some(url) if major.is_none() => work(&url).await,
-        _ => with_new(Purpose::Tests, major, work).await,
-    }
+    home()?.with(major, work).await
+}
+
+/// Runs a function with the URL of a new server, which is removed afterwards in any case, also on Ctrl-C. Its major
+/// version defaults to the installed one.
+pub(crate) async fn with_new(
+    purpose: Purpose,
+    major: Option<u32>,
+    work: impl AsyncFnOnce(&str) -> Result<()>,
+) -> Result<()> {
+    let work = async |server: Server<'_>| work(server.url).await;
+    home()?.with_new(purpose, major, work).await
 }
 
 /// The server's version, such as `15.18`.
@@ -49,330 +40,27 @@ pub(crate) async fn version(url: &str) -> Result<String> {
 
 /// The major version that is installed on this machine.
 pub(crate) fn installed_major() -> Option<u32> {
-    installed(None).as_deref().and_then(major_of)
-}
-
-/// The purpose of a new server.
-#[derive(Clone, Copy)]
-pub(crate) enum Purpose {
-    /// Without durability: its data needn't survive a crash.
-    Tests,
-    /// Durable commits, as on a production server.
-    Benchmarks,
-}
-
-impl Purpose {
-    fn settings(self) -> &'static str {
-        match self {
-            Self::Tests => "-c fsync=off -c max_connections=200",
-            Self::Benchmarks => {
-                // The peers' pools open many connections; the other settings are those of a server with some memory.
-                "-c fsync=on -c shared_buffers=1GB -c max_wal_size=8GB -c checkpoint_timeout=1h -c max_connections=300"
-            }
-        }
-    }
-}
-
-/// Runs a function with the URL of a new server, which is removed afterwards in any case, also on Ctrl-C. Its major
-/// version defaults to the installed one.
-pub(crate) async fn with_new(
-    purpose: Purpose,
-    major: Option<u32>,
-    work: impl AsyncFnOnce(&str) -> Result<()>,
-) -> Result<()> {
-    // From here on, a signal is handled only once there is something to clean up.
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let home = home()?;
-    sweep(&home);
-    // A server of another version may be running for the same command.
-    let count = STARTED.fetch_add(1, Ordering::Relaxed);
-    let cluster = Cluster::at(home.join(format!("{TEMPORARY}{}-{count}", process::id())));
-    let outcome = match cluster.start(purpose, major).await {
-        Ok(url) => tokio::select! {
-            outcome = work(&url) => outcome,
-            _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
-            _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
-        },
-        Err(error) => Err(error),
-    };
-    cluster.remove();
-    outcome
+    home().ok()?.installed_major()
 }
 
 pub(crate) async fn start_for_development() -> Result<String> {
-    let cluster = Cluster::at(home()?.join(DEVELOPMENT));
-    match cluster.url_if_running() {
-        Some(url) => Ok(url),
-        None => cluster.start(Purpose::Tests, None).await,
-    }
+    home()?.start_for_development().await
 }
 
 pub(crate) async fn stop_for_development() -> Result<()> {
-    let cluster = Cluster::at(home()?.join(DEVELOPMENT));
     ensure!(
-        cluster.url_if_running().is_some(),
+        home()?.stop_for_development()?,
         "no server for development is running"
     );
-    cluster.stop("fast")
+    Ok(())
 }
 
 pub(crate) async fn url_for_development() -> Result<String> {
-    let cluster = Cluster::at(home()?.join(DEVELOPMENT));
-    cluster
-        .url_if_running()
+    home()?
+        .url_for_development()
         .context("no server for development is running: `cargo xtask db start`")
 }
 
-/// Servers that end with the command that started them have folders named after this, its process id, and how many it
-/// had started before.
-const TEMPORARY: &str = "run-";
-static STARTED: AtomicUsize = AtomicUsize::new(0);
-const DEVELOPMENT: &str = "development";
-
-/// Removes what a killed xtask left behind.
-fn sweep(home: &Path) {
-    for entry in fs::read_dir(home).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(id) = name.strip_prefix(TEMPORARY) else {
-            continue;
-        };
-        let id = id.split('-').next().unwrap_or(id);
-        let alive = Command::new("kill")
-            .args(["-0", id])
-            .output()
-            .is_ok_and(|kill| kill.status.success());
-        if !alive {
-            Cluster::at(entry.path()).remove();
-        }
-    }
-}
-
-/// The folder of all clusters: under `target/`, or under the system's temporary folder if the user that the server runs
-/// as can't access the checkout.
-fn home() -> Result<PathBuf> {
-    let under_target = cargo::target().join("postgres");
-    fs::create_dir_all(&under_target)?;
-    let Some(owner) = Owner::of_server()? else {
-        return Ok(under_target);
-    };
-    let mut enter = Command::new("test");
-    owner.adopt(enter.arg("-x").arg(&under_target));
-    if enter.status().is_ok_and(|status| status.success()) {
-        return Ok(under_target);
-    }
-    let name = format!(
-        "pgqrs-postgres-{}",
-        cargo::root().to_string_lossy().replace('/', "-")
-    );
-    let elsewhere = env::temp_dir().join(name);
-    fs::create_dir_all(&elsewhere)?;
-    Ok(elsewhere)
-}
-
-/// The user that the server runs as, if we are root.
-struct Owner {
-    user: u32,
-    group: u32,
-}
-
-impl Owner {
-    fn of_server() -> Result<Option<Self>> {
-        if id(&["-u"]) != Some(0) {
-            return Ok(None);
-        }
-        for name in ["postgres", "nobody"] {
-            if let (Some(user), Some(group)) = (id(&["-u", name]), id(&["-g", name])) {
-                return Ok(Some(Self { user, group }));
-            }
-        }
-        bail!(
-            "PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody` to run it as"
-        )
-    }
-
-    fn adopt(&self, command: &mut Command) {
-        command.uid(self.user).gid(self.group).current_dir("/");
-    }
-}
-
-fn id(arguments: &[&str]) -> Option<u32> {
-    let output = Command::new("id").args(arguments).output().ok()?;
-    String::from_utf8(output.stdout).ok()?.trim().parse().ok()
-}
-
-struct Cluster {
-    folder: PathBuf,
-}
-
-impl Cluster {
-    fn at(folder: PathBuf) -> Self {
-        Self { folder }
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.join("data")
-    }
-
-    /// Written when the server is up; read by other processes.
-    fn url_file(&self) -> PathBuf {
-        self.folder.join("url")
-    }
-
-    /// The folder of the server's binaries, so that a later command to stop the server needn't find or download them
-    /// again.
-    fn bin_file(&self) -> PathBuf {
-        self.folder.join("bin")
-    }
-
-    fn bin(&self) -> Option<PathBuf> {
-        match fs::read_to_string(self.bin_file()) {
-            Ok(bin) => Some(bin.into()),
-            Err(_) => installed(None),
-        }
-    }
-
-    fn url_if_running(&self) -> Option<String> {
-        let url = fs::read_to_string(self.url_file()).ok()?;
-        let bin = self.bin()?;
-        self.run(&bin, "pg_ctl", &["status", "-D", self.data().to_str()?])
-            .ok()?;
-        Some(url)
-    }
-
-    async fn start(&self, purpose: Purpose, major: Option<u32>) -> Result<String> {
-        let bin = binaries(major)?;
-        let owner = Owner::of_server()?;
-        fs::create_dir_all(&self.folder)?;
-        fs::write(self.bin_file(), bin.as_os_str().as_encoded_bytes())?;
-        fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700))?;
-        self.hand_over(&self.folder, owner.as_ref())?;
-        let data = self.data();
-        let data = data.to_str().context("a path that isn't UTF-8")?;
-        let password = self.password(owner.as_ref())?;
-        if !self.data().join("PG_VERSION").exists() {
-            eprintln!("creating a PostgreSQL in {}", self.folder.display());
-            let password_file = self.password_file();
-            let password_file = password_file.to_str().context("a path that isn't UTF-8")?;
-            // Over TCP with a password, since every user of the machine can connect; over the socket without one, since
-            // only its owner can.
-            self.run(
-                &bin,
-                "initdb",
-                &[
-                    "-D",
-                    data,
-                    "-U",
-                    "postgres",
-                    "--pwfile",
-                    password_file,
-                    "--auth-host=password",
-                    "--auth-local=trust",
-                    "--no-sync",
-                    "-E",
-                    "UTF8",
-                    "--locale=C",
-                ],
-            )?;
-        }
-        // Free now. If another process takes it before the server does, the start fails with an error that says so.
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let options = [
-            format!("-p {port}"),
-            "-c listen_addresses=127.0.0.1".to_owned(),
-            format!("-c unix_socket_directories='{}'", self.socket_folder()),
-            "-c unix_socket_permissions=0700".to_owned(),
-            purpose.settings().to_owned(),
-        ]
-        .join(" ");
-        let log = self.folder.join("log");
-        let log = log.to_str().context("a path that isn't UTF-8")?;
-        let start = [
-            "start", "-D", data, "-w", "-t", "60", "-s", "-l", log, "-o", &options,
-        ];
-        if let Err(error) = self.run(&bin, "pg_ctl", &start) {
-            let log = fs::read_to_string(log).unwrap_or_default();
-            let end: Vec<&str> = log.lines().rev().take(20).collect();
-            let end: Vec<&str> = end.into_iter().rev().collect();
-            bail!("{error}\nthe server's log ends with:\n{}", end.join("\n"));
-        }
-        let url = format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres");
-        fs::write(self.url_file(), &url)?;
-        Ok(url)
-    }
-
-    fn password_file(&self) -> PathBuf {
-        self.folder.join("password")
-    }
-
-    fn password(&self, owner: Option<&Owner>) -> Result<String> {
-        if let Ok(password) = fs::read_to_string(self.password_file()) {
-            return Ok(password);
-        }
-        let random = fs::File::open("/dev/urandom").and_then(|mut source| {
-            let mut bytes = [0; 16];
-            std::io::Read::read_exact(&mut source, &mut bytes)?;
-            Ok(bytes)
-        });
-        let password: String = random?.iter().map(|byte| format!("{byte:02x}")).collect();
-        fs::write(self.password_file(), &password)?;
-        fs::set_permissions(self.password_file(), fs::Permissions::from_mode(0o600))?;
-        self.hand_over(&self.password_file(), owner)?;
-        Ok(password)
-    }
-
-    fn hand_over(&self, path: &Path, owner: Option<&Owner>) -> Result<()> {
-        if let Some(owner) = owner {
-            std::os::unix::fs::chown(path, Some(owner.user), Some(owner.group))?;
-        }
-        Ok(())
-    }
-
-    /// The cluster's own folder if that isn't too long for a socket's path; otherwise none.
-    fn socket_folder(&self) -> String {
-        let folder = self.folder.to_string_lossy();
-        if folder.len() < 80 && !folder.contains(['\'', ',', ' ']) {
-            folder.into_owned()
-        } else {
-            String::new()
-        }
-    }
-
-    fn stop(&self, mode: &str) -> Result<()> {
-        let bin = self.bin().context("PostgreSQL's binaries are gone")?;
-        let data = self.data();
-        let data = data.to_str().context("a path that isn't UTF-8")?;
-        self.run(
-            &bin,
-            "pg_ctl",
-            &["stop", "-D", data, "-m", mode, "-w", "-s"],
-        )?;
-        let _ = fs::remove_file(self.url_file());
-        Ok(())
-    }
-
-    /// Stops it if it is running, and deletes it.
-    fn remove(&self) {
-        // This usually fails because the server never started.
-        let _ = self.stop("immediate");
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-
-    fn run(&self, bin: &Path, tool: &str, arguments: &[&str]) -> Result<()> {
-        let mut command = Command::new(bin.join(tool));
-        command.args(arguments);
-        if let Some(owner) = Owner::of_server()? {
-            owner.adopt(&mut command);
-        }
-        let output = command
-            .output()
-            .with_context(|| format!("{tool} doesn't start"))?;
-        ensure!(
-            output.status.success(),
-            "{tool} failed: {}{}",
-            String::from_utf8_lossy(&output.stderr),
-            String::from_utf8_lossy(&output.stdout),
-        );
-        Ok(())
-    }
+fn home() -> Result<Home> {
+    Home::new(&cargo::target().join("postgres"))
 }

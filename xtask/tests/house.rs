@@ -136,7 +136,7 @@ fn the_library_never_asks_its_own_clock() {
 
 #[test]
 fn every_module_says_what_it_is() {
-    for folder in ["src", "tests", "examples", "python", "xtask"] {
+    for folder in ["src", "tests", "examples", "crates", "python", "xtask"] {
         for (path, text) in files(folder, "rs") {
             let documented = text.starts_with("//!") || text.starts_with("#![doc = include_str!");
             assert!(documented, "{} doesn't begin with //!", path.display());

@@ -105,7 +105,7 @@ pub struct DeadLetterReason {
 #[non_exhaustive]
 pub enum MessagePlace {
     /// In its queue.
-    Queue {
+    Queued {
         /// Its state.
         state: MessageState,
         /// From when on it can be delivered, if it isn't leased.

@@ -90,10 +90,10 @@ impl<'a> KeyedBatch<'a> {
         let changes = self.rows.iter().any(|row| row.changes());
         let waiting = self.rows.partition_point(|row| !row.waits());
         if !changes {
-            return split(&self.rows).map(KeyedChunk::Keeping).collect();
+            return split(&self.rows).map(KeyedChunk::keeping).collect();
         }
         let (others, waiting) = self.rows.split_at(waiting);
-        let mut chunks: Vec<_> = split(others).map(KeyedChunk::Keeping).collect();
+        let mut chunks: Vec<_> = split(others).map(KeyedChunk::keeping).collect();
         // A statement changes a message once. So the second of a key is in a statement of its own, and so on.
         let mut rounds: Vec<Vec<KeyedRow<'a>>> = Vec::new();
         let (mut last, mut round) = (None, 0);
@@ -148,10 +148,34 @@ pub(super) fn position(place: i32) -> usize {
 
 /// Rows of one statement.
 pub(crate) enum KeyedChunk<'r, 'a> {
+    /// Of one envelope, each with a key of its own while it is unfinished.
+    Unique(&'r [KeyedRow<'a>]),
     /// What has their keys already stays as it is.
     Keeping(&'r [KeyedRow<'a>]),
-    /// What waits with their keys is changed.
+    /// What waits with their keys is changed; or it stays as it is, if that is what the rows ask for. No two have the
+    /// same key.
     Changing(Vec<KeyedRow<'a>>),
+}
+
+impl<'r, 'a> KeyedChunk<'r, 'a> {
+    /// The fastest statement for rows that change nothing.
+    fn keeping(rows: &'r [KeyedRow<'a>]) -> Self {
+        let distinct = !rows
+            .windows(2)
+            .any(|pair| pair[0].kind_and_key() == pair[1].kind_and_key());
+        let all = |kind| {
+            let mut kinds = rows.iter().map(|row| row.kind_and_key());
+            distinct && kinds.all(|key| key.is_some_and(|(of_row, _)| of_row == kind))
+        };
+        let is_of_one_envelope = rows.iter().all(|row| row.envelope == rows[0].envelope);
+        if is_of_one_envelope && all(UNIQUE) {
+            Self::Unique(rows)
+        } else if all(WAITING) {
+            Self::Changing(rows.to_vec())
+        } else {
+            Self::Keeping(rows)
+        }
+    }
 }
 
 /// How a statement is run.
@@ -180,5 +204,80 @@ pub(super) fn outcome(is_stored: bool, queue_ids: &[Option<i32>]) -> Written {
         Written::Taken
     } else {
         Written::Refused(refused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{key::OnDuplicate, message::Priority, queue::QueueName};
+
+    const KEEPS: Lifetime = Lifetime::UntilClaimed(OnDuplicate::Keep);
+    const REPLACES: Lifetime = Lifetime::UntilClaimed(OnDuplicate::Replace);
+    const WITHIN: Lifetime = Lifetime::Within(Duration::from_secs(1));
+
+    /// The statements for messages with these keys, each in the envelope of that position.
+    fn statements(keys: &[(i32, Option<(Lifetime, &str)>)]) -> Vec<(&'static str, usize)> {
+        let envelope = |queue| Envelope {
+            queue: QueueName::new(queue).expect("a name"),
+            producer: None,
+            priority: Priority::Normal,
+            visible: Visible::Now,
+        };
+        let messages = keys.iter().map(|(_, key)| {
+            let mut message = NewMessage::new("1".to_owned());
+            if let Some((lifetime, text)) = key {
+                message.set_key(Key::new((*text).to_owned(), *lifetime));
+            }
+            message
+        });
+        let messages: Vec<_> = messages.collect();
+        let rows = messages.iter().zip(keys).zip(1..);
+        let rows = rows.map(|((message, (envelope, _)), id)| KeyedRow {
+            envelope: *envelope,
+            id,
+            message,
+        });
+        let batch = KeyedBatch::new(vec![envelope("tasks"), envelope("emails")], rows.collect());
+        let chunks = batch.chunks();
+        let statement = |chunk: &KeyedChunk<'_, '_>| match chunk {
+            KeyedChunk::Unique(rows) => ("unique", rows.len()),
+            KeyedChunk::Keeping(rows) => ("keeping", rows.len()),
+            KeyedChunk::Changing(rows) => ("changing", rows.len()),
+        };
+        chunks.iter().map(statement).collect()
+    }
+
+    #[test]
+    fn each_message_is_stored_by_the_fastest_statement_that_can() {
+        let unique = |envelope, key| (envelope, Some((Lifetime::Unfinished, key)));
+        let waiting = |lifetime, key| (1, Some((lifetime, key)));
+        assert_eq!(
+            statements(&[unique(1, "b"), unique(1, "a")]),
+            [("unique", 2)]
+        );
+        assert_eq!(
+            statements(&[unique(2, "b"), unique(2, "a")]),
+            [("unique", 2)]
+        );
+        // One key twice, two queues, other kinds of keys, and no key.
+        for others in [
+            [unique(1, "a"), unique(1, "a")],
+            [unique(1, "a"), unique(2, "b")],
+            [unique(1, "a"), waiting(WITHIN, "b")],
+            [unique(1, "a"), waiting(KEEPS, "b")],
+            [unique(1, "a"), (1, None)],
+            [waiting(KEEPS, "a"), waiting(KEEPS, "a")],
+        ] {
+            assert_eq!(statements(&others), [("keeping", 2)], "{others:?}");
+        }
+        assert_eq!(
+            statements(&[waiting(KEEPS, "b"), waiting(KEEPS, "a")]),
+            [("changing", 2)]
+        );
+        assert_eq!(
+            statements(&[unique(1, "a"), waiting(REPLACES, "b"), waiting(KEEPS, "b")]),
+            [("unique", 1), ("changing", 1), ("changing", 1)]
+        );
     }
 }

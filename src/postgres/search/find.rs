@@ -50,7 +50,7 @@ impl Row {
             (None, Some(true)) => MessageState::Delayed,
             (None, _) => MessageState::Ready,
         };
-        Some(MessagePlace::Queue {
+        Some(MessagePlace::Queued {
             state,
             visible_at: self.visible_at?,
             lease_expires_at: self.lease_expires_at,

@@ -315,7 +315,7 @@ async fn one_message_is_found_wherever_it_is_with_all_that_is_known(pool: PgPool
     let waiting = found().await?.expect("it is there");
     assert!(matches!(
         waiting.place,
-        MessagePlace::Queue {
+        MessagePlace::Queued {
             state: MessageState::Ready,
             lease_expires_at: None,
             ..
@@ -332,7 +332,7 @@ async fn one_message_is_found_wherever_it_is_with_all_that_is_known(pool: PgPool
     let delivery = one(&store).await?;
     let leased = found().await?.expect("it is there");
     let lease = match leased.place {
-        MessagePlace::Queue {
+        MessagePlace::Queued {
             state: MessageState::Leased,
             lease_expires_at,
             ..

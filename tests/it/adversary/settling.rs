@@ -370,7 +370,7 @@ async fn a_lease_that_the_server_refuses_to_extend_costs_no_other_its_lease(
 async fn behind_a_link_that_cuts_connections_all_is_settled_and_counted(
     pool: PgPool,
 ) -> TestResult {
-    const MESSAGES: usize = 1_500;
+    const MESSAGES: usize = 400;
     let direct = with_queues(&pool, &["tasks"]).await?;
     // A claim whose answer is cut uses up an attempt of messages that no handler sees.
     let patient = QueueOptions::builder().max_attempts(1_000).build();

@@ -4,19 +4,20 @@ use super::*;
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn it_goes_on_when_its_connections_are_killed_again_and_again(pool: PgPool) -> TestResult {
+    const MESSAGES: u64 = 1_000;
     with_queues(&pool, &["tasks"]).await?;
     let store = connect(&pool).await?;
-    let payloads: Vec<u64> = (0..3_000).collect();
-    send(&store, &payloads).await?;
+    send(&store, &(0..MESSAGES).collect::<Vec<_>>()).await?;
     let seen = Seen::default();
     let lease = Duration::from_secs(2);
     let steady = consumer().lease(lease).prefetch(50).create(&store).await?;
     let running = start(steady, seen.handler());
-    let mut left = count(&pool).await?;
+    let (mut left, mut kills) = (count(&pool).await?, 0);
     while left > 0 {
         let killed = "select pg_terminate_backend(pid) from pg_stat_activity
                       where datname = current_database() and application_name = 'pgqrs'";
         sqlx::query(killed).execute(&pool).await?;
+        kills += 1;
         until("fewer are left", async || {
             count(&pool).await.expect("counted") < left.max(1)
         })
@@ -24,7 +25,8 @@ async fn it_goes_on_when_its_connections_are_killed_again_and_again(pool: PgPool
         left = count(&pool).await?;
     }
     running.stop().await?;
-    assert_eq!(seen.len(), 3_000);
+    assert_eq!(seen.len() as u64, MESSAGES);
+    assert!(kills > 10, "killed {kills} times");
     Ok(())
 }
 

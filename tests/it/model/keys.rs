@@ -99,7 +99,7 @@ impl World {
         messages: &[(usize, Asks)],
         id_of: &BTreeMap<usize, MessageId>,
     ) -> Returned<Vec<Outcome>> {
-        self.queue(envelope.queue)?;
+        self.accepts(envelope.queue)?;
         let mut outcomes = Vec::new();
         for (place, (payload, asks)) in messages.iter().enumerate() {
             if let Some(duplicate) = self.duplicate(time, envelope, *payload, *asks) {

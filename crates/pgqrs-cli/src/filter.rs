@@ -1,0 +1,80 @@
+//! Conditions by which messages and dead letters are searched.
+
+use clap::Args;
+use pgqrs::{Cursor, SearchDeadLetters, SearchMessages};
+
+#[derive(Args, Clone)]
+pub(crate) struct Filter {
+    /// Only those with this header
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    header: Option<(String, String)>,
+    /// Only those with this value in the payload, such as to.country=FR; elements of arrays have their number
+    #[arg(long, value_name = "PATH=VALUE", value_parser = pair)]
+    payload_at: Option<(String, String)>,
+    /// Only those whose last attempt failed with an error that contains this text
+    #[arg(long, value_name = "TEXT")]
+    error: Option<String>,
+}
+
+/// Which page of a list, and how much of each message.
+#[derive(Args, Clone)]
+pub(crate) struct Pages {
+    /// Maximum number of messages
+    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+    pub(crate) limit: u32,
+    /// Continue after this cursor, which the page before has printed
+    #[arg(long, value_name = "CURSOR")]
+    pub(crate) after: Option<Cursor>,
+    /// Print payloads too
+    #[arg(long)]
+    pub(crate) payload: bool,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err("write it as NAME=VALUE".to_owned()),
+    }
+}
+
+impl Filter {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.header.is_none() && self.payload_at.is_none() && self.error.is_none()
+    }
+
+    pub(crate) fn messages(&self, mut search: SearchMessages) -> SearchMessages {
+        if let Some((name, value)) = &self.header {
+            search = search.header(name, value);
+        }
+        if let Some((path, value)) = &self.payload_at {
+            search = search.payload_at(path.split('.'), value);
+        }
+        if let Some(error) = &self.error {
+            search = search.error(error);
+        }
+        search
+    }
+
+    pub(crate) fn dead_letters(&self, mut search: SearchDeadLetters) -> SearchDeadLetters {
+        if let Some((name, value)) = &self.header {
+            search = search.header(name, value);
+        }
+        if let Some((path, value)) = &self.payload_at {
+            search = search.payload_at(path.split('.'), value);
+        }
+        if let Some(error) = &self.error {
+            search = search.error(error);
+        }
+        search
+    }
+}
+
+/// How a list continues, for people. Whether there are more, and whether the search has ended before it has seen all.
+pub(crate) fn continuation(next: Option<Cursor>, is_cut: bool) -> Option<String> {
+    let next = next?;
+    Some(if is_cut {
+        format!("looked at 50,000; `--after {next}` goes on from there")
+    } else {
+        format!("there may be more: `--after {next}`")
+    })
+}

@@ -1,0 +1,170 @@
+//! `tail`.
+
+use std::{process::Stdio, time::Duration};
+
+use pgqrs::RetryPolicy;
+use serde_json::Value;
+use sqlx::PgPool;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout},
+    time::timeout,
+};
+
+use crate::support::{TestResult, pgqrs, tasks, url};
+
+struct Tail {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Tail {
+    /// Starts it, and waits until it listens.
+    async fn start(pool: &PgPool, arguments: &[&str]) -> Self {
+        let arguments = [&["tail", "tasks", "--interval", "50ms"], arguments].concat();
+        let mut command = pgqrs(&arguments);
+        command.env("DATABASE_URL", url(pool));
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it was built");
+        let notes = child.stderr.take().expect("it is piped");
+        let mut notes = BufReader::new(notes).lines();
+        let first = notes.next_line().await.expect("it is text");
+        let first = first.expect("it says that it has started");
+        assert!(first.contains("events of queue `tasks`"), "{first}");
+        let out = child.stdout.take().expect("it is piped");
+        Self {
+            child,
+            lines: BufReader::new(out).lines(),
+        }
+    }
+
+    async fn next(&mut self) -> String {
+        let line = timeout(Duration::from_secs(30), self.lines.next_line()).await;
+        line.expect("an event")
+            .expect("it is text")
+            .expect("it runs")
+    }
+
+    /// The next event and the rest of its line, without the time.
+    async fn event(&mut self) -> String {
+        let line = self.next().await;
+        line.split_whitespace()
+            .skip(1)
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn it_prints_the_life_of_a_message_as_it_happens(pool: PgPool) -> TestResult {
+    let store = tasks(&pool).await?;
+    // What is there already is no news.
+    pgqrs::enqueue()
+        .message(&"before")
+        .to("tasks")
+        .delay(3_600)
+        .execute(&store)
+        .await?;
+    let mut tail = Tail::start(&pool, &[]).await;
+
+    let id = pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .execute(&store)
+        .await?[0];
+    assert_eq!(tail.event().await, format!("sent {id}"));
+    let claim = async || -> Result<_, Box<dyn std::error::Error>> {
+        let dequeue = pgqrs::dequeue().from("tasks").limit(1);
+        let dequeue = dequeue.retry(RetryPolicy::fixed(Duration::ZERO));
+        Ok(dequeue.execute(&store).await?.pop().expect("one is ready"))
+    };
+    let delivery = claim().await?;
+    assert_eq!(tail.event().await, format!("claimed {id} attempt 1"));
+    delivery.nack(&store).await?;
+    // A failed attempt without an error: it is ready again.
+    assert_eq!(tail.event().await, format!("released {id}"));
+    let delivery = claim().await?;
+    assert_eq!(tail.event().await, format!("claimed {id} attempt 2"));
+    delivery.dead_letter("no such address", &store).await?;
+    assert_eq!(
+        tail.event().await,
+        format!("dead {id} attempt 2, no such address")
+    );
+
+    let id = pgqrs::enqueue()
+        .message(&2)
+        .to("tasks")
+        .execute(&store)
+        .await?[0];
+    assert_eq!(tail.event().await, format!("sent {id}"));
+    let delivery = claim().await?;
+    assert_eq!(tail.event().await, format!("claimed {id} attempt 1"));
+    delivery.ack(&store).await?;
+    assert_eq!(tail.event().await, format!("done {id}"));
+    let id = pgqrs::enqueue()
+        .message(&3)
+        .to("tasks")
+        .execute(&store)
+        .await?[0];
+    assert_eq!(tail.event().await, format!("sent {id}"));
+    claim().await?.archive(&store).await?;
+    let mut last = tail.event().await;
+    if last.starts_with("claimed") {
+        last = tail.event().await;
+    }
+    assert_eq!(last, format!("archived {id}"));
+    assert!(tail.child.try_wait()?.is_none(), "it goes on");
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_failed_attempt_has_its_error_and_its_next_time(pool: PgPool) -> TestResult {
+    let store = tasks(&pool).await?;
+    let mut tail = Tail::start(&pool, &["--only", "failed,dead", "--json"]).await;
+    let id = pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .max_attempts(2)
+        .execute(&store)
+        .await?[0];
+    let consumer = pgqrs::consumer("tasks").create(&store).await?;
+    let handle = consumer.handle();
+    async fn fail(_: pgqrs::Delivery<Value>) -> std::io::Result<()> {
+        Err(std::io::Error::other("the mail server refused it"))
+    }
+    let retry = RetryPolicy::fixed(Duration::from_secs(1));
+    let run = tokio::spawn(consumer.run(fail).retry(retry).into_future());
+    // A check that fails must not leave the consumer running: the test's pool would wait for it.
+    let events = [tail.next().await, tail.next().await];
+    handle.stop();
+    run.await??;
+    let [failed, dead] = events;
+    let failed: Value = serde_json::from_str(&failed)?;
+    assert_eq!(failed["event"], "failed");
+    assert_eq!(failed["id"], id.get());
+    assert_eq!(failed["attempt"], 1);
+    assert_eq!(failed["error"], "the mail server refused it");
+    assert!(failed["next_at"].is_string(), "{failed}");
+    let dead: Value = serde_json::from_str(&dead)?;
+    assert_eq!(dead["event"], "dead");
+    assert_eq!(dead["reason"], "attempts used up");
+    Ok(())
+}
+
+#[cfg(unix)]
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_interrupt_ends_it_with_its_code(pool: PgPool) -> TestResult {
+    tasks(&pool).await?;
+    let mut tail = Tail::start(&pool, &[]).await;
+    let id = tail.child.id().expect("it runs").to_string();
+    let kill = tokio::process::Command::new("kill")
+        .args(["-INT", &id])
+        .status();
+    assert!(kill.await?.success());
+    let ended = timeout(Duration::from_secs(30), tail.child.wait()).await??;
+    assert_eq!(ended.code(), Some(130));
+    Ok(())
+}
