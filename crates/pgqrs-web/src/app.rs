@@ -7,8 +7,9 @@ use std::{
 };
 
 use pgqrs::Admin;
+use sha2::{Digest, Sha256};
 
-use crate::{respond::Rendered, sample::History, settings::Settings};
+use crate::{actions::Log, respond::Rendered, sample::History, settings::Settings};
 
 /// How long an answer is also that of others.
 const SHARED_FOR: Duration = Duration::from_secs(2);
@@ -20,6 +21,9 @@ pub(crate) struct App {
     pub(crate) settings: Settings,
     pub(crate) history: Mutex<History>,
     answers: Mutex<HashMap<String, Arc<Slot>>>,
+    pub(crate) log: Log,
+    /// Of this process: what tokens of forms are made with.
+    secret: [u8; 32],
 }
 
 /// An answer that requests wait for while the first of them makes it.
@@ -37,11 +41,33 @@ impl App {
             settings,
             history: Mutex::default(),
             answers: Mutex::default(),
+            log: Log::default(),
+            secret: rand::random(),
         }
     }
 
     pub(crate) fn hides(&self, queue: &str) -> bool {
         self.settings.hidden.contains(queue)
+    }
+
+    /// Forgets what was read, since something has changed.
+    pub(crate) fn forget(&self) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.clear();
+    }
+
+    /// The token of a browser's forms: nobody else can make it.
+    pub(crate) fn token(&self, session: &str) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.secret);
+        hash.update(session);
+        hash.update(self.secret);
+        hex(&hash.finalize())
+    }
+
+    /// A name for a browser that has none yet.
+    pub(crate) fn new_session(&self) -> String {
+        hex(&rand::random::<[u8; 16]>())
     }
 
     /// The answer for a key, which is made at most once in [`SHARED_FOR`].
@@ -75,6 +101,10 @@ impl Answer {
     fn is_fresh(&self) -> bool {
         self.at.elapsed() < SHARED_FOR
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn is_fresh(answer: &Option<Answer>) -> bool {

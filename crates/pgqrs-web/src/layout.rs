@@ -44,6 +44,10 @@ pub(crate) fn page(asked: &Asked, view: &View) -> String {
                             a href=(asked.link(&path.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>()))
                                 aria-current=[is_here.then_some("page")] { (name) }
                         }
+                        @if asked.allowed.any() {
+                            a href=(asked.link(&["actions"]))
+                                aria-current=[(view.place == "Actions").then_some("page")] { "Actions" }
+                        }
                     }
                     // Of use with the script alone, which shows it.
                     div.live hidden {

@@ -18,6 +18,7 @@
 //! Everybody who looks at the same view within two seconds gets the same sample, so that twenty open pages cost the
 //! database what one does.
 
+mod actions;
 mod api;
 mod app;
 mod charts;
@@ -30,6 +31,7 @@ mod sample;
 mod settings;
 mod views;
 
+pub use actions::Action;
 pub use settings::{Page, page, router};
 
 /// The examples of the pages, which are compiled with the documentation's.

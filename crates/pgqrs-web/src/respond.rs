@@ -17,6 +17,7 @@ use axum::{
 use tokio::time::timeout;
 
 use crate::{
+    actions::{self, Allowed},
     api,
     app::App,
     layout::{self, SCRIPT, STYLE, View},
@@ -55,10 +56,21 @@ pub(crate) struct Asked {
     /// The prefix of all links, without a slash at its end.
     pub(crate) base: String,
     pub(crate) parts: Vec<String>,
-    query: HashMap<String, String>,
+    pub(crate) query: HashMap<String, String>,
+    pub(crate) allowed: Allowed,
 }
 
 impl Asked {
+    /// Conditions of a search alone.
+    pub(crate) fn with(query: HashMap<String, String>) -> Self {
+        Self {
+            base: String::new(),
+            parts: Vec::new(),
+            query,
+            allowed: Allowed::default(),
+        }
+    }
+
     /// A value of the query; an empty text if it isn't there.
     pub(crate) fn value(&self, name: &str) -> &str {
         self.query.get(name).map_or("", |value| value.trim())
@@ -70,7 +82,8 @@ pub(crate) async fn respond(
     OriginalUri(original): OriginalUri,
     request: Request,
 ) -> Response {
-    let uri = request.uri();
+    let (head, body) = request.into_parts();
+    let uri = &head.uri;
     let base = app.settings.base.clone();
     let base = base.unwrap_or_else(|| {
         let path = original.path();
@@ -82,22 +95,26 @@ pub(crate) async fn respond(
         base,
         parts: path::parts(uri.path()),
         query: query.map_or_else(|_| HashMap::new(), |query| query.0),
+        allowed: actions::allowed(&app, &head),
     };
+    let request = Request::from_parts(head, body);
     let parts: Vec<_> = asked.parts.iter().map(String::as_str).collect();
     match parts[..] {
         ["style.css"] => return asset("text/css; charset=utf-8", STYLE, &request),
         ["script.js"] => return asset("text/javascript; charset=utf-8", SCRIPT, &request),
+        ["act", ..] if app.settings.rules.is_some() => {
+            return actions::respond(&app, &asked, request).await;
+        }
         _ => {}
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let refused = Rendered::html(StatusCode::METHOD_NOT_ALLOWED, String::new());
         return answered(&refused, &request);
     }
-    let key = format!(
-        "{} {}",
-        asked.base,
-        uri.path_and_query().map_or("", |uri| uri.as_str())
-    );
+    let path = request.uri().path_and_query();
+    let path = path.map_or("", |path| path.as_str());
+    // What it may do decides which buttons it sees.
+    let key = format!("{} {:x} {path}", asked.base, asked.allowed.bits());
     let rendered = app
         .shared(key, async || {
             // A statement that is dropped is cancelled by the server.
@@ -167,8 +184,19 @@ fn answered(rendered: &Rendered, request: &Request) -> Response {
     } else {
         Body::from(rendered.body.clone())
     };
-    let mut response = Response::new(body);
+    let mut response = framed(rendered);
+    *response.body_mut() = body;
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// A response with the headers that all have.
+pub(crate) fn framed(rendered: &Rendered) -> Response {
+    let mut response = Response::new(Body::from(rendered.body.clone()));
+    *response.status_mut() = StatusCode::from_u16(rendered.status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_TYPE, rendered.kind),
@@ -180,9 +208,6 @@ fn answered(rendered: &Rendered, request: &Request) -> Response {
         (header::CACHE_CONTROL, "private, no-cache"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
-    }
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        headers.insert(header::ETAG, tag);
     }
     response
 }

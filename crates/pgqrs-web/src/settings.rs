@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use axum::Router;
+use axum::{Router, http::request::Parts};
 use pgqrs::state::AsStore;
 
-use crate::{app::App, respond};
+use crate::{
+    actions::{Action, Rules},
+    app::App,
+    respond,
+};
 
 /// Returns the page as a router, with the default settings: it shows everything and changes nothing.
 ///
@@ -36,6 +40,8 @@ pub fn page<S: AsStore + ?Sized>(store: &S) -> Page {
 ///
 /// | setting | meaning | default |
 /// |---|---|---|
+/// | [`actions`](Self::actions) | what a request may change | nothing |
+/// | [`operator`](Self::operator) | whose request it is, for the log | `unknown` |
 /// | [`hide_payloads`](Self::hide_payloads) | queues whose payloads nobody sees | none |
 /// | [`trace_link`](Self::trace_link) | where a message's trace can be looked at | none: its id is shown |
 /// | [`base`](Self::base) | the prefix in links, if a proxy removes it | that of the request |
@@ -51,6 +57,7 @@ pub(crate) struct Settings {
     pub(crate) hidden: BTreeSet<String>,
     pub(crate) trace_link: Option<String>,
     pub(crate) base: Option<String>,
+    pub(crate) rules: Option<Rules>,
 }
 
 impl Page {
@@ -73,6 +80,47 @@ impl Page {
     pub fn base(mut self, base: impl Into<String>) -> Self {
         let base: String = base.into();
         self.settings.base = Some(base.trim_end_matches('/').to_owned());
+        self
+    }
+
+    /// Lets the page change things: decides, for each request and action, whether it is allowed. By default, nothing is.
+    ///
+    /// It is asked again when the action is done, with the request that does it. What the request carries is up to your
+    /// own layers: a login's extension, or the header of a proxy. Each action is a form that asks first, and is bound to
+    /// the browser that it was sent to.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # fn example(store: pgqrs::Store) -> axum::Router {
+    /// use pgqrs_web::Action;
+    ///
+    /// pgqrs_web::page(&store)
+    ///     .actions(|request, action| {
+    ///         let is_admin = request.headers.get("x-role").is_some_and(|role| role == "admin");
+    ///         is_admin || action == Action::Requeue
+    ///     })
+    ///     .operator(|request| {
+    ///         let user = request.headers.get("x-user").and_then(|user| user.to_str().ok());
+    ///         user.unwrap_or("unknown").to_owned()
+    ///     })
+    ///     .router()
+    /// # }
+    /// ```
+    pub fn actions(
+        mut self,
+        decide: impl Fn(&Parts, Action) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let mut rules = self.settings.rules.take().unwrap_or_default();
+        rules.decide = Arc::new(decide);
+        self.settings.rules = Some(rules);
+        self
+    }
+
+    /// Says whose a request is: a name for the log of actions. It is `unknown` by default.
+    pub fn operator(mut self, operator: impl Fn(&Parts) -> String + Send + Sync + 'static) -> Self {
+        let mut rules = self.settings.rules.take().unwrap_or_default();
+        rules.operator = Arc::new(operator);
+        self.settings.rules = Some(rules);
         self
     }
 

@@ -12,6 +12,7 @@ use maud::{Markup, html};
 use pgqrs::{Error, QueueInfo, QueueStats};
 
 use crate::{
+    actions::{self, Action, buttons},
     app::App,
     format::{self, duration},
     layout::View,
@@ -45,6 +46,7 @@ pub(crate) async fn view(app: &App, asked: &Asked, parts: &[&str]) -> Result<Vie
         ["schedules"] => schedules::list(app, asked).await,
         ["schedules", name] => schedules::view(app, asked, name).await,
         ["health"] => health::view(app).await,
+        ["actions"] if asked.allowed.any() => Ok(actions::view(app, asked)),
         _ => Err(Problem::NotFound),
     }
 }
@@ -101,6 +103,7 @@ fn queue_head(asked: &Asked, info: &QueueInfo, stats: &QueueStats, here: &str) -
         div.head {
             h1 { (queue) }
             (badges(info))
+            (buttons(asked, &[if info.is_paused { Action::ResumeQueue } else { Action::PauseQueue }], &[("queue", queue)]))
         }
         p.facts {
             @if let Some(oldest) = stats.oldest_ready {
@@ -181,13 +184,27 @@ impl<'a> Conditions<'a> {
 
     /// The name and the value of a header, from `name: value`.
     fn header(&self) -> Option<(&'a str, &'a str)> {
-        let (name, value) = self.header.split_once([':', '='])?;
+        if self.header.is_empty() {
+            return None;
+        }
+        // Without a value it finds nothing, rather than everything.
+        let (name, value) = self
+            .header
+            .split_once([':', '='])
+            .unwrap_or((self.header, ""));
         Some((name.trim(), value.trim()))
     }
 
-    /// The names on the way to a value, from `user.id`.
-    fn path(&self) -> Option<Vec<&'a str>> {
-        (!self.path.is_empty()).then(|| self.path.split('.').collect())
+    /// The names on the way to a value, from `user.id`. In a hidden payload nothing is found: an answer would tell what is
+    /// in it, and without this condition, everything would match.
+    fn path(&self, is_hidden: bool) -> Option<Vec<String>> {
+        if self.path.is_empty() {
+            return None;
+        }
+        if is_hidden {
+            return Some(vec![format!("{:x}", rand::random::<u128>())]);
+        }
+        Some(self.path.split('.').map(str::to_owned).collect())
     }
 
     fn fields(&self, is_hidden: bool) -> Markup {

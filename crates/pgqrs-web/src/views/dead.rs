@@ -1,10 +1,11 @@
 //! The dead letters of a queue, by their reasons.
 
 use maud::{Markup, html};
-use pgqrs::{DeadLetter, DeadLetterReason, Found};
+use pgqrs::{DeadLetter, DeadLetterReason, Found, SearchDeadLetters};
 
 use super::{Conditions, Problem, find_form, list_end, queue_head};
 use crate::{
+    actions::{Action, for_all},
     app::App,
     format::{self, head, maybe},
     layout::View,
@@ -29,6 +30,8 @@ pub(super) async fn view(app: &App, asked: &Asked, queue: &str) -> Result<View, 
             path::query(&pairs)
         )
     };
+    let mut matching = vec![("queue", queue.as_str()), ("reason", reason), ("key", key)];
+    matching.extend(conditions.pairs());
     let next = found.next.map(|next| link(reason, &next.to_string()));
     let main = html! {
         (queue_head(asked, &info, &stats, "dead"))
@@ -44,6 +47,9 @@ pub(super) async fn view(app: &App, asked: &Asked, queue: &str) -> Result<View, 
         }
         @if !reason.is_empty() {
             p.order { "Only those because of " b { (reason) } ". " a href=(link("", "")) { "All" } }
+        }
+        @if !found.items.is_empty() {
+            (for_all(asked, &[Action::Requeue, Action::DeleteDeadLetter], &matching))
         }
         (table(asked, &queue, &found))
         (list_end(next, found.is_cut, found.items.len()))
@@ -61,6 +67,11 @@ pub(crate) async fn search(
     asked: &Asked,
     queue: &str,
 ) -> Result<Found<DeadLetter>, Problem> {
+    Ok(wanted(app, asked, queue).await?)
+}
+
+/// The search that a request asks for.
+pub(crate) fn wanted(app: &App, asked: &Asked, queue: &str) -> SearchDeadLetters {
     let mut search = app.admin.search_dead_letters(queue.to_owned());
     let conditions = Conditions::of(asked);
     if !asked.value("reason").is_empty() {
@@ -72,8 +83,7 @@ pub(crate) async fn search(
     if let Some((name, value)) = conditions.header() {
         search = search.header(name, value);
     }
-    // An answer would tell what is in a hidden payload.
-    if let Some(path) = conditions.path().filter(|_| !app.hides(queue)) {
+    if let Some(path) = conditions.path(app.hides(queue)) {
         search = search.payload_at(path, conditions.value);
     }
     if !conditions.error.is_empty() {
@@ -82,7 +92,7 @@ pub(crate) async fn search(
     if let Ok(after) = asked.value("after").parse() {
         search = search.after(after);
     }
-    Ok(search.await?)
+    search
 }
 
 fn groups(

@@ -5,6 +5,7 @@ use pgqrs::{MessageInfo, MessagePlace, MessageState, WorkerId};
 
 use super::{Problem, find_form, queue_head};
 use crate::{
+    actions::{Action, buttons},
     app::App,
     format::{self, number},
     layout::View,
@@ -76,6 +77,7 @@ fn shown(app: &App, asked: &Asked, message: &MessageInfo) -> Markup {
     html! {
         article {
             div.head { h2 { "Message " (message.id) } span.badge.(place(message)) { (place(message)) } }
+            (buttons(asked, possible(message), &[("queue", message.queue.as_str()), ("message", &message.id.to_string())]))
             @if let MessagePlace::DeadLetters { reason, .. } = &message.place {
                 p.note.critical { b { "Dead: " } (reason) }
             }
@@ -112,6 +114,16 @@ fn shown(app: &App, asked: &Asked, message: &MessageInfo) -> Markup {
             h3 { "Payload " span.faint { (number(message.payload.len() as u64)) " bytes" } }
             (payload(message, is_hidden))
         }
+    }
+}
+
+fn possible(message: &MessageInfo) -> &'static [Action] {
+    match place(message) {
+        "delayed" => &[Action::RunNow, Action::Edit, Action::Cancel],
+        "ready" => &[Action::Edit, Action::Cancel],
+        "leased" => &[Action::Cancel],
+        "dead" => &[Action::Requeue, Action::DeleteDeadLetter],
+        _ => &[],
     }
 }
 

@@ -1,10 +1,11 @@
 //! The messages of a queue in one state.
 
 use maud::{Markup, html};
-use pgqrs::{Found, MessageState, QueuedMessage};
+use pgqrs::{Found, MessageState, QueuedMessage, SearchMessages};
 
 use super::{Conditions, Problem, find_form, list_end, queue_head};
 use crate::{
+    actions::{Action, for_all},
     app::App,
     format::{self, head, maybe},
     layout::View,
@@ -30,6 +31,13 @@ pub(super) async fn view(app: &App, asked: &Asked, queue: &str) -> Result<View, 
         format!("{}{}", asked.link(&["queues", &queue]), path::query(&pairs))
     };
     let order = if is_oldest_first { "oldest" } else { "newest" };
+    let shown = state.to_string();
+    let mut matching = vec![
+        ("queue", queue.as_str()),
+        ("state", shown.as_str()),
+        ("order", order),
+    ];
+    matching.extend(conditions.pairs());
     let next = found.next.map(|next| link(order, &next.to_string()));
     let main = html! {
         (queue_head(asked, &info, &stats, &state.to_string()))
@@ -49,6 +57,7 @@ pub(super) async fn view(app: &App, asked: &Asked, queue: &str) -> Result<View, 
                 " "
             }
         }
+        @if !found.items.is_empty() { (for_all(asked, all_of(state), &matching)) }
         (table(asked, &queue, state, &found))
         (list_end(next, found.is_cut, found.items.len()))
     };
@@ -65,6 +74,11 @@ pub(crate) async fn search(
     asked: &Asked,
     queue: &str,
 ) -> Result<Found<QueuedMessage>, Problem> {
+    Ok(wanted(app, asked, queue).await?)
+}
+
+/// The search that a request asks for.
+pub(crate) fn wanted(app: &App, asked: &Asked, queue: &str) -> SearchMessages {
     let mut search = app.admin.search(queue.to_owned(), state(asked));
     if is_oldest_first(asked) {
         search = search.oldest_first();
@@ -73,8 +87,7 @@ pub(crate) async fn search(
     if let Some((name, value)) = conditions.header() {
         search = search.header(name, value);
     }
-    // An answer would tell what is in a hidden payload.
-    if let Some(path) = conditions.path().filter(|_| !app.hides(queue)) {
+    if let Some(path) = conditions.path(app.hides(queue)) {
         search = search.payload_at(path, conditions.value);
     }
     if !conditions.error.is_empty() {
@@ -83,7 +96,14 @@ pub(crate) async fn search(
     if let Ok(after) = asked.value("after").parse() {
         search = search.after(after);
     }
-    Ok(search.await?)
+    search
+}
+
+fn all_of(state: MessageState) -> &'static [Action] {
+    match state {
+        MessageState::Delayed => &[Action::RunNow, Action::Cancel],
+        _ => &[Action::Cancel],
+    }
 }
 
 fn state(asked: &Asked) -> MessageState {

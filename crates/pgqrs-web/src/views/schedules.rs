@@ -5,6 +5,7 @@ use pgqrs::{ScheduleInfo, ScheduleTime};
 
 use super::Problem;
 use crate::{
+    actions::{Action, buttons},
     app::App,
     format::{self, duration, maybe_time},
     layout::View,
@@ -59,6 +60,13 @@ fn row(asked: &Asked, schedule: &ScheduleInfo) -> Markup {
     }
 }
 
+fn possible(schedule: &ScheduleInfo) -> &'static [Action] {
+    if schedule.paused_at.is_some() {
+        return &[Action::FireSchedule, Action::ResumeSchedule];
+    }
+    &[Action::FireSchedule, Action::PauseSchedule]
+}
+
 fn times(schedule: &ScheduleInfo) -> Markup {
     html! {
         @match &schedule.time {
@@ -88,6 +96,7 @@ pub(super) async fn view(app: &App, asked: &Asked, name: &str) -> Result<View, P
                 span.badge.warning { "paused since " (format::time(since)) }
             }
         }
+        (buttons(asked, possible(&schedule), &[("schedule", &schedule.name)]))
         dl.facts {
             div { dt { "Queue" } dd { a href=(asked.link(&["queues", queue])) { (queue) } } }
             div { dt { "Times" } dd { (times(&schedule)) } }

@@ -5,6 +5,7 @@ use pgqrs::{WorkerFilter, WorkerId, WorkerInfo, WorkerStatus};
 
 use super::Problem;
 use crate::{
+    actions::{Action, buttons},
     app::App,
     format::{self, number},
     layout::View,
@@ -81,6 +82,14 @@ fn state(worker: &WorkerInfo) -> Markup {
     }
 }
 
+fn possible(worker: &WorkerInfo) -> &'static [Action] {
+    match worker.status {
+        WorkerStatus::Ready => &[Action::SuspendWorker, Action::StopWorker],
+        WorkerStatus::Suspended => &[Action::ResumeWorker, Action::StopWorker],
+        WorkerStatus::Stopped => &[],
+    }
+}
+
 fn host(worker: &WorkerInfo) -> String {
     if worker.port == 0 {
         return worker.hostname.clone();
@@ -96,6 +105,7 @@ pub(super) async fn view(app: &App, asked: &Asked, id: &str) -> Result<View, Pro
     let main = html! {
         nav.crumbs aria-label="Path" { a href=(asked.link(&["workers"])) { "Workers" } }
         div.head { h1 { (worker.kind) " " (worker.id) } (state(&worker)) }
+        (buttons(asked, possible(&worker), &[("worker", &worker.id.to_string())]))
         dl.facts {
             div { dt { "Queue" } dd { a href=(asked.link(&["queues", queue])) { (queue) } } }
             div { dt { "Host" } dd { (host(&worker)) } }

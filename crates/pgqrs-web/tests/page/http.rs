@@ -208,6 +208,11 @@ async fn payloads_of_a_hidden_queue_are_nowhere(pool: PgPool) -> TestResult {
         .body;
     let misses = get(&router, &format!("{search}nobody")).await?.body;
     assert_eq!(hits, misses);
+    assert!(hits.contains("\"items\":[]"), "{hits}");
+    let nameless = get(&router, "/api/v1/queues/emails/messages?header=tenant")
+        .await?
+        .body;
+    assert!(nameless.contains("\"items\":[]"), "{nameless}");
     Ok(())
 }
 

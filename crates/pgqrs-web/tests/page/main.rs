@@ -1,5 +1,6 @@
 //! The page: what it answers, and what a real Chromium makes of it.
 
+mod actions;
 mod attacks;
 mod http;
 mod outages;

@@ -1,0 +1,328 @@
+//! What operators do on the page, in Chromium; and what nobody can do.
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{Request, StatusCode, header},
+};
+use fantoccini::Locator;
+use pgqrs::{MessageId, MessagePlace, MessageState, Store};
+use pgqrs_web::Action;
+use sqlx::PgPool;
+use tower::ServiceExt;
+
+use crate::support::{Browser, TestResult, filled, serve};
+
+fn all(store: &Store) -> Router {
+    let page = pgqrs_web::page(store).actions(|_, _| true);
+    page.operator(|_| "ada".to_owned()).router()
+}
+
+/// Follows the button with this text, says why, and confirms.
+async fn act(browser: &Browser, button: &str, confirm: &str) -> TestResult {
+    browser
+        .client
+        .find(Locator::LinkText(button))
+        .await?
+        .click()
+        .await?;
+    browser.shows("h1", "?").await;
+    assert!(browser.violations().await?.is_empty());
+    let why = browser.client.find(Locator::Id("why")).await?;
+    why.send_keys("a test").await?;
+    let confirm = format!("//main//form//button[normalize-space()='{confirm}']");
+    browser
+        .client
+        .find(Locator::XPath(&confirm))
+        .await?
+        .click()
+        .await?;
+    browser.shows("h1", "Actions").await;
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn each_action_asks_first_and_is_logged_with_who_and_why(pool: PgPool) -> TestResult {
+    let store = filled(&pool).await?;
+    let admin = pgqrs::admin(&store);
+    let served = serve(all(&store), "127.0.0.1:0").await?;
+    let Some(browser) = Browser::start().await else {
+        return Ok(());
+    };
+    let go = async |path: &str| browser.client.goto(&format!("{}{path}", served.url)).await;
+    let outcome = async |text: &str| {
+        browser.shows("tbody tr:first-child", text).await;
+        browser.shows("tbody tr:first-child", "ada").await;
+        browser.shows("tbody tr:first-child", "a test").await;
+    };
+    let place = async |id: i64| -> Option<MessagePlace> {
+        let found = admin.message("emails", MessageId::from(id)).await;
+        found.ok().flatten().map(|found| found.place)
+    };
+
+    go("/queues/emails").await?;
+    act(&browser, "Pause the queue", "Pause the queue").await?;
+    outcome("It is paused").await;
+    assert!(admin.queue("emails").await?.is_paused);
+    go("/queues/emails").await?;
+    act(&browser, "Resume the queue", "Resume the queue").await?;
+    assert!(!admin.queue("emails").await?.is_paused);
+
+    go("/queues/emails/messages/2").await?;
+    act(&browser, "Requeue", "Requeue").await?;
+    outcome("It is back").await;
+    assert!(matches!(
+        place(2).await,
+        Some(MessagePlace::Queue {
+            state: MessageState::Ready,
+            ..
+        })
+    ));
+    go("/queues/emails/messages/4").await?;
+    act(&browser, "Delete", "Delete").await?;
+    assert_eq!(place(4).await, None);
+    go("/queues/emails/messages/9").await?;
+    act(&browser, "Cancel", "Cancel").await?;
+    assert_eq!(place(9).await, None);
+
+    go("/queues/emails/messages/10").await?;
+    browser
+        .client
+        .find(Locator::LinkText("Edit the payload"))
+        .await?
+        .click()
+        .await?;
+    let payload = browser.client.find(Locator::Id("payload")).await?;
+    payload.clear().await?;
+    payload
+        .send_keys(r#"{"to": "other@example.com", "big": 12345678901234567890}"#)
+        .await?;
+    browser.picture("edit", 1_280).await?;
+    browser
+        .client
+        .find(Locator::Css("main form button"))
+        .await?
+        .click()
+        .await?;
+    browser
+        .shows("tbody tr:first-child", "Its payload is replaced")
+        .await;
+    let edited = admin
+        .message("emails", MessageId::from(10))
+        .await?
+        .expect("it is there");
+    assert_eq!(
+        edited.payload,
+        r#"{"to": "other@example.com", "big": 12345678901234567890}"#
+    );
+
+    let delayed = admin
+        .search("reports", MessageState::Delayed)
+        .oldest_first()
+        .await?;
+    go(&format!("/queues/reports/messages/{}", delayed.items[0].id)).await?;
+    act(&browser, "Run now", "Run now").await?;
+    outcome("It is ready").await;
+
+    go("/workers/1").await?;
+    act(&browser, "Suspend", "Suspend").await?;
+    go("/workers/1").await?;
+    act(&browser, "Resume", "Resume").await?;
+    go("/workers/1").await?;
+    act(&browser, "Stop", "Stop").await?;
+    outcome("It is stopped").await;
+
+    go("/schedules/nightly-report").await?;
+    act(&browser, "Send now", "Send now").await?;
+    outcome("is sent").await;
+    go("/schedules/nightly-report").await?;
+    act(&browser, "Pause the schedule", "Pause the schedule").await?;
+    go("/schedules/nightly-report").await?;
+    act(&browser, "Resume the schedule", "Resume the schedule").await?;
+    assert_eq!(admin.schedule("nightly-report").await?.paused_at, None);
+    assert!(browser.violations().await?.is_empty());
+    browser.picture("actions", 1_280).await?;
+    browser.close().await
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn all_that_match_are_changed_in_the_background_and_it_can_be_stopped(
+    pool: PgPool,
+) -> TestResult {
+    let store = filled(&pool).await?;
+    let admin = pgqrs::admin(&store);
+    let many = "insert into pgqrs.dead_letters (queue_id, id, priority, enqueued_at, attempt, payload, reason)
+                select q.id, 1000000 + n, 2, now(), 20, '{}', case when n % 3 = 0 then 'expired' else 'boom' end
+                from pgqrs.queues q, generate_series(1, 30000) n where q.name = 'invoices'";
+    sqlx::query(many).execute(&pool).await?;
+    let served = serve(all(&store), "127.0.0.1:0").await?;
+    let Some(browser) = Browser::start().await else {
+        return Ok(());
+    };
+    let expired = format!("{}/queues/invoices/dead?reason=expired", served.url);
+    browser.client.goto(&expired).await?;
+    browser
+        .client
+        .find(Locator::LinkText("Requeue all that match…"))
+        .await?
+        .click()
+        .await?;
+    browser.shows("#count", "10,000").await;
+    browser.picture("all-that-match", 1_280).await?;
+    browser
+        .client
+        .find(Locator::Css("main form button"))
+        .await?
+        .click()
+        .await?;
+    browser.shows("tbody tr:first-child", "Done: 10,000").await;
+    assert_eq!(admin.queue_stats("invoices").await?.ready.value, 10_000);
+    assert!(
+        admin
+            .search_dead_letters("invoices")
+            .reason("expired")
+            .await?
+            .items
+            .is_empty()
+    );
+
+    // A lock holds it up until it was asked to stop.
+    let mut locking = pool.begin().await?;
+    let lock = "select from pgqrs.dead_letters where id = 1015001 for update";
+    sqlx::query(lock).execute(&mut *locking).await?;
+    let boom = format!("{}/queues/invoices/dead?reason=boom", served.url);
+    browser.client.goto(&boom).await?;
+    browser
+        .client
+        .find(Locator::LinkText("Delete all that match…"))
+        .await?
+        .click()
+        .await?;
+    browser.shows("#count", "10,000+").await;
+    browser
+        .client
+        .find(Locator::Css("main form button"))
+        .await?
+        .click()
+        .await?;
+    browser.shows("tbody tr:first-child", "9,000 so far").await;
+    browser
+        .client
+        .find(Locator::LinkText("Stop"))
+        .await?
+        .click()
+        .await?;
+    browser
+        .client
+        .find(Locator::Css("main form button"))
+        .await?
+        .click()
+        .await?;
+    browser.shows("h1", "Actions").await;
+    locking.rollback().await?;
+    // The chunk that was held up is finished, and the others are left.
+    browser
+        .shows("tbody tr:first-child", "Stopped: 10,000")
+        .await;
+    let left = admin
+        .search_dead_letters("invoices")
+        .reason("boom")
+        .limit(10_000)
+        .await?;
+    assert_eq!((left.items.len(), left.is_cut), (10_000, false));
+    browser.close().await
+}
+
+async fn ask(
+    router: &Router,
+    request: Request<Body>,
+) -> Result<(StatusCode, String, String), Box<dyn std::error::Error>> {
+    let response = router.clone().oneshot(request).await?;
+    let cookie = response.headers().get(header::SET_COOKIE);
+    let cookie = cookie.map_or_else(String::new, |cookie| {
+        cookie.to_str().unwrap_or_default().to_owned()
+    });
+    let status = response.status();
+    let body = to_bytes(response.into_body(), usize::MAX).await?;
+    Ok((status, cookie, String::from_utf8(body.to_vec())?))
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn nothing_is_done_without_permission_or_from_another_page(pool: PgPool) -> TestResult {
+    let store = filled(&pool).await?;
+    let admin = pgqrs::admin(&store);
+    let page = pgqrs_web::page(&store).actions(|request, action| {
+        request.headers.contains_key("x-admin") || action == Action::Requeue
+    });
+    let router = page.router();
+    let (_, _, shown) = ask(
+        &router,
+        Request::get("/queues/emails/messages/2").body(Body::empty())?,
+    )
+    .await?;
+    assert!(
+        shown.contains("Requeue") && !shown.contains("Delete"),
+        "{shown}"
+    );
+    let (_, _, shown) = ask(
+        &router,
+        Request::get("/queues/emails/messages/2")
+            .header("x-admin", "1")
+            .body(Body::empty())?,
+    )
+    .await?;
+    assert!(shown.contains("Delete"));
+
+    let form = "/act/pause-queue?queue=emails";
+    let (refused, ..) = ask(&router, Request::get(form).body(Body::empty())?).await?;
+    assert_eq!(refused, StatusCode::FORBIDDEN);
+    let (status, cookie, body) = ask(
+        &router,
+        Request::get(form)
+            .header("x-admin", "1")
+            .body(Body::empty())?,
+    )
+    .await?;
+    assert_eq!(status, StatusCode::OK);
+    assert!(cookie.contains("HttpOnly; SameSite=Strict"), "{cookie}");
+    let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
+    let token = body
+        .split("name=\"token\" value=\"")
+        .nth(1)
+        .expect("a token");
+    let token = token.split('"').next().expect("it ends");
+    let post = |cookie: &str, token: &str, site: &str, is_admin: bool| {
+        let mut request = Request::post("/act/pause-queue")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::COOKIE, cookie)
+            .header("sec-fetch-site", site);
+        if is_admin {
+            request = request.header("x-admin", "1");
+        }
+        request.body(Body::from(format!("queue=emails&token={token}")))
+    };
+    let other = "pgqrs_page=00000000000000000000000000000000";
+    for (why, request) in [
+        ("no cookie", post("", token, "same-origin", true)?),
+        ("another's cookie", post(other, token, "same-origin", true)?),
+        ("no token", post(&cookie, "", "same-origin", true)?),
+        ("a wrong token", post(&cookie, "0", "same-origin", true)?),
+        ("another site", post(&cookie, token, "cross-site", true)?),
+        ("a neighbour", post(&cookie, token, "same-site", true)?),
+        ("no permission", post(&cookie, token, "same-origin", false)?),
+    ] {
+        let (status, ..) = ask(&router, request).await?;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{why}");
+    }
+    assert!(!admin.queue("emails").await?.is_paused);
+    let (done, ..) = ask(&router, post(&cookie, token, "same-origin", true)?).await?;
+    assert_eq!(done, StatusCode::SEE_OTHER);
+    assert!(admin.queue("emails").await?.is_paused);
+    let (get, ..) = ask(
+        &router,
+        Request::get("/act/drop?queue=emails").body(Body::empty())?,
+    )
+    .await?;
+    assert_eq!(get, StatusCode::NOT_FOUND);
+    Ok(())
+}
