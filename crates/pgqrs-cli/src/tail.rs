@@ -8,7 +8,7 @@ use chrono::Utc;
 use clap::{Args, ValueEnum};
 use pgqrs::{Admin, Error, MessageId, MessageInfo, MessageState, Page};
 use tokio::{
-    signal,
+    signal::unix::{SignalKind, signal},
     time::{MissedTickBehavior, interval},
 };
 
@@ -80,23 +80,24 @@ impl Tail {
         // Messages that were sent before are no news.
         let started = admin.health().await?.checked_at;
         let mut before = self.look(&admin, &Snapshot::starting_at(started)).await?;
+        // From here on, before it says that it listens.
+        let mut interrupt = signal(SignalKind::interrupt())?;
         session.output.note(&format!(
             "events of queue `{}`; Ctrl-C ends this",
             self.queue
         ));
         let mut ticks = interval(self.interval.max(Duration::from_millis(50)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut interrupted = std::pin::pin!(signal::ctrl_c());
         let mut is_away = false;
         loop {
             tokio::select! {
                 biased;
-                _ = &mut interrupted => return Ok(Exit::Interrupted),
+                _ = interrupt.recv() => return Ok(Exit::Interrupted),
                 _ = ticks.tick() => {}
             }
             let looked = tokio::select! {
                 biased;
-                _ = &mut interrupted => return Ok(Exit::Interrupted),
+                _ = interrupt.recv() => return Ok(Exit::Interrupted),
                 looked = self.events(&admin, &before) => looked,
             };
             match looked {

@@ -15,7 +15,10 @@ use axum::{
 use clap::Args;
 use pgqrs::Store;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
 use crate::{
     exit::Exit,
@@ -55,12 +58,16 @@ impl Web {
                 format!("can't listen on {address}: {error}; `--listen` takes another address"),
             )
         })?;
+        // From here on, before it says where it is.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
         session.output.print(&json!({"url": page.url}), || {
             format!("{} shows {}; Ctrl-C ends it", page.url, place(&store))
         })?;
         tokio::select! {
             served = page.serve(&store) => served?,
-            () = pgqrs::shutdown_signal() => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
         Ok(Exit::Done)
     }
