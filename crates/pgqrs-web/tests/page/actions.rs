@@ -73,7 +73,7 @@ async fn each_action_asks_first_and_is_logged_with_who_and_why(pool: PgPool) -> 
     outcome("It is back").await;
     assert!(matches!(
         place(2).await,
-        Some(MessagePlace::Queue {
+        Some(MessagePlace::Queued {
             state: MessageState::Ready,
             ..
         })
