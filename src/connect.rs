@@ -9,13 +9,16 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{
+    Connection, PgConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use tokio::time::timeout;
 use typed_builder::TypedBuilder;
 
 use crate::{
     error::{Error, Result},
-    pool::{Connections, LONG_STATEMENT_TIMEOUT, PING_TIMEOUT, no_answer, pool_options},
+    pool::{self, Connections, LONG_STATEMENT_TIMEOUT, PING_TIMEOUT, no_answer},
     postgres::{schema, session},
     send::{SendOptions, Writer},
     store::{DEFAULT_RETRY_FOR, MAX_RETRY_FOR, PAYLOAD_LIMIT, Store, StoreOptions},
@@ -86,7 +89,7 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
     let (server, first) = first.ok().and_then(Result::ok).unwrap_or_default();
     let server = Arc::new(AtomicI64::new(server));
     let connected = Arc::clone(&server);
-    let pool = pool_options()
+    let pool = pool::pool_options()
         .max_connections(options.max_connections)
         .acquire_timeout(options.acquire_timeout)
         .after_connect(move |connection, _| {
@@ -119,6 +122,29 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
         server,
         first,
     ))
+}
+
+/// The settings of a store's own pool, to start from for a pool that an application makes for
+/// [`Store::from`](Store).
+///
+/// - Connections that were idle for less than five seconds are not pinged before their next use.
+/// - A transaction that is still open when its connection is returned is rolled back. Otherwise the next user of the
+///   connection would work inside it, and what it has sent or acknowledged would not be committed. sqlx 0.9 leaves one
+///   open if the future of [`PgPool::begin`](sqlx::Pool::begin) is dropped before it is ready, as by a time-out or `tokio::select!`.
+///
+/// # Source
+/// [sqlx #4393](https://github.com/transact-rs/sqlx/issues/4393).
+///
+/// # Example
+/// ```no_run
+/// # async fn example(url: &str) -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = pgqrs::pool_options().max_connections(20).connect(url).await?;
+/// let store = pgqrs::Store::from(pool);
+/// # Ok(())
+/// # }
+/// ```
+pub fn pool_options() -> PgPoolOptions {
+    pool::pool_options()
 }
 
 /// The first connection, and what it detected.

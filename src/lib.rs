@@ -152,7 +152,7 @@ pub use crate::{
     },
     around::Next,
     chunk::Chunk,
-    connect::{ConnectOptions, ConnectOptionsBuilder, connect, connect_with},
+    connect::{ConnectOptions, ConnectOptionsBuilder, connect, connect_with, pool_options},
     consumer::{Consumer, ConsumerBuilder, consumer, handle::ConsumerHandle},
     count::Count,
     delivery::{
@@ -180,7 +180,6 @@ pub use crate::{
     message::{MessageId, Page, PageBuilder, Priority, When},
     observe::{Observation, Observer},
     ok::Ok,
-    pool::pool_options,
     postgres::{grants::Access, schema::MIGRATOR},
     producer::{Producer, ProducerBuilder, producer},
     queue::{Carries, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped},

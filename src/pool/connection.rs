@@ -55,26 +55,8 @@ tokio::task_local! {
     static OUTSIDE_TRANSACTIONS: ();
 }
 
-/// The settings of a store's own pool, to start from for a pool that an application makes for
-/// [`Store::from`](crate::Store).
-///
-/// - Connections that were idle for less than five seconds are not pinged before their next use.
-/// - A transaction that is still open when its connection is returned is rolled back. Otherwise the next user of the
-///   connection would work inside it, and what it has sent or acknowledged would not be committed. sqlx 0.9 leaves one
-///   open if the future of [`PgPool::begin`] is dropped before it is ready, as by a time-out or `tokio::select!`.
-///
-/// # Source
-/// [sqlx #4393](https://github.com/transact-rs/sqlx/issues/4393).
-///
-/// # Example
-/// ```no_run
-/// # async fn example(url: &str) -> Result<(), Box<dyn std::error::Error>> {
-/// let pool = pgqrs::pool_options().max_connections(20).connect(url).await?;
-/// let store = pgqrs::Store::from(pool);
-/// # Ok(())
-/// # }
-/// ```
-pub fn pool_options() -> PgPoolOptions {
+/// The settings of a store's own pool, whatever its size.
+pub(crate) fn pool_options() -> PgPoolOptions {
     PgPoolOptions::new()
         // A ping before every statement is too slow; ping only connections that may have broken while they were idle.
         .test_before_acquire(false)

@@ -5,9 +5,8 @@ mod heartbeat;
 mod notify;
 mod server;
 
-pub use connection::pool_options;
 pub(crate) use connection::{
-    Connections, LONG_STATEMENT_TIMEOUT, STATEMENT_TIMEOUT, StoreConnection, acquire,
+    Connections, LONG_STATEMENT_TIMEOUT, STATEMENT_TIMEOUT, StoreConnection, acquire, pool_options,
 };
 pub(crate) use heartbeat::{HeartbeatGuard, Heartbeats};
 pub(crate) use notify::{CANCELLED, Notifier, WakeSubscription};
