@@ -74,7 +74,7 @@ pub(super) async fn preview(app: &App, target: &Target) -> Result<Preview, Error
     })
 }
 
-/// Goes through all that match. Those that come in meanwhile at the end where it began are left alone.
+/// Acts on all that match, page by page. Messages that are sent meanwhile may be left out.
 pub(super) async fn run(app: Arc<App>, target: Target, entry: Arc<Entry>) {
     let mut after = None;
     let outcome = loop {
