@@ -124,13 +124,13 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
     ))
 }
 
-/// The settings of a store's own pool, to start from for a pool that an application makes for
-/// [`Store::from`](Store).
+/// The settings of a store's own pool, to start from for a pool that an application makes for [`Store::from`](Store).
 ///
 /// - Connections that were idle for less than five seconds are not pinged before their next use.
 /// - A transaction that is still open when its connection is returned is rolled back. Otherwise the next user of the
 ///   connection would work inside it, and what it has sent or acknowledged would not be committed. sqlx 0.9 leaves one
-///   open if the future of [`PgPool::begin`](sqlx::Pool::begin) is dropped before it is ready, as by a time-out or `tokio::select!`.
+///   open if the future of [`PgPool::begin`](sqlx::Pool::begin) is dropped before it is ready, as by a time-out or
+///   `tokio::select!`.
 ///
 /// # Source
 /// [sqlx #4393](https://github.com/transact-rs/sqlx/issues/4393).

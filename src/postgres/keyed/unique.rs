@@ -25,9 +25,7 @@ pub(super) async fn write_unique(
     rows: &[KeyedRow<'_>],
 ) -> Result<KeyedWritten> {
     let place = rows.first().map_or(0, |row| position(row.envelope));
-    let Some(envelope) = envelopes.get(place) else {
-        return Ok((Written::Stored, Default::default()));
-    };
+    let envelope = envelopes.get(place).ok_or(sqlx::Error::RowNotFound)?;
     let times = envelope.visible.times();
     let columns = RowColumns::of(rows);
     let found = sqlx::query!(
