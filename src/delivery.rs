@@ -4,6 +4,7 @@
 pub(crate) mod ack_statement;
 pub(crate) mod batch;
 mod cancelled;
+mod group;
 pub(crate) mod lease;
 mod scheduled;
 pub(crate) mod settlement;

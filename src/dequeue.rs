@@ -12,7 +12,10 @@ use crate::{
     executor::Execute,
     lifecycle::WorkerId,
     pool::STATEMENT_TIMEOUT,
-    postgres::claim::{self, Claim, Claimed, End},
+    postgres::{
+        claim::{self, Claim, Claimed},
+        dead::End,
+    },
     queue::{IntoQueue, QueueName, Readable},
     retry::RetryPolicy,
     store::Store,
@@ -328,6 +331,9 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
             store.watermarks().end(&request.queue, &reading, &found);
         }
         report_dead(&claimed);
+        if claimed.is_next_ready {
+            store.notifier().wake(&request.queue);
+        }
         // All messages found had used up their attempts, or had expired: there may be others behind them.
         let is_over = !(claimed.full && claimed.messages.is_empty());
         if is_over || Instant::now() >= until {

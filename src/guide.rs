@@ -76,5 +76,10 @@ pub mod schedules {}
 #[doc = include_str!("../docs/telemetry.md")]
 pub mod telemetry {}
 
+/// [unique]: crate::guide::unique
+// The first definition of a link counts.
+#[doc = include_str!("../docs/groups.md")]
+pub mod groups {}
+
 #[doc = include_str!("../docs/unique.md")]
 pub mod unique {}

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use pgqrs::{
-    ArchivedMessage, Cancelled, DeadLetter, HeldMessage, MessageId, Page, QueueInfo, QueueName,
-    QueuedMessage, SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
+    AfterDeadLetter, ArchivedMessage, Cancelled, DeadLetter, Groups, HeldMessage, MessageId, Page,
+    QueueInfo, QueueName, QueueOptions, QueuedMessage, SchemaVersion, WorkerFilter, WorkerId,
+    WorkerInfo,
 };
 
 use crate::consumer::{priority_name, texts};
@@ -49,6 +50,8 @@ pub(crate) type QueueRow = (
     bool,
     Option<Duration>,
     Option<Duration>,
+    Option<u32>,
+    bool,
     bool,
     Option<DateTime<Utc>>,
     Option<DateTime<Utc>>,
@@ -65,10 +68,30 @@ pub(crate) fn queue_row(queue: QueueInfo) -> QueueRow {
         queue.archive_on_ack,
         queue.archive_for,
         queue.dead_letters_for,
+        queue.groups.map(|groups| groups.at_once()),
+        queue
+            .groups
+            .is_some_and(|groups| groups.after_dead_letter() == AfterDeadLetter::Stop),
         queue.is_paused,
         queue.paused_until.map(representable),
         queue.closed_at,
     )
+}
+
+/// How a queue handles groups: how many of a group at a time, and whether a group stops after a dead letter.
+pub(crate) fn groups_options(groups: Option<(u32, bool)>) -> QueueOptions {
+    let groups = groups.map(|(at_once, stops)| {
+        let after_dead_letter = if stops {
+            AfterDeadLetter::Stop
+        } else {
+            AfterDeadLetter::Continue
+        };
+        Groups::builder()
+            .at_once(at_once)
+            .after_dead_letter(after_dead_letter)
+            .build()
+    });
+    QueueOptions::builder().groups(groups).build()
 }
 
 pub(crate) type MessageRow = (

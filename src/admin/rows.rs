@@ -1,6 +1,7 @@
 //! What administrative calls return and take: the schema's version, queues, messages, dead letters, the archive and
 //! workers.
 
+pub(crate) mod groups;
 #[cfg(feature = "schedules")]
 pub(crate) mod schedules;
 pub(crate) mod search;
@@ -11,6 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use typed_builder::TypedBuilder;
 
+use self::groups::Groups;
 use crate::{
     count::Count,
     error::{Error, Result},
@@ -86,6 +88,8 @@ pub struct QueueInfo {
     pub archive_for: Option<Duration>,
     /// How long dead letters are kept; `None` is for ever.
     pub dead_letters_for: Option<Duration>,
+    /// How messages of groups are handled; `None` if it takes none.
+    pub groups: Option<Groups>,
     /// Whether it is paused now, by the database's clock: nothing is claimed.
     pub is_paused: bool,
     /// When the pause ends; `None` if it isn't paused, or paused until it is resumed.
@@ -107,7 +111,7 @@ pub struct QueueStats {
     pub queue: QueueName,
     /// Messages that the next dequeue can get.
     pub ready: Count,
-    /// Messages that aren't visible yet: delayed, scheduled, or waiting for a retry.
+    /// Messages that aren't visible yet: delayed, scheduled, waiting for a retry, or behind others of their group.
     pub delayed: Count,
     /// Messages that a consumer holds and whose lease still runs.
     pub leased: Count,
@@ -140,6 +144,7 @@ impl QueueStats {
 /// | `archive_on_ack` | whether acknowledged messages are archived | false |
 /// | `archive_for` | how long archived messages are kept | `None`: for ever |
 /// | `dead_letters_for` | how long dead letters are kept | `None`: for ever |
+/// | `groups` | how messages of [groups](crate::Enqueue::group) are handled | `None`: it takes none |
 ///
 /// # Example
 /// ```no_run
@@ -221,6 +226,14 @@ pub struct QueueOptions {
         )
     )]
     pub(crate) dead_letters_for: Option<Option<Duration>>,
+    #[builder(
+        default,
+        setter(
+            transform = |groups: impl Into<Option<Groups>>| Some(groups.into()),
+            doc = "How messages of groups are handled; or `None`: the queue takes no more of them, and those that it has are handled as before, one of a group at a time."
+        )
+    )]
+    pub(crate) groups: Option<Option<Groups>>,
 }
 
 impl QueueOptions {
@@ -233,6 +246,9 @@ impl QueueOptions {
                 value: attempts.to_string(),
                 expected: "from 1 to 2147483647",
             });
+        }
+        if let Some(groups) = self.groups.flatten() {
+            groups.check()?;
         }
         match (self.retry_min.flatten(), self.retry_max.flatten()) {
             (Some(min), Some(max)) if max < min => Err(Self::retry_max_too_short(max)),
@@ -271,6 +287,7 @@ impl FromIterator<Self> for QueueOptions {
                 archive_on_ack: after.archive_on_ack.or(before.archive_on_ack),
                 archive_for: after.archive_for.or(before.archive_for),
                 dead_letters_for: after.dead_letters_for.or(before.dead_letters_for),
+                groups: after.groups.or(before.groups),
             })
     }
 }
@@ -297,8 +314,13 @@ pub struct QueuedMessage {
     pub id: MessageId,
     /// Its priority.
     pub priority: Priority,
-    /// From when on it can be delivered, if it isn't leased.
+    /// From when on it can be delivered, if it isn't leased. Of a parked one, the time that it was delayed to, if that is
+    /// still to come when its turn comes.
     pub visible_at: DateTime<Utc>,
+    /// Its group, if it has one.
+    pub group: Option<String>,
+    /// Whether it waits for others of its group to be settled.
+    pub is_parked: bool,
     /// When it was enqueued, by the database's clock.
     pub enqueued_at: DateTime<Utc>,
     /// How often it was delivered. Deliveries that were put off, or whose payload didn't decode, don't count.
@@ -347,6 +369,8 @@ pub struct DeadLetter {
     pub unique_key: Option<String>,
     /// The key that no other message of its queue had while this one waited to be claimed.
     pub waiting_key: Option<String>,
+    /// Its group, if it has one.
+    pub group: Option<String>,
     /// Why it is here: `attempts used up`, `expired`, `its payload doesn't decode`, or the reason from the handler.
     pub reason: String,
     /// The error of the last attempt, if known.

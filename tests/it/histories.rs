@@ -6,6 +6,7 @@
 //! goes on with that. After a crash they may also be as before claims that had not reached the disk.
 
 mod calls;
+mod happened;
 mod steps;
 
 use std::{
@@ -26,7 +27,10 @@ use serde_json::Value;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::task::JoinHandle;
 
-use self::steps::{Call, Disruption, Step, Way, histories};
+use self::{
+    happened::{USUAL, assert_happened},
+    steps::{Call, Disruption, Step, Way, histories},
+};
 use crate::{
     model::{LINES, Returned, World},
     support::{TestResult, connect, proxy::Proxy, server::Server, until},
@@ -131,7 +135,7 @@ impl History {
     async fn check(mut self, steps: Vec<Step>) -> Checked<BTreeMap<&'static str, usize>> {
         // The case before may have left a server that is on its way.
         let empty = "truncate pgqrs.queues, pgqrs.messages, pgqrs.dead_letters, pgqrs.archive, pgqrs.workers,
-                     pgqrs.seen, pgqrs.schedules";
+                     pgqrs.seen, pgqrs.schedules, pgqrs.groups";
         until("the tables are empty", async || {
             sqlx::query(empty).execute(&self.direct).await.is_ok()
         })
@@ -156,7 +160,8 @@ impl History {
     }
 
     async fn step(&mut self, step: Step) -> Checked {
-        self.time += 1;
+        // What a settlement lets in is ready after what the call itself makes ready.
+        self.time += 2;
         let Step {
             store,
             call,
@@ -338,7 +343,10 @@ impl History {
         let (mut expectations, mut happened, mut rest) = (Vec::new(), None, Vec::new());
         for base in self.bases() {
             let (mut after, undone) = (base.world.clone(), base.undone);
-            let (expected, between) = effect(&mut after);
+            let (expected, mut between) = effect(&mut after);
+            for world in between.iter_mut().chain([&mut after]) {
+                world.let_in(self.time);
+            }
             let as_expected = match (&returned, &expected) {
                 (Err((true, ..)), _) => true,
                 (Ok(returned), Ok(expected)) => returned == expected,
@@ -404,6 +412,10 @@ async fn run_histories(
     stores: Vec<Store>,
     injector: Option<FaultInjector>,
 ) -> Result<BTreeMap<&'static str, usize>, Box<dyn std::error::Error>> {
+    // New queues take groups.
+    sqlx::query("alter table pgqrs.queues alter column groups_at_once set default 1")
+        .execute(&direct)
+        .await?;
     let mut config = Config {
         failure_persistence: None,
         max_shrink_time: 60_000,
@@ -435,34 +447,6 @@ async fn run_histories(
     println!("{happened:#?}");
     Ok(happened)
 }
-
-/// What the histories are of no use without: so frequent that chance alone doesn't leave it out.
-fn assert_happened(happened: &BTreeMap<&'static str, usize>, what: &[&str]) {
-    // Fewer cases than usual may leave something out.
-    if env::var_os("PROPTEST_CASES").is_none() {
-        for what in what {
-            let times = happened.get(what).copied().unwrap_or(0);
-            assert!(times > 0, "never happened: {what}");
-        }
-    }
-}
-
-const USUAL: [&str; 14] = [
-    "returned",
-    "refused",
-    "settled",
-    "put off",
-    "delivered again",
-    "several delivered at once",
-    "handled by a loop",
-    "cancelled while it waited",
-    "cancelled while it ran",
-    "a worker's step",
-    "a new one with a key",
-    "a duplicate",
-    "replaced",
-    "expired",
-];
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn whatever_is_done_the_queues_are_as_their_model(pool: PgPool) -> TestResult {

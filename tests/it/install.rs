@@ -11,10 +11,11 @@ use crate::{
     support::{self, TestResult, blocked_backend, until, url, with_queues},
 };
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "_sqlx_migrations",
     "archive",
     "dead_letters",
+    "groups",
     "messages",
     "queues",
     "schedules",
@@ -373,9 +374,12 @@ async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult 
         "archive_pkey",
         "dead_letters_age",
         "dead_letters_pkey",
+        "groups_at_once_check",
+        "groups_pkey",
         "joined_payload_at_most_64_mib",
         "messages_id_seq",
         "messages_max_attempts_check",
+        "messages_parked",
         "messages_pkey",
         "messages_priority_check",
         "messages_ready",
@@ -383,6 +387,7 @@ async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult 
         "messages_waiting_key",
         "queues_archive_for_check",
         "queues_dead_letters_for_check",
+        "queues_groups_at_once_check",
         "queues_id_seq",
         "queues_lease_check",
         "queues_max_attempts_check",

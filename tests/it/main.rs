@@ -16,6 +16,7 @@ mod examples;
 mod faults;
 mod flow;
 mod grants;
+mod groups;
 mod headers;
 mod health;
 mod histories;

@@ -250,6 +250,9 @@ class Delivery:
     def max_attempts(self) -> int:
         """After how many attempts the message becomes a dead letter."""
     @property
+    def group(self) -> str | None:
+        """The group that it belongs to."""
+    @property
     def snoozes(self) -> int:
         """How often a handler has put it off."""
     @property
@@ -329,6 +332,7 @@ class Admin:
         archive_on_ack: bool | None,
         archive_for: tuple[timedelta | None] | None,
         dead_letters_for: tuple[timedelta | None] | None,
+        groups: tuple[tuple[int, bool] | None] | None,
     ) -> Any:
         """Changes a queue's settings. A duration is left as it is by `None`, and unset by a tuple with
         `None`."""

@@ -54,6 +54,10 @@ class QueueInfo:
     """How long archived messages are kept; ``None`` is for ever."""
     dead_letters_for: timedelta | None
     """How long dead letters are kept; ``None`` is for ever."""
+    groups_at_once: int | None
+    """How many messages of a group are on their way at a time; ``None`` if it takes no groups."""
+    stops_after_dead_letter: bool
+    """Whether a group waits for an operator after one of its messages became a dead letter."""
     is_paused: bool
     """Whether it is paused now, by the database's clock: nothing is claimed."""
     paused_until: datetime | None

@@ -27,6 +27,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 const MAX_CLAIM_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often a consumer of a paused queue is woken at most.
 const PAUSED_INTERVAL: Duration = Duration::from_millis(100);
+/// How long settlements wait whose groups other transactions have locked.
+const BLOCKED_INTERVAL: Duration = Duration::from_millis(50);
 /// Maximum number of notices that are kept while a claim is under way.
 const MAX_NOTICES: usize = 1_000;
 /// Maximum number of messages of which one statement finds out whether they exist.
@@ -203,6 +205,12 @@ impl<W: Work> RunLoop<W> {
             }
             Ok(Query::Settle(outcome)) => {
                 self.report.add(outcome.report);
+                if !outcome.blocked.is_empty() {
+                    self.unblock_at = Instant::now() + BLOCKED_INTERVAL;
+                }
+                for settlements in outcome.blocked {
+                    self.unsettled.blocked(settlements);
+                }
                 match outcome.failed {
                     Some((rest, error)) => {
                         telemetry::statement_failed(self.worker, &self.queue, "settle", &error);

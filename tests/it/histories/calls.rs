@@ -210,7 +210,7 @@ impl History {
                     let (chunk, rest) = left.split_at(chunk);
                     self.compare_send(envelope, chunk.to_vec(), returned, On::Store)
                         .await?;
-                    self.time += 1;
+                    self.time += 2;
                     left = rest;
                     if over {
                         return Ok(());

@@ -227,11 +227,14 @@ fn asks() -> impl Strategy<Value = Asks> {
         KeyKind::Postpones,
         KeyKind::Within,
     ]);
-    let key = prop::option::weighted(0.8, (kind, 0..2_usize));
+    let key = prop::option::weighted(0.6, (kind, 0..2_usize));
+    let group = prop::option::weighted(0.7, 0..2_usize);
     let max_attempts = prop::option::weighted(0.3, 1..4_u32);
     let expires = prop::option::weighted(0.3, any::<bool>());
-    (key, max_attempts, expires).prop_map(|(key, max_attempts, expires)| Asks {
+    (key, group, max_attempts, expires).prop_map(|(key, group, max_attempts, expires)| Asks {
         key,
+        // One or the other.
+        group: group.filter(|_| key.is_none()),
         max_attempts,
         expires,
     })

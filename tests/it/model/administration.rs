@@ -55,10 +55,13 @@ impl World {
             && let Some(entry) = queue.messages.get_mut(&id)
             && free
         {
-            entry.put_back(match wait {
+            let visible = match wait {
                 Wait::None => Visible::Since(time),
                 Wait::Long => Visible::Later,
-            });
+            };
+            if !entry.put_off(visible) {
+                entry.put_back(visible);
+            }
         }
         self.happened(if free { "moved" } else { "not moved" }, 1);
         Ok(free)

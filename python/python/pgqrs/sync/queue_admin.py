@@ -98,6 +98,8 @@ class QueueAdmin:
         archive_on_ack: bool | None = None,
         archive_for: float | timedelta | EllipsisType | None = ...,
         dead_letters_for: float | timedelta | EllipsisType | None = ...,
+        groups_at_once: int | EllipsisType | None = ...,
+        stops_after_dead_letter: bool = False,
     ) -> QueueInfo:
         """Changes settings of a queue; those that aren't passed stay as they are. Running consumers apply them from
         their next claim on. A lease, a wait and ``archive_on_ack`` take precedence over what consumers say; ``None``
@@ -115,6 +117,10 @@ class QueueAdmin:
                 delete older ones.
             dead_letters_for: How long dead letters are kept; or ``None``, for ever. Running consumers of the queue
                 delete older ones.
+            groups_at_once: How many messages of a group are on their way at a time, from 1; or ``None``, so that the queue
+                takes no messages of groups, as a new queue.
+            stops_after_dead_letter: With ``groups_at_once``, whether a group waits for an operator after one of its
+                messages became a dead letter.
 
         Returns:
             The queue, with all of its settings.
@@ -136,6 +142,7 @@ class QueueAdmin:
                 else _arguments.flag("archive_on_ack", archive_on_ack),
                 archive_for=_arguments.change("archive_for", archive_for),
                 dead_letters_for=_arguments.change("dead_letters_for", dead_letters_for),
+                groups=_arguments.groups(groups_at_once, stops_after_dead_letter),
             )
         )
 

@@ -1,0 +1,56 @@
+"""Groups: one message of each is on its way at a time, in the order in which they were sent."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+import pgqrs
+
+
+async def handled(store: pgqrs.Store, count: int) -> list[tuple[str | None, int]]:
+    """What a consumer gets, one after the other."""
+    seen: list[tuple[str | None, int]] = []
+    consumer = await store.consumer("tasks")
+    async for delivery in consumer:
+        seen.append((delivery.group, delivery.payload))
+        await delivery.ack()
+        if len(seen) == count:
+            break
+    return seen
+
+
+async def test_messages_of_a_group_are_handled_in_their_order(store: pgqrs.Store) -> None:
+    queue = await store.admin().configure_queue("tasks", groups_at_once=1)
+    assert (queue.groups_at_once, queue.stops_after_dead_letter) == (1, False)
+    producer = await store.producer("tasks")
+    for number in range(3):
+        await producer.enqueue(number, group="a")
+    await producer.enqueue_batch([pgqrs.Message(10, group="b"), pgqrs.Message(3, group="a"), 20])
+    seen = await handled(store, 6)
+    assert [number for group, number in seen if group == "a"] == [0, 1, 2, 3]
+    assert sorted(number for group, number in seen if group != "a") == [10, 20]
+
+
+async def test_a_queue_computes_the_group_of_each_message(store: pgqrs.Store) -> None:
+    await store.admin().configure_queue("tasks", groups_at_once=2, stops_after_dead_letter=True)
+    numbers = pgqrs.Queue("tasks", int, group_by=lambda n: f"group {n % 2}")
+    producer = await store.producer(numbers)
+    await producer.enqueue(1)
+    await producer.enqueue_batch([2, pgqrs.Message(3, delay=timedelta(0))])
+    seen = await handled(store, 3)
+    assert sorted(seen, key=lambda one: one[1]) == [("group 1", 1), ("group 0", 2), ("group 1", 3)]
+    with pytest.raises(TypeError, match="computes the group"):
+        await producer.enqueue(1, group="mine")
+    with pytest.raises(TypeError, match="a key or a group"):
+        pgqrs.Queue("tasks", int, unique_by=str, group_by=str)
+
+
+async def test_a_queue_without_groups_refuses_them(store: pgqrs.Store) -> None:
+    producer = await store.producer("tasks")
+    with pytest.raises(pgqrs.GroupsNotEnabledError, match="takes no messages of groups") as refused:
+        await producer.enqueue(1, group="a")
+    assert refused.value.queue == "tasks"
+    with pytest.raises(TypeError, match="one key or group"):
+        await producer.enqueue(1, group="a", unique="a")

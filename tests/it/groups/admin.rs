@@ -1,0 +1,125 @@
+//! Administration of queues and messages with groups.
+
+use super::*;
+use crate::support::expire;
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn groups_are_listed_by_what_is_parked_by_age_and_if_they_are_stopped(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_groups(&pool, Groups::default()).await?;
+    for (group, messages) in [("a", 2), ("b", 4), ("c", 3), ("d", 1)] {
+        for payload in 0..messages {
+            send(&store, group, payload).await?;
+        }
+    }
+    let admin = pgqrs::admin(&store);
+    admin.stop_group("tasks", "c").await?;
+    let names = async |order, limit| -> pgqrs::Result<Vec<String>> {
+        let groups = admin.groups("tasks", order, limit).await?;
+        Ok(groups.into_iter().map(|group| group.group).collect())
+    };
+    assert_eq!(names(GroupOrder::Parked, 10).await?, ["b", "c", "a", "d"]);
+    assert_eq!(names(GroupOrder::Parked, 2).await?, ["b", "c"]);
+    assert_eq!(names(GroupOrder::Oldest, 3).await?, ["a", "b", "c"]);
+    assert_eq!(names(GroupOrder::Stopped, 10).await?, ["c"]);
+    let groups = admin.groups("tasks", GroupOrder::Parked, 1).await?;
+    assert_eq!((groups[0].live, groups[0].parked), (1, 3));
+    assert!(groups[0].oldest_parked.is_some());
+    let absent = admin.groups("absent", GroupOrder::Parked, 1).await;
+    assert!(matches!(absent, Err(Error::QueueNotFound { .. })));
+    let absent = admin.promote_groups("absent").await;
+    assert!(matches!(absent, Err(Error::QueueNotFound { .. })));
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn settings_are_returned_and_can_be_removed(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    let owner = Store::from(pool.clone());
+    let admin = pgqrs::admin(&owner);
+    assert_eq!(admin.queue("tasks").await?.groups, None);
+    configure(&pool, stopping()).await?;
+    let groups = admin.queue("tasks").await?.groups.expect("set");
+    assert_eq!(groups, stopping());
+    assert_eq!(groups.at_once(), 1);
+    assert_eq!(groups.after_dead_letter(), AfterDeadLetter::Stop);
+    // Others stay as they are.
+    let other = QueueOptions::builder().max_attempts(3).build();
+    let queue = admin.configure_queue("tasks", other).await?;
+    assert_eq!(queue.groups, Some(stopping()));
+    for payload in 1..=2 {
+        send(&store, "a", payload).await?;
+    }
+    let none = QueueOptions::builder().groups(None).build();
+    assert_eq!(admin.configure_queue("tasks", none).await?.groups, None);
+    assert!(send(&store, "a", 3).await.is_err());
+    // Those that it has are handled as before.
+    for expected in 1..=2 {
+        let delivery = one(&store).await?;
+        assert_eq!(number(&delivery), expected);
+        delivery.ack(&store).await?;
+    }
+    let refused = configure(&pool, at_once(0)).await;
+    assert!(matches!(refused, Err(Error::InvalidSetting { .. })));
+    assert_counted(&pool).await
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn purged_groups_and_queues_are_counted_anew(pool: PgPool) -> TestResult {
+    let store = with_groups(&pool, Groups::default()).await?;
+    let owner = Store::from(pool.clone());
+    let admin = pgqrs::admin(&owner);
+    let fill = async || -> pgqrs::Result<()> {
+        for payload in 1..=3 {
+            send(&store, "a", payload).await?;
+            send(&store, "b", payload + 10).await?;
+        }
+        pgqrs::enqueue()
+            .message(&21)
+            .to("tasks")
+            .execute(&store)
+            .await?;
+        Ok(())
+    };
+    fill().await?;
+    assert_eq!(admin.purge_group("tasks", "a").await?, 2);
+    assert_eq!(admin.purge_group("tasks", "nobody").await?, 0);
+    assert_counted(&pool).await?;
+    let running = ready(&store).await?;
+    assert_eq!(numbers(&running), [1, 11, 21]);
+    admin.set_group_limit("tasks", "b", 2).await?;
+    assert_eq!(admin.purge_queue("tasks").await?, 5);
+    assert_counted(&pool).await?;
+    assert_eq!(pgqrs::ack_all(running, &store).await?.len(), 3);
+    assert_counted(&pool).await?;
+    fill().await?;
+    assert_eq!(numbers(&ready(&store).await?), [1, 11, 12, 21]);
+    assert_counted(&pool).await?;
+    assert!(admin.delete_queue("tasks").await.is_err());
+    admin.purge_queue("tasks").await?;
+    admin.delete_queue("tasks").await?;
+    let left: i64 = sqlx::query_scalar("select count(*) from pgqrs.groups")
+        .fetch_one(&pool)
+        .await?;
+    assert_eq!(left, 0);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_parked_message_that_is_rescheduled_stays_parked(pool: PgPool) -> TestResult {
+    let store = with_groups(&pool, Groups::default()).await?;
+    send(&store, "a", 1).await?;
+    let second = send(&store, "a", 2).await?;
+    let admin = pgqrs::admin(&store);
+    let hour = Duration::from_secs(3600);
+    let time = crate::support::now(&pool).await? + hour;
+    assert!(admin.reschedule("tasks", second, time).await?);
+    assert_counted(&pool).await?;
+    one(&store).await?.ack(&store).await?;
+    assert!(ready(&store).await?.is_empty(), "it is delayed by now");
+    assert_counted(&pool).await?;
+    expire(&pool, second).await?;
+    assert_eq!(numbers(&ready(&store).await?), [2]);
+    Ok(())
+}
