@@ -10,7 +10,7 @@ use crate::{
     answer::Mode,
     health::{health_row, stats_row},
     rows::{
-        archived_row, cancelled_name, dead_row, filter, groups_options, held_row, message_row,
+        archived_row, cancelled_name, dead_row, filter, group_order, group_row, groups_options, held_row, message_row,
         page, queue_row, rows, version, worker_row,
     },
     schedule::{Schedule, change_name, with_upcoming},
@@ -359,6 +359,88 @@ impl Admin {
             py,
             async move { admin.purge_archive(queue, older_than).await },
         )
+    }
+
+    /// Lists groups of a queue.
+    fn groups<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        order: &str,
+        limit: u32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        let order = group_order(order);
+        mode.answer(py, async move {
+            Ok(rows(admin.groups(queue, order, limit).await?, group_row))
+        })
+    }
+
+    /// Returns a group.
+    fn group<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        group: String,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            Ok(admin.group(queue, group).await?.map(group_row))
+        })
+    }
+
+    /// Promotes parked messages of all groups of a queue.
+    fn promote_groups<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.promote_groups(queue).await })
+    }
+
+    /// Stops a group.
+    fn stop_group<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        group: String,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.stop_group(queue, group).await })
+    }
+
+    /// Resumes a group.
+    fn resume_group<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        group: String,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.resume_group(queue, group).await })
+    }
+
+    /// Sets a group's own limit.
+    #[pyo3(signature = (queue, group, at_once))]
+    fn set_group_limit<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        group: String,
+        at_once: Option<u32>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            admin.set_group_limit(queue, group, at_once).await
+        })
+    }
+
+    /// Deletes what is parked of a group.
+    fn purge_group<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        group: String,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move { admin.purge_group(queue, group).await })
     }
 
     /// Lists schedules, each after its next times.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use pgqrs::{
-    AfterDeadLetter, ArchivedMessage, Cancelled, DeadLetter, Groups, HeldMessage, MessageId, Page,
+    AfterDeadLetter, ArchivedMessage, Cancelled, DeadLetter, GroupInfo, GroupOrder, Groups, HeldMessage, MessageId, Page,
     QueueInfo, QueueName, QueueOptions, QueuedMessage, SchemaVersion, WorkerFilter, WorkerId,
     WorkerInfo,
 };
@@ -50,11 +50,13 @@ pub(crate) type QueueRow = (
     bool,
     Option<Duration>,
     Option<Duration>,
-    Option<u32>,
-    bool,
-    bool,
-    Option<DateTime<Utc>>,
-    Option<DateTime<Utc>>,
+    (
+        Option<u32>,
+        bool,
+        bool,
+        Option<DateTime<Utc>>,
+        Option<DateTime<Utc>>,
+    ),
 );
 
 pub(crate) fn queue_row(queue: QueueInfo) -> QueueRow {
@@ -68,13 +70,16 @@ pub(crate) fn queue_row(queue: QueueInfo) -> QueueRow {
         queue.archive_on_ack,
         queue.archive_for,
         queue.dead_letters_for,
-        queue.groups.map(|groups| groups.at_once()),
-        queue
-            .groups
-            .is_some_and(|groups| groups.after_dead_letter() == AfterDeadLetter::Stop),
-        queue.is_paused,
-        queue.paused_until.map(representable),
-        queue.closed_at,
+        // Together, since a tuple has at most twelve elements.
+        (
+            queue.groups.map(|groups| groups.at_once()),
+            queue
+                .groups
+                .is_some_and(|groups| groups.after_dead_letter() == AfterDeadLetter::Stop),
+            queue.is_paused,
+            queue.paused_until.map(representable),
+            queue.closed_at,
+        ),
     )
 }
 
@@ -111,6 +116,8 @@ pub(crate) type MessageRow = (
         Option<DateTime<Utc>>,
         u32,
         Option<DateTime<Utc>>,
+        Option<String>,
+        bool,
     ),
 );
 
@@ -133,6 +140,8 @@ pub(crate) fn message_row(message: QueuedMessage) -> MessageRow {
             message.expires_at.map(representable),
             message.snoozes,
             message.undecodable_since,
+            message.group,
+            message.is_parked,
         ),
     )
 }
@@ -148,6 +157,7 @@ pub(crate) type DeadRow = (
     BTreeMap<String, String>,
     Option<String>,
     Option<u32>,
+    Option<String>,
 );
 
 pub(crate) fn dead_row(letter: DeadLetter) -> DeadRow {
@@ -162,6 +172,7 @@ pub(crate) fn dead_row(letter: DeadLetter) -> DeadRow {
         texts(&letter.headers),
         letter.payload,
         letter.max_attempts,
+        letter.group,
     )
 }
 
@@ -185,6 +196,36 @@ pub(crate) fn archived_row(message: ArchivedMessage) -> ArchivedRow {
         texts(&message.headers),
         message.payload,
     )
+}
+
+pub(crate) type GroupRow = (
+    String,
+    u64,
+    u64,
+    Option<u32>,
+    Option<DateTime<Utc>>,
+    Option<i64>,
+    Option<DateTime<Utc>>,
+);
+
+pub(crate) fn group_row(group: GroupInfo) -> GroupRow {
+    (
+        group.group,
+        group.live,
+        group.parked,
+        group.at_once,
+        group.stopped_at,
+        group.stopped_by.map(MessageId::get),
+        group.oldest_parked,
+    )
+}
+
+pub(crate) fn group_order(order: &str) -> GroupOrder {
+    match order {
+        "oldest" => GroupOrder::Oldest,
+        "stopped" => GroupOrder::Stopped,
+        _ => GroupOrder::Parked,
+    }
 }
 
 pub(crate) type WorkerRow = (

@@ -47,6 +47,35 @@ async def test_a_queue_computes_the_group_of_each_message(store: pgqrs.Store) ->
         pgqrs.Queue("tasks", int, unique_by=str, group_by=str)
 
 
+async def test_operators_list_stop_limit_and_purge_groups(store: pgqrs.Store) -> None:
+    admin = store.admin()
+    await admin.configure_queue("tasks", groups_at_once=1, stops_after_dead_letter=True)
+    producer = await store.producer("tasks")
+    await producer.enqueue_batch([pgqrs.Message(number, group=group) for group in "ab" for number in range(2)])
+    await producer.enqueue(2, group="b")
+    listed = await admin.groups("tasks")
+    assert [(group.group, group.live, group.parked) for group in listed] == [("b", 1, 2), ("a", 1, 1)]
+    assert listed[0].oldest_parked is not None
+    messages = await admin.messages("tasks")
+    assert [(message.group, message.is_parked) for message in messages[:2]] == [("a", False), ("a", True)]
+    await admin.set_group_limit("tasks", "b", 2)
+    await admin.promote_groups("tasks")
+    group = await admin.group("tasks", "b")
+    assert group is not None
+    assert (group.live, group.parked, group.at_once) == (2, 1, 2)
+    assert await admin.purge_group("tasks", "b") == 1
+    await admin.set_group_limit("tasks", "b", None)
+    await admin.stop_group("tasks", "a")
+    assert [group.group for group in await admin.groups("tasks", order="stopped", limit=1)] == ["a"]
+    assert await admin.resume_group("tasks", "a")
+    assert not await admin.resume_group("tasks", "a")
+    assert await admin.group("tasks", "nobody") is None
+    with pytest.raises(ValueError, match="order"):
+        await admin.groups("tasks", order="none")  # type: ignore[arg-type]
+    with pytest.raises(pgqrs.QueueNotFoundError):
+        await admin.promote_groups("absent")
+
+
 async def test_a_queue_without_groups_refuses_them(store: pgqrs.Store) -> None:
     producer = await store.producer("tasks")
     with pytest.raises(pgqrs.GroupsNotEnabledError, match="takes no messages of groups") as refused:

@@ -6,6 +6,7 @@ mod administration;
 mod groups;
 mod keys;
 mod lines;
+mod many;
 
 use std::{collections::BTreeMap, time::Duration};
 

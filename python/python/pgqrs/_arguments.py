@@ -33,6 +33,12 @@ def flag(name: str, value: object) -> bool:
     return value
 
 
+def one_of(name: str, value: object, values: tuple[str, ...]) -> str:
+    if value not in values:
+        raise ValueError(f"{name}: expected one of {', '.join(values)}, not {value!r}")
+    return str(value)
+
+
 def integer(name: str, value: object, least: int, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise _wrong(name, "an int", value)

@@ -65,6 +65,10 @@ class QueueInfo:
     closed_at: datetime | None
     """Since when it refuses sends; ``None`` if it accepts them."""
 
+    @staticmethod
+    def _of(row: tuple[Any, ...]) -> QueueInfo:
+        return QueueInfo(*row[:-1], *row[-1])
+
 
 class Count(int):
     """How many there are: a number, which prints as ``1,204``, or as ``10,000+`` if there may be more."""
@@ -149,6 +153,10 @@ class QueuedMessage:
     """How often a handler has put it off."""
     undecodable_since: datetime | None
     """Since when consumers have found that its payload doesn't decode."""
+    group: str | None
+    """Its group, if it has one."""
+    is_parked: bool
+    """Whether it waits for others of its group to be settled."""
 
     @property
     def payload(self) -> Any:
@@ -181,11 +189,38 @@ class DeadLetter:
     """The payload as it was sent, as JSON text; ``None`` unless payloads were requested."""
     max_attempts: int | None
     """After how many attempts it was to become one, if it had a limit of its own."""
+    group: str | None
+    """Its group, if it has one."""
 
     @property
     def payload(self) -> Any:
         """The payload, as ``json.loads`` reads it; ``None`` unless payloads were requested."""
         return _loaded(self.raw_payload)
+
+
+GroupOrder = Literal["parked", "oldest", "stopped"]
+"""By what groups are listed: the number of parked messages, most first; the age of the first parked one, oldest first; or
+only those that are stopped, since the longest first."""
+
+
+@dataclass(frozen=True)
+class GroupInfo:
+    """A group of a queue, which has messages or settings of its own."""
+
+    group: str
+    """Its name."""
+    live: int
+    """Messages that are on their way: ready, delayed, leased, or waiting for another attempt."""
+    parked: int
+    """Messages that wait for those to be settled."""
+    at_once: int | None
+    """Its own limit, if it has one; otherwise that of its queue holds."""
+    stopped_at: datetime | None
+    """Since when it is stopped; ``None`` if it isn't."""
+    stopped_by: int | None
+    """The dead letter that has stopped it; ``None`` if an operator has."""
+    oldest_parked: datetime | None
+    """When the first of its parked messages was sent."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class QueueAdmin:
             QueueExistsError: There is a queue of that name already.
             InvalidQueueNameError: The name is invalid.
         """
-        return QueueInfo(*await self._native.create_queue(_arguments.queue_name(queue)))
+        return QueueInfo._of(await self._native.create_queue(_arguments.queue_name(queue)))
 
     async def queue(self, queue: str | Queue[Any]) -> QueueInfo:
         """Looks up a queue.
@@ -44,7 +44,7 @@ class QueueAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        return QueueInfo(*await self._native.queue(_arguments.queue_name(queue)))
+        return QueueInfo._of(await self._native.queue(_arguments.queue_name(queue)))
 
     async def queues(self) -> list[QueueInfo]:
         """Lists all queues.
@@ -55,7 +55,7 @@ class QueueAdmin:
         Raises:
             NotInstalledError: The database has no pgqrs schema.
         """
-        return [QueueInfo(*row) for row in await self._native.queues()]
+        return [QueueInfo._of(row) for row in await self._native.queues()]
 
     async def delete_queue(self, queue: str | Queue[Any]) -> None:
         """Deletes an empty queue, with its workers, dead letters and archive. No message is lost: it waits for enqueues

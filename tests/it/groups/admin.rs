@@ -1,5 +1,7 @@
 //! Administration of queues and messages with groups.
 
+use pgqrs::{MessagePlace, MessageState};
+
 use super::*;
 use crate::support::expire;
 
@@ -121,5 +123,31 @@ async fn a_parked_message_that_is_rescheduled_stays_parked(pool: PgPool) -> Test
     assert_counted(&pool).await?;
     expire(&pool, second).await?;
     assert_eq!(numbers(&ready(&store).await?), [2]);
+    // And several at once.
+    let third = send(&store, "a", 3).await?;
+    let plain = pgqrs::enqueue().message(&4).to("tasks");
+    let plain = plain.execute(&store).await?[0];
+    let many = [second, third, plain];
+    // The one that is leased stays as it is.
+    assert_eq!(admin.reschedule_many("tasks", &many, time).await?, 2);
+    assert_counted(&pool).await?;
+    assert!(ready(&store).await?.is_empty());
+    let found = admin.message("tasks", third).await?.expect("it is there");
+    assert_eq!(found.group.as_deref(), Some("a"));
+    match found.place {
+        MessagePlace::Queued {
+            state: MessageState::Delayed,
+            is_parked: true,
+            visible_at,
+            ..
+        } => assert_eq!(visible_at, time),
+        other => panic!("{other:?}"),
+    }
+    let delayed = admin.search("tasks", MessageState::Delayed).await?.items;
+    let parked: Vec<_> = delayed
+        .iter()
+        .map(|message| (message.id, message.is_parked, message.group.is_some()))
+        .collect();
+    assert!(parked.contains(&(third, true, true)) && parked.contains(&(plain, false, false)));
     Ok(())
 }

@@ -178,6 +178,71 @@ async fn a_stopped_group_goes_on_once_its_dead_letter_is_purged_or_an_operator_r
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_stopped_group_goes_on_once_the_dead_letter_that_has_stopped_it_is_deleted(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_groups(&pool, stopping()).await?;
+    for (group, payload) in [("a", 1), ("b", 11), ("a", 2), ("b", 12), ("b", 13)] {
+        send(&store, group, payload).await?;
+    }
+    let admin = pgqrs::admin(&store);
+    let mut dead = Vec::new();
+    for delivery in ready(&store).await? {
+        dead.push(delivery.id());
+        delivery.dead_letter("no use", &store).await?;
+    }
+    // Of `b` there is an older one too.
+    assert!(admin.resume_group("tasks", "b").await?);
+    let twelfth = one(&store).await?;
+    dead.push(twelfth.id());
+    twelfth.dead_letter("no use", &store).await?;
+    let owner = Store::from(pool.clone());
+    let owner = pgqrs::admin(&owner);
+    assert_eq!(
+        owner.delete_dead_letters("tasks", &[dead[1]]).await?,
+        1,
+        "it isn't why the group is stopped"
+    );
+    assert!(ready(&store).await?.is_empty());
+    assert_counted(&pool).await?;
+    let letters = [dead[0], dead[2], dead[1], dead[0]];
+    assert_eq!(owner.delete_dead_letters("tasks", &letters).await?, 2);
+    assert_counted(&pool).await?;
+    assert_eq!(numbers(&ready(&store).await?), [2, 13]);
+    assert_eq!(
+        admin.groups("tasks", GroupOrder::Stopped, 10).await?,
+        Vec::new()
+    );
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn several_that_are_put_back_at_once_keep_their_order(pool: PgPool) -> TestResult {
+    let store = with_groups(&pool, stopping()).await?;
+    let mut dead = Vec::new();
+    for payload in 1..=4 {
+        send(&store, "a", payload).await?;
+    }
+    let admin = pgqrs::admin(&store);
+    for _ in 0..3 {
+        let delivery = one(&store).await?;
+        dead.push(delivery.id());
+        delivery.dead_letter("no use", &store).await?;
+        admin.resume_group("tasks", "a").await?;
+    }
+    let ids = [dead[2], dead[0], dead[1]];
+    assert_eq!(admin.requeue_many("tasks", &ids).await?.back, 3);
+    assert_counted(&pool).await?;
+    // The fourth was on its way already.
+    for expected in [4, 1, 2, 3] {
+        let delivery = one(&store).await?;
+        assert_eq!(number(&delivery), expected);
+        delivery.ack(&store).await?;
+    }
+    assert_counted(&pool).await
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_crashed_consumer_s_last_attempt_stops_its_group(pool: PgPool) -> TestResult {
     let store = with_groups(&pool, stopping()).await?;
     let enqueue = pgqrs::enqueue().message(&1).to("tasks").group("a");

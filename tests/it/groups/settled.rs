@@ -190,6 +190,37 @@ async fn a_cancelled_message_lets_the_next_one_in_if_it_was_on_its_way(pool: PgP
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn many_that_are_cancelled_let_the_next_ones_of_all_their_groups_in(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_groups(&pool, Groups::default()).await?;
+    let mut of = [Vec::new(), Vec::new()];
+    for payload in 1..=4 {
+        of[0].push(send(&store, "a", payload).await?);
+        of[1].push(send(&store, "b", payload + 10).await?);
+    }
+    let plain = pgqrs::enqueue().message(&21).to("tasks");
+    let plain = plain.execute(&store).await?[0];
+    let admin = pgqrs::admin(&store);
+    let running = one(&store).await?;
+    assert_eq!(running.id(), of[0][0]);
+    // Of one group the one that runs and a parked one, of the other parked ones alone; one twice, and one that isn't there.
+    let gone = MessageId::from(i64::MAX);
+    let ids = [
+        of[1][2], plain, of[0][0], of[1][1], of[0][1], of[1][1], gone,
+    ];
+    assert_eq!(admin.cancel_many("tasks", &ids).await?, 5);
+    assert_counted(&pool).await?;
+    let left = ready(&store).await?;
+    assert_eq!(numbers(&left), [3, 11]);
+    assert_eq!(admin.cancel_many("tasks", &ids).await?, 0);
+    assert!(running.ack(&store).await.is_err());
+    pgqrs::ack_all(left, &store).await?;
+    assert_eq!(numbers(&ready(&store).await?), [4, 14]);
+    assert_counted(&pool).await
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn roles_with_the_documented_privileges_can_use_groups(pool: PgPool) -> TestResult {
     with_groups(&pool, stopping()).await?;
     as_role(&pool, Some(Access::Producer), async |store, _| {

@@ -73,6 +73,12 @@ pub(super) enum Call {
     Requeue(Index),
     RequeueAll(&'static str),
     Purge(&'static str, Place),
+    /// One call on several messages of a queue.
+    OnMany {
+        queue: &'static str,
+        which: Vec<Index>,
+        act: ManyAct,
+    },
     CreateQueue(&'static str),
     EnsureQueue(&'static str),
     DeleteQueue(&'static str),
@@ -102,6 +108,15 @@ pub(super) enum On {
     Connection,
     Commit,
     Rollback,
+}
+
+/// What is done to several messages at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum ManyAct {
+    Cancel,
+    Reschedule(Wait),
+    Requeue,
+    DeleteDead,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -202,6 +217,7 @@ fn calls() -> impl Strategy<Value = Call> {
         4 => which().prop_map(Call::Requeue),
         2 => queue().prop_map(Call::RequeueAll),
         1 => (queue(), place).prop_map(|(queue, place)| Call::Purge(queue, place)),
+        4 => on_many(queue()),
         1 => queue().prop_map(Call::CreateQueue),
         2 => queue().prop_map(Call::EnsureQueue),
         2 => queue().prop_map(Call::DeleteQueue),
@@ -215,6 +231,22 @@ fn calls() -> impl Strategy<Value = Call> {
         1 => Just(Call::RemoveEndedWorkers),
         3 => which().prop_map(Call::Release),
     ]
+}
+
+fn on_many(queue: impl Strategy<Value = &'static str>) -> impl Strategy<Value = Call> {
+    let act = select(vec![
+        ManyAct::Cancel,
+        ManyAct::Reschedule(Wait::None),
+        ManyAct::Reschedule(Wait::Long),
+        ManyAct::Requeue,
+        ManyAct::Requeue,
+        ManyAct::DeleteDead,
+    ]);
+    (queue, vec(any::<Index>(), 1..4), act).prop_map(|(queue, which, act)| Call::OnMany {
+        queue,
+        which,
+        act,
+    })
 }
 
 /// Few keys, so that they meet.

@@ -31,7 +31,7 @@ class QueueAdmin:
             QueueExistsError: There is a queue of that name already.
             InvalidQueueNameError: The name is invalid.
         """
-        return QueueInfo(*self._native.create_queue(_arguments.queue_name(queue)))
+        return QueueInfo._of(self._native.create_queue(_arguments.queue_name(queue)))
 
     def queue(self, queue: str | Queue[Any]) -> QueueInfo:
         """Looks up a queue.
@@ -45,7 +45,7 @@ class QueueAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        return QueueInfo(*self._native.queue(_arguments.queue_name(queue)))
+        return QueueInfo._of(self._native.queue(_arguments.queue_name(queue)))
 
     def queues(self) -> list[QueueInfo]:
         """Lists all queues.
@@ -56,7 +56,7 @@ class QueueAdmin:
         Raises:
             NotInstalledError: The database has no pgqrs schema.
         """
-        return [QueueInfo(*row) for row in self._native.queues()]
+        return [QueueInfo._of(row) for row in self._native.queues()]
 
     def delete_queue(self, queue: str | Queue[Any]) -> None:
         """Deletes an empty queue, with its workers, dead letters and archive. No message is lost: it waits for enqueues
