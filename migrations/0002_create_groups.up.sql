@@ -37,14 +37,22 @@ alter table pgqrs.groups alter column key set storage extended;
 
 alter table pgqrs.groups add constraint groups_pkey primary key (queue_id, key);
 
--- Locks the rows of groups, and returns which. A sender's transaction that stays open holds the locks of its groups.
+-- What an operator has to look at. Its columns change when a group is stopped or resumed, and at no other time.
+create index groups_stopped on pgqrs.groups ((queue_id + 0), stopped_at) where stopped_at is not null;
+
+-- Locks the rows of groups, and returns them as they are then. A sender's transaction that stays open holds the locks of its
+-- groups.
 create function pgqrs.lock_groups(
     queues integer[], keys text[],
     -- 0 locks those that nobody else has locked. Otherwise all of them are waited for, each for so many milliseconds; if it
     -- is null, as long as the session says.
     lock_wait integer
 )
-returns table (queue_id integer, key text)
+returns table (
+    queue_id integer, key text, place tid, live integer,
+    -- Nothing is parked, and nobody has set anything: the row is deleted with the last message.
+    is_simple boolean
+)
 language plpgsql set search_path = pg_catalog, pg_temp
 -- Each group is looked up in the index, whatever the statistics say.
 set enable_seqscan = off set enable_bitmapscan = off set jit = off
@@ -58,24 +66,28 @@ begin
     -- All in the same order: no two wait for each other.
     if lock_wait = 0 then
         return query
-        select locked.queue_id, locked.key
+        select locked.*
         from (
             select distinct u.queue_id, u.key collate "C" as key from unnest(queues, keys) as u (queue_id, key) order by 1, 2
         ) wanted
         cross join lateral (
-            select g.queue_id, g.key::text as key from pgqrs.groups g
+            select g.queue_id, g.key::text as key, g.ctid, g.live,
+                g.parked = 0 and g.at_once is null and g.stopped_at is null
+            from pgqrs.groups g
             where g.queue_id = wanted.queue_id and g.key = wanted.key
             for update skip locked
             offset 0
         ) locked;
     else
         return query
-        select locked.queue_id, locked.key
+        select locked.*
         from (
             select distinct u.queue_id, u.key collate "C" as key from unnest(queues, keys) as u (queue_id, key) order by 1, 2
         ) wanted
         cross join lateral (
-            select g.queue_id, g.key::text as key from pgqrs.groups g
+            select g.queue_id, g.key::text as key, g.ctid, g.live,
+                g.parked = 0 and g.at_once is null and g.stopped_at is null
+            from pgqrs.groups g
             where g.queue_id = wanted.queue_id and g.key = wanted.key
             for update
             offset 0

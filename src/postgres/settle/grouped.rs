@@ -63,7 +63,7 @@ async fn delete_or_archive(
                 offset 0
             ) held
         ), locked as materialized (
-            select l.queue_id, l.key
+            select l.*
             from pgqrs.lock_groups(
                 array(select queue_id from found), array(select group_key from found), $5
             ) l
@@ -85,13 +85,29 @@ async fn delete_or_archive(
                 unique_key, waiting_key, headers, payload, group_key
             from done
             where queue_id = any ($4)
+        ), gone as materialized (
+            select queue_id, group_key, count(*) as messages from done group by queue_id, group_key
+        ), forgotten as (
+            -- Most groups have no other message. All of them at once, which takes half the time of one by one. A row that has
+            -- changed since the statement began isn't visible here, and is left to the function.
+            delete from pgqrs.groups g
+            where g.ctid = any (array(
+                select l.place
+                from locked l
+                join gone on gone.queue_id = l.queue_id and gone.group_key = l.key
+                where l.is_simple and l.live <= gone.messages
+            ))
+            returning g.queue_id, g.key
         )
         select
-            array_agg(id) as ids,
-            pgqrs.settle_groups(
-                array_agg(queue_id), array_agg(group_key::text), array_agg('done'::text), array_agg(id)
+            array(select id from done) as "ids!",
+            (
+                select pgqrs.settle_groups(
+                    array_agg(queue_id), array_agg(group_key::text), array_agg('done'::text), array_agg(id)
+                )
+                from done
+                where (queue_id, group_key) not in (select forgotten.queue_id, forgotten.key from forgotten)
             ) as ready
-        from done
         "#,
         &queues,
         &ids,
@@ -102,7 +118,7 @@ async fn delete_or_archive(
     .fetch_one(connection)
     .await?;
     Ok(SettledOfGroups {
-        ids: message_ids(row.ids.unwrap_or_default()),
+        ids: message_ids(row.ids),
         ready_queues: row.ready.unwrap_or_default().into_iter().collect(),
     })
 }
@@ -117,7 +133,7 @@ async fn delete_or_archive_one(
     let row = sqlx::query!(
         r#"
         with locked as materialized (
-            select l.key
+            select l.*
             from pgqrs.lock_groups(
                 array[$1::integer],
                 array(
@@ -139,13 +155,24 @@ async fn delete_or_archive_one(
                 unique_key, waiting_key, headers, payload, group_key
             from done
             where $4
+        ), forgotten as (
+            delete from pgqrs.groups g
+            where g.ctid = any (array(
+                select l.place from locked l where l.is_simple and l.live <= (select count(*) from done)
+            ))
+            returning g.key
         )
         select
-            array_agg(id) as ids,
-            pgqrs.settle_groups(
-                array_agg(queue_id), array_agg(group_key::text), array_agg('done'::text), array_agg(id)
+            array(select id from done) as "ids!",
+            (
+                select case when count(*) > 0 then
+                    pgqrs.settle_groups(
+                        array_agg(queue_id), array_agg(group_key::text), array_agg('done'::text), array_agg(id)
+                    )
+                end
+                from done
+                where (select count(*) from forgotten) = 0
             ) as ready
-        from done
         "#,
         receipt.queue_id,
         receipt.id.get(),
@@ -156,7 +183,7 @@ async fn delete_or_archive_one(
     .fetch_one(connection)
     .await?;
     Ok(SettledOfGroups {
-        ids: message_ids(row.ids.unwrap_or_default()),
+        ids: message_ids(row.ids),
         ready_queues: row.ready.unwrap_or_default().into_iter().collect(),
     })
 }
