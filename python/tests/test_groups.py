@@ -67,6 +67,8 @@ async def test_operators_list_stop_limit_and_purge_groups(store: pgqrs.Store) ->
     await admin.set_group_limit("tasks", "b", None)
     await admin.stop_group("tasks", "a")
     assert [group.group for group in await admin.groups("tasks", order="stopped", limit=1)] == ["a"]
+    stats = await admin.queue_stats("tasks")
+    assert (stats.ready, stats.parked, stats.total, stats.stopped_groups) == (3, 1, 4, 1)
     assert await admin.resume_group("tasks", "a")
     assert not await admin.resume_group("tasks", "a")
     assert await admin.group("tasks", "nobody") is None

@@ -140,9 +140,7 @@ impl Admin {
         let queue = queue.into_name()?;
         let deleted = self
             .store
-            .run_long(async |connection| {
-                dead_letters::purge(connection, &queue, older_than).await
-            })
+            .run_long(async |connection| dead_letters::purge(connection, &queue, older_than).await)
             .await?;
         self.deleted(deleted, queue)
     }

@@ -111,8 +111,10 @@ pub struct QueueStats {
     pub queue: QueueName,
     /// Messages that the next dequeue can get.
     pub ready: Count,
-    /// Messages that aren't visible yet: delayed, scheduled, waiting for a retry, or behind others of their group.
+    /// Messages that aren't visible yet: delayed, scheduled, or waiting for a retry.
     pub delayed: Count,
+    /// Messages that are parked behind others of their [groups](crate::Enqueue::group).
+    pub parked: Count,
     /// Messages that a consumer holds and whose lease still runs.
     pub leased: Count,
     /// Dead letters, which aren't in the queue any more.
@@ -120,12 +122,14 @@ pub struct QueueStats {
     /// How long the oldest ready message has been ready; `None` if none is ready. If `ready` is not exact, of those
     /// that were counted: the oldest ones are counted first.
     pub oldest_ready: Option<Duration>,
+    /// Groups that are stopped, by an operator or by a dead letter: what they have parked waits for an operator.
+    pub stopped_groups: Count,
 }
 
 impl QueueStats {
-    /// All messages of the queue: ready, delayed and leased.
+    /// All messages of the queue: ready, delayed, parked and leased.
     pub fn total(&self) -> Count {
-        self.ready + self.delayed + self.leased
+        self.ready + self.delayed + self.parked + self.leased
     }
 }
 

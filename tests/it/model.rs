@@ -164,20 +164,6 @@ impl Queue {
             self.dead.insert(id, (entry, reason));
         }
     }
-
-    /// Returns whether it is back; `None` if there is no such dead letter.
-    fn revive(&mut self, time: usize, id: MessageId) -> Option<bool> {
-        let key = self.dead.get(&id)?.0.key;
-        if key.is_some_and(|key| self.holder(key).is_some()) {
-            return Some(false);
-        }
-        let (mut entry, _) = self.dead.remove(&id)?;
-        (entry.attempt, entry.snoozes, entry.expiry) = (0, 0, None);
-        entry.put_back(Visible::Since(time));
-        entry.go_to_the_front();
-        self.messages.insert(id, entry);
-        Some(true)
-    }
 }
 
 #[derive(Debug, Clone)]

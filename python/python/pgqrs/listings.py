@@ -98,6 +98,8 @@ class QueueStats:
     """Messages that can be delivered now."""
     delayed: Count
     """Messages that aren't visible yet: delayed, scheduled, or waiting for a retry."""
+    parked: Count
+    """Messages that are parked behind others of their groups."""
     leased: Count
     """Messages that a consumer holds and whose lease still runs."""
     dead: Count
@@ -105,17 +107,20 @@ class QueueStats:
     oldest_ready: timedelta | None
     """How long the oldest ready message has been ready; ``None`` if none is ready. If ``ready`` is not exact, of
     those that were counted."""
+    stopped_groups: Count
+    """Groups that are stopped: what they have parked waits for an operator."""
 
     @property
     def total(self) -> Count:
-        """All messages of the queue: ready, delayed and leased."""
-        counts = (self.ready, self.delayed, self.leased)
+        """All messages of the queue: ready, delayed, parked and leased."""
+        counts = (self.ready, self.delayed, self.parked, self.leased)
         return Count(sum(counts), any(count.at_least for count in counts))
 
     @staticmethod
     def _of(row: tuple[Any, ...]) -> QueueStats:
-        queue, ready, delayed, leased, dead, oldest_ready = row
-        return QueueStats(queue, Count(*ready), Count(*delayed), Count(*leased), Count(*dead), oldest_ready)
+        queue, ready, delayed, parked, leased, dead, oldest_ready, stopped_groups = row
+        counts = (Count(*count) for count in (ready, delayed, parked, leased, dead))
+        return QueueStats(queue, *counts, oldest_ready, Count(*stopped_groups))
 
 
 @dataclass(frozen=True)

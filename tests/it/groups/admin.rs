@@ -151,3 +151,37 @@ async fn a_parked_message_that_is_rescheduled_stays_parked(pool: PgPool) -> Test
     assert!(parked.contains(&(third, true, true)) && parked.contains(&(plain, false, false)));
     Ok(())
 }
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_is_parked_and_what_is_stopped_is_counted(pool: PgPool) -> TestResult {
+    let store = with_groups(&pool, Groups::default()).await?;
+    for payload in 1..=3 {
+        send(&store, "a", payload).await?;
+    }
+    let delayed = pgqrs::enqueue().message(&4).to("tasks");
+    delayed
+        .delay(Duration::from_secs(3600))
+        .execute(&store)
+        .await?;
+    let running = one(&store).await?;
+    let admin = pgqrs::admin(&store);
+    admin.stop_group("tasks", "a").await?;
+    admin.stop_group("tasks", "b").await?;
+    let bounded = admin.queue_stats("tasks").await?;
+    let exact = admin.exact_queue_stats("tasks").await?;
+    assert_eq!(bounded, exact);
+    let counts = [
+        exact.ready,
+        exact.delayed,
+        exact.parked,
+        exact.leased,
+        exact.stopped_groups,
+    ];
+    assert_eq!(counts.map(|count| count.value), [0, 1, 2, 1, 2]);
+    assert_eq!(exact.total(), 4);
+    admin.resume_group("tasks", "b").await?;
+    running.ack(&store).await?;
+    let after = admin.queue_stats("tasks").await?;
+    assert_eq!((after.parked.value, after.stopped_groups.value), (2, 1));
+    Ok(())
+}
