@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Fillfactor, MessageId, QueueOptions, Requeued};
+use pgqrs::{Fillfactor, MessageId, QueueOptions};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
 use crate::{
     answer::Mode,
+    group_admin::GroupAdmin,
     health::{health_row, stats_row},
     rows::{
-        archived_row, cancelled_name, dead_row, filter, group_order, group_row, groups_options, held_row, message_row,
-        page, queue_row, rows, version, worker_row,
+        archived_row, cancelled_name, counts, dead_row, filter, groups_options, held_row,
+        message_row, page, queue_row, rows, version, worker_row,
     },
     schedule::{Schedule, change_name, with_upcoming},
     store::Store,
@@ -361,86 +362,9 @@ impl Admin {
         )
     }
 
-    /// Lists groups of a queue.
-    fn groups<'py>(
-        &self,
-        py: Python<'py>,
-        queue: String,
-        order: &str,
-        limit: u32,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let (mode, admin) = self.get(py)?;
-        let order = group_order(order);
-        mode.answer(py, async move {
-            Ok(rows(admin.groups(queue, order, limit).await?, group_row))
-        })
-    }
-
-    /// Returns a group.
-    fn group<'py>(
-        &self,
-        py: Python<'py>,
-        queue: String,
-        group: String,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let (mode, admin) = self.get(py)?;
-        mode.answer(py, async move {
-            Ok(admin.group(queue, group).await?.map(group_row))
-        })
-    }
-
-    /// Promotes parked messages of all groups of a queue.
-    fn promote_groups<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
-        let (mode, admin) = self.get(py)?;
-        mode.answer(py, async move { admin.promote_groups(queue).await })
-    }
-
-    /// Stops a group.
-    fn stop_group<'py>(
-        &self,
-        py: Python<'py>,
-        queue: String,
-        group: String,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let (mode, admin) = self.get(py)?;
-        mode.answer(py, async move { admin.stop_group(queue, group).await })
-    }
-
-    /// Resumes a group.
-    fn resume_group<'py>(
-        &self,
-        py: Python<'py>,
-        queue: String,
-        group: String,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let (mode, admin) = self.get(py)?;
-        mode.answer(py, async move { admin.resume_group(queue, group).await })
-    }
-
-    /// Sets a group's own limit.
-    #[pyo3(signature = (queue, group, at_once))]
-    fn set_group_limit<'py>(
-        &self,
-        py: Python<'py>,
-        queue: String,
-        group: String,
-        at_once: Option<u32>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let (mode, admin) = self.get(py)?;
-        mode.answer(py, async move {
-            admin.set_group_limit(queue, group, at_once).await
-        })
-    }
-
-    /// Deletes what is parked of a group.
-    fn purge_group<'py>(
-        &self,
-        py: Python<'py>,
-        queue: String,
-        group: String,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let (mode, admin) = self.get(py)?;
-        mode.answer(py, async move { admin.purge_group(queue, group).await })
+    /// The calls about groups.
+    fn of_groups(&self, py: Python<'_>) -> GroupAdmin {
+        GroupAdmin::new(self.store.clone_ref(py))
     }
 
     /// Lists schedules, each after its next times.
@@ -572,9 +496,4 @@ impl Admin {
         let store = self.store.get();
         Ok((store.mode(), pgqrs::admin(&store.get(py)?)))
     }
-}
-
-/// How many dead letters are back, and how many are not since other messages have their keys.
-fn counts(requeued: Requeued) -> (u64, u64) {
-    (requeued.back, requeued.held)
 }

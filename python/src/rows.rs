@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use pgqrs::{
-    AfterDeadLetter, ArchivedMessage, Cancelled, DeadLetter, GroupInfo, GroupOrder, Groups, HeldMessage, MessageId, Page,
-    QueueInfo, QueueName, QueueOptions, QueuedMessage, SchemaVersion, WorkerFilter, WorkerId,
-    WorkerInfo,
+    AfterDeadLetter, ArchivedMessage, Cancelled, DeadLetter, GroupInfo, GroupOrder, Groups,
+    HeldMessage, MessageId, Page, QueueInfo, QueueName, QueueOptions, QueuedMessage, Requeued,
+    SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
 };
 
 use crate::consumer::{priority_name, texts};
@@ -174,6 +174,11 @@ pub(crate) fn dead_row(letter: DeadLetter) -> DeadRow {
         letter.max_attempts,
         letter.group,
     )
+}
+
+/// How many dead letters are back, and how many are not since other messages have their keys.
+pub(crate) fn counts(requeued: Requeued) -> (u64, u64) {
+    (requeued.back, requeued.held)
 }
 
 pub(crate) type ArchivedRow = (

@@ -10,6 +10,7 @@ __all__ = [
     "Chunk",
     "Consumer",
     "Delivery",
+    "GroupAdmin",
     "Observer",
     "Producer",
     "Schedule",
@@ -350,20 +351,8 @@ class Admin:
         """Cancels a message; returns what it was, if there was one."""
     def cancel_by_key(self, queue: str, key: str, archive: bool) -> Any:
         """Cancels the messages with a key; returns the id of each, and what it was."""
-    def groups(self, queue: str, order: str, limit: int) -> Any:
-        """Lists groups of a queue."""
-    def group(self, queue: str, group: str) -> Any:
-        """Returns a group."""
-    def promote_groups(self, queue: str) -> Any:
-        """Promotes parked messages of all groups of a queue."""
-    def stop_group(self, queue: str, group: str) -> Any:
-        """Stops a group."""
-    def resume_group(self, queue: str, group: str) -> Any:
-        """Resumes a group."""
-    def set_group_limit(self, queue: str, group: str, at_once: int | None) -> Any:
-        """Sets a group's own limit."""
-    def purge_group(self, queue: str, group: str) -> Any:
-        """Deletes what is parked of a group."""
+    def of_groups(self) -> GroupAdmin:
+        """The calls about groups."""
     def reschedule(self, queue: str, message: int, time: datetime) -> Any:
         """Reschedules a message that isn't leased."""
     def dead_letters(self, queue: str, after: int | None, limit: int, payload: bool) -> Any:
@@ -456,6 +445,25 @@ class Scheduler:
 
     def stop(self) -> None:
         """Stops it."""
+
+@final
+class GroupAdmin:
+    """Administration of groups."""
+
+    def groups(self, queue: str, order: str, limit: int) -> Any:
+        """Lists groups of a queue."""
+    def group(self, queue: str, group: str) -> Any:
+        """Returns a group."""
+    def promote_groups(self, queue: str) -> Any:
+        """Promotes parked messages of all groups of a queue."""
+    def stop_group(self, queue: str, group: str) -> Any:
+        """Stops a group."""
+    def resume_group(self, queue: str, group: str) -> Any:
+        """Resumes a group."""
+    def set_group_limit(self, queue: str, group: str, at_once: int | None) -> Any:
+        """Sets a group's own limit."""
+    def purge_group(self, queue: str, group: str) -> Any:
+        """Deletes what is parked of a group."""
 
 @final
 class AckStatement:

@@ -30,7 +30,7 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        rows = await self._native.groups(
+        rows = await self._native.of_groups().groups(
             _arguments.queue_name(queue),
             _arguments.one_of("order", order, ("parked", "oldest", "stopped")),
             _arguments.integer("limit", limit, 1, 2**31 - 1),
@@ -50,7 +50,7 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        row = await self._native.group(_arguments.queue_name(queue), _arguments.text("group", group))
+        row = await self._native.of_groups().group(_arguments.queue_name(queue), _arguments.text("group", group))
         return None if row is None else GroupInfo(*row)
 
     async def promote_groups(self, queue: str | Queue[Any]) -> None:
@@ -63,7 +63,7 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        await self._native.promote_groups(_arguments.queue_name(queue))
+        await self._native.of_groups().promote_groups(_arguments.queue_name(queue))
 
     async def stop_group(self, queue: str | Queue[Any], group: str) -> None:
         """Stops a group: nothing is promoted any more, and all that is sent to it is parked. Messages that are on their way
@@ -76,7 +76,7 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        await self._native.stop_group(_arguments.queue_name(queue), _arguments.text("group", group))
+        await self._native.of_groups().stop_group(_arguments.queue_name(queue), _arguments.text("group", group))
 
     async def resume_group(self, queue: str | Queue[Any], group: str) -> bool:
         """Resumes a group that an operator or a dead letter has stopped.
@@ -91,7 +91,7 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        resumed: bool = await self._native.resume_group(_arguments.queue_name(queue), _arguments.text("group", group))
+        resumed: bool = await self._native.of_groups().resume_group(_arguments.queue_name(queue), _arguments.text("group", group))
         return resumed
 
     async def set_group_limit(self, queue: str | Queue[Any], group: str, at_once: int | None) -> None:
@@ -107,7 +107,7 @@ class GroupAdmin:
             QueueNotFoundError: There is no such queue.
         """
         limit = None if at_once is None else _arguments.integer("at_once", at_once, 1, 2**31 - 1)
-        await self._native.set_group_limit(_arguments.queue_name(queue), _arguments.text("group", group), limit)
+        await self._native.of_groups().set_group_limit(_arguments.queue_name(queue), _arguments.text("group", group), limit)
 
     async def purge_group(self, queue: str | Queue[Any], group: str) -> int:
         """Deletes the parked messages of a group.
@@ -122,5 +122,5 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        purged: int = await self._native.purge_group(_arguments.queue_name(queue), _arguments.text("group", group))
+        purged: int = await self._native.of_groups().purge_group(_arguments.queue_name(queue), _arguments.text("group", group))
         return purged
