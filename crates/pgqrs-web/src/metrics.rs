@@ -30,6 +30,7 @@ fn text(health: &pgqrs::Health) -> String {
         for (state, count) in [
             ("ready", stats.ready),
             ("delayed", stats.delayed),
+            ("parked", stats.parked),
             ("leased", stats.leased),
             ("dead", stats.dead),
         ] {
