@@ -82,7 +82,7 @@ fn prometheus_accepts_the_alerts_and_the_queries_of_the_dashboard() {
 }
 
 /// Series of an hour, one value a minute; the alert, and its labels if it fires at the end of the hour.
-const CASES: [(&str, &[&str], Option<&str>); 13] = [
+const CASES: [(&str, &[&str], Option<&str>); 15] = [
     (
         "PgqrsServerAway",
         &["pgqrs_server_away{db_client_connection_pool_name='db'} 1x60"],
