@@ -129,8 +129,8 @@ class QueueAdmin:
             LeaseOutOfRangeError: The lease is out of its limits.
             InvalidSettingError: ``retry_max`` is shorter than ``retry_min``.
         """
-        return QueueInfo(
-            *await self._native.configure_queue(
+        return QueueInfo._of(
+            await self._native.configure_queue(
                 _arguments.queue_name(queue),
                 max_attempts=_arguments.optional_integer("max_attempts", max_attempts, 1, 2**31 - 1),
                 lease=_arguments.change("lease", lease),
