@@ -25,6 +25,8 @@ create table pgqrs.queues (
     groups_at_once integer constraint queues_groups_at_once_check check (groups_at_once > 0),
     -- Whether a group waits for an operator after one of its messages has become a dead letter.
     groups_stop boolean not null default false,
+    -- How many of its messages can be leased at a time, by all consumers together. Null: as many as they claim.
+    max_running integer constraint queues_max_running_check check (max_running > 0),
     created_at timestamptz not null default now()
 );
 

@@ -324,8 +324,9 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
             took: claimed.took,
             full: claimed.full,
         };
-        // What became ready during a pause is behind the time that this claim has read up to.
-        if claimed.left_over || claimed.origin.settings.is_paused {
+        // What became ready during a pause, or found no free slot, is behind the time that this claim has read up to.
+        let settings = claimed.origin.settings;
+        if claimed.left_over || settings.is_paused || settings.is_limited {
             store.watermarks().fail(&request.queue);
         } else {
             store.watermarks().end(&request.queue, &reading, &found);

@@ -11,7 +11,7 @@ use crate::{
     group_admin::GroupAdmin,
     health::{health_row, stats_row},
     rows::{
-        archived_row, cancelled_name, counts, dead_row, filter, groups_options, held_row,
+        Limits, archived_row, cancelled_name, counts, dead_row, filter, held_row, limits_options,
         message_row, page, queue_row, rows, version, worker_row,
     },
     schedule::{Schedule, change_name, with_upcoming},
@@ -133,7 +133,7 @@ impl Admin {
 
     /// Changes a queue's settings. A duration is left as it is by `None`, and unset by a tuple with `None`.
     #[pyo3(signature = (
-        queue, *, max_attempts, lease, retry_min, retry_max, archive_on_ack, archive_for, dead_letters_for, groups
+        queue, *, max_attempts, lease, retry_min, retry_max, archive_on_ack, archive_for, dead_letters_for, limits
     ))]
     #[expect(clippy::too_many_arguments, reason = "callers pass them by name")]
     fn configure_queue<'py>(
@@ -147,7 +147,7 @@ impl Admin {
         archive_on_ack: Option<bool>,
         archive_for: Option<(Option<Duration>,)>,
         dead_letters_for: Option<(Option<Duration>,)>,
-        groups: Option<(Option<(u32, bool)>,)>,
+        limits: Limits,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         let changes = [
@@ -158,7 +158,7 @@ impl Admin {
             archive_on_ack.map(|archive| QueueOptions::builder().archive_on_ack(archive).build()),
             archive_for.map(|time| QueueOptions::builder().archive_for(time.0).build()),
             dead_letters_for.map(|time| QueueOptions::builder().dead_letters_for(time.0).build()),
-            groups.map(|(groups,)| groups_options(groups)),
+            Some(limits_options(limits)),
         ];
         let options: QueueOptions = changes.into_iter().flatten().collect();
         mode.answer(py, async move {

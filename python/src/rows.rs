@@ -53,6 +53,7 @@ pub(crate) type QueueRow = (
     (
         Option<u32>,
         bool,
+        Option<u32>,
         bool,
         Option<DateTime<Utc>>,
         Option<DateTime<Utc>>,
@@ -76,6 +77,7 @@ pub(crate) fn queue_row(queue: QueueInfo) -> QueueRow {
             queue
                 .groups
                 .is_some_and(|groups| groups.after_dead_letter() == AfterDeadLetter::Stop),
+            queue.max_running,
             queue.is_paused,
             queue.paused_until.map(representable),
             queue.closed_at,
@@ -83,8 +85,17 @@ pub(crate) fn queue_row(queue: QueueInfo) -> QueueRow {
     )
 }
 
+/// Changes of how a queue handles groups, and of how many of its messages run at a time.
+pub(crate) type Limits = (Option<(Option<(u32, bool)>,)>, Option<(Option<u32>,)>);
+
+pub(crate) fn limits_options((groups, running): Limits) -> QueueOptions {
+    let groups = groups.map(|(groups,)| groups_options(groups));
+    let running = running.map(|(most,)| QueueOptions::builder().max_running(most).build());
+    groups.into_iter().chain(running).collect()
+}
+
 /// How a queue handles groups: how many of a group at a time, and whether a group stops after a dead letter.
-pub(crate) fn groups_options(groups: Option<(u32, bool)>) -> QueueOptions {
+fn groups_options(groups: Option<(u32, bool)>) -> QueueOptions {
     let groups = groups.map(|(at_once, stops)| {
         let after_dead_letter = if stops {
             AfterDeadLetter::Stop

@@ -78,6 +78,25 @@ async def test_operators_list_stop_limit_and_purge_groups(store: pgqrs.Store) ->
         await admin.promote_groups("absent")
 
 
+async def test_a_queue_limits_what_runs(store: pgqrs.Store) -> None:
+    admin = store.admin()
+    queue = await admin.configure_queue("tasks", max_running=2)
+    assert (queue.max_running, queue.groups_at_once) == (2, None)
+    producer = await store.producer("tasks")
+    await producer.enqueue_batch(list(range(5)))
+    consumer = await store.consumer("tasks", concurrency=4)
+    seen = 0
+    async for delivery in consumer:
+        stats = await admin.queue_stats("tasks")
+        assert stats.leased <= 2
+        await delivery.ack()
+        seen += 1
+        if seen == 5:
+            break
+    assert (await admin.configure_queue("tasks", max_attempts=3)).max_running == 2
+    assert (await admin.configure_queue("tasks", max_running=None)).max_running is None
+
+
 async def test_a_queue_without_groups_refuses_them(store: pgqrs.Store) -> None:
     producer = await store.producer("tasks")
     with pytest.raises(pgqrs.GroupsNotEnabledError, match="takes no messages of groups") as refused:

@@ -90,6 +90,8 @@ pub struct QueueInfo {
     pub dead_letters_for: Option<Duration>,
     /// How messages of groups are handled; `None` if it takes none.
     pub groups: Option<Groups>,
+    /// How many of its messages are leased at a time, by all consumers together; `None` if there is no limit.
+    pub max_running: Option<u32>,
     /// Whether it is paused now, by the database's clock: nothing is claimed.
     pub is_paused: bool,
     /// When the pause ends; `None` if it isn't paused, or paused until it is resumed.
@@ -148,6 +150,7 @@ impl QueueStats {
 /// | `archive_on_ack` | whether acknowledged messages are archived | false |
 /// | `archive_for` | how long archived messages are kept | `None`: for ever |
 /// | `dead_letters_for` | how long dead letters are kept | `None`: for ever |
+/// | `max_running` | how many of its messages are leased at a time, over all processes | `None`: no limit |
 /// | `groups` | how messages of [groups](crate::Enqueue::group) are handled | `None`: it takes none |
 ///
 /// # Example
@@ -238,18 +241,27 @@ pub struct QueueOptions {
         )
     )]
     pub(crate) groups: Option<Option<Groups>>,
+    #[builder(
+        default,
+        setter(
+            transform = |most: impl Into<Option<u32>>| Some(most.into()),
+            doc = "How many of its messages are leased at a time, by all consumers of all processes together: from 1 to 2,147,483,647; or `None`, which sets no limit. Consumers don't prefetch then."
+        )
+    )]
+    pub(crate) max_running: Option<Option<u32>>,
 }
 
 impl QueueOptions {
     pub(crate) fn check(&self) -> Result<()> {
-        if let Some(attempts) = self.max_attempts
-            && (attempts == 0 || i32::try_from(attempts).is_err())
-        {
-            return Err(Error::InvalidSetting {
-                setting: "max_attempts",
-                value: attempts.to_string(),
-                expected: "from 1 to 2147483647",
-            });
+        let (attempts, running) = (self.max_attempts, self.max_running.flatten());
+        for (setting, value) in [("max_attempts", attempts), ("max_running", running)] {
+            if value.is_some_and(|value| value == 0 || i32::try_from(value).is_err()) {
+                return Err(Error::InvalidSetting {
+                    setting,
+                    value: value.unwrap_or_default().to_string(),
+                    expected: "from 1 to 2147483647",
+                });
+            }
         }
         if let Some(groups) = self.groups.flatten() {
             groups.check()?;
@@ -292,6 +304,7 @@ impl FromIterator<Self> for QueueOptions {
                 archive_for: after.archive_for.or(before.archive_for),
                 dead_letters_for: after.dead_letters_for.or(before.dead_letters_for),
                 groups: after.groups.or(before.groups),
+                max_running: after.max_running.or(before.max_running),
             })
     }
 }

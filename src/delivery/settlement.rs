@@ -33,8 +33,9 @@ pub(crate) async fn settle_lease(
     let call = async {
         let settlement = settlement?;
         lease.set_settling(true);
-        // Only the settlement of a message with a group makes others ready.
-        let (store, sent_to) = if receipt.is_grouped {
+        // Others are ready only after the settlement of a message with a group, or of a queue that limits what runs.
+        let is_limited = subject.origin.settings.is_limited;
+        let (store, sent_to) = if receipt.is_grouped || is_limited {
             (on.store(), on.sent_to())
         } else {
             (None, None)
@@ -52,7 +53,7 @@ pub(crate) async fn settle_lease(
             outcome: settled,
             is_next_ready,
         } = settled.await?;
-        if is_next_ready {
+        if is_next_ready || is_limited {
             wake(store, sent_to, &subject.origin.queue);
         }
         settlement.report(settled, subject);

@@ -120,17 +120,20 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                 greatest(
                     coalesce(q.lease, $3::bigint * interval '1 microsecond'), $11::bigint * interval '1 microsecond'
                 ) as lease,
+                -- How many can be claimed: without a limit, more than any claim asks for.
+                case when q.max_running is null then 2147483647 else pgqrs.free_slots(q.id, q.max_running) end as free,
                 -- Null for a queue without any, as most are.
                 case
                     when coalesce(q.lease, q.retry_min, q.retry_max, q.archive_for, q.dead_letters_for) is not null
-                        or q.archive_on_ack or q.paused_until > now()
+                        or q.archive_on_ack or q.paused_until > now() or q.max_running is not null
                     then json_build_object(
                         'lease', (extract(epoch from q.lease) * 1000000)::bigint,
                         'retry_min', (extract(epoch from q.retry_min) * 1000000)::bigint,
                         'retry_max', (extract(epoch from q.retry_max) * 1000000)::bigint,
                         'archive_on_ack', q.archive_on_ack,
                         'is_pruned', coalesce(q.archive_for, q.dead_letters_for) is not null,
-                        'is_paused', q.paused_until > now()
+                        'is_paused', q.paused_until > now(),
+                        'is_limited', q.max_running is not null
                     )
                 end as settings
             from pgqrs.queues q
@@ -175,7 +178,8 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         ), sized as materialized (
             -- What doesn't fit is unlocked by the commit, and stays as it was.
             select place, id, is_over, left_by, own,
-                row_number() over in_order = 1 or sum(payload_bytes) over in_order <= $9 as fits
+                (row_number() over in_order = 1 or sum(payload_bytes) over in_order <= $9)
+                    and row_number() over in_order <= (select free from queue) as fits
             from next
             window in_order as (rows unbounded preceding)
         ), claimed as (
@@ -209,6 +213,10 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                 'redelivered', counted.redelivered,
                 'found', counted.found,
                 'taken', counted.taken,
+                'slots', case
+                    when queue.free < 2147483647
+                    then pgqrs.take_slots(queue.id, array(select id from claimed), $4)
+                end,
                 'microseconds', extract(epoch from clock_timestamp() - statement_timestamp()) * 1000000
             ) as "payload!: JsonText"
         from queue
@@ -303,7 +311,9 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         Err(error) if messages.is_empty() => return Err(error),
         dead_lettered => dead_lettered.unwrap_or_default(),
     };
-    let stopped_by_bytes = found > taken;
+    // With a limit of what runs, there may be no free slot for the others.
+    let is_limited = origin.settings.is_limited;
+    let stopped_by_bytes = found > taken && !is_limited;
     Ok(Claimed {
         messages,
         origin,

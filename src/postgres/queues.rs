@@ -28,6 +28,7 @@ struct Row {
     dead_letters_for: Option<i64>,
     groups_at_once: Option<i32>,
     groups_stop: bool,
+    max_running: Option<i32>,
     is_paused: bool,
     paused_until: Option<DateTime<Utc>>,
     closed_at: Option<DateTime<Utc>>,
@@ -58,6 +59,7 @@ impl TryFrom<Row> for QueueInfo {
                     AfterDeadLetter::Continue
                 },
             }),
+            max_running: row.max_running.map(i32::unsigned_abs),
             is_paused: row.is_paused,
             paused_until: row.paused_until,
             closed_at: row.closed_at,
@@ -99,7 +101,7 @@ async fn select(connection: &mut PgConnection, name: Option<&str>) -> Result<Vec
             archive_on_ack,
             (extract(epoch from archive_for) * 1000000)::bigint as archive_for,
             (extract(epoch from dead_letters_for) * 1000000)::bigint as dead_letters_for,
-            groups_at_once, groups_stop,
+            groups_at_once, groups_stop, max_running,
             paused_until > statement_timestamp() as "is_paused!",
             case
                 when paused_until > statement_timestamp() and paused_until < '262000-01-01 00:00+00'
@@ -151,7 +153,8 @@ pub(crate) async fn configure(
              dead_letters_for =
                  case when $12 then $13::bigint * interval '1 microsecond' else dead_letters_for end,
              groups_at_once = case when $14 then $15 else groups_at_once end,
-             groups_stop = case when $14 then coalesce($16, false) else groups_stop end
+             groups_stop = case when $14 then coalesce($16, false) else groups_stop end,
+             max_running = case when $17 then $18 else max_running end
          where name = $1",
         name.as_str(),
         max_attempts,
@@ -169,6 +172,8 @@ pub(crate) async fn configure(
         options.groups.is_some(),
         groups.map(|groups| i32::try_from(groups.at_once).unwrap_or(i32::MAX)),
         groups.map(stops),
+        options.max_running.is_some(),
+        options.max_running.flatten().and_then(|most| i32::try_from(most).ok()),
     )
     .execute(connection)
     .await?;

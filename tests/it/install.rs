@@ -11,7 +11,7 @@ use crate::{
     support::{self, TestResult, blocked_backend, until, url, with_queues},
 };
 
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "_sqlx_migrations",
     "archive",
     "dead_letters",
@@ -20,6 +20,7 @@ const TABLES: [&str; 10] = [
     "queues",
     "schedules",
     "seen",
+    "slots",
     "workers",
     "writers",
 ];
@@ -376,6 +377,7 @@ async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult 
         "dead_letters_pkey",
         "groups_at_once_check",
         "groups_pkey",
+        "groups_stopped",
         "joined_payload_at_most_64_mib",
         "messages_id_seq",
         "messages_max_attempts_check",
@@ -391,6 +393,7 @@ async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult 
         "queues_id_seq",
         "queues_lease_check",
         "queues_max_attempts_check",
+        "queues_max_running_check",
         "queues_name_key",
         "queues_pkey",
         "queues_retry_max_check",
@@ -406,6 +409,8 @@ async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult 
         "schedules_time_check",
         "seen_pkey",
         "seen_until",
+        "slots_pkey",
+        "slots_queue_id_fkey",
         "workers_hostname_check",
         "workers_id_seq",
         "workers_identity",

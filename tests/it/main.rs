@@ -23,6 +23,7 @@ mod histories;
 mod import;
 mod install;
 mod limits;
+mod max_running;
 mod model;
 mod observe;
 mod payload;

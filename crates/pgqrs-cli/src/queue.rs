@@ -131,6 +131,9 @@ pub(crate) struct Settings {
     /// With `--groups`, whether a group waits for an operator after one of its messages became a dead letter
     #[arg(long, requires = "groups")]
     stop_groups: bool,
+    /// How many messages run at a time, over all consumers, or `none` [a new queue: none]
+    #[arg(long, value_name = "NUMBER", value_parser = number)]
+    max_running: Option<AtOnce>,
 }
 
 impl Settings {
@@ -161,6 +164,8 @@ impl Settings {
                 });
                 new().groups(groups).build()
             }),
+            self.max_running
+                .map(|AtOnce(most)| new().max_running(most).build()),
         ];
         let set: Vec<QueueOptions> = each.into_iter().flatten().collect();
         (!set.is_empty()).then(|| set.into_iter().collect())
@@ -358,6 +363,11 @@ fn settings_of(info: &QueueInfo) -> String {
             spoken_if(info.dead_letters_for, "none: for ever"),
         ),
         ("groups", groups(info)),
+        (
+            "max-running",
+            info.max_running
+                .map_or("none".to_owned(), |most| most.to_string()),
+        ),
         ("created", shown(info.created_at)),
     ])
 }

@@ -143,6 +143,13 @@ def groups(at_once: object, stops: object) -> tuple[tuple[int, bool] | None] | N
     return ((integer("groups_at_once", at_once, 1, 2**31 - 1), stops),)
 
 
+def integer_change(name: str, value: object) -> tuple[int | None] | None:
+    """A change of a limit: nothing, none any more, or a limit."""
+    if value is ...:
+        return None
+    return (None if value is None else integer(name, value, 1, 2**31 - 1),)
+
+
 Key = tuple[str, str, str, "timedelta | None"]
 NativeMessage = tuple[
     Any,

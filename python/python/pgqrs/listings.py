@@ -58,6 +58,8 @@ class QueueInfo:
     """How many messages of a group are on their way at a time; ``None`` if it takes no groups."""
     stops_after_dead_letter: bool
     """Whether a group waits for an operator after one of its messages became a dead letter."""
+    max_running: int | None
+    """How many of its messages are leased at a time, by all consumers together; ``None`` if there is no limit."""
     is_paused: bool
     """Whether it is paused now, by the database's clock: nothing is claimed."""
     paused_until: datetime | None

@@ -102,7 +102,12 @@ impl<W: Work> RunLoop<W> {
         let unsettled = self.unsettled.len();
         Load {
             running: self.options.concurrency.saturating_mul(self.chunk.size),
-            prefetch: self.options.prefetch,
+            // A message that only waits for a handler would keep others from running elsewhere.
+            prefetch: if self.origin.settings.is_limited {
+                0
+            } else {
+                self.options.prefetch
+            },
             max_bytes: self.options.max_bytes,
             per_second: self.pace.per_second(),
             claims: self.claims,
@@ -224,6 +229,10 @@ impl<W: Work> RunLoop<W> {
                     None => {
                         self.unsettled.settled();
                         self.backoff = MIN_BACKOFF;
+                        if self.origin.settings.is_limited {
+                            // Slots are free, for this consumer or for others.
+                            self.store.notifier().wake(&self.queue);
+                        }
                     }
                 }
             }

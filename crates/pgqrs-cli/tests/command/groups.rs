@@ -18,6 +18,9 @@ async fn groups_are_listed_stopped_limited_promoted_and_purged(pool: PgPool) -> 
     )
     .await;
     let set = set.done();
+    let limited = run(&pool, &["queue", "set", "tasks", "--max-running", "9"]).await;
+    let limited = limited.done();
+    assert!(limited.contains("max-running       9\n"), "{limited}");
     assert!(set.contains("1, and stopped by dead letters"), "{set}");
     assert_eq!(run(&pool, &["groups", "tasks"]).await.done(), "no groups\n");
     for payload in ["1", "2", "3", "4"] {

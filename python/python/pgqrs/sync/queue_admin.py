@@ -100,6 +100,7 @@ class QueueAdmin:
         dead_letters_for: float | timedelta | EllipsisType | None = ...,
         groups_at_once: int | EllipsisType | None = ...,
         stops_after_dead_letter: bool = False,
+        max_running: int | EllipsisType | None = ...,
     ) -> QueueInfo:
         """Changes settings of a queue; those that aren't passed stay as they are. Running consumers apply them from
         their next claim on. A lease, a wait and ``archive_on_ack`` take precedence over what consumers say; ``None``
@@ -121,6 +122,8 @@ class QueueAdmin:
                 takes no messages of groups, as a new queue.
             stops_after_dead_letter: With ``groups_at_once``, whether a group waits for an operator after one of its
                 messages became a dead letter.
+            max_running: How many messages are leased at a time, by all consumers of all processes together, from 1; or
+                ``None``: no limit, as a new queue.
 
         Returns:
             The queue, with all of its settings.
@@ -142,7 +145,10 @@ class QueueAdmin:
                 else _arguments.flag("archive_on_ack", archive_on_ack),
                 archive_for=_arguments.change("archive_for", archive_for),
                 dead_letters_for=_arguments.change("dead_letters_for", dead_letters_for),
-                groups=_arguments.groups(groups_at_once, stops_after_dead_letter),
+                limits=(
+                    _arguments.groups(groups_at_once, stops_after_dead_letter),
+                    _arguments.integer_change("max_running", max_running),
+                ),
             )
         )
 
