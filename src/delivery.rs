@@ -65,7 +65,8 @@ pub struct Delivery<T, D = Decoded> {
     message: Message,
     payload: Result<T, Arc<serde_json::Error>>,
     lease: Arc<Lease>,
-    store: Store,
+    /// `None` of one that a test has made or claimed, whose lease needs no extension.
+    store: Option<Store>,
     retry: RetryPolicy,
     /// Of the call of its handler.
     time_limit: Option<Duration>,
@@ -81,6 +82,20 @@ pub struct Decoded(());
 pub struct Unchecked(());
 
 impl<T> Delivery<T> {
+    /// One that no claim has returned.
+    #[cfg(feature = "testing")]
+    pub(crate) fn of_test(message: Message, payload: T, lease: Arc<Lease>) -> Self {
+        Self {
+            message,
+            payload: Ok(payload),
+            lease,
+            store: None,
+            retry: RetryPolicy::default(),
+            time_limit: None,
+            state: PhantomData,
+        }
+    }
+
     pub(crate) fn time_limit(&self) -> Option<Duration> {
         self.time_limit
     }
@@ -104,7 +119,7 @@ impl<T> Delivery<T, Unchecked> {
         message: Message,
         lease: Arc<Lease>,
         decode: fn(&str) -> serde_json::Result<T>,
-        store: Store,
+        store: impl Into<Option<Store>>,
         retry: RetryPolicy,
     ) -> Self {
         let payload = decode(&message.payload).map_err(Arc::new);
@@ -112,7 +127,7 @@ impl<T> Delivery<T, Unchecked> {
             message,
             payload,
             lease,
-            store,
+            store: store.into(),
             retry,
             time_limit: None,
             state: PhantomData,
@@ -235,6 +250,9 @@ impl<T, D> Delivery<T, D> {
         let (held, store) = (Arc::clone(&self.lease), self.store.clone());
         Execute::new(async move {
             check_lease(lease)?;
+            let Some(store) = store else {
+                return Ok(());
+            };
             let extended = store
                 .run(async |connection| settle::extend(connection, held.receipt(), lease).await)
                 .await?;

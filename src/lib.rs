@@ -90,6 +90,8 @@ mod signal;
 mod statement;
 mod store;
 mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "schedules")]
 mod times;
 #[cfg(feature = "schedules")]

@@ -27,6 +27,7 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
         "metrics",
         "opentelemetry",
         "schedules",
+        "testing",
     ] {
         let check = [
             "clippy",
