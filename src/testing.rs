@@ -14,6 +14,8 @@
 //! | run a handler on what is ready | [`drain`], [`drain_in_transaction`] |
 //! | call a handler without a database | [`Delivery::for_test`](crate::Delivery::for_test) |
 //! | have time pass | [`advance`] |
+//! | have a PostgreSQL without starting one | [`postgres`] |
+//! | wait until a consumer has handled all | [`wait_until_empty`] |
 //!
 //! Tests that roll back can run at the same time on one database: none sees what another one has sent. What is
 //! *committed*, all of them see; so a test that commits should have a database of its own, as `#[sqlx::test]` makes it.
@@ -50,15 +52,21 @@
 mod assertions;
 mod captured;
 mod drain;
+mod empty;
 mod enqueued;
 mod for_test;
+#[cfg(unix)]
+mod server;
 mod time;
 
+#[cfg(unix)]
+pub use self::server::{PostgresError, TestDatabase, postgres};
 pub use self::{
     captured::{Captured, capture},
     drain::{
         Drain, DrainError, Drained, FailedDelivery, drain, in_transaction::drain_in_transaction,
     },
+    empty::{LeftInQueue, NotEmpty, wait_until_empty},
     enqueued::{EnqueuedMessage, enqueued},
     for_test::TestDelivery,
     time::advance,

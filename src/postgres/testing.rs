@@ -281,35 +281,48 @@ pub(crate) async fn roll_back_to_savepoint(connection: &mut PgConnection) -> Res
     release_savepoint(connection).await
 }
 
-/// What is left of a queue: messages that are ready, that wait for their time, and that are under a lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Some of the messages that a queue still has.
+#[derive(Debug)]
 pub(crate) struct Left {
-    pub(crate) ready: i64,
-    pub(crate) delayed: i64,
-    pub(crate) leased: i64,
-    /// Its dead letters.
-    pub(crate) dead: i64,
+    /// How many there are altogether.
+    pub(crate) messages: i64,
+    pub(crate) dead_letters: i64,
+    /// One of them; `None` in the only row of an empty queue.
+    pub(crate) id: Option<i64>,
+    pub(crate) state: Option<String>,
+    pub(crate) attempt: Option<i32>,
+    pub(crate) last_error: Option<String>,
+    pub(crate) payload: Option<String>,
 }
 
-pub(crate) async fn left(connection: &mut PgConnection, queue: &QueueName) -> Result<Left> {
+/// The first ten messages that a queue still has.
+pub(crate) async fn left(connection: &mut PgConnection, queue: &QueueName) -> Result<Vec<Left>> {
     let left = sqlx::query_as!(
         Left,
         r#"
-        select
-            count(m.id) filter (where m.lease_until <= now() and m.visible_at <= now()) as "ready!",
-            count(m.id) filter (where m.lease_until <= now() and m.visible_at > now()) as "delayed!",
-            count(m.id) filter (where m.lease_until > now()) as "leased!",
-            (select count(*) from pgqrs.dead_letters d where d.queue_id = q.id) as "dead!"
+        select count(m.id) over () as "messages!", dead.dead_letters as "dead_letters!", m.id as "id?",
+            case
+                when m.lease_until > now() then 'being handled'
+                when m.visible_at > now() then 'delayed by ' || justify_interval(date_trunc('second', m.visible_at - now()))
+                else 'ready'
+            end as state,
+            m.attempt as "attempt?", m.last_error as "last_error?", m.payload::text as payload
         from pgqrs.queues q
+        cross join lateral (
+            select count(*) as dead_letters from pgqrs.dead_letters d where d.queue_id = q.id
+        ) dead
         left join pgqrs.messages m on m.queue_id = q.id
         where q.name = $1
-        group by q.id
+        order by m.id
+        limit 10
         "#,
         queue.as_str(),
     )
-    .fetch_optional(connection)
+    .fetch_all(connection)
     .await?;
-    left.ok_or_else(|| Error::QueueNotFound {
-        queue: queue.clone(),
-    })
+    if left.is_empty() {
+        let queue = queue.clone();
+        return Err(Error::QueueNotFound { queue });
+    }
+    Ok(left)
 }

@@ -42,7 +42,10 @@ use crate::{
 };
 
 /// Deliveries after which a drain without a limit gives up.
-const ENDLESS: usize = 10_000;
+const ENDLESS: usize = 1_000;
+/// How many schedules of all queues that are due are looked at.
+#[cfg(feature = "schedules")]
+const MOST_SCHEDULES: usize = 10_000;
 /// No test takes longer: how long the caller waits for a claim.
 const NO_TIMEOUT: Duration = LONGEST_LEASE;
 
@@ -140,7 +143,7 @@ impl<'c> Drain<'c> {
 
     /// Runs also messages that become ready meanwhile, such as those that handlers send to this queue, until none is
     /// left. Together with [`with_delayed`](Self::with_delayed), a message that fails is run until its attempts are used
-    /// up. Without a [`limit`](Self::limit) it gives up after 10,000 deliveries, with [`DrainError::Endless`].
+    /// up. Without a [`limit`](Self::limit) it gives up after 1,000 deliveries, with [`DrainError::Endless`].
     pub fn until_empty(mut self) -> Self {
         self.settings.until_empty = true;
         self
@@ -363,7 +366,7 @@ async fn settle(
 /// Fires the schedules of a queue that are due, as the task of a store does.
 #[cfg(feature = "schedules")]
 async fn fire(connection: &mut PgConnection, queue: &QueueName) -> Result<()> {
-    let look = schedules::look(connection, ENDLESS, &[]).await?;
+    let look = schedules::look(connection, MOST_SCHEDULES, &[]).await?;
     let mut planned: Vec<(&Due, Plan)> = Vec::new();
     for due in look.due.iter().filter(|due| due.queue == *queue) {
         let timing = Timing::new(&due.time, &due.zone)?;

@@ -4,6 +4,7 @@ mod drain;
 mod enqueued;
 mod parallel;
 mod time;
+mod waiting;
 
 use pgqrs::{Delivery, Queue, Store};
 use serde::{Deserialize, Serialize};

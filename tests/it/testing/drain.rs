@@ -239,6 +239,12 @@ async fn a_limit_ends_it_and_without_one_an_endless_chain_is_an_error(pool: PgPo
         .await?;
     assert_eq!(limited.later.len(), 7);
     assert_eq!(calls.load(Ordering::Relaxed), 7);
+    let endless = drain(&mut tx, EMAILS, always).until_empty().await;
+    let error = endless.expect_err("there is always one");
+    assert!(
+        matches!(error, DrainError::Endless { deliveries: 1_000 }),
+        "{error}"
+    );
     Ok(())
 }
 
