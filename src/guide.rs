@@ -1,5 +1,5 @@
 //! Guides: what is guaranteed and what happens when something fails, what an operator should know and can do, how payloads
-//! change, and the compiler's messages for mistakes.
+//! change, how to test, and the compiler's messages for mistakes.
 
 #[expect(
     rustdoc::invalid_rust_codeblocks,
@@ -75,6 +75,18 @@ pub mod schedules {}
 /// [operating]: crate::guide::operating
 #[doc = include_str!("../docs/telemetry.md")]
 pub mod telemetry {}
+
+/// [advance]: crate::testing::advance
+/// [drain]: crate::testing::drain
+/// [for_test]: crate::Delivery::for_test
+/// [postgres]: crate::testing::postgres
+/// [run_in_transaction]: crate::Consumer::run_in_transaction
+/// [schedules]: crate::schedule
+/// [shop]: https://docs.rs/crate/pgqrs/latest/source/examples/shop/tests/shop.rs
+// The first definition of a link counts.
+#[cfg(all(feature = "schedules", feature = "testing", unix))]
+#[doc = include_str!("../docs/guide/testing.md")]
+pub mod testing {}
 
 #[doc = include_str!("../docs/unique.md")]
 pub mod unique {}

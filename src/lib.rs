@@ -40,6 +40,7 @@
 //! [unique]: crate::guide::unique
 //! [health_example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
 //! [telemetry]: crate::guide::telemetry
+//! [testing]: https://docs.rs/pgqrs/latest/pgqrs/guide/testing/
 //! [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
 //! [command]: https://docs.rs/crate/pgqrs/latest/source/docs/command.md
 // The first definition of a link counts: those above lead to docs.rs, those of the README to the repository.

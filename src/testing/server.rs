@@ -104,9 +104,9 @@ pub fn postgres() -> Execute<'static, Result<TestDatabase, PostgresError>> {
 async fn server() -> Result<String, PostgresError> {
     let not_started = |error| PostgresError::NotStarted(format!("{error:#}").into());
     let home = Home::new(&default_folder()).map_err(not_started)?;
-    let url = home.start_for_tests(async |url| {
+    let url = home.start_for_tests(|url| async move {
         // Each new database is a copy of this one.
-        let template = without_database(url).to_owned() + "/template1";
+        let template = without_database(&url).to_owned() + "/template1";
         let mut connection = PgConnection::connect(&template).await?;
         MIGRATOR.run(&mut connection).await?;
         connection.close().await?;

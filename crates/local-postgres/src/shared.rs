@@ -17,10 +17,10 @@ impl Home {
     ///
     /// The run is that of `cargo test` or of cargo-nextest, if this process was started by one of them; otherwise it is
     /// this process. `prepare` is called with the URL of a new server, before any process gets it.
-    pub async fn start_for_tests(
-        &self,
-        prepare: impl AsyncFnOnce(&str) -> Result<()>,
-    ) -> Result<String> {
+    pub async fn start_for_tests<P>(&self, prepare: impl FnOnce(String) -> P) -> Result<String>
+    where
+        P: Future<Output = Result<()>>,
+    {
         let run = Run::of_this_process()?;
         let cluster = self.cluster(&format!("{TEMPORARY}{}-tests", run.process));
         let lock = fs::File::create(run.lock_file(self))?;
@@ -33,7 +33,9 @@ impl Home {
         sweep(self);
         // What a process that was killed while it started one has left behind.
         cluster.remove();
-        let started = start(&cluster, &run, prepare).await;
+        // From here on it ends with the run.
+        run.watch(&cluster)?;
+        let started = start(&cluster, prepare).await;
         if started.is_err() {
             cluster.remove();
         }
@@ -45,15 +47,12 @@ impl Home {
 /// Written when the server can be used.
 const READY: &str = "ready";
 
-async fn start(
-    cluster: &Cluster<'_>,
-    run: &Run,
-    prepare: impl AsyncFnOnce(&str) -> Result<()>,
-) -> Result<String> {
-    // From here on it ends with the run.
-    run.watch(cluster)?;
+async fn start<P>(cluster: &Cluster<'_>, prepare: impl FnOnce(String) -> P) -> Result<String>
+where
+    P: Future<Output = Result<()>>,
+{
     let url = cluster.start(Purpose::Tests, None).await?;
-    prepare(&url).await?;
+    prepare(url.clone()).await?;
     fs::write(cluster.folder.join(READY), &url)?;
     Ok(url)
 }
