@@ -98,6 +98,9 @@ const WATCH: &str = r#"
     # At once: nobody needs its data.
     [ -z "$pid" ] || kill -QUIT "$pid"
     while [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+    # Which may be in memory.
+    memory="$(readlink "$3/data")"
+    [ -z "$memory" ] || rm -rf "$(dirname "$memory")"
     rm -rf "$3" "$4"
 "#;
 
