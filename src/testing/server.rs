@@ -7,8 +7,7 @@ use sqlx::{Connection, PgConnection, Postgres, migrate::MigrateDatabase};
 use tokio::sync::OnceCell;
 
 use crate::{
-    connect::connect, error::Error, executor::Execute, postgres::schema::MIGRATOR, store::Store,
-    token::random_token,
+    connect::connect, error::Error, postgres::schema::MIGRATOR, store::Store, token::random_token,
 };
 
 /// A database for one test, with the schema of pgqrs; returned by [`postgres`].
@@ -90,15 +89,13 @@ static SERVER: OnceCell<String> = OnceCell::const_new();
 ///     Ok(())
 /// }
 /// ```
-pub fn postgres() -> Execute<'static, Result<TestDatabase, PostgresError>> {
-    Execute::new(async {
-        let server = SERVER.get_or_try_init(server).await?;
-        let url = format!("{server}/test_{:x}", random_token());
-        let created = Postgres::create_database(&url).await;
-        created.map_err(Error::from)?;
-        let store = connect(&url).await?;
-        Ok(TestDatabase { url, store })
-    })
+pub async fn postgres() -> Result<TestDatabase, PostgresError> {
+    let server = SERVER.get_or_try_init(server).await?;
+    let url = format!("{server}/test_{:x}", random_token());
+    let created = Postgres::create_database(&url).await;
+    created.map_err(Error::from)?;
+    let store = connect(&url).await?;
+    Ok(TestDatabase { url, store })
 }
 
 async fn server() -> Result<String, PostgresError> {
