@@ -29,7 +29,7 @@
 //! const EMAILS: Queue<String> = Queue::new("emails");
 //!
 //! async fn register(name: &str, tx: &mut pgqrs::Transaction) -> pgqrs::Result<()> {
-//!     pgqrs::enqueue().message(name).to(EMAILS).execute(tx).await?;
+//!     pgqrs::enqueue().message(&name.to_owned()).to(EMAILS).execute(tx).await?;
 //!     Ok(())
 //! }
 //!

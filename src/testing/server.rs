@@ -23,9 +23,9 @@ impl TestDatabase {
         &self.url
     }
 
-    /// Returns a store on it.
-    pub fn store(&self) -> &Store {
-        &self.store
+    /// Returns a store on it, the same one each time.
+    pub fn store(&self) -> Store {
+        self.store.clone()
     }
 }
 
@@ -81,11 +81,10 @@ static SERVER: OnceCell<String> = OnceCell::const_new();
 /// # const EMAILS: pgqrs::Queue<String> = pgqrs::Queue::new("emails");
 /// #[tokio::test]
 /// async fn a_message_is_stored() -> Result<(), Box<dyn std::error::Error>> {
-///     let database = pgqrs::testing::postgres().await?;
-///     let store = database.store();
+///     let store = pgqrs::testing::postgres().await?.store();
 ///     store.queue(EMAILS).await?;
-///     pgqrs::enqueue().message("ada").to(EMAILS).execute(store).await?;
-///     pgqrs::testing::assert_enqueued!(store, EMAILS);
+///     pgqrs::enqueue().message(&"ada".to_owned()).to(EMAILS).execute(&store).await?;
+///     pgqrs::testing::assert_enqueued!(&store, EMAILS);
 ///     Ok(())
 /// }
 /// ```

@@ -33,7 +33,7 @@ use crate::{
 /// # const EMAILS: Queue<String> = Queue::new("emails");
 /// # async fn send(delivery: Delivery<String>) -> Result<(), String> { Ok(()) }
 /// # async fn example(mut tx: pgqrs::Transaction) -> Result<(), Box<dyn std::error::Error>> {
-/// pgqrs::enqueue().message("ada").to(EMAILS).delay(3600).execute(&mut tx).await?;
+/// pgqrs::enqueue().message(&"ada".to_owned()).to(EMAILS).delay(3600).execute(&mut tx).await?;
 /// assert!(testing::drain(&mut tx, EMAILS, send).await?.done.is_empty());
 ///
 /// testing::advance(&mut tx, Duration::from_secs(3600)).await?;

@@ -1,8 +1,8 @@
 //! `quickstart`: a PostgreSQL of its own, and messages that flow through a queue, to look at.
 
 use std::{
-    env, io,
-    path::{Path, PathBuf},
+    io,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},

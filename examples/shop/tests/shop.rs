@@ -42,11 +42,11 @@ impl worker::Mailer for Outbox {
 }
 
 async fn store() -> Result<Store, Box<dyn std::error::Error + Send + Sync>> {
-    let database = testing::postgres().await?;
-    shop::prepare(database.store())
+    let store = testing::postgres().await?.store();
+    shop::prepare(&store)
         .await
         .map_err(|error| error.to_string())?;
-    Ok(database.store().clone())
+    Ok(store)
 }
 
 fn new_order(cents: i64) -> NewOrder {
