@@ -4,7 +4,10 @@
 pub(crate) mod ack_statement;
 pub(crate) mod batch;
 mod cancelled;
+mod extend;
 pub(crate) mod lease;
+#[cfg(feature = "testing")]
+mod of_test;
 mod scheduled;
 pub(crate) mod settlement;
 
@@ -13,7 +16,7 @@ use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 
 use self::{
-    lease::{Lease, check_lease},
+    lease::Lease,
     settlement::{Settlement, settle_lease},
 };
 use crate::{
@@ -21,10 +24,8 @@ use crate::{
     executor::{Execute, Executor},
     headers::Headers,
     message::{Message, MessageId, Priority},
-    postgres::settle,
     retry::RetryPolicy,
     store::Store,
-    telemetry,
 };
 
 /// A leased message, with its payload decoded as `T`.
@@ -82,20 +83,6 @@ pub struct Decoded(());
 pub struct Unchecked(());
 
 impl<T> Delivery<T> {
-    /// One that no claim has returned.
-    #[cfg(feature = "testing")]
-    pub(crate) fn of_test(message: Message, payload: T, lease: Arc<Lease>) -> Self {
-        Self {
-            message,
-            payload: Ok(payload),
-            lease,
-            store: None,
-            retry: RetryPolicy::default(),
-            time_limit: None,
-            state: PhantomData,
-        }
-    }
-
     pub(crate) fn time_limit(&self) -> Option<Duration> {
         self.time_limit
     }
@@ -233,42 +220,6 @@ impl<T, D> Delivery<T, D> {
         self.lease
             .expires_at()
             .unwrap_or(self.message.lease_expires_at)
-    }
-
-    /// Sets the lease to end after `lease` from now, if the work takes longer than expected. A `lease` shorter than
-    /// what is left shortens it.
-    ///
-    /// # Units
-    /// From a millisecond to a day, by the database's clock.
-    ///
-    /// # Errors
-    /// [`Error::LeaseLost`]; [`Error::LeaseOutOfRange`]; connection errors.
-    ///
-    /// # Source
-    /// `update pgqrs.messages set lease_until = … where … lease_token = …`
-    pub fn extend(&self, lease: Duration) -> Execute<'_, Result<()>> {
-        let (held, store) = (Arc::clone(&self.lease), self.store.clone());
-        Execute::new(async move {
-            check_lease(lease)?;
-            let Some(store) = store else {
-                return Ok(());
-            };
-            let extended = store
-                .run(async |connection| settle::extend(connection, held.receipt(), lease).await)
-                .await?;
-            match extended {
-                Some(until) => {
-                    held.extended(until);
-                    Ok(())
-                }
-                None => {
-                    telemetry::lease_lost(held.subject(), "extend");
-                    Err(Error::LeaseLost {
-                        message: held.receipt().id,
-                    })
-                }
-            }
-        })
     }
 
     /// Acknowledges the message: deletes it.

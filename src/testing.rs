@@ -59,20 +59,20 @@ mod for_test;
 mod server;
 mod time;
 
+#[doc(hidden)]
+pub use self::assertions::{any, none};
 #[cfg(unix)]
 pub use self::server::{PostgresError, TestDatabase, postgres};
 pub use self::{
+    assertions::{assert_enqueued, refute_enqueued},
     captured::{Captured, capture},
     drain::{
-        Drain, DrainError, Drained, FailedDelivery, drain, in_transaction::drain_in_transaction,
+        Drain, drain,
+        in_transaction::drain_in_transaction,
+        outcome::{DrainError, Drained, FailedDelivery},
     },
     empty::{LeftInQueue, NotEmpty, wait_until_empty},
     enqueued::{EnqueuedMessage, enqueued},
     for_test::TestDelivery,
     time::advance,
 };
-#[doc(inline)]
-pub use crate::{assert_enqueued, refute_enqueued};
-
-#[doc(hidden)]
-pub use self::assertions::{any, none};

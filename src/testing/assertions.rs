@@ -88,6 +88,8 @@ macro_rules! refute_enqueued {
     };
 }
 
+pub use {assert_enqueued, refute_enqueued};
+
 /// Returns the first message that matches, or what to say if none does.
 #[doc(hidden)]
 pub fn any<T>(

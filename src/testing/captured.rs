@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 
 use super::EnqueuedMessage;
 use crate::{
-    error::Result,
+    error::{Error, Result},
     executor::{self, Executor},
     postgres::testing,
     queue::{IntoQueue, Readable},
@@ -52,7 +52,7 @@ impl Captured {
 
 impl EnqueuedMessage<serde_json::Value> {
     fn decoded<T: DeserializeOwned>(&self) -> Result<EnqueuedMessage<T>> {
-        let payload = serde_json::from_str(&self.json).map_err(|source| crate::Error::Decode {
+        let payload = serde_json::from_str(&self.json).map_err(|source| Error::Decode {
             message: self.id,
             source: source.into(),
         })?;

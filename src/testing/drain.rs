@@ -1,7 +1,7 @@
 //! Handlers, run on what a test's transaction has in a queue.
 
 pub(super) mod in_transaction;
-mod outcome;
+pub(super) mod outcome;
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use std::{
 
 use sqlx::PgConnection;
 
-pub use self::outcome::{DrainError, Drained, FailedDelivery};
+use self::outcome::{DrainError, Drained, FailedDelivery};
 use crate::{
     delivery::{
         Delivery,

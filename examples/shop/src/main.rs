@@ -1,3 +1,5 @@
+//! The shop: its web service and its worker.
+
 use std::sync::Arc;
 
 use shop::{orders::Email, web, worker};

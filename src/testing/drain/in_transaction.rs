@@ -8,7 +8,11 @@ use std::{
 
 use sqlx::PgConnection;
 
-use super::{Call, Drain, DrainError, FailedDelivery, run};
+use super::{
+    Call, Drain,
+    outcome::{DrainError, FailedDelivery},
+    run,
+};
 use crate::{
     consumer::in_transaction::{KEPT, settle_in},
     delivery::{Delivery, settlement::Settlement},
