@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::EnqueuedMessage;
+use super::enqueued::EnqueuedMessage;
 
 /// Asserts that a queue has a message, or one whose payload matches. If not, it panics, and prints what the queue has.
 ///

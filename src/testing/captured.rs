@@ -2,7 +2,7 @@
 
 use serde::de::DeserializeOwned;
 
-use super::EnqueuedMessage;
+use super::enqueued::EnqueuedMessage;
 use crate::{
     error::{Error, Result},
     executor::{self, Executor},
