@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use pgqrs::{
-    Error, Outcome, RetryPolicy, SchemaVersion,
+    Delivery, Error, Outcome, RetryPolicy, SchemaVersion,
     testing::{NotEmpty, postgres, refute_enqueued, wait_until_empty},
 };
 use sqlx::PgPool;
 
-use super::{EMAILS, email, send, store};
+use super::{EMAILS, Email, email, send, store};
 use crate::support::TestResult;
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
@@ -30,6 +30,10 @@ async fn it_returns_once_the_consumer_has_handled_all(pool: PgPool) -> TestResul
     Ok(())
 }
 
+async fn busy(_: Delivery<Email>) -> Outcome {
+    Outcome::Retry("no route".to_owned())
+}
+
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn after_the_time_out_the_error_says_what_is_left(pool: PgPool) -> TestResult {
     let store = store(pool).await?;
@@ -41,9 +45,7 @@ async fn after_the_time_out_the_error_says_what_is_left(pool: PgPool) -> TestRes
     let consumer = pgqrs::consumer(EMAILS).create(&store).await?;
     let handle = consumer.handle();
     let hour = RetryPolicy::fixed(Duration::from_secs(3_600));
-    let busy = async |_: pgqrs::Delivery<super::Email>| Outcome::Retry("no route".to_owned());
-    let run = consumer.run(move |delivery| busy(delivery)).retry(hour);
-    let run = tokio::spawn(async move { run.await });
+    let run = tokio::spawn(consumer.run(busy).retry(hour));
     crate::support::until("it has failed", async || {
         let stats = pgqrs::admin(&store).queue_stats(EMAILS).await;
         stats.is_ok_and(|stats| stats.delayed == 1)
