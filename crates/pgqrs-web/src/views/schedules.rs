@@ -9,6 +9,7 @@ use crate::{
     app::App,
     format::{self, duration, maybe_time},
     layout::View,
+    path,
     respond::Asked,
 };
 
@@ -84,6 +85,18 @@ fn late(schedule: &ScheduleInfo) -> Markup {
     }
 }
 
+/// Those that it has sent and that are in this state.
+fn messages(asked: &Asked, schedule: &ScheduleInfo, state: &str) -> String {
+    let queue = schedule.queue.as_str();
+    let header = format!("pgqrs-schedule: {}", schedule.name);
+    if state == "dead" {
+        let query = path::query(&[("header", &header)]);
+        return format!("{}{query}", asked.link(&["queues", queue, "dead"]));
+    }
+    let query = path::query(&[("state", state), ("header", &header)]);
+    format!("{}{query}", asked.link(&["queues", queue]))
+}
+
 pub(super) async fn view(app: &App, asked: &Asked, name: &str) -> Result<View, Problem> {
     let schedule = app.admin.schedule(name).await?;
     let queue = schedule.queue.as_str();
@@ -110,6 +123,13 @@ pub(super) async fn view(app: &App, asked: &Asked, name: &str) -> Result<View, P
             div { dt { "Last time" } dd { (maybe_time(schedule.last_at)) } }
             div { dt { "Sent" } dd { (maybe_time(schedule.last_fired_at)) } }
             div { dt { "Late by" } dd { (late(&schedule)) } }
+        }
+        p { "Its messages that are still there: "
+            @for (n, state) in ["ready", "delayed", "leased", "dead"].into_iter().enumerate() {
+                @if n > 0 { ", " }
+                a href=(messages(asked, &schedule, state)) { (state) }
+            }
+            "."
         }
         h2 { "Next times" }
         @match upcoming {

@@ -5,9 +5,10 @@ use axum::{
     body::{Body, to_bytes},
     http::{Request, StatusCode, header},
 };
-use fantoccini::Locator;
-use pgqrs::{MessageId, MessagePlace, MessageState, Store};
+use fantoccini::{Locator, key::Key};
+use pgqrs::{MessageId, MessagePlace, MessageState, Store, chrono};
 use pgqrs_web::Action;
+use serde_json::json;
 use sqlx::PgPool;
 use tower::ServiceExt;
 
@@ -120,6 +121,37 @@ async fn each_action_asks_first_and_is_logged_with_who_and_why(pool: PgPool) -> 
         .search("reports", MessageState::Delayed)
         .oldest_first()
         .await?;
+    go(&format!("/queues/reports/messages/{}", delayed.items[1].id)).await?;
+    browser
+        .client
+        .find(Locator::LinkText("Set the time"))
+        .await?
+        .click()
+        .await?;
+    let due = delayed.items[1].visible_at.format("%Y-%m-%dT%H:%M:%S");
+    let time = "return document.getElementById('time').value";
+    assert_eq!(browser.run(time).await?, json!(due.to_string()));
+    // As a person chooses it; typing depends on the language.
+    browser
+        .run("document.getElementById('time').value = '2100-01-31T09:30:15'")
+        .await?;
+    assert!(browser.violations().await?.is_empty());
+    browser.picture("time", 1_280).await?;
+    browser
+        .client
+        .find(Locator::Css("main form button"))
+        .await?
+        .click()
+        .await?;
+    browser
+        .shows("tbody tr:first-child", "Its time is set")
+        .await;
+    let moved = admin.message("reports", delayed.items[1].id).await?;
+    let Some(MessagePlace::Queued { visible_at, .. }) = moved.map(|moved| moved.place) else {
+        panic!("it waits");
+    };
+    assert_eq!(visible_at.to_rfc3339(), "2100-01-31T09:30:15+00:00");
+
     go(&format!("/queues/reports/messages/{}", delayed.items[0].id)).await?;
     act(&browser, "Run now", "Run now").await?;
     outcome("It is ready").await;
@@ -230,6 +262,176 @@ async fn all_that_match_are_changed_in_the_background_and_it_can_be_stopped(
         .limit(10_000)
         .await?;
     assert_eq!((left.items.len(), left.is_cut), (10_000, false));
+    browser.close().await
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn messages_that_match_are_moved_run_and_cancelled_all_at_once(pool: PgPool) -> TestResult {
+    let store = filled(&pool).await?;
+    let admin = pgqrs::admin(&store);
+    for tenant in ["acme", "zeta"] {
+        let messages: Vec<u32> = (0..1_500).collect();
+        let later = pgqrs::enqueue().messages(&messages).delay(3_600);
+        let later = later.header("tenant", tenant).to("invoices");
+        later.execute(&store).await?;
+    }
+    let served = serve(all(&store), "127.0.0.1:0").await?;
+    let Some(browser) = Browser::start().await else {
+        return Ok(());
+    };
+    let begin = async |state: &str, button: &str, count: &str| -> TestResult {
+        let list = format!(
+            "{}/queues/invoices?state={state}&header=tenant:acme",
+            served.url
+        );
+        browser.client.goto(&list).await?;
+        let button = format!("{button} all that match…");
+        browser
+            .client
+            .find(Locator::LinkText(&button))
+            .await?
+            .click()
+            .await?;
+        browser.shows("#count", count).await;
+        Ok(())
+    };
+    let confirm = async |outcome: &str| -> TestResult {
+        browser
+            .client
+            .find(Locator::Css("main form button"))
+            .await?
+            .click()
+            .await?;
+        browser.shows("tbody tr:first-child", outcome).await;
+        Ok(())
+    };
+    begin("delayed", "Set the time of", "1,500").await?;
+    browser
+        .run("document.getElementById('time').value = '2100-01-31T09:30'")
+        .await?;
+    confirm("Done: 1,500").await?;
+    let of_acme = async |state: MessageState| {
+        let search = admin.search("invoices", state).header("tenant", "acme");
+        search.limit(10_000).await.map(|found| found.items)
+    };
+    let moved = of_acme(MessageState::Delayed).await?;
+    assert_eq!(moved.len(), 1_500);
+    let is_moved =
+        |time: chrono::DateTime<chrono::Utc>| time.to_rfc3339() == "2100-01-31T09:30:00+00:00";
+    assert!(moved.iter().all(|message| is_moved(message.visible_at)));
+
+    begin("delayed", "Run now", "1,500").await?;
+    confirm("Done: 1,500").await?;
+    assert_eq!(of_acme(MessageState::Ready).await?.len(), 1_500);
+    begin("ready", "Cancel", "1,500").await?;
+    confirm("Done: 1,500").await?;
+    assert!(of_acme(MessageState::Ready).await?.is_empty());
+    let stats = admin.queue_stats("invoices").await?;
+    assert_eq!(
+        (stats.ready.value, stats.delayed.value),
+        (0, 1_500),
+        "others are left"
+    );
+    browser.close().await
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn two_operators_at_once_see_what_the_other_has_done(pool: PgPool) -> TestResult {
+    let store = filled(&pool).await?;
+    let admin = pgqrs::admin(&store);
+    let served = serve(all(&store), "127.0.0.1:0").await?;
+    let Some(one) = Browser::start().await else {
+        return Ok(());
+    };
+    let other = Browser::start().await.expect("the first one has started");
+    let letter = format!("{}/queues/emails/messages/2", served.url);
+    for browser in [&one, &other] {
+        browser.client.goto(&letter).await?;
+        browser
+            .client
+            .find(Locator::LinkText("Requeue"))
+            .await?
+            .click()
+            .await?;
+        browser.shows("h1", "Requeue?").await;
+    }
+    let confirm = "main form button";
+    let of_one = one.client.find(Locator::Css(confirm)).await?;
+    let of_other = other.client.find(Locator::Css(confirm)).await?;
+    // Each has a form of its own, and only one of them does it.
+    let (first, second) = tokio::join!(of_one.click(), of_other.click());
+    first?;
+    second?;
+    for browser in [&one, &other] {
+        browser.shows("tbody tr:nth-child(2)", "Requeue").await;
+        browser.shows("tbody", "It is back").await;
+        browser
+            .shows("tbody", "It is no dead letter any more")
+            .await;
+    }
+    assert_eq!(admin.queue_stats("emails").await?.dead.value, 2);
+
+    // What one does, the other sees without doing anything.
+    other
+        .client
+        .goto(&format!("{}/queues/emails", served.url))
+        .await?;
+    other.run("window.sameDocument = true").await?;
+    one.client
+        .goto(&format!("{}/queues/emails", served.url))
+        .await?;
+    act(&one, "Pause the queue", "Pause the queue").await?;
+    other.shows(".head", "paused").await;
+    other.shows(".head", "Resume the queue").await;
+    assert_eq!(other.run("return window.sameDocument").await?, json!(true));
+    one.close().await?;
+    other.close().await
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_action_is_done_with_the_keyboard_alone(pool: PgPool) -> TestResult {
+    let store = filled(&pool).await?;
+    let served = serve(all(&store), "127.0.0.1:0").await?;
+    let Some(browser) = Browser::start().await else {
+        return Ok(());
+    };
+    let press = async |keys: &str| -> TestResult {
+        browser
+            .client
+            .active_element()
+            .await?
+            .send_keys(keys)
+            .await?;
+        Ok(())
+    };
+    let [tab, enter] = [Key::Tab, Key::Enter].map(|key| String::from(char::from(key)));
+    let active =
+        "const active = document.activeElement; return active.textContent.trim() || active.id";
+    let reach = async |what: &str| -> TestResult {
+        for _ in 0..30 {
+            press(&tab).await?;
+            if browser.run(active).await? == json!(what) {
+                return Ok(());
+            }
+        }
+        panic!("{what} is never reached");
+    };
+    browser
+        .client
+        .goto(&format!("{}/queues/emails/dead", served.url))
+        .await?;
+    reach("mailbox full").await?;
+    press(&enter).await?;
+    browser.shows(".order", "mailbox full").await;
+    reach("Requeue all that match…").await?;
+    press(&enter).await?;
+    browser.shows("#count", "1").await;
+    reach("why").await?;
+    press("by hand").await?;
+    reach("Requeue").await?;
+    press(&enter).await?;
+    browser.shows("tbody tr:first-child", "Done: 1").await;
+    browser.shows("tbody tr:first-child", "by hand").await;
     browser.close().await
 }
 
