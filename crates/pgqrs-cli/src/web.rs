@@ -92,7 +92,7 @@ impl Web {
         })?;
         if let (Access::Header(header), false) = (&*access, is_local) {
             session.output.note(&format!(
-                "whoever reaches {} without the proxy can be anybody, by sending `{header}`",
+                "a client that reaches {} without the proxy can be any user, by sending `{header}`",
                 self.listen
             ));
         }

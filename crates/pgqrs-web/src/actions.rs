@@ -203,6 +203,23 @@ impl Target {
         self.value("all") == "1"
     }
 
+    /// The view of what it is for.
+    fn path(&self) -> Vec<String> {
+        let [queue, message, worker, schedule] =
+            ["queue", "message", "worker", "schedule"].map(|name| self.value(name));
+        let path: &[&str] = match self.action {
+            Action::SuspendWorker | Action::ResumeWorker | Action::StopWorker => {
+                &["workers", worker]
+            }
+            Action::FireSchedule | Action::PauseSchedule | Action::ResumeSchedule => {
+                &["schedules", schedule]
+            }
+            _ if message.is_empty() => &["queues", queue],
+            _ => &["queues", queue, "messages", message],
+        };
+        path.iter().map(|part| (*part).to_owned()).collect()
+    }
+
     /// What it is for, in words.
     fn what(&self) -> String {
         let queue = self.value("queue");

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 const WIDTH: usize = 96;
 const HEIGHT: usize = 24;
-/// How many points a line has, at most: more can't be told apart.
+/// How many points a line has, at most: more can't be seen.
 const POINTS: usize = 32;
 
 /// A line through values, from the oldest to the newest, with a description for those who can't see it. Nothing if there are

@@ -13,11 +13,11 @@ use axum::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 pub(super) enum Access {
-    /// Whoever is on this machine.
+    /// All users of this machine.
     ThisMachine,
-    /// Whoever has the password, with any name.
+    /// Those who have the password, with any name.
     Password(String),
-    /// Whoever a reverse proxy has let in. It sets this header to the name.
+    /// Those who have logged in at a reverse proxy, which sets this header to the user's name.
     Header(HeaderName),
 }
 

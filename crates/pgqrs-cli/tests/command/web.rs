@@ -65,7 +65,7 @@ impl Served {
     }
 
     /// Ends it, as Ctrl-C does. Returns what it has said.
-    async fn stop(mut self) -> Result<String, Box<dyn std::error::Error>> {
+    async fn stop(self) -> Result<String, Box<dyn std::error::Error>> {
         let id = self.child.id().expect("it runs").to_string();
         let kill = Command::new("kill").args(["-INT", &id]).status();
         assert!(kill.await?.success());

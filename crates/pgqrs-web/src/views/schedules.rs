@@ -1,7 +1,10 @@
 //! Schedules, with what they have sent and their next times.
 
 use maud::{Markup, html};
-use pgqrs::{ScheduleInfo, ScheduleTime};
+use pgqrs::{
+    ScheduleInfo, ScheduleTime,
+    chrono::{DateTime, Utc},
+};
 
 use super::Problem;
 use crate::{
@@ -120,8 +123,8 @@ pub(super) async fn view(app: &App, asked: &Asked, name: &str) -> Result<View, P
         }
         h2 { "History" }
         dl.facts {
-            div { dt { "Last time" } dd { (maybe_time(schedule.last_at)) } }
-            div { dt { "Sent" } dd { (maybe_time(schedule.last_fired_at)) } }
+            div { dt { "Last time" } dd { (maybe_moment(schedule.last_at)) } }
+            div { dt { "Sent" } dd { (maybe_moment(schedule.last_fired_at)) } }
             div { dt { "Late by" } dd { (late(&schedule)) } }
         }
         p { "Its messages that are still there: "
@@ -133,7 +136,7 @@ pub(super) async fn view(app: &App, asked: &Asked, name: &str) -> Result<View, P
         }
         h2 { "Next times" }
         @match upcoming {
-            Ok(times) => ol.times { @for time in times { li { (format::time(time)) } } },
+            Ok(times) => ol.times { @for time in times { li { (format::moment(time)) } } },
             Err(error) => p.note.warning { (error) },
         }
     };
@@ -142,4 +145,8 @@ pub(super) async fn view(app: &App, asked: &Asked, name: &str) -> Result<View, P
         place: "Schedules",
         main,
     })
+}
+
+fn maybe_moment(time: Option<DateTime<Utc>>) -> Markup {
+    time.map_or_else(format::none, format::moment)
 }
