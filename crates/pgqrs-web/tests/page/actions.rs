@@ -28,7 +28,6 @@ pub(crate) async fn act(browser: &Browser, button: &str, confirm: &str) -> TestR
         .click()
         .await?;
     browser.shows("h1", "?").await;
-    assert!(browser.violations().await?.is_empty());
     let why = browser.client.find(Locator::Id("why")).await?;
     why.send_keys("a test").await?;
     let confirm = format!("//main//form//button[normalize-space()='{confirm}']");
