@@ -74,8 +74,8 @@ pub(super) async fn view(app: &App, asked: &Asked) -> Result<View, Problem> {
                     looked at. " b { "Out" } " is what consumers were done with, which they report every 15 seconds; without a
                     registered consumer, or with an acknowledgement by hand, nothing is counted. " b { "In" } " is that and what the queue
                     has grown by; it isn't known while more than 10,000 messages wait, and what was cancelled, purged or has
-                    expired is missing from it. The numbers above the table are those of the table of messages: of all
-                    queues, and exact." }
+                    expired is missing from it. The numbers above the table are of all queues, as PostgreSQL
+                    counts them." }
             }
         }
     };
