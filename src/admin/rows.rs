@@ -1,6 +1,7 @@
 //! What administrative calls return and take: the schema's version, queues, messages, dead letters, the archive and
 //! workers.
 
+mod debug;
 #[cfg(feature = "schedules")]
 pub(crate) mod schedules;
 pub(crate) mod search;
@@ -82,6 +83,8 @@ pub struct QueueInfo {
     pub retry_max: Option<Duration>,
     /// Whether acknowledged messages are archived.
     pub archive_on_ack: bool,
+    /// Whether the operators' page and the command hide its payloads.
+    pub sensitive: bool,
     /// How long archived messages are kept; `None` is for ever.
     pub archive_for: Option<Duration>,
     /// How long dead letters are kept; `None` is for ever.
@@ -138,6 +141,7 @@ impl QueueStats {
 /// | `retry_min` | the wait after the first failed attempt | `None`: as consumers say |
 /// | `retry_max` | the maximum wait after a failed attempt | `None`: as consumers say |
 /// | `archive_on_ack` | whether acknowledged messages are archived | false |
+/// | `sensitive` | whether the operators' page and the command hide payloads | false |
 /// | `archive_for` | how long archived messages are kept | `None`: for ever |
 /// | `dead_letters_for` | how long dead letters are kept | `None`: for ever |
 ///
@@ -208,6 +212,14 @@ pub struct QueueOptions {
     #[builder(
         default,
         setter(
+            strip_option,
+            doc = "Whether the operators' page and the command hide the queue's payloads; false for a new queue."
+        )
+    )]
+    pub(crate) sensitive: Option<bool>,
+    #[builder(
+        default,
+        setter(
             transform = |time: impl Into<Option<Duration>>| Some(time.into()),
             doc = "How long archived messages are kept, at most a thousand years; or `None`, for ever. Running consumers of the queue delete older ones."
         )
@@ -269,6 +281,7 @@ impl FromIterator<Self> for QueueOptions {
                 retry_min: after.retry_min.or(before.retry_min),
                 retry_max: after.retry_max.or(before.retry_max),
                 archive_on_ack: after.archive_on_ack.or(before.archive_on_ack),
+                sensitive: after.sensitive.or(before.sensitive),
                 archive_for: after.archive_for.or(before.archive_for),
                 dead_letters_for: after.dead_letters_for.or(before.dead_letters_for),
             })
@@ -289,8 +302,8 @@ pub enum Cancelled {
     Running,
 }
 
-/// A message of a queue, in its current state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A message of a queue, in its current state. Its `Debug` output leaves the payload out.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct QueuedMessage {
     /// The message.
@@ -329,8 +342,8 @@ pub struct QueuedMessage {
     pub payload: Option<String>,
 }
 
-/// A message that is not delivered any more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A message that is not delivered any more. Its `Debug` output leaves the payload out.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DeadLetter {
     /// The message.
@@ -369,8 +382,8 @@ pub struct Requeued {
     pub held: u64,
 }
 
-/// A message that was handled and kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A message that was handled and kept. Its `Debug` output leaves the payload out.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ArchivedMessage {
     /// The message.
@@ -409,6 +422,8 @@ pub struct WorkerInfo {
     pub started_at: DateTime<Utc>,
     /// When its last heartbeat was, by the database's clock.
     pub heartbeat_at: DateTime<Utc>,
+    /// Of a consumer: how many messages [`run`](crate::Consumer::run) has taken out of the queue, by its last heartbeat.
+    pub settled: u64,
     /// Whether its last heartbeat is so old that it counts as crashed.
     pub stale: bool,
 }

@@ -21,6 +21,7 @@ struct Row {
     retry_min: Option<i64>,
     retry_max: Option<i64>,
     archive_on_ack: bool,
+    sensitive: bool,
     archive_for: Option<i64>,
     dead_letters_for: Option<i64>,
     is_paused: bool,
@@ -43,6 +44,7 @@ impl TryFrom<Row> for QueueInfo {
             retry_min: duration(row.retry_min),
             retry_max: duration(row.retry_max),
             archive_on_ack: row.archive_on_ack,
+            sensitive: row.sensitive,
             archive_for: duration(row.archive_for),
             dead_letters_for: duration(row.dead_letters_for),
             is_paused: row.is_paused,
@@ -83,7 +85,7 @@ async fn select(connection: &mut PgConnection, name: Option<&str>) -> Result<Vec
             (extract(epoch from lease) * 1000000)::bigint as lease,
             (extract(epoch from retry_min) * 1000000)::bigint as retry_min,
             (extract(epoch from retry_max) * 1000000)::bigint as retry_max,
-            archive_on_ack,
+            archive_on_ack, sensitive,
             (extract(epoch from archive_for) * 1000000)::bigint as archive_for,
             (extract(epoch from dead_letters_for) * 1000000)::bigint as dead_letters_for,
             paused_until > statement_timestamp() as "is_paused!",
@@ -131,6 +133,7 @@ pub(crate) async fn configure(
              retry_min = case when $5 then $6::bigint * interval '1 microsecond' else retry_min end,
              retry_max = case when $7 then $8::bigint * interval '1 microsecond' else retry_max end,
              archive_on_ack = coalesce($9, archive_on_ack),
+             sensitive = coalesce($14, sensitive),
              archive_for = case when $10 then $11::bigint * interval '1 microsecond' else archive_for end,
              dead_letters_for =
                  case when $12 then $13::bigint * interval '1 microsecond' else dead_letters_for end
@@ -148,6 +151,7 @@ pub(crate) async fn configure(
         archive_for,
         sets_dead_letters_for,
         dead_letters_for,
+        options.sensitive,
     )
     .execute(connection)
     .await?;
