@@ -23,6 +23,8 @@ pub(crate) mod settle;
 mod sqlstate;
 pub(crate) mod statement;
 pub(crate) mod stats;
+#[cfg(feature = "testing")]
+pub(crate) mod testing;
 pub(crate) mod visible;
 pub(crate) mod workers;
 pub(crate) mod writers;

@@ -51,6 +51,7 @@ const LAYERS: [&[&str]; 6] = [
     ],
     &[
         "producer", "consumer", "consume", "run", "handler", "around", "chunk", "admin", "observe",
+        "testing",
     ],
 ];
 
