@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 
 import pgqrs
+import pgqrs.sync
 
 from .conftest import Database
 
@@ -31,9 +35,15 @@ async def run(block: str, database: Database) -> dict[str, Any]:
     return found
 
 
+def named(path: str) -> dict[str, str]:
+    """The blocks that are files, by their names."""
+    files = (re.match(r"# (\S+\.py)\n", block) for block in blocks(path))
+    return {found[1]: found.string for found in files if found is not None}
+
+
 async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
-    quick_start, options, keys, typed, chunks, scheduled, transactional, acknowledging, operating = blocks(
-        "python/README.md"
+    quick_start, options, keys, typed, chunks, scheduled, transactional, acknowledging, operating = (
+        block for block in blocks("python/README.md") if block not in named("python/README.md").values()
     )
 
     await run(quick_start, database)
@@ -113,3 +123,34 @@ async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.Cap
     await names["look"](store)
     printed = capsys.readouterr().out
     assert "OK        nothing to act on" in printed and "receipts: 1 ready, 0 dead letters" in printed
+
+
+def test_the_worker_of_the_readme(database: Database, tmp_path: Path) -> None:
+    """Its commands, as they are written there, on its app."""
+    app = named("python/README.md")["jobs.py"]
+    (tmp_path / "jobs.py").write_text(app.replace("postgresql://localhost/mydb", database.url))
+    text = (CHECKOUT / "python/README.md").read_text()
+    commands = re.findall(r"^python -m pgqrs (.+?)(?: +#.*)?$", text, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["install", "worker", "worker", "worker"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with pgqrs.sync.connect(database.url) as store:
+        for command in commands:
+            with subprocess.Popen(
+                [sys.executable, "-m", "pgqrs", *command.split()],
+                cwd=tmp_path,
+                env=environment,
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as process:
+                assert process.stdout is not None
+                if command.startswith("install"):
+                    assert "queue `reports` is created" in process.stdout.read()
+                    continue
+                producer = store.producer("emails")
+                producer.enqueue({"to": "ada@example.com"})
+                assert process.stdout.readline() == "to ada@example.com\n"
+                if "--queues" not in command:
+                    store.producer("reports").enqueue("monthly")
+                    assert process.stdout.readline() == "report monthly\n"
+                process.terminate()
+                assert process.wait(20) == 0

@@ -9,6 +9,7 @@ Quick start::
     producer = await store.producer("tasks")
     message = await producer.enqueue({"task": "send_email", "to": "user@example.com"})
 
+- :class:`App` has an application's handlers, and ``python -m pgqrs worker module:app`` runs them.
 - :func:`connect` returns a :class:`Store`; it creates a :class:`Producer` and a :class:`Consumer`.
 - :class:`Queue` ties a queue to the type of its payloads, for type checkers and for consumers.
 - :func:`enqueue_in` enqueues in your own transaction, with psycopg, asyncpg or SQLAlchemy, and
@@ -19,6 +20,7 @@ Quick start::
 
 from pgqrs._pgqrs import __version__
 from pgqrs.admin import Admin
+from pgqrs.app import App
 from pgqrs.chunk import Chunk, ChunkMessage
 from pgqrs.consumer import Around, ChunkAround, ChunkHandler, Consumer, Handler
 from pgqrs.delivery import Delivery
@@ -113,6 +115,7 @@ __all__ = [
     "AcquireTimeoutError",
     "Admin",
     "AlreadySettledError",
+    "App",
     "ArchivedMessage",
     "Around",
     "Chunk",
