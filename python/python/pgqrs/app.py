@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
-import signal
 import sys
-import threading
-import typing
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from types import FrameType
-from typing import Any, Generic, TypedDict, TypeVar, overload
+from typing import Any, TypedDict, TypeVar
 
-from pgqrs import _arguments, _receiving
-from pgqrs.chunk import Chunk
+from pgqrs import _arguments, _signals
 from pgqrs.consumer import Consumer
-from pgqrs.delivery import Delivery
-from pgqrs.outcome import Outcome, Report, RetryPolicy, UndecodablePolicy
+from pgqrs.declaration import (
+    ChunkDeclaration,
+    Declaration,
+    Declared,
+    RunSettings,
+    check_annotation,
+    check_settings,
+    is_async,
+    named,
+)
+from pgqrs.outcome import Outcome, Report
 from pgqrs.queue import Queue
 from pgqrs.store import Store, connect
 from pgqrs.sync.consumer import Consumer as BlockingConsumer
-from pgqrs.sync.delivery import Delivery as BlockingDelivery
 from pgqrs.sync.store import Store as BlockingStore
 from pgqrs.sync.store import connect as connect_blocking
 
@@ -62,90 +64,8 @@ class ConnectSettings(TypedDict, total=False):
     """As for :func:`pgqrs.connect`."""
 
 
-class RunSettings(TypedDict, total=False):
-    """The settings of :meth:`pgqrs.Consumer.run` that a declaration of a handler takes."""
-
-    concurrency: int
-    """As for :meth:`pgqrs.Consumer.run`."""
-    prefetch: int
-    """As for :meth:`pgqrs.Consumer.run`."""
-    prefetch_bytes: int
-    """As for :meth:`pgqrs.Consumer.run`."""
-    lease: float | timedelta
-    """As for :meth:`pgqrs.Consumer.run`."""
-    poll_interval: float | timedelta
-    """As for :meth:`pgqrs.Consumer.run`."""
-    retry: RetryPolicy
-    """As for :meth:`pgqrs.Consumer.run`."""
-    undecodable: UndecodablePolicy
-    """As for :meth:`pgqrs.Consumer.run`."""
-    handler_timeout: float | timedelta | None
-    """As for :meth:`pgqrs.Consumer.run`."""
-    cancel_grace: float | timedelta
-    """As for :meth:`pgqrs.Consumer.run`."""
-    listen: bool
-    """As for :meth:`pgqrs.Consumer.run`."""
-    shutdown_deadline: float | timedelta
-    """As for :meth:`pgqrs.Consumer.run`."""
-
-
 Lifespan = Callable[["App"], AbstractAsyncContextManager[None]]
 """What an app does around its run, as for :class:`App`."""
-
-
-@dataclass(frozen=True)
-class Declared:
-    """A handler, as it was declared."""
-
-    queue: Queue[Any]
-    """Its queue."""
-    handler: Callable[[Any], Any]
-    """The function."""
-    is_async: bool
-    """Whether it is async; otherwise it runs in threads."""
-    settings: RunSettings
-    """The settings of its run."""
-    chunk: tuple[int, float | timedelta] | None = None
-    """The size of its chunks and the wait for them; ``None`` for a handler of single messages."""
-
-    @property
-    def concurrency(self) -> int:
-        """How many run at once."""
-        return self.settings.get("concurrency", _receiving.HANDLERS)
-
-
-class Declaration(Generic[T]):
-    """Declares the function that it decorates as the handler of a queue; made by :meth:`App.handler`."""
-
-    def __init__(self, declare: Callable[[Callable[[Any], Any]], None]) -> None:
-        self._declare = declare
-
-    @overload
-    def __call__(
-        self, handler: Callable[[Delivery[T]], Coroutine[Any, Any, R]]
-    ) -> Callable[[Delivery[T]], Coroutine[Any, Any, R]]: ...
-    @overload
-    def __call__(self, handler: Callable[[BlockingDelivery[T]], R]) -> Callable[[BlockingDelivery[T]], R]: ...
-    def __call__(self, handler: Any) -> Any:
-        self._declare(handler)
-        return handler
-
-
-class ChunkDeclaration(Generic[T]):
-    """Declares the function that it decorates as the handler of a queue's chunks; made by :meth:`App.chunk_handler`."""
-
-    def __init__(self, declare: Callable[[Callable[[Any], Any]], None]) -> None:
-        self._declare = declare
-
-    @overload
-    def __call__(
-        self, handler: Callable[[Chunk[T]], Coroutine[Any, Any, R]]
-    ) -> Callable[[Chunk[T]], Coroutine[Any, Any, R]]: ...
-    @overload
-    def __call__(self, handler: Callable[[Chunk[T]], R]) -> Callable[[Chunk[T]], R]: ...
-    def __call__(self, handler: Any) -> Any:
-        self._declare(handler)
-        return handler
 
 
 @dataclass
@@ -286,7 +206,7 @@ class App:
             raise TypeError(f"queue: expected a pgqrs.Queue, not {type(queue).__name__}{hint}")
         checked: Queue[Any] = queue
         checked._decoder()
-        _check_settings(settings, chunk)
+        check_settings(settings, chunk)
 
         def declare(handler: Callable[[Any], Any]) -> None:
             if not callable(handler):
@@ -294,12 +214,12 @@ class App:
             known = self._declared.get(checked.name)
             if known is not None:
                 raise ValueError(
-                    f"queue `{checked.name}` has a handler already, `{_named(known.handler)}`; "
-                    f"`{_named(handler)}` would be a second one"
+                    f"queue `{checked.name}` has a handler already, `{named(known.handler)}`; "
+                    f"`{named(handler)}` would be a second one"
                 )
-            is_async = _is_async(handler)
-            _check_annotation(handler, checked, is_async, is_chunk=chunk is not None)
-            self._declared[checked.name] = Declared(checked, handler, is_async, settings, chunk)
+            of_async = is_async(handler)
+            check_annotation(handler, checked, of_async, is_chunk=chunk is not None)
+            self._declared[checked.name] = Declared(checked, handler, of_async, settings, chunk)
 
         return declare
 
@@ -385,7 +305,7 @@ class App:
                     self.stop()
                 threads = ThreadPoolExecutor(max(len(blocking), 1), thread_name_prefix="pgqrs-worker")
                 try:
-                    with _stopping(self.stop, self._abort):
+                    with _signals.stopping_app(self.stop, self._abort):
                         reports = await self._until_ended(declared, running, threads)
                 finally:
                     threads.shutdown(wait=False)
@@ -459,133 +379,6 @@ class App:
 @asynccontextmanager
 async def _nothing() -> AsyncIterator[None]:
     yield
-
-
-def _named(handler: Callable[..., Any]) -> str:
-    return getattr(handler, "__qualname__", None) or repr(handler)
-
-
-def _is_async(handler: Callable[..., Any]) -> bool:
-    called = handler if inspect.isroutine(handler) else getattr(handler, "__call__", handler)  # noqa: B004
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(called)
-
-
-def _check_settings(settings: RunSettings, chunk: tuple[int, float | timedelta] | None) -> None:
-    """Each by its name, when the handler is declared."""
-    unknown = sorted(set(settings) - set(RunSettings.__annotations__))
-    if unknown:
-        raise TypeError(f"{', '.join(unknown)}: no such setting of a handler")
-    defaults: dict[str, Any] = {
-        "concurrency": _receiving.HANDLERS,
-        "prefetch": _receiving.PREFETCH,
-        "prefetch_bytes": _receiving.PREFETCH_BYTES,
-        "lease": _receiving.LEASE,
-        "poll_interval": _receiving.POLL_INTERVAL,
-        "retry": RetryPolicy(),
-        "undecodable": UndecodablePolicy(),
-        "listen": True,
-        "shutdown_deadline": _receiving.DEADLINE,
-    }
-    size, wait = chunk or (None, 0)
-    _receiving.settings(**{**defaults, **settings}, size=size, wait=wait)
-
-
-def _check_annotation(
-    handler: Callable[..., Any], queue: Queue[Any], is_async: bool, *, is_chunk: bool
-) -> None:
-    """What type checkers report earlier, checked at run time too: that what the handler is annotated to get is what its
-    queue delivers."""
-    expected: type[Any] = Chunk if is_chunk else Delivery if is_async else BlockingDelivery
-    hint = _first_hint(handler)
-    if hint is None or hint is Any:
-        return
-    origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
-    if origin in (Delivery, BlockingDelivery, Chunk) and origin is not expected:
-        kind = "an async" if is_async else "a blocking"
-        raise TypeError(
-            f"handler: `{_named(handler)}` is {kind} function, which gets a {_shown(expected)}, and is annotated "
-            f"with {_shown(origin)}"
-        )
-    if origin is not expected:
-        if isinstance(origin, type) and not issubclass(expected, origin):
-            raise TypeError(
-                f"handler: `{_named(handler)}` gets a {_shown(expected)}, and is annotated with {_shown(hint)}"
-            )
-        return
-    if arguments and queue.payload is not None and not _fits(queue.payload, arguments[0]):
-        raise TypeError(
-            f"handler: `{_named(handler)}` is annotated with {_shown(arguments[0])}, and queue `{queue.name}` carries "
-            f"{_shown(queue.payload)}"
-        )
-
-
-def _first_hint(handler: Callable[..., Any]) -> Any:
-    """The annotation of its first parameter; ``None`` if it has none, or one that can't be evaluated here."""
-    try:
-        (first, *_) = inspect.signature(handler).parameters
-        called = handler if inspect.isroutine(handler) else getattr(handler, "func", type(handler).__call__)
-        return typing.get_type_hints(called).get(first)
-    except Exception:
-        # Whatever an annotation raises, such as the name of a type that is imported for type checkers alone.
-        return None
-
-
-def _fits(carried: Any, annotated: Any) -> bool:
-    if annotated is Any or isinstance(annotated, TypeVar) or annotated == carried:
-        return True
-    if isinstance(annotated, type) and isinstance(carried, type):
-        return issubclass(carried, annotated)
-    return carried in typing.get_args(annotated)
-
-
-def _shown(hint: Any) -> str:
-    name = getattr(hint, "__qualname__", None)
-    if hint is BlockingDelivery:
-        return "pgqrs.sync.Delivery"
-    if hint in (Delivery, Chunk):
-        return f"pgqrs.{name}"
-    return f"`{name if isinstance(hint, type) else hint}`"
-
-
-@contextmanager
-def _stopping(stop: Callable[[], None], abort: Callable[[], None]) -> Iterator[None]:
-    """Calls ``stop`` on the first SIGTERM or SIGINT, and ``abort`` on the second one. The next one is the process's."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous: dict[int, Any] = {}
-    received = 0
-
-    def restore() -> None:
-        while previous:
-            number, handler = previous.popitem()
-            signal.signal(number, handler)
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal received
-        received += 1
-        if received == 1:
-            stop()
-            return
-        restore()
-        abort()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        if _is_default(number):
-            previous[number] = signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        restore()
-
-
-def _is_default(number: int) -> bool:
-    """Whether the program has no handler of its own for it. That of ``asyncio.run`` for Ctrl-C is none."""
-    handler = signal.getsignal(number)
-    if handler is signal.SIG_DFL or handler is signal.default_int_handler:
-        return True
-    called = getattr(getattr(handler, "func", None), "__qualname__", "")
-    return number == signal.SIGINT and called == "Runner._on_sigint"
 
 
 __all__ = ["App", "ChunkDeclaration", "ConnectSettings", "Declaration", "Declared", "Lifespan", "RunSettings"]
