@@ -11,6 +11,7 @@ use std::{
 use pyo3::{IntoPyObjectExt, intern, prelude::*};
 use pyo3_async_runtimes::{generic, get_running_loop};
 use tokio::{runtime::Handle, task::AbortHandle, time::timeout};
+use tracing::instrument::WithSubscriber;
 
 use crate::{
     engine::{self, Engine},
@@ -97,7 +98,7 @@ fn wait<T: Send>(
     runtime: &Handle,
     call: impl Future<Output = pgqrs::Result<T>> + Send,
 ) -> PyResult<Answer<T>> {
-    let mut call = std::pin::pin!(call);
+    let mut call = std::pin::pin!(call.with_subscriber(engine::dispatch()));
     loop {
         let waited = py.detach(|| runtime.block_on(async { timeout(TICK, call.as_mut()).await }));
         match waited {

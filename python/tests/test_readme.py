@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 import pgqrs
 import pgqrs.sync
 
-from .conftest import Database
+from .conftest import Database, until
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -42,7 +43,7 @@ def named(path: str) -> dict[str, str]:
 
 
 async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
-    quick_start, options, keys, typed, chunks, scheduled, transactional, acknowledging, operating = (
+    quick_start, options, keys, typed, chunks, scheduled, transactional, acknowledging, operating, log = (
         block for block in blocks("python/README.md") if block not in named("python/README.md").values()
     )
 
@@ -123,6 +124,26 @@ async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.Cap
     await names["look"](store)
     printed = capsys.readouterr().out
     assert "OK        nothing to act on" in printed and "receipts: 1 ready, 0 dead letters" in printed
+
+    names = await run(log, database)
+    failing = await store.consumer("receipts")
+
+    async def fail(delivery: pgqrs.Delivery[Any]) -> None:
+        failing.stop()
+        raise LookupError("no such order")
+
+    await failing.run(fail)
+    printed = ""
+
+    def is_printed() -> bool:
+        nonlocal printed
+        printed += capsys.readouterr().out
+        return "of receipts failed: LookupError: no such order" in printed
+
+    await until("the failure is printed", is_printed)
+    logger = logging.getLogger("pgqrs")
+    for handler in [one for one in logger.handlers if isinstance(one, names["Failures"])]:
+        logger.removeHandler(handler)
 
 
 def test_the_worker_of_the_readme(database: Database, tmp_path: Path) -> None:

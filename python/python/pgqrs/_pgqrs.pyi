@@ -10,6 +10,7 @@ __all__ = [
     "Chunk",
     "Consumer",
     "Delivery",
+    "Log",
     "Observer",
     "Producer",
     "Schedule",
@@ -394,6 +395,16 @@ class Admin:
         """Returns the messages that a worker holds."""
     def release(self, worker: int) -> Any:
         """Releases the messages that a worker holds."""
+
+@final
+class Log:
+    """Events of one process. A child made by `fork` has its own."""
+
+    def limit(self, capacity: int) -> None:
+        """Sets how many events can wait to be logged. Further ones are dropped, and counted."""
+    def next(self) -> tuple[list[tuple[str, str, dict[str, Any]]], int] | None:
+        """Waits for events. Returns them as tuples of level, text and fields, with the number of those that were
+        dropped before them; `None` after the last ones."""
 
 @final
 class Observer:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from pgqrs import _arguments, _pgqrs
+from pgqrs import _arguments, _pgqrs, _telemetry
 from pgqrs.listings import WorkerStatus
 from pgqrs.message import Message, OnDuplicate, Sent
 from pgqrs.queue import Priority, PriorityName, Queue
@@ -136,7 +136,7 @@ class Producer(Generic[T]):
                 expires_in=expires_in,
                 drop_if_expired=drop_if_expired,
             )
-            sent: list[tuple[int, bool, bool | None]] = self._native.enqueue_messages(
+            sent: list[tuple[int, bool, bool | None]] = _telemetry.sender(self._native, self._queue.name).enqueue_messages(
                 [_arguments.message(_arguments.with_key(self._queue, single))],
                 False,
                 wait,
@@ -145,7 +145,7 @@ class Producer(Generic[T]):
                 _arguments.headers(headers),
             )
             return Sent(*sent[0])
-        message: int = self._native.enqueue(payload, wait, time, level, _arguments.headers(headers))
+        message: int = _telemetry.sender(self._native, self._queue.name).enqueue(payload, wait, time, level, _arguments.headers(headers))
         return Sent(message)
 
     def enqueue_delayed(
@@ -236,7 +236,7 @@ class Producer(Generic[T]):
         )[6:]
         plain = limits == (None, None, False) and self._queue.unique_by is None
         if plain and not any(isinstance(one, Message) for one in batch):
-            messages: list[int] = self._native.enqueue_batch(
+            messages: list[int] = _telemetry.sender(self._native, self._queue.name).enqueue_batch(
                 batch, wait, time, level, _arguments.headers(headers)
             )
             return [Sent(stored) for stored in messages]
@@ -253,7 +253,7 @@ class Producer(Generic[T]):
                     drops or limits[2],
                 )
             )
-        sent: list[tuple[int, bool, bool | None]] = self._native.enqueue_messages(
+        sent: list[tuple[int, bool, bool | None]] = _telemetry.sender(self._native, self._queue.name).enqueue_messages(
             options, True, wait, time, level, _arguments.headers(headers)
         )
         return [Sent(*one) for one in sent]
