@@ -90,6 +90,7 @@ mod signal;
 mod statement;
 mod store;
 mod telemetry;
+mod test_statement;
 #[cfg(feature = "schedules")]
 mod times;
 #[cfg(feature = "schedules")]
@@ -190,6 +191,7 @@ pub use crate::{
     signal::shutdown_signal,
     statement::Statement,
     store::Store,
+    test_statement::TestStatement,
     transaction::{HandlerTransaction, Transaction},
     worker::Worker,
 };

@@ -41,6 +41,7 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(store::connect, module)?)?;
     module.add_function(wrap_pyfunction!(statement::statement, module)?)?;
     module.add_function(wrap_pyfunction!(statement::check_queue_name, module)?)?;
+    module.add_function(wrap_pyfunction!(statement::test_statement, module)?)?;
     module.add_function(wrap_pyfunction!(encode::encode, module)?)?;
     Ok(())
 }

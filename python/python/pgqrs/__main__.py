@@ -118,7 +118,8 @@ def _names(queues: str | None) -> list[str] | None:
 
 def _worker(arguments: argparse.Namespace, command_line: Sequence[str]) -> int:
     if arguments.reload:
-        return _reload.supervise([part for part in command_line if part != "--reload"])
+        again = [part for part in command_line if part != "--reload"]
+        return _reload.supervise([sys.executable, "-m", "pgqrs", *again])
     level = logging.getLevelName(arguments.log_level.upper())
     if not isinstance(level, int):
         raise Mistake(f"--log-level: `{arguments.log_level}` is not a level, such as info or debug")

@@ -29,7 +29,7 @@ def url(passed: str | None) -> str:
 
 async def install_app(app: App) -> None:
     """Creates or upgrades the schema, and creates the app's queues."""
-    settings = app._settings.copy()
+    settings = app._connect_settings().copy()
     settings["install"] = True
     async with await connect_async(app.url, **settings) as store:
         for queue in app.queues:

@@ -22,6 +22,7 @@ __all__ = [
     "connect",
     "encode",
     "statement",
+    "test_statement",
 ]
 
 __version__: str
@@ -59,6 +60,9 @@ def statement(
     headers: list[tuple[str, str]],
 ) -> Statement:
     """The statement of an enqueue, to a queue or through a producer."""
+
+def test_statement(name: str) -> str:
+    """The text of a test helper's statement."""
 
 @final
 class Store:

@@ -19,8 +19,8 @@ STOPPING = 30
 
 
 def supervise(command_line: Sequence[str]) -> int:
-    """Runs ``python -m pgqrs`` with this command line in a process of its own, and again whenever a Python file below
-    the current folder has changed, until SIGTERM or Ctrl-C. A worker that ended is started again at the next change."""
+    """Runs a command in a process of its own, and again whenever a Python file below the current folder has changed, until
+    SIGTERM or Ctrl-C. A worker that ended is started again at the next change."""
     stopped = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -46,7 +46,7 @@ def supervise(command_line: Sequence[str]) -> int:
 
 def _start(command_line: Sequence[str]) -> subprocess.Popen[bytes]:
     # In a session of its own: Ctrl-C in the terminal reaches this process, which passes it on once.
-    return subprocess.Popen([sys.executable, "-m", "pgqrs", *command_line], start_new_session=True)
+    return subprocess.Popen(command_line, start_new_session=True)
 
 
 def _end(worker: subprocess.Popen[bytes]) -> int:

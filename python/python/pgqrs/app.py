@@ -257,7 +257,7 @@ class App:
     async def _connecting(self, *, blocking: bool) -> AsyncIterator[_Running]:
         if self._running is not None:
             raise RuntimeError("the app is connected already, and can't be a second time")
-        async with await connect(self.url, **self._settings) as store:
+        async with await connect(self.url, **self._connect_settings()) as store:
             if not blocking:
                 running = self._running = _Running(store, None)
                 try:
@@ -265,7 +265,7 @@ class App:
                 finally:
                     self._running = None
                 return
-            blocking_store = await asyncio.to_thread(connect_blocking, self.url, **self._settings)
+            blocking_store = await asyncio.to_thread(connect_blocking, self.url, **self._connect_settings())
             try:
                 running = self._running = _Running(store, blocking_store)
                 yield running
@@ -324,6 +324,13 @@ class App:
     def _consumers(self) -> list[Consumer[Any] | BlockingConsumer[Any]]:
         return [] if self._running is None else list(self._running.consumers)
 
+    def _connect_settings(self) -> ConnectSettings:
+        return self._settings
+
+    def _called(self, declared: Declared) -> Callable[[Any], Any]:
+        """The function that is called for it."""
+        return declared.handler
+
     def _selected(self, queues: Iterable[str | Queue[Any]] | None) -> list[Declared]:
         if queues is None:
             return list(self._declared.values())
@@ -348,7 +355,7 @@ class App:
             run: Any = consumer.run
             if one.chunk is not None:
                 run = partial(consumer.run_chunks, size=one.chunk[0], wait=one.chunk[1])
-            call = partial(run, one.handler, **one.settings)
+            call = partial(run, self._called(one), **one.settings)
             if one.is_async:
                 runs.append(asyncio.ensure_future(call()))
             else:

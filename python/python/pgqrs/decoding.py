@@ -15,8 +15,13 @@ import sys
 import types
 import typing
 from collections.abc import Callable
+from datetime import date, datetime, time
 from decimal import Decimal
+from functools import partial
 from typing import Any, TypeVar
+from uuid import UUID
+
+from pgqrs import _pgqrs
 
 if sys.version_info >= (3, 11):
     from typing import NotRequired, Required, is_typeddict
@@ -60,6 +65,10 @@ def decoder(carries: Any) -> Decode[Any]:
     validator = _validator(carries)
     if validator is not None:
         return lambda raw: _validated(validator.validate_json, raw, "payload")
+    if _is_struct(carries):
+        from msgspec.json import Decoder
+
+        return partial(_validated, Decoder(carries).decode, path="payload")
     build = _Builders().of(carries)
 
     def decode(raw: str) -> Any:
@@ -94,6 +103,20 @@ def plain_class(carries: Any) -> type[Any] | None:
 def _validator(carries: Any) -> Any:
     """That of a class of pydantic's, which has its own ways."""
     return getattr(carries, "__pydantic_validator__", None) if isinstance(carries, type) else None
+
+
+def _is_struct(carries: Any) -> bool:
+    """Whether it is a class of msgspec's, which decodes it by itself."""
+    msgspec = sys.modules.get("msgspec")
+    return msgspec is not None and isinstance(carries, type) and issubclass(carries, msgspec.Struct)
+
+
+def _struct(hint: type[Any]) -> Build:
+    """Within another type. Its own decoder reads JSON again, since it keeps all digits of a `Decimal`."""
+    from msgspec.json import Decoder
+
+    decode = Decoder(hint).decode
+    return lambda value, path: _validated(decode, _pgqrs.encode(value), path)
 
 
 def _validated(validate: Callable[[Any], Any], value: Any, path: str) -> Any:
@@ -184,6 +207,10 @@ class _Builders:
         validator = _validator(hint)
         if validator is not None:
             return lambda value, path: _validated(validator.validate_python, value, path)
+        if _is_struct(hint):
+            return _struct(hint)
+        if hint in _READ:
+            return _from_text(hint)
         if is_typeddict(hint):
             return self._typed_dict(hint)
         if dataclasses.is_dataclass(hint):
@@ -262,6 +289,34 @@ class _Builders:
                 raise Mismatch(path, str(error)) from error
 
         return build
+
+
+def _datetime(text: str) -> datetime:
+    # Python 3.10 doesn't know this zone.
+    return datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text)
+
+
+_READ: dict[type[Any], tuple[Callable[[str], Any], str]] = {
+    datetime: (_datetime, "a time, as in 2030-01-31T12:00:00+00:00"),
+    date: (date.fromisoformat, "a date, as in 2030-01-31"),
+    time: (time.fromisoformat, "a time of the day, as in 12:00:00"),
+    UUID: (UUID, "a UUID"),
+}
+
+
+def _from_text(hint: type[Any]) -> Build:
+    """Types whose values are text in JSON."""
+    read, expected = _READ[hint]
+
+    def build(value: Any, path: str) -> Any:
+        if not isinstance(value, str):
+            raise Mismatch(path, f"expected {expected}, not {_named(value)}")
+        try:
+            return read(value)
+        except ValueError:
+            raise Mismatch(path, f"expected {expected}") from None
+
+    return build
 
 
 def _type(hint: Any) -> Any:

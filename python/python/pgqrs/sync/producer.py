@@ -136,7 +136,9 @@ class Producer(Generic[T]):
                 expires_in=expires_in,
                 drop_if_expired=drop_if_expired,
             )
-            sent: list[tuple[int, bool, bool | None]] = _telemetry.sender(self._native, self._queue.name).enqueue_messages(
+            sent: list[tuple[int, bool, bool | None]] = _telemetry.sender(
+                self._native, self._queue.name
+            ).enqueue_messages(
                 [_arguments.message(_arguments.with_key(self._queue, single))],
                 False,
                 wait,
@@ -145,7 +147,9 @@ class Producer(Generic[T]):
                 _arguments.headers(headers),
             )
             return Sent(*sent[0])
-        message: int = _telemetry.sender(self._native, self._queue.name).enqueue(payload, wait, time, level, _arguments.headers(headers))
+        message: int = _telemetry.sender(self._native, self._queue.name).enqueue(
+            payload, wait, time, level, _arguments.headers(headers)
+        )
         return Sent(message)
 
     def enqueue_delayed(
@@ -253,9 +257,9 @@ class Producer(Generic[T]):
                     drops or limits[2],
                 )
             )
-        sent: list[tuple[int, bool, bool | None]] = _telemetry.sender(self._native, self._queue.name).enqueue_messages(
-            options, True, wait, time, level, _arguments.headers(headers)
-        )
+        sent: list[tuple[int, bool, bool | None]] = _telemetry.sender(
+            self._native, self._queue.name
+        ).enqueue_messages(options, True, wait, time, level, _arguments.headers(headers))
         return [Sent(*one) for one in sent]
 
     def heartbeat(self) -> None:
