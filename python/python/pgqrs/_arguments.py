@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from pgqrs.message import Message
 from pgqrs.queue import Priority, Queue
@@ -68,6 +68,13 @@ def _of_pairs(name: str, pairs: str) -> str:
     login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
     where = f"{login}{'@' if login else ''}{host}{f':{port}' if port else ''}/{quote(database, safe='')}"
     return f"postgresql://{where}{f'?{urlencode(values)}' if values else ''}"
+
+
+def place(value: str) -> str:
+    """Host and database of a URL, without the login."""
+    parts = urlsplit(url("url", value))
+    host = parts.netloc.rpartition("@")[2]
+    return f"{host}{parts.path}"
 
 
 def flag(name: str, value: object) -> bool:

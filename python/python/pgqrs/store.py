@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from pgqrs import _arguments, _pgqrs
+from pgqrs._calling import Call, calling
 from pgqrs.admin import Admin
 from pgqrs.consumer import Consumer
 from pgqrs.errors import Error
@@ -23,6 +24,7 @@ _CLOSING = timedelta(seconds=5)
 """For how long handlers that are at work are waited for when their store is closed."""
 
 
+@calling
 async def connect(
     url: str,
     *,
@@ -75,7 +77,7 @@ async def connect(
         listen_url=None if listen_url is None else _arguments.url("listen_url", listen_url),
         blocking=False,
     )
-    return Store(native)
+    return Store(native, _arguments.place(url))
 
 
 class Store:
@@ -86,8 +88,9 @@ class Store:
     :class:`pgqrs.ForkedError` says so.
     """
 
-    def __init__(self, native: _pgqrs.Store) -> None:
+    def __init__(self, native: _pgqrs.Store, place: str) -> None:
         self._native = native
+        self._place = place
         self._workers: weakref.WeakSet[Producer[Any] | Consumer[Any]] = weakref.WeakSet()
 
     @overload
@@ -127,7 +130,7 @@ class Store:
         await self._native.wake(_arguments.queue_name(queue))
 
     @overload
-    async def producer(
+    def producer(
         self,
         queue: str,
         hostname: str = "localhost",
@@ -135,9 +138,9 @@ class Store:
         *,
         heartbeat_interval: float | timedelta = 15,
         replace: bool = False,
-    ) -> Producer[Any]: ...
+    ) -> Call[Producer[Any]]: ...
     @overload
-    async def producer(
+    def producer(
         self,
         queue: Queue[T],
         hostname: str = "localhost",
@@ -145,7 +148,8 @@ class Store:
         *,
         heartbeat_interval: float | timedelta = 15,
         replace: bool = False,
-    ) -> Producer[T]: ...
+    ) -> Call[Producer[T]]: ...
+    @calling
     async def producer(
         self,
         queue: str | Queue[Any],
@@ -193,7 +197,7 @@ class Store:
         return producer
 
     @overload
-    async def consumer(
+    def consumer(
         self,
         queue: str,
         *,
@@ -201,9 +205,9 @@ class Store:
         port: int = 0,
         heartbeat_interval: float | timedelta = 15,
         replace: bool = False,
-    ) -> Consumer[Any]: ...
+    ) -> Call[Consumer[Any]]: ...
     @overload
-    async def consumer(
+    def consumer(
         self,
         queue: Queue[T],
         *,
@@ -211,7 +215,8 @@ class Store:
         port: int = 0,
         heartbeat_interval: float | timedelta = 15,
         replace: bool = False,
-    ) -> Consumer[T]: ...
+    ) -> Call[Consumer[T]]: ...
+    @calling
     async def consumer(
         self,
         queue: str | Queue[Any],
@@ -425,3 +430,7 @@ class Store:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+    def __repr__(self) -> str:
+        # Without the password, which has no place in a log.
+        return f"<Store {self._place}>"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+from typing_extensions import assert_never, assert_type
 
 import pgqrs
 import pgqrs.sync
-from pgqrs import App, Delivery, Outcome
+from pgqrs import App, Delivery, Outcome, testing
 
 
 @dataclass
@@ -89,3 +94,64 @@ async def run() -> None:
     async with app.connected() as store:
         await (await store.producer(EMAILS)).enqueue(SendEmail("ada"))
         await (await store.producer(EMAILS)).enqueue(Invoice(7))  # expect-error
+
+
+@dataclass
+class Placed:
+    order: int
+
+
+@dataclass
+class Cancelled:
+    order: int
+    reason: str
+
+
+ORDERS = pgqrs.Queue("orders", Placed | Cancelled)
+assert_type(ORDERS, pgqrs.Queue[Placed | Cancelled])
+assert_type(pgqrs.Queue("times", datetime), pgqrs.Queue[datetime])
+pgqrs.Queue("orders", "Placed | Cancelled | 3")  # expect-error
+
+
+@app.handler(ORDERS)
+async def handle_orders(delivery: Delivery[Placed | Cancelled]) -> None:
+    match delivery.payload:
+        case Placed(order):
+            print(order)
+        case Cancelled(order, reason):
+            print(order, reason)
+        case other:
+            assert_never(other)
+
+
+@app.handler(ORDERS)
+async def forgets_a_kind(delivery: Delivery[Placed | Cancelled]) -> None:
+    match delivery.payload:
+        case Placed(order):
+            print(order)
+        case other:
+            assert_never(other)  # expect-error
+
+
+async def small_ones() -> None:
+    async with pgqrs.connect("postgresql://localhost/mydb") as store:
+        assert_type(store, pgqrs.Store)
+        async with store.producer(ORDERS) as orders, store.consumer("tasks") as consumer:
+            assert_type(orders, pgqrs.Producer[Placed | Cancelled])
+            assert_type(consumer, pgqrs.Consumer[Any])
+            await orders.enqueue(Cancelled(7, "too late"))
+            await orders.enqueue(SendEmail("ada"))  # expect-error
+            await orders.enqueue_delayed(Placed(7), 60)
+            await orders.enqueue_delayed(Placed(7), seconds=60)
+            await orders.enqueue_delayed(Placed(7))  # expect-error
+        asyncio.create_task(store.producer(ORDERS))
+
+
+def tests(connection: psycopg.Connection[Any]) -> None:
+    for email in testing.enqueued(connection, EMAILS):
+        assert_type(email.payload, SendEmail)
+    testing.drain(connection, EMAILS, send_email)
+    testing.drain(connection, INVOICES, print_invoice)
+    testing.drain(connection, EMAILS, print_invoice)  # expect-error
+    assert_type(testing.delivery(EMAILS, SendEmail("ada")), Delivery[SendEmail])
+    testing.delivery(EMAILS, Invoice(7))  # expect-error

@@ -20,8 +20,13 @@ The setting ``PGQRS = {"DATABASE": "default"}`` names the database of ``DATABASE
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pgqrs.django._app import DjangoApp, app
 from pgqrs.django._send import aenqueue, enqueue, enqueue_batch
+
+if TYPE_CHECKING:
+    from pgqrs.django.tasks import TasksBackend
 
 __all__ = ["DjangoApp", "TasksBackend", "aenqueue", "app", "enqueue", "enqueue_batch"]
 

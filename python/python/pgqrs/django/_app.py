@@ -25,7 +25,9 @@ class DjangoApp(App):
         known = ConnectSettings.__annotations__
         passed = {name.lower(): value for name, value in _database.options().items()}
         settings: Any = {name: value for name, value in passed.items() if name in known}
-        return {**settings, **self._settings}
+        settings.update(self._settings)
+        found: ConnectSettings = settings
+        return found
 
     def _called(self, declared: Declared) -> Callable[[Any], Any]:
         handler = declared.handler

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, overload
 
 from pgqrs import _arguments, _pgqrs, _telemetry
 from pgqrs.listings import WorkerStatus
@@ -152,11 +152,30 @@ class Producer(Generic[T]):
         )
         return Sent(message)
 
+    @overload
     def enqueue_delayed(
         self,
         payload: T,
-        delay_seconds: float | timedelta = 300,
+        delay_seconds: float | timedelta,
         *,
+        priority: Priority | PriorityName = Priority.NORMAL,
+        headers: Mapping[str, str] | None = None,
+    ) -> Sent: ...
+    @overload
+    def enqueue_delayed(
+        self,
+        payload: T,
+        *,
+        seconds: float | timedelta,
+        priority: Priority | PriorityName = Priority.NORMAL,
+        headers: Mapping[str, str] | None = None,
+    ) -> Sent: ...
+    def enqueue_delayed(
+        self,
+        payload: T,
+        delay_seconds: float | timedelta | None = None,
+        *,
+        seconds: float | timedelta | None = None,
         priority: Priority | PriorityName = Priority.NORMAL,
         headers: Mapping[str, str] | None = None,
     ) -> Sent:
@@ -165,6 +184,7 @@ class Producer(Generic[T]):
         Args:
             payload: As for :meth:`enqueue`.
             delay_seconds: How long the message is not delivered, in seconds or as a ``timedelta``.
+            seconds: The same by another name; pass one of the two.
             priority: As for :meth:`enqueue`.
             headers: As for :meth:`enqueue`.
 
@@ -172,9 +192,13 @@ class Producer(Generic[T]):
             The message's id.
 
         Raises:
+            TypeError: None of the two is passed, or both.
             Error: As from :meth:`enqueue`.
         """
-        wait = _arguments.duration("delay_seconds", delay_seconds)
+        if (delay_seconds is None) == (seconds is None):
+            raise TypeError("delay_seconds: for how long? pass it, by this name or as `seconds`")
+        name = "delay_seconds" if seconds is None else "seconds"
+        wait = _arguments.duration(name, delay_seconds if seconds is None else seconds)
         return self.enqueue(payload, delay=wait, priority=priority, headers=headers)
 
     def enqueue_batch(

@@ -76,7 +76,7 @@ def connect(
         listen_url=None if listen_url is None else _arguments.url("listen_url", listen_url),
         blocking=True,
     )
-    return Store(native)
+    return Store(native, _arguments.place(url))
 
 
 class Store:
@@ -87,8 +87,9 @@ class Store:
     :class:`pgqrs.ForkedError` says so.
     """
 
-    def __init__(self, native: _pgqrs.Store) -> None:
+    def __init__(self, native: _pgqrs.Store, place: str) -> None:
         self._native = native
+        self._place = place
         self._workers: weakref.WeakSet[Producer[Any] | Consumer[Any]] = weakref.WeakSet()
 
     @overload
@@ -426,3 +427,7 @@ class Store:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        # Without the password, which has no place in a log.
+        return f"<Store {self._place}>"
