@@ -90,7 +90,7 @@ def test_a_worker_of_an_unknown_queue_says_what_there_is(migrated: Database) -> 
 def test_tasks_of_django_6_and_their_results(bare: Database) -> None:
     if django.VERSION < (6,):
         pytest.skip("Django has tasks since version 6, which needs Python 3.12")
-    assert "Ran 5 tests" in run(bare, "manage.py", "test", "shop.tests_of_tasks")
+    assert "Ran 5 tests" in run(bare, "manage.py", "test", "shop.task_checks")
     run(bare, "manage.py", "migrate")
     add = (
         "import os; os.environ['DJANGO_SETTINGS_MODULE'] = 'shop.settings'\n"

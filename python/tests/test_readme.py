@@ -146,6 +146,41 @@ async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.Cap
         logger.removeHandler(handler)
 
 
+PARTS = {
+    "shop/jobs.py": "examples/django/shop/jobs.py",
+    "shop/views.py": "examples/django/shop/views.py",
+    "web_orders.py": "examples/python/web_orders.py",
+}
+"""Blocks of files of examples, which have tests of their own."""
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_examples_are_what_the_examples_have(name: str) -> None:
+    _, _, block = named("python/README.md")[name].partition("\n")
+    example = (CHECKOUT / PARTS[name]).read_text()
+    assert block in re.sub(r"  # type: ignore\[.*?\]", "", example)
+
+
+def test_the_tests_of_the_readme_pass(database: Database, tmp_path: Path) -> None:
+    files = named("python/README.md")
+    assert set(files) == {"jobs.py", "test_jobs.py", *PARTS}
+    for name in ("jobs.py", "test_jobs.py"):
+        (tmp_path / name).write_text(files[name])
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["pgqrs.testing.fixtures"]\n')
+    with pgqrs.sync.connect(database.url) as store:
+        store.queue("emails")
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        env={**os.environ, "DATABASE_URL": database.url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
+    assert database.count() == 0
+
+
 def test_the_worker_of_the_readme(database: Database, tmp_path: Path) -> None:
     """Its commands, as they are written there, on its app."""
     app = named("python/README.md")["jobs.py"]

@@ -186,7 +186,9 @@ class _Builders:
         if origin is typing.Annotated or origin in (Required, NotRequired):
             return self.of(arguments[0])
         if origin is typing.Union or origin is types.UnionType:
-            return self._union([self.of(_type(argument)) for argument in arguments])
+            members = [_type(argument) for argument in arguments]
+            _check_told_apart(members)
+            return self._union([(self.of(member), _names(member)) for member in members])
         if origin is typing.Literal:
             return _literal(arguments)
         if origin in (list, collections.abc.Sequence, collections.abc.Iterable):
@@ -233,14 +235,24 @@ class _Builders:
             return _exactly(bool, "a boolean")
         raise TypeError(f"payload: `{hint.__qualname__}` can't be represented in JSON")
 
-    def _union(self, builds: list[Build]) -> Build:
+    def _union(self, members: list[tuple[Build, frozenset[str] | None]]) -> Build:
+        """The first that fits; among those with fields, the one whose fields are most nearly those of the object."""
+
         def build(value: Any, path: str) -> Any:
             reasons: list[str] = []
-            for build in builds:
+            fitting: list[tuple[tuple[int, int], Any]] = []
+            for build, names in members:
                 try:
-                    return build(value, path)
+                    built = build(value, path)
                 except Mismatch as mismatch:
                     reasons.append(str(mismatch))
+                    continue
+                if names is None or not isinstance(value, dict):
+                    return built
+                known = len(names & value.keys())
+                fitting.append(((known, known - len(names)), built))
+            if fitting:
+                return max(fitting, key=lambda one: one[0])[1]
             raise Mismatch(path, "none of its types fits: " + "; ".join(dict.fromkeys(reasons)))
 
         return build
@@ -317,6 +329,33 @@ def _from_text(hint: type[Any]) -> Build:
             raise Mismatch(path, f"expected {expected}") from None
 
     return build
+
+
+def _names(hint: Any) -> frozenset[str] | None:
+    """The names of a type's fields in JSON, if it has some that are known here."""
+    if not isinstance(hint, type):
+        return None
+    if dataclasses.is_dataclass(hint):
+        return frozenset(field.name for field in dataclasses.fields(hint))
+    return frozenset(typing.get_type_hints(hint)) if is_typeddict(hint) else None
+
+
+def _check_told_apart(members: list[Any]) -> None:
+    """Two types with the same fields are the same in JSON, unless a ``Literal`` tells them apart."""
+    seen: dict[Any, Any] = {}
+    for member in members:
+        names = _names(member)
+        if names is None:
+            continue
+        hints = typing.get_type_hints(member)
+        tags = {(name, hint) for name, hint in hints.items() if typing.get_origin(hint) is typing.Literal}
+        key = (names, frozenset(tags))
+        other = seen.setdefault(key, member)
+        if other is not member:
+            raise TypeError(
+                f"payload: `{other.__qualname__}` and `{member.__qualname__}` have the same fields, so nobody can tell "
+                'them apart in JSON; give each a field such as `kind: Literal["placed"] = "placed"`'
+            )
 
 
 def _type(hint: Any) -> Any:

@@ -414,7 +414,7 @@ class AcquireTimeoutError(Error):
     """How long the call waited, in seconds."""
 
     _message = (
-        "no connection to PostgreSQL was available within {after:g} s; check that the server runs and can be reached, or, if "
+        "no connection to PostgreSQL was available within {after:.3g} s; check that the server runs and can be reached, or, if "
         "all connections are in use, raise `max_connections` or `acquire_timeout` in `pgqrs.connect(..)`"
     )
 
@@ -444,7 +444,7 @@ class NotStoredError(Error):
     """How long it was retried, in seconds."""
 
     _message = (
-        "nothing was stored: every attempt failed, for {after:g} s; check that the server runs, or raise `retry_for` in "
+        "nothing was stored: every attempt failed, for {after:.3g} s; check that the server runs, or raise `retry_for` in "
         "`pgqrs.connect(..)` if it takes longer to restart"
     )
 

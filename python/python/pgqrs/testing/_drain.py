@@ -89,6 +89,11 @@ def drain(
     if is_async_connection(connection):
         raise TypeError("connection: expected a blocking one; use `await drain_async(..)`")
     checked, function = _handler(queue, handler)
+    if is_async(function) and asyncio._get_running_loop() is not None:
+        raise TypeError(
+            "handler: an async one can't be awaited here, where an event loop runs; use `await drain_async(..)` with an "
+            "async connection, or `await asyncio.to_thread(drain, ..)`"
+        )
     steps = _drained(checked, is_async(function), with_delayed, until_empty, limit, collect_errors)
     failure: Exception | None = None
     try:

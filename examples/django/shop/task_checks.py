@@ -1,4 +1,4 @@
-"""Tests of tasks; run by `manage.py test shop.tests_of_tasks` with Django 6."""
+"""Tests of tasks; run by `manage.py test shop.task_checks` with Django 6."""
 
 from datetime import timedelta
 from typing import Any, cast
