@@ -13,7 +13,7 @@ mod roles;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Cron, Error, Missed, Priority, Queue, ScheduleChange, Store, cron};
+use pgqrs::{Cron, Error, Missed, Priority, Queue, ScheduleChange, Scheduler, Store, cron};
 use sqlx::PgPool;
 
 use crate::support::{

@@ -310,15 +310,15 @@ impl History {
                     self.at_hand.push((queue, claim, delivery));
                 }
                 let leased = (queue, id, claim);
-                self.compare(returned, |world| {
+                let effect = |world: &mut World| {
                     let expected = world.clone().settle(time, leased, settlement);
                     if rolled_back {
                         expected
                     } else {
                         world.settle(time, leased, settlement)
                     }
-                })
-                .await
+                };
+                self.compare_flushed(returned, effect, !rolled_back).await
             }
             Call::AckAll(many) => {
                 let many = self.at_hand.len().saturating_sub(many);
@@ -388,7 +388,7 @@ impl History {
                 if commits && returned.is_ok() {
                     prop_assert_eq!(&ids, &stored);
                 }
-                self.compare(returned, |world| {
+                let effect = |world: &mut World| {
                     let mut elsewhere = world.clone();
                     elsewhere.settle(time, leased, Settlement::Ack)?;
                     let sent: Vec<_> = stored
@@ -401,8 +401,8 @@ impl History {
                         *world = elsewhere;
                     }
                     Ok(())
-                })
-                .await
+                };
+                self.compare_flushed(returned, effect, commits).await
             }
             Call::Extend(which) => {
                 let Some((queue, claim, delivery)) = self.take(which) else {

@@ -88,7 +88,7 @@ async fn many_processes_fire_each_time_once_while_their_sessions_are_killed(
         .await
         .expect("read");
         if let Some(victim) = victim
-            && rand::random_ratio(1, 100)
+            && rand::random_ratio(1, 20)
         {
             // It may have ended.
             kills += i32::from(terminate(&pool, victim).await.is_ok());

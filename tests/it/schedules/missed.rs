@@ -3,12 +3,13 @@
 use super::*;
 use crate::support::notes::Notes;
 
-/// Installs a schedule of each minute that was last due this many minutes ago, and lets a scheduler fire it.
+/// Installs a schedule of each minute that was last due this many minutes ago, and lets a scheduler fire it. Returns
+/// that, and what was sent, as the minutes since then and the number of missed times.
 async fn after(
     pool: &PgPool,
     minutes: i64,
     missed: Missed,
-) -> Result<(DateTime<Utc>, Vec<(i64, i64)>), Box<dyn std::error::Error>> {
+) -> Result<(Scheduler, Vec<(i64, i64)>), Box<dyn std::error::Error>> {
     let store = with_queues(pool, &["tasks"]).await?;
     let schedule = pgqrs::schedule("poll", "tasks")
         .every(Duration::from_secs(60))
@@ -28,7 +29,6 @@ async fn after(
         next > now(pool).await.expect("read")
     })
     .await;
-    drop(scheduler);
     let next = next_at(&store, "poll").await?;
     assert_eq!(
         (next - first).num_seconds(),
@@ -39,7 +39,7 @@ async fn after(
     let sent = sent
         .into_iter()
         .map(|(time, missed)| ((time - first).num_minutes(), missed));
-    Ok((first, sent.collect()))
+    Ok((scheduler, sent.collect()))
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
@@ -47,8 +47,9 @@ async fn of_a_fortnight_one_message_is_sent_which_says_how_many_were_missed(
     pool: PgPool,
 ) -> TestResult {
     let (notes, _guard) = Notes::start();
-    let (_, sent) = after(&pool, 20_160, Missed::Once).await?;
+    let (_scheduler, sent) = after(&pool, 20_160, Missed::Once).await?;
     assert_eq!(sent, [(20_160, 20_160)]);
+    notes.until("schedule has missed times", 1).await;
     let warned = notes.lines("schedule has missed times");
     assert_eq!(warned.len(), 1, "{warned:?}");
     assert!(

@@ -3,7 +3,7 @@
 
 use std::{
     env, fs,
-    io::Write,
+    io::{self, Write},
     net::TcpListener,
     os::unix::{
         fs::{MetadataExt, PermissionsExt},
@@ -35,6 +35,13 @@ pub(crate) struct Server {
 
 const NO_LIMIT: u64 = u64::MAX;
 
+/// Beside the shared server's data if they are in memory; otherwise the system's temporary folder.
+fn place(data: &Path) -> io::Result<PathBuf> {
+    let data = fs::canonicalize(data)?;
+    let beside = data.parent().filter(|_| data.starts_with("/dev/shm"));
+    Ok(beside.map_or_else(env::temp_dir, Path::to_owned))
+}
+
 impl Server {
     pub(crate) async fn start() -> Result<Self, Box<dyn std::error::Error>> {
         let server = Self::create().await?;
@@ -51,8 +58,12 @@ impl Server {
         .fetch_one(&shared)
         .await?;
         shared.close().await;
-        let owner = fs::metadata(data)?;
-        let server = Self::without_data(bin.into(), (owner.uid(), owner.gid()))?;
+        let owner = fs::metadata(&data)?;
+        let server = Self::without_data(
+            bin.into(),
+            (owner.uid(), owner.gid()),
+            &place(Path::new(&data))?,
+        )?;
         let data = server.data();
         server.run_own(
             "initdb",
@@ -110,9 +121,13 @@ impl Server {
         }
     }
 
-    fn without_data(bin: PathBuf, owner: (u32, u32)) -> Result<Self, Box<dyn std::error::Error>> {
+    fn without_data(
+        bin: PathBuf,
+        owner: (u32, u32),
+        place: &Path,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let folder = env::temp_dir().join(format!("pgqrs-test-{}-{port}", std::process::id()));
+        let folder = place.join(format!("pgqrs-test-{}-{port}", std::process::id()));
         fs::create_dir_all(&folder)?;
         std::os::unix::fs::chown(&folder, Some(owner.0), Some(owner.1))?;
         let largest_file = AtomicU64::new(NO_LIMIT);
@@ -129,7 +144,8 @@ impl Server {
     /// A standby with all that this server has, which must be down. It isn't up yet, and will learn of nothing
     /// that this one does from now on.
     pub(crate) fn standby(&self) -> Result<Self, Box<dyn std::error::Error>> {
-        let standby = Self::without_data(self.bin.clone(), self.owner)?;
+        let place = self.folder.parent().ok_or("a folder without a parent")?;
+        let standby = Self::without_data(self.bin.clone(), self.owner, place)?;
         standby.run("cp".as_ref(), &["-R", &self.data(), &standby.data()])?;
         let signal = format!("{}/standby.signal", standby.data());
         standby.run("touch".as_ref(), &[&signal])?;

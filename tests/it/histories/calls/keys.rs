@@ -118,14 +118,14 @@ impl History {
                 .collect()
         });
         let rolled_back = on == On::Rollback && returned.is_ok();
-        self.compare(returned, |world| {
+        let effect = |world: &mut World| {
             if rolled_back {
                 let mut elsewhere = world.clone();
                 return elsewhere.send_each(time, &envelope, messages, &ids);
             }
             world.send_each(time, &envelope, messages, &ids)
-        })
-        .await
+        };
+        self.compare_flushed(returned, effect, !rolled_back).await
     }
 
     /// The ids of those that are stored, by payload.
