@@ -187,7 +187,7 @@ class _Builders:
             return self.of(arguments[0])
         if origin is typing.Union or origin is types.UnionType:
             members = [_type(argument) for argument in arguments]
-            _check_told_apart(members)
+            _check_distinct(members)
             return self._union([(self.of(member), _names(member)) for member in members])
         if origin is typing.Literal:
             return _literal(arguments)
@@ -340,8 +340,8 @@ def _names(hint: Any) -> frozenset[str] | None:
     return frozenset(typing.get_type_hints(hint)) if is_typeddict(hint) else None
 
 
-def _check_told_apart(members: list[Any]) -> None:
-    """Two types with the same fields are the same in JSON, unless a ``Literal`` tells them apart."""
+def _check_distinct(members: list[Any]) -> None:
+    """Two types with the same fields are the same in JSON, unless a ``Literal`` distinguishes them."""
     seen: dict[Any, Any] = {}
     for member in members:
         names = _names(member)
@@ -353,8 +353,8 @@ def _check_told_apart(members: list[Any]) -> None:
         other = seen.setdefault(key, member)
         if other is not member:
             raise TypeError(
-                f"payload: `{other.__qualname__}` and `{member.__qualname__}` have the same fields, so nobody can tell "
-                'them apart in JSON; give each a field such as `kind: Literal["placed"] = "placed"`'
+                f"payload: `{other.__qualname__}` and `{member.__qualname__}` have the same fields, so they are "
+                'the same in JSON; give each a field such as `kind: Literal["placed"] = "placed"`'
             )
 
 

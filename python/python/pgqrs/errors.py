@@ -208,9 +208,7 @@ class WorkerSuspendedError(Error):
     worker: int
     """The worker."""
 
-    _message = (
-        "worker {worker} is suspended; resume it with `.resume()` or `store.admin().resume_worker({worker})`"
-    )
+    _message = "worker {worker} is suspended; resume it with `store.admin().resume_worker({worker})`"
 
 
 class WorkerStoppedError(Error):
@@ -475,9 +473,7 @@ class ForkedError(Error):
     connected_in: int
     """The process that connected."""
 
-    _message = (
-        "this store was connected in process {connected_in}, before a fork; connect again in this process"
-    )
+    _message = "this store was connected in process {connected_in}, before a fork; connect again in this one"
 
 
 class AlreadySettledError(Error):

@@ -46,5 +46,5 @@ class DjangoApp(App):
         return handle
 
 
-app = DjangoApp()
+app: DjangoApp = DjangoApp()
 """The app of the project: handlers are declared by ``@app.handler``."""

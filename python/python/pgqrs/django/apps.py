@@ -12,10 +12,10 @@ from django.utils.module_loading import autodiscover_modules
 class PgqrsConfig(AppConfig):
     """Finds the modules ``jobs`` of installed apps, and creates the queues of their handlers after a migration."""
 
-    name = "pgqrs.django"
-    label = "pgqrs"
-    verbose_name = "pgqrs"
-    default_auto_field = "django.db.models.BigAutoField"
+    name: str = "pgqrs.django"
+    label: str = "pgqrs"
+    verbose_name: str = "pgqrs"
+    default_auto_field: str = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         """Called by Django when the models are loaded."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from os import getpid
+from socket import gethostname
 from traceback import format_exception
 from typing import Any, cast
 
@@ -87,7 +89,10 @@ def declare() -> None:
             continue
         settings: Any = {"concurrency": int(backend.options.get("concurrency", 8))}
         for name in sorted(backend.queues or {"default"}):
-            app.handler(_queue(name), **settings)(_perform)
+            known = app.handlers.get(name)
+            # Two backends may share a queue: a task's result says which of them it is of.
+            if known is None or known.handler is not _perform:
+                app.handler(_queue(name), **settings)(_perform)
 
 
 def _queue(name: str) -> Queue[str]:
@@ -115,7 +120,7 @@ def _perform(delivery: sync.Delivery[str]) -> Outcome | None:
     row.status = TaskResultStatus.RUNNING
     row.last_attempted_at = timezone.now()
     row.started_at = row.started_at or row.last_attempted_at
-    row.worker_ids = [*row.worker_ids, f"{delivery.id}-{delivery.attempt}"]
+    row.worker_ids = [*row.worker_ids, f"{gethostname()}:{getpid()}"]
     row.save(using=using)
     result: Any = None
     try:
