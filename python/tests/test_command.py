@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import pgqrs.sync
+from pgqrs.__main__ import main
 
 from .conftest import Database
 
@@ -20,10 +21,11 @@ from .conftest import Database
 class Command:
     """Runs the command in a folder of the test's own, in which its app is."""
 
-    def __init__(self, folder: Path, database: Database) -> None:
+    def __init__(self, folder: Path, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder = folder
         self.environment = {**os.environ, "DATABASE_URL": database.url, "PYTHONUNBUFFERED": "1"}
         self.started: list[subprocess.Popen[str]] = []
+        self._capsys = capsys
 
     def write(self, name: str, text: str) -> None:
         # Replaced at once, as an editor does it.
@@ -31,17 +33,16 @@ class Command:
         path.with_suffix(".new").write_text(textwrap.dedent(text))
         path.with_suffix(".new").rename(path)
 
-    def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        ran = subprocess.run(
-            [sys.executable, "-m", "pgqrs", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert ran.returncode == code, ran.stderr
-        return ran
+    def run(self, *arguments: str, code: int = 0) -> tuple[str, str]:
+        """Runs it in this process. Returns what it has printed: to its output, and as errors."""
+        self._capsys.readouterr()
+        try:
+            returned: object = main(arguments)
+        except SystemExit as exit:
+            returned = exit.code
+        output, errors = self._capsys.readouterr()
+        assert returned == code, errors
+        return output, errors
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -57,8 +58,24 @@ class Command:
 
 
 @pytest.fixture
-def command(tmp_path: Path, database: Database) -> Iterator[Command]:
-    command = Command(tmp_path, database)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current one, whose modules can be imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in ("jobs", "idle", "broken"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def command(
+    folder: Path,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Command]:
+    monkeypatch.setenv("DATABASE_URL", database.url)
+    command = Command(folder, database, capsys)
     yield command
     for process in command.started:
         process.kill()
@@ -158,7 +175,7 @@ def test_a_worker_is_restarted_when_a_file_changes(command: Command, database: D
     assert worker.wait(20) == 0
 
 
-def test_a_wrong_command_line_says_what_is_wrong(command: Command) -> None:
+def test_a_wrong_command_line_says_what_is_wrong(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     command.write("jobs.py", APP)
     command.write("broken.py", "import nowhere_to_be_found")
     command.write("idle.py", "import pgqrs\napp = pgqrs.App(queues=[pgqrs.Queue('tasks')])")
@@ -172,25 +189,26 @@ def test_a_wrong_command_line_says_what_is_wrong(command: Command) -> None:
         ("worker", "jobs:app", "--log-level", "loud"): "`loud` is not a level",
         ("top", "--interval", "soon"): "invalid float value",
     }.items():
-        assert text in command.run(*arguments, code=2).stderr, arguments
+        assert text in command.run(*arguments, code=2)[1], arguments
     # What is wrong in a module of the application has its traceback.
-    assert "broken.py" in command.run("worker", "broken:app", code=1).stderr
-    del command.environment["DATABASE_URL"]
-    assert "set DATABASE_URL" in command.run("queues", code=2).stderr
-    assert "DATABASE_URL is not set" in command.run("worker", "jobs:app", code=1).stderr
-    unreachable = command.run("queues", "--database-url", "postgresql://127.0.0.1:1/none", code=4).stderr
-    assert unreachable.startswith("error: ") and "Traceback" not in unreachable
+    with pytest.raises(ModuleNotFoundError, match="nowhere_to_be_found"):
+        main(["worker", "broken:app"])
+    monkeypatch.delenv("DATABASE_URL")
+    assert "set DATABASE_URL" in command.run("queues", code=2)[1]
+    _, unreachable = command.run("queues", "--database-url", "postgresql://127.0.0.1:1/none", code=4)
+    assert unreachable.startswith("error: ")
 
 
 def test_a_schema_is_installed_and_queues_are_looked_after(
-    bare: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bare: Database, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = Command(tmp_path, bare)
+    monkeypatch.setenv("DATABASE_URL", bare.url)
+    command = Command(folder, bare, capsys)
     command.write("jobs.py", APP)
-    installed = command.run("install", "jobs:app", "--queues", "more").stdout
+    installed = command.run("install", "jobs:app", "--queues", "more")[0]
     assert "the schema is installed: version " in installed
     assert "queue `emails` is created\nqueue `tasks` is created\nqueue `more` is created\n" in installed
-    again = command.run("install", "--queues", "more").stdout
+    again = command.run("install", "--queues", "more")[0]
     assert "is up to date" in again and "queue `more` exists already" in again
 
     with pgqrs.sync.connect(bare.url) as store:
@@ -207,24 +225,22 @@ def test_a_schema_is_installed_and_queues_are_looked_after(
                 break
         consumer.shutdown()
         tasks.enqueue("e")
-    assert command.run("pause", "tasks").stdout == "queue `tasks` is paused\n"
-    listed = [line.split() for line in command.run("queues").stdout.splitlines()]
+    assert command.run("pause", "tasks")[0] == "queue `tasks` is paused\n"
+    listed = [line.split() for line in command.run("queues")[0].splitlines()]
     assert listed[0] == ["QUEUE", "STATE", "READY", "DELAYED", "LEASED", "DEAD", "OLDEST", "READY"]
     assert listed[3][:-1] == ["tasks", "paused", "1", "0", "0", "2"]
-    assert command.run("resume", "tasks").stdout == "queue `tasks` is resumed\n"
-    view = [line.split() for line in command.run("top", "--once").stdout.splitlines()]
+    assert command.run("resume", "tasks")[0] == "queue `tasks` is resumed\n"
+    view = [line.split() for line in command.run("top", "--once")[0].splitlines()]
     assert view[3][:2] == ["tasks", "open"] and view[3][-1] == "0"
 
     letters = command.run("dead", "tasks", "--limit", "1")
-    assert f"{dead[0]}" in letters.stdout and "no address" in letters.stdout
-    assert letters.stderr == "1 more; list them with --limit\n"
-    assert command.run("dead", "tasks", "--retry", str(dead[0])).stdout == (
+    assert f"{dead[0]}" in letters[0] and "no address" in letters[0]
+    assert letters[1] == "1 more; list them with --limit\n"
+    assert command.run("dead", "tasks", "--retry", str(dead[0]))[0] == (
         f"put dead letter {dead[0]} back into queue `tasks`\n"
     )
-    assert "has no dead letter 1" in command.run("dead", "tasks", "--retry", "1", code=3).stderr
-    assert (
-        command.run("dead", "tasks", "--retry-all").stdout == "put 1 dead letters back into queue `tasks`\n"
-    )
-    assert command.run("dead", "tasks").stdout == "no dead letters\n"
-    missing = command.run("pause", "nowhere", code=3).stderr
+    assert "has no dead letter 1" in command.run("dead", "tasks", "--retry", "1", code=3)[1]
+    assert command.run("dead", "tasks", "--retry-all")[0] == "put 1 dead letters back into queue `tasks`\n"
+    assert command.run("dead", "tasks")[0] == "no dead letters\n"
+    missing = command.run("pause", "nowhere", code=3)[1]
     assert missing.startswith("error: queue `nowhere` does not exist")

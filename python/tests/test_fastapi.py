@@ -45,7 +45,9 @@ def address(bare: Database) -> Iterator[str]:
         assert "Application shutdown complete" in server.stderr.read()
 
 
-def test_the_row_and_the_message_commit_together(address: str, bare: Database) -> None:
+def test_the_row_and_the_message_commit_together_and_requests_share_a_producer(
+    address: str, bare: Database
+) -> None:
     placed = httpx.post(f"{address}/orders", params={"customer": "ada@example.com"})
     assert placed.status_code == 201, placed.text
     refused = httpx.post(f"{address}/orders", params={"customer": "nobody"})
@@ -54,15 +56,14 @@ def test_the_row_and_the_message_commit_together(address: str, bare: Database) -
     sent = bare.rows("select payload->>'to' from pgqrs.messages")
     assert sent == [("ada@example.com",)]
 
-
-def test_requests_share_one_producer(address: str, bare: Database) -> None:
+    # Requests that only send share one producer.
     with ThreadPoolExecutor(8) as threads:
         sending = [
             threads.submit(httpx.post, f"{address}/emails", params={"to": f"{number}@example.com"})
             for number in range(16)
         ]
     assert {sent.result().status_code for sent in sending} == {202}
-    assert bare.count() == 16
+    assert bare.count() == 17
     assert bare.rows("select hostname, status from pgqrs.workers") == [("web", "ready")]
 
 

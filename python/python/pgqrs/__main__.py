@@ -123,13 +123,14 @@ def _worker(arguments: argparse.Namespace, command_line: Sequence[str]) -> int:
     level = logging.getLevelName(arguments.log_level.upper())
     if not isinstance(level, int):
         raise Mistake(f"--log-level: `{arguments.log_level}` is not a level, such as info or debug")
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     app = found(arguments.app)
     try:
         app.check()
         selected = app._selected(_names(arguments.queues))
     except ValueError as error:
         raise Mistake(str(error)) from None
+
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
     async def run() -> None:
         if arguments.install:
