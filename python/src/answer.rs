@@ -132,7 +132,7 @@ struct AllEnded {
 
 /// How many results are set in one turn of an event loop: each makes a task run in the next turn, and what else the loop
 /// has to do waits for all of them.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 256;
 
 thread_local! {
     /// Of the loop that last ran in this thread, while a call is under way.

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Generic, TypeVar, overload
 
-from pgqrs import _arguments, _pgqrs, _telemetry
+from pgqrs import _arguments, _pgqrs, _telemetry, _turns
 from pgqrs.listings import WorkerStatus
 from pgqrs.message import Message, OnDuplicate, Sent
 from pgqrs.queue import Priority, PriorityName, Queue
@@ -116,6 +116,7 @@ class Producer(Generic[T]):
             OutcomeUnknownError: Time ran out before the outcome was known: the message may have been stored.
             TypeError, ValueError: An argument is of the wrong type, or out of its range.
         """
+        await _turns.begin()
         _arguments.not_a_message("payload", payload)
         self._queue._check(payload, "payload")
         wait, time = _arguments.times(delay, at)
