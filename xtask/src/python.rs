@@ -202,7 +202,7 @@ impl Venv {
         step("source distribution");
         let _ = fs::remove_dir_all(sdists());
         let mut sdist = self.command("maturin");
-        finish(sdist.args(["sdist", "--quiet", "--out"]).arg(sdists())).await?;
+        finish(sdist.args(["sdist", "--out"]).arg(sdists())).await?;
 
         // Outside the checkout, in whose folders cargo would look for a workspace. The same path each time, since cargo
         // keeps build output by path.
