@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,10 +74,14 @@ def test_migrate_creates_the_schema_and_the_queues_and_again_changes_nothing(mig
     assert "no handler for `nowhere`; there is one for `confirmations`" in printed
 
 
-def test_the_worker_handles_what_a_view_has_sent_and_finishes_on_a_signal(migrated: Database) -> None:
+def test_the_worker_handles_what_a_view_has_sent_restarts_on_changes_and_finishes_on_a_signal(
+    migrated: Database, tmp_path: Path
+) -> None:
+    project = shutil.copytree(PROJECT, tmp_path / "project")
+    jobs = project / "shop" / "jobs.py"
     with subprocess.Popen(
-        [sys.executable, "manage.py", "pgqrs_worker"],
-        cwd=PROJECT,
+        [sys.executable, "manage.py", "pgqrs_worker", "--reload"],
+        cwd=project,
         env={**os.environ, "DATABASE_URL": migrated.url, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         text=True,
@@ -85,11 +90,16 @@ def test_the_worker_handles_what_a_view_has_sent_and_finishes_on_a_signal(migrat
         assert worker.stdout.readline().startswith("handles confirmations")
         assert run(migrated, "-c", PLACE, "ada") == "201\n"
         assert worker.stdout.readline() == "confirmed ada\n"
+        jobs.write_text(jobs.read_text().replace('print("confirmed"', 'print("mailed"'))
+        assert worker.stdout.readline() == "queue `confirmations`: 1 done\n"
+        assert worker.stdout.readline().startswith("handles confirmations")
+        assert run(migrated, "-c", PLACE, "lin") == "201\n"
+        assert worker.stdout.readline() == "mailed lin\n"
         worker.send_signal(signal.SIGTERM)
         assert "queue `confirmations`: 1 done\n" in worker.stdout.read()
         assert worker.wait(20) == 0
     assert migrated.count() == 0
-    assert migrated.rows("select is_mailed from shop_order") == [(True,)]
+    assert migrated.rows("select is_mailed from shop_order") == [(True,), (True,)]
 
 
 def test_tasks_of_django_6_and_their_results(bare: Database) -> None:
