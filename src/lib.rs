@@ -101,6 +101,7 @@ mod signal;
 mod statement;
 mod store;
 mod telemetry;
+mod test_statement;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(feature = "schedules")]
@@ -203,6 +204,7 @@ pub use crate::{
     signal::shutdown_signal,
     statement::Statement,
     store::Store,
+    test_statement::TestStatement,
     transaction::{HandlerTransaction, Transaction},
     worker::Worker,
 };

@@ -23,6 +23,7 @@ pub(crate) mod settle;
 mod sqlstate;
 pub(crate) mod statement;
 pub(crate) mod stats;
+pub(crate) mod test_statement;
 #[cfg(feature = "testing")]
 pub(crate) mod testing;
 pub(crate) mod visible;
