@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent / "python" / "pgqrs"
 TWINS = (
     "admin",
     "queue_admin",
+    "group_admin",
     "worker_admin",
     "schedule_admin",
     "delivery",
@@ -39,7 +40,7 @@ REPLACEMENTS = (
     (r"\b__aexit__\b", "__exit__"),
     (r"\bblocking=False\b", "blocking=True"),
     (
-        r"\bfrom pgqrs\.(queue_admin|schedule_admin|worker_admin|admin|consumer|delivery|observer|producer|store)\b",
+        r"\bfrom pgqrs\.(queue_admin|group_admin|schedule_admin|worker_admin|admin|consumer|delivery|observer|producer|store)\b",
         r"from pgqrs.sync.\1",
     ),
     (r":(meth|func|class):`pgqrs\.(connect|Store|Producer|Consumer)\b", r":\1:`pgqrs.sync.\2"),

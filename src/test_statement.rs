@@ -1,6 +1,6 @@
 //! The statements of test helpers for connections that aren't sqlx's. Python's are made of them.
 
-use crate::postgres::{settle::statement, test_statement};
+use crate::postgres::test_statement;
 
 /// A statement of a test helper, for a connection of any driver that is in a test's own transaction. What it takes and
 /// returns may change with any version: it is for the Python package, which is built with this version.
@@ -29,8 +29,8 @@ impl TestStatement {
         match self {
             Self::List => test_statement::list(),
             Self::Take => test_statement::take(),
-            Self::Ack => statement::ack(),
-            Self::Archive => statement::archive(),
+            Self::Ack => test_statement::ack(),
+            Self::Archive => test_statement::archive(),
             Self::PutBack => test_statement::put_back(),
             Self::DeadLetter => test_statement::dead_letter(),
         }

@@ -98,7 +98,7 @@ impl Drop for AbortOnDrop {
 
 /// An event of the loop, for Python.
 pub(crate) enum Event {
-    Delivered(Handed),
+    Delivered(Box<Handed>),
     /// The loop has abandoned this delivery: its handler took too long, or the consumer ends.
     CutOff(u64),
 }
@@ -169,7 +169,7 @@ impl Calls {
         async move {
             if let Some(events) = &cut_off.events {
                 // If Python no longer listens, what was handed over is released.
-                let _ = events.send(Event::Delivered(handed));
+                let _ = events.send(Event::Delivered(Box::new(handed)));
             }
             tokio::select! {
                 biased;

@@ -194,6 +194,10 @@ fn describe(error: &Error, fields: &Bound<'_, PyDict>) -> PyResult<&'static str>
             set("queue", &queue.as_str())?;
             "KeyHeld"
         }
+        Error::GroupsNotEnabled { queue } => {
+            set("queue", &queue.as_str())?;
+            "GroupsNotEnabled"
+        }
         Error::InvalidHeader(invalid) => {
             set("name", &invalid.name())?;
             "InvalidHeader"

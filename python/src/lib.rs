@@ -7,6 +7,7 @@ mod consumer;
 mod encode;
 mod engine;
 mod errors;
+mod group_admin;
 mod health;
 mod log;
 mod process;
@@ -27,6 +28,7 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<consumer::Chunk>()?;
     module.add_class::<consumer::Delivery>()?;
     module.add_class::<admin::Admin>()?;
+    module.add_class::<group_admin::GroupAdmin>()?;
     module.add_class::<health::Observer>()?;
     module.add_class::<schedule::Schedule>()?;
     module.add_class::<schedule::Scheduler>()?;

@@ -2,6 +2,7 @@
 //! workers.
 
 mod debug;
+pub(crate) mod groups;
 #[cfg(feature = "schedules")]
 pub(crate) mod schedules;
 pub(crate) mod search;
@@ -12,6 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use typed_builder::TypedBuilder;
 
+use self::groups::Groups;
 use crate::{
     count::Count,
     error::{Error, Result},
@@ -89,6 +91,10 @@ pub struct QueueInfo {
     pub archive_for: Option<Duration>,
     /// How long dead letters are kept; `None` is for ever.
     pub dead_letters_for: Option<Duration>,
+    /// How messages of groups are handled; `None` if it takes none.
+    pub groups: Option<Groups>,
+    /// How many of its messages are leased at a time, by all consumers together; `None` if there is no limit.
+    pub max_running: Option<u32>,
     /// Whether it is paused now, by the database's clock: nothing is claimed.
     pub is_paused: bool,
     /// When the pause ends; `None` if it isn't paused, or paused until it is resumed.
@@ -112,6 +118,8 @@ pub struct QueueStats {
     pub ready: Count,
     /// Messages that aren't visible yet: delayed, scheduled, or waiting for a retry.
     pub delayed: Count,
+    /// Messages that are parked behind others of their [groups](crate::Enqueue::group).
+    pub parked: Count,
     /// Messages that a consumer holds and whose lease still runs.
     pub leased: Count,
     /// Dead letters, which aren't in the queue any more.
@@ -119,12 +127,14 @@ pub struct QueueStats {
     /// How long the oldest ready message has been ready; `None` if none is ready. If `ready` is not exact, of those
     /// that were counted: the oldest ones are counted first.
     pub oldest_ready: Option<Duration>,
+    /// Groups that are stopped, by an operator or by a dead letter: what they have parked waits for an operator.
+    pub stopped_groups: Count,
 }
 
 impl QueueStats {
-    /// All messages of the queue: ready, delayed and leased.
+    /// All messages of the queue: ready, delayed, parked and leased.
     pub fn total(&self) -> Count {
-        self.ready + self.delayed + self.leased
+        self.ready + self.delayed + self.parked + self.leased
     }
 }
 
@@ -144,6 +154,8 @@ impl QueueStats {
 /// | `sensitive` | whether the operators' page and the command hide payloads | false |
 /// | `archive_for` | how long archived messages are kept | `None`: for ever |
 /// | `dead_letters_for` | how long dead letters are kept | `None`: for ever |
+/// | `max_running` | how many of its messages are leased at a time, over all processes | `None`: no limit |
+/// | `groups` | how messages of [groups](crate::Enqueue::group) are handled | `None`: it takes none |
 ///
 /// # Example
 /// ```no_run
@@ -233,18 +245,38 @@ pub struct QueueOptions {
         )
     )]
     pub(crate) dead_letters_for: Option<Option<Duration>>,
+    #[builder(
+        default,
+        setter(
+            transform = |groups: impl Into<Option<Groups>>| Some(groups.into()),
+            doc = "How messages of groups are handled; or `None`: the queue takes no more of them, and those that it has are handled as before, one of a group at a time."
+        )
+    )]
+    pub(crate) groups: Option<Option<Groups>>,
+    #[builder(
+        default,
+        setter(
+            transform = |most: impl Into<Option<u32>>| Some(most.into()),
+            doc = "How many of its messages are leased at a time, by all consumers of all processes together: from 1 to 2,147,483,647; or `None`, which sets no limit. Consumers don't prefetch then."
+        )
+    )]
+    pub(crate) max_running: Option<Option<u32>>,
 }
 
 impl QueueOptions {
     pub(crate) fn check(&self) -> Result<()> {
-        if let Some(attempts) = self.max_attempts
-            && (attempts == 0 || i32::try_from(attempts).is_err())
-        {
-            return Err(Error::InvalidSetting {
-                setting: "max_attempts",
-                value: attempts.to_string(),
-                expected: "from 1 to 2147483647",
-            });
+        let (attempts, running) = (self.max_attempts, self.max_running.flatten());
+        for (setting, value) in [("max_attempts", attempts), ("max_running", running)] {
+            if value.is_some_and(|value| value == 0 || i32::try_from(value).is_err()) {
+                return Err(Error::InvalidSetting {
+                    setting,
+                    value: value.unwrap_or_default().to_string(),
+                    expected: "from 1 to 2147483647",
+                });
+            }
+        }
+        if let Some(groups) = self.groups.flatten() {
+            groups.check()?;
         }
         match (self.retry_min.flatten(), self.retry_max.flatten()) {
             (Some(min), Some(max)) if max < min => Err(Self::retry_max_too_short(max)),
@@ -284,6 +316,8 @@ impl FromIterator<Self> for QueueOptions {
                 sensitive: after.sensitive.or(before.sensitive),
                 archive_for: after.archive_for.or(before.archive_for),
                 dead_letters_for: after.dead_letters_for.or(before.dead_letters_for),
+                groups: after.groups.or(before.groups),
+                max_running: after.max_running.or(before.max_running),
             })
     }
 }
@@ -310,8 +344,13 @@ pub struct QueuedMessage {
     pub id: MessageId,
     /// Its priority.
     pub priority: Priority,
-    /// From when on it can be delivered, if it isn't leased.
+    /// From when on it can be delivered, if it isn't leased. Of a parked one, the time that it was delayed to, if that is
+    /// still to come when its turn comes.
     pub visible_at: DateTime<Utc>,
+    /// Its group, if it has one.
+    pub group: Option<String>,
+    /// Whether it waits for others of its group to be settled.
+    pub is_parked: bool,
     /// When it was enqueued, by the database's clock.
     pub enqueued_at: DateTime<Utc>,
     /// How often it was delivered. Deliveries that were put off, or whose payload didn't decode, don't count.
@@ -360,6 +399,8 @@ pub struct DeadLetter {
     pub unique_key: Option<String>,
     /// The key that no other message of its queue had while this one waited to be claimed.
     pub waiting_key: Option<String>,
+    /// Its group, if it has one.
+    pub group: Option<String>,
     /// Why it is here: `attempts used up`, `expired`, `its payload doesn't decode`, or the reason from the handler.
     pub reason: String,
     /// The error of the last attempt, if known.

@@ -5,8 +5,10 @@
 pub(crate) mod archive;
 pub(crate) mod claim;
 pub(crate) mod columns;
+pub(crate) mod dead;
 pub(crate) mod dead_letters;
 pub(crate) mod grants;
+pub(crate) mod groups;
 pub(crate) mod health;
 pub(crate) mod insert;
 mod json;

@@ -29,11 +29,14 @@ text!(
             m.attempt as "attempt?",
             m.enqueued_at as "enqueued_at?",
             case
-                when m.visible_at = 'infinity' then 'infinity'
-                else greatest(extract(epoch from m.visible_at - m.enqueued_at), 0)::float8
+                when m.visible_at = 'infinity' and m.group_key is null then 'infinity'
+                else greatest(extract(
+                    epoch from case when m.visible_at = 'infinity' then m.due_at else m.visible_at end - m.enqueued_at
+                ), 0)::float8
             end as delay,
             m.visible_at <= statement_timestamp() and m.lease_until <= statement_timestamp() as is_ready,
             coalesce(m.unique_key, m.waiting_key) as key,
+            m.group_key::text as "group",
             m.headers::text as headers,
             m.payload::text as payload
         from pgqrs.queues q
@@ -58,6 +61,8 @@ text!(
             join pgqrs.messages m on m.queue_id = q.id
             where q.name = $1::text
                 and (m.visible_at <= statement_timestamp() or $4::boolean)
+                -- Parked in its group.
+                and (m.visible_at < 'infinity' or m.group_key is null)
                 and m.lease_until <= statement_timestamp()
                 and ($3::bigint[] is null or m.id = any ($3::bigint[]))
             order by m.priority, m.visible_at, m.id
@@ -76,6 +81,64 @@ text!(
         0_i64,
         &[] as &[i64],
         false,
+    )
+);
+
+text!(
+    ack,
+    "Acknowledges a message, and lets the next one of its group in. Nobody else sends to the group in a test's transaction, so \
+     it isn't locked before.",
+    sqlx::query!(
+        r#"
+        with done as (
+            delete from pgqrs.messages
+            where queue_id = $1::integer and id = $2::bigint and lease_token = $3::bigint
+            returning *
+        ), settled as materialized (
+            select pgqrs.settle_groups(
+                array_agg(queue_id), array_agg(group_key::text), array_agg('done'::text), array_agg(id)
+            )
+            from done
+            where group_key is not null
+        )
+        -- Counted so that it is executed.
+        select id from done where (select count(*) from settled) > 0
+        "#,
+        0_i32,
+        0_i64,
+        0_i64,
+    )
+);
+
+text!(
+    archive,
+    "The same, and keeps the message in the archive.",
+    sqlx::query!(
+        r#"
+        with done as (
+            delete from pgqrs.messages
+            where queue_id = $1::integer and id = $2::bigint and lease_token = $3::bigint
+            returning *
+        ), settled as materialized (
+            select pgqrs.settle_groups(
+                array_agg(queue_id), array_agg(group_key::text), array_agg('done'::text), array_agg(id)
+            )
+            from done
+            where group_key is not null
+        )
+        insert into pgqrs.archive (
+            queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key, waiting_key,
+            group_key, headers, payload
+        )
+        select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
+            unique_key, waiting_key, group_key, headers, payload
+        from done
+        where (select count(*) from settled) > 0
+        returning id
+        "#,
+        0_i32,
+        0_i64,
+        0_i64,
     )
 );
 
@@ -104,21 +167,30 @@ text!(
 
 text!(
     dead_letter,
-    "Moves a message to the dead letters.",
+    "Moves a message to the dead letters, and lets the next one of its group in, or stops the group.",
     sqlx::query!(
-        "with dead as (
-             delete from pgqrs.messages
-             where queue_id = $1::integer and id = $2::bigint and lease_token = $3::bigint
-             returning *
-         )
-         insert into pgqrs.dead_letters (
-             queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key, waiting_key,
-             headers, payload, reason, last_error
-         )
-         select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
-             unique_key, waiting_key, headers, payload, $4::text, coalesce($5::text, last_error)
-         from dead
-         returning id",
+        r#"
+        with dead as (
+            delete from pgqrs.messages
+            where queue_id = $1::integer and id = $2::bigint and lease_token = $3::bigint
+            returning *
+        ), settled as materialized (
+            select pgqrs.settle_groups(
+                array_agg(queue_id), array_agg(group_key::text), array_agg('dead'::text), array_agg(id)
+            )
+            from dead
+            where group_key is not null
+        )
+        insert into pgqrs.dead_letters (
+            queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key, waiting_key,
+            group_key, group_place, headers, payload, reason, last_error
+        )
+        select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
+            unique_key, waiting_key, group_key, group_place, headers, payload, $4::text, coalesce($5::text, last_error)
+        from dead
+        where (select count(*) from settled) > 0
+        returning id
+        "#,
         0_i32,
         0_i64,
         0_i64,

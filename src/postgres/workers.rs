@@ -217,8 +217,16 @@ pub(crate) async fn refusal_of_send(
     connection: &mut PgConnection,
     queue: &QueueName,
     worker: Option<WorkerId>,
+    has_groups: bool,
 ) -> Result<Error> {
     let found = state_for_refusal(connection, queue, worker).await?;
+    let lacks_groups = has_groups && found.has_queue && !found.takes_groups;
+    let is_ready =
+        worker.is_none() || found.is_of_queue && found.worker.as_deref() == Some("ready");
+    if lacks_groups && is_ready && !found.is_closed {
+        let queue = queue.clone();
+        return Ok(Error::GroupsNotEnabled { queue });
+    }
     Ok(refused(queue, worker, &found, found.is_closed))
 }
 
@@ -227,6 +235,7 @@ pub(crate) async fn refusal_of_send(
 struct StateForRefusal {
     has_queue: bool,
     is_closed: bool,
+    takes_groups: bool,
     /// `None` if it isn't registered.
     worker: Option<String>,
     /// Whether the queue is the worker's.
@@ -242,6 +251,7 @@ async fn state_for_refusal(
         StateForRefusal,
         r#"
         select q.id is not null as "has_queue!", q.closed_at is not null as "is_closed!",
+            q.groups_at_once is not null as "takes_groups!",
             w.status as "worker?", (w.queue_id = q.id) is true as "is_of_queue!"
         from (values (true)) always
         left join pgqrs.queues q on q.name = $1

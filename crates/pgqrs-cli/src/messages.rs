@@ -256,6 +256,9 @@ fn about(message: &MessageInfo, with_payload: bool) -> String {
             ..
         } => format!("leased until {}", shown_if(*lease_expires_at)),
         MessagePlace::Queued {
+            is_parked: true, ..
+        } => "parked behind others of its group".to_owned(),
+        MessagePlace::Queued {
             state: MessageState::Delayed,
             visible_at,
             ..

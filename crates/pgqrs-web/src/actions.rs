@@ -2,6 +2,7 @@
 
 mod bulk;
 mod forms;
+mod groups;
 mod log;
 mod perform;
 
@@ -34,6 +35,14 @@ pub enum Action {
     PauseQueue,
     /// Resume a queue.
     ResumeQueue,
+    /// Stop a group: nothing that it has parked is let in.
+    StopGroup,
+    /// Resume a group.
+    ResumeGroup,
+    /// Let as many parked messages of all groups of a queue in as there is room for.
+    PromoteGroups,
+    /// Delete what a group has parked.
+    PurgeGroup,
     /// Suspend a worker.
     SuspendWorker,
     /// Resume a worker.
@@ -49,7 +58,7 @@ pub enum Action {
 }
 
 impl Action {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 18] = [
         Self::Requeue,
         Self::DeleteDeadLetter,
         Self::RunNow,
@@ -58,6 +67,10 @@ impl Action {
         Self::Edit,
         Self::PauseQueue,
         Self::ResumeQueue,
+        Self::StopGroup,
+        Self::ResumeGroup,
+        Self::PromoteGroups,
+        Self::PurgeGroup,
         Self::SuspendWorker,
         Self::ResumeWorker,
         Self::StopWorker,
@@ -77,6 +90,10 @@ impl Action {
             Self::Edit => "edit",
             Self::PauseQueue => "pause-queue",
             Self::ResumeQueue => "resume-queue",
+            Self::StopGroup => "stop-group",
+            Self::ResumeGroup => "resume-group",
+            Self::PromoteGroups => "promote-groups",
+            Self::PurgeGroup => "purge-group",
             Self::SuspendWorker => "suspend-worker",
             Self::ResumeWorker => "resume-worker",
             Self::StopWorker => "stop-worker",
@@ -101,6 +118,10 @@ impl Action {
             Self::Edit => "Edit the payload",
             Self::PauseQueue => "Pause the queue",
             Self::ResumeQueue => "Resume the queue",
+            Self::StopGroup => "Stop the group",
+            Self::ResumeGroup => "Resume the group",
+            Self::PromoteGroups => "Promote",
+            Self::PurgeGroup => "Delete what is parked",
             Self::SuspendWorker => "Suspend",
             Self::ResumeWorker => "Resume",
             Self::StopWorker => "Stop",
@@ -122,7 +143,11 @@ impl Action {
     const fn destroys(self) -> bool {
         matches!(
             self,
-            Self::DeleteDeadLetter | Self::Cancel | Self::StopWorker | Self::Edit
+            Self::DeleteDeadLetter
+                | Self::Cancel
+                | Self::StopWorker
+                | Self::Edit
+                | Self::PurgeGroup
         )
     }
 }
@@ -160,7 +185,7 @@ impl Default for Rules {
 
 /// The actions that a request may do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Allowed(u16);
+pub(crate) struct Allowed(u32);
 
 impl Allowed {
     pub(crate) fn of(rules: Option<&Rules>, request: &Parts) -> Self {
@@ -182,7 +207,7 @@ impl Allowed {
     }
 
     /// For the key of a shared answer.
-    pub(crate) fn bits(self) -> u16 {
+    pub(crate) fn bits(self) -> u32 {
         self.0
     }
 }
@@ -225,6 +250,10 @@ impl Target {
         let queue = self.value("queue");
         match self.action {
             Action::PauseQueue | Action::ResumeQueue => format!("queue {queue}"),
+            Action::PromoteGroups => format!("all groups of queue {queue}"),
+            Action::StopGroup | Action::ResumeGroup | Action::PurgeGroup => {
+                format!("group {} of queue {queue}", self.value("group"))
+            }
             Action::SuspendWorker | Action::ResumeWorker | Action::StopWorker => {
                 format!("worker {}", self.value("worker"))
             }

@@ -34,6 +34,7 @@ fn text(health: &pgqrs::Health, history: &History) -> String {
         for (state, count) in [
             ("ready", stats.ready),
             ("delayed", stats.delayed),
+            ("parked", stats.parked),
             ("leased", stats.leased),
             ("dead", stats.dead),
         ] {

@@ -83,6 +83,12 @@ def flag(name: str, value: object) -> bool:
     return value
 
 
+def one_of(name: str, value: object, values: tuple[str, ...]) -> str:
+    if value not in values:
+        raise ValueError(f"{name}: expected one of {', '.join(values)}, not {value!r}")
+    return str(value)
+
+
 def integer(name: str, value: object, least: int, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise _wrong(name, "an int", value)
@@ -177,6 +183,23 @@ def headers(value: object) -> list[tuple[str, str]]:
     ]
 
 
+def groups(at_once: object, stops: object) -> tuple[tuple[int, bool] | None] | None:
+    """A change of how a queue handles groups: nothing, none any more, or a limit."""
+    stops = flag("stops_after_dead_letter", stops)
+    if at_once is ...:
+        return None
+    if at_once is None:
+        return (None,)
+    return ((integer("groups_at_once", at_once, 1, 2**31 - 1), stops),)
+
+
+def integer_change(name: str, value: object) -> tuple[int | None] | None:
+    """A change of a limit: nothing, none any more, or a limit."""
+    if value is ...:
+        return None
+    return (None if value is None else integer(name, value, 1, 2**31 - 1),)
+
+
 Key = tuple[str, str, str, "timedelta | None"]
 NativeMessage = tuple[
     Any,
@@ -197,10 +220,11 @@ def key(message: Message[Any]) -> Key | None:
         "unique": message.unique,
         "unique_until_claimed": message.unique_until_claimed,
         "once_within": message.once_within,
+        "group": message.group,
     }
     given = [name for name, value in named.items() if value is not None]
     if len(given) > 1:
-        raise TypeError(f"{', '.join(given)}: a message has one key; pass one of them")
+        raise TypeError(f"{', '.join(given)}: a message has one key or group; pass one of them")
     changes = text("on_duplicate", message.on_duplicate)
     if changes not in ("keep", "replace", "postpone", "append"):
         raise ValueError(f"on_duplicate: expected 'keep', 'replace', 'postpone' or 'append', not {changes!r}")
@@ -236,10 +260,14 @@ def message(value: Message[Any]) -> NativeMessage:
 
 
 def with_key(queue: Queue[Any], value: Message[Any]) -> Message[Any]:
-    """With the key that its queue computes, if it has none of its own."""
-    if queue.unique_by is None or any(
-        own is not None for own in (value.unique, value.unique_until_claimed, value.once_within)
-    ):
+    """With the key or the group that its queue computes."""
+    own = (value.unique, value.unique_until_claimed, value.once_within, value.group)
+    has_own = any(key is not None for key in own)
+    if queue.group_by is not None:
+        if has_own:
+            raise TypeError(f"group: {queue!r} computes the group of each message; pass neither a key nor a group")
+        return replace(value, group=text("group_by's group", queue.group_by(value.payload)))
+    if queue.unique_by is None or has_own:
         return value
     return replace(value, unique=text("unique_by's key", queue.unique_by(value.payload)))
 

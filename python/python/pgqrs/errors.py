@@ -20,6 +20,7 @@ __all__ = [
     "DelayTooLongError",
     "Error",
     "ForkedError",
+    "GroupsNotEnabledError",
     "InvalidCronError",
     "InvalidHeaderError",
     "InvalidKeyError",
@@ -296,6 +297,14 @@ class InvalidKeyError(Error):
 class KeyHeldError(Error):
     """Another open transaction has stored a message with the same key, and was waited for in vain. Nothing was stored, and
     the call can be retried."""
+
+    queue: str
+    """The queue."""
+
+
+class GroupsNotEnabledError(Error):
+    """The queue takes no messages of groups: ``admin().configure_queue(queue, groups_at_once=1)`` has it take them. Nothing was
+    stored."""
 
     queue: str
     """The queue."""

@@ -70,6 +70,7 @@ class Producer(Generic[T]):
         on_duplicate: OnDuplicate = "keep",
         max_wait: float | timedelta | None = None,
         once_within: tuple[str, float | timedelta] | None = None,
+        group: str | None = None,
         max_attempts: int | None = None,
         expires_in: float | timedelta | None = None,
         drop_if_expired: bool = False,
@@ -94,6 +95,8 @@ class Producer(Generic[T]):
             max_wait: With ``postpone``, how long after it was sent the other one is delivered at the latest.
             once_within: A key and a time, in seconds or as a ``timedelta``: the message isn't stored if another one with
                 the key was sent within that time, whatever became of it.
+            group: A group, of 1 to 255 bytes: so many of its messages as the queue says are on their way at a time, in the
+                order in which they were sent. Not with a key.
             max_attempts: After how many deliveries a message becomes a dead letter; by default the queue's.
             expires_in: A message that isn't claimed within this time, in seconds or as a ``timedelta``, isn't delivered,
                 and becomes a dead letter.
@@ -109,6 +112,7 @@ class Producer(Generic[T]):
             InvalidHeaderError: A header is invalid, or they are too large together. Before anything is sent.
             InvalidKeyError: A key is empty, or contains a NUL character. Before anything is sent.
             KeyHeldError: Another open transaction has stored a message with the same key. It can be retried.
+            GroupsNotEnabledError: The message has a group, and the queue takes none.
             QueueNotFoundError: The queue was deleted.
             QueueClosedError: The queue is closed.
             WorkerSuspendedError, WorkerStoppedError: The producer was suspended or stopped.
@@ -121,10 +125,10 @@ class Producer(Generic[T]):
         self._queue._check(payload, "payload")
         wait, time = _arguments.times(delay, at)
         level = _arguments.priority(priority)
-        options = (unique, unique_until_claimed, once_within, max_attempts, expires_in, max_wait)
+        options = (unique, unique_until_claimed, once_within, group, max_attempts, expires_in, max_wait)
         plain = all(option is None for option in options)
         plain = plain and on_duplicate == "keep" and drop_if_expired is False
-        if not plain or self._queue.unique_by is not None:
+        if not plain or self._queue._computes_keys():
             single = Message(
                 payload,
                 unique=unique,
@@ -132,6 +136,7 @@ class Producer(Generic[T]):
                 on_duplicate=on_duplicate,
                 max_wait=max_wait,
                 once_within=once_within,
+                group=group,
                 max_attempts=max_attempts,
                 expires_in=expires_in,
                 drop_if_expired=drop_if_expired,
@@ -262,7 +267,7 @@ class Producer(Generic[T]):
                 drop_if_expired=drop_if_expired,
             )
         )[6:]
-        plain = limits == (None, None, False) and self._queue.unique_by is None
+        plain = limits == (None, None, False) and not self._queue._computes_keys()
         if plain and not any(isinstance(one, Message) for one in batch):
             messages: list[int] = await _telemetry.sender(self._native, self._queue.name).enqueue_batch(
                 batch, wait, time, level, _arguments.headers(headers)

@@ -60,13 +60,15 @@ class Queue(Generic[T]):
         payload: The type of the payloads.
         unique_by: Computes a key from a payload: each message that is sent to this queue is ``unique`` by it, unless it has
             a key of its own.
+        group_by: Computes a group from a payload, for each message that is sent to this queue. Pass either this or
+            ``unique_by``.
 
     Raises:
         InvalidQueueNameError: The name is invalid.
         TypeError: The name isn't text. Or the type can't be represented in JSON.
     """
 
-    __slots__ = ("_decode", "name", "payload", "unique_by")
+    __slots__ = ("_decode", "group_by", "name", "payload", "unique_by")
 
     name: str
     """Its name, of 1 to 128 bytes."""
@@ -74,12 +76,25 @@ class Queue(Generic[T]):
     """The type of its payloads; ``None`` is any."""
     unique_by: Callable[[T], str] | None
     """How a message's key is computed from its payload; ``None`` if messages have none by default."""
+    group_by: Callable[[T], str] | None
+    """How a message's group is computed from its payload; ``None`` if it isn't."""
 
     @overload
-    def __init__(self: Queue[Any], name: str, *, unique_by: Callable[[Any], str] | None = None) -> None: ...
+    def __init__(
+        self: Queue[Any],
+        name: str,
+        *,
+        unique_by: Callable[[Any], str] | None = None,
+        group_by: Callable[[Any], str] | None = None,
+    ) -> None: ...
     @overload
     def __init__(
-        self, name: str, payload: TypeForm[T], *, unique_by: Callable[[T], str] | None = None
+        self,
+        name: str,
+        payload: TypeForm[T],
+        *,
+        unique_by: Callable[[T], str] | None = None,
+        group_by: Callable[[T], str] | None = None,
     ) -> None: ...
     def __init__(
         self,
@@ -87,15 +102,21 @@ class Queue(Generic[T]):
         payload: Any = None,
         *,
         unique_by: Callable[[Any], str] | None = None,
+        group_by: Callable[[Any], str] | None = None,
     ) -> None:
         if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"name: expected a str, not {type(name).__name__}")
         _pgqrs.check_queue_name(name)
         if unique_by is not None and not callable(unique_by):
             raise TypeError(f"unique_by: expected a function of a payload, not {type(unique_by).__name__}")
+        if group_by is not None and not callable(group_by):
+            raise TypeError(f"group_by: expected a function of a payload, not {type(group_by).__name__}")
+        if unique_by is not None and group_by is not None:
+            raise TypeError("unique_by, group_by: a message has a key or a group; pass one of the two")
         self.name = name
         self.payload = payload
         self.unique_by = unique_by
+        self.group_by = group_by
         self._decode: decoding.Decode[Any] | None = None
         # It may name types that are declared after it; these are looked up when it is first used.
         with contextlib.suppress(NameError):
@@ -106,6 +127,9 @@ class Queue(Generic[T]):
         if self._decode is None:
             self._decode = decoding.decoder(self.payload)
         return self._decode
+
+    def _computes_keys(self) -> bool:
+        return self.unique_by is not None or self.group_by is not None
 
     def _decoded(self, message: int, raw_payload: str) -> T:
         try:

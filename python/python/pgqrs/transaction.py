@@ -242,9 +242,9 @@ def _statement(
         producer, queue = None, _arguments.queue(target)  # pyright: ignore[reportUnknownArgumentType]
     else:
         raise TypeError(f"queue: expected a str, a pgqrs.Queue or a producer, not {type(target).__name__}")
-    if queue.unique_by is not None:
+    if queue._computes_keys():
         raise TypeError(
-            f"queue: the messages of {queue!r} have keys, which this statement can't store; send them with a producer"
+            f"queue: the messages of {queue!r} have keys or groups, which this statement can't store; send them with a producer"
         )
     for place, payload in enumerate(payloads):
         name = f"payloads[{place}]" if in_batch else "payload"

@@ -6,7 +6,7 @@ use pgqrs::{
 };
 use serde_json::value::RawValue;
 
-use super::{Action, Target};
+use super::{Action, Target, groups};
 use crate::app::App;
 
 /// Before every time of the database, which takes it for the present.
@@ -25,6 +25,9 @@ pub(super) async fn perform(app: &App, target: &Target) -> Result<String, String
             on_message(app, target, id).await
         }
         Action::PauseQueue | Action::ResumeQueue => on_queue(app, target).await,
+        Action::StopGroup | Action::ResumeGroup | Action::PromoteGroups | Action::PurgeGroup => {
+            groups::perform(app, target).await
+        }
         Action::SuspendWorker | Action::ResumeWorker | Action::StopWorker => {
             let id: i64 = target.value("worker").parse().unwrap_or_default();
             on_worker(app, target, WorkerId::from(id)).await

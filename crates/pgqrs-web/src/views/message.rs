@@ -63,6 +63,9 @@ async fn framed(
 
 fn place(message: &MessageInfo) -> &'static str {
     match &message.place {
+        MessagePlace::Queued {
+            is_parked: true, ..
+        } => "parked",
         MessagePlace::Queued { state, .. } => match state {
             MessageState::Delayed => "delayed",
             MessageState::Leased => "leased",
@@ -97,6 +100,7 @@ fn shown(app: &App, asked: &Asked, message: &MessageInfo, is_hidden: bool) -> Ma
                 @if let Some(consumer) = message.consumer { (fact("Last consumer", worker(asked, consumer))) }
                 @if let Some(producer) = message.producer { (fact("Producer", worker(asked, producer))) }
                 @if let Some(expires) = message.expires_at { (fact("Expires", format::moment(expires))) }
+                @if let Some(group) = &message.group { (fact("Group", html! { (group) })) }
                 @if let Some(key) = &message.unique_key { (fact("Unique key", html! { (key) })) }
                 @if let Some(key) = &message.waiting_key { (fact("Key until claimed", html! { (key) })) }
                 @if message.snoozes > 0 { (fact("Put off", html! { (number(message.snoozes.into())) " times" })) }
@@ -128,7 +132,7 @@ fn possible(message: &MessageInfo) -> &'static [Action] {
             Action::Edit,
             Action::Cancel,
         ],
-        "ready" => &[Action::Reschedule, Action::Edit, Action::Cancel],
+        "ready" | "parked" => &[Action::Reschedule, Action::Edit, Action::Cancel],
         "leased" => &[Action::Cancel],
         "dead" => &[Action::Requeue, Action::DeleteDeadLetter],
         _ => &[],

@@ -166,6 +166,11 @@ fn row(asked: &Asked, queue: &QueueHealth, info: Option<&QueueInfo>, history: &H
             th scope="row" {
                 a href=(asked.link(&["queues", name])) { (name) }
                 @if let Some(info) = info { (badges(info)) }
+                @let groups = asked.link(&["queues", name, "groups"]);
+                @if !stats.parked.is_zero() { " " a.badge href=(groups) { (stats.parked) " parked" } }
+                @if !stats.stopped_groups.is_zero() {
+                    " " a.badge.warning href=(format!("{groups}?order=stopped")) { (stats.stopped_groups) " groups stopped" }
+                }
             }
             (state("ready", stats.ready))
             (state("delayed", stats.delayed))

@@ -176,6 +176,55 @@ async fn each_action_asks_first_and_is_logged_with_who_and_why(pool: PgPool) -> 
     browser.close().await
 }
 
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn groups_are_shown_and_stopped_resumed_promoted_and_purged(pool: PgPool) -> TestResult {
+    let store = filled(&pool).await?;
+    let admin = pgqrs::admin(&store);
+    let groups = pgqrs::Groups::default();
+    let options = pgqrs::QueueOptions::builder().groups(groups).build();
+    admin.configure_queue("emails", options).await?;
+    let group = "a/<b>";
+    let enqueue = pgqrs::enqueue().messages(&[1, 2, 3]).to("emails");
+    let ids = enqueue.group(group).execute(&store).await?.to_vec();
+    let served = serve(all(&store), "127.0.0.1:0").await?;
+    let Some(browser) = Browser::start().await else {
+        return Ok(());
+    };
+    let go = async |path: &str| browser.client.goto(&format!("{}{path}", served.url)).await;
+    go("/").await?;
+    browser.shows("tbody", "2 parked").await;
+    go(&format!("/queues/emails/messages/{}", ids[1])).await?;
+    browser.shows("article", "parked").await;
+    browser.shows("article", group).await;
+
+    go("/queues/emails/groups").await?;
+    browser.shows("tbody tr:first-child", group).await;
+    browser.picture("groups", 1_280).await?;
+    act(&browser, "Stop the group", "Stop the group").await?;
+    browser.shows("tbody tr:first-child", "It is stopped").await;
+    let found = admin.group("emails", group).await?.expect("it is there");
+    assert!(found.stopped_at.is_some());
+    go("/queues/emails/groups?order=stopped").await?;
+    browser
+        .shows("tbody tr:first-child", "by an operator")
+        .await;
+    act(&browser, "Resume the group", "Resume the group").await?;
+    admin.set_group_limit("emails", group, 2).await?;
+    go("/queues/emails/groups").await?;
+    act(&browser, "Promote", "Promote").await?;
+    let found = admin.group("emails", group).await?.expect("it is there");
+    assert_eq!((found.live, found.parked), (2, 1));
+    go("/queues/emails/groups?order=oldest").await?;
+    act(&browser, "Delete what is parked", "Delete what is parked").await?;
+    browser
+        .shows("tbody tr:first-child", "Deleted what was parked: 1")
+        .await;
+    let found = admin.group("emails", group).await?.expect("it is there");
+    assert_eq!((found.live, found.parked), (2, 0));
+    assert!(browser.violations().await?.is_empty());
+    browser.close().await
+}
+
 async fn ask(
     router: &Router,
     request: Request<Body>,

@@ -38,6 +38,8 @@ class Enqueued(Generic[T]):
     """How often it was delivered."""
     key: str | None
     """The key that makes it unique, if it has one."""
+    group: str | None
+    """The group that it belongs to, if it has one."""
     enqueued_at: datetime
     """When it was sent, by the database's clock."""
     headers: dict[str, str] = field(hash=False)
@@ -80,7 +82,7 @@ def listed(queue: Queue[Any], after: int) -> Steps[list[Enqueued[Any]]]:
 
 
 def _enqueued(queue: Queue[Any], row: Any) -> Enqueued[Any]:
-    id, priority, attempt, enqueued_at, delay, is_ready, key, texts, raw_payload = row
+    id, priority, attempt, enqueued_at, delay, is_ready, key, group, texts, raw_payload = row
     try:
         wait = timedelta(seconds=delay)
     except OverflowError:
@@ -93,6 +95,7 @@ def _enqueued(queue: Queue[Any], row: Any) -> Enqueued[Any]:
         is_ready=is_ready,
         attempt=attempt,
         key=key,
+        group=group,
         enqueued_at=enqueued_at,
         headers=headers(texts),
         raw_payload=raw_payload,
