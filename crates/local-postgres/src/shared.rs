@@ -21,7 +21,13 @@ impl Home {
     where
         P: Future<Output = Result<()>>,
     {
-        let run = Run::of_this_process()?;
+        self.start_for(&Run::of_this_process()?, prepare).await
+    }
+
+    async fn start_for<P>(&self, run: &Run, prepare: impl FnOnce(String) -> P) -> Result<String>
+    where
+        P: Future<Output = Result<()>>,
+    {
         let cluster = self.cluster(&format!("{TEMPORARY}{}-tests", run.process));
         let lock = fs::File::create(run.lock_file(self))?;
         // Released when the process ends, whatever ends it.
@@ -115,7 +121,10 @@ impl Run {
             let name = command.trim().rsplit('/').next().unwrap_or_default();
             name.starts_with("cargo")
         });
-        let process = if leads { parent } else { process::id() };
+        Self::led_by(if leads { parent } else { process::id() })
+    }
+
+    fn led_by(process: u32) -> Result<Self> {
         let script = format!("{STARTED} started \"$1\"");
         let mut started = Command::new("sh");
         let started = started.args(["-c", &script, "sh", &process.to_string()]);
@@ -155,4 +164,38 @@ fn text(command: &mut Command) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout)
         .trim_end()
         .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_run_has_one_server_which_is_gone_after_the_run_was_killed() {
+        let folder = env::temp_dir().join(format!("local-postgres-test-{}", process::id()));
+        let home = Home::new(&folder).expect("a folder");
+        let mut leader = Command::new("sleep").arg("600").spawn().expect("sleep");
+        let run = Run::led_by(leader.id()).expect("it has a start time");
+        assert!(!run.started.is_empty());
+        let (one, other) = tokio::join!(
+            home.start_for(&run, async |_| Ok(())),
+            home.start_for(&run, async |_| panic!("there is one already")),
+        );
+        let (one, other) = (one.expect("started"), other.expect("found"));
+        assert_eq!(one, other);
+        let cluster = home.cluster(&format!("{TEMPORARY}{}-tests", run.process));
+        assert_eq!(cluster.url_if_running(), Some(one));
+        let data = fs::canonicalize(cluster.data()).expect("it has data");
+
+        leader.kill().expect("it runs");
+        leader.wait().expect("it is killed");
+        let until = Instant::now() + Duration::from_secs(30);
+        while cluster.folder.exists() || data.exists() || run.lock_file(&home).exists() {
+            assert!(Instant::now() < until, "the server is still there");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let _ = fs::remove_dir_all(&folder);
+    }
 }
