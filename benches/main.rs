@@ -7,6 +7,7 @@ mod claim;
 mod drain;
 mod enqueue;
 mod figures;
+mod groups;
 mod growth;
 mod latency;
 mod lifecycle;
@@ -69,6 +70,7 @@ async fn main() -> Outcome {
             "drain" => drain::run(&url, &meter, quick).await?,
             "chunks" => chunks::run(&url, &meter, quick).await?,
             "unique" => unique::run(&url, &meter, quick).await?,
+            "groups" => groups::run(&url, &meter, quick).await?,
             "latency" => latency::run(&url, &meter, quick).await?,
             "growth" => growth::run(&url, &meter, quick).await?,
             "pgbouncer" => pgbouncer::run(&url, &meter, quick).await?,

@@ -461,7 +461,7 @@ impl Report {
 }
 
 /// The order of the subjects in the report.
-pub(crate) const SUBJECTS: [&str; 15] = [
+pub(crate) const SUBJECTS: [&str; 16] = [
     "machine",
     "enqueue",
     "once",
@@ -471,6 +471,7 @@ pub(crate) const SUBJECTS: [&str; 15] = [
     "drain",
     "chunks",
     "unique",
+    "groups",
     "latency",
     "growth",
     "pgbouncer",

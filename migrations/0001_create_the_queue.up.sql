@@ -18,9 +18,17 @@ create table pgqrs.queues (
     retry_max interval constraint queues_retry_max_check check (retry_max >= retry_min),
     -- Whether acknowledged messages are archived.
     archive_on_ack boolean not null default false,
+    -- Whether the operators' page and the command hide its payloads.
+    sensitive boolean not null default false,
     -- How long archived messages and dead letters are kept: for ever if null.
     archive_for interval constraint queues_archive_for_check check (archive_for >= '0'),
     dead_letters_for interval constraint queues_dead_letters_for_check check (dead_letters_for >= '0'),
+    -- How many messages of a group can be on their way at a time. Null: the queue takes no messages of groups.
+    groups_at_once integer constraint queues_groups_at_once_check check (groups_at_once > 0),
+    -- Whether a group waits for an operator after one of its messages has become a dead letter.
+    groups_stop boolean not null default false,
+    -- How many of its messages can be leased at a time, by all consumers together. Null: as many as they claim.
+    max_running integer constraint queues_max_running_check check (max_running > 0),
     created_at timestamptz not null default now()
 );
 
@@ -68,6 +76,12 @@ create table pgqrs.messages (
     -- No other message of its queue can have this key while this one exists; or while this one waits to be claimed.
     unique_key text collate "C",
     waiting_key text collate "C",
+    -- The group that it belongs to, and its place in the order in which the group's sends have committed.
+    group_key text collate "C",
+    group_place bigint,
+    -- A message that waits for others of its group is parked: it has `visible_at = 'infinity'`, where no claim looks,
+    -- and here when it becomes visible, if that isn't as soon as it is promoted.
+    due_at timestamptz,
     -- Of messages with a key: compares payloads without reading them, which a producer may not.
     payload_hash bytea,
     headers json,
@@ -111,6 +125,10 @@ create index messages_ready on pgqrs.messages ((queue_id + 0), priority, visible
 create unique index messages_unique_key on pgqrs.messages ((queue_id + 0), unique_key) where unique_key is not null;
 create unique index messages_waiting_key on pgqrs.messages ((queue_id + 0), waiting_key) where waiting_key is not null;
 
+-- What is parked, in the order of each group. A message leaves it when it is promoted, and doesn't return.
+create index messages_parked on pgqrs.messages ((queue_id + 0), group_key, group_place, id)
+    where group_key is not null and visible_at = 'infinity';
+
 -- Keys that no other message can have within a time, whatever became of the first.
 create table pgqrs.seen (
     queue_id integer not null,
@@ -142,6 +160,8 @@ create table pgqrs.workers (
     started_at timestamptz not null default now(),
     -- In no index, so that a heartbeat is a heap-only update.
     heartbeat_at timestamptz not null default now(),
+    -- Of a consumer: how many messages it has taken out of its queue, as of that heartbeat.
+    settled bigint not null default 0,
     -- How long after its last heartbeat a worker counts as crashed.
     stale_after interval not null
 ) with (fillfactor = 50);
@@ -177,6 +197,8 @@ create table pgqrs.dead_letters (
     max_attempts integer,
     unique_key text collate "C",
     waiting_key text collate "C",
+    group_key text collate "C",
+    group_place bigint,
     headers json,
     payload json not null,
     reason text not null,
@@ -199,6 +221,7 @@ create table pgqrs.archive (
     max_attempts integer,
     unique_key text collate "C",
     waiting_key text collate "C",
+    group_key text collate "C",
     headers json,
     payload json not null,
     archived_at timestamptz not null default statement_timestamp(),

@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent / "python" / "pgqrs"
 TWINS = (
     "admin",
     "queue_admin",
+    "group_admin",
     "worker_admin",
     "schedule_admin",
     "delivery",
@@ -27,13 +28,19 @@ TWINS = (
 )
 
 REPLACEMENTS = (
+    # Blocking, they return what the others return a call for.
+    (r" *@calling\n|from pgqrs\._calling import .*\n", ""),
+    # Without an event loop, there are no turns of one.
+    (r" *await _turns\..*\n", ""),
+    (r", _turns\b", ""),
+    (r"\bCall\[(\w+\[\w+\])\]", r"\1"),
     (r"\basync (def|with|for)\b", r"\1"),
     (r"\bawait ", ""),
     (r"\b__aenter__\b", "__enter__"),
     (r"\b__aexit__\b", "__exit__"),
     (r"\bblocking=False\b", "blocking=True"),
     (
-        r"\bfrom pgqrs\.(queue_admin|schedule_admin|worker_admin|admin|consumer|delivery|observer|producer|store)\b",
+        r"\bfrom pgqrs\.(queue_admin|group_admin|schedule_admin|worker_admin|admin|consumer|delivery|observer|producer|store)\b",
         r"from pgqrs.sync.\1",
     ),
     (r":(meth|func|class):`pgqrs\.(connect|Store|Producer|Consumer)\b", r":\1:`pgqrs.sync.\2"),

@@ -4,6 +4,7 @@
 mod archive;
 pub(crate) mod cancel;
 mod dead_letters;
+mod groups;
 mod health;
 mod messages;
 mod queues;

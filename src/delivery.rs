@@ -5,6 +5,7 @@ pub(crate) mod ack_statement;
 pub(crate) mod batch;
 mod cancelled;
 mod extend;
+mod group;
 pub(crate) mod lease;
 #[cfg(feature = "testing")]
 mod of_test;

@@ -12,7 +12,10 @@ use crate::{
     executor::Execute,
     lifecycle::WorkerId,
     pool::STATEMENT_TIMEOUT,
-    postgres::claim::{self, Claim, Claimed, End},
+    postgres::{
+        claim::{self, Claim, Claimed},
+        dead::End,
+    },
     queue::{IntoQueue, QueueName, Readable},
     retry::RetryPolicy,
     store::Store,
@@ -321,13 +324,17 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
             took: claimed.took,
             full: claimed.full,
         };
-        // What became ready during a pause is behind the time that this claim has read up to.
-        if claimed.left_over || claimed.origin.settings.is_paused {
+        // What became ready during a pause, or found no free slot, is behind the time that this claim has read up to.
+        let settings = claimed.origin.settings;
+        if claimed.left_over || settings.is_paused || settings.is_limited {
             store.watermarks().fail(&request.queue);
         } else {
             store.watermarks().end(&request.queue, &reading, &found);
         }
         report_dead(&claimed);
+        if claimed.is_next_ready {
+            store.notifier().wake(&request.queue);
+        }
         // All messages found had used up their attempts, or had expired: there may be others behind them.
         let is_over = !(claimed.full && claimed.messages.is_empty());
         if is_over || Instant::now() >= until {

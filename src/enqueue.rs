@@ -2,6 +2,7 @@
 //! that contradicts itself, doesn't compile.
 
 pub(crate) mod batch;
+mod groups;
 mod keys;
 pub(crate) mod of_each;
 mod options;
@@ -14,11 +15,11 @@ use serde::Serialize;
 use tracing::{Instrument, Span};
 
 use self::{
-    of_each::set_options,
+    of_each::{check_sizes, set_options},
     states::{
-        AtOnce, ByWorker, FitsInto, IntoDelay, Keys, KeysOf, Later, MessageIsSet, MessageNotSet,
-        Messages, NoKey, NoMessage, NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet,
-        ToQueue, WithoutKey,
+        AtOnce, ByWorker, FitsGrouping, FitsInto, IntoDelay, Keys, KeysOf, Later, MessageIsSet,
+        MessageNotSet, Messages, NoKey, NoMessage, NoTarget, Takes, TargetIsSet, TargetNotSet,
+        TimeNotSet, ToQueue, WithoutKey,
     },
 };
 use crate::{
@@ -71,11 +72,11 @@ pub fn enqueue() -> Enqueue {
 /// | [`message`](Self::message), [`messages`](Self::messages), [`batch`](Self::batch) | until one of them was called |
 /// | [`to`](Self::to), [`worker`](Self::worker) | until one of them was called |
 /// | [`delay`](Self::delay), [`at`](Self::at), [`when`](Self::when) | until one of them was called |
-/// | [`unique`](Self::unique), [`unique_until_claimed`](Self::unique_until_claimed), [`once_within`](Self::once_within) | until one of them was called |
+/// | [`unique`](Self::unique), [`unique_until_claimed`](Self::unique_until_claimed), [`once_within`](Self::once_within), [`group`](Self::group) | until one of them was called |
 /// | [`priority`](Self::priority), [`header`](Self::header), [`headers`](Self::headers), [`max_attempts`](Self::max_attempts), [`expires_in`](Self::expires_in), [`drop_if_expired`](Self::drop_if_expired) | always |
 /// | [`execute`](Self::execute), [`statement`](Self::statement) | once there are messages and a target |
 ///
-/// The type parameters track what is set: messages (`M`), target (`T`), time (`W`), key
+/// The type parameters track what is set: messages (`M`), target (`T`), time (`W`), key or group
 /// (`K`). The compiler's messages say what is
 /// missing or set twice, and `docs/compile-errors.md` shows each of them beside the corrected code. An enqueue can be
 /// kept, moved and sent to another task: payloads are serialised when they are passed in, so nothing is borrowed.
@@ -233,10 +234,11 @@ impl<M, T, W, K> Enqueue<M, T, W, K> {
     ///
     /// # Errors
     /// An invalid name is reported by [`execute`](Self::execute).
-    pub fn to<Q>(self, queue: Q) -> Enqueue<M, ToQueue<Q::Carries>, W, K>
+    pub fn to<Q>(self, queue: Q) -> Enqueue<M, ToQueue<Q::Carries, Q::Grouping>, W, K>
     where
         T: TargetNotSet,
         Q: IntoQueue,
+        K: FitsGrouping<Q::Grouping>,
         M: FitsInto<Queue<Q::Carries>>,
     {
         let target = ToQueue {
@@ -338,8 +340,9 @@ impl<M, T, W, K> Enqueue<M, T, W, K> {
     /// - [`Error::Serialize`], [`Error::PayloadTooLarge`], [`Error::PayloadTooDeep`],
     ///   [`Error::InvalidQueueName`], [`Error::DelayTooLong`], [`Error::InvalidHeader`], [`Error::InvalidKey`],
     ///   [`Error::InvalidSetting`], [`Error::Unkeyed`]: before anything is sent;
-    /// - [`Error::KeyHeld`] for a message with a key that another open transaction holds;
+    /// - [`Error::KeyHeld`] for a message with a key or a group that another open transaction holds;
     /// - [`Error::QueueNotFound`], [`Error::QueueClosed`], [`Error::NotInstalled`];
+    /// - [`Error::GroupsNotEnabled`] for messages with a group, to a queue that takes none;
     /// - [`Error::WorkerSuspended`], [`Error::WorkerStopped`], for an enqueue through a producer;
     /// - [`Error::Database`] if the server refuses the messages; [`Error::Connect`] if it refuses the login;
     /// - on a store [`Error::NotStored`] if the server was unavailable for too long, and [`Error::OutcomeUnknown`];
@@ -416,7 +419,7 @@ impl<M, T, W, K> Enqueue<M, T, W, K> {
         if messages.iter().any(|message| message.options().is_some()) {
             return Err(Error::InvalidSetting {
                 setting: "statement",
-                value: "an enqueue with keys or with limits of its messages".to_owned(),
+                value: "an enqueue with keys, groups or limits of its messages".to_owned(),
                 expected: "one without; run this one on a connection of sqlx with `.execute(..)`",
             });
         }
@@ -489,11 +492,4 @@ pub(crate) async fn send(
         Err(error) => telemetry::failed(&span, error),
     }
     stored
-}
-
-fn check_sizes(messages: Vec<NewMessage>, limit: usize) -> Result<Vec<NewMessage>> {
-    for (index, message) in messages.iter().enumerate() {
-        message.check_size(index, limit)?;
-    }
-    Ok(messages)
 }

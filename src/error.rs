@@ -207,13 +207,22 @@ pub enum Error {
         source: Arc<serde_json::Error>,
     },
 
-    /// Another transaction holds a key of the messages: it has sent a message with the same key, and is still open. Nothing
+    /// Another transaction holds a key or a group of the messages: it has sent a message with the same one, and is still open. Nothing
     /// was stored. In the caller's own transaction this aborts it, as [`Error::aborted_transaction`] says.
     #[error(
-        "nothing was stored: another open transaction has sent a message with the same key to queue `{queue}`, and was waited for in vain; try again once it has ended"
+        "nothing was stored: another open transaction has sent a message with the same key or group to queue `{queue}`, and was waited for in vain; try again once it has ended"
     )]
     KeyHeld {
         /// The queue.
+        queue: QueueName,
+    },
+
+    /// The queue takes no messages of groups: it has no `groups` in its options. Nothing was stored.
+    #[error(
+        "queue `{queue}` takes no messages of groups; `pgqrs::admin(&store).configure_queue(\"{queue}\", QueueOptions::builder().groups(Groups::default()).build())` has it take them"
+    )]
+    GroupsNotEnabled {
+        /// The queue that the messages were sent to.
         queue: QueueName,
     },
 

@@ -170,6 +170,11 @@ pub mod schedules {}
 #[doc = include_str!("../docs/telemetry.md")]
 pub mod telemetry {}
 
+/// [unique]: crate::guide::unique
+// The first definition of a link counts.
+#[doc = include_str!("../docs/groups.md")]
+pub mod groups {}
+
 /// [advance]: crate::testing::advance
 /// [drain]: crate::testing::drain
 /// [for_test]: crate::Delivery::for_test

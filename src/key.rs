@@ -1,5 +1,5 @@
 //! Keys of messages: for how long no other message of the queue can have the same one, and what becomes of a message
-//! that is sent with a key that another has.
+//! that is sent with a key that another has. A message has such a key, or one that names its group.
 
 use std::{
     fmt,
@@ -21,7 +21,7 @@ pub struct Key {
     lifetime: Lifetime,
 }
 
-/// For how long no other message of the queue can have the key.
+/// For how long no other message of the queue can have the key; or that it is shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lifetime {
     /// While the message exists: until it was handled, or became a dead letter.
@@ -30,6 +30,8 @@ pub(crate) enum Lifetime {
     UntilClaimed(OnDuplicate),
     /// For this time from when it was sent, whatever becomes of it.
     Within(Duration),
+    /// It names a group, of which any number of messages are sent, and few are on their way at a time.
+    Group,
 }
 
 /// What a second message with the key of a waiting one does.
@@ -58,7 +60,7 @@ impl Key {
     /// Whether a second message with this key leaves the first as it is.
     pub(crate) fn is_kept(&self) -> bool {
         match self.lifetime {
-            Lifetime::Unfinished | Lifetime::Within(_) => true,
+            Lifetime::Unfinished | Lifetime::Within(_) | Lifetime::Group => true,
             Lifetime::UntilClaimed(on_duplicate) => on_duplicate == OnDuplicate::Keep,
         }
     }
@@ -82,6 +84,11 @@ impl Key {
         self
     }
 
+    /// Whether it names a group.
+    pub(crate) fn is_group(&self) -> bool {
+        self.lifetime == Lifetime::Group
+    }
+
     /// The key as it is stored, or what is wrong with it.
     pub(crate) fn check(self) -> Result<Self, &'static str> {
         if self.text.is_empty() {
@@ -89,6 +96,9 @@ impl Key {
         }
         if self.text.contains('\0') {
             return Err("contains a NUL character, which PostgreSQL can't store");
+        }
+        if self.text.len() > LONGEST_BYTES && self.lifetime == Lifetime::Group {
+            return Err("names a group, and is longer than 255 bytes");
         }
         if self.text.len() > LONGEST_BYTES {
             let text = hashed(&self.text);
@@ -163,6 +173,13 @@ mod tests {
     fn an_empty_key_and_one_with_nul_are_refused() {
         assert!(stored("").is_err());
         assert!(stored("a\0b").is_err());
+    }
+
+    #[test]
+    fn a_group_of_more_than_255_bytes_is_refused() {
+        let group = |bytes| Key::new("g".repeat(bytes), Lifetime::Group).check();
+        assert!(group(255).is_ok());
+        assert!(group(256).is_err());
     }
 
     #[test]

@@ -48,6 +48,7 @@
 //! [handlers]: crate::guide::handlers
 //! [health]: crate::guide::health
 //! [unique]: crate::guide::unique
+//! [groups]: crate::guide::groups
 //! [health_example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
 //! [telemetry]: crate::guide::telemetry
 //! [testing]: https://docs.rs/pgqrs/latest/pgqrs/guide/testing/
@@ -101,6 +102,7 @@ mod signal;
 mod statement;
 mod store;
 mod telemetry;
+mod test_statement;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(feature = "schedules")]
@@ -129,13 +131,18 @@ pub mod state {
     pub use crate::{
         dequeue::{FromQueue, NoSource, SourceIsSet, SourceNotSet},
         enqueue::states::{
-            AtOnce, BeforeMessages, ByWorker, ChangesWaiting, FitsInto, KeyNotSet, Keyed, KeyedBy,
-            KeyedUntilClaimed, Keys, KeysOf, Later, MessageIsSet, MessageNotSet, Messages, NoKey,
-            NoMessage, NoTarget, Takes, TargetIsSet, TargetNotSet, TimeNotSet, ToQueue, WithoutKey,
+            AtOnce, BeforeMessages, ByWorker, ChangesWaiting, FitsGrouping, FitsInto, KeyNotSet,
+            Keyed, KeyedBy, KeyedUntilClaimed, Keys, KeysOf, Later, MessageIsSet, MessageNotSet,
+            Messages, NoKey, NoMessage, NoTarget, Takes, TakesKeys, TargetIsSet, TargetNotSet,
+            TimeNotSet, ToQueue, WithoutKey,
         },
         handler::Handling,
         store::AsStore,
         worker::{CanDequeue, CanEnqueue, Receives, Sends},
+    };
+    pub use crate::{
+        enqueue::batch::{GroupNotSet, InGroup, NoGroup},
+        queue::{Grouped, Ungrouped},
     };
 }
 
@@ -159,6 +166,7 @@ pub use crate::{
             ArchivedMessage, Cancelled, DeadLetter, Fillfactor, HeldMessage, QueueInfo,
             QueueOptions, QueueOptionsBuilder, QueueStats, QueuedMessage, Requeued, SchemaVersion,
             WorkerFilter, WorkerFilterBuilder, WorkerInfo,
+            groups::{AfterDeadLetter, GroupInfo, GroupOrder, Groups, GroupsBuilder},
             search::{Cursor, DeadLetterReason, Found, MessageInfo, MessagePlace, MessageState},
         },
         search::{SearchDeadLetters, SearchMessages},
@@ -195,7 +203,10 @@ pub use crate::{
     ok::Ok,
     postgres::{grants::Access, schema::MIGRATOR},
     producer::{Producer, ProducerBuilder, producer},
-    queue::{Carries, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped},
+    queue::{
+        Carries, IntoQueue, InvalidQueueName, Queue, QueueName, Readable, Untyped,
+        grouped::GroupedQueue,
+    },
     report::Report,
     retry::{RetryPolicy, RetryPolicyBuilder, UndecodablePolicy, UndecodablePolicyBuilder},
     run::Run,
@@ -203,6 +214,7 @@ pub use crate::{
     signal::shutdown_signal,
     statement::Statement,
     store::Store,
+    test_statement::TestStatement,
     transaction::{HandlerTransaction, Transaction},
     worker::Worker,
 };

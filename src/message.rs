@@ -256,6 +256,8 @@ pub(crate) struct Receipt {
     pub(crate) attempt: u32,
     pub(crate) max_attempts: u32,
     pub(crate) token: i64,
+    /// Whether the message has a group, so that its settlement lets the next one in.
+    pub(crate) is_grouped: bool,
 }
 
 /// Where messages of one claim come from, for events about them.
@@ -292,6 +294,8 @@ pub(crate) struct Message {
     pub(crate) lease_expires_at: DateTime<Utc>,
     pub(crate) headers: Headers,
     pub(crate) payload: String,
+    /// Its group, if it has one.
+    pub(crate) group: Option<Box<str>>,
 }
 
 impl Message {
@@ -309,6 +313,7 @@ impl Message {
             attempt: self.attempt.unsigned_abs(),
             max_attempts: self.max_attempts,
             token: self.lease_token,
+            is_grouped: self.group.is_some(),
         }
     }
 

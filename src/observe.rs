@@ -214,6 +214,9 @@ impl Observing {
                     &observation.queues,
                     observation.horizon.as_ref(),
                 );
+                if let Some(before) = &self.seen.borrow().latest {
+                    telemetry::groups_stopped(&before.queues, &observation.queues);
+                }
                 self.seen.send_replace(Seen {
                     latest: Some(Arc::new(observation)),
                     error: None,

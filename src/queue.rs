@@ -1,6 +1,7 @@
 //! Queues by name and by payload type. `.to(..)` and `.from(..)` accept anything that implements [`IntoQueue`]. A
 //! [`Queue`] is only a name with a type: it need not exist in the database.
 
+pub(crate) mod grouped;
 mod key;
 mod schedules;
 
@@ -124,34 +125,6 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T: DeserializeOwned + 'static> Queue<T> {
-    /// Makes each message that is sent to this queue [unique](crate::Enqueue::unique) by a key that is computed from its
-    /// payload as it was serialised, and so decodes it once. An enqueue that sets a key itself has that one.
-    ///
-    /// # Errors
-    /// An enqueue returns [`Error::Unkeyed`] for a payload that doesn't decode as `T`.
-    ///
-    /// # Example
-    /// ```
-    /// use pgqrs::Queue;
-    ///
-    /// #[derive(serde::Serialize, serde::Deserialize)]
-    /// struct Invoice {
-    ///     order: u64,
-    /// }
-    ///
-    /// const INVOICES: Queue<Invoice> =
-    ///     Queue::<Invoice>::new("invoices").unique_by(|invoice| format!("order-{}", invoice.order));
-    ///
-    /// let enqueue = pgqrs::enqueue().message(&Invoice { order: 7 }).to(INVOICES);
-    /// ```
-    #[must_use]
-    pub const fn unique_by(mut self, key: fn(&T) -> String) -> Self {
-        self.key = Some(KeyOf::new(key));
-        self
-    }
-}
-
 impl<T> Clone for Queue<T> {
     fn clone(&self) -> Self {
         Self {
@@ -172,6 +145,14 @@ impl<T> fmt::Display for Queue<T> {
         self.name.fmt(f)
     }
 }
+
+/// The queue computes the group of each message.
+#[derive(Debug)]
+pub struct Grouped(());
+
+/// Each enqueue says whether its messages have a group.
+#[derive(Debug)]
+pub struct Ungrouped(());
 
 /// What a queue carries that is named by a plain string: it takes any payload, and is read as [`serde_json::Value`].
 #[derive(Debug)]
@@ -345,10 +326,12 @@ mod sealed {
 pub trait IntoQueue: sealed::IntoName<Of = Self::Carries> {
     /// What the queue carries: a payload type, or [`Untyped`].
     type Carries;
+    /// Whether the queue computes the group of each message: [`Grouped`], or [`Ungrouped`].
+    type Grouping;
 }
 
 macro_rules! into_queue {
-    ($([$($generics:tt)*] $named:ty, $carries:ty, |$queue:ident| $name:expr $(, $key:expr)?;)*) => {$(
+    ($([$($generics:tt)*] $named:ty, $carries:ty, $grouping:ty, |$queue:ident| $name:expr $(, $key:expr)?;)*) => {$(
         #[diagnostic::do_not_recommend]
         impl<$($generics)*> sealed::IntoName for $named {
             type Of = $carries;
@@ -366,18 +349,19 @@ macro_rules! into_queue {
         #[diagnostic::do_not_recommend]
         impl<$($generics)*> IntoQueue for $named {
             type Carries = $carries;
+            type Grouping = $grouping;
         }
     )*};
 }
 
 into_queue! {
-    [] &str, Untyped, |name| Ok(QueueName::new(name.to_owned())?);
-    [] String, Untyped, |name| Ok(QueueName::new(name)?);
-    [] &String, Untyped, |name| Ok(QueueName::new(name.clone())?);
-    [] QueueName, Untyped, |name| Ok(name);
-    [] &QueueName, Untyped, |name| Ok(name.clone());
-    [T] Queue<T>, T, |queue| Ok(queue.name), |queue| queue.key;
-    [T] &Queue<T>, T, |queue| Ok(queue.name.clone()), |queue| queue.key;
+    [] &str, Untyped, Ungrouped, |name| Ok(QueueName::new(name.to_owned())?);
+    [] String, Untyped, Ungrouped, |name| Ok(QueueName::new(name)?);
+    [] &String, Untyped, Ungrouped, |name| Ok(QueueName::new(name.clone())?);
+    [] QueueName, Untyped, Ungrouped, |name| Ok(name);
+    [] &QueueName, Untyped, Ungrouped, |name| Ok(name.clone());
+    [T] Queue<T>, T, Ungrouped, |queue| Ok(queue.name), |queue| queue.key;
+    [T] &Queue<T>, T, Ungrouped, |queue| Ok(queue.name.clone()), |queue| queue.key;
 }
 
 /// Which payloads a queue takes: its own type, or anything if it has none.

@@ -337,6 +337,13 @@ impl<C, T, M> Schedule<C, T, M> {
         let mut messages = [self.message.into_message()?];
         set_options(&mut messages, &of_message, self.key_of.as_ref())?;
         let [message] = messages;
+        if message.key().is_some_and(Key::is_group) {
+            return Err(Error::InvalidSetting {
+                setting: "schedule",
+                value: "one of a queue with `group_by`".to_owned(),
+                expected: "one of a queue without: schedules can't send messages of groups",
+            });
+        }
         Ok(NewSchedule {
             name,
             queue: self.queue?,

@@ -226,6 +226,7 @@ mod tests {
             lease_expires_at: visible_at,
             headers: Headers::default(),
             payload: "null".into(),
+            group: None,
         }
     }
 

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Fillfactor, MessageId, QueueOptions, Requeued};
+use pgqrs::{Fillfactor, MessageId, QueueOptions};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
 use crate::{
     answer::Mode,
+    group_admin::GroupAdmin,
     health::{health_row, stats_row},
     rows::{
-        archived_row, cancelled_name, dead_row, filter, held_row, message_row, page, queue_row,
-        rows, version, worker_row,
+        Limits, archived_row, cancelled_name, counts, dead_row, filter, held_row, limits_options,
+        message_row, page, queue_row, rows, version, worker_row,
     },
     schedule::{Schedule, change_name, with_upcoming},
     store::Store,
@@ -132,7 +133,7 @@ impl Admin {
 
     /// Changes a queue's settings. A duration is left as it is by `None`, and unset by a tuple with `None`.
     #[pyo3(signature = (
-        queue, *, max_attempts, lease, retry_min, retry_max, archive_on_ack, archive_for, dead_letters_for
+        queue, *, max_attempts, lease, retry_min, retry_max, archive_on_ack, archive_for, dead_letters_for, limits
     ))]
     #[expect(clippy::too_many_arguments, reason = "callers pass them by name")]
     fn configure_queue<'py>(
@@ -146,6 +147,7 @@ impl Admin {
         archive_on_ack: Option<bool>,
         archive_for: Option<(Option<Duration>,)>,
         dead_letters_for: Option<(Option<Duration>,)>,
+        limits: Limits,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         let changes = [
@@ -156,6 +158,7 @@ impl Admin {
             archive_on_ack.map(|archive| QueueOptions::builder().archive_on_ack(archive).build()),
             archive_for.map(|time| QueueOptions::builder().archive_for(time.0).build()),
             dead_letters_for.map(|time| QueueOptions::builder().dead_letters_for(time.0).build()),
+            Some(limits_options(limits)),
         ];
         let options: QueueOptions = changes.into_iter().flatten().collect();
         mode.answer(py, async move {
@@ -359,6 +362,11 @@ impl Admin {
         )
     }
 
+    /// The calls about groups.
+    fn of_groups(&self, py: Python<'_>) -> GroupAdmin {
+        GroupAdmin::new(self.store.clone_ref(py))
+    }
+
     /// Lists schedules, each after its next times.
     fn schedules<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
@@ -488,9 +496,4 @@ impl Admin {
         let store = self.store.get();
         Ok((store.mode(), pgqrs::admin(&store.get(py)?)))
     }
-}
-
-/// How many dead letters are back, and how many are not since other messages have their keys.
-fn counts(requeued: Requeued) -> (u64, u64) {
-    (requeued.back, requeued.held)
 }

@@ -25,7 +25,9 @@ type StatsRow = (
     CountRow,
     CountRow,
     CountRow,
+    CountRow,
     Option<Duration>,
+    CountRow,
 );
 type HolderRow = (
     &'static str,
@@ -73,9 +75,11 @@ pub(crate) fn stats_row(stats: &QueueStats) -> StatsRow {
         stats.queue.as_str().to_owned(),
         count(stats.ready),
         count(stats.delayed),
+        count(stats.parked),
         count(stats.leased),
         count(stats.dead),
         stats.oldest_ready,
+        count(stats.stopped_groups),
     )
 }
 

@@ -235,6 +235,7 @@ fn to_message(
     };
     let time = time.unwrap_or_default();
     Ok(match (kind.as_str(), on_duplicate.as_str()) {
+        ("group", _) => message.group(key).into(),
         ("unique", _) => message.unique(key),
         ("once_within", _) => message.once_within(key, time),
         (_, "replace") => message.unique_until_claimed(key).or_replace(),

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use pgqrs::{
-    ArchivedMessage, Cancelled, DeadLetter, HeldMessage, MessageId, Page, QueueInfo, QueueName,
-    QueuedMessage, SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
+    AfterDeadLetter, ArchivedMessage, Cancelled, DeadLetter, GroupInfo, GroupOrder, Groups,
+    HeldMessage, MessageId, Page, QueueInfo, QueueName, QueueOptions, QueuedMessage, Requeued,
+    SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
 };
 
 use crate::consumer::{priority_name, texts};
@@ -49,9 +50,14 @@ pub(crate) type QueueRow = (
     bool,
     Option<Duration>,
     Option<Duration>,
-    bool,
-    Option<DateTime<Utc>>,
-    Option<DateTime<Utc>>,
+    (
+        Option<u32>,
+        bool,
+        Option<u32>,
+        bool,
+        Option<DateTime<Utc>>,
+        Option<DateTime<Utc>>,
+    ),
 );
 
 pub(crate) fn queue_row(queue: QueueInfo) -> QueueRow {
@@ -65,10 +71,43 @@ pub(crate) fn queue_row(queue: QueueInfo) -> QueueRow {
         queue.archive_on_ack,
         queue.archive_for,
         queue.dead_letters_for,
-        queue.is_paused,
-        queue.paused_until.map(representable),
-        queue.closed_at,
+        // Together, since a tuple has at most twelve elements.
+        (
+            queue.groups.map(|groups| groups.at_once()),
+            queue
+                .groups
+                .is_some_and(|groups| groups.after_dead_letter() == AfterDeadLetter::Stop),
+            queue.max_running,
+            queue.is_paused,
+            queue.paused_until.map(representable),
+            queue.closed_at,
+        ),
     )
+}
+
+/// Changes of how a queue handles groups, and of how many of its messages run at a time.
+pub(crate) type Limits = (Option<(Option<(u32, bool)>,)>, Option<(Option<u32>,)>);
+
+pub(crate) fn limits_options((groups, running): Limits) -> QueueOptions {
+    let groups = groups.map(|(groups,)| groups_options(groups));
+    let running = running.map(|(most,)| QueueOptions::builder().max_running(most).build());
+    groups.into_iter().chain(running).collect()
+}
+
+/// How a queue handles groups: how many of a group at a time, and whether a group stops after a dead letter.
+fn groups_options(groups: Option<(u32, bool)>) -> QueueOptions {
+    let groups = groups.map(|(at_once, stops)| {
+        let after_dead_letter = if stops {
+            AfterDeadLetter::Stop
+        } else {
+            AfterDeadLetter::Continue
+        };
+        Groups::builder()
+            .at_once(at_once)
+            .after_dead_letter(after_dead_letter)
+            .build()
+    });
+    QueueOptions::builder().groups(groups).build()
 }
 
 pub(crate) type MessageRow = (
@@ -88,6 +127,8 @@ pub(crate) type MessageRow = (
         Option<DateTime<Utc>>,
         u32,
         Option<DateTime<Utc>>,
+        Option<String>,
+        bool,
     ),
 );
 
@@ -110,6 +151,8 @@ pub(crate) fn message_row(message: QueuedMessage) -> MessageRow {
             message.expires_at.map(representable),
             message.snoozes,
             message.undecodable_since,
+            message.group,
+            message.is_parked,
         ),
     )
 }
@@ -125,6 +168,7 @@ pub(crate) type DeadRow = (
     BTreeMap<String, String>,
     Option<String>,
     Option<u32>,
+    Option<String>,
 );
 
 pub(crate) fn dead_row(letter: DeadLetter) -> DeadRow {
@@ -139,7 +183,13 @@ pub(crate) fn dead_row(letter: DeadLetter) -> DeadRow {
         texts(&letter.headers),
         letter.payload,
         letter.max_attempts,
+        letter.group,
     )
+}
+
+/// How many dead letters are back, and how many are not since other messages have their keys.
+pub(crate) fn counts(requeued: Requeued) -> (u64, u64) {
+    (requeued.back, requeued.held)
 }
 
 pub(crate) type ArchivedRow = (
@@ -162,6 +212,36 @@ pub(crate) fn archived_row(message: ArchivedMessage) -> ArchivedRow {
         texts(&message.headers),
         message.payload,
     )
+}
+
+pub(crate) type GroupRow = (
+    String,
+    u64,
+    u64,
+    Option<u32>,
+    Option<DateTime<Utc>>,
+    Option<i64>,
+    Option<DateTime<Utc>>,
+);
+
+pub(crate) fn group_row(group: GroupInfo) -> GroupRow {
+    (
+        group.group,
+        group.live,
+        group.parked,
+        group.at_once,
+        group.stopped_at,
+        group.stopped_by.map(MessageId::get),
+        group.oldest_parked,
+    )
+}
+
+pub(crate) fn group_order(order: &str) -> GroupOrder {
+    match order {
+        "oldest" => GroupOrder::Oldest,
+        "stopped" => GroupOrder::Stopped,
+        _ => GroupOrder::Parked,
+    }
 }
 
 pub(crate) type WorkerRow = (

@@ -71,6 +71,9 @@ impl Admin {
             })
             .await?;
         self.notify_cancelled(&cancelled);
+        if cancelled.iter().any(|message| message.is_next_ready) {
+            self.store.notifier().wake(&queue);
+        }
         let many = cancelled.len() as u64;
         self.unless_absent(queue, many > 0, many).await
     }
@@ -154,6 +157,12 @@ impl IntoFuture for CancelMessage {
                 })
                 .await?;
             admin.notify_cancelled(cancelled.as_slice());
+            if cancelled
+                .as_ref()
+                .is_some_and(|message| message.is_next_ready)
+            {
+                admin.store.notifier().wake(&queue);
+            }
             let was = cancelled.as_ref().map(Cancelled::from);
             admin.unless_absent(queue, was.is_some(), was).await
         })

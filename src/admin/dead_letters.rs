@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::{
     error::Result,
     message::{MessageId, Page},
-    postgres::dead_letters,
+    postgres::dead_letters::{self, DeletedLetters},
     queue::{IntoQueue, QueueName},
 };
 
@@ -46,6 +46,9 @@ impl Admin {
     /// Puts a dead letter back into its queue: ready, under its id, with all of its attempts available, and without an
     /// expiry. Returns whether it is back, or stays a dead letter since another message has its key by now; neither if
     /// there is no dead letter with that id. A message that was acknowledged can't be requeued.
+    ///
+    /// A message of a [group](crate::Enqueue::group) is put in front of those that are parked, and goes on as soon as there
+    /// is room; if it had stopped its group, the group is resumed.
     ///
     /// # Errors
     /// [`Error::QueueNotFound`]; [`Error::KeyHeld`] if another open transaction has stored a message with its key.
@@ -106,7 +109,8 @@ impl Admin {
         found(requeued, queue)
     }
 
-    /// Deletes these dead letters. Returns the number of them; an id without a dead letter is left out.
+    /// Deletes these dead letters. Returns the number of them; an id without a dead letter is left out. Groups that they
+    /// have stopped go on: see [`AfterDeadLetter::Stop`](crate::AfterDeadLetter::Stop).
     ///
     /// # Errors
     /// [`Error::QueueNotFound`].
@@ -116,15 +120,15 @@ impl Admin {
         messages: &[MessageId],
     ) -> Result<u64> {
         let queue = queue.into_name()?;
-        found(
-            self.store
-                .run(async |connection| dead_letters::delete(connection, &queue, messages).await)
-                .await?,
-            queue,
-        )
+        let deleted = self
+            .store
+            .run(async |connection| dead_letters::delete(connection, &queue, messages).await)
+            .await?;
+        self.deleted(deleted, queue)
     }
 
-    /// Deletes dead letters that are at least `older_than` old. Returns the number of them.
+    /// Deletes dead letters that are at least `older_than` old. Returns the number of them. Groups that they have stopped go
+    /// on, as for [`delete_dead_letters`](Self::delete_dead_letters).
     ///
     /// # Errors
     /// [`Error::QueueNotFound`].
@@ -134,13 +138,17 @@ impl Admin {
         older_than: Duration,
     ) -> Result<u64> {
         let queue = queue.into_name()?;
-        found(
-            self.store
-                .run_long(async |connection| {
-                    dead_letters::purge(connection, &queue, older_than).await
-                })
-                .await?,
-            queue,
-        )
+        let deleted = self
+            .store
+            .run_long(async |connection| dead_letters::purge(connection, &queue, older_than).await)
+            .await?;
+        self.deleted(deleted, queue)
+    }
+
+    fn deleted(&self, deleted: Option<DeletedLetters>, queue: QueueName) -> Result<u64> {
+        if deleted.is_some_and(|deleted| deleted.is_next_ready) {
+            self.store.notifier().wake(&queue);
+        }
+        found(deleted.map(|deleted| deleted.letters.unsigned_abs()), queue)
     }
 }

@@ -98,11 +98,11 @@ impl Admin {
         )
     }
 
-    /// Returns how many messages of a queue are ready, delayed and leased, and how many dead letters it has, in one
+    /// Returns how many messages of a queue are ready, delayed, parked and leased, and how many dead letters it has, in one
     /// snapshot.
     ///
     /// It is cheap on a queue of any size, since it counts only up to 10,000 messages of each priority that are due,
-    /// ready and leased ones together, 10,000 that are delayed, and 10,000 dead letters. The messages that are due for
+    /// ready and leased ones together, 10,000 that are delayed, 10,000 that are parked, and 10,000 dead letters. The messages that are due for
     /// the longest time come first. Beyond that, a count is a lower bound, and prints as `10,000+`: see
     /// [`Count`](crate::Count). `leased` is exact if `ready` is.
     ///

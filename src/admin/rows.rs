@@ -1,6 +1,8 @@
 //! What administrative calls return and take: the schema's version, queues, messages, dead letters, the archive and
 //! workers.
 
+mod debug;
+pub(crate) mod groups;
 #[cfg(feature = "schedules")]
 pub(crate) mod schedules;
 pub(crate) mod search;
@@ -11,6 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use typed_builder::TypedBuilder;
 
+use self::groups::Groups;
 use crate::{
     count::Count,
     error::{Error, Result},
@@ -82,10 +85,16 @@ pub struct QueueInfo {
     pub retry_max: Option<Duration>,
     /// Whether acknowledged messages are archived.
     pub archive_on_ack: bool,
+    /// Whether the operators' page and the command hide its payloads.
+    pub sensitive: bool,
     /// How long archived messages are kept; `None` is for ever.
     pub archive_for: Option<Duration>,
     /// How long dead letters are kept; `None` is for ever.
     pub dead_letters_for: Option<Duration>,
+    /// How messages of groups are handled; `None` if it takes none.
+    pub groups: Option<Groups>,
+    /// How many of its messages are leased at a time, by all consumers together; `None` if there is no limit.
+    pub max_running: Option<u32>,
     /// Whether it is paused now, by the database's clock: nothing is claimed.
     pub is_paused: bool,
     /// When the pause ends; `None` if it isn't paused, or paused until it is resumed.
@@ -109,6 +118,8 @@ pub struct QueueStats {
     pub ready: Count,
     /// Messages that aren't visible yet: delayed, scheduled, or waiting for a retry.
     pub delayed: Count,
+    /// Messages that are parked behind others of their [groups](crate::Enqueue::group).
+    pub parked: Count,
     /// Messages that a consumer holds and whose lease still runs.
     pub leased: Count,
     /// Dead letters, which aren't in the queue any more.
@@ -116,12 +127,14 @@ pub struct QueueStats {
     /// How long the oldest ready message has been ready; `None` if none is ready. If `ready` is not exact, of those
     /// that were counted: the oldest ones are counted first.
     pub oldest_ready: Option<Duration>,
+    /// Groups that are stopped, by an operator or by a dead letter: what they have parked waits for an operator.
+    pub stopped_groups: Count,
 }
 
 impl QueueStats {
-    /// All messages of the queue: ready, delayed and leased.
+    /// All messages of the queue: ready, delayed, parked and leased.
     pub fn total(&self) -> Count {
-        self.ready + self.delayed + self.leased
+        self.ready + self.delayed + self.parked + self.leased
     }
 }
 
@@ -138,8 +151,11 @@ impl QueueStats {
 /// | `retry_min` | the wait after the first failed attempt | `None`: as consumers say |
 /// | `retry_max` | the maximum wait after a failed attempt | `None`: as consumers say |
 /// | `archive_on_ack` | whether acknowledged messages are archived | false |
+/// | `sensitive` | whether the operators' page and the command hide payloads | false |
 /// | `archive_for` | how long archived messages are kept | `None`: for ever |
 /// | `dead_letters_for` | how long dead letters are kept | `None`: for ever |
+/// | `max_running` | how many of its messages are leased at a time, over all processes | `None`: no limit |
+/// | `groups` | how messages of [groups](crate::Enqueue::group) are handled | `None`: it takes none |
 ///
 /// # Example
 /// ```no_run
@@ -208,6 +224,14 @@ pub struct QueueOptions {
     #[builder(
         default,
         setter(
+            strip_option,
+            doc = "Whether the operators' page and the command hide the queue's payloads; false for a new queue."
+        )
+    )]
+    pub(crate) sensitive: Option<bool>,
+    #[builder(
+        default,
+        setter(
             transform = |time: impl Into<Option<Duration>>| Some(time.into()),
             doc = "How long archived messages are kept, at most a thousand years; or `None`, for ever. Running consumers of the queue delete older ones."
         )
@@ -221,18 +245,38 @@ pub struct QueueOptions {
         )
     )]
     pub(crate) dead_letters_for: Option<Option<Duration>>,
+    #[builder(
+        default,
+        setter(
+            transform = |groups: impl Into<Option<Groups>>| Some(groups.into()),
+            doc = "How messages of groups are handled; or `None`: the queue takes no more of them, and those that it has are handled as before, one of a group at a time."
+        )
+    )]
+    pub(crate) groups: Option<Option<Groups>>,
+    #[builder(
+        default,
+        setter(
+            transform = |most: impl Into<Option<u32>>| Some(most.into()),
+            doc = "How many of its messages are leased at a time, by all consumers of all processes together: from 1 to 2,147,483,647; or `None`, which sets no limit. Consumers don't prefetch then."
+        )
+    )]
+    pub(crate) max_running: Option<Option<u32>>,
 }
 
 impl QueueOptions {
     pub(crate) fn check(&self) -> Result<()> {
-        if let Some(attempts) = self.max_attempts
-            && (attempts == 0 || i32::try_from(attempts).is_err())
-        {
-            return Err(Error::InvalidSetting {
-                setting: "max_attempts",
-                value: attempts.to_string(),
-                expected: "from 1 to 2147483647",
-            });
+        let (attempts, running) = (self.max_attempts, self.max_running.flatten());
+        for (setting, value) in [("max_attempts", attempts), ("max_running", running)] {
+            if value.is_some_and(|value| value == 0 || i32::try_from(value).is_err()) {
+                return Err(Error::InvalidSetting {
+                    setting,
+                    value: value.unwrap_or_default().to_string(),
+                    expected: "from 1 to 2147483647",
+                });
+            }
+        }
+        if let Some(groups) = self.groups.flatten() {
+            groups.check()?;
         }
         match (self.retry_min.flatten(), self.retry_max.flatten()) {
             (Some(min), Some(max)) if max < min => Err(Self::retry_max_too_short(max)),
@@ -269,8 +313,11 @@ impl FromIterator<Self> for QueueOptions {
                 retry_min: after.retry_min.or(before.retry_min),
                 retry_max: after.retry_max.or(before.retry_max),
                 archive_on_ack: after.archive_on_ack.or(before.archive_on_ack),
+                sensitive: after.sensitive.or(before.sensitive),
                 archive_for: after.archive_for.or(before.archive_for),
                 dead_letters_for: after.dead_letters_for.or(before.dead_letters_for),
+                groups: after.groups.or(before.groups),
+                max_running: after.max_running.or(before.max_running),
             })
     }
 }
@@ -289,16 +336,21 @@ pub enum Cancelled {
     Running,
 }
 
-/// A message of a queue, in its current state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A message of a queue, in its current state. Its `Debug` output leaves the payload out.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct QueuedMessage {
     /// The message.
     pub id: MessageId,
     /// Its priority.
     pub priority: Priority,
-    /// From when on it can be delivered, if it isn't leased.
+    /// From when on it can be delivered, if it isn't leased. Of a parked one, the time that it was delayed to, if that is
+    /// still to come when its turn comes.
     pub visible_at: DateTime<Utc>,
+    /// Its group, if it has one.
+    pub group: Option<String>,
+    /// Whether it waits for others of its group to be settled.
+    pub is_parked: bool,
     /// When it was enqueued, by the database's clock.
     pub enqueued_at: DateTime<Utc>,
     /// How often it was delivered. Deliveries that were put off, or whose payload didn't decode, don't count.
@@ -329,8 +381,8 @@ pub struct QueuedMessage {
     pub payload: Option<String>,
 }
 
-/// A message that is not delivered any more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A message that is not delivered any more. Its `Debug` output leaves the payload out.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DeadLetter {
     /// The message.
@@ -347,6 +399,8 @@ pub struct DeadLetter {
     pub unique_key: Option<String>,
     /// The key that no other message of its queue had while this one waited to be claimed.
     pub waiting_key: Option<String>,
+    /// Its group, if it has one.
+    pub group: Option<String>,
     /// Why it is here: `attempts used up`, `expired`, `its payload doesn't decode`, or the reason from the handler.
     pub reason: String,
     /// The error of the last attempt, if known.
@@ -369,8 +423,8 @@ pub struct Requeued {
     pub held: u64,
 }
 
-/// A message that was handled and kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A message that was handled and kept. Its `Debug` output leaves the payload out.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ArchivedMessage {
     /// The message.
@@ -409,6 +463,8 @@ pub struct WorkerInfo {
     pub started_at: DateTime<Utc>,
     /// When its last heartbeat was, by the database's clock.
     pub heartbeat_at: DateTime<Utc>,
+    /// Of a consumer: how many messages [`run`](crate::Consumer::run) has taken out of the queue, by its last heartbeat.
+    pub settled: u64,
     /// Whether its last heartbeat is so old that it counts as crashed.
     pub stale: bool,
 }

@@ -1,9 +1,12 @@
 //! A batch: settlements of one kind, for one statement. One that fails is split, so that no settlement blocks another.
 
+mod grouped;
+
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use sqlx::PgConnection;
 
+use self::grouped::{AckedWithGroups, ack_with_groups, fail_with_groups};
 use crate::{
     error::{Error, Result},
     message::{Origin, Receipt},
@@ -54,6 +57,15 @@ impl Release {
 }
 
 impl Settlements {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Ack(receipts) | Self::Archive(receipts) | Self::Release { receipts, .. } => {
+                receipts.len()
+            }
+            Self::Fail(failures) => failures.len(),
+        }
+    }
+
     /// What is done with the messages, as spans and events name it.
     pub(super) fn name(&self) -> &'static str {
         match self {
@@ -67,12 +79,7 @@ impl Settlements {
 
 impl Batch {
     pub(super) fn len(&self) -> usize {
-        match &self.settlements {
-            Settlements::Ack(receipts)
-            | Settlements::Archive(receipts)
-            | Settlements::Release { receipts, .. } => receipts.len(),
-            Settlements::Fail(failures) => failures.len(),
-        }
+        self.settlements.len()
     }
 
     pub(super) fn receipts(&self) -> Vec<Receipt> {
@@ -160,6 +167,8 @@ impl Batch {
 /// The outcome of a batch: what was settled and, if it failed, what is left.
 pub(super) struct Outcome {
     pub(super) report: Report,
+    /// Settlements whose groups other transactions have locked.
+    pub(super) blocked: Vec<Settlements>,
     pub(super) failed: Option<(Batch, Error)>,
 }
 
@@ -171,12 +180,13 @@ pub(super) async fn settle(
     origin: &Arc<Origin>,
     timeout: Duration,
 ) -> Outcome {
-    let mut report = Report::default();
+    let (mut report, mut blocked) = (Report::default(), Vec::new());
     let mut batches = vec![batch];
     while let Some(mut batch) = batches.pop() {
         let error = match settle_batch(store, &batch, origin, timeout).await {
-            Ok(settled) => {
-                report.add(settled);
+            Ok(done) => {
+                report.add(done.report);
+                blocked.extend(done.blocked);
                 continue;
             }
             Err(error) => error,
@@ -187,6 +197,7 @@ pub(super) async fn settle(
             }
             return Outcome {
                 report,
+                blocked,
                 failed: Some((batch, error)),
             };
         }
@@ -205,6 +216,7 @@ pub(super) async fn settle(
     }
     Outcome {
         report,
+        blocked,
         failed: None,
     }
 }
@@ -217,6 +229,16 @@ struct Settled<'a> {
     dead: Vec<&'a Failure>,
     /// Deliveries that had lost their leases, as far as it is known which ones.
     lost: Vec<Receipt>,
+    /// What wasn't settled, since other transactions have locked the groups.
+    blocked: Option<Settlements>,
+    /// Whether messages are ready that were parked behind others of their groups.
+    is_next_ready: bool,
+}
+
+/// What [`settle_batch`] has done.
+struct Done {
+    report: Report,
+    blocked: Option<Settlements>,
 }
 
 async fn settle_batch(
@@ -224,7 +246,7 @@ async fn settle_batch(
     batch: &Batch,
     origin: &Arc<Origin>,
     timeout: Duration,
-) -> Result<Report> {
+) -> Result<Done> {
     let (timer, during) = (Timer::start(), batch.settlements.name());
     let settled = async {
         let mut connection = store.reserved().await?;
@@ -241,14 +263,20 @@ async fn settle_batch(
         mut report,
         dead,
         lost,
+        blocked,
+        is_next_ready,
     } = settled?;
+    if is_next_ready {
+        store.notifier().wake(&origin.queue);
+    }
     for failure in dead {
         let subject = Subject::settled(origin, failure.receipt);
         telemetry::dead_lettered(&subject, failure.reason(), failure.error_to_show());
     }
     let put_back = report.retried + report.snoozed + report.undecodable + report.released;
     let settled = report.done + report.archived + report.dead + put_back;
-    let missing = (batch.handled() as u64).saturating_sub(settled);
+    let waiting = blocked.as_ref().map_or(0, Settlements::len);
+    let missing = (batch.handled() as u64).saturating_sub(settled + waiting as u64);
     if batch.is_uncertain {
         // The first statement may have settled them, or their leases were lost.
         report.unknown = missing;
@@ -262,13 +290,22 @@ async fn settle_batch(
             telemetry::leases_lost(origin, others, during);
         }
     }
-    Ok(report)
+    Ok(Done { report, blocked })
 }
 
 async fn carry_out<'a>(connection: &mut PgConnection, batch: &'a Batch) -> Result<Settled<'a>> {
     let mut settled = Settled::default();
     let report = &mut settled.report;
     match &batch.settlements {
+        Settlements::Ack(receipts) if receipts.iter().any(|one| one.is_grouped) => {
+            let acked = ack_with_groups(connection, receipts, &[]).await?;
+            return Ok(settled_with_groups(batch, receipts, acked, false));
+        }
+        Settlements::Archive(receipts) if receipts.iter().any(|one| one.is_grouped) => {
+            let archiving = receipts.first().map(|receipt| receipt.queue_id);
+            let acked = ack_with_groups(connection, receipts, archiving.as_slice()).await?;
+            return Ok(settled_with_groups(batch, receipts, acked, true));
+        }
         Settlements::Ack(receipts) => {
             report.done = settle::ack_many(connection, receipts).await?;
             if report.done < receipts.len() as u64 && !batch.is_uncertain {
@@ -285,7 +322,25 @@ async fn carry_out<'a>(connection: &mut PgConnection, batch: &'a Batch) -> Resul
             settled.lost = settle::missing(receipts, &archived);
         }
         Settlements::Fail(failures) => {
-            let failed = failures::fail(connection, failures).await?;
+            let (in_groups, others): (Vec<_>, Vec<_>) = failures
+                .iter()
+                .partition(|failure| failure.receipt.is_grouped);
+            let (failed, blocked) = if in_groups.is_empty() {
+                (failures::fail(connection, failures).await?, Vec::new())
+            } else {
+                let others: Vec<_> = others.into_iter().cloned().collect();
+                let failed = fail_with_groups(connection, &in_groups).await?;
+                settled.is_next_ready = failed.is_next_ready;
+                let mut all = failed.failed;
+                for failed in failures::fail(connection, &others).await? {
+                    let mut same = failures.iter();
+                    let receipt = failed.failure.receipt;
+                    if let Some(failure) = same.find(|one| one.receipt == receipt) {
+                        all.push(Failed { failure, ..failed });
+                    }
+                }
+                (all, failed.blocked)
+            };
             for Failed { failure, dead } in &failed {
                 let count = match failure.then {
                     _ if *dead => {
@@ -298,13 +353,19 @@ async fn carry_out<'a>(connection: &mut PgConnection, batch: &'a Batch) -> Resul
                 };
                 *count += 1;
             }
-            if failed.len() < failures.len() {
+            if failed.len() + blocked.len() < failures.len() {
+                let is_blocked =
+                    |failure: &&Failure| blocked.iter().any(|one| one.receipt == failure.receipt);
                 let missing = failures::not_found(failures, &failed);
+                let missing = missing.filter(|failure| !is_blocked(failure));
                 let (by_handler, lost): (Vec<_>, Vec<_>) =
                     missing.partition(|failure| failure.is_settled);
                 report.done = by_handler.len() as u64;
                 settled.lost = lost.into_iter().map(|failure| failure.receipt).collect();
             }
+            settled.blocked = Some(blocked)
+                .filter(|blocked| !blocked.is_empty())
+                .map(Settlements::Fail);
         }
         Settlements::Release { receipts, kind } => {
             let used = *kind == Release::Unfinished;
@@ -312,4 +373,35 @@ async fn carry_out<'a>(connection: &mut PgConnection, batch: &'a Batch) -> Resul
         }
     }
     Ok(settled)
+}
+
+/// What acknowledgements of a batch have done of which some are of messages with groups.
+fn settled_with_groups<'a>(
+    batch: &Batch,
+    receipts: &[Receipt],
+    acked: AckedWithGroups,
+    archives: bool,
+) -> Settled<'a> {
+    let AckedWithGroups {
+        ids,
+        blocked,
+        is_next_ready,
+    } = acked;
+    let mut settled = Settled {
+        is_next_ready,
+        ..Settled::default()
+    };
+    if !batch.is_uncertain && ids.len() + blocked.len() < receipts.len() {
+        let is_blocked: HashSet<_> = blocked.iter().collect();
+        let missing = settle::missing(receipts, &ids).into_iter();
+        settled.lost = missing.filter(|one| !is_blocked.contains(one)).collect();
+    }
+    let (count, of_kind): (_, fn(Vec<Receipt>) -> Settlements) = if archives {
+        (&mut settled.report.archived, Settlements::Archive)
+    } else {
+        (&mut settled.report.done, Settlements::Ack)
+    };
+    *count = ids.len() as u64;
+    settled.blocked = Some(blocked).filter(|it| !it.is_empty()).map(of_kind);
+    settled
 }

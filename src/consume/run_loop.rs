@@ -1,6 +1,7 @@
 //! The run loop of a consumer: claims ahead, extends leases, settles in batches, and continues after failures. One task
 //! holds all of its state; handlers and statements are tasks of their own, which report back to it.
 
+mod deadlines;
 mod handlers;
 mod queries;
 
@@ -39,7 +40,7 @@ use crate::{
     handler::{Outcome, Verdict},
     lifecycle::WorkerId,
     message::{MessageId, Origin, QueueSettings, Receipt, cancel_notice::CancelNotice},
-    pool::{STATEMENT_TIMEOUT, WakeSubscription},
+    pool::WakeSubscription,
     postgres::settle::failures::Failure,
     queue::QueueName,
     report::Report,
@@ -146,6 +147,7 @@ pub(crate) async fn start(job: Job<impl Work>) -> Ended {
         unsettled: SettleQueue::new(),
         unsettled_since: None,
         settle_at: Instant::now(),
+        unblock_at: Instant::now(),
         extend_limit: AdaptiveLimit::new(MAX_EXTENSION),
         is_extending: false,
         to_verify: HashSet::new(),
@@ -218,6 +220,8 @@ struct RunLoop<W> {
     /// When the first of the settlements that wait for a batch was added.
     unsettled_since: Option<Instant>,
     settle_at: Instant,
+    /// When settlements whose groups were locked are tried again.
+    unblock_at: Instant,
     extend_limit: AdaptiveLimit,
     is_extending: bool,
     /// Deliveries whose messages may have been cancelled.
@@ -397,6 +401,9 @@ impl<W: Work> RunLoop<W> {
                 self.unsettled.release_if_unsettled(settled);
             }
         }
+        if self.unsettled.has_blocked() && self.unblock_at <= Instant::now() {
+            self.unsettled.unblock();
+        }
         if self.unsettled.has_waiting() {
             self.unsettled_since.get_or_insert_with(Instant::now);
         }
@@ -425,8 +432,7 @@ impl<W: Work> RunLoop<W> {
         let failure = match &verdict {
             // The handler has settled the message in a transaction that it says it has committed.
             Verdict::Returned(Outcome::Done | Outcome::Archive) if lease.is_settled() => {
-                self.report.done += 1;
-                return;
+                return self.done_by_handler();
             }
             Verdict::Returned(Outcome::Done) if !lease.subject().origin.settings.archive_on_ack => {
                 return self.unsettled.ack(receipt);
@@ -456,45 +462,5 @@ impl<W: Work> RunLoop<W> {
             is_settled: lease.is_settled(),
             ..failure
         });
-    }
-
-    fn next_deadline(&self) -> Instant {
-        let mut next = if self.is_extending {
-            Instant::now() + STATEMENT_TIMEOUT
-        } else if self.in_flight.has_expired() {
-            self.extend_at.min(self.extend_not_before)
-        } else {
-            self.extend_at
-        };
-        if let Some(ending) = &self.ending {
-            next = next.min(if ending.is_aborted {
-                ending.settle_until
-            } else {
-                ending.abort_at
-            });
-            if self.claims > 0 && ending.release_at > Instant::now() {
-                next = next.min(ending.release_at);
-            }
-        } else {
-            if self.next_claim().is_some() {
-                next = next.min(self.claim_at);
-            }
-            if let Some(at) = self.prune_at.filter(|_| !self.is_pruning) {
-                next = next.min(at);
-            }
-        }
-        if let Some(at) = self.next_settling() {
-            next = next.min(at);
-        }
-        if self.idle_handlers() > 0
-            && let Some(at) = self.in_flight.next_chunk_at(self.chunk)
-        {
-            next = next.min(at);
-        }
-        // While claims are under way, only few finished deliveries are reported.
-        if self.claims > 0 && !self.in_flight.is_empty() {
-            next = next.min(Instant::now() + MAX_ACK_WAIT);
-        }
-        next
     }
 }

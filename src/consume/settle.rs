@@ -17,6 +17,8 @@ pub(super) struct SettleQueue {
     fresh: Lane,
     /// Settlements that were sent and whose answer was lost: they may have taken effect.
     uncertain: Lane,
+    /// Settlements whose groups other transactions have locked. They are tried again after a while.
+    blocked: Lane,
     /// The batch under way.
     sent: Option<Sent>,
     limit: AdaptiveLimit,
@@ -50,6 +52,7 @@ impl SettleQueue {
         Self {
             fresh: Lane::default(),
             uncertain: Lane::default(),
+            blocked: Lane::default(),
             sent: None,
             limit: AdaptiveLimit::new(MAX_BATCH),
             last_was_uncertain: false,
@@ -97,7 +100,7 @@ impl SettleQueue {
     /// Number of messages not settled yet, including the batch under way.
     pub(super) fn len(&self) -> usize {
         let sent = self.sent.as_ref().map_or(0, |sent| sent.receipts.len());
-        self.fresh.len() + self.uncertain.len() + sent
+        self.fresh.len() + self.uncertain.len() + self.blocked.len() + sent
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -119,7 +122,7 @@ impl SettleQueue {
         self.failing
     }
 
-    /// Whether there are only a few acks, which can wait for more.
+    /// Whether there are only a few acks, and of messages without groups, which can wait for more.
     pub(super) fn can_wait(&self, few: usize) -> bool {
         !self.failing && self.uncertain.is_empty() && self.fresh.is_acks_below(few)
     }
@@ -128,6 +131,7 @@ impl SettleQueue {
     pub(super) fn receipts(&self) -> Vec<Receipt> {
         let mut receipts = self.fresh.receipts();
         receipts.extend(self.uncertain.receipts());
+        receipts.extend(self.blocked.receipts());
         receipts.extend(self.sent.iter().flat_map(|sent| &sent.receipts));
         receipts
     }
@@ -159,6 +163,20 @@ impl SettleQueue {
         self.failing = false;
     }
 
+    /// Other transactions have locked the groups of these: they wait until [`unblock`](Self::unblock).
+    pub(super) fn blocked(&mut self, settlements: Settlements) {
+        self.blocked.put_back(settlements);
+    }
+
+    /// Has what was blocked tried again, behind the others.
+    pub(super) fn unblock(&mut self) {
+        self.fresh.append(mem::take(&mut self.blocked));
+    }
+
+    pub(super) fn has_blocked(&self) -> bool {
+        !self.blocked.is_empty()
+    }
+
     /// Requeues the rest of a failed batch behind the others. Smaller batches follow if the size may have been the
     /// reason.
     pub(super) fn failed(&mut self, rest: Batch, error: &Error) {
@@ -180,8 +198,10 @@ impl SettleQueue {
     pub(super) fn abandon(&mut self) -> Report {
         let handled = |lane: &Lane| lane.len() - lane.untouched.len();
         let sent = self.sent.take().map_or(0, |sent| sent.handled);
-        let unknown = handled(&self.fresh) + handled(&self.uncertain) + sent;
+        let left = handled(&self.fresh) + handled(&self.uncertain) + handled(&self.blocked);
+        let unknown = left + sent;
         (self.fresh, self.uncertain) = (Lane::default(), Lane::default());
+        self.blocked = Lane::default();
         Report {
             unknown: unknown as u64,
             ..Report::default()
@@ -204,7 +224,9 @@ impl Lane {
     }
 
     fn is_acks_below(&self, few: usize) -> bool {
-        self.acks.len() < few && self.acks.len() == self.len()
+        let are_alone = self.acks.len() < few && self.acks.len() == self.len();
+        // The next message of a group waits for each of them.
+        are_alone && !self.acks.iter().any(|receipt| receipt.is_grouped)
     }
 
     fn receipts(&self) -> Vec<Receipt> {
@@ -238,6 +260,15 @@ impl Lane {
             }
         }
         None
+    }
+
+    fn append(&mut self, mut other: Self) {
+        self.acks.append(&mut other.acks);
+        self.archives.append(&mut other.archives);
+        self.failures.append(&mut other.failures);
+        self.untouched.append(&mut other.untouched);
+        self.unfinished.append(&mut other.unfinished);
+        self.returned.append(&mut other.returned);
     }
 
     fn put_back(&mut self, settlements: Settlements) {

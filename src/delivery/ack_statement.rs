@@ -110,13 +110,16 @@ impl<T, D> Delivery<T, D> {
 }
 
 impl<T, D> AckStatement<T, D> {
-    /// Returns the text of the statement, with `$1` to `$3`. There are two: one for queues that keep what is
-    /// acknowledged, and one for all others.
+    /// Returns the text of the statement, with `$1` to `$3`. There are four: for queues that keep what is acknowledged and
+    /// for others, and of each one for messages with a [group](crate::Enqueue::group), which lets the next one in.
+    /// Consumers notice that one at their next poll, unless you wake them.
     pub fn sql(&self) -> &'static str {
-        if self.is_archived {
-            statement::archive()
-        } else {
-            statement::ack()
+        let is_grouped = self.delivery.lease.receipt().is_grouped;
+        match (self.is_archived, is_grouped) {
+            (false, false) => statement::ack(),
+            (true, false) => statement::archive(),
+            (false, true) => statement::ack_in_group(),
+            (true, true) => statement::archive_in_group(),
         }
     }
 

@@ -1,20 +1,25 @@
 //! Many deliveries, acknowledged in one statement.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
+use sqlx::{Connection, PgConnection};
 use tracing::Instrument;
 
-use super::{Decoded, Delivery};
+use super::{Decoded, Delivery, settlement::wake};
 use crate::{
     error::{Error, Result},
     executor::{self, Execute, Executor},
-    message::MessageId,
-    postgres::settle,
+    message::{MessageId, Receipt},
+    postgres::settle::{
+        self,
+        grouped::{self, LockWait},
+    },
     queue::QueueName,
     telemetry::{self, Messages, Timer},
 };
 
-/// Acknowledges many deliveries, of one queue or of several, in one statement.
+/// Acknowledges many deliveries, of one queue or of several, in one statement, and those with a
+/// [group](crate::Enqueue::group) in another of the same transaction.
 ///
 /// # Shape
 /// Returns the ids of those whose lease was lost; all others are acknowledged.
@@ -74,12 +79,34 @@ fn settle_all<'c, T: Send + 'c, D: 'c, E: From<UnsettledBatch<T, D>>>(
             .map(|delivery| delivery.message.queue_id)
             .collect();
         set_settling(&deliveries, true);
+        let (in_groups, others): (Vec<_>, Vec<_>) = receipts
+            .iter()
+            .copied()
+            .partition(|receipt| receipt.is_grouped);
+        let (store, sent_to) = if in_groups.is_empty() {
+            (None, None)
+        } else {
+            (on.store(), on.sent_to())
+        };
+        let mut ready_queues = HashSet::new();
         let call = executor::run(on, async |connection| {
-            if to_archive.is_empty() {
-                settle::each::ack_each(connection, &receipts).await
-            } else {
-                settle::each::ack_or_archive_each(connection, &receipts, &to_archive).await
+            if in_groups.is_empty() {
+                return ack_without_groups(connection, &others, &to_archive).await;
             }
+            let waits = LockWait::Unlimited;
+            if others.is_empty() {
+                let acked = grouped::ack(connection, &in_groups, &to_archive, waits).await?;
+                ready_queues = acked.ready_queues;
+                return Ok(acked.ids);
+            }
+            // All of them, or none. Those with groups last, so that these are locked for as short as can be.
+            let mut transaction = connection.begin().await?;
+            let mut settled = ack_without_groups(&mut transaction, &others, &to_archive).await?;
+            let acked = grouped::ack(&mut transaction, &in_groups, &to_archive, waits).await?;
+            transaction.commit().await?;
+            settled.extend(acked.ids);
+            ready_queues = acked.ready_queues;
+            Ok(settled)
         });
         let timer = Timer::start();
         let settled = call.instrument(span.clone()).await;
@@ -93,6 +120,12 @@ fn settle_all<'c, T: Send + 'c, D: 'c, E: From<UnsettledBatch<T, D>>>(
         );
         match settled {
             Ok(mut acked) => {
+                for queue_id in ready_queues {
+                    let message = deliveries.iter().map(|delivery| &delivery.message);
+                    if let Some(message) = { message }.find(|one| one.queue_id == queue_id) {
+                        wake(store.clone(), sent_to.clone(), &message.origin.queue);
+                    }
+                }
                 acked.sort_unstable();
                 let is_acked =
                     |delivery: &&Delivery<T, D>| acked.binary_search(&delivery.id()).is_ok();
@@ -114,6 +147,18 @@ fn settle_all<'c, T: Send + 'c, D: 'c, E: From<UnsettledBatch<T, D>>>(
             }
         }
     })
+}
+
+async fn ack_without_groups(
+    connection: &mut PgConnection,
+    receipts: &[Receipt],
+    to_archive: &[i32],
+) -> Result<Vec<MessageId>> {
+    if to_archive.is_empty() {
+        settle::each::ack_each(connection, receipts).await
+    } else {
+        settle::each::ack_or_archive_each(connection, receipts, to_archive).await
+    }
 }
 
 fn set_settling<T, D>(deliveries: &[Delivery<T, D>], is_settling: bool) {

@@ -12,9 +12,13 @@ use crate::{
     message::{Receipt, Visible},
     postgres::settle::{
         self,
-        failures::{self, Failure, USED_UP},
+        failures::{self, Failed, Failure, USED_UP},
+        grouped::{self, LockWait},
     },
+    queue::QueueName,
+    store::Store,
     telemetry::{self, Messages, Subject, Timer},
+    transaction::SentTo,
 };
 
 /// Settles a delivery itself, in a statement of its own.
@@ -29,6 +33,13 @@ pub(crate) async fn settle_lease(
     let call = async {
         let settlement = settlement?;
         lease.set_settling(true);
+        // Others are ready only after the settlement of a message with a group, or of a queue that limits what runs.
+        let is_limited = subject.origin.settings.is_limited;
+        let (store, sent_to) = if receipt.is_grouped || is_limited {
+            (on.store(), on.sent_to())
+        } else {
+            (None, None)
+        };
         let settled = executor::run(on, async |connection| {
             let settled = settlement.carry_out(connection, receipt).await?;
             if lease.is_in_transaction()
@@ -38,13 +49,19 @@ pub(crate) async fn settle_lease(
             }
             Ok(settled)
         });
-        let settled = settled.await?;
+        let Settled {
+            outcome: settled,
+            is_next_ready,
+        } = settled.await?;
+        if is_next_ready || is_limited {
+            wake(store, sent_to, &subject.origin.queue);
+        }
         settlement.report(settled, subject);
         match settled {
-            Settled::LeaseLost => Err(Error::LeaseLost {
+            Outcome::LeaseLost => Err(Error::LeaseLost {
                 message: receipt.id,
             }),
-            Settled::AsAsked | Settled::Dead => Ok(()),
+            Outcome::AsAsked | Outcome::Dead => Ok(()),
         }
     };
     let settled = call.instrument(under_way.span.clone()).await;
@@ -85,9 +102,27 @@ impl UnderWay {
     }
 }
 
+/// Wakes the consumers of a queue at once, or when the transaction is committed. On a connection of the caller's, they
+/// find the messages at their next poll.
+pub(super) fn wake(store: Option<Store>, sent_to: Option<SentTo>, queue: &QueueName) {
+    if let Some(store) = store {
+        store.notifier().wake(queue);
+    } else if let Some(sent_to) = sent_to {
+        sent_to.add(queue.clone());
+    }
+}
+
 /// What a settlement did.
 #[derive(Clone, Copy)]
-enum Settled {
+struct Settled {
+    outcome: Outcome,
+    /// Whether another message of its group is ready now.
+    is_next_ready: bool,
+}
+
+/// What became of the message.
+#[derive(Clone, Copy)]
+enum Outcome {
     AsAsked,
     /// The message is a dead letter.
     Dead,
@@ -102,12 +137,28 @@ pub(crate) enum Settlement {
     DeadLetter(String),
 }
 
-impl Settled {
+impl Outcome {
     fn as_asked_if(is_held: bool) -> Self {
         if is_held {
             Self::AsAsked
         } else {
             Self::LeaseLost
+        }
+    }
+
+    fn of(failed: Option<&Failed<'_>>) -> Self {
+        match failed {
+            Some(failed) if failed.dead => Self::Dead,
+            failed => Self::as_asked_if(failed.is_some()),
+        }
+    }
+}
+
+impl From<Outcome> for Settled {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            is_next_ready: false,
         }
     }
 }
@@ -142,43 +193,62 @@ impl Settlement {
 
     async fn carry_out(&self, connection: &mut PgConnection, receipt: Receipt) -> Result<Settled> {
         let failure = match self {
+            Self::Ack | Self::Archive if receipt.is_grouped => {
+                let archives = matches!(self, Self::Archive);
+                let archiving = if archives {
+                    &[receipt.queue_id][..]
+                } else {
+                    &[]
+                };
+                let receipts = [receipt];
+                let waits = LockWait::Unlimited;
+                let settled = grouped::ack(connection, &receipts, archiving, waits).await?;
+                return Ok(Settled {
+                    outcome: Outcome::as_asked_if(!settled.ids.is_empty()),
+                    is_next_ready: !settled.ready_queues.is_empty(),
+                });
+            }
             Self::Ack => {
                 let is_held = settle::ack(connection, receipt).await?;
-                return Ok(Settled::as_asked_if(is_held));
+                return Ok(Outcome::as_asked_if(is_held).into());
             }
             Self::Archive => {
                 let archived = settle::archive(connection, &[receipt]).await?;
-                return Ok(Settled::as_asked_if(!archived.is_empty()));
+                return Ok(Outcome::as_asked_if(!archived.is_empty()).into());
             }
             Self::Retry(wait) => Failure::retry(receipt, *wait, ""),
             Self::Later(wait) => Failure::later(receipt, *wait),
             Self::DeadLetter(reason) => Failure::dead(receipt, reason),
         };
+        if receipt.is_grouped {
+            let failed = grouped::fail(connection, &[&failure], LockWait::Unlimited).await?;
+            return Ok(Settled {
+                outcome: Outcome::of(failed.failed.first()),
+                is_next_ready: failed.is_next_ready,
+            });
+        }
         let failure = [failure];
         let failed = failures::fail(connection, &failure).await?;
-        Ok(match failed.first() {
-            Some(failed) if failed.dead => Settled::Dead,
-            failed => Settled::as_asked_if(failed.is_some()),
-        })
+        Ok(Outcome::of(failed.first()).into())
     }
 
     /// Reports what an operator wants to know of it.
-    fn report(&self, settled: Settled, subject: &Subject) {
+    fn report(&self, settled: Outcome, subject: &Subject) {
         let asked = "another attempt was asked for";
         match (settled, self) {
-            (Settled::LeaseLost, _) => telemetry::lease_lost(subject, self.verb()),
-            (Settled::Dead, Self::DeadLetter(reason)) => {
+            (Outcome::LeaseLost, _) => telemetry::lease_lost(subject, self.verb()),
+            (Outcome::Dead, Self::DeadLetter(reason)) => {
                 telemetry::dead_lettered(subject, reason, None);
             }
-            (Settled::Dead, _) => {
+            (Outcome::Dead, _) => {
                 telemetry::attempt_failed(subject, asked, None);
                 telemetry::dead_lettered(subject, USED_UP, None);
             }
-            (Settled::AsAsked, Self::Retry(wait)) => {
+            (Outcome::AsAsked, Self::Retry(wait)) => {
                 telemetry::attempt_failed(subject, asked, Some(*wait));
             }
-            (Settled::AsAsked, Self::Later(_)) => telemetry::snoozed(subject),
-            (Settled::AsAsked, _) => {}
+            (Outcome::AsAsked, Self::Later(_)) => telemetry::snoozed(subject),
+            (Outcome::AsAsked, _) => {}
         }
     }
 }

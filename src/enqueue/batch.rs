@@ -41,6 +41,7 @@ pub fn message<P: Serialize + ?Sized>(payload: &P) -> MessageBuilder<P> {
         headers: NewHeaders::default(),
         options: MessageOptions::default(),
         when: None,
+        has_both: false,
         of: PhantomData,
     }
 }
@@ -50,15 +51,25 @@ pub fn message<P: Serialize + ?Sized>(payload: &P) -> MessageBuilder<P> {
 /// What it doesn't set, it has from its enqueue: time, priority and limits. Headers of both are stored. If a method is called
 /// again, the last call counts.
 #[must_use = "a message is sent by `pgqrs::enqueue().to(..).batch([..]).execute(..)`"]
-pub struct MessageBuilder<P: ?Sized> {
+pub struct MessageBuilder<P: ?Sized, G = NoGroup> {
     payload: Result<String>,
     headers: NewHeaders,
     options: MessageOptions,
     when: Option<When>,
-    of: PhantomData<fn(&P)>,
+    /// A key, and then a group.
+    has_both: bool,
+    of: PhantomData<fn(&P, G)>,
 }
 
-impl<P: ?Sized> MessageBuilder<P> {
+/// The message has no group.
+#[derive(Debug)]
+pub struct NoGroup(());
+
+/// The message has a group.
+#[derive(Debug)]
+pub struct InGroup(());
+
+impl<P: ?Sized, G> MessageBuilder<P, G> {
     /// As [`Enqueue::header`], for this message.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.set(name.into(), value.into());
@@ -105,6 +116,58 @@ impl<P: ?Sized> MessageBuilder<P> {
         self
     }
 
+    /// As [`Enqueue::group`], for this message. Available once, and not with a key.
+    ///
+    /// # Example
+    /// ```
+    /// let enqueue = pgqrs::enqueue().to("orders").batch([
+    ///     pgqrs::message(&1).group("customer-1"),
+    ///     pgqrs::message(&2).group("customer-2"),
+    /// ]);
+    /// ```
+    /// ```compile_fail,E0277
+    /// pgqrs::message(&1).group("customer-1").group("customer-2"); // two groups
+    /// ```
+    pub fn group(mut self, group: impl Into<String>) -> MessageBuilder<P, InGroup>
+    where
+        G: GroupNotSet,
+    {
+        self.has_both = self.options.key.is_some();
+        self.options.key = Some(Key::new(group.into(), Lifetime::Group));
+        self.with_state()
+    }
+
+    fn with_state<N>(self) -> MessageBuilder<P, N> {
+        MessageBuilder {
+            payload: self.payload,
+            headers: self.headers,
+            options: self.options,
+            when: self.when,
+            has_both: self.has_both,
+            of: PhantomData,
+        }
+    }
+}
+
+/// The message has no group yet.
+#[diagnostic::on_unimplemented(
+    message = "this message already has its group",
+    label = "a second `.group(..)`",
+    note = "a message belongs to one group: remove one of the two calls"
+)]
+pub trait GroupNotSet {}
+
+#[diagnostic::do_not_recommend]
+impl GroupNotSet for NoGroup {}
+
+/// For a batch in which only some messages have a group.
+impl<P: ?Sized> From<MessageBuilder<P, InGroup>> for MessageBuilder<P> {
+    fn from(message: MessageBuilder<P, InGroup>) -> Self {
+        message.with_state()
+    }
+}
+
+impl<P: ?Sized> MessageBuilder<P> {
     /// As [`Enqueue::unique`], for this message.
     pub fn unique(self, key: impl Into<String>) -> Self {
         self.key(Key::new(key.into(), Lifetime::Unfinished))
@@ -132,6 +195,12 @@ impl<P: ?Sized> MessageBuilder<P> {
 
     /// As message `index` of its enqueue.
     fn into_message(self, index: usize) -> Result<NewMessage> {
+        if self.has_both {
+            return Err(Error::InvalidKey {
+                index,
+                problem: "is set besides a group; a message has one of them",
+            });
+        }
         let payload = self.payload.map_err(|error| match error {
             Error::Serialize { source, .. } => Error::Serialize { index, source },
             Error::PayloadTooDeep { limit, .. } => Error::PayloadTooDeep { index, limit },
@@ -186,7 +255,7 @@ impl<P: ?Sized> From<WaitingMessageBuilder<P>> for MessageBuilder<P> {
 }
 
 /// Without the payload.
-impl<P: ?Sized> fmt::Debug for MessageBuilder<P> {
+impl<P: ?Sized, G> fmt::Debug for MessageBuilder<P, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MessageBuilder")
             .field("options", &self.options)

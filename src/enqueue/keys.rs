@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::{
     Enqueue,
-    states::{BeforeMessages, ChangesWaiting, KeyNotSet, Keyed, KeyedBy, KeyedUntilClaimed},
+    states::{
+        BeforeMessages, ChangesWaiting, KeyNotSet, Keyed, KeyedBy, KeyedUntilClaimed, TakesKeys,
+    },
 };
 use crate::key::{Key, Lifetime, OnDuplicate};
 #[cfg(doc)]
@@ -48,6 +50,7 @@ impl<M, T, W, K> Enqueue<M, T, W, K> {
     pub fn unique(self, key: impl Into<String>) -> Enqueue<M, T, W, Keyed>
     where
         K: KeyNotSet,
+        T: TakesKeys,
     {
         let key = Key::new(key.into(), Lifetime::Unfinished);
         self.with_key(Keyed(key))
@@ -77,6 +80,7 @@ impl<M, T, W, K> Enqueue<M, T, W, K> {
     where
         M: BeforeMessages,
         K: KeyNotSet,
+        T: TakesKeys,
         P: ?Sized,
         S: Into<String>,
     {
@@ -103,6 +107,7 @@ impl<M, T, W, K> Enqueue<M, T, W, K> {
     pub fn unique_until_claimed(self, key: impl Into<String>) -> Enqueue<M, T, W, KeyedUntilClaimed>
     where
         K: KeyNotSet,
+        T: TakesKeys,
     {
         let key = Key::new(key.into(), Lifetime::UntilClaimed(OnDuplicate::Keep));
         self.with_key(KeyedUntilClaimed(key))
@@ -126,6 +131,7 @@ impl<M, T, W, K> Enqueue<M, T, W, K> {
     pub fn once_within(self, key: impl Into<String>, window: Duration) -> Enqueue<M, T, W, Keyed>
     where
         K: KeyNotSet,
+        T: TakesKeys,
     {
         let key = Key::new(key.into(), Lifetime::Within(window));
         self.with_key(Keyed(key))
@@ -199,7 +205,7 @@ impl<M, T, W, K> Enqueue<M, T, W, K> {
         Enqueue::new(self.messages, self.target, Keyed(key), self.options)
     }
 
-    fn with_key<N>(self, key: N) -> Enqueue<M, T, W, N> {
+    pub(super) fn with_key<N>(self, key: N) -> Enqueue<M, T, W, N> {
         Enqueue::new(self.messages, self.target, key, self.options)
     }
 }

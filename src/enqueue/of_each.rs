@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::{
     error::{Error, Result},
-    key::{Key, Lifetime},
     message::{MessageOptions, NewMessage},
     queue::KeyOfJson,
 };
@@ -20,18 +19,32 @@ pub(crate) fn set_options(
         return Ok(());
     }
     for (index, message) in messages.iter_mut().enumerate() {
+        let has_key = of_each.key.is_some() || message.key().is_some();
+        if has_key && key_of.is_some_and(KeyOfJson::is_group) {
+            return Err(Error::InvalidKey {
+                index,
+                problem: "is set, and its queue computes the group of each message; send it without a key or group",
+            });
+        }
         if let Some(key_of) = key_of
-            && of_each.key.is_none()
-            && message.key().is_none()
+            && !has_key
         {
             let key = key_of.key(message.payload());
             let key = key.map_err(|error| Error::Unkeyed {
                 index,
                 source: Arc::new(error),
             })?;
-            message.set_key(Key::new(key, Lifetime::Unfinished));
+            message.set_key(key);
         }
         message.complete_options(index, of_each)?;
     }
     Ok(())
+}
+
+/// Returns the messages, unless one of them is larger than this.
+pub(super) fn check_sizes(messages: Vec<NewMessage>, limit: usize) -> Result<Vec<NewMessage>> {
+    for (index, message) in messages.iter().enumerate() {
+        message.check_size(index, limit)?;
+    }
+    Ok(messages)
 }

@@ -10,7 +10,7 @@ use crate::{
     key::Key,
     lifecycle::WorkerId,
     message::NewMessage,
-    queue::{Carries, KeyOf, KeyOfJson, NoPayload, Queue, QueueName},
+    queue::{Carries, KeyOf, KeyOfJson, NoPayload, Queue, QueueName, Ungrouped},
 };
 
 /// No message yet.
@@ -28,12 +28,12 @@ pub struct Messages<P: ?Sized> {
 #[derive(Debug)]
 pub struct NoTarget(pub(super) ());
 
-/// A queue that carries `C`.
+/// A queue that carries `C`, and that computes groups or doesn't (`G`).
 #[derive(Debug)]
-pub struct ToQueue<C> {
+pub struct ToQueue<C, G = Ungrouped> {
     pub(super) queue: Result<QueueName>,
     pub(super) key: Option<KeyOf<C>>,
-    pub(super) carries: PhantomData<fn() -> C>,
+    pub(super) carries: PhantomData<fn() -> (C, G)>,
 }
 
 /// A worker, and its queue, which carries `C`.
@@ -161,7 +161,7 @@ impl MessageNotSet for NoMessage {}
 )]
 pub trait TargetIsSet: sealed::Target {}
 
-impl<C> sealed::Target for ToQueue<C> {
+impl<C, G> sealed::Target for ToQueue<C, G> {
     fn key_of_json(&self) -> Option<KeyOfJson> {
         self.key.map(KeyOf::erased)
     }
@@ -171,7 +171,7 @@ impl<C> sealed::Target for ToQueue<C> {
     }
 }
 #[diagnostic::do_not_recommend]
-impl<C> TargetIsSet for ToQueue<C> {}
+impl<C, G> TargetIsSet for ToQueue<C, G> {}
 
 impl<C> sealed::Target for ByWorker<C> {
     fn key_of_json(&self) -> Option<KeyOfJson> {
@@ -201,7 +201,7 @@ impl TargetNotSet for NoTarget {}
 pub trait Takes<P: ?Sized> {}
 
 impl<P: ?Sized> Takes<P> for NoTarget {}
-impl<P: ?Sized, C> Takes<P> for ToQueue<C> where Queue<C>: Carries<P> {}
+impl<P: ?Sized, C, G> Takes<P> for ToQueue<C, G> where Queue<C>: Carries<P> {}
 impl<P: ?Sized, C> Takes<P> for ByWorker<C> where Queue<C>: Carries<P> {}
 
 /// The messages, if there are any already, fit into queue `Q`.
@@ -247,7 +247,7 @@ keys! {
 /// The key, if it is computed from payloads, is computed from those of type `P`.
 #[diagnostic::on_unimplemented(
     message = "the keys of this enqueue are not computed from `{P}`",
-    label = "`.unique_by(..)` takes another type than this payload's",
+    label = "`.unique_by(..)` or `.group_by(..)` takes another type than this payload's",
     note = "the function takes a reference to the payload: `.unique_by(|email: &Email| email.to.clone())`"
 )]
 pub trait KeysOf<P: ?Sized>: sealed::KeyOf<P> {}
@@ -287,11 +287,43 @@ impl<P: Serialize + ?Sized> sealed::KeyOf<NoPayload> for KeyedBy<P> {
 #[diagnostic::do_not_recommend]
 impl<P: Serialize + ?Sized> KeysOf<NoPayload> for KeyedBy<P> {}
 
-/// The enqueue has no key yet.
+/// The target, if there is one already, leaves it to the enqueue whether its messages have a key or a group.
 #[diagnostic::on_unimplemented(
-    message = "this enqueue already has its key",
-    label = "a second `.unique(..)`, `.unique_by(..)`, `.unique_until_claimed(..)` or `.once_within(..)`",
-    note = "a message has one key, which is unique for one time: remove one of the two calls"
+    message = "this enqueue's queue computes the group of each message",
+    label = "a message has one group, and no key besides",
+    note = "remove this call, or send to a queue without `.group_by(..)`"
+)]
+pub trait TakesKeys {}
+
+#[diagnostic::do_not_recommend]
+impl TakesKeys for NoTarget {}
+#[diagnostic::do_not_recommend]
+impl<C> TakesKeys for ToQueue<C, Ungrouped> {}
+#[diagnostic::do_not_recommend]
+impl<C> TakesKeys for ByWorker<C> {}
+
+/// The enqueue's key or group, if it has one, can be sent to a queue that computes groups, or doesn't (`G`).
+#[diagnostic::on_unimplemented(
+    message = "this queue computes the group of each message, and the enqueue has a key or a group already",
+    label = "a message has one group, and no key besides",
+    note = "remove `.group(..)` or the key from the enqueue, or send to a queue without `.group_by(..)`"
+)]
+pub trait FitsGrouping<G> {}
+
+#[diagnostic::do_not_recommend]
+impl<G> FitsGrouping<G> for NoKey {}
+#[diagnostic::do_not_recommend]
+impl FitsGrouping<Ungrouped> for Keyed {}
+#[diagnostic::do_not_recommend]
+impl FitsGrouping<Ungrouped> for KeyedUntilClaimed {}
+#[diagnostic::do_not_recommend]
+impl<P: ?Sized> FitsGrouping<Ungrouped> for KeyedBy<P> {}
+
+/// The enqueue has no key or group yet.
+#[diagnostic::on_unimplemented(
+    message = "this enqueue already has its key or its group",
+    label = "a second `.unique(..)`, `.unique_by(..)`, `.unique_until_claimed(..)`, `.once_within(..)`, `.group(..)` or `.group_by(..)`",
+    note = "a message has one key, which is unique for one time, or belongs to one group: remove one of the two calls"
 )]
 pub trait KeyNotSet: sealed::Unset {}
 
@@ -301,8 +333,8 @@ impl KeyNotSet for NoKey {}
 
 /// The enqueue has no key, so that it can be made into a statement for other drivers, or an import.
 #[diagnostic::on_unimplemented(
-    message = "an enqueue with a key can't be a statement for another driver, or an import",
-    label = "this needs an enqueue without a key",
+    message = "an enqueue with a key or a group can't be a statement for another driver, or an import",
+    label = "this needs an enqueue without a key or a group",
     note = "run it with `.execute(..)` on a store, or on a connection or transaction of sqlx"
 )]
 pub trait WithoutKey: Keys {}
@@ -313,8 +345,8 @@ impl WithoutKey for NoKey {}
 /// The enqueue has no messages yet, so that their keys can be computed.
 #[diagnostic::on_unimplemented(
     message = "this enqueue already has its messages",
-    label = "`.unique_by(..)` comes before them",
-    note = "a payload is serialised when it is passed in: call `.unique_by(..)` before `.message(..)` or `.messages(..)`"
+    label = "`.unique_by(..)` and `.group_by(..)` come before them",
+    note = "a payload is serialised when it is passed in: call it before `.message(..)` or `.messages(..)`"
 )]
 pub trait BeforeMessages: sealed::Unset {}
 

@@ -52,6 +52,7 @@ variants! {
     InvalidKey { index, problem },
     Unkeyed { index, source },
     KeyHeld { queue },
+    GroupsNotEnabled { queue },
     #[cfg(feature = "schedules")]
     InvalidCron(source),
     #[cfg(feature = "schedules")]

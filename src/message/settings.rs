@@ -20,6 +20,8 @@ pub(crate) struct QueueSettings {
     pub(crate) is_pruned: bool,
     /// Whether nothing can be claimed.
     pub(crate) is_paused: bool,
+    /// Whether it limits how many of its messages run at a time.
+    pub(crate) is_limited: bool,
 }
 
 impl QueueSettings {

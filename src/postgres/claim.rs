@@ -1,7 +1,11 @@
 //! The claim: ready messages of a queue, under a lease. The hottest statement besides the insert, with one caller,
 //! [`claim_once`](crate::dequeue::claim_once).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -12,7 +16,9 @@ use crate::{
     lifecycle::WorkerId,
     message::{Message, MessageId, Origin, Priority, QueueSettings, microseconds},
     postgres::{
+        dead::{Dead, DeadLettered, End, registered},
         json::{JsonText, headers},
+        settle::grouped,
         workers,
     },
     queue::QueueName,
@@ -62,28 +68,8 @@ pub(crate) struct Claimed {
     pub(crate) stopped_by_bytes: bool,
     /// Whether it has found messages that are over, and could not dead-letter them.
     pub(crate) left_over: bool,
-}
-
-/// A message that is delivered no more.
-#[derive(Debug)]
-pub(crate) struct Dead {
-    pub(crate) id: MessageId,
-    pub(crate) attempt: u32,
-    pub(crate) max_attempts: u32,
-    pub(crate) end: End,
-    /// Its last consumer, if that was a registered one.
-    pub(crate) consumer: Option<WorkerId>,
-}
-
-/// Why a message is delivered no more, and what became of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// A dead letter, since its attempts are used up.
-    UsedUp,
-    /// A dead letter, since it was not started in time.
-    Expired,
-    /// It was not started in time, and was to be dropped then.
-    Dropped,
+    /// Whether others of the groups of dead letters are ready now.
+    pub(crate) is_next_ready: bool,
 }
 
 /// What the first row of a claim's result says.
@@ -106,10 +92,11 @@ struct Header {
 }
 
 /// What few messages have. In an array: short, as it is for a claim's first row.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct Own {
     max_attempts: Option<u32>,
     snoozes: Option<u32>,
+    group: Option<Box<str>>,
 }
 
 /// Takes ready messages under a lease, in queue order.
@@ -133,17 +120,20 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                 greatest(
                     coalesce(q.lease, $3::bigint * interval '1 microsecond'), $11::bigint * interval '1 microsecond'
                 ) as lease,
+                -- How many can be claimed: without a limit, more than any claim asks for.
+                case when q.max_running is null then 2147483647 else pgqrs.free_slots(q.id, q.max_running) end as free,
                 -- Null for a queue without any, as most are.
                 case
                     when coalesce(q.lease, q.retry_min, q.retry_max, q.archive_for, q.dead_letters_for) is not null
-                        or q.archive_on_ack or q.paused_until > now()
+                        or q.archive_on_ack or q.paused_until > now() or q.max_running is not null
                     then json_build_object(
                         'lease', (extract(epoch from q.lease) * 1000000)::bigint,
                         'retry_min', (extract(epoch from q.retry_min) * 1000000)::bigint,
                         'retry_max', (extract(epoch from q.retry_max) * 1000000)::bigint,
                         'archive_on_ack', q.archive_on_ack,
                         'is_pruned', coalesce(q.archive_for, q.dead_letters_for) is not null,
-                        'is_paused', q.paused_until > now()
+                        'is_paused', q.paused_until > now(),
+                        'is_limited', q.max_running is not null
                     )
                 end as settings
             from pgqrs.queues q
@@ -166,10 +156,10 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                     ) is true as is_over,
                     -- Who held it, if its lease ran out; null if nobody did.
                     case when m.lease_token <> 0 then m.consumer_id end as left_by,
-                    -- Most messages have neither.
+                    -- Most messages have none of them.
                     case
-                        when coalesce(m.max_attempts, m.snoozes) is not null
-                        then json_build_array(m.max_attempts, m.snoozes)
+                        when coalesce(m.max_attempts, m.snoozes) is not null or m.group_key is not null
+                        then json_build_array(m.max_attempts, m.snoozes, m.group_key)
                     end as own
                 from pgqrs.messages m
                 -- As `messages_ready` has it, and no other index.
@@ -188,7 +178,8 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         ), sized as materialized (
             -- What doesn't fit is unlocked by the commit, and stays as it was.
             select place, id, is_over, left_by, own,
-                row_number() over in_order = 1 or sum(payload_bytes) over in_order <= $9 as fits
+                (row_number() over in_order = 1 or sum(payload_bytes) over in_order <= $9)
+                    and row_number() over in_order <= (select free from queue) as fits
             from next
             window in_order as (rows unbounded preceding)
         ), claimed as (
@@ -222,6 +213,10 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                 'redelivered', counted.redelivered,
                 'found', counted.found,
                 'taken', counted.taken,
+                'slots', case
+                    when queue.free < 2147483647
+                    then pgqrs.take_slots(queue.id, array(select id from claimed), $4)
+                end,
                 'microseconds', extract(epoch from clock_timestamp() - statement_timestamp()) * 1000000
             ) as "payload!: JsonText"
         from queue
@@ -270,7 +265,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
     } = serde_json::from_str(&header.payload.0)
         .map_err(|error| Error::from(sqlx::Error::Decode(Box::new(error))))?;
     let dead_lettered = match over {
-        None => Ok(Vec::new()),
+        None => Ok(DeadLettered::default()),
         Some(over) => dead_letter(connection, queue_id, max_attempts, &over).await,
     };
     let origin = Arc::new(Origin {
@@ -281,11 +276,11 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         timer: Timer::start(),
     });
     let redelivered = redelivered.unwrap_or_default();
-    let own = own.unwrap_or_default();
+    let mut own = own.unwrap_or_default();
     let mut messages: Vec<_> = rows
         .filter_map(|row| {
             let id = row.id?;
-            let own = own.get(&id).copied().unwrap_or_default();
+            let own = own.remove(&id).unwrap_or_default();
             Some(Message {
                 origin: Arc::clone(&origin),
                 is_redelivered: redelivered.contains_key(&id),
@@ -301,17 +296,24 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                 lease_expires_at,
                 headers: headers(row.headers),
                 payload: row.payload.0,
+                group: own.group,
             })
         })
         .collect();
     messages.sort_unstable_by_key(|message| (message.priority, message.visible_at, message.id));
     // The claim has committed, so return its messages even if dead-lettering failed; a later claim retries that.
-    let left_over = dead_lettered.is_err();
-    let dead = match dead_lettered {
+    let failed = dead_lettered.is_err();
+    let DeadLettered {
+        dead,
+        is_next_ready,
+        left_over,
+    } = match dead_lettered {
         Err(error) if messages.is_empty() => return Err(error),
         dead_lettered => dead_lettered.unwrap_or_default(),
     };
-    let stopped_by_bytes = found > taken;
+    // With a limit of what runs, there may be no free slot for the others.
+    let is_limited = origin.settings.is_limited;
+    let stopped_by_bytes = found > taken && !is_limited;
     Ok(Claimed {
         messages,
         origin,
@@ -325,7 +327,8 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         took: Duration::try_from_secs_f64(microseconds / 1e6).unwrap_or_default(),
         full: taken >= claim.limit || stopped_by_bytes,
         stopped_by_bytes,
-        left_over,
+        left_over: left_over || failed,
+        is_next_ready,
     })
 }
 
@@ -336,7 +339,7 @@ async fn dead_letter(
     queue_id: i32,
     max_attempts: u32,
     over: &[i64],
-) -> Result<Vec<Dead>> {
+) -> Result<DeadLettered> {
     let dead = sqlx::query!(
         "with dead as (
              delete from pgqrs.messages m
@@ -354,6 +357,8 @@ async fn dead_letter(
                      m.attempt >= coalesce(m.max_attempts, (select max_attempts from pgqrs.queues where id = $1))
                      or m.attempt = 0 and m.expires_at <= statement_timestamp()
                  )
+                 -- Those with a group are not only deleted.
+                 and m.group_key is null
                  and m.visible_at <= statement_timestamp() and m.lease_until <= statement_timestamp()
              returning m.*
          ), dead_lettered as (
@@ -377,9 +382,9 @@ async fn dead_letter(
         queue_id,
         over,
     )
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
-    Ok(dead
+    let dead: Vec<_> = dead
         .into_iter()
         .map(|row| Dead {
             id: MessageId::from(row.id),
@@ -392,10 +397,18 @@ async fn dead_letter(
             },
             consumer: registered(row.consumer_id),
         })
-        .collect())
-}
-
-/// The consumer of a column that is 0 for one that isn't registered.
-fn registered(consumer: i64) -> Option<WorkerId> {
-    (consumer != 0).then(|| WorkerId::from(consumer))
+        .collect();
+    if dead.len() == over.len() {
+        return Ok(DeadLettered {
+            dead,
+            ..DeadLettered::default()
+        });
+    }
+    // The others have groups, or somebody else was there first.
+    let without_groups: HashSet<_> = dead.iter().map(|dead| dead.id.get()).collect();
+    let rest = over.iter().filter(|id| !without_groups.contains(id));
+    let rest: Vec<_> = rest.copied().collect();
+    let mut grouped = grouped::dead_letter(connection, queue_id, max_attempts, &rest).await?;
+    grouped.dead.extend(dead);
+    Ok(grouped)
 }

@@ -23,7 +23,8 @@ pub(crate) async fn list(
 ) -> Result<Vec<DeadLetter>> {
     let rows = sqlx::query!(
         r#"
-        select d.id, d.priority, d.enqueued_at, d.attempt, d.max_attempts, d.unique_key, d.waiting_key, d.reason, d.last_error, d.died_at,
+        select d.id, d.priority, d.enqueued_at, d.attempt, d.max_attempts, d.unique_key, d.waiting_key, d.group_key, d.reason,
+            d.last_error, d.died_at,
             d.headers as "headers?: JsonText",
             case when $4 then d.payload::text end as payload
         from pgqrs.queues q
@@ -47,6 +48,7 @@ pub(crate) async fn list(
         max_attempts: row.max_attempts.map(i32::unsigned_abs),
         unique_key: row.unique_key,
         waiting_key: row.waiting_key,
+        group: row.group_key,
         reason: row.reason,
         last_error: row.last_error,
         died_at: row.died_at,
@@ -120,16 +122,51 @@ pub(crate) async fn requeue(
                 end,
                 headers, last_error, octet_length(payload::text), payload
             from letters, limited
+            where group_key is null
             -- In the order of keys in which sends take them: no two wait for each other.
             order by waiting_key nulls first, unique_key, id
             on conflict do nothing
             returning id
+        ), counted as (
+            insert into pgqrs.groups as g (queue_id, key, parked, sent)
+            select queue_id, group_key, count(*), 0
+            from letters, limited
+            where group_key is not null
+            group by queue_id, group_key
+            order by group_key
+            on conflict (queue_id, key) do update
+                set parked = g.parked + excluded.parked,
+                    stopped_at = case when g.stopped_by in (select id from letters) then null else g.stopped_at end,
+                    stopped_by = case when g.stopped_by in (select id from letters) then null else g.stopped_by end
+            returning key
+        ), parked as (
+            -- At once promoted, if there is room. To the front: it is what the others were sent after.
+            insert into pgqrs.messages (
+                queue_id, id, priority, visible_at, enqueued_at, producer_id, max_attempts, group_key, group_place, headers,
+                last_error, payload_bytes, payload
+            )
+            overriding system value
+            select queue_id, id, priority, 'infinity', enqueued_at, producer_id, max_attempts, group_key,
+                case when group_place > 0 then group_place - 4611686018427387904 else group_place end,
+                headers, last_error, octet_length(payload::text), payload
+            from letters
+            where group_key is not null and (select count(*) from counted) > 0
+            returning queue_id, id, group_key
+        ), promoted as materialized (
+            select pgqrs.settle_groups(
+                array_agg(queue_id), array_agg(group_key::text), array_agg(null::text), array_agg(id)
+            ) as ready
+            from parked
         ), revived as (
             delete from pgqrs.dead_letters d
-            using requeued
-            where d.queue_id = (select id from queue) and d.id = requeued.id
+            using (select id from requeued union all select id from parked) back
+            where d.queue_id = (select id from queue) and d.id = back.id
         )
-        select limited.found as "letters!", (select count(*) from requeued) as "back!" from queue, limited
+        select limited.found as "letters!",
+            (select count(*) from requeued) + (select count(*) from parked) as "back!",
+            -- So that it is executed.
+            (select promoted.ready is not null from promoted) as "is_next_ready!"
+        from queue, limited
         "#,
         queue.as_str(),
         ids.as_deref(),
@@ -145,41 +182,75 @@ pub(crate) async fn requeue(
     }))
 }
 
-/// Returns the number of deleted dead letters; `None` if there is no such queue.
+/// What a deletion of dead letters has done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DeletedLetters {
+    pub(crate) letters: i64,
+    /// Whether messages of their groups are ready now.
+    pub(crate) is_next_ready: bool,
+}
+
+/// Deletes dead letters that died before an age, and resumes the groups that they have stopped; `None` if there is no such
+/// queue.
 pub(crate) async fn purge(
     connection: &mut PgConnection,
     queue: &QueueName,
     older_than: Duration,
-) -> Result<Option<u64>> {
-    let purged = sqlx::query_scalar!(
+) -> Result<Option<DeletedLetters>> {
+    let deleted = sqlx::query_as!(
+        DeletedLetters,
         r#"
         with queue as (
             select id from pgqrs.queues where name = $1
-        ), purged as (
+        ), deleted as (
             delete from pgqrs.dead_letters d
             using queue
             where d.queue_id = queue.id
                 and d.died_at <= statement_timestamp() - $2::bigint * interval '1 microsecond'
-            returning d.id
+            returning d.queue_id, d.id, d.group_key
+        ), locked as materialized (
+            select l.queue_id, l.key
+            from pgqrs.lock_groups(
+                array(select queue_id from deleted where group_key is not null),
+                array(select group_key from deleted where group_key is not null),
+                null
+            ) l
+        ), resumed as (
+            -- The groups that they have stopped.
+            update pgqrs.groups g
+            set stopped_at = null, stopped_by = null
+            from locked l
+            where g.queue_id = l.queue_id and g.key = l.key and g.stopped_by in (select deleted.id from deleted)
+            returning g.queue_id, g.key
         )
-        select (select count(*) from purged) as "count!" from queue
+        select (select count(*) from deleted) as "letters!",
+            (
+                select case when count(*) > 0 then
+                    pgqrs.settle_groups(
+                        array_agg(queue_id), array_agg(key::text), array_agg(null::text), array_agg(null::bigint)
+                    )
+                end
+                from resumed
+            ) is not null as "is_next_ready!"
+        from queue
         "#,
         queue.as_str(),
         age(older_than),
     )
     .fetch_optional(connection)
     .await?;
-    Ok(purged.map(i64::unsigned_abs))
+    Ok(deleted)
 }
 
-/// Deletes the dead letters with these ids. Returns the number of them; `None` if there is no such queue.
+/// The same for the dead letters with these ids.
 pub(crate) async fn delete(
     connection: &mut PgConnection,
     queue: &QueueName,
     messages: &[MessageId],
-) -> Result<Option<u64>> {
+) -> Result<Option<DeletedLetters>> {
     let ids: Vec<_> = messages.iter().map(|id| id.get()).collect();
-    let deleted = sqlx::query_scalar!(
+    let deleted = sqlx::query_as!(
+        DeletedLetters,
         r#"
         with queue as materialized (
             select id from pgqrs.queues where name = $1
@@ -196,14 +267,37 @@ pub(crate) async fn delete(
                 ) found
             ))
                 and d.queue_id = (select id from queue)
-            returning d.id
+            returning d.queue_id, d.id, d.group_key
+        ), locked as materialized (
+            select l.queue_id, l.key
+            from pgqrs.lock_groups(
+                array(select queue_id from deleted where group_key is not null),
+                array(select group_key from deleted where group_key is not null),
+                null
+            ) l
+        ), resumed as (
+            -- The groups that they have stopped.
+            update pgqrs.groups g
+            set stopped_at = null, stopped_by = null
+            from locked l
+            where g.queue_id = l.queue_id and g.key = l.key and g.stopped_by in (select deleted.id from deleted)
+            returning g.queue_id, g.key
         )
-        select (select count(*) from deleted) as "count!" from queue
+        select (select count(*) from deleted) as "letters!",
+            (
+                select case when count(*) > 0 then
+                    pgqrs.settle_groups(
+                        array_agg(queue_id), array_agg(key::text), array_agg(null::text), array_agg(null::bigint)
+                    )
+                end
+                from resumed
+            ) is not null as "is_next_ready!"
+        from queue
         "#,
         queue.as_str(),
         &ids,
     )
     .fetch_optional(connection)
     .await?;
-    Ok(deleted.map(i64::unsigned_abs))
+    Ok(deleted)
 }

@@ -160,9 +160,13 @@ async fn check(
     mut ids: Vec<i64>,
 ) -> Result<Vec<MessageId>> {
     if ids.is_empty() {
-        return Err(
-            workers::refusal_of_send(connection, &envelope.queue, envelope.producer).await?,
-        );
+        return Err(workers::refusal_of_send(
+            connection,
+            &envelope.queue,
+            envelope.producer,
+            false,
+        )
+        .await?);
     }
     // Ids are drawn in the batch's order; the order in which the rows are returned isn't guaranteed.
     ids.sort_unstable();

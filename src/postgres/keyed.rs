@@ -1,9 +1,10 @@
-//! The statement for messages that ask for more than others: a key, or limits of their own. On a store it advances its
+//! The statements for messages that ask for more than others: a key, a group, or limits of their own. On a store it advances its
 //! writer's row, like those in `postgres/writers.rs`; on other connections there is none.
 
 mod batch;
 mod changing;
 mod columns;
+mod grouped;
 mod keeping;
 mod unique;
 
@@ -12,7 +13,9 @@ use std::{collections::HashMap, time::Duration};
 use sqlx::{Connection, PgConnection};
 
 pub(crate) use self::batch::{KeyedBatch, KeyedChunk, KeyedRow, KeyedTry, KeyedWritten};
-use self::{changing::write_changing, keeping::write_keeping, unique::write_unique};
+use self::{
+    changing::write_changing, grouped::write_grouped, keeping::write_keeping, unique::write_unique,
+};
 use crate::{
     error::Result,
     message::{Envelope, NewMessage, Visible},
@@ -37,6 +40,7 @@ pub(crate) async fn write(
         KeyedChunk::Unique(rows) => write_unique(connection, run, envelopes, rows).await,
         KeyedChunk::Keeping(rows) => write_keeping(connection, run, envelopes, rows).await,
         KeyedChunk::Changing(rows) => write_changing(connection, run, envelopes, rows).await,
+        KeyedChunk::Grouped(rows) => write_grouped(connection, run, envelopes, rows).await,
     }
 }
 
@@ -83,6 +87,10 @@ async fn insert_chunk(
     let written = write(connection, chunk, run, envelopes).await;
     match written.map_err(|error| error.or_key_held(&envelope.queue))? {
         (Written::Stored, duplicates) => Ok(duplicates),
-        _ => Err(workers::refusal_of_send(connection, &envelope.queue, envelope.producer).await?),
+        _ => {
+            let (queue, producer) = (&envelope.queue, envelope.producer);
+            let has_groups = matches!(chunk, KeyedChunk::Grouped(_));
+            Err(workers::refusal_of_send(connection, queue, producer, has_groups).await?)
+        }
     }
 }

@@ -23,8 +23,13 @@ pub(crate) async fn list(
         select m.id, m.priority,
             -- Somebody may have set it to an infinite time by hand, and Rust has no such time.
             greatest(
-                least(m.visible_at, timestamptz '262000-01-01 00:00+00'), timestamptz '0001-01-01 00:00+00'
+                least(
+                    case when m.group_key is not null and m.visible_at = 'infinity' then m.due_at else m.visible_at end,
+                    timestamptz '262000-01-01 00:00+00'
+                ),
+                timestamptz '0001-01-01 00:00+00'
             ) as "visible_at!",
+            m.group_key, m.group_key is not null and m.visible_at = 'infinity' as "is_parked!",
             m.enqueued_at, m.attempt, m.producer_id, nullif(m.consumer_id, 0) as consumer_id,
             case
                 when m.lease_until > statement_timestamp()
@@ -57,6 +62,8 @@ pub(crate) async fn list(
         id: MessageId::from(row.id),
         priority: Priority::from_rank(row.priority),
         visible_at: row.visible_at,
+        group: row.group_key,
+        is_parked: row.is_parked,
         enqueued_at: row.enqueued_at,
         attempt: row.attempt.unsigned_abs(),
         max_attempts: row.max_attempts.map(i32::unsigned_abs),
@@ -86,25 +93,43 @@ pub(crate) async fn cancel(
     let cancelled = sqlx::query_as!(
         CancelledMessage,
         r#"
-        with cancelled as (
+        with in_group as materialized (
+            select m.queue_id, m.group_key
+            from pgqrs.queues q
+            join pgqrs.messages m on m.queue_id = q.id and m.id = $2
+            where q.name = $1 and m.group_key is not null
+        ), locked as materialized (
+            select count(*) as groups from in_group
+            cross join lateral pgqrs.lock_groups(array[in_group.queue_id], array[in_group.group_key::text], null)
+        ), cancelled as (
             delete from pgqrs.messages m
-            using pgqrs.queues q
-            where q.name = $1 and m.queue_id = q.id and m.id = $2
+            using pgqrs.queues q, locked
+            where q.name = $1 and m.queue_id = q.id and m.id = $2 and (m.group_key is null or locked.groups > 0)
             returning m.*
         ), archived as (
             insert into pgqrs.archive (
                 queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key,
-                waiting_key, headers, payload
+                waiting_key, headers, payload, group_key
             )
             select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
-                unique_key, waiting_key, headers, payload
+                unique_key, waiting_key, headers, payload, group_key
             from cancelled
             where $3
+        ), settled as materialized (
+            select case when count(group_key) > 0 then
+                pgqrs.settle_groups(
+                    array_agg(queue_id), array_agg(group_key::text),
+                    array_agg(case when visible_at = 'infinity' then 'parked' else 'done' end), array_agg(id)
+                )
+            end as ready
+            from cancelled
         ), notified as materialized (
             -- Here and not afterwards, so that it isn't lost with this process. A call of this kind is rare enough.
             select pg_notify($4, concat_ws(' ', queue_id, id, lease_token)) from cancelled where lease_token <> 0
         )
-        select queue_id, id, lease_token, (select count(*) from notified) > 0 as "is_leased!" from cancelled
+        select queue_id, id, lease_token, (select count(*) from notified) > 0 as "is_leased!",
+            (select settled.ready is not null from settled) as "is_next_ready!"
+        from cancelled
         "#,
         queue.as_str(),
         message.get(),
@@ -127,27 +152,49 @@ pub(crate) async fn cancel_many(
     let cancelled = sqlx::query_as!(
         CancelledMessage,
         r#"
-        with cancelled as (
+        with found as materialized (
+            select q.id as queue_id, found.place, found.group_key
+            from pgqrs.queues q
+            cross join unnest($2::bigint[]) as wanted (id)
+            -- One by one: a list of ids has plans that read the whole queue.
+            cross join lateral (
+                select m.ctid as place, m.group_key from pgqrs.messages m
+                where m.queue_id = q.id and m.id = wanted.id
+                offset 0
+            ) found
+            where q.name = $1
+        ), locked as materialized (
+            select l.key
+            from pgqrs.lock_groups(
+                array(select queue_id from found where group_key is not null),
+                array(select group_key from found where group_key is not null),
+                null
+            ) l
+        ), cancelled as (
             delete from pgqrs.messages m
-            -- One by one, by their places: a list of ids has plans that read the whole queue.
             where m.ctid = any (array(
-                select found.place
-                from pgqrs.queues q
-                cross join unnest($2::bigint[]) as wanted (id)
-                cross join lateral (
-                    select m.ctid as place from pgqrs.messages m where m.queue_id = q.id and m.id = wanted.id offset 0
-                ) found
-                where q.name = $1
+                select found.place from found
+                where found.group_key is null or found.group_key in (select locked.key from locked)
             ))
                 -- Again, for a version that another transaction has just made of it.
                 and m.id = any ($2)
-            returning m.queue_id, m.id, m.lease_token
+            returning m.queue_id, m.id, m.lease_token, m.group_key, m.visible_at
+        ), settled as materialized (
+            select case when count(*) > 0 then
+                pgqrs.settle_groups(
+                    array_agg(queue_id), array_agg(group_key::text),
+                    array_agg(case when visible_at = 'infinity' then 'parked' else 'done' end), array_agg(id)
+                )
+            end as ready
+            from cancelled
+            where group_key is not null
         ), notified as materialized (
             select pg_notify($3, concat_ws(' ', queue_id, id, lease_token)) from cancelled where lease_token <> 0
         )
         select queue_id, id, lease_token,
             -- Counted so that it is executed.
-            lease_token <> 0 and (select count(*) from notified) > 0 as "is_leased!"
+            lease_token <> 0 and (select count(*) from notified) > 0 as "is_leased!",
+            (select settled.ready is not null from settled) as "is_next_ready!"
         from cancelled
         order by id
         "#,
@@ -214,7 +261,9 @@ pub(crate) async fn cancel_key(
         )
         select queue_id as "queue_id!", id as "id!", lease_token as "lease_token!",
             -- Counted so that it is executed.
-            lease_token <> 0 and (select count(*) from notified) > 0 as "is_leased!"
+            lease_token <> 0 and (select count(*) from notified) > 0 as "is_leased!",
+            -- A message with a key has no group.
+            false as "is_next_ready!"
         from cancelled
         order by id
         "#,
@@ -236,6 +285,8 @@ pub(crate) struct CancelledMessage {
     pub(crate) lease_token: i64,
     /// Whether a consumer had claimed it and not settled it, even if its lease has run out: it may still be at work.
     pub(crate) is_leased: bool,
+    /// Whether another message of its group is ready now.
+    pub(crate) is_next_ready: bool,
 }
 
 /// Reschedules a message that isn't leased; `false` if there is none.
@@ -248,8 +299,15 @@ pub(crate) async fn reschedule(
     let times = visible.times();
     let moved = sqlx::query!(
         "update pgqrs.messages m
-         set visible_at =
-                 greatest($3::timestamptz, statement_timestamp() + $4::bigint * interval '1 microsecond'),
+         set visible_at = case
+                 -- One that is parked stays so, and is promoted to this time.
+                 when m.group_key is not null and m.visible_at = 'infinity' then m.visible_at
+                 else greatest($3::timestamptz, statement_timestamp() + $4::bigint * interval '1 microsecond')
+             end,
+             due_at = case
+                 when m.group_key is not null and m.visible_at = 'infinity'
+                 then greatest($3::timestamptz, statement_timestamp() + $4::bigint * interval '1 microsecond')
+             end,
              lease_until = '-infinity',
              lease_token = 0
          from pgqrs.queues q
@@ -276,8 +334,15 @@ pub(crate) async fn reschedule_many(
     let times = visible.times();
     let moved = sqlx::query!(
         "update pgqrs.messages m
-         set visible_at =
-                 greatest($3::timestamptz, statement_timestamp() + $4::bigint * interval '1 microsecond'),
+         set visible_at = case
+                 -- One that is parked stays so, and is promoted to this time.
+                 when m.group_key is not null and m.visible_at = 'infinity' then m.visible_at
+                 else greatest($3::timestamptz, statement_timestamp() + $4::bigint * interval '1 microsecond')
+             end,
+             due_at = case
+                 when m.group_key is not null and m.visible_at = 'infinity'
+                 then greatest($3::timestamptz, statement_timestamp() + $4::bigint * interval '1 microsecond')
+             end,
              lease_until = '-infinity',
              lease_token = 0
          -- One by one, by their places: a list of ids has plans that read the whole queue.

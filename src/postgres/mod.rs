@@ -5,8 +5,10 @@
 pub(crate) mod archive;
 pub(crate) mod claim;
 pub(crate) mod columns;
+pub(crate) mod dead;
 pub(crate) mod dead_letters;
 pub(crate) mod grants;
+pub(crate) mod groups;
 pub(crate) mod health;
 pub(crate) mod insert;
 mod json;
@@ -23,6 +25,7 @@ pub(crate) mod settle;
 mod sqlstate;
 pub(crate) mod statement;
 pub(crate) mod stats;
+pub(crate) mod test_statement;
 #[cfg(feature = "testing")]
 pub(crate) mod testing;
 pub(crate) mod visible;

@@ -6,7 +6,10 @@ use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection};
 
 use crate::{
-    admin::rows::{QueueInfo, QueueOptions},
+    admin::rows::{
+        QueueInfo, QueueOptions,
+        groups::{AfterDeadLetter, Groups},
+    },
     error::{Error, Result},
     message::age,
     postgres::session,
@@ -21,8 +24,12 @@ struct Row {
     retry_min: Option<i64>,
     retry_max: Option<i64>,
     archive_on_ack: bool,
+    sensitive: bool,
     archive_for: Option<i64>,
     dead_letters_for: Option<i64>,
+    groups_at_once: Option<i32>,
+    groups_stop: bool,
+    max_running: Option<i32>,
     is_paused: bool,
     paused_until: Option<DateTime<Utc>>,
     closed_at: Option<DateTime<Utc>>,
@@ -43,8 +50,18 @@ impl TryFrom<Row> for QueueInfo {
             retry_min: duration(row.retry_min),
             retry_max: duration(row.retry_max),
             archive_on_ack: row.archive_on_ack,
+            sensitive: row.sensitive,
             archive_for: duration(row.archive_for),
             dead_letters_for: duration(row.dead_letters_for),
+            groups: row.groups_at_once.map(|at_once| Groups {
+                at_once: at_once.unsigned_abs(),
+                after_dead_letter: if row.groups_stop {
+                    AfterDeadLetter::Stop
+                } else {
+                    AfterDeadLetter::Continue
+                },
+            }),
+            max_running: row.max_running.map(i32::unsigned_abs),
             is_paused: row.is_paused,
             paused_until: row.paused_until,
             closed_at: row.closed_at,
@@ -83,9 +100,10 @@ async fn select(connection: &mut PgConnection, name: Option<&str>) -> Result<Vec
             (extract(epoch from lease) * 1000000)::bigint as lease,
             (extract(epoch from retry_min) * 1000000)::bigint as retry_min,
             (extract(epoch from retry_max) * 1000000)::bigint as retry_max,
-            archive_on_ack,
+            archive_on_ack, sensitive,
             (extract(epoch from archive_for) * 1000000)::bigint as archive_for,
             (extract(epoch from dead_letters_for) * 1000000)::bigint as dead_letters_for,
+            groups_at_once, groups_stop, max_running,
             paused_until > statement_timestamp() as "is_paused!",
             case
                 when paused_until > statement_timestamp() and paused_until < '262000-01-01 00:00+00'
@@ -124,6 +142,8 @@ pub(crate) async fn configure(
     let (sets_retry_max, retry_max) = change(options.retry_max);
     let (sets_archive_for, archive_for) = change(options.archive_for);
     let (sets_dead_letters_for, dead_letters_for) = change(options.dead_letters_for);
+    let groups = options.groups.flatten();
+    let stops = |groups: Groups| groups.after_dead_letter == AfterDeadLetter::Stop;
     let configured = sqlx::query!(
         "update pgqrs.queues
          set max_attempts = coalesce($2, max_attempts),
@@ -131,9 +151,13 @@ pub(crate) async fn configure(
              retry_min = case when $5 then $6::bigint * interval '1 microsecond' else retry_min end,
              retry_max = case when $7 then $8::bigint * interval '1 microsecond' else retry_max end,
              archive_on_ack = coalesce($9, archive_on_ack),
+             sensitive = coalesce($14, sensitive),
              archive_for = case when $10 then $11::bigint * interval '1 microsecond' else archive_for end,
              dead_letters_for =
-                 case when $12 then $13::bigint * interval '1 microsecond' else dead_letters_for end
+                 case when $12 then $13::bigint * interval '1 microsecond' else dead_letters_for end,
+             groups_at_once = case when $15 then $16 else groups_at_once end,
+             groups_stop = case when $15 then coalesce($17, false) else groups_stop end,
+             max_running = case when $18 then $19 else max_running end
          where name = $1",
         name.as_str(),
         max_attempts,
@@ -148,6 +172,12 @@ pub(crate) async fn configure(
         archive_for,
         sets_dead_letters_for,
         dead_letters_for,
+        options.sensitive,
+        options.groups.is_some(),
+        groups.map(|groups| i32::try_from(groups.at_once).unwrap_or(i32::MAX)),
+        groups.map(stops),
+        options.max_running.is_some(),
+        options.max_running.flatten().and_then(|most| i32::try_from(most).ok()),
     )
     .execute(connection)
     .await?;
@@ -250,6 +280,9 @@ async fn delete_if_empty(connection: &mut PgConnection, name: &QueueName) -> Res
             delete from pgqrs.dead_letters d using held where d.queue_id = held.id and held.messages = 0
         ), archived as (
             delete from pgqrs.archive a using held where a.queue_id = held.id and held.messages = 0
+        ), ungrouped as (
+            -- Groups without messages, for which an operator has set something.
+            delete from pgqrs.groups g using held where g.queue_id = held.id and held.messages = 0
         ), unseen as (
             delete from pgqrs.seen s using held where s.queue_id = held.id and held.messages = 0
         ), orphaned as (
@@ -265,14 +298,58 @@ async fn delete_if_empty(connection: &mut PgConnection, name: &QueueName) -> Res
     Ok(messages.map(i64::unsigned_abs))
 }
 
-/// Returns the number of deleted messages; `None` if there is no such queue.
+/// Returns the number of deleted messages; `None` if there is no such queue. Those of groups that are sent to for the first
+/// time meanwhile may stay.
 pub(crate) async fn purge(connection: &mut PgConnection, name: &QueueName) -> Result<Option<u64>> {
+    let mut transaction = connection.begin().await?;
+    // First, so that the second statement sees all that was parked by then.
+    lock_all_groups(&mut transaction, name).await?;
+    let purged = delete_all_messages(&mut transaction, name).await?;
+    forget_locked_groups(&mut transaction, name).await?;
+    transaction.commit().await?;
+    Ok(purged)
+}
+
+/// Locks all groups of a queue, in the order in which all lock them, and marks them.
+async fn lock_all_groups(connection: &mut PgConnection, name: &QueueName) -> Result<()> {
+    sqlx::query!(
+        "with locked as materialized (
+             select g.queue_id, g.key from pgqrs.queues q
+             join pgqrs.groups g on g.queue_id = q.id
+             where q.name = $1
+             order by g.queue_id, g.key
+             for update of g
+         )
+         update pgqrs.groups g set parked = -1
+         from locked l
+         where g.queue_id = l.queue_id and g.key = l.key",
+        name.as_str(),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Deletes all messages, but for those of groups that aren't marked.
+async fn delete_all_messages(
+    connection: &mut PgConnection,
+    name: &QueueName,
+) -> Result<Option<u64>> {
     let purged = sqlx::query_scalar!(
         r#"
         with queue as (
             select id from pgqrs.queues where name = $1
         ), purged as (
-            delete from pgqrs.messages m using queue where m.queue_id = queue.id returning m.id
+            delete from pgqrs.messages m using queue
+            where m.queue_id = queue.id
+                and (
+                    m.group_key is null
+                    or m.group_key in (
+                        select g.key from pgqrs.groups g
+                        where g.queue_id = (select id from queue) and g.parked = -1
+                    )
+                )
+            returning m.id
         )
         select (select count(*) from purged) as "purged!" from queue
         "#,
@@ -281,4 +358,24 @@ pub(crate) async fn purge(connection: &mut PgConnection, name: &QueueName) -> Re
     .fetch_optional(connection)
     .await?;
     Ok(purged.map(i64::unsigned_abs))
+}
+
+/// Deletes the rows of marked groups, but for what an operator has set.
+async fn forget_locked_groups(connection: &mut PgConnection, name: &QueueName) -> Result<()> {
+    sqlx::query!(
+        "with queue as (
+             select id from pgqrs.queues where name = $1
+         ), forgotten as (
+             delete from pgqrs.groups g using queue
+             where g.queue_id = queue.id and g.parked = -1 and g.at_once is null
+         )
+         update pgqrs.groups g
+         set live = 0, parked = 0, stopped_at = null, stopped_by = null
+         from queue
+         where g.queue_id = queue.id and g.parked = -1 and g.at_once is not null",
+        name.as_str(),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -1,4 +1,5 @@
-//! Statements that end or extend leases: ack, archive, release, extend, and [`failures`]. A message is identified by its
+//! Statements that end or extend leases: ack, archive, release, extend, [`failures`], and those of messages with groups
+//! ([`grouped`]). A message is identified by its
 //! [`Receipt`], and a stale receipt changes nothing.
 //!
 //! Many messages are found by primary key one by one, and then changed by `ctid`: a join has plans that read the whole
@@ -8,6 +9,8 @@
 
 pub(crate) mod each;
 pub(crate) mod failures;
+pub(crate) mod grouped;
+mod lock_wait;
 pub(crate) mod statement;
 
 use std::{collections::HashSet, time::Duration};

@@ -136,7 +136,7 @@ impl Error {
     /// |---|---|
     /// | `Database`, `NotInstalled`, `SchemaOutdated`, `PermissionDenied`, `KeyHeld` | yes: the server refused the statement |
     /// | `ConnectionLost`, `Connect` | yes: there is no transaction any more |
-    /// | `QueueNotFound`, `QueueClosed`, `WorkerSuspended`, `WorkerStopped`, `LeaseLost` | no: the statement found nothing to do |
+    /// | `QueueNotFound`, `QueueClosed`, `GroupsNotEnabled`, `WorkerSuspended`, `WorkerStopped`, `LeaseLost` | no: the statement found nothing to do |
     /// | `Serialize`, `PayloadTooLarge`, `PayloadTooDeep`, `InvalidQueueName`, `DelayTooLong` and other bad arguments | no: nothing was sent |
     ///
     /// A batch of more than 1,000 messages runs in a savepoint, so that the transaction could go on even if this says yes.

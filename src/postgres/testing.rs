@@ -24,6 +24,7 @@ pub(crate) struct InQueue {
     pub(crate) is_ready: bool,
     pub(crate) attempt: u32,
     pub(crate) key: Option<String>,
+    pub(crate) group: Option<String>,
     pub(crate) headers: Headers,
     pub(crate) payload: String,
 }
@@ -37,6 +38,7 @@ struct Row {
     is_ready: Option<bool>,
     attempt: Option<i32>,
     key: Option<String>,
+    group: Option<String>,
     headers: Option<JsonText>,
     payload: Option<JsonText>,
 }
@@ -56,6 +58,7 @@ impl Row {
             is_ready: self.is_ready.unwrap_or_default(),
             attempt: self.attempt.unwrap_or_default().unsigned_abs(),
             key: self.key,
+            group: self.group,
             headers: headers(self.headers),
             payload: payload.0,
         }))
@@ -69,12 +72,14 @@ pub(crate) async fn list(connection: &mut PgConnection, queue: &QueueName) -> Re
         r#"
         select q.name as queue, m.id as "id?", m.priority as "priority?",
             case
-                when m.visible_at = 'infinity' then 9223372036854775807
+                when m.visible_at = 'infinity' and m.group_key is null then 9223372036854775807
+                -- Parked in its group.
+                when m.visible_at = 'infinity' then (extract(epoch from m.due_at - m.enqueued_at) * 1000000)::bigint
                 when m.visible_at > m.enqueued_at
                 then (extract(epoch from m.visible_at - m.enqueued_at) * 1000000)::bigint
             end as delay,
             m.visible_at <= statement_timestamp() and m.lease_until <= statement_timestamp() as is_ready,
-            m.attempt as "attempt?", coalesce(m.unique_key, m.waiting_key) as key,
+            m.attempt as "attempt?", coalesce(m.unique_key, m.waiting_key) as key, m.group_key::text as "group",
             m.headers as "headers?: JsonText", m.payload as "payload?: JsonText"
         -- A row without a message if the queue has none.
         from pgqrs.queues q
@@ -118,12 +123,14 @@ pub(crate) async fn sent_since(connection: &mut PgConnection, id: i64) -> Result
         )
         select q.name as queue, m.id as "id?", m.priority as "priority?",
             case
-                when m.visible_at = 'infinity' then 9223372036854775807
+                when m.visible_at = 'infinity' and m.group_key is null then 9223372036854775807
+                -- Parked in its group.
+                when m.visible_at = 'infinity' then (extract(epoch from m.due_at - m.enqueued_at) * 1000000)::bigint
                 when m.visible_at > m.enqueued_at
                 then (extract(epoch from m.visible_at - m.enqueued_at) * 1000000)::bigint
             end as delay,
             m.visible_at <= statement_timestamp() and m.lease_until <= statement_timestamp() as is_ready,
-            m.attempt as "attempt?", coalesce(m.unique_key, m.waiting_key) as key,
+            m.attempt as "attempt?", coalesce(m.unique_key, m.waiting_key) as key, m.group_key::text as "group",
             m.headers as "headers?: JsonText", m.payload as "payload?: JsonText"
         from later m
         join pgqrs.queues q on q.id = m.queue_id
@@ -178,7 +185,8 @@ pub(crate) async fn delayed(connection: &mut PgConnection, queue: &QueueName) ->
         "select m.id
          from pgqrs.queues q
          join pgqrs.messages m on m.queue_id = q.id
-         where q.name = $1 and m.visible_at > statement_timestamp() and m.lease_until <= statement_timestamp()",
+         where q.name = $1 and m.visible_at > statement_timestamp() and m.lease_until <= statement_timestamp()
+             and (m.visible_at < 'infinity' or m.group_key is null)",
         queue.as_str(),
     )
     .fetch_all(connection)
@@ -199,6 +207,8 @@ pub(crate) async fn make_next_ready(
              from pgqrs.queues q
              join pgqrs.messages m on m.queue_id = q.id
              where q.name = $1 and m.visible_at > statement_timestamp() and m.lease_until <= statement_timestamp()
+                 -- What is parked in its group is none of these: the settlement of another one lets it in.
+                 and (m.visible_at < 'infinity' or m.group_key is null)
                  and ($2::bigint[] is null or m.id = any ($2))
              for update of m skip locked
          )
@@ -234,6 +244,7 @@ pub(crate) async fn advance(connection: &mut PgConnection, by: Duration) -> Resu
              update pgqrs.messages m
              set enqueued_at = m.enqueued_at - $1::bigint * interval '1 microsecond',
                  visible_at = m.visible_at - $1 * interval '1 microsecond',
+                 due_at = m.due_at - $1 * interval '1 microsecond',
                  lease_until = m.lease_until - $1 * interval '1 microsecond',
                  expires_at = m.expires_at - $1 * interval '1 microsecond',
                  undecodable_since = m.undecodable_since - $1 * interval '1 microsecond'
@@ -303,6 +314,7 @@ pub(crate) async fn left(connection: &mut PgConnection, queue: &QueueName) -> Re
         select count(m.id) over () as "messages!", dead.dead_letters as "dead_letters!", m.id as "id?",
             case
                 when m.lease_until > now() then 'being handled'
+                when m.visible_at = 'infinity' and m.group_key is not null then 'parked in its group'
                 when m.visible_at > now() then 'delayed by ' || justify_interval(date_trunc('second', m.visible_at - now()))
                 else 'ready'
             end as state,

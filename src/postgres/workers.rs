@@ -108,13 +108,20 @@ pub(crate) async fn register(
     }
 }
 
-/// Returns those of the workers that are still registered and not stopped.
-pub(crate) async fn heartbeat(connection: &mut PgConnection, workers: &[i64]) -> Result<Vec<i64>> {
+/// Writes for each worker how many messages it has settled. Returns those that are still registered and not stopped.
+pub(crate) async fn heartbeat(
+    connection: &mut PgConnection,
+    workers: &[i64],
+    settled: &[i64],
+) -> Result<Vec<i64>> {
     let alive = sqlx::query_scalar!(
-        "update pgqrs.workers set heartbeat_at = statement_timestamp()
-         where id = any ($1) and status <> 'stopped'
-         returning id",
+        "update pgqrs.workers w
+         set heartbeat_at = statement_timestamp(), settled = beat.settled
+         from unnest($1::bigint[], $2::bigint[]) as beat (id, settled)
+         where w.id = beat.id and w.status <> 'stopped'
+         returning w.id",
         workers,
+        settled,
     )
     .fetch_all(connection)
     .await?;
@@ -210,8 +217,16 @@ pub(crate) async fn refusal_of_send(
     connection: &mut PgConnection,
     queue: &QueueName,
     worker: Option<WorkerId>,
+    has_groups: bool,
 ) -> Result<Error> {
     let found = state_for_refusal(connection, queue, worker).await?;
+    let lacks_groups = has_groups && found.has_queue && !found.takes_groups;
+    let is_ready =
+        worker.is_none() || found.is_of_queue && found.worker.as_deref() == Some("ready");
+    if lacks_groups && is_ready && !found.is_closed {
+        let queue = queue.clone();
+        return Ok(Error::GroupsNotEnabled { queue });
+    }
     Ok(refused(queue, worker, &found, found.is_closed))
 }
 
@@ -220,6 +235,7 @@ pub(crate) async fn refusal_of_send(
 struct StateForRefusal {
     has_queue: bool,
     is_closed: bool,
+    takes_groups: bool,
     /// `None` if it isn't registered.
     worker: Option<String>,
     /// Whether the queue is the worker's.
@@ -235,6 +251,7 @@ async fn state_for_refusal(
         StateForRefusal,
         r#"
         select q.id is not null as "has_queue!", q.closed_at is not null as "is_closed!",
+            q.groups_at_once is not null as "takes_groups!",
             w.status as "worker?", (w.queue_id = q.id) is true as "is_of_queue!"
         from (values (true)) always
         left join pgqrs.queues q on q.name = $1
@@ -309,7 +326,7 @@ async fn select(
 ) -> Result<Vec<WorkerInfo>> {
     let rows = sqlx::query!(
         r#"
-        select w.id, w.kind, q.name as queue, w.hostname, w.port, w.status, w.started_at, w.heartbeat_at,
+        select w.id, w.kind, q.name as queue, w.hostname, w.port, w.status, w.started_at, w.heartbeat_at, w.settled,
             w.heartbeat_at < statement_timestamp() - w.stale_after as "stale!"
         from pgqrs.workers w
         join pgqrs.queues q on q.id = w.queue_id
@@ -337,6 +354,7 @@ async fn select(
                 status: WorkerStatus::parse(&row.status),
                 started_at: row.started_at,
                 heartbeat_at: row.heartbeat_at,
+                settled: row.settled.unsigned_abs(),
                 stale: row.stale,
             })
         })

@@ -330,16 +330,27 @@ impl Lane {
     }
 }
 
-/// The keys of a group: a statement has each key for one queue only, and twice only if all but the first are duplicates.
+/// The keys of calls that share a statement: it has each key for one queue only, and twice only if all but the first are
+/// duplicates. Messages of groups share it only with others of groups, and of the same queue.
 #[derive(Default)]
-struct GroupKeys(HashMap<u64, (QueueName, bool)>);
+struct GroupKeys {
+    keys: HashMap<u64, (QueueName, bool)>,
+    /// The first call's queue, and whether it has groups.
+    first: Option<(QueueName, bool)>,
+}
 
 impl GroupKeys {
     fn have_room_for(&self, pending: &PendingSend) -> bool {
         let queue = &pending.envelope.queue;
+        let has_groups = pending.has_groups();
+        if let Some((first, others_have_groups)) = &self.first
+            && (has_groups != *others_have_groups || has_groups && first != queue)
+        {
+            return false;
+        }
         let mut keys = pending.keyed.iter().flat_map(|keyed| &keyed.keys);
         keys.all(|key| {
-            self.0
+            self.keys
                 .get(&key.hash)
                 .is_none_or(|(taken_for, is_kept)| taken_for == queue && *is_kept && key.is_kept)
         })
@@ -347,8 +358,11 @@ impl GroupKeys {
 
     fn add(&mut self, pending: &PendingSend) {
         let queue = &pending.envelope.queue;
+        if pending.is_keyed() && self.first.is_none() {
+            self.first = Some((queue.clone(), pending.has_groups()));
+        }
         for key in pending.keyed.iter().flat_map(|keyed| &keyed.keys) {
-            self.0.insert(key.hash, (queue.clone(), key.is_kept));
+            self.keys.insert(key.hash, (queue.clone(), key.is_kept));
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::{
 
 use crate::{
     error::{Error, Result},
+    key::Key,
     message::{Envelope, MessageId, NewMessage, Visible},
     pool::runtime_ended,
     sent::{Duplicate, Enqueued},
@@ -39,6 +40,8 @@ pub(super) struct PendingSend {
 #[derive(Default)]
 pub(super) struct Keyed {
     pub(super) keys: Vec<KeyHash>,
+    /// Whether any of the messages has a group.
+    pub(super) has_groups: bool,
     /// The messages that weren't stored, since others have their keys, by the ids drawn for them.
     duplicates: HashMap<i64, Duplicate>,
     /// Since when it waits for transactions that hold keys.
@@ -69,8 +72,13 @@ impl Keyed {
                         is_kept: key.is_kept(),
                     }
                 });
+                let has_groups = messages
+                    .iter()
+                    .filter_map(NewMessage::key)
+                    .any(Key::is_group);
                 Box::new(Self {
                     keys: keys.collect(),
+                    has_groups,
                     ..Self::default()
                 })
             })
@@ -103,6 +111,11 @@ impl PendingSend {
     /// Whether a statement for messages with keys or limits of their own stores it.
     pub(super) fn is_keyed(&self) -> bool {
         self.keyed.is_some()
+    }
+
+    /// Whether any of its messages has a group.
+    pub(super) fn has_groups(&self) -> bool {
+        self.keyed.as_ref().is_some_and(|keyed| keyed.has_groups)
     }
 
     /// Whether any of its messages can be claimed once it is stored.

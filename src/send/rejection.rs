@@ -19,6 +19,7 @@ pub(super) async fn reasons(
     connection: &mut StoreConnection,
     envelopes: &[&Envelope],
     places: Vec<usize>,
+    have_groups: bool,
     timeout: Duration,
 ) -> Attempt {
     let mut reasons = Vec::new();
@@ -28,7 +29,13 @@ pub(super) async fn reasons(
         };
         let reason = connection
             .within(timeout, async |connection| {
-                workers::refusal_of_send(connection, &envelope.queue, envelope.producer).await
+                workers::refusal_of_send(
+                    connection,
+                    &envelope.queue,
+                    envelope.producer,
+                    have_groups,
+                )
+                .await
             })
             .await;
         match reason {

@@ -82,6 +82,7 @@ pub(crate) enum Id {
     ServerAway,
     QueueMessages,
     OldestReadyAge,
+    StoppedGroups,
     HorizonAge,
     HorizonTransactions,
     ObservationAge,
@@ -324,7 +325,7 @@ pub(crate) static METRICS: &[Metric] = &[
         "{message}",
         QUEUE,
         MESSAGE_STATE,
-        "Messages that are ready, delayed, leased or dead, as `store.observe(..)` has counted them.",
+        "Messages that are ready, delayed, parked, leased or dead, as `store.observe(..)` has counted them.",
     ),
     Metric::new(
         Id::OldestReadyAge,
@@ -334,6 +335,15 @@ pub(crate) static METRICS: &[Metric] = &[
         QUEUE,
         NONE,
         "How long the oldest ready message has been ready; 0 if none is.",
+    ),
+    Metric::new(
+        Id::StoppedGroups,
+        Kind::Gauge,
+        "pgqrs.queue.groups.stopped",
+        "{group}",
+        QUEUE,
+        NONE,
+        "Groups that are stopped: their parked messages wait for an operator.",
     ),
     Metric::new(
         Id::HorizonAge,

@@ -45,8 +45,10 @@ pub(crate) fn observed(gauges: &Gauges, queues: &[QueueStats], horizon: Option<&
             queue = stats.queue.as_str(),
             ready = stats.ready.value,
             delayed = stats.delayed.value,
+            parked = stats.parked.value,
             leased = stats.leased.value,
             dead = stats.dead.value,
+            stopped_groups = stats.stopped_groups.value,
             oldest_ready = stats.oldest_ready.unwrap_or_default().as_secs_f64(),
             "queue observed"
         );
@@ -58,6 +60,22 @@ pub(crate) fn observed(gauges: &Gauges, queues: &[QueueStats], horizon: Option<&
             held_for = horizon.held_for().as_secs_f64(),
             "horizon observed"
         );
+    }
+}
+
+/// Between two observations, groups were stopped.
+pub(crate) fn groups_stopped(before: &[QueueStats], queues: &[QueueStats]) {
+    let stopped = queues.iter().filter(|now| now.stopped_groups.value > 0);
+    for now in stopped {
+        let before = before.iter().find(|before| before.queue == now.queue);
+        if before.is_none_or(|before| before.stopped_groups.value < now.stopped_groups.value) {
+            warn!(
+                target: TARGET,
+                queue = now.queue.as_str(),
+                groups = now.stopped_groups.value,
+                "groups are stopped: what they have parked waits for an operator"
+            );
+        }
     }
 }
 

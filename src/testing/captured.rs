@@ -66,6 +66,7 @@ impl EnqueuedMessage<serde_json::Value> {
             is_ready: self.is_ready,
             attempt: self.attempt,
             key: self.key.clone(),
+            group: self.group.clone(),
         })
     }
 }

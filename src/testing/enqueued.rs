@@ -39,6 +39,8 @@ pub struct EnqueuedMessage<T> {
     pub attempt: u32,
     /// Its key, if it has one.
     pub key: Option<String>,
+    /// Its group, if it has one.
+    pub group: Option<String>,
 }
 
 /// Returns all messages that a queue has and that this transaction sees: ready, delayed, or being handled.
@@ -102,6 +104,7 @@ impl<T: DeserializeOwned> EnqueuedMessage<T> {
             is_ready: message.is_ready,
             attempt: message.attempt,
             key: message.key,
+            group: message.group,
         })
     }
 }
@@ -118,6 +121,9 @@ impl<T> fmt::Display for EnqueuedMessage<T> {
         }
         if let Some(key) = &self.key {
             write!(f, ", key {key:?}")?;
+        }
+        if let Some(group) = &self.group {
+            write!(f, ", group {group:?}")?;
         }
         for (name, value) in self.headers.iter() {
             write!(f, ", header {name}={value:?}")?;

@@ -25,6 +25,7 @@ use crate::{
 /// | [`snoozes`](Self::snoozes) | how often it was put off | 0 |
 /// | [`header`](Self::header) | a header | none |
 /// | [`priority`](Self::priority) | its priority | normal |
+/// | [`group`](Self::group) | its group | none |
 /// | [`enqueued_at`](Self::enqueued_at) | when it was enqueued | 1970-01-01 |
 #[must_use = "it is made by `.build()?`"]
 pub struct TestDelivery<T> {
@@ -36,6 +37,7 @@ pub struct TestDelivery<T> {
     snoozes: u32,
     headers: NewHeaders,
     priority: Priority,
+    group: Option<Box<str>>,
     enqueued_at: DateTime<Utc>,
 }
 
@@ -73,6 +75,7 @@ impl<T: Serialize> Delivery<T> {
             snoozes: 0,
             headers: NewHeaders::default(),
             priority: Priority::Normal,
+            group: None,
             enqueued_at: DateTime::UNIX_EPOCH,
         }
     }
@@ -115,6 +118,12 @@ impl<T> TestDelivery<T> {
         self
     }
 
+    /// The group that the message belongs to; defaults to none.
+    pub fn group(mut self, key: impl Into<String>) -> Self {
+        self.group = Some(key.into().into());
+        self
+    }
+
     /// When the message was enqueued; defaults to the first of January 1970. Its lease ends 30 seconds later.
     pub fn enqueued_at(mut self, time: DateTime<Utc>) -> Self {
         self.enqueued_at = time;
@@ -149,6 +158,7 @@ impl<T> TestDelivery<T> {
             lease_token: 0,
             lease_expires_at: self.enqueued_at + LEASE,
             headers,
+            group: self.group,
             payload: json,
         };
         let lease = Arc::new(Lease::of(&message));

@@ -95,6 +95,11 @@ async fn schedules(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrations = false)]
+async fn groups(pool: PgPool) -> TestResult {
+    prints_its_output(&pool, "groups", include_str!("../../examples/groups.rs")).await
+}
+
+#[sqlx::test(migrations = false)]
 async fn payload_evolution(pool: PgPool) -> TestResult {
     let source = include_str!("../../examples/payload_evolution.rs");
     prints_its_output(&pool, "payload_evolution", source).await

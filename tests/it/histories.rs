@@ -6,27 +6,21 @@
 //! goes on with that. After a crash they may also be as before claims that had not reached the disk.
 
 mod calls;
+mod rounds;
 mod steps;
 
-use std::{
-    collections::BTreeMap,
-    env,
-    fmt::Debug,
-    mem,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Debug, mem, sync::Arc, time::Duration};
 
 use pgqrs::{ConnectOptions, Consumer, Delivery, Error, Producer, Store, Unchecked};
-use proptest::{
-    prelude::*,
-    test_runner::{Config, RngSeed, TestError, TestRunner},
-};
+use proptest::prelude::*;
 use serde_json::Value;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::task::JoinHandle;
 
-use self::steps::{Call, Disruption, Step, Way, histories};
+use self::{
+    rounds::{USUAL, run_histories},
+    steps::{Call, Disruption, Step, Way},
+};
 use crate::{
     model::{LINES, Returned, World},
     support::{TestResult, connect, proxy::Proxy, server::Server, until},
@@ -131,7 +125,7 @@ impl History {
     async fn check(mut self, steps: Vec<Step>) -> Checked<BTreeMap<&'static str, usize>> {
         // The case before may have left a server that is on its way.
         let empty = "truncate pgqrs.queues, pgqrs.messages, pgqrs.dead_letters, pgqrs.archive, pgqrs.workers,
-                     pgqrs.seen, pgqrs.schedules";
+                     pgqrs.seen, pgqrs.schedules, pgqrs.groups, pgqrs.slots";
         until("the tables are empty", async || {
             sqlx::query(empty).execute(&self.direct).await.is_ok()
         })
@@ -156,7 +150,8 @@ impl History {
     }
 
     async fn step(&mut self, step: Step) -> Checked {
-        self.time += 1;
+        // What a settlement lets in is ready after what the call itself makes ready.
+        self.time += 2;
         let Step {
             store,
             call,
@@ -349,7 +344,10 @@ impl History {
         let (mut expectations, mut happened, mut rest) = (Vec::new(), None, Vec::new());
         for base in self.bases() {
             let (mut after, undone) = (base.world.clone(), base.undone);
-            let (expected, between) = effect(&mut after);
+            let (expected, mut between) = effect(&mut after);
+            for world in between.iter_mut().chain([&mut after]) {
+                world.let_in(self.time);
+            }
             let as_expected = match (&returned, &expected) {
                 (Err((true, ..)), _) => true,
                 (Ok(returned), Ok(expected)) => returned == expected,
@@ -406,87 +404,6 @@ impl History {
         self.shaken && (error.is_retryable() || matches!(error, Error::OutcomeUnknown { .. }))
     }
 }
-
-/// `PROPTEST_CASES` says how many, `cases` by default; without it, there are more rounds of as many until all
-/// of `usual`, which the histories are of no use without, has happened. To see a failure again, set
-/// `PROPTEST_RNG_SEED` to what the test has printed last. Returns what has happened.
-async fn run_histories(
-    cases: u32,
-    usual: &'static [&'static str],
-    direct: PgPool,
-    stores: Vec<Store>,
-    injector: Option<FaultInjector>,
-) -> Result<BTreeMap<&'static str, usize>, Box<dyn std::error::Error>> {
-    let mut config = Config {
-        failure_persistence: None,
-        max_shrink_time: 60_000,
-        ..Config::default()
-    };
-    let is_asked_for = env::var_os("PROPTEST_CASES").is_some();
-    if !is_asked_for {
-        config.cases = cases;
-    }
-    // Proptest knows nothing of futures: it has a thread of its own, which waits for what runs here.
-    let runtime = tokio::runtime::Handle::current();
-    let run = tokio::task::spawn_blocking(move || {
-        let happened = Mutex::new(BTreeMap::new());
-        let mut missing = Vec::new();
-        for _ in 0..MOST_ROUNDS {
-            let mut config = config.clone();
-            if config.rng_seed == RngSeed::Random {
-                config.rng_seed = RngSeed::Fixed(rand::random());
-            }
-            println!("PROPTEST_RNG_SEED: {:?}", config.rng_seed);
-            TestRunner::new(config).run(&histories(), |steps| {
-                let history = History::new(direct.clone(), stores.clone(), injector.clone());
-                let case = runtime.block_on(history.check(steps))?;
-                let mut happened = happened.lock().expect("not poisoned");
-                for (what, times) in case {
-                    *happened.entry(what).or_insert(0) += times;
-                }
-                Ok(())
-            })?;
-            let happened = happened.lock().expect("not poisoned");
-            missing = usual
-                .iter()
-                .filter(|what| happened.get(*what).is_none_or(|times| *times == 0))
-                .collect();
-            if missing.is_empty() || is_asked_for {
-                break;
-            }
-        }
-        assert!(
-            missing.is_empty() || is_asked_for,
-            "never happened: {missing:?}"
-        );
-        Ok(happened.into_inner().expect("not poisoned"))
-    });
-    let happened = run
-        .await?
-        .map_err(|failure: TestError<Vec<Step>>| failure.to_string())?;
-    println!("{happened:#?}");
-    Ok(happened)
-}
-
-/// Chance alone leaves something rare out of one round, and not of all of them.
-const MOST_ROUNDS: usize = 4;
-
-const USUAL: [&str; 14] = [
-    "returned",
-    "refused",
-    "settled",
-    "put off",
-    "delivered again",
-    "several delivered at once",
-    "handled by a loop",
-    "cancelled while it waited",
-    "cancelled while it ran",
-    "a worker's step",
-    "a new one with a key",
-    "a duplicate",
-    "replaced",
-    "expired",
-];
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn whatever_is_done_the_queues_are_as_their_model(pool: PgPool) -> TestResult {

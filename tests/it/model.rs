@@ -3,14 +3,19 @@
 //! something lets it come. A refused call returns the name of the error.
 
 mod administration;
+mod groups;
 mod keys;
 mod lines;
+mod many;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use pgqrs::{MessageId, Priority, WorkerId, WorkerKind, WorkerStatus};
 
-use self::keys::{Expiry, Key};
+use self::{
+    groups::Member,
+    keys::{Expiry, Key},
+};
 pub(crate) use self::{
     keys::{Asks, KeyKind},
     lines::LINES,
@@ -81,6 +86,7 @@ pub(crate) struct Entry {
     max_attempts: Option<u32>,
     key: Option<Key>,
     expiry: Option<Expiry>,
+    group: Option<Member>,
 }
 
 impl Entry {
@@ -125,6 +131,8 @@ pub(crate) struct Queue {
     pub(crate) messages: BTreeMap<MessageId, Entry>,
     pub(crate) dead: BTreeMap<MessageId, (Entry, &'static str)>,
     pub(crate) archive: BTreeMap<MessageId, Entry>,
+    /// The last place of each group that has messages.
+    groups: BTreeMap<usize, i64>,
 }
 
 impl Queue {
@@ -137,6 +145,7 @@ impl Queue {
             messages: BTreeMap::new(),
             dead: BTreeMap::new(),
             archive: BTreeMap::new(),
+            groups: BTreeMap::new(),
         }
     }
 
@@ -154,19 +163,6 @@ impl Queue {
         if let Some(entry) = self.messages.remove(&id) {
             self.dead.insert(id, (entry, reason));
         }
-    }
-
-    /// Returns whether it is back; `None` if there is no such dead letter.
-    fn revive(&mut self, time: usize, id: MessageId) -> Option<bool> {
-        let key = self.dead.get(&id)?.0.key;
-        if key.is_some_and(|key| self.holder(key).is_some()) {
-            return Some(false);
-        }
-        let (mut entry, _) = self.dead.remove(&id)?;
-        (entry.attempt, entry.snoozes, entry.expiry) = (0, 0, None);
-        entry.put_back(Visible::Since(time));
-        self.messages.insert(id, entry);
-        Some(true)
     }
 }
 
@@ -259,6 +255,7 @@ impl World {
                 max_attempts: None,
                 key: None,
                 expiry: None,
+                group: None,
             };
             queue.messages.insert(*id, entry);
         }
@@ -273,14 +270,14 @@ impl World {
         name: &str,
         consumer: Option<WorkerId>,
         limit: usize,
-    ) -> Returned<(Vec<Delivered>, Option<Self>, bool)> {
+    ) -> Returned<(Vec<Delivered>, Vec<Self>, bool)> {
         if let Some(consumer) = consumer {
             self.through(consumer)?;
         }
         let queue = self.queue(name)?;
         if queue.is_paused {
             self.happened("claimed from a paused queue", 1);
-            return Ok((Vec::new(), None, false));
+            return Ok((Vec::new(), Vec::new(), false));
         }
         let ready: Vec<_> = queue.ready().into_iter().take(limit).collect();
         let full = ready.len() == limit;
@@ -303,11 +300,19 @@ impl World {
         let again = claimed.iter().filter(|(_, attempt, ..)| *attempt > 1);
         self.happened("delivered again", again.count());
         self.happened("several delivered at once", usize::from(claimed.len() > 1));
-        let before = (!over.is_empty()).then(|| self.clone());
+        let mut before = Vec::new();
+        // Those with groups are dead-lettered by a statement of their own, after the others.
+        over.sort_by_key(|(id, _)| self.is_member(name, *id));
+        let mut last = None;
         let expired = over.iter().filter(|(_, why)| *why == EXPIRED).count();
         self.happened("expired", expired);
         self.happened("dead-lettered by a claim", over.len() - expired);
         for (id, why) in over {
+            let is_member = self.is_member(name, id);
+            if last != Some(is_member) {
+                before.insert(0, self.clone());
+                last = Some(is_member);
+            }
             let queue = self.queue(name)?;
             if why == EXPIRED
                 && queue.messages[&id]
@@ -319,6 +324,7 @@ impl World {
                 queue.dead_letter(id, why);
             }
         }
+        self.let_in(time);
         Ok((claimed, before, full))
     }
 
@@ -335,9 +341,7 @@ impl World {
         loop {
             match self.claim_once(time, queue, consumer, limit) {
                 Ok((claimed, before, full)) => {
-                    if let Some(before) = before {
-                        between.insert(0, before);
-                    }
+                    between.splice(0..0, before);
                     if !(claimed.is_empty() && full) {
                         return (Ok(claimed), between);
                     }
@@ -427,10 +431,18 @@ impl World {
         verdict: impl Fn(usize) -> Settlement,
     ) -> Returned {
         self.register(WorkerKind::Consumer, queue, 0, Some(worker))?;
-        let (claimed, _) = self.claim(time, queue, Some(worker), usize::MAX);
-        for (id, .., payload) in claimed? {
-            self.settle(time, (queue, id, time), verdict(payload))?;
-            self.happened("handled by a loop", 1);
+        loop {
+            let (claimed, _) = self.claim(time, queue, Some(worker), usize::MAX);
+            let claimed = claimed?;
+            for (id, .., payload) in &claimed {
+                self.settle(time, (queue, *id, time), verdict(*payload))?;
+                self.happened("handled by a loop", 1);
+            }
+            self.let_in(time);
+            // What was let in is handled too.
+            if self.queue(queue)?.ready().is_empty() || self.queue(queue)?.is_paused {
+                break;
+            }
         }
         self.step(worker, Transition::Shutdown)
     }
@@ -462,7 +474,8 @@ impl World {
     pub(crate) fn waiting(&self) -> Vec<(&'static str, MessageId)> {
         let of = |(name, queue): (&&'static str, &Queue)| {
             let entries = queue.messages.iter();
-            let waiting = entries.filter(|(_, entry)| entry.visible == Visible::Later);
+            let waiting =
+                entries.filter(|(_, entry)| entry.visible == Visible::Later && !entry.is_parked());
             waiting.map(|(id, _)| (*name, *id)).collect::<Vec<_>>()
         };
         self.queues.iter().flat_map(of).collect()

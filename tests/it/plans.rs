@@ -96,6 +96,7 @@ fn faults(plan: &[String], counts: bool) -> Vec<&str> {
                     && condition.contains("(unique_key = ")
                 || line.contains("using messages_waiting_key")
                     && condition.contains("(waiting_key = ")
+                || line.contains("using messages_parked") && condition.contains("(group_key = ")
                 || line.contains("using messages_ready")
                     && (condition.contains("(ROW(visible_at, id) > ROW(")
                         || condition.contains("(ROW(visible_at, id) < ROW("));

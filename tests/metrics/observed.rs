@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgqrs::{Delivery, Outcome, Store};
+use pgqrs::{Delivery, Groups, Outcome, QueueOptions, Store};
 use serde_json::Value;
 use sqlx::{Connection, PgConnection, PgPool};
 use tracing_subscriber::{Registry, layer::SubscriberExt};
@@ -112,6 +112,33 @@ async fn an_observer_has_gauges_of_each_queue_until_it_is_deleted(pool: PgPool) 
         messages("observed") == [Some(0.0); 4] && oldest("observed") == Some(0.0)
     })
     .await;
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn parked_messages_and_stopped_groups_are_gauges(pool: PgPool) -> TestResult {
+    let store = with_queue(&pool, "grouped").await?;
+    let owner = Store::from(pool.clone());
+    let admin = pgqrs::admin(&owner);
+    let options = QueueOptions::builder().groups(Groups::default()).build();
+    admin.configure_queue("grouped", options).await?;
+    let enqueue = pgqrs::enqueue().messages(&[1, 2, 3]).to("grouped");
+    enqueue.group("a").execute(&store).await?;
+    admin.stop_group("grouped", "a").await?;
+    let _observer = store.observe(SECOND).await?;
+    let (recorded, _) = recorders();
+    let of_queue = |name, label| {
+        last(
+            recorded,
+            &format!("{name}{{messaging.destination.name=grouped{label}}}"),
+        )
+    };
+    until("both are gauges", async || {
+        of_queue("pgqrs.queue.messages", ",pgqrs.message.state=parked") == Some(2.0)
+            && of_queue("pgqrs.queue.groups.stopped", "") == Some(1.0)
+    })
+    .await;
+    assert_eq!(messages("grouped"), [1.0, 0.0, 0.0, 0.0].map(Some));
     Ok(())
 }
 

@@ -78,7 +78,7 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
     if without_python {
         step("the Python package: left out, as requested");
     } else {
-        python::test(&[], url).await?;
+        python::test(&[], url, true).await?;
     }
     step("a short benchmark");
     // Optimising it and its dependencies takes minutes.

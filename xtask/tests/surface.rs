@@ -47,7 +47,7 @@ fn the_public_surface_is_the_one_that_was_reviewed() {
 /// Each variant of `Error`, and why no type can rule it out. What a type can rule out has no variant here:
 /// an enqueue without a message or a target, a second one of either, the wrong payload for a queue, a
 /// delivery settled twice, a negative delay, a priority that doesn't exist. Those are under `tests/ui`.
-const UNAVOIDABLE: [(&str, &str); 39] = [
+const UNAVOIDABLE: [(&str, &str); 40] = [
     (
         "NotInstalled",
         "the schema is in the database, which others change",
@@ -132,6 +132,10 @@ const UNAVOIDABLE: [(&str, &str); 39] = [
         "a payload is only JSON where its type isn't known, and may not be what the queue's key is made from",
     ),
     ("KeyHeld", "another transaction is open for long"),
+    (
+        "GroupsNotEnabled",
+        "whether a queue takes groups is a setting in the database",
+    ),
     (
         "Serialize",
         "what a type's own `Serialize` answers depends on the value",

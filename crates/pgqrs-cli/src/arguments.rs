@@ -7,6 +7,7 @@ use crate::{
     dead::Dead,
     exit::EXIT_CODES,
     grants::Grants,
+    groups::{Group, Groups},
     health::Health,
     manual::{Completions, Man},
     messages::{Messages, Show},
@@ -80,13 +81,18 @@ pub(crate) enum Command {
     Tail(Tail),
     /// Watch the queues in the terminal
     Top(Top),
-    /// Serve the operators' page to this machine
+    /// Serve the operators' page, by default to this machine
     Web(Web),
     /// List, retry or delete dead letters
     #[command(subcommand)]
     Dead(Dead),
     /// Cancel messages, waiting or running
     Cancel(Cancel),
+    /// List groups of a queue, with how many of their messages are parked
+    Groups(Groups),
+    /// Show, stop, resume, limit, promote or purge a group
+    #[command(subcommand)]
+    Group(Group),
     /// List workers: producers and consumers
     Workers(Workers),
     /// Suspend, resume, stop or remove a worker

@@ -9,6 +9,7 @@ mod exit;
 mod failure;
 mod filter;
 mod grants;
+mod groups;
 mod health;
 mod manual;
 mod messages;
@@ -79,6 +80,8 @@ async fn run(command: Command, session: &Session) -> Result<Exit> {
         Command::Worker(worker) => worker.run(session).await,
         Command::Schedules => schedules::list(session).await,
         Command::Schedule(schedule) => schedule.run(session).await,
+        Command::Groups(groups) => groups.run(session).await,
+        Command::Group(group) => group.run(session).await,
         Command::Grants(grants) => grants.run(session),
         Command::Quickstart(quickstart) => quickstart.run(session).await,
         Command::Completions(completions) => completions.run(),

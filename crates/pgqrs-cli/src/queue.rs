@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
-use pgqrs::{QueueInfo, QueueOptions, QueueStats};
+use pgqrs::{AfterDeadLetter, Groups, QueueInfo, QueueOptions, QueueStats};
 use serde_json::json;
 
 use crate::{
     confirm::{Bulk, Confirm},
     exit::Exit,
     failure::{Failure, Result},
+    groups::{AtOnce, number},
     output::{counted, grouped},
     queues::{Counted, state},
     session::{Session, place},
@@ -118,12 +119,24 @@ pub(crate) struct Settings {
     /// Whether acknowledged messages are archived [a new queue: false]
     #[arg(long, value_name = "BOOL")]
     archive_on_ack: Option<bool>,
+    /// Whether this command and the operators' page hide payloads [a new queue: false]
+    #[arg(long, value_name = "BOOL")]
+    sensitive: Option<bool>,
     /// How long archived messages are kept, or `none`: for ever
     #[arg(long, value_name = "DURATION", value_parser = limit)]
     archive_for: Option<Limit>,
     /// How long dead letters are kept, or `none`: for ever
     #[arg(long, value_name = "DURATION", value_parser = limit)]
     dead_letters_for: Option<Limit>,
+    /// How many messages of a group are handled at a time, or `none`: it takes no groups [a new queue: none]
+    #[arg(long, value_name = "NUMBER", value_parser = number)]
+    groups: Option<AtOnce>,
+    /// With `--groups`, whether a group waits for an operator after one of its messages became a dead letter
+    #[arg(long, requires = "groups")]
+    stop_groups: bool,
+    /// How many messages run at a time, over all consumers, or `none` [a new queue: none]
+    #[arg(long, value_name = "NUMBER", value_parser = number)]
+    max_running: Option<AtOnce>,
 }
 
 impl Settings {
@@ -138,10 +151,26 @@ impl Settings {
             self.retry_max.map(|limit| new().retry_max(limit.0).build()),
             self.archive_on_ack
                 .map(|archive| new().archive_on_ack(archive).build()),
+            self.sensitive
+                .map(|sensitive| new().sensitive(sensitive).build()),
             self.archive_for
                 .map(|limit| new().archive_for(limit.0).build()),
             self.dead_letters_for
                 .map(|limit| new().dead_letters_for(limit.0).build()),
+            self.groups.map(|AtOnce(at_once)| {
+                let groups = at_once.map(|at_once| {
+                    let then = if self.stop_groups {
+                        AfterDeadLetter::Stop
+                    } else {
+                        AfterDeadLetter::Continue
+                    };
+                    let groups = Groups::builder().at_once(at_once);
+                    groups.after_dead_letter(then).build()
+                });
+                new().groups(groups).build()
+            }),
+            self.max_running
+                .map(|AtOnce(most)| new().max_running(most).build()),
         ];
         let set: Vec<QueueOptions> = each.into_iter().flatten().collect();
         (!set.is_empty()).then(|| set.into_iter().collect())
@@ -311,6 +340,7 @@ fn show(info: &QueueInfo, stats: &QueueStats) -> String {
         ("state", state(info)),
         ("ready", stats.ready.to_string()),
         ("delayed", stats.delayed.to_string()),
+        ("parked", stats.parked.to_string()),
         ("leased", stats.leased.to_string()),
         ("dead letters", stats.dead.to_string()),
         ("oldest ready", spoken_if(stats.oldest_ready, "-")),
@@ -332,11 +362,28 @@ fn settings_of(info: &QueueInfo) -> String {
             spoken_if(info.retry_max, "none: as consumers say"),
         ),
         ("archive-on-ack", info.archive_on_ack.to_string()),
+        ("sensitive", info.sensitive.to_string()),
         ("archive-for", spoken_if(info.archive_for, "none: for ever")),
         (
             "dead-letters-for",
             spoken_if(info.dead_letters_for, "none: for ever"),
         ),
+        ("groups", groups(info)),
+        (
+            "max-running",
+            info.max_running
+                .map_or("none".to_owned(), |most| most.to_string()),
+        ),
         ("created", shown(info.created_at)),
     ])
+}
+
+fn groups(info: &QueueInfo) -> String {
+    match info.groups {
+        None => "none".to_owned(),
+        Some(groups) if groups.after_dead_letter() == AfterDeadLetter::Stop => {
+            format!("{}, and stopped by dead letters", groups.at_once())
+        }
+        Some(groups) => groups.at_once().to_string(),
+    }
 }

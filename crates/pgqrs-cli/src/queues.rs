@@ -28,9 +28,11 @@ pub(crate) struct Counted<'a> {
     info: &'a QueueInfo,
     ready: pgqrs::Count,
     delayed: pgqrs::Count,
+    parked: pgqrs::Count,
     leased: pgqrs::Count,
     dead: pgqrs::Count,
     oldest_ready: Option<std::time::Duration>,
+    stopped_groups: pgqrs::Count,
 }
 
 impl<'a> Counted<'a> {
@@ -39,16 +41,24 @@ impl<'a> Counted<'a> {
             info,
             ready: stats.ready,
             delayed: stats.delayed,
+            parked: stats.parked,
             leased: stats.leased,
             dead: stats.dead,
             oldest_ready: stats.oldest_ready,
+            stopped_groups: stats.stopped_groups,
         }
     }
 
     fn is_used(&self) -> bool {
-        [self.ready, self.delayed, self.leased, self.dead]
-            .iter()
-            .any(|count| !count.is_zero())
+        [
+            self.ready,
+            self.delayed,
+            self.parked,
+            self.leased,
+            self.dead,
+        ]
+        .iter()
+        .any(|count| !count.is_zero())
     }
 }
 

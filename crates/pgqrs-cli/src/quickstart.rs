@@ -97,7 +97,7 @@ impl Quickstart {
         let version = admin.health().await?.server_version;
         let page = Served::anywhere().await?;
         introduce(output, &version, server.url_file, &page.url);
-        let serve = page.serve(&store);
+        let serve = page.serve_here(pgqrs_web::page(&store));
 
         let consumer = pgqrs::consumer(EMAILS).create(&store).await?;
         let handle = consumer.handle();

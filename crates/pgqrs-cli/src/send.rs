@@ -33,6 +33,9 @@ pub(crate) struct Send {
     /// With `--unique`, send at most one message with this key within this time, even if it is done before
     #[arg(long, value_name = "DURATION", value_parser = duration, requires = "unique")]
     once_within: Option<Duration>,
+    /// The message's group, of which a few messages are handled at a time, in order
+    #[arg(long, conflicts_with = "unique")]
+    group: Option<String>,
     #[command(flatten)]
     stream: StreamOptions,
 }
@@ -119,6 +122,9 @@ impl Send {
                     "`--unique` is for one message: with `-`, all lines would have the same key",
                 ));
             }
+            if self.group.is_some() {
+                return Err(Failure::usage("`--group` is for one message"));
+            }
             return Stream {
                 queue: self.queue,
                 options: self.options,
@@ -165,6 +171,9 @@ impl Send {
             (Some(key), None) => message.unique(key),
             _ => message,
         };
+        if let Some(group) = self.group {
+            message = message.group(group).into();
+        }
         let store = session.store().await?;
         let send = pgqrs::enqueue().batch([message]).to(&self.queue);
         let sent = send.execute(&store).await?;

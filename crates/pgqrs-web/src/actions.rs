@@ -2,6 +2,7 @@
 
 mod bulk;
 mod forms;
+mod groups;
 mod log;
 mod perform;
 
@@ -24,6 +25,8 @@ pub enum Action {
     DeleteDeadLetter,
     /// Make a delayed message ready now.
     RunNow,
+    /// Set the time of a message that no consumer holds.
+    Reschedule,
     /// Cancel a message: it is deleted, also if a consumer holds it.
     Cancel,
     /// Replace the payload of a message that no consumer holds.
@@ -32,6 +35,14 @@ pub enum Action {
     PauseQueue,
     /// Resume a queue.
     ResumeQueue,
+    /// Stop a group: nothing that it has parked is let in.
+    StopGroup,
+    /// Resume a group.
+    ResumeGroup,
+    /// Let as many parked messages of all groups of a queue in as there is room for.
+    PromoteGroups,
+    /// Delete what a group has parked.
+    PurgeGroup,
     /// Suspend a worker.
     SuspendWorker,
     /// Resume a worker.
@@ -47,14 +58,19 @@ pub enum Action {
 }
 
 impl Action {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 18] = [
         Self::Requeue,
         Self::DeleteDeadLetter,
         Self::RunNow,
+        Self::Reschedule,
         Self::Cancel,
         Self::Edit,
         Self::PauseQueue,
         Self::ResumeQueue,
+        Self::StopGroup,
+        Self::ResumeGroup,
+        Self::PromoteGroups,
+        Self::PurgeGroup,
         Self::SuspendWorker,
         Self::ResumeWorker,
         Self::StopWorker,
@@ -69,10 +85,15 @@ impl Action {
             Self::Requeue => "requeue",
             Self::DeleteDeadLetter => "delete-dead-letter",
             Self::RunNow => "run-now",
+            Self::Reschedule => "reschedule",
             Self::Cancel => "cancel",
             Self::Edit => "edit",
             Self::PauseQueue => "pause-queue",
             Self::ResumeQueue => "resume-queue",
+            Self::StopGroup => "stop-group",
+            Self::ResumeGroup => "resume-group",
+            Self::PromoteGroups => "promote-groups",
+            Self::PurgeGroup => "purge-group",
             Self::SuspendWorker => "suspend-worker",
             Self::ResumeWorker => "resume-worker",
             Self::StopWorker => "stop-worker",
@@ -92,10 +113,15 @@ impl Action {
             Self::Requeue => "Requeue",
             Self::DeleteDeadLetter => "Delete",
             Self::RunNow => "Run now",
+            Self::Reschedule => "Set the time",
             Self::Cancel => "Cancel",
             Self::Edit => "Edit the payload",
             Self::PauseQueue => "Pause the queue",
             Self::ResumeQueue => "Resume the queue",
+            Self::StopGroup => "Stop the group",
+            Self::ResumeGroup => "Resume the group",
+            Self::PromoteGroups => "Promote",
+            Self::PurgeGroup => "Delete what is parked",
             Self::SuspendWorker => "Suspend",
             Self::ResumeWorker => "Resume",
             Self::StopWorker => "Stop",
@@ -105,11 +131,23 @@ impl Action {
         }
     }
 
+    /// Before what it is done to.
+    const fn verb_of_all(self) -> &'static str {
+        match self {
+            Self::Reschedule => "Set the time of",
+            one => one.verb(),
+        }
+    }
+
     /// Whether it can't be undone.
     const fn destroys(self) -> bool {
         matches!(
             self,
-            Self::DeleteDeadLetter | Self::Cancel | Self::StopWorker | Self::Edit
+            Self::DeleteDeadLetter
+                | Self::Cancel
+                | Self::StopWorker
+                | Self::Edit
+                | Self::PurgeGroup
         )
     }
 }
@@ -147,7 +185,7 @@ impl Default for Rules {
 
 /// The actions that a request may do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Allowed(u16);
+pub(crate) struct Allowed(u32);
 
 impl Allowed {
     pub(crate) fn of(rules: Option<&Rules>, request: &Parts) -> Self {
@@ -169,7 +207,7 @@ impl Allowed {
     }
 
     /// For the key of a shared answer.
-    pub(crate) fn bits(self) -> u16 {
+    pub(crate) fn bits(self) -> u32 {
         self.0
     }
 }
@@ -190,11 +228,32 @@ impl Target {
         self.value("all") == "1"
     }
 
+    /// The view of what it is for.
+    fn path(&self) -> Vec<String> {
+        let [queue, message, worker, schedule] =
+            ["queue", "message", "worker", "schedule"].map(|name| self.value(name));
+        let path: &[&str] = match self.action {
+            Action::SuspendWorker | Action::ResumeWorker | Action::StopWorker => {
+                &["workers", worker]
+            }
+            Action::FireSchedule | Action::PauseSchedule | Action::ResumeSchedule => {
+                &["schedules", schedule]
+            }
+            _ if message.is_empty() => &["queues", queue],
+            _ => &["queues", queue, "messages", message],
+        };
+        path.iter().map(|part| (*part).to_owned()).collect()
+    }
+
     /// What it is for, in words.
     fn what(&self) -> String {
         let queue = self.value("queue");
         match self.action {
             Action::PauseQueue | Action::ResumeQueue => format!("queue {queue}"),
+            Action::PromoteGroups => format!("all groups of queue {queue}"),
+            Action::StopGroup | Action::ResumeGroup | Action::PurgeGroup => {
+                format!("group {} of queue {queue}", self.value("group"))
+            }
             Action::SuspendWorker | Action::ResumeWorker | Action::StopWorker => {
                 format!("worker {}", self.value("worker"))
             }

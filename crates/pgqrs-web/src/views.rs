@@ -1,6 +1,7 @@
 //! The views, and which one a path leads to.
 
 pub(crate) mod dead;
+mod groups;
 mod health;
 mod message;
 pub(crate) mod messages;
@@ -39,6 +40,7 @@ pub(crate) async fn view(app: &App, asked: &Asked, parts: &[&str]) -> Result<Vie
         [] => overview::view(app, asked).await,
         ["queues", queue] => messages::view(app, asked, queue).await,
         ["queues", queue, "dead"] => dead::view(app, asked, queue).await,
+        ["queues", queue, "groups"] => groups::view(app, asked, queue).await,
         ["queues", queue, "find"] => message::find(app, asked, queue).await,
         ["queues", queue, "messages", id] => message::view(app, asked, queue, id).await,
         ["workers"] => workers::list(app, asked).await,
@@ -109,10 +111,11 @@ fn queue_head(asked: &Asked, info: &QueueInfo, stats: &QueueStats, here: &str) -
             @if let Some(oldest) = stats.oldest_ready {
                 "The oldest ready message waits for " b { (format::about(oldest)) } ". "
             }
-            (info.max_attempts) " attempts. "
+            "At most " (info.max_attempts) " attempts. "
             @if let Some(lease) = info.lease { "Leases of " (duration(lease)) ". " }
             @if info.archive_on_ack { "Acknowledged messages are archived. " }
             @if let Some(kept) = info.dead_letters_for { "Dead letters are kept for " (duration(kept)) ". " }
+            @if info.sensitive { "Payloads are hidden. " }
         }
         nav.tabs aria-label="Messages by state" {
             @for (name, count) in tabs {
@@ -122,6 +125,11 @@ fn queue_head(asked: &Asked, info: &QueueInfo, stats: &QueueStats, here: &str) -
                 };
                 a href=(link) aria-current=[(name == here).then_some("page")] {
                     (name) " " span.count { (count) }
+                }
+            }
+            @if info.groups.is_some() || !stats.parked.is_zero() {
+                a href=(asked.link(&["queues", queue, "groups"])) aria-current=[(here == "groups").then_some("page")] {
+                    "groups " span.count { (stats.parked) " parked" }
                 }
             }
         }

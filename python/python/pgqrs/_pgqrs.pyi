@@ -10,6 +10,8 @@ __all__ = [
     "Chunk",
     "Consumer",
     "Delivery",
+    "GroupAdmin",
+    "Log",
     "Observer",
     "Producer",
     "Schedule",
@@ -21,6 +23,7 @@ __all__ = [
     "connect",
     "encode",
     "statement",
+    "test_statement",
 ]
 
 __version__: str
@@ -58,6 +61,9 @@ def statement(
     headers: list[tuple[str, str]],
 ) -> Statement:
     """The statement of an enqueue, to a queue or through a producer."""
+
+def test_statement(name: str) -> str:
+    """The text of a test helper's statement."""
 
 @final
 class Store:
@@ -250,6 +256,9 @@ class Delivery:
     def max_attempts(self) -> int:
         """After how many attempts the message becomes a dead letter."""
     @property
+    def group(self) -> str | None:
+        """The group that it belongs to."""
+    @property
     def snoozes(self) -> int:
         """How often a handler has put it off."""
     @property
@@ -329,6 +338,7 @@ class Admin:
         archive_on_ack: bool | None,
         archive_for: tuple[timedelta | None] | None,
         dead_letters_for: tuple[timedelta | None] | None,
+        limits: tuple[tuple[tuple[int, bool] | None] | None, tuple[int | None] | None],
     ) -> Any:
         """Changes a queue's settings. A duration is left as it is by `None`, and unset by a tuple with
         `None`."""
@@ -346,6 +356,8 @@ class Admin:
         """Cancels a message; returns what it was, if there was one."""
     def cancel_by_key(self, queue: str, key: str, archive: bool) -> Any:
         """Cancels the messages with a key; returns the id of each, and what it was."""
+    def of_groups(self) -> GroupAdmin:
+        """The calls about groups."""
     def reschedule(self, queue: str, message: int, time: datetime) -> Any:
         """Reschedules a message that isn't leased."""
     def dead_letters(self, queue: str, after: int | None, limit: int, payload: bool) -> Any:
@@ -396,6 +408,16 @@ class Admin:
         """Releases the messages that a worker holds."""
 
 @final
+class Log:
+    """Events of one process. A child made by `fork` has its own."""
+
+    def limit(self, capacity: int) -> None:
+        """Sets how many events can wait to be logged. Further ones are dropped, and counted."""
+    def next(self) -> tuple[list[tuple[str, str, dict[str, Any]]], int] | None:
+        """Waits for events. Returns them as tuples of level, text and fields, with the number of those that were
+        dropped before them; `None` after the last ones."""
+
+@final
 class Observer:
     """Observes the queues until it is stopped, or collected."""
 
@@ -438,6 +460,25 @@ class Scheduler:
 
     def stop(self) -> None:
         """Stops it."""
+
+@final
+class GroupAdmin:
+    """Administration of groups."""
+
+    def groups(self, queue: str, order: str, limit: int) -> Any:
+        """Lists groups of a queue."""
+    def group(self, queue: str, group: str) -> Any:
+        """Returns a group."""
+    def promote_groups(self, queue: str) -> Any:
+        """Promotes parked messages of all groups of a queue."""
+    def stop_group(self, queue: str, group: str) -> Any:
+        """Stops a group."""
+    def resume_group(self, queue: str, group: str) -> Any:
+        """Resumes a group."""
+    def set_group_limit(self, queue: str, group: str, at_once: int | None) -> Any:
+        """Sets a group's own limit."""
+    def purge_group(self, queue: str, group: str) -> Any:
+        """Deletes what is parked of a group."""
 
 @final
 class AckStatement:

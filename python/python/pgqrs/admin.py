@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pgqrs import _arguments
 from pgqrs._arguments import identifier as _id
 from pgqrs._arguments import page as _page
+from pgqrs.group_admin import GroupAdmin
 from pgqrs.health import Health
 from pgqrs.listings import (
     ArchivedMessage,
@@ -24,7 +25,7 @@ from pgqrs.schedule_admin import ScheduleAdmin
 from pgqrs.worker_admin import WorkerAdmin
 
 
-class Admin(QueueAdmin, WorkerAdmin, ScheduleAdmin):
+class Admin(QueueAdmin, GroupAdmin, WorkerAdmin, ScheduleAdmin):
     """Administration: the schema, queues, messages, dead letters, the archive and workers; made by ``store.admin()``.
 
     Ages are in seconds, or a ``timedelta``. Lists have pages: pass the last id of one as ``after`` for the next.

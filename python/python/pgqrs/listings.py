@@ -54,12 +54,22 @@ class QueueInfo:
     """How long archived messages are kept; ``None`` is for ever."""
     dead_letters_for: timedelta | None
     """How long dead letters are kept; ``None`` is for ever."""
+    groups_at_once: int | None
+    """How many messages of a group are on their way at a time; ``None`` if it takes no groups."""
+    stops_after_dead_letter: bool
+    """Whether a group waits for an operator after one of its messages became a dead letter."""
+    max_running: int | None
+    """How many of its messages are leased at a time, by all consumers together; ``None`` if there is no limit."""
     is_paused: bool
     """Whether it is paused now, by the database's clock: nothing is claimed."""
     paused_until: datetime | None
     """When the pause ends; ``None`` if it isn't paused, or paused until it is resumed."""
     closed_at: datetime | None
     """Since when it refuses sends; ``None`` if it accepts them."""
+
+    @staticmethod
+    def _of(row: tuple[Any, ...]) -> QueueInfo:
+        return QueueInfo(*row[:-1], *row[-1])
 
 
 class Count(int):
@@ -90,6 +100,8 @@ class QueueStats:
     """Messages that can be delivered now."""
     delayed: Count
     """Messages that aren't visible yet: delayed, scheduled, or waiting for a retry."""
+    parked: Count
+    """Messages that are parked behind others of their groups."""
     leased: Count
     """Messages that a consumer holds and whose lease still runs."""
     dead: Count
@@ -97,17 +109,20 @@ class QueueStats:
     oldest_ready: timedelta | None
     """How long the oldest ready message has been ready; ``None`` if none is ready. If ``ready`` is not exact, of
     those that were counted."""
+    stopped_groups: Count
+    """Groups that are stopped: what they have parked waits for an operator."""
 
     @property
     def total(self) -> Count:
-        """All messages of the queue: ready, delayed and leased."""
-        counts = (self.ready, self.delayed, self.leased)
+        """All messages of the queue: ready, delayed, parked and leased."""
+        counts = (self.ready, self.delayed, self.parked, self.leased)
         return Count(sum(counts), any(count.at_least for count in counts))
 
     @staticmethod
     def _of(row: tuple[Any, ...]) -> QueueStats:
-        queue, ready, delayed, leased, dead, oldest_ready = row
-        return QueueStats(queue, Count(*ready), Count(*delayed), Count(*leased), Count(*dead), oldest_ready)
+        queue, ready, delayed, parked, leased, dead, oldest_ready, stopped_groups = row
+        counts = (Count(*count) for count in (ready, delayed, parked, leased, dead))
+        return QueueStats(queue, *counts, oldest_ready, Count(*stopped_groups))
 
 
 @dataclass(frozen=True)
@@ -145,6 +160,10 @@ class QueuedMessage:
     """How often a handler has put it off."""
     undecodable_since: datetime | None
     """Since when consumers have found that its payload doesn't decode."""
+    group: str | None
+    """Its group, if it has one."""
+    is_parked: bool
+    """Whether it waits for others of its group to be settled."""
 
     @property
     def payload(self) -> Any:
@@ -177,11 +196,38 @@ class DeadLetter:
     """The payload as it was sent, as JSON text; ``None`` unless payloads were requested."""
     max_attempts: int | None
     """After how many attempts it was to become one, if it had a limit of its own."""
+    group: str | None
+    """Its group, if it has one."""
 
     @property
     def payload(self) -> Any:
         """The payload, as ``json.loads`` reads it; ``None`` unless payloads were requested."""
         return _loaded(self.raw_payload)
+
+
+GroupOrder = Literal["parked", "oldest", "stopped"]
+"""By what groups are listed: the number of parked messages, most first; the age of the first parked one, oldest first; or
+only those that are stopped, since the longest first."""
+
+
+@dataclass(frozen=True)
+class GroupInfo:
+    """A group of a queue, which has messages or settings of its own."""
+
+    group: str
+    """Its name."""
+    live: int
+    """Messages that are on their way: ready, delayed, leased, or waiting for another attempt."""
+    parked: int
+    """Messages that wait for those to be settled."""
+    at_once: int | None
+    """Its own limit, if it has one; otherwise that of its queue holds."""
+    stopped_at: datetime | None
+    """Since when it is stopped; ``None`` if it isn't."""
+    stopped_by: int | None
+    """The dead letter that has stopped it; ``None`` if an operator has."""
+    oldest_parked: datetime | None
+    """When the first of its parked messages was sent."""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from pgqrs import _pgqrs, decoding
+from pgqrs.errors import DecodeError
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 T = TypeVar("T")
 
@@ -40,8 +45,9 @@ class Queue(Generic[T]):
         producer = await store.producer(EMAILS)
         await producer.enqueue(SendEmail(to="ada@example.com"))
 
-    The type is a dataclass, a pydantic model, a ``TypedDict``, or one of ``dict``, ``list``, ``str``, ``int``,
-    ``float``, ``bool`` and ``Decimal``, also with parameters: ``list[SendEmail]``. Without a type, any payload can be
+    The type is a dataclass, a pydantic model, a ``TypedDict``, a struct of msgspec, an ``Enum``, or one of ``dict``,
+    ``list``, ``str``, ``int``, ``float``, ``bool``, ``Decimal``, ``datetime``, ``date``, ``time`` and ``UUID``, also with
+    parameters and as a union: ``list[SendEmail]``, ``Placed | Cancelled``. Without a type, any payload can be
     enqueued, and is read as ``json.loads`` reads it. A declaration doesn't create the queue in the database:
     ``await store.queue(EMAILS)`` does, if it doesn't exist.
 
@@ -54,49 +60,83 @@ class Queue(Generic[T]):
         payload: The type of the payloads.
         unique_by: Computes a key from a payload: each message that is sent to this queue is ``unique`` by it, unless it has
             a key of its own.
+        group_by: Computes a group from a payload, for each message that is sent to this queue. Pass either this or
+            ``unique_by``.
 
     Raises:
         InvalidQueueNameError: The name is invalid.
-        TypeError: The name isn't text. A type that can't be represented in JSON is reported when it is first used.
+        TypeError: The name isn't text. Or the type can't be represented in JSON.
     """
 
-    __slots__ = ("_decode", "name", "payload", "unique_by")
+    __slots__ = ("_decode", "group_by", "name", "payload", "unique_by")
 
     name: str
     """Its name, of 1 to 128 bytes."""
-    payload: type[T] | None
+    payload: TypeForm[T] | None
     """The type of its payloads; ``None`` is any."""
     unique_by: Callable[[T], str] | None
     """How a message's key is computed from its payload; ``None`` if messages have none by default."""
+    group_by: Callable[[T], str] | None
+    """How a message's group is computed from its payload; ``None`` if it isn't."""
 
     @overload
-    def __init__(self: Queue[Any], name: str, *, unique_by: Callable[[Any], str] | None = None) -> None: ...
+    def __init__(
+        self: Queue[Any],
+        name: str,
+        *,
+        unique_by: Callable[[Any], str] | None = None,
+        group_by: Callable[[Any], str] | None = None,
+    ) -> None: ...
     @overload
     def __init__(
-        self, name: str, payload: type[T], *, unique_by: Callable[[T], str] | None = None
+        self,
+        name: str,
+        payload: TypeForm[T],
+        *,
+        unique_by: Callable[[T], str] | None = None,
+        group_by: Callable[[T], str] | None = None,
     ) -> None: ...
     def __init__(
         self,
         name: str,
-        payload: type[T] | None = None,
+        payload: Any = None,
         *,
-        unique_by: Callable[[T], str] | None = None,
+        unique_by: Callable[[Any], str] | None = None,
+        group_by: Callable[[Any], str] | None = None,
     ) -> None:
         if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"name: expected a str, not {type(name).__name__}")
         _pgqrs.check_queue_name(name)
         if unique_by is not None and not callable(unique_by):
             raise TypeError(f"unique_by: expected a function of a payload, not {type(unique_by).__name__}")
+        if group_by is not None and not callable(group_by):
+            raise TypeError(f"group_by: expected a function of a payload, not {type(group_by).__name__}")
+        if unique_by is not None and group_by is not None:
+            raise TypeError("unique_by, group_by: a message has a key or a group; pass one of the two")
         self.name = name
         self.payload = payload
         self.unique_by = unique_by
+        self.group_by = group_by
         self._decode: decoding.Decode[Any] | None = None
+        # It may name types that are declared after it; these are looked up when it is first used.
+        with contextlib.suppress(NameError):
+            self._decoder()
 
     def _decoder(self) -> decoding.Decode[Any]:
         """Made when it is first needed, since a type may name others that are declared after it."""
         if self._decode is None:
             self._decode = decoding.decoder(self.payload)
         return self._decode
+
+    def _computes_keys(self) -> bool:
+        return self.unique_by is not None or self.group_by is not None
+
+    def _decoded(self, message: int, raw_payload: str) -> T:
+        try:
+            payload: T = self._decoder()(raw_payload)
+        except decoding.Mismatch as mismatch:
+            raise DecodeError(message=message, path=mismatch.path, reason=mismatch.reason) from mismatch
+        return payload
 
     def _check(self, payload: object, name: str) -> None:
         """What type checkers report earlier, checked at run time too."""

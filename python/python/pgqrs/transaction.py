@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
-from pgqrs import _arguments, _pgqrs
+from pgqrs import _arguments, _pgqrs, _telemetry
 from pgqrs._drivers import Rows, RunAsync, Translated, ack_types, enqueue_types, is_one, runners
 from pgqrs.queue import Priority, PriorityName, Queue
 
@@ -242,9 +242,9 @@ def _statement(
         producer, queue = None, _arguments.queue(target)  # pyright: ignore[reportUnknownArgumentType]
     else:
         raise TypeError(f"queue: expected a str, a pgqrs.Queue or a producer, not {type(target).__name__}")
-    if queue.unique_by is not None:
+    if queue._computes_keys():
         raise TypeError(
-            f"queue: the messages of {queue!r} have keys, which this statement can't store; send them with a producer"
+            f"queue: the messages of {queue!r} have keys or groups, which this statement can't store; send them with a producer"
         )
     for place, payload in enumerate(payloads):
         name = f"payloads[{place}]" if in_batch else "payload"
@@ -252,7 +252,7 @@ def _statement(
         queue._check(payload, name)
     wait, time = _arguments.times(delay, at)
     level = _arguments.priority(priority)
-    texts = _arguments.headers(headers)
+    texts = _telemetry.injected(_arguments.headers(headers))
     return _pgqrs.statement(queue.name, producer, payloads, in_batch, wait, time, level, texts)
 
 

@@ -56,6 +56,7 @@ pub(super) struct About {
     pub(super) attempt: u32,
     pub(super) max_attempts: u32,
     pub(super) snoozes: u32,
+    pub(super) group: Option<String>,
     pub(super) enqueued_at: DateTime<Utc>,
 }
 
@@ -70,6 +71,7 @@ impl About {
             attempt: delivery.attempt(),
             max_attempts: delivery.max_attempts(),
             snoozes: delivery.snoozes(),
+            group: delivery.group().map(str::to_owned),
             enqueued_at: delivery.enqueued_at(),
         }
     }
@@ -123,6 +125,12 @@ impl Delivery {
     #[getter]
     fn max_attempts(&self, py: Python<'_>) -> PyResult<u32> {
         Ok(self.held.get(py)?.about.max_attempts)
+    }
+
+    /// The group that it belongs to.
+    #[getter]
+    fn group(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        Ok(self.held.get(py)?.about.group.clone())
     }
 
     /// How often a handler has put it off.

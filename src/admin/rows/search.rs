@@ -20,7 +20,7 @@ use crate::{
 pub enum MessageState {
     /// The next dequeue can get it.
     Ready,
-    /// It isn't visible yet: delayed, scheduled, or waiting for a retry.
+    /// It isn't visible yet: delayed, scheduled, waiting for a retry, or parked behind others of its group.
     Delayed,
     /// A consumer holds it, and its lease still runs.
     Leased,
@@ -108,6 +108,8 @@ pub enum MessagePlace {
     Queued {
         /// Its state.
         state: MessageState,
+        /// Whether it waits for others of its group to be settled. Its state is then delayed.
+        is_parked: bool,
         /// From when on it can be delivered, if it isn't leased.
         visible_at: DateTime<Utc>,
         /// When its lease runs out, if a consumer holds it.
@@ -163,6 +165,8 @@ pub struct MessageInfo {
     pub unique_key: Option<String>,
     /// The key that no other message of its queue has while this one waits to be claimed.
     pub waiting_key: Option<String>,
+    /// Its group, if it has one.
+    pub group: Option<String>,
     /// Its headers.
     pub headers: Headers,
     /// The payload as it was sent.

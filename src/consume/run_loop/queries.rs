@@ -27,6 +27,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 const MAX_CLAIM_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often a consumer of a paused queue is woken at most.
 const PAUSED_INTERVAL: Duration = Duration::from_millis(100);
+/// How long settlements wait whose groups other transactions have locked.
+const BLOCKED_INTERVAL: Duration = Duration::from_millis(50);
 /// Maximum number of notices that are kept while a claim is under way.
 const MAX_NOTICES: usize = 1_000;
 /// Maximum number of messages of which one statement finds out whether they exist.
@@ -100,7 +102,12 @@ impl<W: Work> RunLoop<W> {
         let unsettled = self.unsettled.len();
         Load {
             running: self.options.concurrency.saturating_mul(self.chunk.size),
-            prefetch: self.options.prefetch,
+            // A message that only waits for a handler would keep others from running elsewhere.
+            prefetch: if self.origin.settings.is_limited {
+                0
+            } else {
+                self.options.prefetch
+            },
             max_bytes: self.options.max_bytes,
             per_second: self.pace.per_second(),
             claims: self.claims,
@@ -203,6 +210,13 @@ impl<W: Work> RunLoop<W> {
             }
             Ok(Query::Settle(outcome)) => {
                 self.report.add(outcome.report);
+                self.count_settled(outcome.report.out());
+                if !outcome.blocked.is_empty() {
+                    self.unblock_at = Instant::now() + BLOCKED_INTERVAL;
+                }
+                for settlements in outcome.blocked {
+                    self.unsettled.blocked(settlements);
+                }
                 match outcome.failed {
                     Some((rest, error)) => {
                         telemetry::statement_failed(self.worker, &self.queue, "settle", &error);
@@ -216,6 +230,10 @@ impl<W: Work> RunLoop<W> {
                     None => {
                         self.unsettled.settled();
                         self.backoff = MIN_BACKOFF;
+                        if self.origin.settings.is_limited {
+                            // Slots are free, for this consumer or for others.
+                            self.store.notifier().wake(&self.queue);
+                        }
                     }
                 }
             }
@@ -245,6 +263,17 @@ impl<W: Work> RunLoop<W> {
                 (self.is_verifying, self.is_pruning) = (false, false);
             }
         }
+    }
+
+    /// The handler has settled the message itself.
+    pub(super) fn done_by_handler(&mut self) {
+        self.report.done += 1;
+        self.count_settled(1);
+    }
+
+    fn count_settled(&self, messages: u64) {
+        let heartbeats = self.store.heartbeats();
+        heartbeats.count_settled(self.worker, messages);
     }
 
     fn on_claimed(&mut self, received: Received, requested: Request) {

@@ -7,6 +7,7 @@ use crate::pool::no_answer;
 
 fn receipt(id: i64) -> Receipt {
     Receipt {
+        is_grouped: false,
         max_attempts: 20,
         queue_id: 1,
         id: id.into(),

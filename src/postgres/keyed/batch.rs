@@ -18,12 +18,15 @@ use crate::{
 pub(super) const SEEN: u8 = 1;
 pub(super) const UNIQUE: u8 = 2;
 pub(super) const WAITING: u8 = 3;
+/// After all keys, and group by group.
+pub(super) const GROUP: u8 = 4;
 
 pub(super) fn kind(key: &Key) -> u8 {
     match key.lifetime() {
         Lifetime::Within(_) => SEEN,
         Lifetime::Unfinished => UNIQUE,
         Lifetime::UntilClaimed(_) => WAITING,
+        Lifetime::Group => GROUP,
     }
 }
 
@@ -49,6 +52,10 @@ impl<'a> KeyedRow<'a> {
 
     pub(super) fn waits(&self) -> bool {
         self.message.key().is_some_and(|key| kind(key) == WAITING)
+    }
+
+    fn is_grouped(&self) -> bool {
+        self.message.key().is_some_and(|key| kind(key) == GROUP)
     }
 
     /// Whether it changes the message that has its key.
@@ -87,12 +94,16 @@ impl<'a> KeyedBatch<'a> {
 
     /// Splits the rows into statements, in the order of their keys.
     pub(crate) fn chunks(&self) -> Vec<KeyedChunk<'_, 'a>> {
-        let changes = self.rows.iter().any(|row| row.changes());
-        let waiting = self.rows.partition_point(|row| !row.waits());
+        let grouped = self.rows.partition_point(|row| !row.is_grouped());
+        let (rows, grouped) = self.rows.split_at(grouped);
+        let grouped = split(grouped).map(KeyedChunk::Grouped);
+        let changes = rows.iter().any(|row| row.changes());
         if !changes {
-            return split(&self.rows).map(KeyedChunk::keeping).collect();
+            let keeping = split(rows).map(KeyedChunk::keeping);
+            return keeping.chain(grouped).collect();
         }
-        let (others, waiting) = self.rows.split_at(waiting);
+        let waiting = rows.partition_point(|row| !row.waits());
+        let (others, waiting) = rows.split_at(waiting);
         let mut chunks: Vec<_> = split(others).map(KeyedChunk::keeping).collect();
         // A statement changes a message once. So the second of a key is in a statement of its own, and so on.
         let mut rounds: Vec<Vec<KeyedRow<'a>>> = Vec::new();
@@ -112,6 +123,7 @@ impl<'a> KeyedBatch<'a> {
         for rows in rounds {
             chunks.extend(split(&rows).map(|rows| KeyedChunk::Changing(rows.to_vec())));
         }
+        chunks.extend(grouped);
         chunks
     }
 
@@ -155,6 +167,8 @@ pub(crate) enum KeyedChunk<'r, 'a> {
     /// What waits with their keys is changed; or it stays as it is, if that is what the rows ask for. No two have the
     /// same key.
     Changing(Vec<KeyedRow<'a>>),
+    /// They belong to groups of one queue, and are in the order of these.
+    Grouped(&'r [KeyedRow<'a>]),
 }
 
 impl<'r, 'a> KeyedChunk<'r, 'a> {
@@ -244,6 +258,7 @@ mod tests {
             KeyedChunk::Unique(rows) => ("unique", rows.len()),
             KeyedChunk::Keeping(rows) => ("keeping", rows.len()),
             KeyedChunk::Changing(rows) => ("changing", rows.len()),
+            KeyedChunk::Grouped(rows) => ("grouped", rows.len()),
         };
         chunks.iter().map(statement).collect()
     }

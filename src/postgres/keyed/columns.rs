@@ -31,6 +31,8 @@ pub(super) struct RowColumns<'a> {
     /// For the second and later ones of a key the position of the first, from 1, and whether their payload is the same.
     pub(super) firsts: Vec<Option<i32>>,
     pub(super) same_as_first: Vec<Option<bool>>,
+    /// Of messages of groups, which have no keys.
+    pub(super) groups: Vec<&'a str>,
 }
 
 impl<'a> RowColumns<'a> {
@@ -54,14 +56,23 @@ impl<'a> RowColumns<'a> {
         columns
     }
 
-    fn push(&mut self, row: &KeyedRow<'a>) {
+    /// Of rows that all have a group.
+    pub(super) fn of_groups(rows: &[KeyedRow<'a>]) -> Self {
+        let mut columns = Self::default();
+        for row in rows {
+            columns.push_common(row);
+            let key = row.message.key().map(Key::text);
+            columns.groups.push(key.unwrap_or_default());
+        }
+        columns
+    }
+
+    fn push_common(&mut self, row: &KeyedRow<'a>) {
         let message = row.message;
-        let key = message.key();
         let options = message.options();
         let limit = options.and_then(|options| options.max_attempts);
         let expires_in = options.and_then(|options| options.expires_in);
         let drops = options.is_some_and(|options| options.drop_if_expired);
-        let text_of = |kind_of_key| key.filter(|key| kind(key) == kind_of_key).map(Key::text);
         self.ids.push(row.id);
         self.envelopes.push(row.envelope);
         self.headers.push(message.headers().map(Json));
@@ -70,6 +81,13 @@ impl<'a> RowColumns<'a> {
             .push(limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX)));
         self.expires_in.push(expires_in.map(microseconds));
         self.drop_if_expired.push(drops.then_some(true));
+    }
+
+    fn push(&mut self, row: &KeyedRow<'a>) {
+        let message = row.message;
+        let key = message.key();
+        let text_of = |kind_of_key| key.filter(|key| kind(key) == kind_of_key).map(Key::text);
+        self.push_common(row);
         self.seen_keys.push(text_of(SEEN));
         self.unique_keys.push(text_of(UNIQUE));
         self.waiting_keys.push(text_of(WAITING));

@@ -45,8 +45,8 @@ pub(crate) async fn dead_letters(
                 limit 50000
             ) d
         )
-        select d.id, d.priority, d.enqueued_at, d.attempt, d.max_attempts, d.unique_key, d.waiting_key, d.reason,
-            d.last_error, d.died_at,
+        select d.id, d.priority, d.enqueued_at, d.attempt, d.max_attempts, d.unique_key, d.waiting_key, d.group_key,
+            d.reason, d.last_error, d.died_at,
             d.headers as "headers?: JsonText",
             case when $4 then d.payload::text end as payload,
             d.matches as "matches!", d.place as "place!"
@@ -107,6 +107,7 @@ pub(crate) async fn dead_letters(
             max_attempts: row.max_attempts.map(i32::unsigned_abs),
             unique_key: row.unique_key,
             waiting_key: row.waiting_key,
+            group: row.group_key,
             reason: row.reason,
             last_error: row.last_error,
             died_at: row.died_at,

@@ -22,11 +22,13 @@ struct Row {
     max_attempts: i32,
     unique_key: Option<String>,
     waiting_key: Option<String>,
+    group_key: Option<String>,
     headers: Option<JsonText>,
     payload: String,
     last_error: Option<String>,
     visible_at: Option<DateTime<Utc>>,
     is_delayed: Option<bool>,
+    is_parked: Option<bool>,
     lease_expires_at: Option<DateTime<Utc>>,
     expires_at: Option<DateTime<Utc>>,
     snoozes: Option<i32>,
@@ -52,6 +54,7 @@ impl Row {
         };
         Some(MessagePlace::Queued {
             state,
+            is_parked: self.is_parked.unwrap_or_default(),
             visible_at: self.visible_at?,
             lease_expires_at: self.lease_expires_at,
         })
@@ -74,6 +77,7 @@ impl Row {
             last_error: self.last_error,
             unique_key: self.unique_key,
             waiting_key: self.waiting_key,
+            group: self.group_key,
             headers: headers(self.headers),
             payload: self.payload,
         })
@@ -108,15 +112,23 @@ pub(crate) async fn find(
         select f.id as "id!", f.priority as "priority!", f.enqueued_at as "enqueued_at!", f.attempt as "attempt!",
             f.producer_id, nullif(f.consumer_id, 0) as consumer_id,
             coalesce(f.max_attempts, queue.max_attempts) as "max_attempts!",
-            f.unique_key, f.waiting_key, f.headers as "headers?: JsonText", f.payload::text as "payload!", f.last_error,
+            f.unique_key, f.waiting_key, f.group_key, f.headers as "headers?: JsonText", f.payload::text as "payload!", f.last_error,
             -- Somebody may have set it to an infinite time by hand, and Rust has no such time.
             case
                 when f.visible_at is not null
                 then greatest(
-                    least(f.visible_at, timestamptz '262000-01-01 00:00+00'), timestamptz '0001-01-01 00:00+00'
+                    least(
+                        case
+                            when f.group_key is not null and f.visible_at = 'infinity' then f.due_at
+                            else f.visible_at
+                        end,
+                        timestamptz '262000-01-01 00:00+00'
+                    ),
+                    timestamptz '0001-01-01 00:00+00'
                 )
             end as visible_at,
             f.visible_at > statement_timestamp() as is_delayed,
+            f.group_key is not null and f.visible_at = 'infinity' as is_parked,
             case
                 when f.lease_until > statement_timestamp()
                 then least(f.lease_until, timestamptz '262000-01-01 00:00+00')
@@ -132,19 +144,19 @@ pub(crate) async fn find(
         cross join wanted
         cross join lateral (
             select m.id, m.priority, m.enqueued_at, m.attempt, m.producer_id, m.consumer_id, m.max_attempts,
-                m.unique_key, m.waiting_key, m.headers, m.payload, m.last_error, m.visible_at, m.lease_until, m.expires_at,
-                m.snoozes, m.undecodable_since, null::text as reason, null::timestamptz as died_at,
+                m.unique_key, m.waiting_key, m.group_key, m.headers, m.payload, m.last_error, m.visible_at, m.due_at,
+                m.lease_until, m.expires_at, m.snoozes, m.undecodable_since, null::text as reason, null::timestamptz as died_at,
                 null::timestamptz as archived_at
             from pgqrs.messages m where m.queue_id = queue.id and m.id = wanted.id
             union all
             select d.id, d.priority, d.enqueued_at, d.attempt, d.producer_id, d.consumer_id, d.max_attempts,
-                d.unique_key, d.waiting_key, d.headers, d.payload, d.last_error, null, null, null,
-                null, null, d.reason, d.died_at, null
+                d.unique_key, d.waiting_key, d.group_key, d.headers, d.payload, d.last_error, null, null,
+                null, null, null, null, d.reason, d.died_at, null
             from pgqrs.dead_letters d where d.queue_id = queue.id and d.id = wanted.id
             union all
             select a.id, a.priority, a.enqueued_at, a.attempt, a.producer_id, a.consumer_id, a.max_attempts,
-                a.unique_key, a.waiting_key, a.headers, a.payload, null, null, null, null,
-                null, null, null, null, a.archived_at
+                a.unique_key, a.waiting_key, a.group_key, a.headers, a.payload, null, null, null,
+                null, null, null, null, null, null, a.archived_at
             from pgqrs.archive a where a.queue_id = queue.id and a.id = wanted.id
         ) f
         order by f.id

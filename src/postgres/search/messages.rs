@@ -42,6 +42,8 @@ struct MessageRow {
     expires_at: Option<DateTime<Utc>>,
     unique_key: Option<String>,
     waiting_key: Option<String>,
+    group_key: Option<String>,
+    is_parked: bool,
     last_error: Option<String>,
     headers: Option<JsonText>,
     payload: Option<String>,
@@ -74,6 +76,8 @@ impl From<MessageRow> for Row<QueuedMessage> {
                 consumer: row.consumer_id.map(WorkerId::from),
                 unique_key: row.unique_key,
                 waiting_key: row.waiting_key,
+                group: row.group_key,
+                is_parked: row.is_parked,
                 last_error: row.last_error,
                 headers: headers(row.headers),
                 payload: row.payload,
@@ -152,8 +156,13 @@ pub(crate) async fn newest_first(
         select m.id as "id!", m.priority as "priority!",
             -- Somebody may have set it to an infinite time by hand, and Rust has no such time.
             greatest(
-                least(m.visible_at, timestamptz '262000-01-01 00:00+00'), timestamptz '0001-01-01 00:00+00'
+                least(
+                    case when m.group_key is not null and m.visible_at = 'infinity' then m.due_at else m.visible_at end,
+                    timestamptz '262000-01-01 00:00+00'
+                ),
+                timestamptz '0001-01-01 00:00+00'
             ) as "visible_at!",
+            m.group_key, m.group_key is not null and m.visible_at = 'infinity' as "is_parked!",
             m.enqueued_at as "enqueued_at!", m.attempt as "attempt!", m.producer_id,
             nullif(m.consumer_id, 0) as consumer_id,
             case
@@ -295,8 +304,13 @@ pub(crate) async fn oldest_first(
         select m.id as "id!", m.priority as "priority!",
             -- Somebody may have set it to an infinite time by hand, and Rust has no such time.
             greatest(
-                least(m.visible_at, timestamptz '262000-01-01 00:00+00'), timestamptz '0001-01-01 00:00+00'
+                least(
+                    case when m.group_key is not null and m.visible_at = 'infinity' then m.due_at else m.visible_at end,
+                    timestamptz '262000-01-01 00:00+00'
+                ),
+                timestamptz '0001-01-01 00:00+00'
             ) as "visible_at!",
+            m.group_key, m.group_key is not null and m.visible_at = 'infinity' as "is_parked!",
             m.enqueued_at as "enqueued_at!", m.attempt as "attempt!", m.producer_id,
             nullif(m.consumer_id, 0) as consumer_id,
             case

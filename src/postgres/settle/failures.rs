@@ -135,46 +135,56 @@ pub(crate) async fn fail<'a>(
 
 /// Those whose leases weren't held any more.
 pub(crate) fn not_found<'a>(
-    failures: &'a [Failure],
+    failures: impl IntoIterator<Item = &'a Failure>,
     failed: &[Failed<'_>],
 ) -> impl Iterator<Item = &'a Failure> {
     let found: HashSet<_> = failed.iter().map(|one| one.failure.receipt).collect();
     failures
-        .iter()
+        .into_iter()
         .filter(move |failure| !found.contains(&failure.receipt))
+}
+
+/// Failures as the columns of a statement.
+pub(super) struct FailureColumns<'a> {
+    pub(super) receipts: Columns,
+    pub(super) delays: Vec<i64>,
+    pub(super) errors: Vec<Option<&'a str>>,
+    pub(super) reasons: Vec<Option<&'a str>>,
+    pub(super) are_unused: Vec<bool>,
+    pub(super) dead_letter_after: Vec<Option<i64>>,
+}
+
+impl<'a> FailureColumns<'a> {
+    pub(super) fn of(failures: &[&'a Failure]) -> Self {
+        let failures = || failures.iter().copied();
+        let reason = |failure: &'a Failure| match &failure.then {
+            Then::Retry | Then::Later => None,
+            Then::Dead(_) | Then::Undecodable { .. } => Some(failure.reason()),
+        };
+        let is_unused =
+            |failure: &Failure| matches!(failure.then, Then::Later | Then::Undecodable { .. });
+        let dead_letter_after = |failure: &Failure| match failure.then {
+            Then::Undecodable { dead_letter_after } => Some(age(dead_letter_after)),
+            _ => None,
+        };
+        Self {
+            receipts: failures().map(|failure| &failure.receipt).collect(),
+            delays: failures()
+                .map(|failure| microseconds(failure.delay))
+                .collect(),
+            errors: failures().map(|failure| failure.error.as_deref()).collect(),
+            reasons: failures().map(reason).collect(),
+            are_unused: failures().map(is_unused).collect(),
+            dead_letter_after: failures().map(dead_letter_after).collect(),
+        }
+    }
 }
 
 async fn put_back_or_dead_letter<'a>(
     connection: &mut PgConnection,
     failures: &[&'a Failure],
 ) -> Result<Vec<Failed<'a>>> {
-    let columns: Columns = failures.iter().map(|failure| &failure.receipt).collect();
-    let delays: Vec<_> = failures
-        .iter()
-        .map(|failure| microseconds(failure.delay))
-        .collect();
-    let errors: Vec<_> = failures
-        .iter()
-        .map(|failure| failure.error.as_deref())
-        .collect();
-    let reasons: Vec<_> = failures
-        .iter()
-        .map(|failure| match &failure.then {
-            Then::Retry | Then::Later => None,
-            Then::Dead(_) | Then::Undecodable { .. } => Some(failure.reason()),
-        })
-        .collect();
-    let are_unused: Vec<_> = failures
-        .iter()
-        .map(|failure| matches!(failure.then, Then::Later | Then::Undecodable { .. }))
-        .collect();
-    let dead_letter_after: Vec<_> = failures
-        .iter()
-        .map(|failure| match failure.then {
-            Then::Undecodable { dead_letter_after } => Some(age(dead_letter_after)),
-            _ => None,
-        })
-        .collect();
+    let columns = FailureColumns::of(failures);
     let rows = sqlx::query!(
         r#"
         with found as materialized (
@@ -246,14 +256,14 @@ async fn put_back_or_dead_letter<'a>(
         union all
         select number, true from dead
         "#,
-        columns.queue_id,
-        &columns.ids,
-        &columns.tokens,
-        &delays,
-        &errors as &[Option<&str>],
-        &reasons as &[Option<&str>],
-        &are_unused,
-        &dead_letter_after as &[Option<i64>],
+        columns.receipts.queue_id,
+        &columns.receipts.ids,
+        &columns.receipts.tokens,
+        &columns.delays,
+        &columns.errors as &[Option<&str>],
+        &columns.reasons as &[Option<&str>],
+        &columns.are_unused,
+        &columns.dead_letter_after as &[Option<i64>],
     )
     .fetch_all(connection)
     .await?;

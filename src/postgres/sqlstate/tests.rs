@@ -199,6 +199,7 @@ fn every_variant() -> Vec<(Error, bool)> {
             false,
         ),
         (Error::KeyHeld { queue: queue() }, true),
+        (Error::GroupsNotEnabled { queue: queue() }, false),
         (Error::LimitOutOfRange { limit: 0, max: 1 }, false),
         (
             Error::LeaseOutOfRange {

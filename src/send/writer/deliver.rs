@@ -361,7 +361,8 @@ impl Writer {
             }
             Ok(Written::Refused(places)) => {
                 let envelopes = columns(group).envelopes;
-                rejection::reasons(&mut connection, &envelopes, places, timeout).await
+                let have_groups = group.iter().any(PendingSend::has_groups);
+                rejection::reasons(&mut connection, &envelopes, places, have_groups, timeout).await
             }
             // No number is used twice. So the row is missing: lost with the server that had it, or pruned.
             Ok(Written::Taken) => Attempt::Unknown(sqlx::Error::RowNotFound.into()),

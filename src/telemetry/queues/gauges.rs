@@ -30,11 +30,12 @@ struct State {
 
 #[derive(Default)]
 struct Queue {
-    messages: [u64; 4],
+    messages: [u64; 5],
     oldest_ready: f64,
+    stopped_groups: u64,
 }
 
-const STATES: [&str; 4] = ["ready", "delayed", "leased", "dead"];
+const STATES: [&str; 5] = ["ready", "delayed", "parked", "leased", "dead"];
 
 impl Gauges {
     /// Read regularly, from now on until the last reference is dropped.
@@ -60,12 +61,14 @@ impl Gauges {
                 OTHERS
             };
             let queue = queues.entry(name.to_owned()).or_default();
-            let counts = [one.ready, one.delayed, one.leased, one.dead];
+            let counts = [one.ready, one.delayed, one.parked, one.leased, one.dead];
             for (sum, count) in queue.messages.iter_mut().zip(counts) {
                 *sum = sum.saturating_add(count.value);
             }
             let age = one.oldest_ready.unwrap_or_default().as_secs_f64();
             queue.oldest_ready = queue.oldest_ready.max(age);
+            let stopped = one.stopped_groups.value;
+            queue.stopped_groups = queue.stopped_groups.saturating_add(stopped);
         }
         let horizon = horizon.map(|horizon| {
             let age = horizon.held_for().as_secs_f64();
@@ -87,6 +90,7 @@ impl Sampled for Gauges {
                 samples.read(Id::QueueMessages, name, label, messages as f64);
             }
             samples.read(Id::OldestReadyAge, name, "", queue.oldest_ready);
+            samples.read(Id::StoppedGroups, name, "", queue.stopped_groups as f64);
         }
         if let Some((age, transactions)) = state.horizon {
             samples.read(Id::HorizonAge, &self.server, "", age);

@@ -1,5 +1,7 @@
 //! How an idle consumer learns of messages.
 
+use pgqrs::{Groups, Store};
+
 use super::*;
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
@@ -17,6 +19,40 @@ async fn an_idle_consumer_is_woken_for_what_is_requeued(pool: PgPool) -> TestRes
     drained(&pool).await;
     assert_eq!(running.stop().await?.done, 2);
     assert_eq!(places(&pool).await?, (0, 0, 0));
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn an_idle_consumer_is_woken_for_what_a_cancellation_promotes(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    let options = QueueOptions::builder().groups(Groups::default()).build();
+    let owner = Store::from(pool.clone());
+    pgqrs::admin(&owner)
+        .configure_queue("tasks", options)
+        .await?;
+    let payloads = [1, 2, 3];
+    let enqueue = pgqrs::enqueue().messages(&payloads).to("tasks");
+    let ids = enqueue.group("a").execute(&store).await?.to_vec();
+    let elsewhere = one(&store).await?;
+    // It would not poll before the test times out.
+    let patient = consumer().poll_interval(Duration::from_secs(3_600));
+    let seen = Seen::default();
+    let running = start(patient.create(&store).await?, seen.handler());
+    // After that it has nothing to do.
+    pgqrs::enqueue()
+        .message(&4)
+        .to("tasks")
+        .execute(&store)
+        .await?;
+    until("it has handled what there was", async || {
+        count(&pool).await.is_ok_and(|left| left == 3)
+    })
+    .await;
+    let admin = pgqrs::admin(&store);
+    assert_eq!(admin.cancel_many("tasks", &ids[..2]).await?, 2);
+    drained(&pool).await;
+    assert_eq!(running.stop().await?.done, 2);
+    drop(elsewhere);
     Ok(())
 }
 

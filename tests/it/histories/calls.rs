@@ -2,10 +2,12 @@
 
 mod administration;
 mod keys;
+mod many;
 mod running;
 mod statements;
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -26,7 +28,7 @@ use sqlx::{Postgres, Transaction};
 use self::statements::{Sending, end, settle};
 use super::{
     Base, Checked, Held, History, QUEUES, failed,
-    steps::{By, Call, On, Way, outcome, verdict},
+    steps::{By, Call, ManyAct, On, Way, outcome, verdict},
 };
 use crate::{
     model::{Envelope, LONG, Place, Settlement, Transition, Wait, World},
@@ -109,6 +111,7 @@ impl History {
     pub(super) async fn call(&mut self, store: &Store, call: Call) -> Checked {
         match call {
             Call::Send { .. } | Call::Import { .. } => self.call_sending(store, call).await,
+            Call::OnMany { queue, which, act } => self.call_on_many(store, queue, which, act).await,
             Call::SendEach { .. } | Call::WindowPasses(_) | Call::Expires(_) => {
                 self.call_about_keys(store, call).await
             }
@@ -210,7 +213,7 @@ impl History {
                     let (chunk, rest) = left.split_at(chunk);
                     self.compare_send(envelope, chunk.to_vec(), returned, On::Store)
                         .await?;
-                    self.time += 1;
+                    self.time += 2;
                     left = rest;
                     if over {
                         return Ok(());

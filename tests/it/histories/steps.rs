@@ -73,6 +73,12 @@ pub(super) enum Call {
     Requeue(Index),
     RequeueAll(&'static str),
     Purge(&'static str, Place),
+    /// One call on several messages of a queue.
+    OnMany {
+        queue: &'static str,
+        which: Vec<Index>,
+        act: ManyAct,
+    },
     CreateQueue(&'static str),
     EnsureQueue(&'static str),
     DeleteQueue(&'static str),
@@ -102,6 +108,15 @@ pub(super) enum On {
     Connection,
     Commit,
     Rollback,
+}
+
+/// What is done to several messages at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum ManyAct {
+    Cancel,
+    Reschedule(Wait),
+    Requeue,
+    DeleteDead,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -202,6 +217,7 @@ fn calls() -> impl Strategy<Value = Call> {
         4 => which().prop_map(Call::Requeue),
         2 => queue().prop_map(Call::RequeueAll),
         1 => (queue(), place).prop_map(|(queue, place)| Call::Purge(queue, place)),
+        4 => on_many(queue()),
         1 => queue().prop_map(Call::CreateQueue),
         2 => queue().prop_map(Call::EnsureQueue),
         2 => queue().prop_map(Call::DeleteQueue),
@@ -217,6 +233,22 @@ fn calls() -> impl Strategy<Value = Call> {
     ]
 }
 
+fn on_many(queue: impl Strategy<Value = &'static str>) -> impl Strategy<Value = Call> {
+    let act = select(vec![
+        ManyAct::Cancel,
+        ManyAct::Reschedule(Wait::None),
+        ManyAct::Reschedule(Wait::Long),
+        ManyAct::Requeue,
+        ManyAct::Requeue,
+        ManyAct::DeleteDead,
+    ]);
+    (queue, vec(any::<Index>(), 1..4), act).prop_map(|(queue, which, act)| Call::OnMany {
+        queue,
+        which,
+        act,
+    })
+}
+
 /// Few keys, so that they meet.
 fn asks() -> impl Strategy<Value = Asks> {
     let kind = select(vec![
@@ -227,11 +259,14 @@ fn asks() -> impl Strategy<Value = Asks> {
         KeyKind::Postpones,
         KeyKind::Within,
     ]);
-    let key = prop::option::weighted(0.8, (kind, 0..2_usize));
+    let key = prop::option::weighted(0.6, (kind, 0..2_usize));
+    let group = prop::option::weighted(0.7, 0..2_usize);
     let max_attempts = prop::option::weighted(0.3, 1..4_u32);
     let expires = prop::option::weighted(0.3, any::<bool>());
-    (key, max_attempts, expires).prop_map(|(key, max_attempts, expires)| Asks {
+    (key, group, max_attempts, expires).prop_map(|(key, group, max_attempts, expires)| Asks {
         key,
+        // One or the other.
+        group: group.filter(|_| key.is_none()),
         max_attempts,
         expires,
     })

@@ -4,6 +4,22 @@ use pgqrs::Cancelled;
 
 use super::*;
 
+impl Queue {
+    /// Returns whether it is back; `None` if there is no such dead letter.
+    fn revive(&mut self, time: usize, id: MessageId) -> Option<bool> {
+        let key = self.dead.get(&id)?.0.key;
+        if key.is_some_and(|key| self.holder(key).is_some()) {
+            return Some(false);
+        }
+        let (mut entry, _) = self.dead.remove(&id)?;
+        (entry.attempt, entry.snoozes, entry.expiry) = (0, 0, None);
+        entry.put_back(Visible::Since(time));
+        entry.go_to_the_front();
+        self.messages.insert(id, entry);
+        Some(true)
+    }
+}
+
 impl World {
     pub(crate) fn cancel(
         &mut self,
@@ -55,10 +71,13 @@ impl World {
             && let Some(entry) = queue.messages.get_mut(&id)
             && free
         {
-            entry.put_back(match wait {
+            let visible = match wait {
                 Wait::None => Visible::Since(time),
                 Wait::Long => Visible::Later,
-            });
+            };
+            if !entry.put_off(visible) {
+                entry.put_back(visible);
+            }
         }
         self.happened(if free { "moved" } else { "not moved" }, 1);
         Ok(free)

@@ -17,6 +17,8 @@ pub(crate) enum KeyKind {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Asks {
     pub(crate) key: Option<(KeyKind, usize)>,
+    /// Without a key.
+    pub(crate) group: Option<usize>,
     pub(crate) max_attempts: Option<u32>,
     /// If it expires, whether it is dropped then.
     pub(crate) expires: Option<bool>,
@@ -120,6 +122,9 @@ impl World {
             if let Some(entry) = self.queue(envelope.queue)?.messages.get_mut(&id) {
                 (entry.max_attempts, entry.key, entry.expiry) =
                     (asks.max_attempts, asks.key(), asks.expiry());
+            }
+            if let Some(group) = asks.group {
+                self.join(envelope.queue, id, group)?;
             }
             self.happened("a new one with a key", usize::from(asks.key.is_some()));
             outcomes.push((id, true, None));

@@ -19,7 +19,7 @@ impl World {
                 let producer = entry.producer.map_or(0, WorkerId::get);
                 let consumer = entry.consumer.filter(|_| entry.is_held());
                 lines.push(format!(
-                    "message {id} {name} {} {} {} {} {producer} {} {} {}",
+                    "message {id} {name} {} {} {} {} {producer} {} {} {} {} {}",
                     entry.state(),
                     entry.attempt,
                     entry.snoozes,
@@ -27,18 +27,21 @@ impl World {
                     consumer.map_or(0, WorkerId::get),
                     entry.own(),
                     entry.expiry(),
+                    entry.in_group(),
+                    if entry.is_parked() { "t" } else { "f" },
                 ));
             }
             for (id, (entry, reason)) in &queue.dead {
                 let (attempt, content) = (entry.attempt, entry.content());
-                let own = entry.own();
+                let (own, group) = (entry.own(), entry.in_group());
                 lines.push(format!(
-                    "dead {id} {name} {attempt} {content} {own} {reason}"
+                    "dead {id} {name} {attempt} {content} {own} {group} {reason}"
                 ));
             }
             for (id, entry) in &queue.archive {
                 let (attempt, content) = (entry.attempt, entry.content());
-                lines.push(format!("archived {id} {name} {attempt} {content}"));
+                let group = entry.in_group();
+                lines.push(format!("archived {id} {name} {attempt} {content} {group}"));
             }
         }
         for ((queue, key), (id, _)) in &self.seen {
@@ -48,6 +51,7 @@ impl World {
             let (kind, queue, status) = (worker.kind, worker.queue, worker.status);
             lines.push(format!("worker {id} {kind} {queue} {status}"));
         }
+        lines.extend(self.group_lines());
         lines.sort_unstable();
         lines
     }
@@ -72,18 +76,20 @@ pub(crate) const LINES: &str = r#"
                 case when lease_until > clock_timestamp() then consumer_id else 0 end,
                 coalesce(m.max_attempts, 0), coalesce(unique_key, waiting_key, 'none'), unique_key is not null,
                 case when expires_at <= clock_timestamp() then 'over' when expires_at is null then 'never' else 'later' end,
-                drop_if_expired is true)
+                drop_if_expired is true, coalesce(group_key, 'none'), group_key is not null and visible_at = 'infinity')
             from pgqrs.messages m left join pgqrs.queues q on q.id = m.queue_id
         union all select concat_ws(' ', 'dead', d.id, coalesce(q.name, 'nowhere'), attempt, payload::text,
                 coalesce(headers ->> 'n', 'none'), coalesce(d.max_attempts, 0), coalesce(unique_key, waiting_key, 'none'),
-                unique_key is not null, reason)
+                unique_key is not null, coalesce(group_key, 'none'), reason)
             from pgqrs.dead_letters d left join pgqrs.queues q on q.id = d.queue_id
         union all select concat_ws(' ', 'archived', a.id, coalesce(q.name, 'nowhere'), attempt, payload::text,
-                coalesce(headers ->> 'n', 'none'))
+                coalesce(headers ->> 'n', 'none'), coalesce(group_key, 'none'))
             from pgqrs.archive a left join pgqrs.queues q on q.id = a.queue_id
         union all select concat_ws(' ', 'seen', coalesce(q.name, 'nowhere'), s.key, s.message_id)
             from pgqrs.seen s left join pgqrs.queues q on q.id = s.queue_id
             where s.until > clock_timestamp()
+        union all select concat_ws(' ', 'group', coalesce(q.name, 'nowhere'), g.key, g.live, g.parked)
+            from pgqrs.groups g left join pgqrs.queues q on q.id = g.queue_id
         union all select concat_ws(' ', 'worker', w.id, kind, coalesce(q.name, 'nowhere'), status)
             from pgqrs.workers w left join pgqrs.queues q on q.id = w.queue_id
     ) as lines

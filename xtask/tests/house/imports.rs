@@ -43,6 +43,7 @@ const LAYERS: [&[&str]; 6] = [
         "worker",
         "enqueue",
         "statement",
+        "test_statement",
         "import",
         "dequeue",
         "delivery",

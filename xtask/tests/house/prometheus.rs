@@ -58,7 +58,7 @@ fn prometheus_accepts_the_alerts_and_the_queries_of_the_dashboard() {
     let Some((accepted, said)) = promtool(&["check", "rules"], &alerts) else {
         return skip();
     };
-    assert!(accepted && said.contains("6 rules"), "{said}");
+    assert!(accepted && said.contains("7 rules"), "{said}");
 
     // As rules, since promtool checks those.
     let queries = queries();
@@ -82,7 +82,7 @@ fn prometheus_accepts_the_alerts_and_the_queries_of_the_dashboard() {
 }
 
 /// Series of an hour, one value a minute; the alert, and its labels if it fires at the end of the hour.
-const CASES: [(&str, &[&str], Option<&str>); 13] = [
+const CASES: [(&str, &[&str], Option<&str>); 15] = [
     (
         "PgqrsServerAway",
         &["pgqrs_server_away{db_client_connection_pool_name='db'} 1x60"],
@@ -111,6 +111,16 @@ const CASES: [(&str, &[&str], Option<&str>); 13] = [
     (
         "PgqrsMessagesWait",
         &["pgqrs_queue_oldest_ready_age{messaging_destination_name='emails'} 200x60"],
+        None,
+    ),
+    (
+        "PgqrsGroupsStopped",
+        &["pgqrs_queue_groups_stopped{messaging_destination_name='emails'} 2x60"],
+        Some("messaging_destination_name: emails"),
+    ),
+    (
+        "PgqrsGroupsStopped",
+        &["pgqrs_queue_groups_stopped{messaging_destination_name='emails'} 0x60"],
         None,
     ),
     (

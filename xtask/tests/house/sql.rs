@@ -163,6 +163,14 @@ fn a_message_that_moves_keeps_the_same_columns_wherever_it_goes() {
             assert!(columns.starts_with(&read(COLUMNS)), "in\n{statement}");
             let (_, selected) = columns.split_once(") select ").expect("it moves rows");
             assert!(selected.starts_with(&read(&values)), "in\n{statement}");
+            // And its group, if it may have one.
+            let has_group = code.contains("pgqrs.settle_groups");
+            let continues = columns[read(COLUMNS).len()..].trim_start();
+            assert_eq!(
+                continues.starts_with(", group_key"),
+                has_group,
+                "in\n{statement}"
+            );
             found += 1;
         }
     }

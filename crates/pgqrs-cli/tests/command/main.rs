@@ -4,6 +4,7 @@
 
 mod dead;
 mod errors;
+mod groups;
 mod interactive;
 mod manual;
 mod messages;

@@ -71,6 +71,11 @@ class Delivery(Generic[T]):
         return self._native.max_attempts
 
     @property
+    def group(self) -> str | None:
+        """The group that the message belongs to; ``None`` if it has none."""
+        return self._native.group
+
+    @property
     def snoozes(self) -> int:
         """How often a handler has put the message off, by :meth:`later` or :meth:`pgqrs.Outcome.later`."""
         return self._native.snoozes

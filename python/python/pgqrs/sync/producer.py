@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, overload
 
-from pgqrs import _arguments, _pgqrs
+from pgqrs import _arguments, _pgqrs, _telemetry
 from pgqrs.listings import WorkerStatus
 from pgqrs.message import Message, OnDuplicate, Sent
 from pgqrs.queue import Priority, PriorityName, Queue
@@ -71,6 +71,7 @@ class Producer(Generic[T]):
         on_duplicate: OnDuplicate = "keep",
         max_wait: float | timedelta | None = None,
         once_within: tuple[str, float | timedelta] | None = None,
+        group: str | None = None,
         max_attempts: int | None = None,
         expires_in: float | timedelta | None = None,
         drop_if_expired: bool = False,
@@ -95,6 +96,8 @@ class Producer(Generic[T]):
             max_wait: With ``postpone``, how long after it was sent the other one is delivered at the latest.
             once_within: A key and a time, in seconds or as a ``timedelta``: the message isn't stored if another one with
                 the key was sent within that time, whatever became of it.
+            group: A group, of 1 to 255 bytes: so many of its messages as the queue says are on their way at a time, in the
+                order in which they were sent. Not with a key.
             max_attempts: After how many deliveries a message becomes a dead letter; by default the queue's.
             expires_in: A message that isn't claimed within this time, in seconds or as a ``timedelta``, isn't delivered,
                 and becomes a dead letter.
@@ -110,6 +113,7 @@ class Producer(Generic[T]):
             InvalidHeaderError: A header is invalid, or they are too large together. Before anything is sent.
             InvalidKeyError: A key is empty, or contains a NUL character. Before anything is sent.
             KeyHeldError: Another open transaction has stored a message with the same key. It can be retried.
+            GroupsNotEnabledError: The message has a group, and the queue takes none.
             QueueNotFoundError: The queue was deleted.
             QueueClosedError: The queue is closed.
             WorkerSuspendedError, WorkerStoppedError: The producer was suspended or stopped.
@@ -121,10 +125,10 @@ class Producer(Generic[T]):
         self._queue._check(payload, "payload")
         wait, time = _arguments.times(delay, at)
         level = _arguments.priority(priority)
-        options = (unique, unique_until_claimed, once_within, max_attempts, expires_in, max_wait)
+        options = (unique, unique_until_claimed, once_within, group, max_attempts, expires_in, max_wait)
         plain = all(option is None for option in options)
         plain = plain and on_duplicate == "keep" and drop_if_expired is False
-        if not plain or self._queue.unique_by is not None:
+        if not plain or self._queue._computes_keys():
             single = Message(
                 payload,
                 unique=unique,
@@ -132,11 +136,14 @@ class Producer(Generic[T]):
                 on_duplicate=on_duplicate,
                 max_wait=max_wait,
                 once_within=once_within,
+                group=group,
                 max_attempts=max_attempts,
                 expires_in=expires_in,
                 drop_if_expired=drop_if_expired,
             )
-            sent: list[tuple[int, bool, bool | None]] = self._native.enqueue_messages(
+            sent: list[tuple[int, bool, bool | None]] = _telemetry.sender(
+                self._native, self._queue.name
+            ).enqueue_messages(
                 [_arguments.message(_arguments.with_key(self._queue, single))],
                 False,
                 wait,
@@ -145,14 +152,35 @@ class Producer(Generic[T]):
                 _arguments.headers(headers),
             )
             return Sent(*sent[0])
-        message: int = self._native.enqueue(payload, wait, time, level, _arguments.headers(headers))
+        message: int = _telemetry.sender(self._native, self._queue.name).enqueue(
+            payload, wait, time, level, _arguments.headers(headers)
+        )
         return Sent(message)
 
+    @overload
     def enqueue_delayed(
         self,
         payload: T,
-        delay_seconds: float | timedelta = 300,
+        delay_seconds: float | timedelta,
         *,
+        priority: Priority | PriorityName = Priority.NORMAL,
+        headers: Mapping[str, str] | None = None,
+    ) -> Sent: ...
+    @overload
+    def enqueue_delayed(
+        self,
+        payload: T,
+        *,
+        seconds: float | timedelta,
+        priority: Priority | PriorityName = Priority.NORMAL,
+        headers: Mapping[str, str] | None = None,
+    ) -> Sent: ...
+    def enqueue_delayed(
+        self,
+        payload: T,
+        delay_seconds: float | timedelta | None = None,
+        *,
+        seconds: float | timedelta | None = None,
         priority: Priority | PriorityName = Priority.NORMAL,
         headers: Mapping[str, str] | None = None,
     ) -> Sent:
@@ -161,6 +189,7 @@ class Producer(Generic[T]):
         Args:
             payload: As for :meth:`enqueue`.
             delay_seconds: How long the message is not delivered, in seconds or as a ``timedelta``.
+            seconds: The same by another name; pass one of the two.
             priority: As for :meth:`enqueue`.
             headers: As for :meth:`enqueue`.
 
@@ -168,9 +197,13 @@ class Producer(Generic[T]):
             The message's id.
 
         Raises:
+            TypeError: None of the two is passed, or both.
             Error: As from :meth:`enqueue`.
         """
-        wait = _arguments.duration("delay_seconds", delay_seconds)
+        if (delay_seconds is None) == (seconds is None):
+            raise TypeError("delay_seconds: for how long? pass it, by this name or as `seconds`")
+        name = "delay_seconds" if seconds is None else "seconds"
+        wait = _arguments.duration(name, delay_seconds if seconds is None else seconds)
         return self.enqueue(payload, delay=wait, priority=priority, headers=headers)
 
     def enqueue_batch(
@@ -234,9 +267,9 @@ class Producer(Generic[T]):
                 drop_if_expired=drop_if_expired,
             )
         )[6:]
-        plain = limits == (None, None, False) and self._queue.unique_by is None
+        plain = limits == (None, None, False) and not self._queue._computes_keys()
         if plain and not any(isinstance(one, Message) for one in batch):
-            messages: list[int] = self._native.enqueue_batch(
+            messages: list[int] = _telemetry.sender(self._native, self._queue.name).enqueue_batch(
                 batch, wait, time, level, _arguments.headers(headers)
             )
             return [Sent(stored) for stored in messages]
@@ -253,9 +286,9 @@ class Producer(Generic[T]):
                     drops or limits[2],
                 )
             )
-        sent: list[tuple[int, bool, bool | None]] = self._native.enqueue_messages(
-            options, True, wait, time, level, _arguments.headers(headers)
-        )
+        sent: list[tuple[int, bool, bool | None]] = _telemetry.sender(
+            self._native, self._queue.name
+        ).enqueue_messages(options, True, wait, time, level, _arguments.headers(headers))
         return [Sent(*one) for one in sent]
 
     def heartbeat(self) -> None:

@@ -31,7 +31,7 @@ class QueueAdmin:
             QueueExistsError: There is a queue of that name already.
             InvalidQueueNameError: The name is invalid.
         """
-        return QueueInfo(*self._native.create_queue(_arguments.queue_name(queue)))
+        return QueueInfo._of(self._native.create_queue(_arguments.queue_name(queue)))
 
     def queue(self, queue: str | Queue[Any]) -> QueueInfo:
         """Looks up a queue.
@@ -45,7 +45,7 @@ class QueueAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        return QueueInfo(*self._native.queue(_arguments.queue_name(queue)))
+        return QueueInfo._of(self._native.queue(_arguments.queue_name(queue)))
 
     def queues(self) -> list[QueueInfo]:
         """Lists all queues.
@@ -56,7 +56,7 @@ class QueueAdmin:
         Raises:
             NotInstalledError: The database has no pgqrs schema.
         """
-        return [QueueInfo(*row) for row in self._native.queues()]
+        return [QueueInfo._of(row) for row in self._native.queues()]
 
     def delete_queue(self, queue: str | Queue[Any]) -> None:
         """Deletes an empty queue, with its workers, dead letters and archive. No message is lost: it waits for enqueues
@@ -98,6 +98,9 @@ class QueueAdmin:
         archive_on_ack: bool | None = None,
         archive_for: float | timedelta | EllipsisType | None = ...,
         dead_letters_for: float | timedelta | EllipsisType | None = ...,
+        groups_at_once: int | EllipsisType | None = ...,
+        stops_after_dead_letter: bool = False,
+        max_running: int | EllipsisType | None = ...,
     ) -> QueueInfo:
         """Changes settings of a queue; those that aren't passed stay as they are. Running consumers apply them from
         their next claim on. A lease, a wait and ``archive_on_ack`` take precedence over what consumers say; ``None``
@@ -115,6 +118,12 @@ class QueueAdmin:
                 delete older ones.
             dead_letters_for: How long dead letters are kept; or ``None``, for ever. Running consumers of the queue
                 delete older ones.
+            groups_at_once: How many messages of a group are on their way at a time, from 1; or ``None``, so that the queue
+                takes no messages of groups, as a new queue.
+            stops_after_dead_letter: With ``groups_at_once``, whether a group waits for an operator after one of its
+                messages became a dead letter.
+            max_running: How many messages are leased at a time, by all consumers of all processes together, from 1; or
+                ``None``: no limit, as a new queue.
 
         Returns:
             The queue, with all of its settings.
@@ -124,8 +133,8 @@ class QueueAdmin:
             LeaseOutOfRangeError: The lease is out of its limits.
             InvalidSettingError: ``retry_max`` is shorter than ``retry_min``.
         """
-        return QueueInfo(
-            *self._native.configure_queue(
+        return QueueInfo._of(
+            self._native.configure_queue(
                 _arguments.queue_name(queue),
                 max_attempts=_arguments.optional_integer("max_attempts", max_attempts, 1, 2**31 - 1),
                 lease=_arguments.change("lease", lease),
@@ -136,6 +145,10 @@ class QueueAdmin:
                 else _arguments.flag("archive_on_ack", archive_on_ack),
                 archive_for=_arguments.change("archive_for", archive_for),
                 dead_letters_for=_arguments.change("dead_letters_for", dead_letters_for),
+                limits=(
+                    _arguments.groups(groups_at_once, stops_after_dead_letter),
+                    _arguments.integer_change("max_running", max_running),
+                ),
             )
         )
 

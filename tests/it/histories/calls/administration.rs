@@ -141,7 +141,8 @@ impl History {
                     let dead = admin.dead_letter_count(queue).await?;
                     assert_eq!(stats.dead, dead, "{stats:?}");
                     let attempts = admin.queue(queue).await?.max_attempts;
-                    let counts = [stats.ready, stats.delayed, stats.leased];
+                    let hidden = stats.delayed + stats.parked;
+                    let counts = [stats.ready, hidden, stats.leased];
                     let [ready, delayed, leased] = counts.map(|count| count.value);
                     Ok((ready, delayed, leased, dead, attempts))
                 };

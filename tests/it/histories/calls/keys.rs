@@ -171,6 +171,9 @@ impl SendingEach<'_> {
                     message = message.drop_if_expired();
                 }
             }
+            if let Some(group) = asks.group {
+                return message.group(group.to_string()).into();
+            }
             let Some((kind, key)) = asks.key else {
                 return message;
             };
