@@ -168,7 +168,10 @@ fn text(command: &mut Command) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::{Duration, Instant},
+    };
 
     use super::*;
 
@@ -179,10 +182,14 @@ mod tests {
         let mut leader = Command::new("sleep").arg("600").spawn().expect("sleep");
         let run = Run::led_by(leader.id()).expect("it has a start time");
         assert!(!run.started.is_empty());
-        let (one, other) = tokio::join!(
-            home.start_for(&run, async |_| Ok(())),
-            home.start_for(&run, async |_| panic!("there is one already")),
-        );
+        let prepared = AtomicUsize::new(0);
+        let prepare = async |_| {
+            prepared.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        };
+        let (one, other) =
+            tokio::join!(home.start_for(&run, prepare), home.start_for(&run, prepare));
+        assert_eq!(prepared.load(Ordering::Relaxed), 1);
         let (one, other) = (one.expect("started"), other.expect("found"));
         assert_eq!(one, other);
         let cluster = home.cluster(&format!("{TEMPORARY}{}-tests", run.process));
