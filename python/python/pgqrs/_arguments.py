@@ -265,7 +265,9 @@ def with_key(queue: Queue[Any], value: Message[Any]) -> Message[Any]:
     has_own = any(key is not None for key in own)
     if queue.group_by is not None:
         if has_own:
-            raise TypeError(f"group: {queue!r} computes the group of each message; pass neither a key nor a group")
+            raise TypeError(
+                f"group: {queue!r} computes the group of each message; pass neither a key nor a group"
+            )
         return replace(value, group=text("group_by's group", queue.group_by(value.payload)))
     if queue.unique_by is None or has_own:
         return value

@@ -99,10 +99,7 @@ class NotInstalledError(Error):
 class SchemaOutdatedError(Error):
     """The database's schema is older than this version of the package."""
 
-    _message = (
-        "the pgqrs schema of this database is older than this version of the package; "
-        "call `store.admin().install()`"
-    )
+    _message = "the pgqrs schema of this database is older than this package; call `store.admin().install()`"
 
 
 class SchemaNewerError(Error):
@@ -148,9 +145,7 @@ class QueueClosedError(Error):
     queue: str
     """The queue that the messages were sent to."""
 
-    _message = (
-        'queue `{queue}` is closed, and accepts no messages until `store.admin().reopen_queue("{queue}")`'
-    )
+    _message = 'queue `{queue}` is closed; `store.admin().reopen_queue("{queue}")` reopens it'
 
 
 class QueueExistsError(Error):
@@ -401,8 +396,7 @@ class LeaseOutOfRangeError(Error):
     """The longest one, in seconds."""
 
     _message = (
-        "a lease lasts between {shortest:g} and {longest:g} seconds, not {lease:g}; `delivery.extend(..)` extends it if the "
-        "work takes longer"
+        "a lease lasts {shortest:g} to {longest:g} seconds, not {lease:g}; extend it if the work takes longer"
     )
 
 

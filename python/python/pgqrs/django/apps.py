@@ -14,8 +14,8 @@ class PgqrsConfig(AppConfig):
 
     name: str = "pgqrs.django"
     label: str = "pgqrs"
-    verbose_name: str = "pgqrs"
-    default_auto_field: str = "django.db.models.BigAutoField"
+    verbose_name: str = "pgqrs"  # pyright: ignore[reportIncompatibleVariableOverride]
+    default_auto_field: str = "django.db.models.BigAutoField"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def ready(self) -> None:
         """Called by Django when the models are loaded."""
