@@ -210,13 +210,17 @@ async fn consumers_of_several_processes_share_the_limit_and_wake_each_other(
         let consumer = prepare(consumer).poll_interval(Duration::from_secs(3_600));
         let (running, most) = (Arc::clone(&running), Arc::clone(&most));
         let all = Arc::clone(&all);
-        let handler = async move |_: Delivery<Value>| {
-            let now = running.fetch_add(1, Ordering::SeqCst) + 1;
-            most.fetch_max(now, Ordering::SeqCst);
-            // As many as the limit says do run at once.
-            all.wait().await;
-            running.fetch_sub(1, Ordering::SeqCst);
-            Outcome::Done
+        let handler = move |_: Delivery<Value>| {
+            let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+            let all = Arc::clone(&all);
+            async move {
+                let now = running.fetch_add(1, Ordering::SeqCst) + 1;
+                most.fetch_max(now, Ordering::SeqCst);
+                // As many as the limit says do run at once.
+                all.wait().await;
+                running.fetch_sub(1, Ordering::SeqCst);
+                Outcome::Done
+            }
         };
         runs.push(start(consumer.create(&elsewhere).await?, handler));
     }

@@ -9,9 +9,10 @@ use std::{
 };
 
 use pgqrs::{
-    Delivery, Error, HandlerTransaction, MessageId, Outcome, Priority, Store,
+    Delivery, Error, Groups, HandlerTransaction, MessageId, Outcome, Priority, QueueOptions, Store,
     testing::{
-        DrainError, assert_enqueued, drain, drain_in_transaction, enqueued, refute_enqueued,
+        DrainError, advance, assert_enqueued, drain, drain_in_transaction, enqueued,
+        refute_enqueued,
     },
 };
 use sqlx::PgPool;
@@ -193,6 +194,45 @@ async fn delayed_messages_are_left_unless_asked_for_and_then_come_in_their_order
         *seen.lock().expect("no panic"),
         ["first", "first", "second", "third"]
     );
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn messages_of_a_group_come_one_after_the_other(pool: PgPool) -> TestResult {
+    let store = store(pool).await?;
+    let options = QueueOptions::builder().groups(Groups::default()).build();
+    let admin = pgqrs::admin(&store);
+    admin.configure_queue(EMAILS.name(), options).await?;
+    let mut tx = store.begin().await?;
+    for (to, delay) in [("first", 0), ("delayed", 60), ("last", 0)] {
+        let send = pgqrs::enqueue().message(&email(to)).to(EMAILS).delay(delay);
+        send.group("ada").execute(&mut tx).await?;
+    }
+    let sent = enqueued(&mut tx, EMAILS).await?;
+    let sent: Vec<_> = sent
+        .iter()
+        .map(|one| (one.delay.as_secs(), one.is_ready, one.group.as_deref()))
+        .collect();
+    let group = Some("ada");
+    for expected in [(0, true, group), (60, false, group), (0, false, group)] {
+        assert!(sent.contains(&expected), "{expected:?} in {sent:?}");
+    }
+    let seen = Mutex::new(Vec::new());
+    let handler = |delivery: Delivery<Email>| {
+        assert_eq!(delivery.group(), group);
+        seen.lock()
+            .expect("no panic")
+            .push(delivery.into_payload().to);
+        async { Outcome::Done }
+    };
+    // The second one is let in, and has its delay before it.
+    let drained = drain(&mut tx, EMAILS, handler).until_empty().await?;
+    assert_eq!(drained.done.len(), 1);
+    advance(&mut tx, Duration::from_secs(60)).await?;
+    let drained = drain(&mut tx, EMAILS, handler).until_empty().await?;
+    assert_eq!(drained.done.len(), 2);
+    let seen = seen.into_inner().expect("no panic");
+    assert_eq!(seen, ["first", "delayed", "last"]);
     Ok(())
 }
 
