@@ -11,7 +11,7 @@ grant insert on pgqrs.archive, pgqrs.dead_letters to :"role";
 -- Both return the ids of what was moved there; and the dead letters of a queue are counted.
 grant select (id) on pgqrs.archive to :"role";
 grant select (queue_id, id) on pgqrs.dead_letters to :"role";
-grant insert, update (status, heartbeat_at), delete on pgqrs.workers to :"role";
+grant insert, update (status, heartbeat_at, settled), delete on pgqrs.workers to :"role";
 -- Deletes only what is older than its queue keeps it.
 grant execute on function pgqrs.prune(text, integer) to :"role";
 -- Fires schedules that are due, by a function of the schema's owner that sends their messages, and no others.

@@ -11,7 +11,7 @@ grant select, insert, update, delete on pgqrs.seen to :"role";
 grant select, insert, update on pgqrs.groups to :"role";
 grant usage on sequence pgqrs.messages_id_seq to :"role";
 grant select, insert, update, delete on pgqrs.writers to :"role";
-grant insert, update (status, heartbeat_at), delete on pgqrs.workers to :"role";
+grant insert, update (status, heartbeat_at, settled), delete on pgqrs.workers to :"role";
 -- Schedules send messages.
 grant select, insert, update, delete on pgqrs.schedules to :"role";
 grant execute on function pgqrs.fire_schedules to :"role";

@@ -18,6 +18,8 @@ create table pgqrs.queues (
     retry_max interval constraint queues_retry_max_check check (retry_max >= retry_min),
     -- Whether acknowledged messages are archived.
     archive_on_ack boolean not null default false,
+    -- Whether the operators' page and the command hide its payloads.
+    sensitive boolean not null default false,
     -- How long archived messages and dead letters are kept: for ever if null.
     archive_for interval constraint queues_archive_for_check check (archive_for >= '0'),
     dead_letters_for interval constraint queues_dead_letters_for_check check (dead_letters_for >= '0'),
@@ -158,6 +160,8 @@ create table pgqrs.workers (
     started_at timestamptz not null default now(),
     -- In no index, so that a heartbeat is a heap-only update.
     heartbeat_at timestamptz not null default now(),
+    -- Of a consumer: how many messages it has taken out of its queue, as of that heartbeat.
+    settled bigint not null default 0,
     -- How long after its last heartbeat a worker counts as crashed.
     stale_after interval not null
 ) with (fillfactor = 50);

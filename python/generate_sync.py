@@ -28,6 +28,12 @@ TWINS = (
 )
 
 REPLACEMENTS = (
+    # Blocking, they return what the others return a call for.
+    (r" *@calling\n|from pgqrs\._calling import .*\n", ""),
+    # Without an event loop, there are no turns of one.
+    (r" *await _turns\..*\n", ""),
+    (r", _turns\b", ""),
+    (r"\bCall\[(\w+\[\w+\])\]", r"\1"),
     (r"\basync (def|with|for)\b", r"\1"),
     (r"\bawait ", ""),
     (r"\b__aenter__\b", "__enter__"),

@@ -3,7 +3,7 @@
 //! use [`dequeue()`](crate::dequeue()).
 
 pub(crate) mod handle;
-mod in_transaction;
+pub(crate) mod in_transaction;
 
 use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
 

@@ -4,8 +4,11 @@
 pub(crate) mod ack_statement;
 pub(crate) mod batch;
 mod cancelled;
+mod extend;
 mod group;
 pub(crate) mod lease;
+#[cfg(feature = "testing")]
+mod of_test;
 mod scheduled;
 pub(crate) mod settlement;
 
@@ -14,7 +17,7 @@ use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 
 use self::{
-    lease::{Lease, check_lease},
+    lease::Lease,
     settlement::{Settlement, settle_lease},
 };
 use crate::{
@@ -22,10 +25,8 @@ use crate::{
     executor::{Execute, Executor},
     headers::Headers,
     message::{Message, MessageId, Priority},
-    postgres::settle,
     retry::RetryPolicy,
     store::Store,
-    telemetry,
 };
 
 /// A leased message, with its payload decoded as `T`.
@@ -66,7 +67,8 @@ pub struct Delivery<T, D = Decoded> {
     message: Message,
     payload: Result<T, Arc<serde_json::Error>>,
     lease: Arc<Lease>,
-    store: Store,
+    /// `None` of one that a test has made or claimed, whose lease needs no extension.
+    store: Option<Store>,
     retry: RetryPolicy,
     /// Of the call of its handler.
     time_limit: Option<Duration>,
@@ -105,7 +107,7 @@ impl<T> Delivery<T, Unchecked> {
         message: Message,
         lease: Arc<Lease>,
         decode: fn(&str) -> serde_json::Result<T>,
-        store: Store,
+        store: impl Into<Option<Store>>,
         retry: RetryPolicy,
     ) -> Self {
         let payload = decode(&message.payload).map_err(Arc::new);
@@ -113,7 +115,7 @@ impl<T> Delivery<T, Unchecked> {
             message,
             payload,
             lease,
-            store,
+            store: store.into(),
             retry,
             time_limit: None,
             state: PhantomData,
@@ -219,39 +221,6 @@ impl<T, D> Delivery<T, D> {
         self.lease
             .expires_at()
             .unwrap_or(self.message.lease_expires_at)
-    }
-
-    /// Sets the lease to end after `lease` from now, if the work takes longer than expected. A `lease` shorter than
-    /// what is left shortens it.
-    ///
-    /// # Units
-    /// From a millisecond to a day, by the database's clock.
-    ///
-    /// # Errors
-    /// [`Error::LeaseLost`]; [`Error::LeaseOutOfRange`]; connection errors.
-    ///
-    /// # Source
-    /// `update pgqrs.messages set lease_until = … where … lease_token = …`
-    pub fn extend(&self, lease: Duration) -> Execute<'_, Result<()>> {
-        let (held, store) = (Arc::clone(&self.lease), self.store.clone());
-        Execute::new(async move {
-            check_lease(lease)?;
-            let extended = store
-                .run(async |connection| settle::extend(connection, held.receipt(), lease).await)
-                .await?;
-            match extended {
-                Some(until) => {
-                    held.extended(until);
-                    Ok(())
-                }
-                None => {
-                    telemetry::lease_lost(held.subject(), "extend");
-                    Err(Error::LeaseLost {
-                        message: held.receipt().id,
-                    })
-                }
-            }
-        })
     }
 
     /// Acknowledges the message: deletes it.

@@ -1,5 +1,19 @@
-//! Guides: what is guaranteed and what happens when something fails, what an operator should know and can do, how payloads
-//! change, and the compiler's messages for mistakes.
+//! The guide: a page for each topic.
+//!
+//! | to | read |
+//! |---|---|
+//! | begin | [First steps](first_steps), [Sending in your transaction](sending), [Consumers and retries](consumers) |
+//! | write handlers | [Idempotent handlers](idempotent_handlers), [Handlers](handlers), [Order and priorities](order), [Unique messages](unique) |
+//! | test | [Testing](https://docs.rs/pgqrs/latest/pgqrs/guide/testing/) |
+//! | deploy | [Rolling deploys](rolling_deploys), [Upgrading], [Behind a pooler](poolers), [Security and roles](security) |
+//! | operate | [Operating](operating), [Running a queue](queues), [Health](health), [Telemetry](telemetry) |
+//! | send at regular times | [Schedules](https://docs.rs/pgqrs/latest/pgqrs/guide/schedules/) |
+//! | rely on it | [Reliability](reliability), [How it works](how_it_works) |
+//! | compare | [Coming from River, Oban, Sidekiq, Celery, apalis, pgmq](https://docs.rs/pgqrs/latest/pgqrs/guide/coming_from/) |
+//! | look a type up | [Names](names) |
+//! | understand the compiler | [What doesn't compile](compile_errors) |
+//!
+//! [Upgrading]: upgrading
 
 #[expect(
     rustdoc::invalid_rust_codeblocks,
@@ -7,6 +21,86 @@
 )]
 #[doc = include_str!("../docs/compile-errors.md")]
 pub mod compile_errors {}
+
+/// [command]: https://docs.rs/crate/pgqrs/latest/source/docs/command.md
+/// [consumers]: crate::guide::consumers
+/// [idempotent]: crate::guide::idempotent_handlers
+/// [rolling-deploys]: crate::guide::rolling_deploys
+/// [sending]: crate::guide::sending
+/// [testing]: https://docs.rs/pgqrs/latest/pgqrs/guide/testing/
+// The first definition of a link counts.
+#[doc = include_str!("../docs/guide/first-steps.md")]
+pub mod first_steps {}
+
+/// [aborted]: crate::Error::aborted_transaction
+/// [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin
+/// [import]: crate::Import
+/// [order]: crate::guide::order
+/// [reliability]: crate::guide::reliability
+/// [statement]: crate::Statement
+/// [testing]: https://docs.rs/pgqrs/latest/pgqrs/guide/testing/
+/// [unique]: crate::guide::unique
+// The first definition of a link counts.
+#[doc = include_str!("../docs/guide/sending.md")]
+pub mod sending {}
+
+/// [handlers]: crate::guide::handlers
+/// [queue_options]: crate::QueueOptions
+/// [queues]: crate::guide::queues
+/// [report]: crate::Report
+/// [retry]: crate::Run::retry
+/// [run]: crate::Run
+// The first definition of a link counts.
+#[doc = include_str!("../docs/guide/consumers.md")]
+pub mod consumers {}
+
+/// [handlers]: crate::guide::handlers
+/// [testing]: https://docs.rs/pgqrs/latest/pgqrs/guide/testing/
+/// [unique]: crate::guide::unique
+// The first definition of a link counts.
+#[doc = include_str!("../docs/guide/idempotent-handlers.md")]
+pub mod idempotent_handlers {}
+
+#[doc = include_str!("../docs/guide/names.md")]
+pub mod names {}
+
+#[doc = include_str!("../docs/guide/order.md")]
+pub mod order {}
+
+/// [access]: crate::Access
+/// [command]: https://docs.rs/crate/pgqrs/latest/source/docs/command.md
+/// [page]: https://docs.rs/crate/pgqrs/latest/source/docs/page.md
+/// [queues]: crate::guide::queues
+// The first definition of a link counts.
+#[doc = include_str!("../docs/guide/security.md")]
+pub mod security {}
+
+/// [abandoned]: crate::guide::reliability#abandoned-statements
+/// [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
+// The first definition of a link counts.
+#[doc = include_str!("../docs/guide/poolers.md")]
+pub mod poolers {}
+
+/// [rolling-deploys]: crate::guide::rolling_deploys
+/// [security]: crate::guide::security
+// The first definition of a link counts.
+#[doc = include_str!("../docs/guide/upgrading.md")]
+pub mod upgrading {}
+
+/// [rolling-deploys]: crate::guide::rolling_deploys
+/// [tower]: https://docs.rs/crate/pgqrs/latest/source/examples/tower.rs
+// The first definition of a link counts.
+#[cfg(all(feature = "schedules", feature = "testing"))]
+#[doc = include_str!("../docs/guide/coming-from.md")]
+pub mod coming_from {}
+
+/// [decisions]: https://docs.rs/crate/pgqrs/latest/source/docs/decisions.md
+/// [idempotent]: crate::guide::idempotent_handlers
+/// [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
+/// [reliability]: crate::guide::reliability
+// The first definition of a link counts.
+#[doc = include_str!("../docs/guide/how-it-works.md")]
+pub mod how_it_works {}
 
 /// [chunk]: crate::Chunk
 /// [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin
@@ -80,6 +174,18 @@ pub mod telemetry {}
 // The first definition of a link counts.
 #[doc = include_str!("../docs/groups.md")]
 pub mod groups {}
+
+/// [advance]: crate::testing::advance
+/// [drain]: crate::testing::drain
+/// [for_test]: crate::Delivery::for_test
+/// [postgres]: crate::testing::postgres
+/// [run_in_transaction]: crate::Consumer::run_in_transaction
+/// [schedules]: crate::schedule
+/// [shop]: https://docs.rs/crate/pgqrs/latest/source/examples/shop/tests/shop.rs
+// The first definition of a link counts.
+#[cfg(all(feature = "schedules", feature = "testing", unix))]
+#[doc = include_str!("../docs/guide/testing.md")]
+pub mod testing {}
 
 #[doc = include_str!("../docs/unique.md")]
 pub mod unique {}

@@ -15,6 +15,9 @@ const LONGEST_NAME: usize = 64;
 const MOST_BYTES: usize = 8 << 10;
 /// Names that begin so are for this crate.
 const RESERVED: &str = "pgqrs-";
+/// The schedule that has sent a message.
+#[cfg(feature = "schedules")]
+const SCHEDULE: &str = "pgqrs-schedule";
 /// The time that a schedule has sent a message for, as RFC 3339 has it.
 const SCHEDULED_FOR: &str = "pgqrs-scheduled-for";
 /// How many of its times before that one have passed without a message.
@@ -85,11 +88,12 @@ impl Headers {
         }
     }
 
-    /// JSON with the time that a schedule's message is for, and how many before it were missed.
+    /// JSON with the schedule of a message, the time that it is for, and how many before it were missed.
     #[cfg(feature = "schedules")]
-    pub(crate) fn scheduled(&self, time: DateTime<Utc>, missed: u64) -> Arc<str> {
+    pub(crate) fn scheduled(&self, schedule: &str, time: DateTime<Utc>, missed: u64) -> Arc<str> {
         let mut headers = self.clone();
         let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+        headers.0.insert(SCHEDULE.to_owned(), schedule.to_owned());
         headers.0.insert(SCHEDULED_FOR.to_owned(), time);
         headers.0.insert(MISSED.to_owned(), missed.to_string());
         headers.to_json().unwrap_or_default()

@@ -313,6 +313,13 @@ pub struct QueueHealth {
     pub consumers: u64,
     /// Consumers that are suspended.
     pub suspended_consumers: u64,
+    /// How many messages consumers' [`run`](crate::Consumer::run)s have taken out of the queue since they were registered: done,
+    /// archived, and dead letters. As of their last heartbeats, and without consumers whose rows are deleted. What was
+    /// claimed without a registered consumer, or acknowledged without `run`, isn't counted.
+    pub settled: u64,
+    /// When `settled` was counted, by the database's clock: the time of the last heartbeats of running consumers, on
+    /// average. `None` if none runs.
+    pub settled_at: Option<DateTime<Utc>>,
     /// Whether the queue is paused, so that no consumer claims.
     pub is_paused: bool,
 }

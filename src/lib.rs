@@ -14,7 +14,6 @@
 //! [worker_trait]: crate::Worker
 //! [admin]: crate::admin()
 //! [error]: crate::Error
-//! [access]: crate::Access
 //! [python]: https://docs.rs/crate/pgqrs/latest/source/python/README.md
 //! [quickstart]: https://docs.rs/crate/pgqrs/latest/source/examples/quickstart.rs
 //! [service]: https://docs.rs/crate/pgqrs/latest/source/examples/service.rs
@@ -26,6 +25,17 @@
 //! [managed_producer]: https://docs.rs/crate/pgqrs/latest/source/examples/managed_producer.rs
 //! [observed_worker]: https://docs.rs/crate/pgqrs/latest/source/examples/observed_worker.rs
 //! [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin/
+//! [first-steps]: crate::guide::first_steps
+//! [sending]: crate::guide::sending
+//! [consumers]: crate::guide::consumers
+//! [idempotent]: crate::guide::idempotent_handlers
+//! [order]: crate::guide::order
+//! [security]: crate::guide::security
+//! [poolers]: crate::guide::poolers
+//! [upgrading]: crate::guide::upgrading
+//! [coming-from]: https://docs.rs/pgqrs/latest/pgqrs/guide/coming_from/
+//! [how-it-works]: crate::guide::how_it_works
+//! [names]: crate::guide::names
 //! [compile-errors]: crate::guide::compile_errors
 //! [operating]: crate::guide::operating
 //! [page]: https://docs.rs/crate/pgqrs/latest/source/docs/page.md
@@ -41,6 +51,7 @@
 //! [groups]: crate::guide::groups
 //! [health_example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
 //! [telemetry]: crate::guide::telemetry
+//! [testing]: https://docs.rs/pgqrs/latest/pgqrs/guide/testing/
 //! [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
 //! [command]: https://docs.rs/crate/pgqrs/latest/source/docs/command.md
 // The first definition of a link counts: those above lead to docs.rs, those of the README to the repository.
@@ -91,6 +102,9 @@ mod signal;
 mod statement;
 mod store;
 mod telemetry;
+mod test_statement;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "schedules")]
 mod times;
 #[cfg(feature = "schedules")]
@@ -200,6 +214,7 @@ pub use crate::{
     signal::shutdown_signal,
     statement::Statement,
     store::Store,
+    test_statement::TestStatement,
     transaction::{HandlerTransaction, Transaction},
     worker::Worker,
 };

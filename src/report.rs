@@ -36,6 +36,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Messages that are out of their queue.
+    pub(crate) fn out(&self) -> u64 {
+        self.done + self.archived + self.dead
+    }
+
     pub(crate) fn add(&mut self, other: Self) {
         self.done += other.done;
         self.archived += other.archived;

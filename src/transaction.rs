@@ -75,6 +75,20 @@ impl Transaction {
         self.sent_to.clone()
     }
 
+    /// Begins another one like this.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn begin_another(&self) -> Result<Self> {
+        let connection = self.notifier.connections().acquire_for_caller().await?;
+        let begun = sqlx::Transaction::begin(connection, None).await?;
+        let notifier = self.notifier.clone();
+        Ok(Self::new(
+            begun,
+            notifier,
+            self.payload_limit,
+            self.trace_context,
+        ))
+    }
+
     pub(crate) fn payload_limit(&self) -> usize {
         self.payload_limit
     }

@@ -58,7 +58,8 @@ impl Position {
 /// For each priority, the position behind which there may be messages.
 pub(crate) type Watermarks = [Position; Priority::ALL.len()];
 
-const BEGINNING: Watermarks = [Position::BEGINNING; Priority::ALL.len()];
+/// Reads a queue from its beginning.
+pub(crate) const BEGINNING: Watermarks = [Position::BEGINNING; Priority::ALL.len()];
 
 /// The watermarks of a process, by queue.
 #[derive(Debug, Default)]

@@ -106,9 +106,10 @@ pub trait Worker: sealed::Registered {
         let registration = self.registration();
         Execute::new(async move {
             let worker = registration.id;
-            let beat = registration
-                .store
-                .run(async |connection| workers::heartbeat(connection, &[worker.get()]).await);
+            let settled = [registration.store.heartbeats().settled(worker)];
+            let beat = registration.store.run(async |connection| {
+                workers::heartbeat(connection, &[worker.get()], &settled).await
+            });
             if beat.await?.is_empty() {
                 Err(Error::WorkerStopped { worker })
             } else {

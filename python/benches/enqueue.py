@@ -34,6 +34,68 @@ async def per_second(round: Round, seconds: float) -> float:
     return rounds * AT_ONCE / took
 
 
+class Probe:
+    """Measures how long the event loop lets other work wait: the time between two callbacks that follow each other."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self._last = time.perf_counter()
+        self._handle: asyncio.Handle | None = None
+
+    def _look(self) -> None:
+        now = time.perf_counter()
+        self.longest = max(self.longest, now - self._last)
+        self._last = now
+        self._handle = asyncio.get_running_loop().call_soon(self._look)
+
+    def __enter__(self) -> Probe:
+        self._last = time.perf_counter()
+        self._look()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._look()
+        if self._handle is not None:
+            self._handle.cancel()
+
+
+async def at_once(producer: pgqrs.Producer[object], count: int) -> None:
+    """Many sends that are begun in one go, and how long the loop stands still meanwhile."""
+    began = time.perf_counter()
+    # The tasks' first steps are one turn of the loop, whatever they do.
+    sends = [asyncio.ensure_future(producer.enqueue(PAYLOAD)) for _ in range(count)]
+    await asyncio.sleep(0)
+    begun = time.perf_counter() - began
+    with Probe() as probe:
+        await asyncio.gather(*sends)
+    took = time.perf_counter() - began
+    print(f"{count:,} sends at once: {count / took:,.0f} a second")
+    print(
+        f"  to begin them {begun * 1e3:.0f} ms, and then the longest turn of the loop {probe.longest * 1e3:.1f} ms"
+    )
+
+
+async def handled(store: pgqrs.Store, producer: pgqrs.Producer[object], count: int) -> None:
+    """A consumer with eight handlers, which do nothing."""
+    for _ in range(0, count, 1_000):
+        await producer.enqueue_batch([PAYLOAD] * 1_000)
+    consumer = await store.consumer("bench")
+    left = count
+
+    async def handle(delivery: pgqrs.Delivery[object]) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            consumer.stop()
+
+    began = time.perf_counter()
+    with Probe() as probe:
+        await consumer.run(handle, concurrency=8)
+    took = time.perf_counter() - began
+    print(f"{count:,} messages through 8 handlers: {count / took:,.0f} a second")
+    print(f"  longest turn of the loop {probe.longest * 1e3:.1f} ms")
+
+
 async def main() -> None:
     url = os.environ["PGQRS_TEST_URL"]
     quick = "--quick" in sys.argv[1:]
@@ -77,6 +139,9 @@ async def main() -> None:
         print(f"  {name:8} {statistics.median(of):9.0f} a second")
     ratio = statistics.median(ratios)
     print(f"  ratio    {ratio:9.1f} (from {min(ratios):.1f} to {max(ratios):.1f}); at least 5 is wanted")
+    await at_once(producer, 2_000 if quick else 20_000)
+    await pool.execute("truncate pgqrs.messages")
+    await handled(store, producer, 2_000 if quick else 20_000)
     await store.close()
     await pool.close()
     if ratio < 5:

@@ -3,16 +3,19 @@
 
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     future::Future,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use pyo3::{IntoPyObjectExt, intern, prelude::*};
 use pyo3_async_runtimes::{generic, get_running_loop};
 use tokio::{runtime::Handle, task::AbortHandle, time::timeout};
+use tracing::instrument::WithSubscriber;
 
 use crate::{
+    consumer::Event,
     engine::{self, Engine},
     errors,
 };
@@ -97,7 +100,7 @@ fn wait<T: Send>(
     runtime: &Handle,
     call: impl Future<Output = pgqrs::Result<T>> + Send,
 ) -> PyResult<Answer<T>> {
-    let mut call = std::pin::pin!(call);
+    let mut call = std::pin::pin!(call.with_subscriber(engine::dispatch()));
     loop {
         let waited = py.detach(|| runtime.block_on(async { timeout(TICK, call.as_mut()).await }));
         match waited {
@@ -109,7 +112,35 @@ fn wait<T: Send>(
 }
 
 /// The outcome of one of many calls.
-pub(crate) type Ended = Answer<i64>;
+pub(crate) enum Ended {
+    Message(Answer<i64>),
+    Events(Answer<Vec<Event>>),
+}
+
+impl From<Answer<i64>> for Ended {
+    fn from(answer: Answer<i64>) -> Self {
+        Self::Message(answer)
+    }
+}
+
+impl From<Answer<Vec<Event>>> for Ended {
+    fn from(answer: Answer<Vec<Event>>) -> Self {
+        Self::Events(answer)
+    }
+}
+
+impl<'py> IntoPyObject<'py> for Ended {
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Self::Message(answer) => answer.into_pyobject(py),
+            Self::Events(answer) => answer.into_pyobject(py),
+        }
+    }
+}
 
 /// Calls from one event loop that are under way, and those that have ended and are to be reported to the loop.
 ///
@@ -118,8 +149,19 @@ pub(crate) type Ended = Answer<i64>;
 pub(crate) struct Completions {
     event_loop: Py<PyAny>,
     create_future: Py<PyAny>,
-    ended: Mutex<Vec<(Py<PyAny>, Ended)>>,
+    ended: Mutex<AllEnded>,
 }
+
+#[derive(Default)]
+struct AllEnded {
+    calls: VecDeque<(Py<PyAny>, Ended)>,
+    /// Whether the loop is going to collect them.
+    is_scheduled: bool,
+}
+
+/// How many results are set in one turn of an event loop: each makes a task run in the next turn, and what else the loop
+/// has to do waits for all of them.
+const AT_ONCE: usize = 256;
 
 thread_local! {
     /// Of the loop that last ran in this thread, while a call is under way.
@@ -160,12 +202,12 @@ impl Completions {
     }
 
     fn end(self: Arc<Self>, future: Py<PyAny>, ended: Ended) {
-        let is_first = {
-            let mut all = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-            all.push((future, ended));
-            all.len() == 1
+        let was_scheduled = {
+            let mut all = self.lock();
+            all.calls.push_back((future, ended));
+            std::mem::replace(&mut all.is_scheduled, true)
         };
-        if is_first {
+        if !was_scheduled {
             // Attaching may block for a while, which would hold up other tasks.
             Handle::current().spawn_blocking(move || {
                 // If the interpreter or the loop has ended, the result is no longer needed.
@@ -179,17 +221,32 @@ impl Completions {
             });
         }
     }
+
+    fn lock(&self) -> MutexGuard<'_, AllEnded> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Called by the loop itself.
+/// Called by the loop itself, once more in its next turn as long as there is something left.
 #[pyclass(frozen, module = "pgqrs._pgqrs")]
 struct Complete(Arc<Completions>);
 
 #[pymethods]
 impl Complete {
-    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
-        let ended =
-            std::mem::take(&mut *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner));
+    fn __call__(this: Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let completions = &this.get().0;
+        let (ended, is_scheduled) = {
+            let mut all = completions.lock();
+            let count = all.calls.len().min(AT_ONCE);
+            let ended: Vec<_> = all.calls.drain(..count).collect();
+            all.is_scheduled = !all.calls.is_empty();
+            (ended, all.is_scheduled)
+        };
+        if is_scheduled {
+            let event_loop = completions.event_loop.bind(py);
+            event_loop.call_method1(intern!(py, "call_soon"), (&this,))?;
+        }
         for (future, ended) in ended {
             let future = future.bind(py);
             if future.call_method0(intern!(py, "done"))?.is_truthy()? {

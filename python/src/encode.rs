@@ -89,6 +89,10 @@ impl<'py> Writer<'py> {
             self.model(value, &serializer)
         } else if value.hasattr(intern!(py, "__dataclass_fields__"))? {
             self.dataclass(value)
+        } else if let Some(plain) = plain(value)? {
+            // A container may contain itself, by way of another value of this type.
+            self.enter(py)?;
+            self.value(&plain)
         } else {
             let of = value.get_type().qualname()?;
             self.refuse(
@@ -275,10 +279,21 @@ impl<'py> Writer<'py> {
     }
 }
 
+/// What stands for a value of another type in JSON, such as a time: Python knows.
+fn plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = value.py();
+    let plain = PLAIN
+        .import(py, "pgqrs._encoding", "plain")?
+        .call1((value,))?;
+    let is_known = !plain.is(py.NotImplemented());
+    Ok(is_known.then_some(plain))
+}
+
 /// From Python's own library, looked up once.
 static ENUM: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static DECIMAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static FIELDS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static PLAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// A batch in the type that pgqrs accepts.
 pub(crate) fn encode_all(payloads: &Bound<'_, PyList>) -> PyResult<Vec<Box<RawValue>>> {

@@ -1,7 +1,7 @@
 //! pgqrs's errors as Python exceptions. The classes are in `pgqrs/errors.py`, one for each variant and named after it;
 //! here their fields are extracted.
 
-use std::error::Error as _;
+use std::{error::Error as _, sync::Arc};
 
 use pgqrs::Error;
 use pyo3::{IntoPyObject, intern, prelude::*, types::PyDict};
@@ -65,17 +65,31 @@ fn exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     let fields = PyDict::new(py);
     let kind = describe(error, &fields)?;
     let fill = |into: &Bound<'_, PyDict>| into.update(fields.as_mapping());
-    Ok(made(py, kind, text(error), error.is_retryable(), fill))
+    let raised = made(py, kind, text(error), error.is_retryable(), fill);
+    if let Error::NotStored { source, .. } | Error::OutcomeUnknown { source, .. } = error {
+        raised.set_cause(py, Some(self::raised(py, source)));
+    }
+    Ok(raised)
 }
 
-/// The error's text, and that of its sources.
+/// The error's text, and that of its sources. Of PostgreSQL's own errors the message alone, without the place in the
+/// server's source code.
 fn text(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        let cause_text = cause.to_string();
+        let of_sqlx = cause
+            .downcast_ref::<Arc<sqlx::Error>>()
+            .map(AsRef::as_ref)
+            .or_else(|| cause.downcast_ref::<sqlx::Error>());
+        let refusal = of_sqlx.and_then(sqlx::Error::as_database_error);
+        let cause_text =
+            refusal.map_or_else(|| cause.to_string(), |refusal| refusal.message().to_owned());
         if !text.ends_with(&cause_text) {
             text = format!("{text}: {cause_text}");
+        }
+        if refusal.is_some() {
+            break;
         }
         source = cause.source();
     }

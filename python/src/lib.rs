@@ -9,6 +9,7 @@ mod engine;
 mod errors;
 mod group_admin;
 mod health;
+mod log;
 mod process;
 mod producer;
 mod rows;
@@ -33,6 +34,7 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<schedule::Scheduler>()?;
     module.add_class::<statement::Statement>()?;
     module.add_class::<consumer::AckStatement>()?;
+    module.add_class::<log::Log>()?;
     let end = wrap_pyfunction!(engine::end, module)?;
     module
         .py()
@@ -41,6 +43,7 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(store::connect, module)?)?;
     module.add_function(wrap_pyfunction!(statement::statement, module)?)?;
     module.add_function(wrap_pyfunction!(statement::check_queue_name, module)?)?;
+    module.add_function(wrap_pyfunction!(statement::test_statement, module)?)?;
     module.add_function(wrap_pyfunction!(encode::encode, module)?)?;
     Ok(())
 }

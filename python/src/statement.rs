@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::QueueName;
-use pyo3::{prelude::*, types::PyList};
+use pgqrs::{QueueName, TestStatement};
+use pyo3::{exceptions::PyValueError, prelude::*, types::PyList};
 
 use crate::{
     encode::encode_raw,
@@ -92,6 +92,25 @@ impl Statement {
             Err(error) => Err(errors::raised(py, &error)),
         }
     }
+}
+
+/// The text of a test helper's statement.
+#[pyfunction]
+pub(crate) fn test_statement(name: &str) -> PyResult<&'static str> {
+    let statement = match name {
+        "list" => TestStatement::List,
+        "take" => TestStatement::Take,
+        "ack" => TestStatement::Ack,
+        "archive" => TestStatement::Archive,
+        "put_back" => TestStatement::PutBack,
+        "dead_letter" => TestStatement::DeadLetter,
+        other => {
+            return Err(PyValueError::new_err(format!(
+                "{other:?} is not a statement"
+            )));
+        }
+    };
+    Ok(statement.sql())
 }
 
 /// Raises if a text isn't a valid queue name.

@@ -31,6 +31,9 @@ def _of(database: str) -> str:
 
 def _administer(statement: str) -> None:
     with psycopg.connect(_SERVER, autocommit=True) as connection:
+        if statement.startswith("create database") and connection.info.server_version >= 150_000:
+            # Five times as fast as by the log, which is the default since then.
+            statement += " strategy file_copy"
         connection.execute(statement.encode())
 
 

@@ -106,7 +106,7 @@ async def test_a_refused_login_is_no_secret_and_shows_no_password(database: Data
     with pytest.raises(pgqrs.ConnectError, match="no_such_database") as error:
         await pgqrs.connect(url)
     assert error.value.sqlstate == "3D000"
-    with pytest.raises(pgqrs.ConnectError):
+    with pytest.raises(ValueError, match="url: expected a URL"):
         await pgqrs.connect("no URL at all")
 
 

@@ -51,7 +51,9 @@ async def test_operators_list_stop_limit_and_purge_groups(store: pgqrs.Store) ->
     admin = store.admin()
     await admin.configure_queue("tasks", groups_at_once=1, stops_after_dead_letter=True)
     producer = await store.producer("tasks")
-    await producer.enqueue_batch([pgqrs.Message(number, group=group) for group in "ab" for number in range(2)])
+    await producer.enqueue_batch(
+        [pgqrs.Message(number, group=group) for group in "ab" for number in range(2)]
+    )
     await producer.enqueue(2, group="b")
     listed = await admin.groups("tasks")
     assert [(group.group, group.live, group.parked) for group in listed] == [("b", 1, 2), ("a", 1, 1)]

@@ -46,7 +46,7 @@ async def test_delays_are_numbers_or_timedeltas(producer: pgqrs.Producer[Any], d
     await producer.enqueue(1, delay=60)
     await producer.enqueue(2, delay=0.25)
     await producer.enqueue(3, delay=timedelta(minutes=2, milliseconds=1))
-    await producer.enqueue_delayed(4)
+    await producer.enqueue_delayed(4, seconds=300)
     await producer.enqueue_delayed(5, 1.5)
     await producer.enqueue_delayed(6, delay_seconds=timedelta(hours=1))
     await producer.enqueue_batch([7, 8], delay=10)

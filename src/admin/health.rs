@@ -72,6 +72,8 @@ async fn queues(connection: &mut PgConnection) -> Result<Vec<QueueHealth>> {
         QueueHealth {
             consumers: consumers.as_ref().map_or(0, |found| found.running),
             suspended_consumers: consumers.as_ref().map_or(0, |found| found.suspended),
+            settled: consumers.as_ref().map_or(0, |found| found.settled),
+            settled_at: consumers.as_ref().and_then(|found| found.settled_at),
             is_paused: consumers.is_some_and(|found| found.is_paused),
             stats,
         }

@@ -1,6 +1,7 @@
 //! What administrative calls return and take: the schema's version, queues, messages, dead letters, the archive and
 //! workers.
 
+mod debug;
 pub(crate) mod groups;
 #[cfg(feature = "schedules")]
 pub(crate) mod schedules;
@@ -84,6 +85,8 @@ pub struct QueueInfo {
     pub retry_max: Option<Duration>,
     /// Whether acknowledged messages are archived.
     pub archive_on_ack: bool,
+    /// Whether the operators' page and the command hide its payloads.
+    pub sensitive: bool,
     /// How long archived messages are kept; `None` is for ever.
     pub archive_for: Option<Duration>,
     /// How long dead letters are kept; `None` is for ever.
@@ -148,6 +151,7 @@ impl QueueStats {
 /// | `retry_min` | the wait after the first failed attempt | `None`: as consumers say |
 /// | `retry_max` | the maximum wait after a failed attempt | `None`: as consumers say |
 /// | `archive_on_ack` | whether acknowledged messages are archived | false |
+/// | `sensitive` | whether the operators' page and the command hide payloads | false |
 /// | `archive_for` | how long archived messages are kept | `None`: for ever |
 /// | `dead_letters_for` | how long dead letters are kept | `None`: for ever |
 /// | `max_running` | how many of its messages are leased at a time, over all processes | `None`: no limit |
@@ -217,6 +221,14 @@ pub struct QueueOptions {
         )
     )]
     pub(crate) archive_on_ack: Option<bool>,
+    #[builder(
+        default,
+        setter(
+            strip_option,
+            doc = "Whether the operators' page and the command hide the queue's payloads; false for a new queue."
+        )
+    )]
+    pub(crate) sensitive: Option<bool>,
     #[builder(
         default,
         setter(
@@ -301,6 +313,7 @@ impl FromIterator<Self> for QueueOptions {
                 retry_min: after.retry_min.or(before.retry_min),
                 retry_max: after.retry_max.or(before.retry_max),
                 archive_on_ack: after.archive_on_ack.or(before.archive_on_ack),
+                sensitive: after.sensitive.or(before.sensitive),
                 archive_for: after.archive_for.or(before.archive_for),
                 dead_letters_for: after.dead_letters_for.or(before.dead_letters_for),
                 groups: after.groups.or(before.groups),
@@ -323,8 +336,8 @@ pub enum Cancelled {
     Running,
 }
 
-/// A message of a queue, in its current state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A message of a queue, in its current state. Its `Debug` output leaves the payload out.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct QueuedMessage {
     /// The message.
@@ -368,8 +381,8 @@ pub struct QueuedMessage {
     pub payload: Option<String>,
 }
 
-/// A message that is not delivered any more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A message that is not delivered any more. Its `Debug` output leaves the payload out.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DeadLetter {
     /// The message.
@@ -410,8 +423,8 @@ pub struct Requeued {
     pub held: u64,
 }
 
-/// A message that was handled and kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A message that was handled and kept. Its `Debug` output leaves the payload out.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ArchivedMessage {
     /// The message.
@@ -450,6 +463,8 @@ pub struct WorkerInfo {
     pub started_at: DateTime<Utc>,
     /// When its last heartbeat was, by the database's clock.
     pub heartbeat_at: DateTime<Utc>,
+    /// Of a consumer: how many messages [`run`](crate::Consumer::run) has taken out of the queue, by its last heartbeat.
+    pub settled: u64,
     /// Whether its last heartbeat is so old that it counts as crashed.
     pub stale: bool,
 }

@@ -1,9 +1,8 @@
 //! Handlers that take a chunk: many deliveries in one call, which are settled together or one by one.
 
-use std::{future::Future, mem, sync::Arc};
+use std::{future::Future, mem, pin::pin, sync::Arc};
 
 use serde::de::DeserializeOwned;
-use tracing::Instrument;
 
 use super::{
     handlers::{Shared, Work, finish},
@@ -47,17 +46,19 @@ where
             trace_context::follow_all(&span, messages(), &shared.ambient);
             let waited: Vec<_> = messages().map(|message| message.waited()).collect();
             let mut open = Open::new(taken, shared.retry);
-            let handling = async {
-                let deliveries = open.decode(shared);
-                if deliveries.is_empty() {
-                    return Verdict::Returned(Outcome::Done);
-                }
-                let leases: Vec<_> = deliveries.iter().map(Delivery::lease).cloned().collect();
-                let chunk = Chunk::new(deliveries, Arc::clone(&open.verdicts));
-                let cancelled = shared.cancelled(&leases);
-                handle(self.handler.call(chunk), shared.limit, cancelled).await
+            let verdict = {
+                let handling = pin!(Some(async {
+                    let deliveries = open.decode(shared);
+                    if deliveries.is_empty() {
+                        return Verdict::Returned(Outcome::Done);
+                    }
+                    let leases: Vec<_> = deliveries.iter().map(Delivery::lease).cloned().collect();
+                    let chunk = Chunk::new(deliveries, Arc::clone(&open.verdicts));
+                    let cancelled = shared.cancelled(&leases);
+                    handle(self.handler.call(chunk), shared.limit, cancelled).await
+                }));
+                shared.turns.run(telemetry::in_span(&span, handling)).await
             };
-            let verdict = shared.turns.run(handling.instrument(span.clone())).await;
             let verdict = open.verdicts.checked(verdict);
             let failed = verdict.error_type();
             if let Some(kind) = failed {

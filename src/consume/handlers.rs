@@ -1,11 +1,10 @@
 //! The tasks of a loop's handlers: each takes what is ready, one delivery or a chunk of them, and handles it, until
 //! nothing is due.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
-use tracing::Instrument;
 
 use super::{
     in_flight::{ChunkLimits, InFlight, Taken},
@@ -14,7 +13,7 @@ use super::{
 use crate::{
     around::Layered,
     delivery::{Delivery, Unchecked, lease::Lease},
-    handler::{IntoOutcome, Verdict, decode, handle},
+    handler::{IntoOutcome, Outcome, Verdict, decode, handle},
     message::Message,
     retry::RetryPolicy,
     store::Store,
@@ -94,21 +93,26 @@ where
             let one = Messages::One(Some(message.id));
             let span = telemetry::process(&message.origin, one, Some(attempt));
             trace_context::follow(&span, &message, &shared.ambient);
-            let handling = async {
+            let handling = pin!(Some(async {
                 let leases = [Arc::clone(&lease)];
                 let cancelled = shared.cancelled(&leases);
                 match decode(|| shared.deliver(message, lease)) {
                     Ok(delivery) => handle(self.0.call(delivery), shared.limit, cancelled).await,
                     Err(undecodable) => undecodable,
                 }
-            };
-            let verdict = shared.turns.run(handling.instrument(span.clone())).await;
+            }));
+            let verdict = shared.turns.run(telemetry::in_span(&span, handling)).await;
             let failed = verdict.error_type();
             if let Some(kind) = failed {
                 telemetry::failed_with(&span, kind);
             }
             telemetry::processed(taken.subject(), waited, timer, failed);
-            span.in_scope(|| finish(taken, verdict, &shared.retry));
+            if matches!(verdict, Verdict::Returned(Outcome::Done)) {
+                // Nothing is to be reported in the span.
+                finish(taken, verdict, &shared.retry);
+            } else {
+                span.in_scope(|| finish(taken, verdict, &shared.retry));
+            }
         }
     }
 }

@@ -432,8 +432,7 @@ impl<W: Work> RunLoop<W> {
         let failure = match &verdict {
             // The handler has settled the message in a transaction that it says it has committed.
             Verdict::Returned(Outcome::Done | Outcome::Archive) if lease.is_settled() => {
-                self.report.done += 1;
-                return;
+                return self.done_by_handler();
             }
             Verdict::Returned(Outcome::Done) if !lease.subject().origin.settings.archive_on_ack => {
                 return self.unsettled.ack(receipt);

@@ -18,6 +18,9 @@ use crate::{
     transaction::{HandlerTransaction, Transaction, UsedByHandler},
 };
 
+pub(crate) const KEPT: &str =
+    "the handler has kept its transaction, so nothing was committed; await what uses it";
+
 /// Begins a transaction, calls the handler, acknowledges the message, and commits.
 pub(super) async fn in_transaction<T, F, R>(
     store: Store,
@@ -34,9 +37,7 @@ where
     let (used, tx) = UsedByHandler::new(tx.map_err(HandlerError::of)?).await;
     let returned = handler(delivery, tx).await.into_verdict();
     let Some(mut tx) = used.into_inner() else {
-        let kept =
-            "the handler has kept its transaction, so nothing was committed; await what uses it";
-        return Err(returned.err().unwrap_or_else(|| HandlerError::of(kept)));
+        return Err(returned.err().unwrap_or_else(|| HandlerError::of(KEPT)));
     };
     let settlement = match &returned {
         Ok(Outcome::Done) => Settlement::acknowledgement(lease.subject()),
@@ -63,7 +64,11 @@ where
 
 /// Settles the message, unless the handler has done so itself: which doesn't count if that was rolled back to a
 /// savepoint. Fails if a statement of the transaction has failed, whose commit would roll back and return no error.
-async fn settle_in(tx: &mut Transaction, lease: &Arc<Lease>, settlement: Settlement) -> Result<()> {
+pub(crate) async fn settle_in(
+    tx: &mut Transaction,
+    lease: &Arc<Lease>,
+    settlement: Settlement,
+) -> Result<()> {
     if lease.is_settled() {
         let is_settled = settle::is_settled(tx, lease.receipt(), lease.settled_in());
         if answered(is_settled).await? {

@@ -33,6 +33,8 @@ pub(super) fn tls_remedy(reason: &str) -> &'static str {
         "self signed",
     ]) {
         "the CA of the server's certificate is not trusted: name the CA's file with `sslrootcert=` in the URL"
+    } else if says(&["unsupportedcertversion"]) {
+        "the server's certificate is of version 1, which rustls refuses, whether it is verified or not: give the server one of version 3, build pgqrs with its feature `tls-native`, or connect with `sslmode=disable`"
     } else if says(&["expired"]) {
         "the server's certificate has expired: renew it, and check this machine's clock"
     } else if says(&["server does not support tls"]) {

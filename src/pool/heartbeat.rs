@@ -37,9 +37,25 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// When the next heartbeat of each worker is due, and its interval.
-    workers: BTreeMap<i64, (Instant, Duration)>,
+    workers: BTreeMap<i64, Beat>,
     task: Option<JoinHandle<()>>,
+}
+
+/// A worker that is alive.
+#[derive(Debug)]
+struct Beat {
+    /// When its next heartbeat is due.
+    due: Instant,
+    interval: Duration,
+    /// How many messages it has taken out of its queue.
+    settled: u64,
+}
+
+/// Workers whose heartbeats are due, and what each has settled.
+#[derive(Debug, Default)]
+struct Due {
+    workers: Vec<i64>,
+    settled: Vec<i64>,
 }
 
 impl Heartbeats {
@@ -53,9 +69,12 @@ impl Heartbeats {
     /// Sends heartbeats for a worker until the guard is dropped.
     pub(crate) fn join(&self, worker: WorkerId, interval: Duration) -> HeartbeatGuard {
         let mut state = self.shared.lock();
-        state
-            .workers
-            .insert(worker.get(), (Instant::now() + interval, interval));
+        let beat = Beat {
+            due: Instant::now() + interval,
+            interval,
+            settled: 0,
+        };
+        state.workers.insert(worker.get(), beat);
         self.start_task(&mut state);
         drop(state);
         self.shared.changed.notify_one();
@@ -63,6 +82,19 @@ impl Heartbeats {
             worker: worker.get(),
             shared: Arc::downgrade(&self.shared),
         }
+    }
+
+    /// Counts messages that a worker has taken out of its queue. Its next heartbeat writes their number.
+    pub(crate) fn count_settled(&self, worker: WorkerId, messages: u64) {
+        if let Some(beat) = self.shared.lock().workers.get_mut(&worker.get()) {
+            beat.settled += messages;
+        }
+    }
+
+    /// How many messages a worker has settled, for a heartbeat that is sent by hand.
+    pub(crate) fn settled(&self, worker: WorkerId) -> i64 {
+        let state = self.shared.lock();
+        state.workers.get(&worker.get()).map_or(0, Beat::settled)
     }
 
     /// Restarts the task if the runtime that ran it has ended. To be called by long-running operations.
@@ -78,6 +110,12 @@ impl Heartbeats {
                 self.connections.clone(),
             )));
         }
+    }
+}
+
+impl Beat {
+    fn settled(&self) -> i64 {
+        i64::try_from(self.settled).unwrap_or(i64::MAX)
     }
 }
 
@@ -120,7 +158,7 @@ impl Shared {
     /// worker joins, so that a new worker either finds the task or starts another.
     fn next(&self) -> Option<Instant> {
         let mut state = self.lock();
-        let next = state.workers.values().map(|(due, _)| *due).min();
+        let next = state.workers.values().map(|beat| beat.due).min();
         if next.is_none() {
             state.task = None;
         }
@@ -128,13 +166,15 @@ impl Shared {
     }
 
     /// Workers that are due, and those due within half of their interval: one statement instead of two.
-    fn due(&self) -> Vec<i64> {
-        let now = Instant::now();
-        let workers = &self.lock().workers;
-        let due = workers
-            .iter()
-            .filter(|(_, (due, interval))| *due <= now + *interval / 2);
-        due.map(|(worker, _)| *worker).collect()
+    fn due(&self) -> Due {
+        let (now, mut due) = (Instant::now(), Due::default());
+        for (worker, beat) in &self.lock().workers {
+            if beat.due <= now + beat.interval / 2 {
+                due.workers.push(*worker);
+                due.settled.push(beat.settled());
+            }
+        }
+        due
     }
 
     fn succeeded(&self, tried: &[i64], alive: &[i64]) {
@@ -144,17 +184,17 @@ impl Shared {
             if !alive.contains(worker) {
                 // Stopped, or taken over by another process. Its handle returns an error on its next use.
                 state.workers.remove(worker);
-            } else if let Some((due, interval)) = state.workers.get_mut(worker) {
-                *due = now + *interval;
+            } else if let Some(beat) = state.workers.get_mut(worker) {
+                beat.due = now + beat.interval;
             }
         }
     }
 
     fn failed(&self, tried: &[i64]) {
         let again = Instant::now() + RETRY;
-        for (worker, (due, interval)) in &mut self.lock().workers {
+        for (worker, beat) in &mut self.lock().workers {
             if tried.contains(worker) {
-                *due = again.min(Instant::now() + *interval);
+                beat.due = again.min(Instant::now() + beat.interval);
             }
         }
     }
@@ -168,20 +208,20 @@ async fn send_heartbeats(shared: Arc<Shared>, connections: Connections) {
         }
         let due = shared.due();
         match send_heartbeat(&connections, &due).await {
-            Ok(alive) => shared.succeeded(&due, &alive),
+            Ok(alive) => shared.succeeded(&due.workers, &alive),
             Err(error) => {
-                telemetry::heartbeat_failed(due.len(), &error);
-                shared.failed(&due);
+                telemetry::heartbeat_failed(due.workers.len(), &error);
+                shared.failed(&due.workers);
             }
         }
     }
 }
 
-async fn send_heartbeat(connections: &Connections, due: &[i64]) -> Result<Vec<i64>> {
+async fn send_heartbeat(connections: &Connections, due: &Due) -> Result<Vec<i64>> {
     let mut connection = connections.acquire_reserved().await?;
     connection
         .within(STATEMENT_TIMEOUT, async |connection| {
-            workers::heartbeat(connection, due).await
+            workers::heartbeat(connection, &due.workers, &due.settled).await
         })
         .await
 }

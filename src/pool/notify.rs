@@ -175,6 +175,11 @@ impl Shared {
 }
 
 impl Notifier {
+    #[cfg(feature = "testing")]
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
     pub(crate) fn new(connections: Connections) -> Self {
         Self {
             connections,

@@ -245,22 +245,33 @@ pub(crate) struct Consumers {
     pub(crate) queue: QueueName,
     pub(crate) running: u64,
     pub(crate) suspended: u64,
+    /// What all of them have settled by their last heartbeats, and when these were on average.
+    pub(crate) settled: u64,
+    pub(crate) settled_at: Option<DateTime<Utc>>,
     /// Whether none of them can claim.
     pub(crate) is_paused: bool,
 }
 
-/// How many consumers run and are suspended, of each queue that has one or is paused.
+/// How many consumers run and are suspended, and what they have settled, of each queue that has one or is paused.
 pub(crate) async fn consumers(connection: &mut PgConnection) -> Result<Vec<Consumers>> {
     let rows = sqlx::query!(
         r#"
         select
             q.name as queue,
             q.paused_until > statement_timestamp() as "is_paused!",
-            count(*) filter (where w.status = 'ready') as "running!",
-            count(*) filter (where w.status = 'suspended') as "suspended!"
+            count(*) filter (where w.is_alive and w.status = 'ready') as "running!",
+            count(*) filter (where w.is_alive and w.status = 'suspended') as "suspended!",
+            -- Also of those that have ended, so that it grows until their rows are deleted.
+            coalesce(sum(w.settled), 0)::bigint as "settled!",
+            to_timestamp(avg(extract(epoch from w.heartbeat_at)) filter (where w.is_alive and w.status <> 'stopped'))
+                as settled_at
         from pgqrs.queues q
-        left join pgqrs.workers w
-            on w.queue_id = q.id and w.kind = 'consumer' and w.heartbeat_at >= statement_timestamp() - w.stale_after
+        left join lateral (
+            select c.id, c.status, c.settled, c.heartbeat_at,
+                c.heartbeat_at >= statement_timestamp() - c.stale_after as is_alive
+            from pgqrs.workers c
+            where c.queue_id = q.id and c.kind = 'consumer'
+        ) w on true
         where w.id is not null or q.paused_until > statement_timestamp()
         group by q.id
         "#,
@@ -272,6 +283,8 @@ pub(crate) async fn consumers(connection: &mut PgConnection) -> Result<Vec<Consu
             queue: QueueName::new(row.queue)?,
             running: row.running.unsigned_abs(),
             suspended: row.suspended.unsigned_abs(),
+            settled: row.settled.unsigned_abs(),
+            settled_at: row.settled_at,
             is_paused: row.is_paused,
         })
     });
@@ -282,7 +295,7 @@ pub(crate) async fn consumers(connection: &mut PgConnection) -> Result<Vec<Consu
 pub(crate) async fn stale_workers(connection: &mut PgConnection) -> Result<Vec<StaleWorker>> {
     let rows = sqlx::query!(
         r#"
-        select w.id, w.kind, q.name as queue, w.hostname, w.port, w.status, w.started_at, w.heartbeat_at,
+        select w.id, w.kind, q.name as queue, w.hostname, w.port, w.status, w.started_at, w.heartbeat_at, w.settled,
             (extract(epoch from statement_timestamp() - w.heartbeat_at) * 1000000)::bigint as "silence!",
             exists (
                 select from pgqrs.workers other
@@ -309,6 +322,7 @@ pub(crate) async fn stale_workers(connection: &mut PgConnection) -> Result<Vec<S
                 status: WorkerStatus::parse(&row.status),
                 started_at: row.started_at,
                 heartbeat_at: row.heartbeat_at,
+                settled: row.settled.unsigned_abs(),
                 stale: true,
             },
             last_heartbeat: elapsed(row.silence),

@@ -25,6 +25,9 @@ pub(crate) mod settle;
 mod sqlstate;
 pub(crate) mod statement;
 pub(crate) mod stats;
+pub(crate) mod test_statement;
+#[cfg(feature = "testing")]
+pub(crate) mod testing;
 pub(crate) mod visible;
 pub(crate) mod workers;
 pub(crate) mod writers;

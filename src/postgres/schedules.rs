@@ -478,7 +478,7 @@ fn all_headers(due: &Due, plan: &Plan) -> String {
         }
         // Those before the first one belong to it.
         let missed = if place == 0 { plan.missed } else { 0 };
-        all.push_str(&due.headers.scheduled(*time, missed));
+        all.push_str(&due.headers.scheduled(&due.name, *time, missed));
     }
     all.push(']');
     all

@@ -108,13 +108,20 @@ pub(crate) async fn register(
     }
 }
 
-/// Returns those of the workers that are still registered and not stopped.
-pub(crate) async fn heartbeat(connection: &mut PgConnection, workers: &[i64]) -> Result<Vec<i64>> {
+/// Writes for each worker how many messages it has settled. Returns those that are still registered and not stopped.
+pub(crate) async fn heartbeat(
+    connection: &mut PgConnection,
+    workers: &[i64],
+    settled: &[i64],
+) -> Result<Vec<i64>> {
     let alive = sqlx::query_scalar!(
-        "update pgqrs.workers set heartbeat_at = statement_timestamp()
-         where id = any ($1) and status <> 'stopped'
-         returning id",
+        "update pgqrs.workers w
+         set heartbeat_at = statement_timestamp(), settled = beat.settled
+         from unnest($1::bigint[], $2::bigint[]) as beat (id, settled)
+         where w.id = beat.id and w.status <> 'stopped'
+         returning w.id",
         workers,
+        settled,
     )
     .fetch_all(connection)
     .await?;
@@ -319,7 +326,7 @@ async fn select(
 ) -> Result<Vec<WorkerInfo>> {
     let rows = sqlx::query!(
         r#"
-        select w.id, w.kind, q.name as queue, w.hostname, w.port, w.status, w.started_at, w.heartbeat_at,
+        select w.id, w.kind, q.name as queue, w.hostname, w.port, w.status, w.started_at, w.heartbeat_at, w.settled,
             w.heartbeat_at < statement_timestamp() - w.stale_after as "stale!"
         from pgqrs.workers w
         join pgqrs.queues q on q.id = w.queue_id
@@ -347,6 +354,7 @@ async fn select(
                 status: WorkerStatus::parse(&row.status),
                 started_at: row.started_at,
                 heartbeat_at: row.heartbeat_at,
+                settled: row.settled.unsigned_abs(),
                 stale: row.stale,
             })
         })

@@ -132,6 +132,34 @@ async fn messages_are_listed_in_pages_and_payloads_only_if_requested(pool: PgPoo
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn payloads_that_were_read_are_in_no_debug_output(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    let admin = pgqrs::admin(&store);
+    archived(&store, &[987_654_321]).await?;
+    dead(&store, &[987_654_321]).await?;
+    send(&store, &[987_654_321]).await?;
+    let page = Page::builder().payload(true).build();
+    let queued = admin.messages("tasks", page).await?;
+    let letters = admin.dead_letters("tasks", page).await?;
+    let archived = admin.archived("tasks", page).await?;
+    let payloads = [
+        &queued[0].payload,
+        &letters[0].payload,
+        &archived[0].payload,
+    ];
+    assert_eq!(payloads.map(Option::as_deref), [Some("987654321"); 3]);
+    let infos = admin.message("tasks", queued[0].id).await?;
+    let shown = format!("{queued:?} {letters:?} {archived:?} {infos:?}");
+    assert!(!shown.contains("987654321"), "{shown}");
+    assert_eq!(
+        shown.matches("payload_bytes: Some(9)").count(),
+        3,
+        "{shown}"
+    );
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn the_archive_is_listed_in_pages_and_purged_by_age(pool: PgPool) -> TestResult {
     let store = with_queues(&pool, &["tasks", "other"]).await?;
     let admin = pgqrs::admin(&store);

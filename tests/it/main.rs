@@ -37,6 +37,7 @@ mod stats;
 mod store;
 mod support;
 mod telemetry;
+mod testing;
 mod tls;
 mod torture;
 mod trace_context;

@@ -273,6 +273,25 @@ async fn settings_of_a_queue_reach_running_consumers_with_their_next_claim(
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_queue_is_sensitive_from_when_on_it_says_so(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    let admin = pgqrs::admin(&store);
+    assert!(!admin.queue("tasks").await?.sensitive);
+    let configure = async |sensitive: Option<bool>| {
+        let builder = QueueOptions::builder().max_attempts(3);
+        let options = match sensitive {
+            Some(sensitive) => builder.sensitive(sensitive).build(),
+            None => builder.build(),
+        };
+        admin.configure_queue("tasks", options).await
+    };
+    assert!(configure(Some(true)).await?.sensitive);
+    assert!(configure(None).await?.sensitive, "other settings leave it");
+    assert!(!configure(Some(false)).await?.sensitive);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn settings_of_a_queue_hold_for_dequeues_too(pool: PgPool) -> TestResult {
     let store = with_queues(&pool, &["tasks", "others"]).await?;
     let admin = pgqrs::admin(&store);

@@ -115,6 +115,8 @@ async fn a_scheduler_sends_the_message_at_its_time_with_all_that_was_set(
     assert_eq!(delivery.raw_payload(), r#"["daily",7]"#);
     assert_eq!(delivery.scheduled_for(), Some(time));
     assert_eq!(delivery.headers().get("pgqrs-missed"), Some("0"));
+    let schedule = delivery.headers().get("pgqrs-schedule");
+    assert_eq!(schedule, Some("daily-report"));
     assert_eq!(delivery.headers().get("tenant"), Some("acme"));
     assert_eq!(delivery.priority(), Priority::High);
     let expires: Option<f64> = sqlx::query_scalar(

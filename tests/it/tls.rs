@@ -102,19 +102,37 @@ fn make_certificates(folder: &Path) -> TestResult {
             &certificate,
         ])?;
     }
-    Ok(())
+    // Without extensions it is of version 1.
+    openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        "server.csr",
+        "-CA",
+        "ca.crt",
+        "-CAkey",
+        "ca.key",
+        "-days",
+        "2",
+        "-out",
+        "old.crt",
+    ])
 }
 
 struct TlsServer(Server);
 
 impl TlsServer {
     async fn start() -> Result<Self, Box<dyn std::error::Error>> {
+        Self::with("server.crt").await
+    }
+
+    async fn with(certificate: &str) -> Result<Self, Box<dyn std::error::Error>> {
         let server = Server::create().await?;
         make_certificates(server.folder())?;
         server.hand_over(&server.folder().join("server.key"))?;
         let folder = server.folder().display();
         let settings = format!(
-            "ssl = on\nssl_cert_file = '{folder}/server.crt'\nssl_key_file = '{folder}/server.key'\n\
+            "ssl = on\nssl_cert_file = '{folder}/{certificate}'\nssl_key_file = '{folder}/server.key'\n\
              ssl_ca_file = '{folder}/ca.crt'\npassword_encryption = 'scram-sha-256'\n"
         );
         let admitted = "hostssl all postgres all trust\n\
@@ -219,6 +237,23 @@ async fn a_server_that_is_not_trusted_is_refused_with_the_remedy() -> TestResult
         assert!(
             refused.to_string().contains(remedy),
             "{host} {settings:?}: {}",
+            chain(&refused)
+        );
+    }
+    Ok(())
+}
+
+/// As of Citus, which makes one for itself.
+#[tokio::test]
+async fn a_certificate_of_version_1_is_refused_with_the_remedy() -> TestResult {
+    let server = TlsServer::with("old.crt").await?;
+    for mode in ["prefer", "require"] {
+        let url = server.url("postgres", "localhost", &[("sslmode", mode)]);
+        let refused = pgqrs::connect(&url).await.expect_err(mode);
+        assert!(matches!(refused, Error::Connect(_)), "{refused:?}");
+        assert!(
+            refused.to_string().contains("`tls-native`"),
+            "{mode}: {}",
             chain(&refused)
         );
     }

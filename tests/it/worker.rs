@@ -10,15 +10,15 @@ use std::{
 };
 
 use pgqrs::{
-    Error, Queue, QueueName, Store, Worker, WorkerFilter, WorkerId, WorkerInfo, WorkerKind,
-    WorkerStatus,
+    Delivery, Error, Outcome, Queue, QueueName, Store, Worker, WorkerFilter, WorkerId, WorkerInfo,
+    WorkerKind, WorkerStatus,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::support::{
-    TestResult, blocked_backend, changes, connect, count, newcomer, server::Server, terminate,
-    until, url, with_queues,
+    TestResult, blocked_backend, changes, connect, consumers::start, count, newcomer,
+    server::Server, terminate, until, url, with_queues,
 };
 
 async fn info(store: &Store, worker: WorkerId) -> pgqrs::Result<WorkerInfo> {

@@ -27,6 +27,7 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
         "metrics",
         "opentelemetry",
         "schedules",
+        "testing",
     ] {
         let check = [
             "clippy",
@@ -65,6 +66,8 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
     matrix::run(&others, &[]).await?;
     step("examples with other drivers");
     drivers::run(url).await?;
+    step("the example of a service, with its tests");
+    drivers::test_shop().await?;
     step("documentation");
     let doc = ["doc", "--no-deps", "--document-private-items"];
     let doc_public = ["doc", "--package", "pgqrs", "--no-deps"];
@@ -75,7 +78,7 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
     if without_python {
         step("the Python package: left out, as requested");
     } else {
-        python::test(&[], url).await?;
+        python::test(&[], url, true).await?;
     }
     step("a short benchmark");
     // Optimising it and its dependencies takes minutes.

@@ -1,5 +1,5 @@
-//! The examples of enqueues and acknowledgements in transactions of other drivers: a crate outside the workspace, since
-//! it needs drivers that pgqrs doesn't.
+//! Examples that are projects of their own, outside of the workspace: enqueues and acknowledgements in transactions of
+//! other drivers, which pgqrs doesn't need, and a service with its tests.
 
 use std::{fs, process};
 
@@ -26,6 +26,18 @@ pub(crate) async fn run(url: &str) -> Result<()> {
         .await?;
     connection.close().await?;
     outcome
+}
+
+/// Runs the tests of the service, as its developers do: they need no server.
+pub(crate) async fn test_shop() -> Result<()> {
+    let arguments = ["test", "--quiet", "--locked"];
+    let mut command = cargo::command(&arguments);
+    command
+        .current_dir(cargo::root().join("examples/shop"))
+        // They share most dependencies.
+        .env("CARGO_TARGET_DIR", cargo::target().join("drivers"))
+        .env_remove("DATABASE_URL");
+    cargo::finish(&mut command, &arguments).await
 }
 
 async fn compare(url: &str) -> Result<()> {

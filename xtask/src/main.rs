@@ -192,7 +192,7 @@ async fn run() -> Result<()> {
         } => command.run().await,
         Command::Bench { run, .. } => run.run().await,
         Command::Python { arguments } => {
-            server::with(None, async |url| python::test(&arguments, url).await).await
+            server::with(None, async |url| python::test(&arguments, url, false).await).await
         }
         Command::Soak {
             adversary: true,

@@ -44,9 +44,9 @@ async fn compare(url: &str, check: bool) -> Result<()> {
         "--package",
         "pgqrs",
         "--lib",
-        // Which has statements of its own.
+        // Which have statements of their own.
         "--features",
-        "schedules",
+        "schedules,testing",
     ];
     let mut command = cargo::command(&arguments);
     cargo::finish(

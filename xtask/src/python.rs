@@ -19,40 +19,59 @@ use crate::{
 };
 
 /// Builds the package, runs its tests, and checks its types and its stubs.
-pub(crate) async fn test(arguments: &[String], url: &str) -> Result<()> {
+pub(crate) async fn test(arguments: &[String], url: &str, in_ci: bool) -> Result<()> {
     let venv = Venv::ready().await?;
-    // A dev build is as fast as that of the crate's own tests, with which it shares build output.
-    venv.install(&["--profile", "dev", "--strip"]).await?;
+    if arguments.is_empty() {
+        // What would be uploaded to PyPI is what is tested, so it is built once.
+        venv.install_from_sdist().await?;
+    } else {
+        venv.install(&DEV).await?;
+    }
     let mut pytest = venv.command("pytest");
     pytest.args(arguments).env("PGQRS_TEST_URL", url);
     step("pytest");
     finish(&mut pytest).await?;
     if arguments.is_empty() {
-        check(&venv).await?;
+        check(&venv, in_ci).await?;
     }
     Ok(())
 }
 
+/// A dev build is as fast as that of the crate's own tests, with which it shares build output.
+const DEV: [&str; 3] = ["--profile", "dev", "--strip"];
+
 /// All checks that need no database.
-async fn check(venv: &Venv) -> Result<()> {
+async fn check(venv: &Venv, in_ci: bool) -> Result<()> {
     step("clippy");
-    let clippy = [
-        "clippy",
-        "--package",
-        "pgqrs-python",
-        "--",
-        "-D",
-        "warnings",
-    ];
-    let mut command = cargo::command(&clippy);
+    // In CI the rest was checked before: together with it, dependencies have the same features, and aren't checked anew.
+    let clippy: &[&str] = if in_ci {
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]
+    } else {
+        &[
+            "clippy",
+            "--package",
+            "pgqrs-python",
+            "--",
+            "-D",
+            "warnings",
+        ]
+    };
+    let mut command = cargo::command(clippy);
     command
         .env("CARGO_TARGET_DIR", cargo::target())
         // As maturin has set it for the build, so that PyO3 isn't configured twice.
         .env("PYO3_PYTHON", venv.0.join("bin/python"))
         .env("PYO3_BUILD_EXTENSION_MODULE", "1");
-    cargo::finish(&mut command, &clippy).await?;
+    cargo::finish(&mut command, clippy).await?;
     step("form");
-    let of_ours = [".", EXAMPLES, "--config", "pyproject.toml"];
+    let of_ours = [".", EXAMPLES, DJANGO, "--config", "pyproject.toml"];
     finish(
         venv.command("ruff")
             .args(["check", "--quiet"])
@@ -90,48 +109,20 @@ async fn check(venv: &Venv) -> Result<()> {
     Ok(())
 }
 
-/// The packages that would be uploaded to PyPI: the wheel that the tests ran with, and a source distribution, which is
-/// built in an empty folder with the dependencies that cargo has already downloaded.
+/// The packages that would be uploaded to PyPI.
 async fn check_packages(venv: &Venv) -> Result<()> {
-    let wheel = only_file(&wheels())?;
+    let (wheel, sdist) = (only_file(&wheels())?, only_file(&sdists())?);
     finish(venv.command("abi3audit").arg("--strict").arg(&wheel)).await?;
-    let out = cargo::target().join("python").join("sdist");
-    let _ = fs::remove_dir_all(&out);
-    let mut sdist = venv.command("maturin");
-    finish(sdist.args(["sdist", "--out"]).arg(&out)).await?;
-    let sdist = only_file(&out)?;
-    let mut twine = venv.command("twine");
-    finish(twine.args(["check", "--strict"]).args([&wheel, &sdist])).await?;
+    finish(
+        venv.command("twine")
+            .args(["check", "--strict"])
+            .args([&wheel, &sdist]),
+    )
+    .await
+}
 
-    // Outside the checkout, in whose folders cargo would look for a workspace. The same path each time, since cargo
-    // keeps build output by path.
-    let checkout = cargo::root().to_string_lossy().replace('/', "-");
-    let folder = env::temp_dir().join(format!("pgqrs-sdist{checkout}"));
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder)?;
-    let mut unpack = command("tar");
-    unpack.arg("-xzf").arg(&sdist).arg("-C").arg(&folder);
-    finish(unpack.arg("--strip-components=1")).await?;
-    let mut build = venv.command("maturin");
-    build
-        .current_dir(&folder)
-        .args([
-            "build",
-            "--quiet",
-            // Not `--locked`: without xtask, its dependencies are removed from the lock file.
-            "--offline",
-            "--profile",
-            "dev",
-            "--strip",
-        ])
-        .arg("--out")
-        .arg(folder.join("wheels"))
-        .arg("--interpreter")
-        .arg(venv.0.join("bin/python"))
-        .env("CARGO_TARGET_DIR", cargo::target());
-    let built = finish(&mut build).await;
-    let _ = fs::remove_dir_all(&folder);
-    built
+fn sdists() -> PathBuf {
+    cargo::target().join("python").join("sdist")
 }
 
 fn wheels() -> PathBuf {
@@ -145,6 +136,7 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
 
 const PACKAGE: &str = "python/pgqrs";
 const EXAMPLES: &str = "../examples/python";
+const DJANGO: &str = "../examples/django";
 
 /// Many single sends, beside asyncpg: in a release build, against a server with fsync on.
 pub(crate) async fn bench(quick: bool) -> Result<()> {
@@ -199,31 +191,55 @@ impl Venv {
     /// Builds a wheel, and replaces the last one by it.
     async fn install(&self, how: &[&str]) -> Result<()> {
         step("wheel");
-        let wheels = wheels();
-        let _ = fs::remove_dir_all(&wheels);
+        let mut build = self.command("maturin");
+        build.args(["build", "--quiet", "--locked"]).args(how);
+        self.install_built(&mut build).await
+    }
+
+    /// The same from a source distribution, which is built in an empty folder with the dependencies that cargo has already
+    /// downloaded.
+    async fn install_from_sdist(&self) -> Result<()> {
+        step("source distribution");
+        let _ = fs::remove_dir_all(sdists());
+        let mut sdist = self.command("maturin");
+        finish(sdist.args(["sdist", "--out"]).arg(sdists())).await?;
+
+        // Outside the checkout, in whose folders cargo would look for a workspace. The same path each time, since cargo
+        // keeps build output by path.
+        let checkout = cargo::root().to_string_lossy().replace('/', "-");
+        let folder = env::temp_dir().join(format!("pgqrs-sdist{checkout}"));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder)?;
+        let mut unpack = command("tar");
+        unpack.arg("-xzf").arg(only_file(&sdists())?);
+        unpack.arg("-C").arg(&folder);
+        finish(unpack.arg("--strip-components=1")).await?;
+
+        step("wheel");
         let mut build = self.command("maturin");
         build
-            .args(["build", "--quiet", "--locked", "--out"])
-            .arg(&wheels)
+            .current_dir(&folder)
+            // Not `--locked`: without xtask, its dependencies are removed from the lock file.
+            .args(["build", "--quiet", "--offline"])
+            .args(DEV);
+        let built = self.install_built(&mut build).await;
+        let _ = fs::remove_dir_all(&folder);
+        built
+    }
+
+    async fn install_built(&self, build: &mut Command) -> Result<()> {
+        let _ = fs::remove_dir_all(wheels());
+        build
+            .arg("--out")
+            .arg(wheels())
             .arg("--interpreter")
             .arg(self.0.join("bin/python"))
-            .args(how)
             .env("CARGO_TARGET_DIR", cargo::target());
-        finish(&mut build).await?;
-        let wheel = only_file(&wheels)?;
-        finish(
-            self.command("python")
-                .args([
-                    "-m",
-                    "pip",
-                    "install",
-                    "--quiet",
-                    "--no-deps",
-                    "--force-reinstall",
-                ])
-                .arg(wheel),
-        )
-        .await
+        finish(build).await?;
+        let mut install = self.command("python");
+        install.args(["-m", "pip", "install", "--quiet", "--no-deps"]);
+        install.arg("--force-reinstall").arg(only_file(&wheels())?);
+        finish(&mut install).await
     }
 
     /// A program of the environment, run in the package's folder.

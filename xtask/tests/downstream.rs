@@ -86,6 +86,9 @@ impl Downstream {
                 "package",
                 "--package",
                 "pgqrs",
+                // An optional dependency, which isn't on crates.io before it is published together with it.
+                "--package",
+                "local-postgres",
                 "--offline",
                 "--allow-dirty",
                 "--quiet",
@@ -100,20 +103,24 @@ impl Downstream {
             "{}",
             String::from_utf8_lossy(&packaged.stderr)
         );
-        let package = format!("pgqrs-{}", env!("CARGO_PKG_VERSION"));
-        let unpacked = Command::new("tar")
-            .arg("-xzf")
-            .arg(target.join("package").join(format!("{package}.crate")))
-            .arg("-C")
-            .arg(&folder)
-            .status()
-            .expect("tar starts");
-        assert!(unpacked.success());
+        let [package, server] = ["pgqrs", "local-postgres"].map(|package| {
+            let package = format!("{package}-{}", env!("CARGO_PKG_VERSION"));
+            let unpacked = Command::new("tar")
+                .arg("-xzf")
+                .arg(target.join("package").join(format!("{package}.crate")))
+                .arg("-C")
+                .arg(&folder)
+                .status()
+                .expect("tar starts");
+            assert!(unpacked.success());
+            package
+        });
 
         let manifest = format!(
             "[package]\nname = \"application\"\nversion = \"1.0.0\"\nedition = \"2021\"\n\n[dependencies]\n\
              pgqrs = {{ path = \"../{package}\" }}\n\
-             tokio = {{ version = \"1\", features = [\"macros\", \"rt-multi-thread\"] }}\n"
+             tokio = {{ version = \"1\", features = [\"macros\", \"rt-multi-thread\"] }}\n\n\
+             [patch.crates-io]\nlocal-postgres = {{ path = \"../{server}\" }}\n"
         );
         fs::write(application.join("Cargo.toml"), manifest).expect("written");
         fs::write(application.join("src/main.rs"), MAIN).expect("written");

@@ -3,6 +3,8 @@
 
 #[path = "house/calls.rs"]
 mod calls;
+#[path = "house/guide.rs"]
+mod guide;
 #[path = "house/imports.rs"]
 mod imports;
 #[path = "house/options.rs"]

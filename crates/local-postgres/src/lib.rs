@@ -3,6 +3,7 @@
 //! since PostgreSQL refuses root.
 
 mod binaries;
+mod shared;
 
 use std::{
     env, error, fmt, fs,
@@ -17,6 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::binaries::{binaries, installed, major_of};
+pub use self::shared::default_folder;
 
 /// The supported major versions, oldest first.
 pub const SUPPORTED: [u32; 5] = [14, 15, 16, 17, 18];

@@ -81,7 +81,7 @@ pub(crate) enum Command {
     Tail(Tail),
     /// Watch the queues in the terminal
     Top(Top),
-    /// Serve the operators' page to this machine
+    /// Serve the operators' page, by default to this machine
     Web(Web),
     /// List, retry or delete dead letters
     #[command(subcommand)]

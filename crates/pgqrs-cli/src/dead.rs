@@ -10,7 +10,7 @@ use crate::{
     confirm::Bulk,
     exit::Exit,
     failure::{Failure, Result},
-    filter::{Filter, Pages, continuation},
+    filter::{Filter, Pages, continuation, may_print},
     output::{as_json, counted, printable},
     session::{Session, place},
     table::{Column, table},
@@ -225,18 +225,18 @@ impl Dead {
 
 async fn list(session: &Session, queue: &str, which: &Conditions, pages: &Pages) -> Result<Exit> {
     let admin = session.admin().await?;
+    which.filter.check(&admin, queue).await?;
     let found = which
         .search(&admin, queue, pages.limit, pages.after, pages.payload)
         .await?;
+    let with_payload = may_print(session, &admin, queue, pages.payload).await?;
     let mut result = as_json(&found);
-    if !pages.payload
-        && let Some(items) = result["items"].as_array_mut()
-    {
+    if !with_payload && let Some(items) = result["items"].as_array_mut() {
         for item in items.iter_mut().filter_map(|item| item.as_object_mut()) {
             item.remove("payload");
         }
     }
-    let last = if pages.payload {
+    let last = if with_payload {
         "PAYLOAD"
     } else {
         "LAST ERROR"
@@ -252,7 +252,7 @@ async fn list(session: &Session, queue: &str, which: &Conditions, pages: &Pages)
         ];
         let rows = found.items.iter().map(|letter| {
             let key = letter.unique_key.as_ref().or(letter.waiting_key.as_ref());
-            let last = if pages.payload {
+            let last = if with_payload {
                 &letter.payload
             } else {
                 &letter.last_error
@@ -304,6 +304,7 @@ async fn retry(session: &Session, which: Which, dry_run: bool) -> Result<Exit> {
     which.check()?;
     let admin = session.admin().await?;
     let queue = &which.queue;
+    which.conditions.filter.check(&admin, queue).await?;
     if dry_run {
         return would_be(session, queue, "retry", which.count(&admin).await?);
     }
@@ -352,6 +353,7 @@ async fn delete(session: &Session, which: Which, bulk: Bulk) -> Result<Exit> {
     let store = session.store().await?;
     let admin = pgqrs::admin(&store);
     let queue = &which.queue;
+    which.conditions.filter.check(&admin, queue).await?;
     let would = which.count(&admin).await?;
     if bulk.dry_run {
         return would_be(session, queue, "delete", would);

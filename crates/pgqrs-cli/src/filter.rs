@@ -1,7 +1,14 @@
 //! Conditions by which messages and dead letters are searched.
 
 use clap::Args;
-use pgqrs::{Cursor, SearchDeadLetters, SearchMessages};
+use pgqrs::{Admin, Cursor, SearchDeadLetters, SearchMessages};
+
+use crate::{
+    exit::Exit,
+    failure::{Failure, Result},
+    output::printable,
+    session::Session,
+};
 
 #[derive(Args, Clone)]
 pub(crate) struct Filter {
@@ -30,7 +37,7 @@ pub(crate) struct Pages {
     pub(crate) payload: bool,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+fn pair(text: &str) -> std::result::Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
         None => Err("write it as NAME=VALUE".to_owned()),
@@ -40,6 +47,15 @@ fn pair(text: &str) -> Result<(String, String), String> {
 impl Filter {
     pub(crate) fn is_empty(&self) -> bool {
         self.header.is_none() && self.payload_at.is_none() && self.error.is_none()
+    }
+
+    /// Refuses to search in the payloads of a sensitive queue: what is found tells what is in them.
+    pub(crate) async fn check(&self, admin: &Admin, queue: &str) -> Result<()> {
+        if self.payload_at.is_some() && admin.queue(queue).await?.sensitive {
+            let hidden = hidden(queue);
+            return Err(Failure::new(Exit::Failed, hidden));
+        }
+        Ok(())
     }
 
     pub(crate) fn messages(&self, mut search: SearchMessages) -> SearchMessages {
@@ -67,6 +83,28 @@ impl Filter {
         }
         search
     }
+}
+
+/// Whether payloads that were read can be printed, if they are to be. To be asked after they were read, so that those of a
+/// queue which was made sensitive meanwhile are hidden.
+pub(crate) async fn may_print(
+    session: &Session,
+    admin: &Admin,
+    queue: &str,
+    is_wanted: bool,
+) -> Result<bool> {
+    if !is_wanted || !admin.queue(queue).await?.sensitive {
+        return Ok(is_wanted);
+    }
+    session.output.note(&hidden(queue));
+    Ok(false)
+}
+
+fn hidden(queue: &str) -> String {
+    let queue = printable(queue);
+    format!(
+        "queue `{queue}` is sensitive, so its payloads are neither printed nor searched; `pgqrs queue set {queue} --sensitive false` changes that for everybody"
+    )
 }
 
 /// How a list continues, for people. Whether there are more, and whether the search has ended before it has seen all.

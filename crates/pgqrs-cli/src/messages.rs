@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     exit::Exit,
     failure::{Failure, Result},
-    filter::{Filter, Pages, continuation},
+    filter::{Filter, Pages, continuation, may_print},
     output::as_json,
     session::Session,
     table::{Column, facts, table},
@@ -67,6 +67,7 @@ impl Messages {
                 "`--after` continues the list of one state; pass `--state` too",
             ));
         }
+        self.filter.check(&admin, &self.queue).await?;
         let states = match self.state {
             Some(state) => vec![state],
             None => vec![State::Leased, State::Ready, State::Delayed],
@@ -97,14 +98,12 @@ impl Messages {
             is_cut |= found.is_cut;
         }
         let next = next.filter(|_| self.state.is_some());
-        let list: Vec<Value> = items
-            .iter()
-            .map(|item| item.json(self.pages.payload))
-            .collect();
+        let with_payload = may_print(session, &admin, &self.queue, self.pages.payload).await?;
+        let list: Vec<Value> = items.iter().map(|item| item.json(with_payload)).collect();
         let result = json!({"items": list, "next": next, "is_cut": is_cut});
         session
             .output
-            .print(&result, || as_table(&items, self.pages.payload))?;
+            .print(&result, || as_table(&items, with_payload))?;
         if let Some(more) = continuation(next, is_cut) {
             session.output.note(&more);
         } else if is_cut {
@@ -117,14 +116,13 @@ impl Messages {
 
     async fn of_key(&self, session: &Session, admin: &Admin, key: &str) -> Result<Exit> {
         let found = admin.messages_with_key(&self.queue, key).await?;
+        let with_payload = may_print(session, admin, &self.queue, self.pages.payload).await?;
         let list: Vec<Value> = found
             .iter()
-            .map(|info| as_object(info, self.pages.payload))
+            .map(|info| as_object(info, with_payload))
             .collect();
         session.output.print(&json!({"items": list}), || {
-            let each = found
-                .iter()
-                .map(|message| about(message, self.pages.payload));
+            let each = found.iter().map(|message| about(message, with_payload));
             let each: Vec<String> = each.collect();
             if each.is_empty() {
                 return "no messages".to_owned();
@@ -224,7 +222,7 @@ impl Show {
         };
         for queue in &queues {
             if let Some(message) = admin.message(queue, self.id).await? {
-                let with_payload = !self.no_payload;
+                let with_payload = may_print(session, &admin, queue, !self.no_payload).await?;
                 let result = as_object(&message, with_payload);
                 session
                     .output

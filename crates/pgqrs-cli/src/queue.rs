@@ -119,6 +119,9 @@ pub(crate) struct Settings {
     /// Whether acknowledged messages are archived [a new queue: false]
     #[arg(long, value_name = "BOOL")]
     archive_on_ack: Option<bool>,
+    /// Whether this command and the operators' page hide payloads [a new queue: false]
+    #[arg(long, value_name = "BOOL")]
+    sensitive: Option<bool>,
     /// How long archived messages are kept, or `none`: for ever
     #[arg(long, value_name = "DURATION", value_parser = limit)]
     archive_for: Option<Limit>,
@@ -148,6 +151,8 @@ impl Settings {
             self.retry_max.map(|limit| new().retry_max(limit.0).build()),
             self.archive_on_ack
                 .map(|archive| new().archive_on_ack(archive).build()),
+            self.sensitive
+                .map(|sensitive| new().sensitive(sensitive).build()),
             self.archive_for
                 .map(|limit| new().archive_for(limit.0).build()),
             self.dead_letters_for
@@ -357,6 +362,7 @@ fn settings_of(info: &QueueInfo) -> String {
             spoken_if(info.retry_max, "none: as consumers say"),
         ),
         ("archive-on-ack", info.archive_on_ack.to_string()),
+        ("sensitive", info.sensitive.to_string()),
         ("archive-for", spoken_if(info.archive_for, "none: for ever")),
         (
             "dead-letters-for",

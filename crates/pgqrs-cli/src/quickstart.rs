@@ -1,8 +1,8 @@
 //! `quickstart`: a PostgreSQL of its own, and messages that flow through a queue, to look at.
 
 use std::{
-    env, io,
-    path::{Path, PathBuf},
+    io,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,7 +11,7 @@ use std::{
 };
 
 use clap::Args;
-use local_postgres::{Home, Interrupted, Purpose, Server};
+use local_postgres::{Home, Interrupted, Purpose, Server, default_folder};
 use pgqrs::{ConnectOptions, Delivery, Queue, QueueOptions, RetryPolicy, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -71,7 +71,7 @@ impl Quickstart {
                 cause.map_or_else(|| format!("{error:#}"), explain),
             )
         };
-        let home = Home::new(&folder()).map_err(|error| failed(&error))?;
+        let home = Home::new(&default_folder()).map_err(|error| failed(&error))?;
         let show = async |server: Server<'_>| self.show(output, server).await;
         match home.with_new(Purpose::Tests, self.major, show).await {
             Ok(()) => {}
@@ -97,7 +97,7 @@ impl Quickstart {
         let version = admin.health().await?.server_version;
         let page = Served::anywhere().await?;
         introduce(output, &version, server.url_file, &page.url);
-        let serve = page.serve(&store);
+        let serve = page.serve_here(pgqrs_web::page(&store));
 
         let consumer = pgqrs::consumer(EMAILS).create(&store).await?;
         let handle = consumer.handle();
@@ -244,19 +244,4 @@ fn print(
 fn is_closed(error: &anyhow::Error) -> bool {
     let cause = error.downcast_ref::<io::Error>();
     cause.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-/// The folder of the user's caches.
-fn folder() -> PathBuf {
-    let variable = |name| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let home = || variable("HOME").map(|home| home.join(".cache"));
-    let caches = variable("XDG_CACHE_HOME").or_else(home);
-    caches
-        .unwrap_or_else(env::temp_dir)
-        .join("pgqrs")
-        .join("postgres")
 }

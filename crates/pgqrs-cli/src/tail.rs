@@ -6,26 +6,31 @@ use std::time::Duration;
 
 use chrono::Utc;
 use clap::{Args, ValueEnum};
-use pgqrs::{Admin, Error, MessageId, MessageInfo, MessageState, Page};
+use pgqrs::{Admin, Error, MessageId, MessageInfo, MessageState, Page, WorkerFilter, WorkerKind};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 use self::changes::{Event, Seen, Snapshot};
 use crate::{
     exit::Exit,
     failure::{Result, exit_of, explain},
-    output::{as_json, printable},
+    output::{as_json, counted, grouped, printable},
     session::Session,
     times::{duration, shown},
 };
 
 /// How many messages of each kind are looked at.
 const WINDOW: u32 = 1_000;
+/// How long its last remark may take.
+const SOON: Duration = Duration::from_secs(2);
 /// How many messages that are gone are looked for, in the dead letters and in the archive, at a time.
 const LOOKUPS: usize = 100;
 
+/// It looks at the queue regularly, at the messages that consumers hold, the next 1,000 to be claimed, and those that are new.
+/// A message that is sent and handled between two looks isn't seen. At its end, it says how many messages consumers have
+/// reported as handled meanwhile.
 #[derive(Args)]
 pub(crate) struct Tail {
     /// The queue
@@ -60,6 +65,11 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Whether the message has left the queue.
+    fn is_end(self) -> bool {
+        matches!(self, Self::Dead | Self::Archived | Self::Done)
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Sent => "sent",
@@ -80,6 +90,8 @@ impl Tail {
         // Messages that were sent before are no news.
         let started = admin.health().await?.checked_at;
         let mut before = self.look(&admin, &Snapshot::starting_at(started)).await?;
+        let reported = self.reported(&admin).await?;
+        let mut seen = 0;
         // From here on, before it says that it listens.
         let mut interrupt = signal(SignalKind::interrupt())?;
         session.output.note(&format!(
@@ -92,12 +104,12 @@ impl Tail {
         loop {
             tokio::select! {
                 biased;
-                _ = interrupt.recv() => return Ok(Exit::Interrupted),
+                _ = interrupt.recv() => break,
                 _ = ticks.tick() => {}
             }
             let looked = tokio::select! {
                 biased;
-                _ = interrupt.recv() => return Ok(Exit::Interrupted),
+                _ = interrupt.recv() => break,
                 looked = self.events(&admin, &before) => looked,
             };
             match looked {
@@ -107,6 +119,7 @@ impl Tail {
                     }
                     is_away = false;
                     for event in events {
+                        seen += u64::from(event.kind.is_end());
                         self.print(session, &event)?;
                     }
                     before = now;
@@ -122,6 +135,25 @@ impl Tail {
                 Err(error) => return Err(error.into()),
             }
         }
+        // Only a remark: if the server is away, there is none.
+        if let Ok(Ok(now)) = timeout(SOON, self.reported(&admin)).await {
+            session.output.note(&format!(
+                "saw {} leave the queue; its consumers have reported {} meanwhile, with their heartbeats",
+                counted(seen, "message"),
+                grouped(now.saturating_sub(reported))
+            ));
+        }
+        Ok(Exit::Interrupted)
+    }
+
+    /// How many messages the queue's consumers were done with, by their heartbeats.
+    async fn reported(&self, admin: &Admin) -> Result<u64> {
+        let queue = admin.queue(&self.queue).await?.name;
+        let filter = WorkerFilter::builder()
+            .queue(queue)
+            .kind(WorkerKind::Consumer);
+        let workers = admin.workers(&filter.build()).await?;
+        Ok(workers.iter().map(|worker| worker.settled).sum())
     }
 
     fn print(&self, session: &Session, event: &Event) -> Result<()> {

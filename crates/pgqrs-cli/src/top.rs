@@ -83,6 +83,11 @@ impl Top {
 }
 
 async fn refresh(admin: &Admin, state: &mut State) {
+    if state.wants_rates()
+        && let Ok(health) = admin.health().await
+    {
+        state.add(&health);
+    }
     match Sample::read(admin).await {
         Ok(sample) => state.show(sample),
         // What was read last stays on the screen.

@@ -25,6 +25,8 @@ pub enum Action {
     DeleteDeadLetter,
     /// Make a delayed message ready now.
     RunNow,
+    /// Set the time of a message that no consumer holds.
+    Reschedule,
     /// Cancel a message: it is deleted, also if a consumer holds it.
     Cancel,
     /// Replace the payload of a message that no consumer holds.
@@ -56,10 +58,11 @@ pub enum Action {
 }
 
 impl Action {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Requeue,
         Self::DeleteDeadLetter,
         Self::RunNow,
+        Self::Reschedule,
         Self::Cancel,
         Self::Edit,
         Self::PauseQueue,
@@ -82,6 +85,7 @@ impl Action {
             Self::Requeue => "requeue",
             Self::DeleteDeadLetter => "delete-dead-letter",
             Self::RunNow => "run-now",
+            Self::Reschedule => "reschedule",
             Self::Cancel => "cancel",
             Self::Edit => "edit",
             Self::PauseQueue => "pause-queue",
@@ -109,6 +113,7 @@ impl Action {
             Self::Requeue => "Requeue",
             Self::DeleteDeadLetter => "Delete",
             Self::RunNow => "Run now",
+            Self::Reschedule => "Set the time",
             Self::Cancel => "Cancel",
             Self::Edit => "Edit the payload",
             Self::PauseQueue => "Pause the queue",
@@ -123,6 +128,14 @@ impl Action {
             Self::FireSchedule => "Send now",
             Self::PauseSchedule => "Pause the schedule",
             Self::ResumeSchedule => "Resume the schedule",
+        }
+    }
+
+    /// Before what it is done to.
+    const fn verb_of_all(self) -> &'static str {
+        match self {
+            Self::Reschedule => "Set the time of",
+            one => one.verb(),
         }
     }
 
@@ -213,6 +226,23 @@ impl Target {
 
     fn is_all(&self) -> bool {
         self.value("all") == "1"
+    }
+
+    /// The view of what it is for.
+    fn path(&self) -> Vec<String> {
+        let [queue, message, worker, schedule] =
+            ["queue", "message", "worker", "schedule"].map(|name| self.value(name));
+        let path: &[&str] = match self.action {
+            Action::SuspendWorker | Action::ResumeWorker | Action::StopWorker => {
+                &["workers", worker]
+            }
+            Action::FireSchedule | Action::PauseSchedule | Action::ResumeSchedule => {
+                &["schedules", schedule]
+            }
+            _ if message.is_empty() => &["queues", queue],
+            _ => &["queues", queue, "messages", message],
+        };
+        path.iter().map(|part| (*part).to_owned()).collect()
     }
 
     /// What it is for, in words.

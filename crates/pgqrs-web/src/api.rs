@@ -35,7 +35,19 @@ async fn answer(app: &App, asked: &Asked, parts: &[&str]) -> Result<Value, Probl
     match parts {
         ["v1", "queues"] => {
             let sample = app.sample().await?;
-            Ok(json!({ "queues": of(&sample.health.queues)?, "settings": of(&sample.queues)? }))
+            let names = sample
+                .health
+                .queues
+                .iter()
+                .map(|queue| queue.stats.queue.as_str());
+            let rates: serde_json::Map<_, _> = names
+                .map(|name| Ok((name.to_owned(), of(&sample.history.rates(name))?)))
+                .collect::<Result<_, Problem>>()?;
+            Ok(json!({
+                "queues": of(&sample.health.queues)?,
+                "settings": of(&sample.queues)?,
+                "rates": rates,
+            }))
         }
         ["v1", "queues", queue] => {
             let queue = (*queue).to_owned();
@@ -54,7 +66,9 @@ async fn answer(app: &App, asked: &Asked, parts: &[&str]) -> Result<Value, Probl
             let id = id.parse().map_err(|_| Problem::NotFound)?;
             let found = admin.message((*queue).to_owned(), id).await?;
             let mut found = of(&found.ok_or(Problem::NotFound)?)?;
-            if let Some(found) = found.as_object_mut().filter(|_| app.hides(queue)) {
+            // Asked for after the payload was read: a queue that was made sensitive meanwhile hides it.
+            let is_hidden = app.hides_in(queue).await?;
+            if let Some(found) = found.as_object_mut().filter(|_| is_hidden) {
                 found.insert("payload".to_owned(), Value::Null);
             }
             Ok(found)

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pgqrs::Admin;
+use pgqrs::{Admin, QueueInfo};
 use sha2::{Digest, Sha256};
 
 use crate::{actions::Log, respond::Rendered, sample::History, settings::Settings};
@@ -46,8 +46,14 @@ impl App {
         }
     }
 
-    pub(crate) fn hides(&self, queue: &str) -> bool {
-        self.settings.hidden.contains(queue)
+    /// Whether nobody sees the queue's payloads: the queue says so, or the page's settings.
+    pub(crate) fn hides(&self, info: &QueueInfo) -> bool {
+        info.sensitive || self.settings.hidden.contains(info.name.as_str())
+    }
+
+    /// The same, of a queue by its name.
+    pub(crate) async fn hides_in(&self, queue: &str) -> pgqrs::Result<bool> {
+        Ok(self.hides(&self.admin.queue(queue).await?))
     }
 
     /// Forgets what was read, since something has changed.

@@ -14,7 +14,17 @@ pub(crate) fn time(time: DateTime<Utc>) -> Markup {
     html! { time datetime=(full) { (time.format("%Y-%m-%d %H:%M:%S")) " UTC" } }
 }
 
-/// The same, or a dash.
+/// A time in full, and beside it how long ago it was.
+pub(crate) fn moment(time: DateTime<Utc>) -> Markup {
+    let full = time.to_rfc3339_opts(SecondsFormat::Millis, true);
+    html! {
+        (time.format("%Y-%m-%d %H:%M:%S")) " UTC"
+        // For the script.
+        " " time.faint datetime=(full) {}
+    }
+}
+
+/// A time, or a dash.
 pub(crate) fn maybe_time(value: Option<DateTime<Utc>>) -> Markup {
     value.map_or_else(none, time)
 }

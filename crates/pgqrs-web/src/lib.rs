@@ -32,6 +32,7 @@ mod settings;
 mod views;
 
 pub use actions::Action;
+pub use sample::{History, Rates};
 pub use settings::{Page, page, router};
 
 /// The examples of the pages, which are compiled with the documentation's.

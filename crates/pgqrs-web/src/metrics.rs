@@ -4,7 +4,11 @@ use std::fmt::Write;
 
 use axum::http::StatusCode;
 
-use crate::{app::App, respond::Rendered};
+use crate::{
+    app::App,
+    respond::Rendered,
+    sample::{History, Rates},
+};
 
 const KIND: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -13,7 +17,7 @@ pub(crate) async fn rendered(app: &App) -> Rendered {
         Ok(sample) => Rendered {
             status: 200,
             kind: KIND,
-            body: text(&sample.health),
+            body: text(&sample.health, &sample.history),
         },
         Err(error) => Rendered {
             status: StatusCode::SERVICE_UNAVAILABLE.as_u16(),
@@ -23,7 +27,7 @@ pub(crate) async fn rendered(app: &App) -> Rendered {
     }
 }
 
-fn text(health: &pgqrs::Health) -> String {
+fn text(health: &pgqrs::Health, history: &History) -> String {
     let mut text = String::from("# TYPE pgqrs_queue_messages gauge\n");
     for queue in &health.queues {
         let (stats, name) = (&queue.stats, label(queue.stats.queue.as_str()));
@@ -57,6 +61,26 @@ fn text(health: &pgqrs::Health) -> String {
             &mut text,
             format_args!("pgqrs_queue_consumers{{queue=\"{name}\"}} {consumers}"),
         );
+    }
+    for (direction, of) in [
+        (
+            "in",
+            (|rates| rates.in_per_minute) as fn(Rates) -> Option<u64>,
+        ),
+        ("out", |rates| rates.out_per_minute),
+    ] {
+        let metric = format!("pgqrs_queue_{direction}_per_minute");
+        line(&mut text, format_args!("# TYPE {metric} gauge"));
+        for queue in &health.queues {
+            let name = queue.stats.queue.as_str();
+            if let Some(rate) = of(history.rates(name)) {
+                let name = label(name);
+                line(
+                    &mut text,
+                    format_args!("{metric}{{queue=\"{name}\"}} {rate}"),
+                );
+            }
+        }
     }
     text.push_str("# TYPE pgqrs_findings gauge\n");
     for severity in [

@@ -42,7 +42,7 @@ pub fn page<S: AsStore + ?Sized>(store: &S) -> Page {
 /// |---|---|---|
 /// | [`actions`](Self::actions) | what a request may change | nothing |
 /// | [`operator`](Self::operator) | whose request it is, for the log | `unknown` |
-/// | [`hide_payloads`](Self::hide_payloads) | queues whose payloads nobody sees | none |
+/// | [`hide_payloads`](Self::hide_payloads) | queues whose payloads nobody sees | those that are sensitive |
 /// | [`trace_link`](Self::trace_link) | where a message's trace can be looked at | none: its id is shown |
 /// | [`base`](Self::base) | the prefix in links, if a proxy removes it | that of the request |
 #[derive(Clone)]
@@ -61,8 +61,8 @@ pub(crate) struct Settings {
 }
 
 impl Page {
-    /// Queues whose payloads are shown to nobody, neither on the page nor as JSON. Their payloads can't be searched, since
-    /// an answer would tell what is in them.
+    /// Queues whose payloads are shown to nobody, neither on the page nor as JSON, besides those that are
+    /// [`sensitive`](pgqrs::QueueOptions). Their payloads can't be searched, since an answer would tell what is in them.
     pub fn hide_payloads<I: IntoIterator<Item: Into<String>>>(mut self, queues: I) -> Self {
         let queues = queues.into_iter().map(Into::into);
         self.settings.hidden.extend(queues);

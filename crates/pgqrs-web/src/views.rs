@@ -111,10 +111,11 @@ fn queue_head(asked: &Asked, info: &QueueInfo, stats: &QueueStats, here: &str) -
             @if let Some(oldest) = stats.oldest_ready {
                 "The oldest ready message waits for " b { (format::about(oldest)) } ". "
             }
-            (info.max_attempts) " attempts. "
+            "At most " (info.max_attempts) " attempts. "
             @if let Some(lease) = info.lease { "Leases of " (duration(lease)) ". " }
             @if info.archive_on_ack { "Acknowledged messages are archived. " }
             @if let Some(kept) = info.dead_letters_for { "Dead letters are kept for " (duration(kept)) ". " }
+            @if info.sensitive { "Payloads are hidden. " }
         }
         nav.tabs aria-label="Messages by state" {
             @for (name, count) in tabs {

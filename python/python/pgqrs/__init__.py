@@ -1,24 +1,35 @@
 """A message queue in your own PostgreSQL.
 
-Quick start::
+Send::
 
     import pgqrs
 
-    store = await pgqrs.connect("postgresql://localhost/mydb", install=True)
-    await store.queue("tasks")
-    producer = await store.producer("tasks")
-    message = await producer.enqueue({"task": "send_email", "to": "user@example.com"})
+    async with pgqrs.connect("postgresql://localhost/mydb", install=True) as store:
+        await store.queue("tasks")
+        producer = await store.producer("tasks")
+        message = await producer.enqueue({"task": "send_email", "to": "user@example.com"})
 
-- :func:`connect` returns a :class:`Store`; it creates a :class:`Producer` and a :class:`Consumer`.
-- :class:`Queue` ties a queue to the type of its payloads, for type checkers and for consumers.
-- :func:`enqueue_in` enqueues in your own transaction, with psycopg, asyncpg or SQLAlchemy, and
+Handle, with ``python -m pgqrs worker module:app``::
+
+    app = pgqrs.App("postgresql://localhost/mydb")
+    EMAILS = pgqrs.Queue("emails", SendEmail)
+
+    @app.handler(EMAILS, concurrency=8)
+    async def send_email(delivery: pgqrs.Delivery[SendEmail]) -> None:
+        await send(delivery.payload)
+
+- :func:`enqueue_in` sends in your own transaction, with psycopg, asyncpg, SQLAlchemy or Django, and
   :meth:`Delivery.ack_in` acknowledges in it.
-- :mod:`pgqrs.sync` has the same names without ``await``.
+- :class:`Queue` ties a queue to the type of its payloads, for type checkers and for consumers.
+- :class:`Consumer` receives in a program of your own, and :class:`Admin` looks after queues.
+- :mod:`pgqrs.sync` has the same names without ``await``, :mod:`pgqrs.testing` what tests need, :mod:`pgqrs.django` and
+  :mod:`pgqrs.fastapi` what those need.
 - All errors are an :class:`Error`.
 """
 
 from pgqrs._pgqrs import __version__
 from pgqrs.admin import Admin
+from pgqrs.app import App
 from pgqrs.chunk import Chunk, ChunkMessage
 from pgqrs.consumer import Around, ChunkAround, ChunkHandler, Consumer, Handler
 from pgqrs.delivery import Delivery
@@ -116,6 +127,7 @@ __all__ = [
     "AcquireTimeoutError",
     "Admin",
     "AlreadySettledError",
+    "App",
     "ArchivedMessage",
     "Around",
     "Chunk",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
 
 from pgqrs.message import Message
 from pgqrs.queue import Priority, Queue
@@ -25,6 +27,54 @@ def text(name: str, value: object) -> str:
 
 def optional_text(name: str, value: object) -> str | None:
     return None if value is None else text(name, value)
+
+
+def url(name: str, value: object) -> str:
+    """A URL of PostgreSQL: also one with SQLAlchemy's driver in its scheme, or libpq's ``key=value`` pairs."""
+    checked = text(name, value)
+    scheme, separator, rest = checked.partition("://")
+    if not separator:
+        if re.match(r"\s*\w+\s*=", checked):
+            return _of_pairs(name, checked)
+        raise ValueError(f"{name}: expected a URL, such as postgresql://localhost/mydb")
+    if scheme.partition("+")[0].lower() not in ("postgresql", "postgres"):
+        raise ValueError(
+            f"{name}: expected a URL of PostgreSQL, as in postgresql://.., and its scheme is `{scheme}`"
+        )
+    return f"postgresql://{rest}"
+
+
+def _of_pairs(name: str, pairs: str) -> str:
+    """The URL that says the same as libpq's pairs: ``host=localhost dbname=mydb``."""
+    pair = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))\s*", re.DOTALL)
+    values: dict[str, str] = {}
+    place = 0
+    while place < len(pairs):
+        found = pair.match(pairs, place)
+        if found is None or found.end() == place:
+            # Without the text, which may have the password.
+            raise ValueError(f"{name}: expected pairs, as in host=localhost dbname=mydb")
+        key, quoted, bare = found.groups()
+        values[key] = re.sub(r"\\(.)", r"\1", quoted if quoted is not None else bare)
+        place = found.end()
+    host = values.pop("host", "") or values.get("hostaddr", "") or "localhost"
+    values.pop("hostaddr", None)
+    user, password = values.pop("user", ""), values.pop("password", "")
+    database, port = values.pop("dbname", user), values.pop("port", "")
+    if host.startswith("/"):
+        values["host"], host = host, "localhost"
+    elif ":" in host:
+        host = f"[{host}]"
+    login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    where = f"{login}{'@' if login else ''}{host}{f':{port}' if port else ''}/{quote(database, safe='')}"
+    return f"postgresql://{where}{f'?{urlencode(values)}' if values else ''}"
+
+
+def place(value: str) -> str:
+    """Host and database of a URL, without the login."""
+    parts = urlsplit(url("url", value))
+    host = parts.netloc.rpartition("@")[2]
+    return f"{host}{parts.path}"
 
 
 def flag(name: str, value: object) -> bool:
@@ -215,7 +265,9 @@ def with_key(queue: Queue[Any], value: Message[Any]) -> Message[Any]:
     has_own = any(key is not None for key in own)
     if queue.group_by is not None:
         if has_own:
-            raise TypeError(f"group: {queue!r} computes the group of each message; pass neither a key nor a group")
+            raise TypeError(
+                f"group: {queue!r} computes the group of each message; pass neither a key nor a group"
+            )
         return replace(value, group=text("group_by's group", queue.group_by(value.payload)))
     if queue.unique_by is None or has_own:
         return value

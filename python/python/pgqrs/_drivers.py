@@ -90,11 +90,40 @@ def runners(connection: Any, types: Types) -> tuple[Run | None, RunAsync | None]
             return rows
 
         return None, sqlalchemy_async
+    if is_one(connection, "django.utils.connection", "ConnectionProxy"):
+        # `django.db.connection`, which stands for the one of this thread.
+        connection = connection._connections[connection._alias]
+    if is_one(connection, "django.db.backends.base.base", "BaseDatabaseWrapper"):
+
+        def django(sql: str, parameters: Sequence[Any]) -> Rows:
+            with connection.cursor() as cursor:
+                return _of_cursor(cursor, sql, parameters)
+
+        return django, None
+    if is_one(connection, "django.db.backends.utils", "CursorWrapper"):
+
+        def django_cursor(sql: str, parameters: Sequence[Any]) -> Rows:
+            return _of_cursor(connection, sql, parameters)
+
+        return django_cursor, None
     of = type(connection)
     raise TypeError(
-        "connection: expected a connection of psycopg, asyncpg or SQLAlchemy, "
+        "connection: expected a connection of psycopg, asyncpg, SQLAlchemy or Django, "
         f"not {of.__module__}.{of.__qualname__}"
     )
+
+
+def _of_cursor(cursor: Any, sql: str, parameters: Sequence[Any]) -> Rows:
+    """By a cursor of Django's, which logs and counts its statements, and begins a transaction if it is to."""
+    named = re.sub(r"\$(\d+)", r"%(p\1)s", sql.replace("%", "%%"))
+    # Sequences as lists, which both of its drivers send as arrays.
+    values = {
+        f"p{place}": list(value) if isinstance(value, tuple) else value
+        for place, value in enumerate(parameters, 1)
+    }
+    cursor.execute(named, values)
+    rows: Rows = cursor.fetchall()
+    return rows
 
 
 def is_one(connection: object, module: str, *names: str) -> bool:

@@ -11,6 +11,7 @@ __all__ = [
     "Consumer",
     "Delivery",
     "GroupAdmin",
+    "Log",
     "Observer",
     "Producer",
     "Schedule",
@@ -22,6 +23,7 @@ __all__ = [
     "connect",
     "encode",
     "statement",
+    "test_statement",
 ]
 
 __version__: str
@@ -59,6 +61,9 @@ def statement(
     headers: list[tuple[str, str]],
 ) -> Statement:
     """The statement of an enqueue, to a queue or through a producer."""
+
+def test_statement(name: str) -> str:
+    """The text of a test helper's statement."""
 
 @final
 class Store:
@@ -401,6 +406,16 @@ class Admin:
         """Returns the messages that a worker holds."""
     def release(self, worker: int) -> Any:
         """Releases the messages that a worker holds."""
+
+@final
+class Log:
+    """Events of one process. A child made by `fork` has its own."""
+
+    def limit(self, capacity: int) -> None:
+        """Sets how many events can wait to be logged. Further ones are dropped, and counted."""
+    def next(self) -> tuple[list[tuple[str, str, dict[str, Any]]], int] | None:
+        """Waits for events. Returns them as tuples of level, text and fields, with the number of those that were
+        dropped before them; `None` after the last ones."""
 
 @final
 class Observer:

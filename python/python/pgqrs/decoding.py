@@ -15,8 +15,13 @@ import sys
 import types
 import typing
 from collections.abc import Callable
+from datetime import date, datetime, time
 from decimal import Decimal
+from functools import partial
 from typing import Any, TypeVar
+from uuid import UUID
+
+from pgqrs import _pgqrs
 
 if sys.version_info >= (3, 11):
     from typing import NotRequired, Required, is_typeddict
@@ -60,6 +65,10 @@ def decoder(carries: Any) -> Decode[Any]:
     validator = _validator(carries)
     if validator is not None:
         return lambda raw: _validated(validator.validate_json, raw, "payload")
+    if _is_struct(carries):
+        from msgspec.json import Decoder
+
+        return partial(_validated, Decoder(carries).decode, path="payload")
     build = _Builders().of(carries)
 
     def decode(raw: str) -> Any:
@@ -94,6 +103,20 @@ def plain_class(carries: Any) -> type[Any] | None:
 def _validator(carries: Any) -> Any:
     """That of a class of pydantic's, which has its own ways."""
     return getattr(carries, "__pydantic_validator__", None) if isinstance(carries, type) else None
+
+
+def _is_struct(carries: Any) -> bool:
+    """Whether it is a class of msgspec's, which decodes it by itself."""
+    msgspec = sys.modules.get("msgspec")
+    return msgspec is not None and isinstance(carries, type) and issubclass(carries, msgspec.Struct)
+
+
+def _struct(hint: type[Any]) -> Build:
+    """Within another type. Its own decoder reads JSON again, since it keeps all digits of a `Decimal`."""
+    from msgspec.json import Decoder
+
+    decode = Decoder(hint).decode
+    return lambda value, path: _validated(decode, _pgqrs.encode(value), path)
 
 
 def _validated(validate: Callable[[Any], Any], value: Any, path: str) -> Any:
@@ -163,7 +186,9 @@ class _Builders:
         if origin is typing.Annotated or origin in (Required, NotRequired):
             return self.of(arguments[0])
         if origin is typing.Union or origin is types.UnionType:
-            return self._union([self.of(_type(argument)) for argument in arguments])
+            members = [_type(argument) for argument in arguments]
+            _check_distinct(members)
+            return self._union([(self.of(member), _names(member)) for member in members])
         if origin is typing.Literal:
             return _literal(arguments)
         if origin in (list, collections.abc.Sequence, collections.abc.Iterable):
@@ -184,6 +209,10 @@ class _Builders:
         validator = _validator(hint)
         if validator is not None:
             return lambda value, path: _validated(validator.validate_python, value, path)
+        if _is_struct(hint):
+            return _struct(hint)
+        if hint in _READ:
+            return _from_text(hint)
         if is_typeddict(hint):
             return self._typed_dict(hint)
         if dataclasses.is_dataclass(hint):
@@ -206,14 +235,24 @@ class _Builders:
             return _exactly(bool, "a boolean")
         raise TypeError(f"payload: `{hint.__qualname__}` can't be represented in JSON")
 
-    def _union(self, builds: list[Build]) -> Build:
+    def _union(self, members: list[tuple[Build, frozenset[str] | None]]) -> Build:
+        """The first that fits; among those with fields, the one whose fields are most nearly those of the object."""
+
         def build(value: Any, path: str) -> Any:
             reasons: list[str] = []
-            for build in builds:
+            fitting: list[tuple[tuple[int, int], Any]] = []
+            for build, names in members:
                 try:
-                    return build(value, path)
+                    built = build(value, path)
                 except Mismatch as mismatch:
                     reasons.append(str(mismatch))
+                    continue
+                if names is None or not isinstance(value, dict):
+                    return built
+                known = len(names & value.keys())
+                fitting.append(((known, known - len(names)), built))
+            if fitting:
+                return max(fitting, key=lambda one: one[0])[1]
             raise Mismatch(path, "none of its types fits: " + "; ".join(dict.fromkeys(reasons)))
 
         return build
@@ -262,6 +301,61 @@ class _Builders:
                 raise Mismatch(path, str(error)) from error
 
         return build
+
+
+def _datetime(text: str) -> datetime:
+    # Python 3.10 doesn't know this zone.
+    return datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text)
+
+
+_READ: dict[type[Any], tuple[Callable[[str], Any], str]] = {
+    datetime: (_datetime, "a time, as in 2030-01-31T12:00:00+00:00"),
+    date: (date.fromisoformat, "a date, as in 2030-01-31"),
+    time: (time.fromisoformat, "a time of the day, as in 12:00:00"),
+    UUID: (UUID, "a UUID"),
+}
+
+
+def _from_text(hint: type[Any]) -> Build:
+    """Types whose values are text in JSON."""
+    read, expected = _READ[hint]
+
+    def build(value: Any, path: str) -> Any:
+        if not isinstance(value, str):
+            raise Mismatch(path, f"expected {expected}, not {_named(value)}")
+        try:
+            return read(value)
+        except ValueError:
+            raise Mismatch(path, f"expected {expected}") from None
+
+    return build
+
+
+def _names(hint: Any) -> frozenset[str] | None:
+    """The names of a type's fields in JSON, if it has some that are known here."""
+    if not isinstance(hint, type):
+        return None
+    if dataclasses.is_dataclass(hint):
+        return frozenset(field.name for field in dataclasses.fields(hint))
+    return frozenset(typing.get_type_hints(hint)) if is_typeddict(hint) else None
+
+
+def _check_distinct(members: list[Any]) -> None:
+    """Two types with the same fields are the same in JSON, unless a ``Literal`` distinguishes them."""
+    seen: dict[Any, Any] = {}
+    for member in members:
+        names = _names(member)
+        if names is None:
+            continue
+        hints = typing.get_type_hints(member)
+        tags = {(name, hint) for name, hint in hints.items() if typing.get_origin(hint) is typing.Literal}
+        key = (names, frozenset(tags))
+        other = seen.setdefault(key, member)
+        if other is not member:
+            raise TypeError(
+                f"payload: `{other.__qualname__}` and `{member.__qualname__}` have the same fields, so they are "
+                'the same in JSON; give each a field such as `kind: Literal["placed"] = "placed"`'
+            )
 
 
 def _type(hint: Any) -> Any:

@@ -99,10 +99,7 @@ class NotInstalledError(Error):
 class SchemaOutdatedError(Error):
     """The database's schema is older than this version of the package."""
 
-    _message = (
-        "the pgqrs schema of this database is older than this version of the package; "
-        "call `store.admin().install()`"
-    )
+    _message = "the pgqrs schema of this database is older than this package; call `store.admin().install()`"
 
 
 class SchemaNewerError(Error):
@@ -148,9 +145,7 @@ class QueueClosedError(Error):
     queue: str
     """The queue that the messages were sent to."""
 
-    _message = (
-        'queue `{queue}` is closed, and accepts no messages until `store.admin().reopen_queue("{queue}")`'
-    )
+    _message = 'queue `{queue}` is closed; `store.admin().reopen_queue("{queue}")` reopens it'
 
 
 class QueueExistsError(Error):
@@ -209,9 +204,7 @@ class WorkerSuspendedError(Error):
     worker: int
     """The worker."""
 
-    _message = (
-        "worker {worker} is suspended; resume it with `.resume()` or `store.admin().resume_worker({worker})`"
-    )
+    _message = "worker {worker} is suspended; resume it with `store.admin().resume_worker({worker})`"
 
 
 class WorkerStoppedError(Error):
@@ -263,6 +256,8 @@ class ScheduleNotFoundError(Error):
     schedule: str
     """The name that was asked for."""
 
+    _message = "there is no schedule {schedule!r}; `store.admin().schedules()` lists those that there are"
+
 
 class ScheduleTakenError(Error):
     """There is a schedule of that name that belongs to another owner. Nothing was changed."""
@@ -271,6 +266,11 @@ class ScheduleTakenError(Error):
     """The name that is taken."""
     owner: str | None
     """The owner that it belongs to."""
+
+    _message = (
+        "schedule {schedule!r} belongs to another owner, {owner!r}; choose another name, or delete that one with "
+        "`store.admin().delete_schedule({schedule!r})`"
+    )
 
 
 class InvalidHeaderError(Error):
@@ -373,6 +373,8 @@ class DelayTooLongError(Error):
     limit: float
     """The longest one, in seconds."""
 
+    _message = "a delay of {delay:g} s is beyond the longest one, {limit:g} s"
+
 
 class LimitOutOfRangeError(Error):
     """The limit is zero, or higher than one statement should read."""
@@ -393,6 +395,10 @@ class LeaseOutOfRangeError(Error):
     longest: float
     """The longest one, in seconds."""
 
+    _message = (
+        "a lease lasts {shortest:g} to {longest:g} seconds, not {lease:g}; extend it if the work takes longer"
+    )
+
 
 class LeaseLostError(Error):
     """The delivery no longer holds its message, so nothing was changed. Either the lease ran out and the
@@ -408,9 +414,16 @@ class AcquireTimeoutError(Error):
     after: float
     """How long the call waited, in seconds."""
 
+    _message = (
+        "no connection to PostgreSQL was available within {after:.3g} s; check that the server runs and can be reached, or, if "
+        "all connections are in use, raise `max_connections` or `acquire_timeout` in `pgqrs.connect(..)`"
+    )
+
 
 class ClosedError(Error):
     """The store was closed."""
+
+    _message = "the store is closed; connect again with `pgqrs.connect(..)`"
 
 
 class ConnectError(Error):
@@ -431,6 +444,11 @@ class NotStoredError(Error):
     after: float
     """How long it was retried, in seconds."""
 
+    _message = (
+        "nothing was stored: every attempt failed, for {after:.3g} s; check that the server runs, or raise `retry_for` in "
+        "`pgqrs.connect(..)` if it takes longer to restart"
+    )
+
 
 class OutcomeUnknownError(Error):
     """The time for a send ran out before its outcome was known: the messages are stored,
@@ -438,6 +456,11 @@ class OutcomeUnknownError(Error):
 
     ids: list[int]
     """The ids that the messages have if they are stored, in their order."""
+
+    _message = (
+        "it is not known whether messages were stored: the server could not be queried in time; look for the ids {ids}, or "
+        "raise `retry_for` in `pgqrs.connect(..)`"
+    )
 
 
 class DatabaseError(Error):
@@ -453,9 +476,7 @@ class ForkedError(Error):
     connected_in: int
     """The process that connected."""
 
-    _message = (
-        "this store was connected in process {connected_in}, before a fork; connect again in this process"
-    )
+    _message = "this store was connected in process {connected_in}, before a fork; connect again in this one"
 
 
 class AlreadySettledError(Error):

@@ -50,7 +50,9 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        row = await self._native.of_groups().group(_arguments.queue_name(queue), _arguments.text("group", group))
+        row = await self._native.of_groups().group(
+            _arguments.queue_name(queue), _arguments.text("group", group)
+        )
         return None if row is None else GroupInfo(*row)
 
     async def promote_groups(self, queue: str | Queue[Any]) -> None:
@@ -76,7 +78,9 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        await self._native.of_groups().stop_group(_arguments.queue_name(queue), _arguments.text("group", group))
+        await self._native.of_groups().stop_group(
+            _arguments.queue_name(queue), _arguments.text("group", group)
+        )
 
     async def resume_group(self, queue: str | Queue[Any], group: str) -> bool:
         """Resumes a group that an operator or a dead letter has stopped.
@@ -91,7 +95,9 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        resumed: bool = await self._native.of_groups().resume_group(_arguments.queue_name(queue), _arguments.text("group", group))
+        resumed: bool = await self._native.of_groups().resume_group(
+            _arguments.queue_name(queue), _arguments.text("group", group)
+        )
         return resumed
 
     async def set_group_limit(self, queue: str | Queue[Any], group: str, at_once: int | None) -> None:
@@ -107,7 +113,9 @@ class GroupAdmin:
             QueueNotFoundError: There is no such queue.
         """
         limit = None if at_once is None else _arguments.integer("at_once", at_once, 1, 2**31 - 1)
-        await self._native.of_groups().set_group_limit(_arguments.queue_name(queue), _arguments.text("group", group), limit)
+        await self._native.of_groups().set_group_limit(
+            _arguments.queue_name(queue), _arguments.text("group", group), limit
+        )
 
     async def purge_group(self, queue: str | Queue[Any], group: str) -> int:
         """Deletes the parked messages of a group.
@@ -122,5 +130,7 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        purged: int = await self._native.of_groups().purge_group(_arguments.queue_name(queue), _arguments.text("group", group))
+        purged: int = await self._native.of_groups().purge_group(
+            _arguments.queue_name(queue), _arguments.text("group", group)
+        )
         return purged

@@ -121,8 +121,16 @@ class QueueStats:
     @staticmethod
     def _of(row: tuple[Any, ...]) -> QueueStats:
         queue, ready, delayed, parked, leased, dead, oldest_ready, stopped_groups = row
-        counts = (Count(*count) for count in (ready, delayed, parked, leased, dead))
-        return QueueStats(queue, *counts, oldest_ready, Count(*stopped_groups))
+        return QueueStats(
+            queue=queue,
+            ready=Count(*ready),
+            delayed=Count(*delayed),
+            parked=Count(*parked),
+            leased=Count(*leased),
+            dead=Count(*dead),
+            oldest_ready=oldest_ready,
+            stopped_groups=Count(*stopped_groups),
+        )
 
 
 @dataclass(frozen=True)

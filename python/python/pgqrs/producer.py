@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, overload
 
-from pgqrs import _arguments, _pgqrs
+from pgqrs import _arguments, _pgqrs, _telemetry, _turns
 from pgqrs.listings import WorkerStatus
 from pgqrs.message import Message, OnDuplicate, Sent
 from pgqrs.queue import Priority, PriorityName, Queue
@@ -120,6 +120,7 @@ class Producer(Generic[T]):
             OutcomeUnknownError: Time ran out before the outcome was known: the message may have been stored.
             TypeError, ValueError: An argument is of the wrong type, or out of its range.
         """
+        await _turns.begin()
         _arguments.not_a_message("payload", payload)
         self._queue._check(payload, "payload")
         wait, time = _arguments.times(delay, at)
@@ -140,7 +141,9 @@ class Producer(Generic[T]):
                 expires_in=expires_in,
                 drop_if_expired=drop_if_expired,
             )
-            sent: list[tuple[int, bool, bool | None]] = await self._native.enqueue_messages(
+            sent: list[tuple[int, bool, bool | None]] = await _telemetry.sender(
+                self._native, self._queue.name
+            ).enqueue_messages(
                 [_arguments.message(_arguments.with_key(self._queue, single))],
                 False,
                 wait,
@@ -149,14 +152,35 @@ class Producer(Generic[T]):
                 _arguments.headers(headers),
             )
             return Sent(*sent[0])
-        message: int = await self._native.enqueue(payload, wait, time, level, _arguments.headers(headers))
+        message: int = await _telemetry.sender(self._native, self._queue.name).enqueue(
+            payload, wait, time, level, _arguments.headers(headers)
+        )
         return Sent(message)
 
+    @overload
     async def enqueue_delayed(
         self,
         payload: T,
-        delay_seconds: float | timedelta = 300,
+        delay_seconds: float | timedelta,
         *,
+        priority: Priority | PriorityName = Priority.NORMAL,
+        headers: Mapping[str, str] | None = None,
+    ) -> Sent: ...
+    @overload
+    async def enqueue_delayed(
+        self,
+        payload: T,
+        *,
+        seconds: float | timedelta,
+        priority: Priority | PriorityName = Priority.NORMAL,
+        headers: Mapping[str, str] | None = None,
+    ) -> Sent: ...
+    async def enqueue_delayed(
+        self,
+        payload: T,
+        delay_seconds: float | timedelta | None = None,
+        *,
+        seconds: float | timedelta | None = None,
         priority: Priority | PriorityName = Priority.NORMAL,
         headers: Mapping[str, str] | None = None,
     ) -> Sent:
@@ -165,6 +189,7 @@ class Producer(Generic[T]):
         Args:
             payload: As for :meth:`enqueue`.
             delay_seconds: How long the message is not delivered, in seconds or as a ``timedelta``.
+            seconds: The same by another name; pass one of the two.
             priority: As for :meth:`enqueue`.
             headers: As for :meth:`enqueue`.
 
@@ -172,9 +197,13 @@ class Producer(Generic[T]):
             The message's id.
 
         Raises:
+            TypeError: None of the two is passed, or both.
             Error: As from :meth:`enqueue`.
         """
-        wait = _arguments.duration("delay_seconds", delay_seconds)
+        if (delay_seconds is None) == (seconds is None):
+            raise TypeError("delay_seconds: for how long? pass it, by this name or as `seconds`")
+        name = "delay_seconds" if seconds is None else "seconds"
+        wait = _arguments.duration(name, delay_seconds if seconds is None else seconds)
         return await self.enqueue(payload, delay=wait, priority=priority, headers=headers)
 
     async def enqueue_batch(
@@ -240,7 +269,7 @@ class Producer(Generic[T]):
         )[6:]
         plain = limits == (None, None, False) and not self._queue._computes_keys()
         if plain and not any(isinstance(one, Message) for one in batch):
-            messages: list[int] = await self._native.enqueue_batch(
+            messages: list[int] = await _telemetry.sender(self._native, self._queue.name).enqueue_batch(
                 batch, wait, time, level, _arguments.headers(headers)
             )
             return [Sent(stored) for stored in messages]
@@ -257,9 +286,9 @@ class Producer(Generic[T]):
                     drops or limits[2],
                 )
             )
-        sent: list[tuple[int, bool, bool | None]] = await self._native.enqueue_messages(
-            options, True, wait, time, level, _arguments.headers(headers)
-        )
+        sent: list[tuple[int, bool, bool | None]] = await _telemetry.sender(
+            self._native, self._queue.name
+        ).enqueue_messages(options, True, wait, time, level, _arguments.headers(headers))
         return [Sent(*one) for one in sent]
 
     async def heartbeat(self) -> None:

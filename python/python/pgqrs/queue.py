@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from pgqrs import _pgqrs, decoding
+from pgqrs.errors import DecodeError
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 T = TypeVar("T")
 
@@ -40,8 +45,9 @@ class Queue(Generic[T]):
         producer = await store.producer(EMAILS)
         await producer.enqueue(SendEmail(to="ada@example.com"))
 
-    The type is a dataclass, a pydantic model, a ``TypedDict``, or one of ``dict``, ``list``, ``str``, ``int``,
-    ``float``, ``bool`` and ``Decimal``, also with parameters: ``list[SendEmail]``. Without a type, any payload can be
+    The type is a dataclass, a pydantic model, a ``TypedDict``, a struct of msgspec, an ``Enum``, or one of ``dict``,
+    ``list``, ``str``, ``int``, ``float``, ``bool``, ``Decimal``, ``datetime``, ``date``, ``time`` and ``UUID``, also with
+    parameters and as a union: ``list[SendEmail]``, ``Placed | Cancelled``. Without a type, any payload can be
     enqueued, and is read as ``json.loads`` reads it. A declaration doesn't create the queue in the database:
     ``await store.queue(EMAILS)`` does, if it doesn't exist.
 
@@ -59,14 +65,14 @@ class Queue(Generic[T]):
 
     Raises:
         InvalidQueueNameError: The name is invalid.
-        TypeError: The name isn't text. A type that can't be represented in JSON is reported when it is first used.
+        TypeError: The name isn't text. Or the type can't be represented in JSON.
     """
 
     __slots__ = ("_decode", "group_by", "name", "payload", "unique_by")
 
     name: str
     """Its name, of 1 to 128 bytes."""
-    payload: type[T] | None
+    payload: TypeForm[T] | None
     """The type of its payloads; ``None`` is any."""
     unique_by: Callable[[T], str] | None
     """How a message's key is computed from its payload; ``None`` if messages have none by default."""
@@ -85,7 +91,7 @@ class Queue(Generic[T]):
     def __init__(
         self,
         name: str,
-        payload: type[T],
+        payload: TypeForm[T],
         *,
         unique_by: Callable[[T], str] | None = None,
         group_by: Callable[[T], str] | None = None,
@@ -93,10 +99,10 @@ class Queue(Generic[T]):
     def __init__(
         self,
         name: str,
-        payload: type[T] | None = None,
+        payload: Any = None,
         *,
-        unique_by: Callable[[T], str] | None = None,
-        group_by: Callable[[T], str] | None = None,
+        unique_by: Callable[[Any], str] | None = None,
+        group_by: Callable[[Any], str] | None = None,
     ) -> None:
         if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"name: expected a str, not {type(name).__name__}")
@@ -112,6 +118,9 @@ class Queue(Generic[T]):
         self.unique_by = unique_by
         self.group_by = group_by
         self._decode: decoding.Decode[Any] | None = None
+        # It may name types that are declared after it; these are looked up when it is first used.
+        with contextlib.suppress(NameError):
+            self._decoder()
 
     def _decoder(self) -> decoding.Decode[Any]:
         """Made when it is first needed, since a type may name others that are declared after it."""
@@ -121,6 +130,13 @@ class Queue(Generic[T]):
 
     def _computes_keys(self) -> bool:
         return self.unique_by is not None or self.group_by is not None
+
+    def _decoded(self, message: int, raw_payload: str) -> T:
+        try:
+            payload: T = self._decoder()(raw_payload)
+        except decoding.Mismatch as mismatch:
+            raise DecodeError(message=message, path=mismatch.path, reason=mismatch.reason) from mismatch
+        return payload
 
     def _check(self, payload: object, name: str) -> None:
         """What type checkers report earlier, checked at run time too."""

@@ -125,7 +125,9 @@ class Schedule(Generic[T]):
         if not isinstance(policy, Missed):
             raise TypeError(f"missed: expected a pgqrs.Missed, not {type(policy).__name__}")
         if checked.group_by is not None:
-            raise TypeError(f"queue: {checked!r} computes groups, and a schedule can't send messages of groups")
+            raise TypeError(
+                f"queue: {checked!r} computes groups, and a schedule can't send messages of groups"
+            )
         message = Message(
             payload,
             unique=unique,

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from pgqrs import _arguments, _pgqrs
+from pgqrs._calling import Call, calling
 from pgqrs.admin import Admin
 from pgqrs.consumer import Consumer
 from pgqrs.errors import Error
@@ -23,6 +24,7 @@ _CLOSING = timedelta(seconds=5)
 """For how long handlers that are at work are waited for when their store is closed."""
 
 
+@calling
 async def connect(
     url: str,
     *,
@@ -39,7 +41,8 @@ async def connect(
     """Connects to a database.
 
     Args:
-        url: ``postgresql://user:password@host:port/database``.
+        url: ``postgresql://user:password@host:port/database``. What SQLAlchemy calls ``postgresql+asyncpg://`` is
+            understood too, and so are libpq's pairs: ``host=localhost dbname=mydb``.
         max_connections: The most connections that the store opens.
         install: Whether to create or upgrade the schema ``pgqrs``, which needs the privilege to do so.
         acquire_timeout: How long a call waits for a connection, in seconds or as a ``timedelta``.
@@ -62,7 +65,7 @@ async def connect(
         TypeError, ValueError: An argument is of the wrong type, or out of its range.
     """
     native: _pgqrs.Store = await _pgqrs.connect(
-        _arguments.text("url", url),
+        _arguments.url("url", url),
         max_connections=_arguments.integer("max_connections", max_connections, 1, 2**32 - 1),
         install=_arguments.flag("install", install),
         acquire_timeout=_arguments.duration("acquire_timeout", acquire_timeout),
@@ -71,10 +74,10 @@ async def connect(
         retry_for=_arguments.duration("retry_for", retry_for),
         coalesce=_arguments.flag("coalesce", coalesce),
         pgbouncer=_arguments.flag("pgbouncer", pgbouncer),
-        listen_url=_arguments.optional_text("listen_url", listen_url),
+        listen_url=None if listen_url is None else _arguments.url("listen_url", listen_url),
         blocking=False,
     )
-    return Store(native)
+    return Store(native, _arguments.place(url))
 
 
 class Store:
@@ -85,8 +88,9 @@ class Store:
     :class:`pgqrs.ForkedError` says so.
     """
 
-    def __init__(self, native: _pgqrs.Store) -> None:
+    def __init__(self, native: _pgqrs.Store, place: str) -> None:
         self._native = native
+        self._place = place
         self._workers: weakref.WeakSet[Producer[Any] | Consumer[Any]] = weakref.WeakSet()
 
     @overload
@@ -126,7 +130,7 @@ class Store:
         await self._native.wake(_arguments.queue_name(queue))
 
     @overload
-    async def producer(
+    def producer(
         self,
         queue: str,
         hostname: str = "localhost",
@@ -134,9 +138,9 @@ class Store:
         *,
         heartbeat_interval: float | timedelta = 15,
         replace: bool = False,
-    ) -> Producer[Any]: ...
+    ) -> Call[Producer[Any]]: ...
     @overload
-    async def producer(
+    def producer(
         self,
         queue: Queue[T],
         hostname: str = "localhost",
@@ -144,7 +148,8 @@ class Store:
         *,
         heartbeat_interval: float | timedelta = 15,
         replace: bool = False,
-    ) -> Producer[T]: ...
+    ) -> Call[Producer[T]]: ...
+    @calling
     async def producer(
         self,
         queue: str | Queue[Any],
@@ -192,7 +197,7 @@ class Store:
         return producer
 
     @overload
-    async def consumer(
+    def consumer(
         self,
         queue: str,
         *,
@@ -200,9 +205,9 @@ class Store:
         port: int = 0,
         heartbeat_interval: float | timedelta = 15,
         replace: bool = False,
-    ) -> Consumer[Any]: ...
+    ) -> Call[Consumer[Any]]: ...
     @overload
-    async def consumer(
+    def consumer(
         self,
         queue: Queue[T],
         *,
@@ -210,7 +215,8 @@ class Store:
         port: int = 0,
         heartbeat_interval: float | timedelta = 15,
         replace: bool = False,
-    ) -> Consumer[T]: ...
+    ) -> Call[Consumer[T]]: ...
+    @calling
     async def consumer(
         self,
         queue: str | Queue[Any],
@@ -424,3 +430,7 @@ class Store:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+    def __repr__(self) -> str:
+        # Without the password, which has no place in a log.
+        return f"<Store {self._place}>"

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
-from pgqrs import _arguments, _pgqrs
+from pgqrs import _arguments, _pgqrs, _telemetry
 from pgqrs._drivers import Rows, RunAsync, Translated, ack_types, enqueue_types, is_one, runners
 from pgqrs.queue import Priority, PriorityName, Queue
 
@@ -252,7 +252,7 @@ def _statement(
         queue._check(payload, name)
     wait, time = _arguments.times(delay, at)
     level = _arguments.priority(priority)
-    texts = _arguments.headers(headers)
+    texts = _telemetry.injected(_arguments.headers(headers))
     return _pgqrs.statement(queue.name, producer, payloads, in_batch, wait, time, level, texts)
 
 

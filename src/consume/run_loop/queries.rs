@@ -210,6 +210,7 @@ impl<W: Work> RunLoop<W> {
             }
             Ok(Query::Settle(outcome)) => {
                 self.report.add(outcome.report);
+                self.count_settled(outcome.report.out());
                 if !outcome.blocked.is_empty() {
                     self.unblock_at = Instant::now() + BLOCKED_INTERVAL;
                 }
@@ -262,6 +263,17 @@ impl<W: Work> RunLoop<W> {
                 (self.is_verifying, self.is_pruning) = (false, false);
             }
         }
+    }
+
+    /// The handler has settled the message itself.
+    pub(super) fn done_by_handler(&mut self) {
+        self.report.done += 1;
+        self.count_settled(1);
+    }
+
+    fn count_settled(&self, messages: u64) {
+        let heartbeats = self.store.heartbeats();
+        heartbeats.count_settled(self.worker, messages);
     }
 
     fn on_claimed(&mut self, received: Received, requested: Request) {

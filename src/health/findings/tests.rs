@@ -70,6 +70,8 @@ fn queue(oldest_ready: Duration) -> QueueHealth {
         },
         consumers: 4,
         suspended_consumers: 0,
+        settled: 0,
+        settled_at: None,
         is_paused: false,
     }
 }
@@ -244,6 +246,7 @@ fn stale(others_run: bool) -> StaleWorker {
             status: WorkerStatus::Ready,
             started_at: DateTime::UNIX_EPOCH,
             heartbeat_at: DateTime::UNIX_EPOCH,
+            settled: 0,
             stale: true,
         },
         last_heartbeat: HOUR,

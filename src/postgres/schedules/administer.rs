@@ -119,7 +119,7 @@ pub(crate) async fn fire_now(
     schedule: &ScheduleInfo,
     now: DateTime<Utc>,
 ) -> Result<Option<FiredNow>> {
-    let headers = schedule.headers.scheduled(now, 0);
+    let headers = schedule.headers.scheduled(&schedule.name, now, 0);
     let row = sqlx::query!(
         r#"
         with begun as materialized (

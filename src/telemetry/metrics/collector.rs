@@ -56,6 +56,8 @@ struct Collector {
 struct State {
     subjects: HashMap<Arc<str>, u32>,
     names: Vec<Arc<str>>,
+    /// The one that was measured last: mostly the next one, too.
+    last: u32,
     waiting: Vec<(Key, f64)>,
     dropped: u64,
     is_urgent: bool,
@@ -63,7 +65,12 @@ struct State {
 
 impl State {
     fn subject(&mut self, name: &str) -> u32 {
+        let last = self.names.get(self.last as usize);
+        if last.is_some_and(|last| **last == *name) {
+            return self.last;
+        }
         if let Some(subject) = self.subjects.get(name) {
+            self.last = *subject;
             return *subject;
         }
         let name = if self.names.len() < MAX_SUBJECTS || name == OTHERS {
@@ -158,10 +165,12 @@ impl Collector {
 
     fn pass_on(&self) {
         let mut sample_at = Instant::now();
+        // What it has grown to is used again.
+        let mut waiting = Vec::new();
         loop {
-            let (waiting, names, dropped) = self.take(sample_at);
+            let (names, dropped) = self.take(sample_at, &mut waiting);
             let mut series: HashMap<Key, Vec<f64>> = HashMap::new();
-            for (key, value) in waiting {
+            for (key, value) in waiting.drain(..) {
                 series.entry(key).or_default().push(value);
             }
             for (key, values) in &series {
@@ -186,8 +195,8 @@ impl Collector {
         }
     }
 
-    /// Waits until there is something to pass on, or gauges are to be read.
-    fn take(&self, sample_at: Instant) -> (Vec<(Key, f64)>, Vec<Arc<str>>, u64) {
+    /// Waits until there is something to pass on, or gauges are to be read. `waiting` is empty, and gets what waits.
+    fn take(&self, sample_at: Instant, waiting: &mut Vec<(Key, f64)>) -> (Vec<Arc<str>>, u64) {
         let mut state = self.lock();
         while state.waiting.is_empty() {
             state = if samples::is_empty() {
@@ -201,8 +210,8 @@ impl Collector {
                 woken.unwrap_or_else(PoisonError::into_inner).0
             };
         }
-        let waiting = mem::take(&mut state.waiting);
-        (waiting, state.names.clone(), mem::take(&mut state.dropped))
+        mem::swap(&mut state.waiting, waiting);
+        (state.names.clone(), mem::take(&mut state.dropped))
     }
 
     fn emit(
@@ -257,12 +266,14 @@ mod tests {
         let more = [Value::of(Id::Retries, 1.0, "tasks", ""); 3];
         collector.record(&more);
         let later = Instant::now() + REST;
-        let (waiting, names, dropped) = collector.take(later);
+        let mut waiting = Vec::new();
+        let (names, dropped) = collector.take(later, &mut waiting);
         assert_eq!((waiting.len(), dropped), (MAX_WAITING, 3));
         assert_eq!(names, [Arc::from("tasks")]);
         // There is room again, and what was dropped is counted once.
         collector.record(&more);
-        let (waiting, _, dropped) = collector.take(later);
+        waiting.clear();
+        let (_, dropped) = collector.take(later, &mut waiting);
         assert_eq!((waiting.len(), dropped), (3, 0));
     }
 
@@ -272,7 +283,8 @@ mod tests {
         for queue in 0..MAX_SUBJECTS + 10 {
             collector.record(&[Value::of(Id::Retries, 1.0, &format!("queue-{queue}"), "")]);
         }
-        let (waiting, names, _) = collector.take(Instant::now() + REST);
+        let mut waiting = Vec::new();
+        let (names, _) = collector.take(Instant::now() + REST, &mut waiting);
         assert_eq!(names.len(), MAX_SUBJECTS + 1);
         let of_others = waiting.iter().filter(|(key, _)| {
             let name = names.get(key.subject as usize);

@@ -146,6 +146,8 @@ async fn fired_now_it_sends_its_message_beside_its_times(pool: PgPool) -> TestRe
         ("\"r\"", Some("acme"))
     );
     assert!(delivery.scheduled_for().is_some_and(|time| time >= before));
+    let schedule = delivery.headers().get("pgqrs-schedule");
+    assert_eq!(schedule, Some("report"));
     delivery.ack(&store).await?;
     assert!(admin.fire_schedule("report").await?.is_some());
     assert_eq!(next_at(&store, "report").await?, next);

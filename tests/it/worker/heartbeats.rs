@@ -52,6 +52,57 @@ async fn the_heartbeats_of_a_stopped_worker_stop(pool: PgPool) -> TestResult {
     Ok(())
 }
 
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_heartbeat_says_how_many_messages_are_out_of_the_queue(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    let admin = pgqrs::admin(&store);
+    let consumer = async || {
+        let consumer = pgqrs::consumer("tasks").heartbeat_interval(Duration::from_millis(20));
+        consumer.create(&store).await
+    };
+    let send = async |message: Value| {
+        let message = pgqrs::enqueue().message(&message);
+        message.to("tasks").execute(&store).await
+    };
+    let handle = async |delivery: Delivery<Value>| match delivery.payload().as_str() {
+        Some("poison") => Outcome::DeadLetter("poison".to_owned()),
+        Some("again") if delivery.attempt() < 3 => {
+            Outcome::RetryIn(Duration::ZERO, "again".to_owned())
+        }
+        Some("keep") => Outcome::Archive,
+        _ => Outcome::Done,
+    };
+    for message in ["poison", "again", "keep", "done"] {
+        send(json!(message)).await?;
+    }
+    let first = start(consumer().await?, handle);
+    until("four are out, however often they were tried", async || {
+        let listed = all(&store).await.expect("listed");
+        listed[0].settled == 4
+    })
+    .await;
+    first.stop().await?;
+    let second = start(consumer().await?, handle);
+    send(json!("done")).await?;
+    until("both are summed up", async || {
+        let health = admin.health().await.expect("read");
+        health.queues[0].settled == 5
+    })
+    .await;
+    let settled_at = async || {
+        let health = admin.health().await.expect("read");
+        health.queues[0].settled_at
+    };
+    until("one that runs says when", async || {
+        settled_at().await.is_some()
+    })
+    .await;
+    second.stop().await?;
+    until("none runs", async || settled_at().await.is_none()).await;
+    assert_eq!(admin.health().await?.queues[0].settled, 5);
+    Ok(())
+}
+
 /// One statement for all of a store's workers, and none of them touches an index.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn heartbeats_share_a_statement_and_stay_heap_only(pool: PgPool) -> TestResult {

@@ -43,6 +43,7 @@ const LAYERS: [&[&str]; 6] = [
         "worker",
         "enqueue",
         "statement",
+        "test_statement",
         "import",
         "dequeue",
         "delivery",
@@ -51,6 +52,7 @@ const LAYERS: [&[&str]; 6] = [
     ],
     &[
         "producer", "consumer", "consume", "run", "handler", "around", "chunk", "admin", "observe",
+        "testing",
     ],
 ];
 

@@ -10,12 +10,14 @@ use syn::{FnArg, ImplItem, ImplItemFn, Item, ItemImpl, ReturnType, Type, Visibil
 use crate::files;
 
 /// Each call that has options, with the method that makes it.
-const CALLS: [(&str, &str); 13] = [
+const CALLS: [(&str, &str); 15] = [
     ("ConsumerBuilder", "create"),
     // Awaited, like any future.
     ("CancelByKey", "into_future"),
     ("CancelMessage", "into_future"),
     ("Dequeue", "execute"),
+    // Awaited, like any future.
+    ("Drain", "into_future"),
     ("Enqueue", "execute"),
     ("OwnedSchedules", "replace"),
     // Made by the batch that it is passed to.
@@ -29,6 +31,8 @@ const CALLS: [(&str, &str); 13] = [
     // Awaited, like any future.
     ("SearchDeadLetters", "into_future"),
     ("SearchMessages", "into_future"),
+    // A delivery has no options.
+    ("TestDelivery", "build"),
 ];
 
 fn name_of(kind: &Type) -> Option<String> {

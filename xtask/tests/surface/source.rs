@@ -86,18 +86,31 @@ impl Crate {
                 Item::Use(used) if is_public(&used.vis) => {
                     walk(&used.tree, &mut Vec::new(), &mut |path| {
                         let (name, module) = path.split_last().expect("a path");
-                        if module.is_empty() {
-                            return; // A crate, see `crates`.
+                        if module.is_empty() || self.is_macro(name) {
+                            return; // A crate, see `crates`; or a macro.
                         }
+                        let inside = match module[0].as_str() {
+                            // As in `src/testing.rs`, which is at the same place in the paths of users.
+                            "self" => prefix.strip_prefix("pgqrs::").map(str::to_owned),
+                            _ => None,
+                        };
+                        let module = inside.into_iter().chain(module[1..].to_vec());
                         exported.push(Exported {
                             path: format!("{prefix}::{name}"),
-                            module: module[1..].join("::"),
+                            module: module.collect::<Vec<_>>().join("::"),
                             name: name.clone(),
                         });
                     });
                 }
                 // Pages, and no items.
                 Item::Mod(module) if module.ident == "guide" => {}
+                // A file like `lib.rs`.
+                Item::Mod(module) if module.ident == "testing" => {
+                    let inside = self.modules["testing"].items.iter();
+                    let uses = inside
+                        .filter(|item| matches!(item, Item::Use(used) if !is_hidden(&used.attrs)));
+                    items.extend(uses.map(|item| ("pgqrs::testing", item)));
+                }
                 Item::Mod(module) if is_public(&module.vis) => {
                     assert_eq!(module.ident, "state", "list this module, too");
                     let (_, inside) = module.content.as_ref().expect("it stands in lib.rs");
@@ -110,6 +123,12 @@ impl Crate {
         }
         exported.sort_by(|one, other| one.path.cmp(&other.path));
         exported
+    }
+
+    fn is_macro(&self, name: &str) -> bool {
+        let is_it = |item: &syn::ItemMacro| item.ident.as_ref().is_some_and(|of| of == name);
+        self.all_items()
+            .any(|item| matches!(item, Item::Macro(item) if is_it(item)))
     }
 
     /// The crates that `lib.rs` re-exports whole.
@@ -253,6 +272,11 @@ fn walk(tree: &UseTree, path: &mut Vec<String>, found: &mut impl FnMut(&[String]
 
 pub(super) fn is_public(visibility: &Visibility) -> bool {
     matches!(visibility, Visibility::Public(_))
+}
+
+fn is_hidden(attributes: &[Attribute]) -> bool {
+    let mut shown = attributes.iter().map(tidy);
+    shown.any(|attribute| attribute.contains("hidden"))
 }
 
 fn is_test(attributes: &[Attribute]) -> bool {

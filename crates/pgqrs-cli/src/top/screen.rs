@@ -1,5 +1,6 @@
 //! Draws the view. Colours only stress what the words say already.
 
+use pgqrs_web::Rates;
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -55,7 +56,9 @@ fn table(frame: &mut Frame, state: &State, area: Rect) {
         .iter()
         .map(|queue| queue.name.as_str().chars().count());
     let width = names.max().unwrap_or_default().clamp(5, 40);
-    let widths = [
+    // Otherwise they are among the details.
+    let has_rates = usize::from(area.width) >= width + 95;
+    let mut widths = vec![
         Constraint::Length(u16::try_from(width).unwrap_or(40)),
         Constraint::Min(6),
         Constraint::Length(9),
@@ -65,9 +68,13 @@ fn table(frame: &mut Frame, state: &State, area: Rect) {
         Constraint::Length(9),
         Constraint::Length(9),
     ];
-    let head = [
+    let mut head = vec![
         "QUEUE", "STATE", "READY", "+/-", "DELAYED", "LEASED", "DEAD", "OLDEST",
     ];
+    if has_rates {
+        widths.extend([Constraint::Length(9); 2]);
+        head.extend(["IN/MIN", "OUT/MIN"]);
+    }
     let head = head.iter().enumerate().map(|(n, name)| match n {
         0 | 1 => Cell::from(*name),
         _ => right((*name).to_owned()),
@@ -75,7 +82,7 @@ fn table(frame: &mut Frame, state: &State, area: Rect) {
     let rows = state.lines.iter().map(|queue| {
         let stats = &queue.stats;
         let dead = right(stats.dead.to_string());
-        Row::new([
+        let mut cells = vec![
             Cell::from(printable(queue.name.as_str())),
             Cell::from(queue.state.clone()),
             right(stats.ready.to_string()),
@@ -91,13 +98,26 @@ fn table(frame: &mut Frame, state: &State, area: Rect) {
                 dead.style(Style::new().fg(Color::Red))
             },
             right(spoken_if(stats.oldest_ready, "-")),
-        ])
+        ];
+        if has_rates {
+            let Rates {
+                in_per_minute,
+                out_per_minute,
+                ..
+            } = queue.rates;
+            cells.extend([in_per_minute, out_per_minute].map(|rate| right(rate_or_dash(rate))));
+        }
+        Row::new(cells)
     });
     let table = Table::new(rows, widths)
         .header(Row::new(head).style(Style::new().add_modifier(Modifier::BOLD)))
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
     let mut selected = TableState::new().with_selected(state.position());
     frame.render_stateful_widget(table, area, &mut selected);
+}
+
+fn rate_or_dash(rate: Option<u64>) -> String {
+    rate.map_or("-".to_owned(), grouped)
 }
 
 fn right(text: String) -> Cell<'static> {
@@ -141,6 +161,14 @@ fn facts(state: &State) -> Vec<Line<'static>> {
         0 => format!("{consumers} consumers"),
         stale => format!("{consumers} consumers, {stale} workers missed their heartbeats"),
     })];
+    let selected = state.position().and_then(|at| state.lines.get(at));
+    if let Some(queue) = selected {
+        lines.push(Line::from(format!(
+            "per minute: {} in, {} out",
+            rate_or_dash(queue.rates.in_per_minute),
+            rate_or_dash(queue.rates.out_per_minute)
+        )));
+    }
     if !detail.reasons.is_empty() {
         lines.push(Line::from("dead letters:").bold());
     }

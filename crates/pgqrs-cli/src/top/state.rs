@@ -1,13 +1,20 @@
 //! What the view shows: samples, the queue that is selected, the order. Without a terminal.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
 
-use pgqrs::{Admin, DeadLetterReason, QueueInfo, QueueName, QueueStats, WorkerInfo};
+use pgqrs::{Admin, DeadLetterReason, Health, QueueInfo, QueueName, QueueStats, WorkerInfo};
+use pgqrs_web::{History, Rates};
 
 use crate::queues::state as state_of;
 
 /// How many samples are kept of a queue.
 const HISTORY: usize = 120;
+
+/// How often it is looked at what consumers were done with: they report it more rarely.
+const RATES_EVERY: Duration = Duration::from_secs(5);
 
 /// All queues at one time.
 pub(super) struct Sample {
@@ -44,6 +51,7 @@ pub(super) struct Line {
     pub(super) name: QueueName,
     pub(super) state: String,
     pub(super) stats: QueueStats,
+    pub(super) rates: Rates,
     /// How the number of ready messages has changed since the sample before, if both are exact.
     pub(super) change: Option<i64>,
 }
@@ -85,6 +93,9 @@ pub(super) struct State {
     pub(super) error: Option<String>,
     /// Ready messages of each queue, oldest sample first.
     history: BTreeMap<QueueName, VecDeque<u64>>,
+    /// For messages per minute, and when it was added to.
+    throughput: History,
+    throughput_at: Option<Instant>,
     selected: Option<QueueName>,
     is_paused: bool,
 }
@@ -98,6 +109,8 @@ impl State {
             detail: None,
             error: None,
             history: BTreeMap::new(),
+            throughput: History::default(),
+            throughput_at: None,
             selected: None,
             is_paused: false,
         }
@@ -111,6 +124,7 @@ impl State {
             .map(|line| (line.name, line.stats))
             .collect();
         let lines = sample.queues.into_iter().map(|(info, stats)| Line {
+            rates: self.throughput.rates(info.name.as_str()),
             change: before
                 .get(&info.name)
                 .and_then(|before| change(before, &stats)),
@@ -133,6 +147,17 @@ impl State {
             self.selected = self.lines.first().map(|line| line.name.clone());
         }
         self.sort();
+    }
+
+    /// Whether it is time to look at what consumers were done with.
+    pub(super) fn wants_rates(&self) -> bool {
+        self.throughput_at
+            .is_none_or(|at| at.elapsed() >= RATES_EVERY)
+    }
+
+    pub(super) fn add(&mut self, health: &Health) {
+        self.throughput.add(health);
+        self.throughput_at = Some(Instant::now());
     }
 
     pub(super) fn show_detail(&mut self, detail: Detail) {

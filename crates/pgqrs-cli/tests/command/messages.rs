@@ -2,7 +2,7 @@
 
 use sqlx::PgPool;
 
-use crate::support::{TestResult, run, tasks};
+use crate::support::{TestResult, dead_letters, run, tasks};
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn messages_are_listed_by_state_and_without_their_payloads(pool: PgPool) -> TestResult {
@@ -145,5 +145,53 @@ async fn a_message_is_shown_wherever_it_is(pool: PgPool) -> TestResult {
     assert_eq!(json["payload"], "{\"n\": 1.10}");
     assert_eq!(json["place"]["dead_letters"]["reason"], "no such address");
     run(&pool, &["show", "999999"]).await.fails(3);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn payloads_of_a_sensitive_queue_are_neither_printed_nor_searched(
+    pool: PgPool,
+) -> TestResult {
+    let store = tasks(&pool).await?;
+    let payload = serde_json::json!({"to": "secret"});
+    let dead = dead_letters(&store, std::slice::from_ref(&payload), "refused").await?;
+    let send = ["send", "tasks", r#"{"to": "secret"}"#, "--unique", "k"];
+    run(&pool, &send).await.done();
+    let set = run(&pool, &["queue", "set", "tasks", "--sensitive", "true"]).await;
+    assert!(set.done().contains("sensitive         true"));
+    for command in [
+        &["messages", "tasks", "--payload"] as &[&str],
+        &["messages", "tasks", "--payload", "--json"],
+        &["messages", "tasks", "--key", "k", "--payload"],
+        &["dead", "list", "tasks", "--payload"],
+        &["dead", "list", "tasks", "--payload", "--json"],
+        &["show", &dead[0]],
+        &["show", &dead[0], "--json"],
+    ] {
+        let shown = run(&pool, command).await;
+        assert!(!format!("{shown:?}").contains("secret"), "{shown:?}");
+        assert!(
+            shown.err.contains("queue `tasks` is sensitive"),
+            "{shown:?}"
+        );
+        assert!(!shown.done().is_empty());
+    }
+    for command in [
+        &["messages", "tasks"] as &[&str],
+        &["dead", "list", "tasks"],
+        &["dead", "retry", "tasks", "--all", "--dry-run"],
+        &["dead", "delete", "tasks", "--all", "--dry-run"],
+    ] {
+        let search = [command, &["--payload-at", "to=secret"]].concat();
+        let refused = run(&pool, &search).await.fails(1);
+        assert!(
+            refused.contains("neither printed nor searched"),
+            "{refused}"
+        );
+    }
+    let set = ["queue", "set", "tasks", "--sensitive", "false"];
+    run(&pool, &set).await.done();
+    let shown = run(&pool, &["show", &dead[0]]).await.done();
+    assert!(shown.contains("secret"), "{shown}");
     Ok(())
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
-    process::{Child, ChildStdout},
+    process::{Child, ChildStderr, ChildStdout},
     time::timeout,
 };
 
@@ -16,6 +16,7 @@ use crate::support::{TestResult, pgqrs, tasks, url};
 struct Tail {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
+    notes: Lines<BufReader<ChildStderr>>,
 }
 
 impl Tail {
@@ -38,6 +39,7 @@ impl Tail {
         Self {
             child,
             lines: BufReader::new(out).lines(),
+            notes,
         }
     }
 
@@ -156,9 +158,23 @@ async fn a_failed_attempt_has_its_error_and_its_next_time(pool: PgPool) -> TestR
 
 #[cfg(unix)]
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn an_interrupt_ends_it_with_its_code(pool: PgPool) -> TestResult {
-    tasks(&pool).await?;
+async fn an_interrupt_ends_it_with_its_code_and_it_says_what_it_may_have_missed(
+    pool: PgPool,
+) -> TestResult {
+    let store = tasks(&pool).await?;
+    let consumer =
+        "insert into pgqrs.workers (kind, hostname, port, queue_id, stale_after, settled)
+                    select 'consumer', 'here', 0, id, '1 hour', 5 from pgqrs.queues";
+    sqlx::query(consumer).execute(&pool).await?;
     let mut tail = Tail::start(&pool, &[]).await;
+    let message = pgqrs::enqueue().message(&1).to("tasks");
+    let id = message.execute(&store).await?[0];
+    assert_eq!(tail.event().await, format!("sent {id}"));
+    pgqrs::admin(&store).cancel("tasks", id).await?;
+    assert_eq!(tail.event().await, format!("done {id}"));
+    sqlx::query("update pgqrs.workers set settled = 1239")
+        .execute(&pool)
+        .await?;
     let id = tail.child.id().expect("it runs").to_string();
     let kill = tokio::process::Command::new("kill")
         .args(["-INT", &id])
@@ -166,5 +182,8 @@ async fn an_interrupt_ends_it_with_its_code(pool: PgPool) -> TestResult {
     assert!(kill.await?.success());
     let ended = timeout(Duration::from_secs(30), tail.child.wait()).await??;
     assert_eq!(ended.code(), Some(130));
+    let last = tail.notes.next_line().await?.unwrap_or_default();
+    assert!(last.contains("saw 1 message leave the queue"), "{last}");
+    assert!(last.contains("reported 1,234 meanwhile"), "{last}");
     Ok(())
 }

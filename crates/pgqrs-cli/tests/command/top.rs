@@ -84,6 +84,32 @@ async fn keys_select_sort_pause_and_end_it(pool: PgPool) -> TestResult {
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn it_shows_what_comes_and_goes_per_minute(pool: PgPool) -> TestResult {
+    tasks(&pool).await?;
+    // A consumer that has said half a minute ago that it was done with none, and then that it was done with thirty.
+    let consumer = "insert into pgqrs.workers (kind, hostname, port, queue_id, heartbeat_at, stale_after)
+                    select 'consumer', 'here', 0, id, now() - interval '30 seconds', '1 hour' from pgqrs.queues";
+    sqlx::query(consumer).execute(&pool).await?;
+    let mut top = Terminal::run(&pool, 140, 30, &["top", "--interval", "100ms"]);
+    top.until_shown("OUT/MIN").await;
+    top.until_shown("per minute: - in, - out").await;
+    let beat = "update pgqrs.workers set heartbeat_at = heartbeat_at + interval '30 seconds', settled = 30";
+    sqlx::query(beat).execute(&pool).await?;
+    let screen = top.until_shown("per minute: 60 in, 60 out").await;
+    assert!(
+        line(&screen, "tasks")
+            .split_whitespace()
+            .rev()
+            .take(2)
+            .eq(["60", "60"]),
+        "{screen}"
+    );
+    top.press("q");
+    assert_eq!(top.code().await, 0);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn it_fits_a_small_terminal(pool: PgPool) -> TestResult {
     tasks(&pool).await?;
     let mut top = Terminal::run(&pool, 60, 10, &["top"]);

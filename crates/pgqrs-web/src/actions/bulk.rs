@@ -7,7 +7,11 @@ use std::{
 
 use pgqrs::{Cursor, Error, MessageId};
 
-use super::{Action, Target, log::Entry, perform::NOW};
+use super::{
+    Action, Target,
+    log::Entry,
+    perform::{NOW, time},
+};
 use crate::{app::App, format::number, respond::Asked, views};
 
 /// How many are changed by one statement.
@@ -39,8 +43,9 @@ async fn find(
 ) -> Result<Page, Error> {
     let asked = Asked::with(target.values.clone());
     let queue = target.value("queue");
+    let is_hidden = app.hides_in(queue).await?;
     if matches!(target.action, Action::Requeue | Action::DeleteDeadLetter) {
-        let mut search = views::dead::wanted(app, &asked, queue).limit(limit);
+        let mut search = views::dead::wanted(app, &asked, queue, is_hidden).limit(limit);
         if let Some(after) = after {
             search = search.after(after);
         }
@@ -51,14 +56,21 @@ async fn find(
             next: found.next,
         });
     }
-    let mut search = views::messages::wanted(app, &asked, queue).limit(limit);
+    let mut search = views::messages::wanted(app, &asked, queue, is_hidden).limit(limit);
     if let Some(after) = after {
         search = search.after(after);
     }
     let found = search.await?;
-    let ids = found.items.iter().map(|message| message.id).collect();
+    // Those that were moved may come again, behind the cursor.
+    let moved = (target.action == Action::Reschedule)
+        .then(|| time(target))
+        .flatten();
+    let there = found
+        .items
+        .iter()
+        .filter(|message| Some(message.visible_at) != moved);
     Ok(Page {
-        ids,
+        ids: there.map(|message| message.id).collect(),
         next: found.next,
     })
 }
@@ -108,6 +120,10 @@ async fn change(app: &App, target: &Target, ids: &[MessageId]) -> Result<u64, Er
         Action::Requeue => Ok(app.admin.requeue_many(queue, ids).await?.back),
         Action::DeleteDeadLetter => app.admin.delete_dead_letters(queue, ids).await,
         Action::RunNow => app.admin.reschedule_many(queue, ids, NOW).await,
+        Action::Reschedule => match time(target) {
+            Some(time) => app.admin.reschedule_many(queue, ids, time).await,
+            None => Ok(0),
+        },
         Action::Cancel => app.admin.cancel_many(queue, ids).await,
         _ => Ok(0),
     }

@@ -12,6 +12,7 @@ use axum::{
     response::Response,
 };
 use maud::{Markup, html};
+use pgqrs::{MessageInfo, MessagePlace};
 
 use super::{Action, Allowed, Target, bulk, perform};
 use crate::{
@@ -55,7 +56,7 @@ pub(crate) fn for_all(asked: &Asked, actions: &[Action], on: &[(&str, &str)]) ->
             div.buttons {
                 @for action in allowed {
                     @let link = format!("{}{}", asked.link(&["act", action.as_str()]), path::query(&on));
-                    a.button.danger[action.destroys()] href=(link) { (action.verb()) " all that match…" }
+                    a.button.danger[action.destroys()] href=(link) { (action.verb_of_all()) " all that match…" }
                 }
             }
         }
@@ -99,6 +100,10 @@ pub(crate) async fn respond(app: &Arc<App>, asked: &Asked, request: Request) -> 
         return problem(asked, StatusCode::FORBIDDEN, "You may not do that.");
     }
     let target = Target { action, values };
+    if is_post && action == Action::Reschedule && perform::time(&target).is_none() {
+        let why = "That is no time. Write it as 2026-01-31T09:30:00, in UTC.";
+        return problem(asked, StatusCode::BAD_REQUEST, why);
+    }
     if is_post {
         begin(app, asked, &parts, target).await
     } else {
@@ -196,20 +201,24 @@ async fn question(app: &App, asked: &Asked, session: Option<String>, target: &Ta
     } else {
         html! { p { "On " b { (target.what()) } "." } }
     };
-    let payload = payload_of(app, target).await;
+    let shown = stored(app, target).await;
     let fields = html! {
         @for (name, value) in &target.values {
-            @if name != "why" && name != "payload" { input type="hidden" name=(name) value=(value); }
+            @if !["why", "payload", "time"].contains(&name.as_str()) { input type="hidden" name=(name) value=(value); }
         }
         @if target.action == Action::Edit {
             div { label for="payload" { "Payload, as JSON" }
-                textarea #payload name="payload" rows="16" cols="80" spellcheck="false" { (payload) } }
+                textarea #payload name="payload" rows="16" cols="80" spellcheck="false" { (shown) } }
+        }
+        @if target.action == Action::Reschedule {
+            div { label for="time" { "Due, in UTC" }
+                input #time name="time" type="datetime-local" step="1" required value=(shown); }
         }
         div { label for="why" { "Why (for the log)" } input #why name="why" size="50" maxlength="500"; }
     };
     let verb = target.action.verb();
     let title = if target.is_all() {
-        format!("{verb} all that match?")
+        format!("{} all that match?", target.action.verb_of_all())
     } else {
         format!("{verb}?")
     };
@@ -225,19 +234,36 @@ async fn question(app: &App, asked: &Asked, session: Option<String>, target: &Ta
     )
 }
 
-async fn payload_of(app: &App, target: &Target) -> String {
+/// What a form begins with: the payload or the time that a message has.
+async fn stored(app: &App, target: &Target) -> String {
     let queue = target.value("queue");
-    if target.action != Action::Edit || app.hides(queue) {
+    if !matches!(target.action, Action::Edit | Action::Reschedule) {
         return String::new();
     }
     let Ok(id) = target.value("message").parse() else {
         return String::new();
     };
     let found = app.admin.message(queue.to_owned(), id).await;
-    found
-        .ok()
-        .flatten()
-        .map_or_else(String::new, |found| pretty(&found.payload))
+    if target.action == Action::Reschedule {
+        return found
+            .ok()
+            .flatten()
+            .map_or_else(String::new, |found| time_of(&found));
+    }
+    // Asked for after the payload was read: a queue that was made sensitive meanwhile hides it.
+    let is_hidden = app.hides_in(queue).await.unwrap_or(true);
+    let shown = found.ok().flatten().filter(|_| !is_hidden);
+    shown.map_or_else(String::new, |found| pretty(&found.payload))
+}
+
+/// As browsers want it for a field.
+fn time_of(message: &MessageInfo) -> String {
+    match &message.place {
+        MessagePlace::Queued { visible_at, .. } => {
+            visible_at.format("%Y-%m-%dT%H:%M:%S").to_string()
+        }
+        _ => String::new(),
+    }
 }
 
 fn preview_of(asked: &Asked, target: &Target, preview: &bulk::Preview) -> Markup {

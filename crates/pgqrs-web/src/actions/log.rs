@@ -38,6 +38,7 @@ pub(crate) struct Entry {
     why: String,
     action: Action,
     what: String,
+    path: Vec<String>,
     /// How many messages it is done with.
     pub(crate) done: AtomicU64,
     pub(crate) is_stopped: AtomicBool,
@@ -55,6 +56,7 @@ impl Log {
             why: why.to_owned(),
             action: target.action,
             what: target.what(),
+            path: target.path(),
             done: AtomicU64::new(0),
             is_stopped: AtomicBool::new(false),
             outcome: Mutex::new(None),
@@ -112,13 +114,14 @@ impl Entry {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let done = self.done.load(Ordering::Relaxed);
+        let path: Vec<_> = self.path.iter().map(String::as_str).collect();
         let stop = format!("{}?entry={}", asked.link(&["act", "stop"]), self.id);
         html! {
             tr {
                 th scope="row" { (format::time(self.at)) }
                 td data-label="by" { (self.who) }
                 td data-label="action" { (self.action.verb()) }
-                td.text data-label="on" { (self.what) }
+                td.text data-label="on" { a href=(asked.link(&path)) { (self.what) } }
                 td.text data-label="why" { (self.why) }
                 td.text data-label="outcome" {
                     @match outcome {

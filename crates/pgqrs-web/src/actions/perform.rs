@@ -2,7 +2,7 @@
 
 use pgqrs::{
     Cancelled, Error, MessageId, WorkerId,
-    chrono::{DateTime, Utc},
+    chrono::{DateTime, NaiveDateTime, Utc},
 };
 use serde_json::value::RawValue;
 
@@ -17,6 +17,7 @@ pub(super) async fn perform(app: &App, target: &Target) -> Result<String, String
         Action::Requeue
         | Action::DeleteDeadLetter
         | Action::RunNow
+        | Action::Reschedule
         | Action::Cancel
         | Action::Edit => {
             let id = target.value("message").parse();
@@ -53,6 +54,11 @@ async fn on_message(app: &App, target: &Target, id: MessageId) -> Result<String,
             0 => "It is no dead letter any more",
             _ => "It is deleted",
         },
+        Action::Reschedule => match time(target) {
+            Some(time) if admin.reschedule(queue, id, time).await? => "Its time is set",
+            Some(_) => "It isn't there any more, or a consumer holds it",
+            None => "Not done: that is no time",
+        },
         Action::RunNow => {
             if admin.reschedule(queue, id, NOW).await? {
                 "It is ready"
@@ -75,6 +81,18 @@ async fn on_message(app: &App, target: &Target, id: MessageId) -> Result<String,
         },
     };
     Ok(outcome.to_owned())
+}
+
+/// The time that was typed in, which is in UTC.
+pub(super) fn time(target: &Target) -> Option<DateTime<Utc>> {
+    let text = target.value("time");
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Some(time.to_utc());
+    }
+    // As browsers send it, with or without seconds.
+    let formats = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M"].into_iter();
+    let mut times = formats.filter_map(|format| NaiveDateTime::parse_from_str(text, format).ok());
+    times.next().map(|time| time.and_utc())
 }
 
 async fn on_queue(app: &App, target: &Target) -> Result<String, Error> {

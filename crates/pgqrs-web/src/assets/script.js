@@ -20,7 +20,7 @@
   };
   const tell = () => {
     for (const time of document.querySelectorAll("main time")) {
-      time.title ||= time.textContent;
+      if (!time.title && time.textContent) time.title = time.textContent;
       const shown = relative(time.dateTime);
       if (time.textContent !== shown) time.textContent = shown;
     }

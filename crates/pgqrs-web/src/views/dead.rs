@@ -42,7 +42,7 @@ pub(super) async fn view(app: &App, asked: &Asked, queue: &str) -> Result<View, 
             form action=(asked.link(&["queues", &queue, "dead"])) {
                 input type="hidden" name="reason" value=(reason);
                 div { label for="key" { "Unique key" } input #key name="key" value=(key) spellcheck="false"; }
-                (conditions.fields(app.hides(&queue)))
+                (conditions.fields(app.hides(&info)))
             }
         }
         @if !reason.is_empty() {
@@ -67,11 +67,12 @@ pub(crate) async fn search(
     asked: &Asked,
     queue: &str,
 ) -> Result<Found<DeadLetter>, Problem> {
-    Ok(wanted(app, asked, queue).await?)
+    let is_hidden = app.hides_in(queue).await?;
+    Ok(wanted(app, asked, queue, is_hidden).await?)
 }
 
 /// The search that a request asks for.
-pub(crate) fn wanted(app: &App, asked: &Asked, queue: &str) -> SearchDeadLetters {
+pub(crate) fn wanted(app: &App, asked: &Asked, queue: &str, is_hidden: bool) -> SearchDeadLetters {
     let mut search = app.admin.search_dead_letters(queue.to_owned());
     let conditions = Conditions::of(asked);
     if !asked.value("reason").is_empty() {
@@ -83,7 +84,7 @@ pub(crate) fn wanted(app: &App, asked: &Asked, queue: &str) -> SearchDeadLetters
     if let Some((name, value)) = conditions.header() {
         search = search.header(name, value);
     }
-    if let Some(path) = conditions.path(app.hides(queue)) {
+    if let Some(path) = conditions.path(is_hidden) {
         search = search.payload_at(path, conditions.value);
     }
     if !conditions.error.is_empty() {

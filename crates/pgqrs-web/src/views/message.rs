@@ -37,6 +37,7 @@ async fn framed(
     text: &str,
     found: &[MessageInfo],
 ) -> Result<View, Problem> {
+    // After the message: a queue that was made sensitive meanwhile hides it.
     let info = app.admin.queue(queue.to_owned()).await?;
     let stats = app.admin.queue_stats(queue.to_owned()).await?;
     let here = match found {
@@ -51,7 +52,7 @@ async fn framed(
                 "There is no message " b { (text) } " in this queue: it was acknowledged or deleted, or never was here."
             }
         }
-        @for message in found { (shown(app, asked, message)) }
+        @for message in found { (shown(app, asked, message, app.hides(&info))) }
     };
     Ok(View {
         title: format!("{queue}: {text}"),
@@ -75,8 +76,7 @@ fn place(message: &MessageInfo) -> &'static str {
     }
 }
 
-fn shown(app: &App, asked: &Asked, message: &MessageInfo) -> Markup {
-    let is_hidden = app.hides(message.queue.as_str());
+fn shown(app: &App, asked: &Asked, message: &MessageInfo, is_hidden: bool) -> Markup {
     html! {
         article {
             div.head { h2 { "Message " (message.id) } span.badge.(place(message)) { (place(message)) } }
@@ -87,24 +87,27 @@ fn shown(app: &App, asked: &Asked, message: &MessageInfo) -> Markup {
             dl.facts {
                 @match &message.place {
                     MessagePlace::Queued { visible_at, lease_expires_at, .. } => {
-                        (fact("Due", format::time(*visible_at)))
-                        @if let Some(lease) = lease_expires_at { (fact("Lease ends", format::time(*lease))) }
+                        (fact("Due", format::moment(*visible_at)))
+                        @if let Some(lease) = lease_expires_at { (fact("Lease ends", format::moment(*lease))) }
                     }
-                    MessagePlace::DeadLetters { died_at, .. } => (fact("Died", format::time(*died_at))),
-                    MessagePlace::Archive { archived_at, .. } => (fact("Archived", format::time(*archived_at))),
+                    MessagePlace::DeadLetters { died_at, .. } => (fact("Died", format::moment(*died_at))),
+                    MessagePlace::Archive { archived_at, .. } => (fact("Archived", format::moment(*archived_at))),
                     _ => {}
                 }
-                (fact("Enqueued", format::time(message.enqueued_at)))
+                (fact("Enqueued", format::moment(message.enqueued_at)))
                 (fact("Attempts", html! { (message.attempt) " of " (message.max_attempts) }))
                 (fact("Priority", html! { (format!("{:?}", message.priority).to_lowercase()) }))
                 @if let Some(consumer) = message.consumer { (fact("Last consumer", worker(asked, consumer))) }
                 @if let Some(producer) = message.producer { (fact("Producer", worker(asked, producer))) }
-                @if let Some(expires) = message.expires_at { (fact("Expires", format::time(expires))) }
+                @if let Some(expires) = message.expires_at { (fact("Expires", format::moment(expires))) }
                 @if let Some(group) = &message.group { (fact("Group", html! { (group) })) }
                 @if let Some(key) = &message.unique_key { (fact("Unique key", html! { (key) })) }
                 @if let Some(key) = &message.waiting_key { (fact("Key until claimed", html! { (key) })) }
                 @if message.snoozes > 0 { (fact("Put off", html! { (number(message.snoozes.into())) " times" })) }
-                @if let Some(since) = message.undecodable_since { (fact("Doesn't decode since", format::time(since))) }
+                @if let Some(since) = message.undecodable_since { (fact("Doesn't decode since", format::moment(since))) }
+                @if let Some(schedule) = message.headers.get("pgqrs-schedule") {
+                    (fact("Schedule", html! { a href=(asked.link(&["schedules", schedule])) { (schedule) } }))
+                }
                 (trace(app, message))
             }
             @if let Some(error) = &message.last_error {
@@ -123,8 +126,13 @@ fn shown(app: &App, asked: &Asked, message: &MessageInfo) -> Markup {
 
 fn possible(message: &MessageInfo) -> &'static [Action] {
     match place(message) {
-        "delayed" => &[Action::RunNow, Action::Edit, Action::Cancel],
-        "ready" | "parked" => &[Action::Edit, Action::Cancel],
+        "delayed" => &[
+            Action::RunNow,
+            Action::Reschedule,
+            Action::Edit,
+            Action::Cancel,
+        ],
+        "ready" | "parked" => &[Action::Reschedule, Action::Edit, Action::Cancel],
         "leased" => &[Action::Cancel],
         "dead" => &[Action::Requeue, Action::DeleteDeadLetter],
         _ => &[],

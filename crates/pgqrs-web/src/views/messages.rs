@@ -47,7 +47,7 @@ pub(super) async fn view(app: &App, asked: &Asked, queue: &str) -> Result<View, 
             form action=(asked.link(&["queues", &queue])) {
                 input type="hidden" name="state" value=(state);
                 input type="hidden" name="order" value=(order);
-                (conditions.fields(app.hides(&queue)))
+                (conditions.fields(app.hides(&info)))
             }
         }
         p.order {
@@ -74,11 +74,12 @@ pub(crate) async fn search(
     asked: &Asked,
     queue: &str,
 ) -> Result<Found<QueuedMessage>, Problem> {
-    Ok(wanted(app, asked, queue).await?)
+    let is_hidden = app.hides_in(queue).await?;
+    Ok(wanted(app, asked, queue, is_hidden).await?)
 }
 
 /// The search that a request asks for.
-pub(crate) fn wanted(app: &App, asked: &Asked, queue: &str) -> SearchMessages {
+pub(crate) fn wanted(app: &App, asked: &Asked, queue: &str, is_hidden: bool) -> SearchMessages {
     let mut search = app.admin.search(queue.to_owned(), state(asked));
     if is_oldest_first(asked) {
         search = search.oldest_first();
@@ -87,7 +88,7 @@ pub(crate) fn wanted(app: &App, asked: &Asked, queue: &str) -> SearchMessages {
     if let Some((name, value)) = conditions.header() {
         search = search.header(name, value);
     }
-    if let Some(path) = conditions.path(app.hides(queue)) {
+    if let Some(path) = conditions.path(is_hidden) {
         search = search.payload_at(path, conditions.value);
     }
     if !conditions.error.is_empty() {
@@ -101,7 +102,8 @@ pub(crate) fn wanted(app: &App, asked: &Asked, queue: &str) -> SearchMessages {
 
 fn all_of(state: MessageState) -> &'static [Action] {
     match state {
-        MessageState::Delayed => &[Action::RunNow, Action::Cancel],
+        MessageState::Delayed => &[Action::RunNow, Action::Reschedule, Action::Cancel],
+        MessageState::Ready => &[Action::Reschedule, Action::Cancel],
         _ => &[Action::Cancel],
     }
 }

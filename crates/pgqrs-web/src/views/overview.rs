@@ -9,59 +9,73 @@ use crate::{
     charts,
     format::{self, number},
     layout::View,
+    path,
     respond::Asked,
-    sample::{Point, rates},
+    sample::{History, Rates},
 };
+
+/// How many queues a page has.
+const PAGE: usize = 50;
 
 pub(super) async fn view(app: &App, asked: &Asked) -> Result<View, Problem> {
     let sample = app.sample().await?;
-    let rates = rates(&sample.points);
-    let into: Vec<_> = rates.iter().map(|rate| rate.into).collect();
-    let out: Vec<_> = rates.iter().map(|rate| rate.out).collect();
-    let total: Count = sample
-        .health
-        .queues
-        .iter()
-        .map(|queue| queue.stats.total())
-        .sum();
-    let dead: Count = sample
-        .health
-        .queues
-        .iter()
-        .map(|queue| queue.stats.dead)
-        .sum();
+    let all = &sample.health.queues;
+    let total: Count = all.iter().map(|queue| queue.stats.total()).sum();
+    let dead: Count = all.iter().map(|queue| queue.stats.dead).sum();
+    let rates = sample.history.total_rates();
+    let found = page(asked, all);
+    let last = found.last().map(|queue| queue.stats.queue.as_str());
+    let next = last.filter(|last| matching(asked, all).any(|name| name > *last));
     let main = html! {
         h1 { "Queues" }
         dl.tiles {
-            (tile("Messages", &total.to_string(), html! {}))
-            (tile("Dead letters", &dead.to_string(), html! {}))
-            (tile("In per minute", &newest(&into), charts::line(&into, "Messages sent, per minute")))
-            (tile("Out per minute", &newest(&out), charts::line(&out, "Messages done, per minute")))
+            (tile("Messages", html! { (total) }, html! {}))
+            (tile("Dead letters", html! { span.bad[!dead.is_zero()] { (dead) } }, html! {}))
+            (rate_tile("In per minute", &rates, |rates| rates.in_per_minute, "Messages sent, per minute"))
+            (rate_tile("Out per minute", &rates, |rates| rates.out_per_minute, "Messages done, per minute"))
         }
         (health(asked, &sample.health))
-        @if sample.health.queues.is_empty() {
+        @if all.is_empty() {
             p.empty { "There are no queues yet. The first one appears here once it is created." }
         } @else {
-            div.wide tabindex="0" role="region" aria-label="Queues" {
-                table.queues {
-                    thead { tr {
-                        th scope="col" { "Queue" }
-                        th.number scope="col" { "Ready" }
-                        th.number scope="col" { "Delayed" }
-                        th.number scope="col" { "Leased" }
-                        th.number scope="col" { "Dead" }
-                        th.number scope="col" { "Oldest ready" }
-                        th.number scope="col" { "Consumers" }
-                        th scope="col" { "Last minutes" }
-                    } }
-                    tbody {
-                        @for queue in &sample.health.queues {
-                            @let name = queue.stats.queue.as_str();
-                            @let info = sample.queues.iter().find(|info| info.name.as_str() == name);
-                            (row(asked, queue, info, &sample.points))
+            @if all.len() > PAGE { (filter(asked, all.len())) }
+            @if found.is_empty() { p.empty { "None." } } @else {
+                div.wide tabindex="0" role="region" aria-label="Queues" {
+                    table.queues {
+                        thead { tr {
+                            th scope="col" { "Queue" }
+                            th.number scope="col" { "Ready" }
+                            th.number scope="col" { "Delayed" }
+                            th.number scope="col" { "Leased" }
+                            th.number scope="col" { "Dead" }
+                            th.number scope="col" { "Oldest ready" }
+                            th.number scope="col" { "Consumers" }
+                            th.number scope="col" { "In per minute" }
+                            th.number scope="col" { "Out per minute" }
+                            th scope="col" { "Depth" }
+                        } }
+                        tbody {
+                            @for queue in &found {
+                                @let name = queue.stats.queue.as_str();
+                                @let info = sample.queues.iter().find(|info| info.name.as_str() == name);
+                                (row(asked, queue, info, &sample.history))
+                            }
                         }
                     }
                 }
+            }
+            @if let Some(next) = next {
+                @let query = path::query(&[("name", asked.value("name")), ("after", next)]);
+                p { a.button href=(format!("{}{query}", asked.link(&[]))) rel="next" { "Next page" } }
+            }
+            details.about #about {
+                summary { "What these numbers are" }
+                p.faint { "Counts stop at 10,000 of each priority. Charts are of the last ten minutes, as far as this page was
+                    looked at. " b { "Out" } " is what consumers were done with, which they report every 15 seconds; without a
+                    registered consumer, or with an acknowledgement by hand, nothing is counted. " b { "In" } " is that and what the queue
+                    has grown by; it isn't known while more than 10,000 messages wait, and what was cancelled, purged or has
+                    expired is missing from it. The numbers above the table are of all queues, as PostgreSQL
+                    counts them." }
             }
         }
     };
@@ -72,16 +86,49 @@ pub(super) async fn view(app: &App, asked: &Asked) -> Result<View, Problem> {
     })
 }
 
-fn newest(rates: &[u64]) -> String {
-    rates
-        .last()
-        .map_or_else(|| "…".to_owned(), |rate| number(*rate))
+/// Names of queues that contain what was asked for.
+fn matching<'a>(asked: &'a Asked, all: &'a [QueueHealth]) -> impl Iterator<Item = &'a str> {
+    let wanted = asked.value("name");
+    let names = all.iter().map(|queue| queue.stats.queue.as_str());
+    names.filter(move |name| name.contains(wanted))
 }
 
-fn tile(name: &str, value: &str, chart: Markup) -> Markup {
+fn page<'a>(asked: &'a Asked, all: &'a [QueueHealth]) -> Vec<&'a QueueHealth> {
+    let (wanted, after) = (asked.value("name"), asked.value("after"));
+    let found = all.iter().filter(|queue| {
+        let name = queue.stats.queue.as_str();
+        name.contains(wanted) && (after.is_empty() || name > after)
+    });
+    found.take(PAGE).collect()
+}
+
+fn filter(asked: &Asked, queues: usize) -> Markup {
+    html! {
+        form.find action=(asked.link(&[])) role="search" {
+            label for="name" { "One of " (number(queues as u64)) " queues" }
+            input #name name="name" value=(asked.value("name")) autocomplete="off" spellcheck="false";
+            button { "Find" }
+        }
+    }
+}
+
+fn tile(name: &str, value: Markup, chart: Markup) -> Markup {
     html! {
         div { dt { (name) } dd { span.value { (value) } (chart) } }
     }
+}
+
+fn rate_tile(
+    name: &str,
+    rates: &[Rates],
+    of: impl Fn(&Rates) -> Option<u64>,
+    description: &str,
+) -> Markup {
+    let values: Vec<_> = rates.iter().filter_map(of).collect();
+    let newest = values
+        .last()
+        .map_or_else(|| "…".to_owned(), |rate| number(*rate));
+    tile(name, html! { (newest) }, charts::line(&values, description))
 }
 
 /// The most severe finding, if it is one to act on.
@@ -103,13 +150,10 @@ fn health(asked: &Asked, health: &Health) -> Markup {
     }
 }
 
-fn row(asked: &Asked, queue: &QueueHealth, info: Option<&QueueInfo>, points: &[Point]) -> Markup {
+fn row(asked: &Asked, queue: &QueueHealth, info: Option<&QueueInfo>, history: &History) -> Markup {
     let stats = &queue.stats;
     let name = stats.queue.as_str();
-    let depths: Vec<_> = points
-        .iter()
-        .filter_map(|point| point.depth(name))
-        .collect();
+    let rates = history.all_rates(name);
     let state = |state: &str, count: Count| {
         let link = format!("{}?state={state}", asked.link(&["queues", name]));
         html! { td.number data-label=(state) {
@@ -148,7 +192,29 @@ fn row(asked: &Asked, queue: &QueueHealth, info: Option<&QueueInfo>, points: &[P
                     " " span.faint { "+ " (number(queue.suspended_consumers)) " suspended" }
                 }
             }
-            td data-label="last minutes" { (charts::line(&depths, &format!("Messages in {name}"))) }
+            (rate("in per minute", &rates, |rates| rates.in_per_minute, &format!("Into {name}, per minute")))
+            (rate("out per minute", &rates, |rates| rates.out_per_minute, &format!("Out of {name}, per minute")))
+            td data-label="depth" { (charts::line(&history.depths(name), &format!("Messages in {name}"))) }
+        }
+    }
+}
+
+fn rate(
+    label: &str,
+    rates: &[Rates],
+    of: impl Fn(&Rates) -> Option<u64>,
+    description: &str,
+) -> Markup {
+    let values: Vec<_> = rates.iter().filter_map(&of).collect();
+    html! {
+        td.number.rate data-label=(label) {
+            div {
+                @match rates.last().and_then(of) {
+                    Some(rate) => span { (number(rate)) },
+                    None => (format::none()),
+                }
+                (charts::line(&values, description))
+            }
         }
     }
 }

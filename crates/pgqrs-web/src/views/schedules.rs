@@ -1,7 +1,10 @@
 //! Schedules, with what they have sent and their next times.
 
 use maud::{Markup, html};
-use pgqrs::{ScheduleInfo, ScheduleTime};
+use pgqrs::{
+    ScheduleInfo, ScheduleTime,
+    chrono::{DateTime, Utc},
+};
 
 use super::Problem;
 use crate::{
@@ -9,6 +12,7 @@ use crate::{
     app::App,
     format::{self, duration, maybe_time},
     layout::View,
+    path,
     respond::Asked,
 };
 
@@ -84,6 +88,18 @@ fn late(schedule: &ScheduleInfo) -> Markup {
     }
 }
 
+/// Those that it has sent and that are in this state.
+fn messages(asked: &Asked, schedule: &ScheduleInfo, state: &str) -> String {
+    let queue = schedule.queue.as_str();
+    let header = format!("pgqrs-schedule: {}", schedule.name);
+    if state == "dead" {
+        let query = path::query(&[("header", &header)]);
+        return format!("{}{query}", asked.link(&["queues", queue, "dead"]));
+    }
+    let query = path::query(&[("state", state), ("header", &header)]);
+    format!("{}{query}", asked.link(&["queues", queue]))
+}
+
 pub(super) async fn view(app: &App, asked: &Asked, name: &str) -> Result<View, Problem> {
     let schedule = app.admin.schedule(name).await?;
     let queue = schedule.queue.as_str();
@@ -107,13 +123,20 @@ pub(super) async fn view(app: &App, asked: &Asked, name: &str) -> Result<View, P
         }
         h2 { "History" }
         dl.facts {
-            div { dt { "Last time" } dd { (maybe_time(schedule.last_at)) } }
-            div { dt { "Sent" } dd { (maybe_time(schedule.last_fired_at)) } }
+            div { dt { "Last time" } dd { (maybe_moment(schedule.last_at)) } }
+            div { dt { "Sent" } dd { (maybe_moment(schedule.last_fired_at)) } }
             div { dt { "Late by" } dd { (late(&schedule)) } }
+        }
+        p { "Its messages that are still there: "
+            @for (n, state) in ["ready", "delayed", "leased", "dead"].into_iter().enumerate() {
+                @if n > 0 { ", " }
+                a href=(messages(asked, &schedule, state)) { (state) }
+            }
+            "."
         }
         h2 { "Next times" }
         @match upcoming {
-            Ok(times) => ol.times { @for time in times { li { (format::time(time)) } } },
+            Ok(times) => ol.times { @for time in times { li { (format::moment(time)) } } },
             Err(error) => p.note.warning { (error) },
         }
     };
@@ -122,4 +145,8 @@ pub(super) async fn view(app: &App, asked: &Asked, name: &str) -> Result<View, P
         place: "Schedules",
         main,
     })
+}
+
+fn maybe_moment(time: Option<DateTime<Utc>>) -> Markup {
+    time.map_or_else(format::none, format::moment)
 }

@@ -8,18 +8,19 @@ use axum::{
 use fantoccini::Locator;
 use pgqrs::{MessageId, MessagePlace, MessageState, Store};
 use pgqrs_web::Action;
+use serde_json::json;
 use sqlx::PgPool;
 use tower::ServiceExt;
 
 use crate::support::{Browser, TestResult, filled, serve};
 
-fn all(store: &Store) -> Router {
+pub(crate) fn all(store: &Store) -> Router {
     let page = pgqrs_web::page(store).actions(|_, _| true);
     page.operator(|_| "ada".to_owned()).router()
 }
 
 /// Follows the button with this text, says why, and confirms.
-async fn act(browser: &Browser, button: &str, confirm: &str) -> TestResult {
+pub(crate) async fn act(browser: &Browser, button: &str, confirm: &str) -> TestResult {
     browser
         .client
         .find(Locator::LinkText(button))
@@ -27,7 +28,6 @@ async fn act(browser: &Browser, button: &str, confirm: &str) -> TestResult {
         .click()
         .await?;
     browser.shows("h1", "?").await;
-    assert!(browser.violations().await?.is_empty());
     let why = browser.client.find(Locator::Id("why")).await?;
     why.send_keys("a test").await?;
     let confirm = format!("//main//form//button[normalize-space()='{confirm}']");
@@ -120,6 +120,37 @@ async fn each_action_asks_first_and_is_logged_with_who_and_why(pool: PgPool) -> 
         .search("reports", MessageState::Delayed)
         .oldest_first()
         .await?;
+    go(&format!("/queues/reports/messages/{}", delayed.items[1].id)).await?;
+    browser
+        .client
+        .find(Locator::LinkText("Set the time"))
+        .await?
+        .click()
+        .await?;
+    let due = delayed.items[1].visible_at.format("%Y-%m-%dT%H:%M:%S");
+    let time = "return document.getElementById('time').value";
+    assert_eq!(browser.run(time).await?, json!(due.to_string()));
+    // As a person chooses it; typing depends on the language.
+    browser
+        .run("document.getElementById('time').value = '2100-01-31T09:30:15'")
+        .await?;
+    assert!(browser.violations().await?.is_empty());
+    browser.picture("time", 1_280).await?;
+    browser
+        .client
+        .find(Locator::Css("main form button"))
+        .await?
+        .click()
+        .await?;
+    browser
+        .shows("tbody tr:first-child", "Its time is set")
+        .await;
+    let moved = admin.message("reports", delayed.items[1].id).await?;
+    let Some(MessagePlace::Queued { visible_at, .. }) = moved.map(|moved| moved.place) else {
+        panic!("it waits");
+    };
+    assert_eq!(visible_at.to_rfc3339(), "2100-01-31T09:30:15+00:00");
+
     go(&format!("/queues/reports/messages/{}", delayed.items[0].id)).await?;
     act(&browser, "Run now", "Run now").await?;
     outcome("It is ready").await;
@@ -191,94 +222,6 @@ async fn groups_are_shown_and_stopped_resumed_promoted_and_purged(pool: PgPool) 
     let found = admin.group("emails", group).await?.expect("it is there");
     assert_eq!((found.live, found.parked), (2, 0));
     assert!(browser.violations().await?.is_empty());
-    browser.close().await
-}
-
-#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn all_that_match_are_changed_in_the_background_and_it_can_be_stopped(
-    pool: PgPool,
-) -> TestResult {
-    let store = filled(&pool).await?;
-    let admin = pgqrs::admin(&store);
-    let many = "insert into pgqrs.dead_letters (queue_id, id, priority, enqueued_at, attempt, payload, reason)
-                select q.id, 1000000 + n, 2, now(), 20, '{}', case when n % 3 = 0 then 'expired' else 'boom' end
-                from pgqrs.queues q, generate_series(1, 30000) n where q.name = 'invoices'";
-    sqlx::query(many).execute(&pool).await?;
-    let served = serve(all(&store), "127.0.0.1:0").await?;
-    let Some(browser) = Browser::start().await else {
-        return Ok(());
-    };
-    let expired = format!("{}/queues/invoices/dead?reason=expired", served.url);
-    browser.client.goto(&expired).await?;
-    browser
-        .client
-        .find(Locator::LinkText("Requeue all that match…"))
-        .await?
-        .click()
-        .await?;
-    browser.shows("#count", "10,000").await;
-    browser.picture("all-that-match", 1_280).await?;
-    browser
-        .client
-        .find(Locator::Css("main form button"))
-        .await?
-        .click()
-        .await?;
-    browser.shows("tbody tr:first-child", "Done: 10,000").await;
-    assert_eq!(admin.queue_stats("invoices").await?.ready.value, 10_000);
-    assert!(
-        admin
-            .search_dead_letters("invoices")
-            .reason("expired")
-            .await?
-            .items
-            .is_empty()
-    );
-
-    // A lock holds it up until it was asked to stop.
-    let mut locking = pool.begin().await?;
-    let lock = "select from pgqrs.dead_letters where id = 1015001 for update";
-    sqlx::query(lock).execute(&mut *locking).await?;
-    let boom = format!("{}/queues/invoices/dead?reason=boom", served.url);
-    browser.client.goto(&boom).await?;
-    browser
-        .client
-        .find(Locator::LinkText("Delete all that match…"))
-        .await?
-        .click()
-        .await?;
-    browser.shows("#count", "10,000+").await;
-    browser
-        .client
-        .find(Locator::Css("main form button"))
-        .await?
-        .click()
-        .await?;
-    browser.shows("tbody tr:first-child", "9,000 so far").await;
-    browser
-        .client
-        .find(Locator::LinkText("Stop"))
-        .await?
-        .click()
-        .await?;
-    browser
-        .client
-        .find(Locator::Css("main form button"))
-        .await?
-        .click()
-        .await?;
-    browser.shows("h1", "Actions").await;
-    locking.rollback().await?;
-    // The chunk that was held up is finished, and the others are left.
-    browser
-        .shows("tbody tr:first-child", "Stopped: 10,000")
-        .await;
-    let left = admin
-        .search_dead_letters("invoices")
-        .reason("boom")
-        .limit(10_000)
-        .await?;
-    assert_eq!((left.items.len(), left.is_cut), (10_000, false));
     browser.close().await
 }
 

@@ -5,11 +5,12 @@ use axum::{
     body::{Body, to_bytes},
     http::{Request, StatusCode, header},
 };
+use pgqrs::QueueOptions;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tower::ServiceExt;
 
-use crate::support::{TestResult, filled};
+use crate::support::{TestResult, filled, until};
 
 struct Answer {
     status: StatusCode,
@@ -189,27 +190,127 @@ async fn the_first_view_is_under_sixty_kilobytes_with_all_it_loads(pool: PgPool)
 async fn payloads_of_a_hidden_queue_are_nowhere(pool: PgPool) -> TestResult {
     let store = filled(&pool).await?;
     let page = pgqrs_web::page(&store).hide_payloads(["emails"]);
+    shows_no_payloads(&page.router()).await?;
+    let shown = get(&pgqrs_web::router(&store), "/queues/emails/messages/9").await?;
+    assert!(shown.body.contains("customer-8@example.com"));
+    let sensitive = QueueOptions::builder().sensitive(true).build();
+    let admin = pgqrs::admin(&store);
+    let info = admin.configure_queue("emails", sensitive).await?;
+    assert!(info.sensitive);
+    let page = pgqrs_web::page(&store).actions(|_, _| true);
     let router = page.router();
+    shows_no_payloads(&router).await?;
+    let edit = "/act/edit?queue=emails&message=9";
+    let body = get(&router, edit).await?.body;
+    assert!(
+        body.contains("<textarea") && !body.contains("@example.com"),
+        "{body}"
+    );
+    for action in ["run-now", "cancel"] {
+        let all = format!("/act/{action}?all=1&queue=emails&state=ready&path=to&value=");
+        let hits = get(&router, &format!("{all}customer-9@example.com")).await?;
+        assert!(
+            hits.body.contains("<b id=\"count\">0</b> match now"),
+            "{}",
+            hits.body
+        );
+    }
+    Ok(())
+}
+
+/// As if the consumers of `emails` had handled messages since their last heartbeat.
+async fn beat(pool: &PgPool, ago: &str, settled: i64) -> TestResult {
+    let beat = "update pgqrs.workers set heartbeat_at = now() - $1::text::interval, settled = $2
+                where kind = 'consumer'";
+    sqlx::query(beat)
+        .bind(ago)
+        .bind(settled)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn what_comes_and_goes_is_known_from_heartbeats_and_depths(pool: PgPool) -> TestResult {
+    let store = filled(&pool).await?;
+    let router = pgqrs_web::router(&store);
+    let rates = async || -> Result<Value, Box<dyn std::error::Error>> {
+        let queues = get(&router, "/api/v1/queues").await?.body;
+        Ok(serde_json::from_str::<Value>(&queues)?["rates"]["emails"].clone())
+    };
+    beat(&pool, "20 seconds", 0).await?;
+    let unknown = json!({"in_per_minute": null, "out_per_minute": null});
+    assert_eq!(rates().await?, unknown);
+    let sent: Vec<u32> = (0..10).collect();
+    let sent = pgqrs::enqueue().messages(&sent).to("emails");
+    sent.execute(&store).await?;
+    until("it was looked at again", async || {
+        beat(&pool, "0 seconds", 30).await.expect("written");
+        rates().await.expect("read") != unknown
+    })
+    .await;
+    let known = rates().await?;
+    // 30 were done and 10 are left, in 25 seconds, or more if the machine is busy.
+    let rate = |name: &str| known[name].as_u64().expect("it is known");
+    assert!((20..=72).contains(&rate("out_per_minute")), "{known}");
+    let ratio = rate("in_per_minute") as f64 / rate("out_per_minute") as f64;
+    assert!((1.2..1.5).contains(&ratio), "{known}");
+    let page = get(&router, "/").await?.body;
+    assert!(
+        page.contains("data-label=\"out per minute\"><div><span>"),
+        "{page}"
+    );
+    let metrics = get(&router, "/metrics").await?.body;
+    let out = format!(
+        "pgqrs_queue_out_per_minute{{queue=\"emails\"}} {}\n",
+        rate("out_per_minute")
+    );
+    assert!(metrics.contains(&out), "{metrics}");
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn many_queues_are_shown_page_by_page_and_found_by_their_names(pool: PgPool) -> TestResult {
+    let store = filled(&pool).await?;
+    let many = "insert into pgqrs.queues (name) select 'tenant-' || lpad(n::text, 3, '0') from generate_series(1, 120) n";
+    sqlx::query(many).execute(&pool).await?;
+    let router = pgqrs_web::router(&store);
+    let page = get(&router, "/").await?.body;
+    assert_eq!(page.matches("<th scope=\"row\">").count(), 50);
+    let assets =
+        get(&router, "/style.css").await?.body.len() + get(&router, "/script.js").await?.body.len();
+    assert!(page.len() + assets < 60_000, "{}", page.len() + assets);
+    assert!(page.contains("href=\"/?after=tenant-047\""), "{page}");
+    let next = get(&router, "/?after=tenant-047").await?.body;
+    assert!(
+        next.contains("tenant-048") && !next.contains("tenant-047<"),
+        "{next}"
+    );
+    let found = get(&router, "/?name=-11").await?.body;
+    assert_eq!(found.matches("<th scope=\"row\">").count(), 10);
+    assert!(!found.contains("Next page"));
+    Ok(())
+}
+
+async fn shows_no_payloads(router: &Router) -> TestResult {
     for path in VIEWS.into_iter().chain([
         "/api/v1/queues/emails/messages",
         "/api/v1/queues/emails/messages/9",
         "/api/v1/queues/emails/dead",
     ]) {
         let path = if path.is_empty() { "/" } else { path };
-        let body = get(&router, path).await?.body;
+        let body = get(router, path).await?.body;
         assert!(!body.contains("@example.com"), "{path}");
     }
-    let shown = get(&pgqrs_web::router(&store), "/queues/emails/messages/9").await?;
-    assert!(shown.body.contains("customer-8@example.com"));
     // A search would tell by its results what is in them.
     let search = "/api/v1/queues/emails/messages?path=to&value=";
-    let hits = get(&router, &format!("{search}customer-9@example.com"))
+    let hits = get(router, &format!("{search}customer-9@example.com"))
         .await?
         .body;
-    let misses = get(&router, &format!("{search}nobody")).await?.body;
+    let misses = get(router, &format!("{search}nobody")).await?.body;
     assert_eq!(hits, misses);
     assert!(hits.contains("\"items\":[]"), "{hits}");
-    let nameless = get(&router, "/api/v1/queues/emails/messages?header=tenant")
+    let nameless = get(router, "/api/v1/queues/emails/messages?header=tenant")
         .await?
         .body;
     assert!(nameless.contains("\"items\":[]"), "{nameless}");

@@ -2,7 +2,9 @@
 
 mod actions;
 mod attacks;
+mod bulk;
 mod http;
+mod operators;
 mod outages;
 mod support;
 mod views;

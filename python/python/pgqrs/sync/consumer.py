@@ -10,7 +10,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from pgqrs import _arguments, _pgqrs, _receiving, _signals
+from pgqrs import _arguments, _pgqrs, _receiving, _signals, _telemetry
 from pgqrs._receiving import Native, Settings, decoded, decoded_chunk, give_back
 from pgqrs.chunk import Chunk
 from pgqrs.errors import NotSettledError, WorkerStoppedError
@@ -178,6 +178,7 @@ class Consumer(Generic[T]):
             shutdown_deadline=shutdown_deadline,
         )
         called = handler if around is None else layered(around, handler)
+        called = _telemetry.handling(self._queue.name, called, blocking=True)
         work = Work(self._native, called, lambda native: decoded(Delivery, native, self._queue))
         return self._receive(settings, work)
 
@@ -251,6 +252,7 @@ class Consumer(Generic[T]):
             shutdown_deadline=shutdown_deadline,
         )
         called = handler if around is None else layered(around, handler)
+        called = _telemetry.handling(self._queue.name, called, blocking=True)
         work = Work(self._native, called, lambda native: decoded_chunk(native, self._queue))
         return self._receive(settings, work)
 

@@ -51,7 +51,9 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        row = self._native.of_groups().group(_arguments.queue_name(queue), _arguments.text("group", group))
+        row = self._native.of_groups().group(
+            _arguments.queue_name(queue), _arguments.text("group", group)
+        )
         return None if row is None else GroupInfo(*row)
 
     def promote_groups(self, queue: str | Queue[Any]) -> None:
@@ -77,7 +79,9 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        self._native.of_groups().stop_group(_arguments.queue_name(queue), _arguments.text("group", group))
+        self._native.of_groups().stop_group(
+            _arguments.queue_name(queue), _arguments.text("group", group)
+        )
 
     def resume_group(self, queue: str | Queue[Any], group: str) -> bool:
         """Resumes a group that an operator or a dead letter has stopped.
@@ -92,7 +96,9 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        resumed: bool = self._native.of_groups().resume_group(_arguments.queue_name(queue), _arguments.text("group", group))
+        resumed: bool = self._native.of_groups().resume_group(
+            _arguments.queue_name(queue), _arguments.text("group", group)
+        )
         return resumed
 
     def set_group_limit(self, queue: str | Queue[Any], group: str, at_once: int | None) -> None:
@@ -108,7 +114,9 @@ class GroupAdmin:
             QueueNotFoundError: There is no such queue.
         """
         limit = None if at_once is None else _arguments.integer("at_once", at_once, 1, 2**31 - 1)
-        self._native.of_groups().set_group_limit(_arguments.queue_name(queue), _arguments.text("group", group), limit)
+        self._native.of_groups().set_group_limit(
+            _arguments.queue_name(queue), _arguments.text("group", group), limit
+        )
 
     def purge_group(self, queue: str | Queue[Any], group: str) -> int:
         """Deletes the parked messages of a group.
@@ -123,5 +131,7 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        purged: int = self._native.of_groups().purge_group(_arguments.queue_name(queue), _arguments.text("group", group))
+        purged: int = self._native.of_groups().purge_group(
+            _arguments.queue_name(queue), _arguments.text("group", group)
+        )
         return purged

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, overload
 
-from pgqrs import _arguments, _pgqrs
+from pgqrs import _arguments, _pgqrs, _telemetry
 from pgqrs.listings import WorkerStatus
 from pgqrs.message import Message, OnDuplicate, Sent
 from pgqrs.queue import Priority, PriorityName, Queue
@@ -141,7 +141,9 @@ class Producer(Generic[T]):
                 expires_in=expires_in,
                 drop_if_expired=drop_if_expired,
             )
-            sent: list[tuple[int, bool, bool | None]] = self._native.enqueue_messages(
+            sent: list[tuple[int, bool, bool | None]] = _telemetry.sender(
+                self._native, self._queue.name
+            ).enqueue_messages(
                 [_arguments.message(_arguments.with_key(self._queue, single))],
                 False,
                 wait,
@@ -150,14 +152,35 @@ class Producer(Generic[T]):
                 _arguments.headers(headers),
             )
             return Sent(*sent[0])
-        message: int = self._native.enqueue(payload, wait, time, level, _arguments.headers(headers))
+        message: int = _telemetry.sender(self._native, self._queue.name).enqueue(
+            payload, wait, time, level, _arguments.headers(headers)
+        )
         return Sent(message)
 
+    @overload
     def enqueue_delayed(
         self,
         payload: T,
-        delay_seconds: float | timedelta = 300,
+        delay_seconds: float | timedelta,
         *,
+        priority: Priority | PriorityName = Priority.NORMAL,
+        headers: Mapping[str, str] | None = None,
+    ) -> Sent: ...
+    @overload
+    def enqueue_delayed(
+        self,
+        payload: T,
+        *,
+        seconds: float | timedelta,
+        priority: Priority | PriorityName = Priority.NORMAL,
+        headers: Mapping[str, str] | None = None,
+    ) -> Sent: ...
+    def enqueue_delayed(
+        self,
+        payload: T,
+        delay_seconds: float | timedelta | None = None,
+        *,
+        seconds: float | timedelta | None = None,
         priority: Priority | PriorityName = Priority.NORMAL,
         headers: Mapping[str, str] | None = None,
     ) -> Sent:
@@ -166,6 +189,7 @@ class Producer(Generic[T]):
         Args:
             payload: As for :meth:`enqueue`.
             delay_seconds: How long the message is not delivered, in seconds or as a ``timedelta``.
+            seconds: The same by another name; pass one of the two.
             priority: As for :meth:`enqueue`.
             headers: As for :meth:`enqueue`.
 
@@ -173,9 +197,13 @@ class Producer(Generic[T]):
             The message's id.
 
         Raises:
+            TypeError: None of the two is passed, or both.
             Error: As from :meth:`enqueue`.
         """
-        wait = _arguments.duration("delay_seconds", delay_seconds)
+        if (delay_seconds is None) == (seconds is None):
+            raise TypeError("delay_seconds: for how long? pass it, by this name or as `seconds`")
+        name = "delay_seconds" if seconds is None else "seconds"
+        wait = _arguments.duration(name, delay_seconds if seconds is None else seconds)
         return self.enqueue(payload, delay=wait, priority=priority, headers=headers)
 
     def enqueue_batch(
@@ -241,7 +269,7 @@ class Producer(Generic[T]):
         )[6:]
         plain = limits == (None, None, False) and not self._queue._computes_keys()
         if plain and not any(isinstance(one, Message) for one in batch):
-            messages: list[int] = self._native.enqueue_batch(
+            messages: list[int] = _telemetry.sender(self._native, self._queue.name).enqueue_batch(
                 batch, wait, time, level, _arguments.headers(headers)
             )
             return [Sent(stored) for stored in messages]
@@ -258,9 +286,9 @@ class Producer(Generic[T]):
                     drops or limits[2],
                 )
             )
-        sent: list[tuple[int, bool, bool | None]] = self._native.enqueue_messages(
-            options, True, wait, time, level, _arguments.headers(headers)
-        )
+        sent: list[tuple[int, bool, bool | None]] = _telemetry.sender(
+            self._native, self._queue.name
+        ).enqueue_messages(options, True, wait, time, level, _arguments.headers(headers))
         return [Sent(*one) for one in sent]
 
     def heartbeat(self) -> None:

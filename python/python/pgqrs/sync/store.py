@@ -40,7 +40,8 @@ def connect(
     """Connects to a database.
 
     Args:
-        url: ``postgresql://user:password@host:port/database``.
+        url: ``postgresql://user:password@host:port/database``. What SQLAlchemy calls ``postgresql+asyncpg://`` is
+            understood too, and so are libpq's pairs: ``host=localhost dbname=mydb``.
         max_connections: The most connections that the store opens.
         install: Whether to create or upgrade the schema ``pgqrs``, which needs the privilege to do so.
         acquire_timeout: How long a call waits for a connection, in seconds or as a ``timedelta``.
@@ -63,7 +64,7 @@ def connect(
         TypeError, ValueError: An argument is of the wrong type, or out of its range.
     """
     native: _pgqrs.Store = _pgqrs.connect(
-        _arguments.text("url", url),
+        _arguments.url("url", url),
         max_connections=_arguments.integer("max_connections", max_connections, 1, 2**32 - 1),
         install=_arguments.flag("install", install),
         acquire_timeout=_arguments.duration("acquire_timeout", acquire_timeout),
@@ -72,10 +73,10 @@ def connect(
         retry_for=_arguments.duration("retry_for", retry_for),
         coalesce=_arguments.flag("coalesce", coalesce),
         pgbouncer=_arguments.flag("pgbouncer", pgbouncer),
-        listen_url=_arguments.optional_text("listen_url", listen_url),
+        listen_url=None if listen_url is None else _arguments.url("listen_url", listen_url),
         blocking=True,
     )
-    return Store(native)
+    return Store(native, _arguments.place(url))
 
 
 class Store:
@@ -86,8 +87,9 @@ class Store:
     :class:`pgqrs.ForkedError` says so.
     """
 
-    def __init__(self, native: _pgqrs.Store) -> None:
+    def __init__(self, native: _pgqrs.Store, place: str) -> None:
         self._native = native
+        self._place = place
         self._workers: weakref.WeakSet[Producer[Any] | Consumer[Any]] = weakref.WeakSet()
 
     @overload
@@ -425,3 +427,7 @@ class Store:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        # Without the password, which has no place in a log.
+        return f"<Store {self._place}>"

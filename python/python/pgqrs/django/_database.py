@@ -1,0 +1,49 @@
+"""The project's database, as its settings have it."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+
+
+def options() -> dict[str, Any]:
+    """The setting ``PGQRS``."""
+    found: dict[str, Any] = getattr(settings, "PGQRS", {})
+    return found
+
+
+def alias() -> str:
+    """Which database of ``DATABASES`` has the queues."""
+    name: str = options().get("DATABASE", "default")
+    return name
+
+
+def connection(using: str | None = None) -> Any:
+    """Django's connection to it, of this thread."""
+    found: Any = connections[using or alias()]
+    if found.vendor != "postgresql":
+        raise ImproperlyConfigured(
+            f"pgqrs needs PostgreSQL, and the database `{using or alias()}` is of {found.vendor}; name another with "
+            'PGQRS = {"DATABASE": ..}'
+        )
+    return found
+
+
+def url(using: str | None = None) -> str:
+    """Its URL: of the test database, while tests run."""
+    of: dict[str, Any] = connection(using).settings_dict
+    parameters: dict[str, str] = {}
+    host = of.get("HOST") or ""
+    if host.startswith("/"):
+        parameters["host"], host = host, "localhost"
+    known = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+    parameters.update({name: str(of["OPTIONS"][name]) for name in known if name in of.get("OPTIONS", {})})
+    user, password = of.get("USER") or "", of.get("PASSWORD") or ""
+    login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    port = f":{of['PORT']}" if of.get("PORT") else ""
+    query = f"?{urlencode(parameters)}" if parameters else ""
+    return f"postgresql://{login}{'@' if login else ''}{host or 'localhost'}{port}/{quote(of['NAME'], safe='')}{query}"

@@ -1,0 +1,211 @@
+"""OpenTelemetry: spans and measurements of sends and handlers, and the trace of a message."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+import pgqrs
+import pgqrs.sync
+
+from .conftest import Database
+
+
+class Observed:
+    """What the application's tracer and meter have got."""
+
+    def __init__(self) -> None:
+        self.spans = InMemorySpanExporter()
+        self.metrics = InMemoryMetricReader()
+
+    def named(self, name: str) -> list[ReadableSpan]:
+        return [span for span in self.spans.get_finished_spans() if span.name == name]
+
+    def measured(self, name: str) -> dict[tuple[str, ...], int]:
+        """How many, by queue and error."""
+        found: dict[tuple[str, ...], int] = {}
+        data = self.metrics.get_metrics_data()
+        for resource in data.resource_metrics if data is not None else ():
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    for point in metric.data.data_points if metric.name == name else ():
+                        labels: Any = point.attributes
+                        key = (labels["messaging.destination.name"], labels.get("error.type", ""))
+                        found[key] = getattr(point, "count", None) or getattr(point, "value", 0)
+        return found
+
+
+@pytest.fixture
+def observed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Observed]:
+    """A tracer and a meter of the application's, for one test."""
+    observed = Observed()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(observed.spans))
+    meters = MeterProvider([observed.metrics])
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    monkeypatch.setattr(metrics._internal, "_METER_PROVIDER", meters)
+    yield observed
+    provider.shutdown()
+    meters.shutdown()
+
+
+def of(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+async def test_a_handlers_span_is_a_child_of_its_messages_sender(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any], observed: Observed
+) -> None:
+    tracer = trace.get_tracer("the application")
+    with tracer.start_as_current_span("request"):
+        message = await producer.enqueue({"to": "ada"}, headers={"tenant": "acme"})
+    consumer = await store.consumer("tasks")
+
+    async def handle(delivery: pgqrs.Delivery[Any]) -> None:
+        assert delivery.headers["tenant"] == "acme"
+        consumer.stop()
+        with tracer.start_as_current_span("within"):
+            pass
+
+    await consumer.run(handle)
+    ((request,), (send,)) = observed.named("request"), observed.named("send tasks")
+    ((process,), (within,)) = observed.named("process tasks"), observed.named("within")
+    ids = [span.parent.span_id if span.parent else None for span in (request, send, process, within)]
+    assert ids == [
+        None,
+        request.context.span_id,
+        send.context.span_id,
+        process.context.span_id,
+    ]
+    assert {span.context.trace_id for span in (send, process, within)} == {request.context.trace_id}
+    assert (send.kind, process.kind) == (trace.SpanKind.PRODUCER, trace.SpanKind.CONSUMER)
+    assert of(send) == {
+        "messaging.system": "pgqrs",
+        "messaging.destination.name": "tasks",
+        "messaging.operation.name": "send",
+        "messaging.operation.type": "send",
+        "messaging.message.id": str(message),
+    }
+    assert of(process) == {
+        "messaging.system": "pgqrs",
+        "messaging.destination.name": "tasks",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.message.id": str(message),
+        "pgqrs.message.attempt": 1,
+    }
+    assert "ada" not in str([span.to_json() for span in observed.spans.get_finished_spans()])
+
+
+async def test_failures_are_on_spans_and_a_retry_links_its_sender(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any], observed: Observed
+) -> None:
+    await producer.enqueue("fails", max_attempts=3)
+    consumer = await store.consumer("tasks")
+
+    async def handle(delivery: pgqrs.Delivery[Any]) -> pgqrs.Outcome:
+        if delivery.attempt == 1:
+            raise LookupError("no such user")
+        consumer.stop()
+        return pgqrs.Outcome.dead_letter("why")
+
+    await consumer.run(handle, retry=pgqrs.RetryPolicy.fixed(0))
+    (send,) = observed.named("send tasks")
+    first, second = observed.named("process tasks")
+    assert first.parent is not None and first.parent.span_id == send.context.span_id
+    assert [link.context.span_id for link in second.links] == [send.context.span_id]
+    assert second.parent is None
+    assert (of(first)["error.type"], of(second)["error.type"]) == ("LookupError", "DeadLetter")
+    assert [event.name for event in first.events] == ["exception"]
+    assert first.status.status_code is trace.StatusCode.ERROR
+    with pytest.raises(pgqrs.SerializeError):
+        await producer.enqueue(object())
+    assert of(observed.named("send tasks")[1])["error.type"] == "SerializeError"
+    assert observed.measured("messaging.client.sent.messages") == {
+        ("tasks", ""): 1,
+        ("tasks", "SerializeError"): 1,
+    }
+    assert observed.measured("messaging.process.duration") == {
+        ("tasks", "LookupError"): 1,
+        ("tasks", "DeadLetter"): 1,
+    }
+
+
+def test_blocking_calls_handlers_and_chunks_have_spans_too(
+    sync_store: pgqrs.sync.Store, observed: Observed
+) -> None:
+    producer = sync_store.producer("tasks")
+    producer.enqueue(1)
+    consumer = sync_store.consumer("tasks")
+
+    def handle(delivery: pgqrs.sync.Delivery[Any]) -> None:
+        with trace.get_tracer("the application").start_as_current_span("within"):
+            consumer.stop()
+
+    consumer.run(handle)
+    ((send,), (process,)) = observed.named("send tasks"), observed.named("process tasks")
+    (within,) = observed.named("within")
+    assert process.parent is not None and process.parent.span_id == send.context.span_id
+    assert within.parent is not None and within.parent.span_id == process.context.span_id
+
+    observed.spans.clear()
+    producer.enqueue_batch([1, 2], priority="high")
+    chunks = sync_store.consumer("tasks")
+    chunks.run_chunks(lambda chunk: chunks.stop(), size=2, wait=20)
+    ((send,), (process,)) = observed.named("send tasks"), observed.named("process tasks")
+    assert of(send)["messaging.batch.message_count"] == of(process)["messaging.batch.message_count"] == 2
+    assert {link.context.span_id for link in process.links} == {send.context.span_id}
+    assert observed.measured("messaging.client.consumed.messages") == {("tasks", ""): 3}
+
+
+def test_a_send_in_a_transaction_of_ones_own_carries_the_current_context(
+    sync_store: pgqrs.sync.Store, database: Database, observed: Observed
+) -> None:
+    with (
+        trace.get_tracer("the application").start_as_current_span("request") as request,
+        psycopg.connect(database.url) as connection,
+    ):
+        pgqrs.enqueue_in(connection, "tasks", 1)
+    delivery = next(sync_store.consumer("tasks"))
+    context = request.get_span_context()
+    assert delivery.headers["traceparent"].startswith(f"00-{context.trace_id:032x}-{context.span_id:016x}-")
+    delivery.ack()
+
+
+async def test_a_malformed_context_is_no_parent(
+    store: pgqrs.Store, producer: pgqrs.Producer[Any], observed: Observed
+) -> None:
+    await producer.enqueue(1, headers={"traceparent": "00-nonsense"})
+    consumer = await store.consumer("tasks")
+
+    async def handle(delivery: pgqrs.Delivery[Any]) -> None:
+        consumer.stop()
+
+    assert (await consumer.run(handle)).done == 1
+    (process,) = observed.named("process tasks")
+    assert process.parent is None and not process.links
+
+
+def test_without_a_tracer_nothing_of_it_is_imported(database: Database) -> None:
+    program = (
+        "import sys, pgqrs.sync\n"
+        "with pgqrs.sync.connect(sys.argv[1]) as store:\n"
+        "    store.queue('tasks')\n"
+        "    store.producer('tasks').enqueue(1)\n"
+        "    delivery = next(store.consumer('tasks'))\n"
+        "    assert delivery.headers == {}\n"
+        "    delivery.ack()\n"
+        "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
+    )
+    subprocess.run([sys.executable, "-c", program, database.url], check=True, timeout=60)
