@@ -6,6 +6,9 @@
 -- Whoever uses the tables meanwhile waits behind this one.
 set local lock_timeout = '2s';
 
+drop function pgqrs.take_slots;
+drop function pgqrs.free_slots;
+drop table pgqrs.slots;
 drop function pgqrs.fire_schedules;
 drop table pgqrs.schedules;
 drop function pgqrs.prune(text, integer);
