@@ -182,6 +182,7 @@ pub mod groups {}
 /// [for_test]: crate::Delivery::for_test
 /// [groups]: crate::guide::groups
 /// [postgres]: crate::testing::postgres
+/// [python]: https://docs.rs/crate/pgqrs/latest/source/python/README.md
 /// [run_in_transaction]: crate::Consumer::run_in_transaction
 /// [schedules]: crate::schedule
 /// [shop]: https://docs.rs/crate/pgqrs/latest/source/examples/shop/tests/shop.rs
