@@ -3,7 +3,7 @@
 //! | to | read |
 //! |---|---|
 //! | begin | [First steps](first_steps), [Sending in your transaction](sending), [Consumers and retries](consumers) |
-//! | write handlers | [Idempotent handlers](idempotent_handlers), [Handlers](handlers), [Order and priorities](order), [Unique messages](unique) |
+//! | write handlers | [Idempotent handlers](idempotent_handlers), [Handlers](handlers), [Order, limits, groups](order), [Groups](groups), [Unique messages](unique) |
 //! | test | [Testing](https://docs.rs/pgqrs/latest/pgqrs/guide/testing/) |
 //! | deploy | [Rolling deploys](rolling_deploys), [Upgrading], [Behind a pooler](poolers), [Security and roles](security) |
 //! | operate | [Operating](operating), [Running a queue](queues), [Health](health), [Telemetry](telemetry) |
@@ -64,6 +64,8 @@ pub mod idempotent_handlers {}
 #[doc = include_str!("../docs/guide/names.md")]
 pub mod names {}
 
+/// [groups]: crate::guide::groups
+// The first definition of a link counts.
 #[doc = include_str!("../docs/guide/order.md")]
 pub mod order {}
 
@@ -178,7 +180,9 @@ pub mod groups {}
 /// [advance]: crate::testing::advance
 /// [drain]: crate::testing::drain
 /// [for_test]: crate::Delivery::for_test
+/// [groups]: crate::guide::groups
 /// [postgres]: crate::testing::postgres
+/// [python]: https://docs.rs/crate/pgqrs/latest/source/python/README.md
 /// [run_in_transaction]: crate::Consumer::run_in_transaction
 /// [schedules]: crate::schedule
 /// [shop]: https://docs.rs/crate/pgqrs/latest/source/examples/shop/tests/shop.rs

@@ -59,7 +59,8 @@ const NO_TIMEOUT: Duration = LONGEST_LEASE;
 ///
 /// Messages are claimed one by one in the order of delivery, and settled before the next one is claimed, by the
 /// statements that consumers use. First, the queue's schedules are fired that are due. Messages that are sent meanwhile,
-/// and those that are ready again, are left, unless it runs [`until_empty`](Drain::until_empty).
+/// and those that are ready again, are left, unless it runs [`until_empty`](Drain::until_empty). So are messages of a
+/// group that wait until others of it are done.
 ///
 /// What a handler does on a store or on a pool is done there: it isn't part of the test's transaction.
 ///

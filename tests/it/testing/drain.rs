@@ -450,3 +450,35 @@ async fn a_payload_that_does_not_decode_is_an_error_with_the_payload(pool: PgPoo
     );
     Ok(())
 }
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn messages_of_a_group_are_run_one_after_another(pool: PgPool) -> TestResult {
+    let store = store(pool).await?;
+    let options = QueueOptions::builder().groups(Groups::default()).build();
+    let admin = pgqrs::admin(&store);
+    admin.configure_queue(EMAILS, options).await?;
+    let mut tx = store.begin().await?;
+    for to in ["1", "2", "3"] {
+        let ada = pgqrs::enqueue().message(&email(to)).to(EMAILS).group("ada");
+        ada.execute(&mut tx).await?;
+    }
+    assert_eq!(
+        enqueued(&mut tx, EMAILS).await?[0].group.as_deref(),
+        Some("ada")
+    );
+    let seen = Mutex::new(Vec::new());
+    let note = |delivery: Delivery<Email>| {
+        seen.lock()
+            .expect("no panic")
+            .push(delivery.into_payload().to);
+        async { pgqrs::Ok(()) }
+    };
+    let first = drain(&mut tx, EMAILS, note).with_delayed().await?;
+    assert_eq!(first.done.len(), 1, "the others wait for it");
+    assert_eq!(
+        drain(&mut tx, EMAILS, note).until_empty().await?.done.len(),
+        2
+    );
+    assert_eq!(*seen.lock().expect("no panic"), ["1", "2", "3"]);
+    Ok(())
+}
