@@ -187,10 +187,6 @@ async fn reading_calls_of_the_admin_are_one_statement_each(pool: PgPool) -> Test
         Ok(admin.all_queue_stats().await.map(drop)?)
     })
     .await?;
-    let purge = sent_by(&store, &proxy, async || {
-        Ok(admin.purge_queue("tasks").await.map(drop)?)
-    })
-    .await?;
     let verify = sent_by(&store, &proxy, async || {
         Ok(admin.verify().await.map(drop)?)
     })
@@ -205,7 +201,6 @@ async fn reading_calls_of_the_admin_are_one_statement_each(pool: PgPool) -> Test
         ("queue_stats", stats),
         ("exact_queue_stats", exact),
         ("all_queue_stats", all_stats),
-        ("purge_queue", purge),
         ("verify", verify),
         ("store.queue", get),
     ] {

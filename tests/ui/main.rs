@@ -111,7 +111,9 @@ fn is_ours(said: &str) -> bool {
     .into_iter()
     .flat_map(|opening| sources.split(opening).skip(1))
     .filter_map(|rest| rest.split('"').next())
-    .any(|pattern| pattern != "{}" && fits(pattern, said))
+    // One that is filled in as a whole says nothing.
+    .filter(|pattern| !(pattern.starts_with('{') && pattern.find('}') == Some(pattern.len() - 1)))
+    .any(|pattern| fits(pattern, said))
 }
 
 /// Whether a text is a pattern whose `{…}` were filled in.
