@@ -15,7 +15,6 @@ use tokio::{runtime::Handle, task::AbortHandle, time::timeout};
 use tracing::instrument::WithSubscriber;
 
 use crate::{
-    consumer::Event,
     engine::{self, Engine},
     errors,
 };
@@ -112,35 +111,7 @@ fn wait<T: Send>(
 }
 
 /// The outcome of one of many calls.
-pub(crate) enum Ended {
-    Message(Answer<i64>),
-    Events(Answer<Vec<Event>>),
-}
-
-impl From<Answer<i64>> for Ended {
-    fn from(answer: Answer<i64>) -> Self {
-        Self::Message(answer)
-    }
-}
-
-impl From<Answer<Vec<Event>>> for Ended {
-    fn from(answer: Answer<Vec<Event>>) -> Self {
-        Self::Events(answer)
-    }
-}
-
-impl<'py> IntoPyObject<'py> for Ended {
-    type Target = PyAny;
-    type Output = Bound<'py, PyAny>;
-    type Error = PyErr;
-
-    fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        match self {
-            Self::Message(answer) => answer.into_pyobject(py),
-            Self::Events(answer) => answer.into_pyobject(py),
-        }
-    }
-}
+pub(crate) type Ended = Answer<i64>;
 
 /// Calls from one event loop that are under way, and those that have ended and are to be reported to the loop.
 ///

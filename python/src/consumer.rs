@@ -97,7 +97,7 @@ impl Drop for AbortOnDrop {
 }
 
 /// An event of the loop, for Python.
-pub(crate) enum Event {
+enum Event {
     Delivered(Box<Handed>),
     /// The loop has abandoned this delivery: its handler took too long, or the consumer ends.
     CutOff(u64),
@@ -122,7 +122,7 @@ impl<'py> IntoPyObject<'py> for Event {
 
 /// A delivery in transit to Python. If it isn't taken, since the waiting caller was cancelled, it is delivered again at
 /// once.
-pub(crate) struct Handed(Option<Call>);
+struct Handed(Option<Call>);
 
 /// What a handler is called with.
 enum Call {
@@ -237,8 +237,7 @@ impl Consumer {
     /// the end.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let running = self.running(py)?;
-        // Between any two messages of a handler: the shortest way to the event loop.
-        self.mode.answer_among_many(py, async move {
+        self.mode.answer(py, async move {
             let mut events = Vec::new();
             if let Some(Running { events: from, .. }) = running {
                 from.lock().await.recv_many(&mut events, AT_ONCE).await;
