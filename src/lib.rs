@@ -115,6 +115,8 @@ mod transaction;
 mod watermark;
 mod worker;
 
+#[doc(hidden)]
+pub use crate::test_statement::TestStatement;
 /// The version of chrono whose types this crate's API uses.
 pub use chrono;
 /// The version of sqlx whose pools, connections and transactions this crate's calls run on.
@@ -214,7 +216,6 @@ pub use crate::{
     signal::shutdown_signal,
     statement::Statement,
     store::Store,
-    test_statement::TestStatement,
     transaction::{HandlerTransaction, Transaction},
     worker::Worker,
 };

@@ -128,10 +128,10 @@ text!(
         )
         insert into pgqrs.archive (
             queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key, waiting_key,
-            group_key, headers, payload
+            headers, payload, group_key
         )
         select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
-            unique_key, waiting_key, group_key, headers, payload
+            unique_key, waiting_key, headers, payload, group_key
         from done
         where (select count(*) from settled) > 0
         returning id
@@ -183,10 +183,10 @@ text!(
         )
         insert into pgqrs.dead_letters (
             queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key, waiting_key,
-            group_key, group_place, headers, payload, reason, last_error
+            headers, payload, group_key, group_place, reason, last_error
         )
         select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
-            unique_key, waiting_key, group_key, group_place, headers, payload, $4::text, coalesce($5::text, last_error)
+            unique_key, waiting_key, headers, payload, group_key, group_place, $4::text, coalesce($5::text, last_error)
         from dead
         where (select count(*) from settled) > 0
         returning id

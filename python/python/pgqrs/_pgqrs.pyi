@@ -68,7 +68,6 @@ def test_statement(name: str) -> str:
 @final
 class Store:
     """A connected database."""
-
     def close(self) -> Any:
         """Closes its connections. Later calls are refused."""
     def queue(self, name: str) -> Any:
@@ -90,19 +89,13 @@ class Store:
     ) -> Any:
         """Registers a producer."""
     def consumer(
-        self,
-        queue: str,
-        identity: tuple[str, int] | None,
-        *,
-        heartbeat_interval: timedelta,
-        replace: bool,
+        self, queue: str, identity: tuple[str, int] | None, *, heartbeat_interval: timedelta, replace: bool
     ) -> Any:
         """Registers a consumer; anonymous without an identity."""
 
 @final
 class Producer:
     """A registered producer."""
-
     @property
     def id(self) -> int:
         """The worker's id."""
@@ -154,7 +147,6 @@ class Producer:
 @final
 class Consumer:
     """A registered consumer."""
-
     @property
     def id(self) -> int:
         """The worker's id."""
@@ -209,7 +201,6 @@ class Consumer:
 @final
 class Chunk:
     """Messages that are leased to this process, and handled by one call."""
-
     @property
     def ticket(self) -> int:
         """The ticket of this chunk in the loop."""
@@ -230,7 +221,6 @@ class Chunk:
 @final
 class Delivery:
     """A message that is leased to this process. Its lease is extended until it is settled, or dropped."""
-
     @property
     def ticket(self) -> int:
         """The ticket of this delivery in the loop."""
@@ -300,7 +290,6 @@ class Delivery:
 @final
 class Admin:
     """Administration of the schema, queues, messages and workers."""
-
     def __new__(cls, store: Store) -> Admin: ...
     def install(self) -> Any:
         """Creates or upgrades the schema."""
@@ -410,7 +399,6 @@ class Admin:
 @final
 class Log:
     """Events of one process. A child made by `fork` has its own."""
-
     def limit(self, capacity: int) -> None:
         """Sets how many events can wait to be logged. Further ones are dropped, and counted."""
     def next(self) -> tuple[list[tuple[str, str, dict[str, Any]]], int] | None:
@@ -420,7 +408,6 @@ class Log:
 @final
 class Observer:
     """Observes the queues until it is stopped, or collected."""
-
     def latest(self) -> tuple[Any, ...] | None:
         """Returns what was read last."""
     def error(self) -> Any:
@@ -433,7 +420,6 @@ class Observer:
 @final
 class Schedule:
     """A schedule that is to be installed."""
-
     def __new__(
         cls,
         name: str,
@@ -457,14 +443,12 @@ class Schedule:
 @final
 class Scheduler:
     """Fires schedules until it is stopped."""
-
     def stop(self) -> None:
         """Stops it."""
 
 @final
 class GroupAdmin:
     """Administration of groups."""
-
     def groups(self, queue: str, order: str, limit: int) -> Any:
         """Lists groups of a queue."""
     def group(self, queue: str, group: str) -> Any:
@@ -483,7 +467,6 @@ class GroupAdmin:
 @final
 class AckStatement:
     """An acknowledgement as SQL. Until it is checked or withdrawn, nothing else is done with the delivery."""
-
     @property
     def sql(self) -> str:
         """The text, with `$1` to `$3`."""
@@ -498,14 +481,11 @@ class AckStatement:
 @final
 class Statement:
     """The statement and its parameters."""
-
     @property
     def sql(self) -> str:
         """The text, with `$1` to `$7`."""
     @property
-    def parameters(
-        self,
-    ) -> tuple[str, int, datetime | None, int, int | None, list[str]]:
+    def parameters(self) -> tuple[str, int, datetime | None, int, int | None, list[str]]:
         """The values of the parameters."""
     def check(self, rows: list[int]) -> list[int]:
         """Returns the ids of the messages, in their order, from the rows that the statement returned.
