@@ -61,6 +61,8 @@ pub mod consumers {}
 #[doc = include_str!("../docs/guide/idempotent-handlers.md")]
 pub mod idempotent_handlers {}
 
+/// [groups]: crate::guide::groups
+// The first definition of a link counts.
 #[doc = include_str!("../docs/guide/names.md")]
 pub mod names {}
 

@@ -4,25 +4,18 @@
 
 use std::sync::LazyLock;
 
-use sqlx::Execute;
+use sqlx::{Execute, Postgres};
 
-/// A statement, with its text.
-macro_rules! text {
-    ($name:ident, $doc:literal, $query:expr) => {
-        #[doc = $doc]
-        pub(crate) fn $name() -> &'static str {
-            static SQL: LazyLock<String> = LazyLock::new(|| $query.sql().as_str().to_owned());
-            &SQL
-        }
-    };
+fn text<'q>(query: impl Execute<'q, Postgres>) -> String {
+    query.sql().as_str().to_owned()
 }
 
-text!(
-    list,
-    "The messages of a queue with higher ids than this one, by id; a row of nulls if it has none, and no row if there is no \
-     such queue.",
-    sqlx::query!(
-        r#"
+/// The messages of a queue with higher ids than this one, by id; a row of nulls if it has none, and no row if there is
+/// no such queue.
+pub(crate) fn list() -> &'static str {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        text(sqlx::query!(
+            r#"
         select
             m.id as "id?",
             m.priority as "priority?",
@@ -44,17 +37,19 @@ text!(
         where q.name = $1::text
         order by m.id
         "#,
-        "",
-        0_i64,
-    )
-);
+            "",
+            0_i64,
+        ))
+    });
+    &SQL
+}
 
-text!(
-    take,
-    "Takes the next one of these messages that is ready, or of all if there are none of these; also one that is delayed, \
-     if that is asked for.",
-    sqlx::query!(
-        r#"
+/// Takes the next one of these messages that is ready, or of all if there are none of these; also one that is delayed,
+/// if that is asked for.
+pub(crate) fn take() -> &'static str {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        text(sqlx::query!(
+            r#"
         with next as materialized (
             select m.ctid as place, q.max_attempts
             from pgqrs.queues q
@@ -77,19 +72,21 @@ text!(
             m.queue_id, m.id, m.priority, m.attempt, coalesce(m.max_attempts, next.max_attempts) as "max_attempts!",
             coalesce(m.snoozes, 0) as "snoozes!", m.enqueued_at, m.headers::text as headers, m.payload::text as payload
         "#,
-        "",
-        0_i64,
-        &[] as &[i64],
-        false,
-    )
-);
+            "",
+            0_i64,
+            &[] as &[i64],
+            false,
+        ))
+    });
+    &SQL
+}
 
-text!(
-    ack,
-    "Acknowledges a message, and lets the next one of its group in. Nobody else sends to the group in a test's transaction, so \
-     it isn't locked before.",
-    sqlx::query!(
-        r#"
+/// Acknowledges a message, and lets the next one of its group in. Nobody else sends to the group in a test's
+/// transaction, so it isn't locked before.
+pub(crate) fn ack() -> &'static str {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        text(sqlx::query!(
+            r#"
         with done as (
             delete from pgqrs.messages
             where queue_id = $1::integer and id = $2::bigint and lease_token = $3::bigint
@@ -104,17 +101,19 @@ text!(
         -- Counted so that it is executed.
         select id from done where (select count(*) from settled) > 0
         "#,
-        0_i32,
-        0_i64,
-        0_i64,
-    )
-);
+            0_i32,
+            0_i64,
+            0_i64,
+        ))
+    });
+    &SQL
+}
 
-text!(
-    archive,
-    "The same, and keeps the message in the archive.",
-    sqlx::query!(
-        r#"
+/// The same, and keeps the message in the archive.
+pub(crate) fn archive() -> &'static str {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        text(sqlx::query!(
+            r#"
         with done as (
             delete from pgqrs.messages
             where queue_id = $1::integer and id = $2::bigint and lease_token = $3::bigint
@@ -136,17 +135,19 @@ text!(
         where (select count(*) from settled) > 0
         returning id
         "#,
-        0_i32,
-        0_i64,
-        0_i64,
-    )
-);
+            0_i32,
+            0_i64,
+            0_i64,
+        ))
+    });
+    &SQL
+}
 
-text!(
-    put_back,
-    "Puts a message back after a delay, in microseconds; with some of its attempts returned, and its snoozes counted up.",
-    sqlx::query!(
-        "update pgqrs.messages
+/// Puts a message back after a delay, in microseconds; with some of its attempts returned, and its snoozes counted up.
+pub(crate) fn put_back() -> &'static str {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        text(sqlx::query!(
+            "update pgqrs.messages
          set visible_at = statement_timestamp() + $4::bigint * interval '1 microsecond',
              lease_until = '-infinity',
              lease_token = 0,
@@ -155,21 +156,23 @@ text!(
              last_error = coalesce($7::text, last_error)
          where queue_id = $1::integer and id = $2::bigint and lease_token = $3::bigint
          returning id",
-        0_i32,
-        0_i64,
-        0_i64,
-        0_i64,
-        0_i32,
-        0_i32,
-        "",
-    )
-);
+            0_i32,
+            0_i64,
+            0_i64,
+            0_i64,
+            0_i32,
+            0_i32,
+            "",
+        ))
+    });
+    &SQL
+}
 
-text!(
-    dead_letter,
-    "Moves a message to the dead letters, and lets the next one of its group in, or stops the group.",
-    sqlx::query!(
-        r#"
+/// Moves a message to the dead letters, and lets the next one of its group in, or stops the group.
+pub(crate) fn dead_letter() -> &'static str {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        text(sqlx::query!(
+            r#"
         with dead as (
             delete from pgqrs.messages
             where queue_id = $1::integer and id = $2::bigint and lease_token = $3::bigint
@@ -191,10 +194,12 @@ text!(
         where (select count(*) from settled) > 0
         returning id
         "#,
-        0_i32,
-        0_i64,
-        0_i64,
-        "",
-        "",
-    )
-);
+            0_i32,
+            0_i64,
+            0_i64,
+            "",
+            "",
+        ))
+    });
+    &SQL
+}

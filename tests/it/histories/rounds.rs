@@ -11,7 +11,7 @@ use super::{
     steps::{Step, histories},
 };
 
-pub(super) const USUAL: [&str; 20] = [
+pub(super) const USUAL: [&str; 19] = [
     "returned",
     "refused",
     "settled",
@@ -23,7 +23,6 @@ pub(super) const USUAL: [&str; 20] = [
     "cancelled while it ran",
     "several cancelled at once",
     "several moved at once",
-    "several requeued at once",
     "dead letters deleted",
     "a worker's step",
     "a new one with a key",

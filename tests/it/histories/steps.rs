@@ -242,7 +242,7 @@ fn on_many(queue: impl Strategy<Value = &'static str>) -> impl Strategy<Value = 
         ManyAct::Requeue,
         ManyAct::DeleteDead,
     ]);
-    (queue, vec(any::<Index>(), 1..4), act).prop_map(|(queue, which, act)| Call::OnMany {
+    (queue, vec(any::<Index>(), 1..10), act).prop_map(|(queue, which, act)| Call::OnMany {
         queue,
         which,
         act,

@@ -70,13 +70,14 @@ async fn an_action_is_done_with_the_keyboard_alone(pool: PgPool) -> TestResult {
         return Ok(());
     };
     let press = async |keys: &str| -> TestResult {
-        browser
-            .client
-            .active_element()
-            .await?
-            .send_keys(keys)
-            .await?;
-        Ok(())
+        loop {
+            let focused = browser.client.active_element().await?;
+            match focused.send_keys(keys).await {
+                // The page was replaced meanwhile, by the one that it leads to or by what is new on it.
+                Err(error) if error.is_stale_element_reference() => {}
+                pressed => return Ok(pressed?),
+            }
+        }
     };
     let [tab, enter] = [Key::Tab, Key::Enter].map(|key| String::from(char::from(key)));
     let active =
