@@ -85,7 +85,8 @@ async def test_what_is_settled_one_by_one_is_and_the_rest_fails_with_the_handler
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue_batch(list(range(7)))
-    consumer = await store.consumer("tasks")
+    # Nothing is claimed while the handler runs: what it releases would come again.
+    consumer = await store.consumer("tasks", concurrency=1, prefetch=0)
 
     async def handle(chunk: Chunk[Any]) -> None:
         settle_each(chunk)
@@ -98,7 +99,7 @@ async def test_what_is_settled_one_by_one_is_and_the_rest_fails_with_the_handler
 
 def test_it_is_the_same_in_threads(sync_store: pgqrs.sync.Store, database: Database) -> None:
     sync_store.producer("tasks").enqueue_batch(list(range(7)))
-    consumer = sync_store.consumer("tasks")
+    consumer = sync_store.consumer("tasks", concurrency=1, prefetch=0)
 
     def handle(chunk: Chunk[Any]) -> None:
         settle_each(chunk)

@@ -308,6 +308,8 @@ impl Cluster<'_> {
             .context("a cluster without a name")?;
         let folder = Path::new(MEMORY).join(format!("local-postgres-{}", name.display()));
         let data = folder.join("data");
+        // Of a process with this one's id, whose own folder was removed by hand.
+        let _ = fs::remove_dir_all(&folder);
         fs::create_dir(&folder)?;
         fs::create_dir(&data)?;
         for folder in [&folder, &data] {

@@ -160,7 +160,10 @@ async fn what_is_settled_one_by_one_is_and_the_rest_fails_with_the_handler(
         "ack", "archive", "nack", "retry in", "dead", "release", "a", "b",
     ];
     let ids = send(&store, &words).await?;
+    // Nothing is claimed while the handler runs: what it releases would come again.
     let consumer = consumer()
+        .concurrency(1)
+        .prefetch(0)
         .retry(RetryPolicy::fixed(Duration::from_secs(600)))
         .create(&store)
         .await?;
