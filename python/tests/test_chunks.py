@@ -85,8 +85,7 @@ async def test_what_is_settled_one_by_one_is_and_the_rest_fails_with_the_handler
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
     await producer.enqueue_batch(list(range(7)))
-    # Nothing is claimed while the handler runs: what it releases would come again.
-    consumer = await store.consumer("tasks", concurrency=1, prefetch=0)
+    consumer = await store.consumer("tasks")
 
     async def handle(chunk: Chunk[Any]) -> None:
         settle_each(chunk)
@@ -94,12 +93,14 @@ async def test_what_is_settled_one_by_one_is_and_the_rest_fails_with_the_handler
         raise ValueError("the upsert failed")
 
     retry = pgqrs.RetryPolicy.fixed(600)
-    assert_settled(await consumer.run_chunks(handle, size=7, wait=NEVER, retry=retry), database)
+    # Nothing is claimed while the handler runs: what it releases would come again.
+    run = consumer.run_chunks(handle, size=7, wait=NEVER, retry=retry, concurrency=1, prefetch=0)
+    assert_settled(await run, database)
 
 
 def test_it_is_the_same_in_threads(sync_store: pgqrs.sync.Store, database: Database) -> None:
     sync_store.producer("tasks").enqueue_batch(list(range(7)))
-    consumer = sync_store.consumer("tasks", concurrency=1, prefetch=0)
+    consumer = sync_store.consumer("tasks")
 
     def handle(chunk: Chunk[Any]) -> None:
         settle_each(chunk)
@@ -107,7 +108,8 @@ def test_it_is_the_same_in_threads(sync_store: pgqrs.sync.Store, database: Datab
         raise ValueError("the upsert failed")
 
     retry = pgqrs.RetryPolicy.fixed(600)
-    assert_settled(consumer.run_chunks(handle, size=7, wait=NEVER, retry=retry), database)
+    run = consumer.run_chunks(handle, size=7, wait=NEVER, retry=retry, concurrency=1, prefetch=0)
+    assert_settled(run, database)
 
 
 async def test_a_payload_of_another_type_fails_alone(
