@@ -26,7 +26,7 @@ impl<T: DeserializeOwned + 'static> Queue<T> {
     /// payload as it was serialised, and so decodes it once. An enqueue that sets a key itself has that one.
     ///
     /// # Errors
-    /// An enqueue returns [`Error::Unkeyed`](crate::Error::Unkeyed) for a payload that doesn't decode as `T`.
+    /// An enqueue returns [`Error::Unkeyed`] for a payload that doesn't decode as `T`.
     ///
     /// # Example
     /// ```
@@ -58,7 +58,7 @@ impl<T: DeserializeOwned + 'static> Queue<T> {
     /// compile time.
     ///
     /// # Errors
-    /// An enqueue returns [`Error::Unkeyed`](crate::Error::Unkeyed) for a payload that doesn't decode as `T`.
+    /// An enqueue returns [`Error::Unkeyed`] for a payload that doesn't decode as `T`.
     ///
     /// # Example
     /// ```
