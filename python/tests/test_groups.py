@@ -86,7 +86,7 @@ async def test_a_queue_limits_what_runs(store: pgqrs.Store) -> None:
     assert (queue.max_running, queue.groups_at_once) == (2, None)
     producer = await store.producer("tasks")
     await producer.enqueue_batch(list(range(5)))
-    consumer = await store.consumer("tasks", concurrency=4)
+    consumer = await store.consumer("tasks")
     seen = 0
     async for delivery in consumer:
         stats = await admin.queue_stats("tasks")

@@ -49,7 +49,7 @@ async def test_a_handler_that_blocks_the_event_loop_costs_no_other_message_an_at
 async def test_what_no_handler_began_goes_back_at_the_deadline_without_an_attempt(
     store: pgqrs.Store, producer: pgqrs.Producer[Any], database: Database
 ) -> None:
-    await producer.enqueue_batch(["blocks", *range(3)])
+    await producer.enqueue_batch(list(range(4)))
     consumer = await store.consumer("tasks")
     called: list[Any] = []
 
@@ -60,9 +60,10 @@ async def test_what_no_handler_began_goes_back_at_the_deadline_without_an_attemp
         time.sleep(3.5)
 
     report = await consumer.run(handle, concurrency=4, shutdown_deadline=5)
-    assert called == ["blocks"]
+    # Of four that are begun at once, any may be the first.
+    assert len(called) == 1
     assert report.released == 4
-    assert database.rows("select attempt from pgqrs.messages order by id") == [(1,), (0,), (0,), (0,)]
+    assert database.rows("select attempt from pgqrs.messages order by attempt") == [(0,), (0,), (0,), (1,)]
 
 
 async def test_a_handler_can_release_its_message(

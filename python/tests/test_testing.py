@@ -172,28 +172,27 @@ def test_what_handlers_send_is_handled_until_the_queue_is_empty(
         testing.drain(connection, TASKS, count_down, until_empty=True)
 
 
-def test_messages_of_a_group_come_one_after_the_other(
-    database: Database, connection: psycopg.Connection[Any]
-) -> None:
+def test_messages_of_a_group_come_one_after_the_other(database: Database, queues: None) -> None:
     with pgqrs.sync.connect(database.url) as store:
         store.admin().configure_queue("tasks", groups_at_once=1)
-    for task, delay in [("first", 0), ("second", 0), ("other", 0)]:
-        group = "b" if task == "other" else "a"
-        pgqrs.enqueue_in(connection, TASKS, task, delay=delay, group=group)
-    first, second, other = testing.enqueued(connection, TASKS)
-    assert (first.group, first.is_ready) == ("a", True)
-    assert (second.group, second.is_ready, second.delay) == ("a", False, timedelta(0))
-    assert (other.group, other.is_ready) == ("b", True)
+        producer = store.producer(TASKS)
+        for task, group in [("first", "a"), ("second", "a"), ("other", "b")]:
+            producer.enqueue(task, group=group)
     seen: list[str] = []
 
     def handler(delivery: pgqrs.Delivery[str]) -> Outcome:
         seen.append(delivery.payload)
         return Outcome.dead_letter("no") if delivery.payload == "first" else Outcome.done()
 
-    testing.drain(connection, TASKS, handler, until_empty=True, collect_errors=True)
+    with psycopg.connect(database.url) as connection:
+        first, second, other = testing.enqueued(connection, TASKS)
+        assert (first.group, first.is_ready) == ("a", True)
+        assert (second.group, second.is_ready, second.delay) == ("a", False, timedelta(0))
+        assert (other.group, other.is_ready) == ("b", True)
+        testing.drain(connection, TASKS, handler, until_empty=True, collect_errors=True)
+        assert testing.enqueued(connection, TASKS) == []
     assert seen.index("first") < seen.index("second")
     assert len(seen) == 3
-
 
 
 async def test_async_connections_and_handlers(database: Database, queues: None) -> None:
