@@ -50,9 +50,8 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        row = await self._native.of_groups().group(
-            _arguments.queue_name(queue), _arguments.text("group", group)
-        )
+        name, group = _arguments.queue_name(queue), _arguments.text("group", group)
+        row = await self._native.of_groups().group(name, group)
         return None if row is None else GroupInfo(*row)
 
     async def promote_groups(self, queue: str | Queue[Any]) -> None:
@@ -78,9 +77,8 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        await self._native.of_groups().stop_group(
-            _arguments.queue_name(queue), _arguments.text("group", group)
-        )
+        name, group = _arguments.queue_name(queue), _arguments.text("group", group)
+        await self._native.of_groups().stop_group(name, group)
 
     async def resume_group(self, queue: str | Queue[Any], group: str) -> bool:
         """Resumes a group that an operator or a dead letter has stopped.

@@ -51,9 +51,8 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        row = self._native.of_groups().group(
-            _arguments.queue_name(queue), _arguments.text("group", group)
-        )
+        name, group = _arguments.queue_name(queue), _arguments.text("group", group)
+        row = self._native.of_groups().group(name, group)
         return None if row is None else GroupInfo(*row)
 
     def promote_groups(self, queue: str | Queue[Any]) -> None:
@@ -79,9 +78,8 @@ class GroupAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
-        self._native.of_groups().stop_group(
-            _arguments.queue_name(queue), _arguments.text("group", group)
-        )
+        name, group = _arguments.queue_name(queue), _arguments.text("group", group)
+        self._native.of_groups().stop_group(name, group)
 
     def resume_group(self, queue: str | Queue[Any], group: str) -> bool:
         """Resumes a group that an operator or a dead letter has stopped.
