@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::support::{
     consumers::{consumer, start},
-    url,
+    until_within, url,
 };
 
 /// What handlers have seen: of each group, whose messages are running and which were begun.
@@ -257,10 +257,11 @@ async fn a_long_line_is_worked_off_in_order(pool: PgPool) -> TestResult {
             Outcome::Done
         }
     });
-    until("all are handled", async || {
+    // One after the other: with other tests beside, that takes a while.
+    let all = until_within(Duration::from_secs(120), async || {
         count(&pool).await.is_ok_and(|left| left == 0)
-    })
-    .await;
+    });
+    assert!(all.await, "not all are handled");
     running.stop().await?;
     let handled = handled.lock().expect("no panic");
     assert!(handled.iter().copied().eq(0..700));
