@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use pgqrs::Sent;
+use serde_json::json;
 
 use super::*;
 use crate::model::{Asks, KeyKind};
@@ -133,7 +134,8 @@ impl History {
         self.calm().await?;
         let payloads: Vec<_> = payloads.iter().map(usize::to_string).collect();
         let stored: Vec<(i64, String)> = sqlx::query_as(
-            "select id, payload::text from pgqrs.messages where payload::text = any ($1)",
+            "select m.id, p.payload from unnest($1::text[]) p (payload)
+             join pgqrs.messages m on p.payload = any (string_to_array(btrim(m.payload::text, '[]'), ','))",
         )
         .bind(payloads)
         .fetch_all(&self.direct)
@@ -160,7 +162,15 @@ impl SendingEach<'_> {
             delayed,
             ..
         } = self.envelope;
-        let messages = self.messages.iter().map(|(payload, asks)| {
+        let payloads: Vec<_> = self
+            .messages
+            .iter()
+            .map(|(payload, asks)| match asks.key {
+                Some((KeyKind::Appends, _)) => json!([payload]),
+                _ => json!(payload),
+            })
+            .collect();
+        let messages = self.messages.iter().zip(&payloads).map(|((_, asks), payload)| {
             let mut message = pgqrs::message(payload);
             if let Some(attempts) = asks.max_attempts {
                 message = message.max_attempts(attempts);
@@ -183,6 +193,7 @@ impl SendingEach<'_> {
                 KeyKind::Waiting => message.unique_until_claimed(key).or_keep(),
                 KeyKind::Replaces => message.unique_until_claimed(key).or_replace(),
                 KeyKind::Postpones => message.unique_until_claimed(key).or_postpone(LONG * 2),
+                KeyKind::Appends => message.unique_until_claimed(key).or_append(),
                 KeyKind::Within => message.once_within(key, LONG),
             }
         });
