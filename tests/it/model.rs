@@ -73,6 +73,8 @@ pub(crate) enum Visible {
 pub(crate) struct Entry {
     pub(crate) priority: Priority,
     pub(crate) payload: usize,
+    /// What follows it, if the payload is an array.
+    appended: Option<Vec<usize>>,
     /// What its header says, if it has one.
     pub(crate) header: Option<usize>,
     pub(crate) attempt: u32,
@@ -93,7 +95,14 @@ impl Entry {
     /// Its payload and its header.
     fn content(&self) -> String {
         let header = self.header.map_or("none".to_owned(), |n| n.to_string());
-        format!("{} {header}", self.payload)
+        match &self.appended {
+            None => format!("{} {header}", self.payload),
+            Some(appended) => {
+                let numbers = [self.payload].into_iter().chain(appended.iter().copied());
+                let numbers: Vec<_> = numbers.map(|number| number.to_string()).collect();
+                format!("[{}] {header}", numbers.join(","))
+            }
+        }
     }
 
     fn is_held(&self) -> bool {
@@ -241,6 +250,7 @@ impl World {
             let entry = Entry {
                 priority: envelope.priority,
                 payload: *payload,
+                appended: None,
                 header: envelope.header,
                 attempt: 0,
                 snoozes: 0,

@@ -440,8 +440,15 @@ impl History {
     }
 }
 
+/// Its number, or the first one of an array.
 fn payload_of<D>(delivery: &Delivery<Value, D>) -> usize {
-    delivery.raw_payload().parse().unwrap_or(usize::MAX)
+    let payload = delivery.raw_payload().trim_start_matches('[');
+    let digits = payload
+        .split(|letter: char| !letter.is_ascii_digit())
+        .next();
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or(usize::MAX)
 }
 
 /// The static name of a queue that the test knows.

@@ -257,6 +257,7 @@ fn asks() -> impl Strategy<Value = Asks> {
         KeyKind::Waiting,
         KeyKind::Replaces,
         KeyKind::Postpones,
+        KeyKind::Appends,
         KeyKind::Within,
     ]);
     let key = prop::option::weighted(0.6, (kind, 0..2_usize));

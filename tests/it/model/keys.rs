@@ -10,6 +10,8 @@ pub(crate) enum KeyKind {
     Waiting,
     Replaces,
     Postpones,
+    /// Its payload is an array, which is joined to that of the one that waits.
+    Appends,
     Within,
 }
 
@@ -122,6 +124,8 @@ impl World {
             if let Some(entry) = self.queue(envelope.queue)?.messages.get_mut(&id) {
                 (entry.max_attempts, entry.key, entry.expiry) =
                     (asks.max_attempts, asks.key(), asks.expiry());
+                let is_array = matches!(asks.key, Some((KeyKind::Appends, _)));
+                entry.appended = is_array.then(Vec::new);
             }
             if let Some(group) = asks.group {
                 self.join(envelope.queue, id, group)?;
@@ -153,6 +157,7 @@ impl World {
             KeyKind::Replaces => {
                 (entry.payload, entry.header, entry.priority) =
                     (payload, envelope.header, envelope.priority);
+                entry.appended = None;
                 (entry.max_attempts, entry.expiry) = (asks.max_attempts, asks.expiry());
                 entry.visible = if envelope.delayed {
                     Visible::Later
@@ -168,6 +173,10 @@ impl World {
                     entry.visible = Visible::Since(time);
                 }
                 "postponed"
+            }
+            KeyKind::Appends => {
+                entry.appended.get_or_insert_default().push(payload);
+                "appended"
             }
             _ => "a duplicate",
         };

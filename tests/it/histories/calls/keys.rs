@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use pgqrs::Sent;
+use serde_json::json;
 
 use super::*;
 use crate::model::{Asks, KeyKind};
@@ -133,7 +134,8 @@ impl History {
         self.calm().await?;
         let payloads: Vec<_> = payloads.iter().map(usize::to_string).collect();
         let stored: Vec<(i64, String)> = sqlx::query_as(
-            "select id, payload::text from pgqrs.messages where payload::text = any ($1)",
+            "select m.id, p.payload from unnest($1::text[]) p (payload)
+             join pgqrs.messages m on p.payload = any (string_to_array(btrim(m.payload::text, '[]'), ','))",
         )
         .bind(payloads)
         .fetch_all(&self.direct)
@@ -160,32 +162,45 @@ impl SendingEach<'_> {
             delayed,
             ..
         } = self.envelope;
-        let messages = self.messages.iter().map(|(payload, asks)| {
-            let mut message = pgqrs::message(payload);
-            if let Some(attempts) = asks.max_attempts {
-                message = message.max_attempts(attempts);
-            }
-            if let Some(drops) = asks.expires {
-                message = message.expires_in(LONG);
-                if drops {
-                    message = message.drop_if_expired();
+        let payloads: Vec<_> = self
+            .messages
+            .iter()
+            .map(|(payload, asks)| match asks.key {
+                Some((KeyKind::Appends, _)) => json!([payload]),
+                _ => json!(payload),
+            })
+            .collect();
+        let messages = self
+            .messages
+            .iter()
+            .zip(&payloads)
+            .map(|((_, asks), payload)| {
+                let mut message = pgqrs::message(payload);
+                if let Some(attempts) = asks.max_attempts {
+                    message = message.max_attempts(attempts);
                 }
-            }
-            if let Some(group) = asks.group {
-                return message.group(group.to_string()).into();
-            }
-            let Some((kind, key)) = asks.key else {
-                return message;
-            };
-            let key = key.to_string();
-            match kind {
-                KeyKind::Unique => message.unique(key),
-                KeyKind::Waiting => message.unique_until_claimed(key).or_keep(),
-                KeyKind::Replaces => message.unique_until_claimed(key).or_replace(),
-                KeyKind::Postpones => message.unique_until_claimed(key).or_postpone(LONG * 2),
-                KeyKind::Within => message.once_within(key, LONG),
-            }
-        });
+                if let Some(drops) = asks.expires {
+                    message = message.expires_in(LONG);
+                    if drops {
+                        message = message.drop_if_expired();
+                    }
+                }
+                if let Some(group) = asks.group {
+                    return message.group(group.to_string()).into();
+                }
+                let Some((kind, key)) = asks.key else {
+                    return message;
+                };
+                let key = key.to_string();
+                match kind {
+                    KeyKind::Unique => message.unique(key),
+                    KeyKind::Waiting => message.unique_until_claimed(key).or_keep(),
+                    KeyKind::Replaces => message.unique_until_claimed(key).or_replace(),
+                    KeyKind::Postpones => message.unique_until_claimed(key).or_postpone(LONG * 2),
+                    KeyKind::Appends => message.unique_until_claimed(key).or_append(),
+                    KeyKind::Within => message.once_within(key, LONG),
+                }
+            });
         let enqueue = pgqrs::enqueue()
             .to(queue)
             .batch(messages)
