@@ -98,9 +98,8 @@ impl Entry {
         match &self.appended {
             None => format!("{} {header}", self.payload),
             Some(appended) => {
-                let numbers = [self.payload].into_iter().chain(appended.iter().copied());
-                let numbers: Vec<_> = numbers.map(|number| number.to_string()).collect();
-                format!("[{}] {header}", numbers.join(","))
+                let rest: String = appended.iter().map(|number| format!(",{number}")).collect();
+                format!("[{}{rest}] {header}", self.payload)
             }
         }
     }
