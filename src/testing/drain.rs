@@ -100,10 +100,10 @@ where
     Drain::new(move |settings| {
         Execute::new(async move {
             let alone = Alone {
-                connection: on.acquire().await?,
+                connection: on.acquire().await.map_err(DrainError::Pgqrs)?,
                 handler,
             };
-            run(alone, queue?, settings).await
+            run(alone, queue.map_err(DrainError::Pgqrs)?, settings).await
         })
     })
 }
@@ -227,21 +227,29 @@ where
 {
     let connection = call.connection();
     #[cfg(feature = "schedules")]
-    fire(connection, &queue).await?;
+    fire(connection, &queue).await.map_err(DrainError::Pgqrs)?;
     let mut delayed = if settings.with_delayed && !settings.until_empty {
-        testing::delayed(connection, &queue).await?
+        testing::delayed(connection, &queue)
+            .await
+            .map_err(DrainError::Pgqrs)?
     } else {
         Vec::new()
     };
-    testing::make_ready(connection, &queue).await?;
+    testing::make_ready(connection, &queue)
+        .await
+        .map_err(DrainError::Pgqrs)?;
     let mut drained = Drained::default();
     let mut deliveries = 0;
     while settings.limit.is_none_or(|limit| deliveries < limit) {
         let connection = call.connection();
         if settings.until_empty {
-            testing::make_ready(connection, &queue).await?;
+            testing::make_ready(connection, &queue)
+                .await
+                .map_err(DrainError::Pgqrs)?;
         }
-        let claimed = claim::claim(connection, &one_of(&queue)).await?;
+        let claimed = claim::claim(connection, &one_of(&queue))
+            .await
+            .map_err(DrainError::Pgqrs)?;
         let is_over = claimed.dead.is_empty();
         drained.dead.extend(claimed.dead.iter().map(|dead| dead.id));
         let Some(message) = claimed.messages.into_iter().next() else {
@@ -252,7 +260,9 @@ where
             if !settings.with_delayed || of.is_some_and(<[_]>::is_empty) {
                 break;
             }
-            let ready = testing::make_next_ready(connection, &queue, of).await?;
+            let ready = testing::make_next_ready(connection, &queue, of)
+                .await
+                .map_err(DrainError::Pgqrs)?;
             if ready.is_empty() {
                 break;
             }
@@ -280,7 +290,9 @@ where
             Err(undecodable) => undecodable,
         };
         let is_error = matches!(verdict, Verdict::Failed(_) | Verdict::Undecodable { .. });
-        let failed = settle(call.connection(), &lease, verdict, failed, &mut drained).await?;
+        let failed = settle(call.connection(), &lease, verdict, failed, &mut drained)
+            .await
+            .map_err(DrainError::Pgqrs)?;
         if let Some(failed) = failed {
             if is_error && !settings.collects_errors {
                 return Err(DrainError::Failed(failed));

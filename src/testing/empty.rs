@@ -31,7 +31,7 @@ pub enum NotEmpty {
 
     /// The queue can't be read.
     #[error(transparent)]
-    Pgqrs(#[from] Error),
+    Pgqrs(Error),
 }
 
 /// What is left in a queue.
@@ -81,7 +81,7 @@ pub async fn wait_until_empty(
     queue: impl IntoQueue,
     timeout: Duration,
 ) -> Result<(), NotEmpty> {
-    let queue = queue.into_name()?;
+    let queue = queue.into_name().map_err(NotEmpty::Pgqrs)?;
     let began = Instant::now();
     let mut looks = interval(INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -90,7 +90,7 @@ pub async fn wait_until_empty(
         let left = executor::run(on, async |connection| {
             testing::left(connection, &queue).await
         });
-        let left = LeftInQueue::of(&left.await?);
+        let left = LeftInQueue::of(&left.await.map_err(NotEmpty::Pgqrs)?);
         if left.messages == 0 {
             return Ok(());
         }

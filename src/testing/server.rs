@@ -50,9 +50,10 @@ pub enum PostgresError {
     Pgqrs(Arc<Error>),
 }
 
-impl From<Error> for PostgresError {
-    fn from(error: Error) -> Self {
-        Self::Pgqrs(error.into())
+impl PostgresError {
+    // Not `From`: with more errors to convert to, the compiler would ask each handler that uses `?` for its type.
+    fn of(error: impl Into<Error>) -> Self {
+        Self::Pgqrs(Arc::new(error.into()))
     }
 }
 
@@ -92,8 +93,8 @@ pub async fn postgres() -> Result<TestDatabase, PostgresError> {
     let server = SERVER.get_or_try_init(server).await?;
     let url = format!("{server}/test_{:x}", random_token());
     let created = Postgres::create_database(&url).await;
-    created.map_err(Error::from)?;
-    let store = connect(&url).await?;
+    created.map_err(PostgresError::of)?;
+    let store = connect(&url).await.map_err(PostgresError::of)?;
     Ok(TestDatabase { url, store })
 }
 

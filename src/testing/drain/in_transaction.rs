@@ -79,7 +79,7 @@ where
                 spare: None,
                 handler,
             };
-            run(call, queue?, settings).await
+            run(call, queue.map_err(DrainError::Pgqrs)?, settings).await
         })
     })
 }
@@ -111,10 +111,12 @@ where
             error: KEPT.to_owned(),
         };
         lease.set_in_transaction();
-        testing::begin_savepoint(self.tx).await?;
+        testing::begin_savepoint(self.tx)
+            .await
+            .map_err(DrainError::Pgqrs)?;
         let spare = match self.spare.take() {
             Some(spare) => spare,
-            None => self.tx.begin_another().await?,
+            None => self.tx.begin_another().await.map_err(DrainError::Pgqrs)?,
         };
         let (used, guard) = UsedByHandler::new(mem::replace(self.tx, spare)).await;
         // If this is dropped, the handler is dropped before it.
@@ -134,18 +136,24 @@ where
             Verdict::Returned(Outcome::Done) => Settlement::acknowledgement(lease.subject()),
             Verdict::Returned(Outcome::Archive) => Settlement::Archive,
             _ => {
-                testing::roll_back_to_savepoint(self.tx).await?;
+                testing::roll_back_to_savepoint(self.tx)
+                    .await
+                    .map_err(DrainError::Pgqrs)?;
                 lease.unsettled();
                 return Ok(verdict);
             }
         };
         match settle_in(self.tx, &lease, settlement).await {
             Ok(()) => {
-                testing::release_savepoint(self.tx).await?;
+                testing::release_savepoint(self.tx)
+                    .await
+                    .map_err(DrainError::Pgqrs)?;
                 Ok(verdict)
             }
             Err(error) => {
-                testing::roll_back_to_savepoint(self.tx).await?;
+                testing::roll_back_to_savepoint(self.tx)
+                    .await
+                    .map_err(DrainError::Pgqrs)?;
                 lease.unsettled();
                 let text = error_chain(&error);
                 Ok(Verdict::Failed(Failed::Returned(shared(&text))))

@@ -65,5 +65,5 @@ pub enum DrainError {
 
     /// A claim or a settlement failed.
     #[error(transparent)]
-    Pgqrs(#[from] Error),
+    Pgqrs(Error),
 }
