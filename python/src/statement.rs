@@ -101,7 +101,9 @@ pub(crate) fn test_statement(name: &str) -> PyResult<&'static str> {
         "list" => TestStatement::List,
         "take" => TestStatement::Take,
         "ack" => TestStatement::Ack,
+        "ack_in_group" => TestStatement::AckInGroup,
         "archive" => TestStatement::Archive,
+        "archive_in_group" => TestStatement::ArchiveInGroup,
         "put_back" => TestStatement::PutBack,
         "dead_letter" => TestStatement::DeadLetter,
         other => {

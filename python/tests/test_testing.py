@@ -176,23 +176,26 @@ def test_messages_of_a_group_come_one_after_the_other(database: Database, queues
     with pgqrs.sync.connect(database.url) as store:
         store.admin().configure_queue("tasks", groups_at_once=1)
         producer = store.producer(TASKS)
-        for task, group in [("first", "a"), ("second", "a"), ("other", "b")]:
+        for task, group in [("first", "a"), ("second", "a"), ("other", "b"), ("third", "a")]:
             producer.enqueue(task, group=group)
     seen: list[str] = []
 
     def handler(delivery: pgqrs.Delivery[str]) -> Outcome:
         seen.append(delivery.payload)
-        return Outcome.dead_letter("no") if delivery.payload == "first" else Outcome.done()
+        assert delivery.group == ("b" if delivery.payload == "other" else "a")
+        outcomes = {"first": Outcome.dead_letter("no"), "second": Outcome.archive()}
+        return outcomes.get(delivery.payload, Outcome.done())
 
     with psycopg.connect(database.url) as connection:
-        first, second, other = testing.enqueued(connection, TASKS)
+        first, second, other, third = testing.enqueued(connection, TASKS)
         assert (first.group, first.is_ready) == ("a", True)
         assert (second.group, second.is_ready, second.delay) == ("a", False, timedelta(0))
         assert (other.group, other.is_ready) == ("b", True)
+        assert (third.group, third.is_ready) == ("a", False)
         testing.drain(connection, TASKS, handler, until_empty=True, collect_errors=True)
         assert testing.enqueued(connection, TASKS) == []
-    assert seen.index("first") < seen.index("second")
-    assert len(seen) == 3
+    assert [task for task in seen if task != "other"] == ["first", "second", "third"]
+    assert len(seen) == 4
 
 
 async def test_async_connections_and_handlers(database: Database, queues: None) -> None:

@@ -70,74 +70,12 @@ pub(crate) fn take() -> &'static str {
         where m.ctid = next.place
         returning
             m.queue_id, m.id, m.priority, m.attempt, coalesce(m.max_attempts, next.max_attempts) as "max_attempts!",
-            coalesce(m.snoozes, 0) as "snoozes!", m.enqueued_at, m.headers::text as headers, m.payload::text as payload
+            coalesce(m.snoozes, 0) as "snoozes!", m.group_key::text as "group", m.enqueued_at, m.headers::text as headers, m.payload::text as payload
         "#,
             "",
             0_i64,
             &[] as &[i64],
             false,
-        ))
-    });
-    &SQL
-}
-
-/// Acknowledges a message, and lets the next one of its group in. Nobody else sends to the group in a test's
-/// transaction, so it isn't locked before.
-pub(crate) fn ack() -> &'static str {
-    static SQL: LazyLock<String> = LazyLock::new(|| {
-        text(sqlx::query!(
-            r#"
-        with done as (
-            delete from pgqrs.messages
-            where queue_id = $1::integer and id = $2::bigint and lease_token = $3::bigint
-            returning *
-        ), settled as materialized (
-            select pgqrs.settle_groups(
-                array_agg(queue_id), array_agg(group_key::text), array_agg('done'::text), array_agg(id)
-            )
-            from done
-            where group_key is not null
-        )
-        -- Counted so that it is executed.
-        select id from done where (select count(*) from settled) > 0
-        "#,
-            0_i32,
-            0_i64,
-            0_i64,
-        ))
-    });
-    &SQL
-}
-
-/// The same, and keeps the message in the archive.
-pub(crate) fn archive() -> &'static str {
-    static SQL: LazyLock<String> = LazyLock::new(|| {
-        text(sqlx::query!(
-            r#"
-        with done as (
-            delete from pgqrs.messages
-            where queue_id = $1::integer and id = $2::bigint and lease_token = $3::bigint
-            returning *
-        ), settled as materialized (
-            select pgqrs.settle_groups(
-                array_agg(queue_id), array_agg(group_key::text), array_agg('done'::text), array_agg(id)
-            )
-            from done
-            where group_key is not null
-        )
-        insert into pgqrs.archive (
-            queue_id, id, priority, enqueued_at, attempt, producer_id, consumer_id, max_attempts, unique_key, waiting_key,
-            headers, payload, group_key
-        )
-        select queue_id, id, priority, enqueued_at, attempt, producer_id, nullif(consumer_id, 0), max_attempts,
-            unique_key, waiting_key, headers, payload, group_key
-        from done
-        where (select count(*) from settled) > 0
-        returning id
-        "#,
-            0_i32,
-            0_i64,
-            0_i64,
         ))
     });
     &SQL

@@ -64,8 +64,8 @@ class Message(Generic[T]):
     once_within: tuple[str, float | timedelta] | None = None
     """A key, and the time within which no second message with it is stored, whatever becomes of this one."""
     group: str | None = None
-    """Of a group, so many messages as the queue says are on their way at a time, in the order in which they were sent. A
-    message has a key or a group."""
+    """Its group. At most the queue's ``groups_at_once`` messages of a group are on their way at a time, in the order in
+    which they were sent. A message has a key or a group."""
     max_attempts: int | None = None
     """After how many deliveries it becomes a dead letter; by default the queue's."""
     expires_in: float | timedelta | None = None

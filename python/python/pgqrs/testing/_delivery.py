@@ -28,6 +28,7 @@ class NativeOfTest:
     attempt: int = 1
     max_attempts: int = 20
     snoozes: int = 0
+    group: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
     enqueued_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     scheduled_for: datetime | None = None
@@ -43,6 +44,10 @@ class NativeOfTest:
     @property
     def is_settled(self) -> bool:
         return self.outcome is not None or self.is_acknowledged
+
+    def acknowledgement(self, name: str) -> str:
+        """The name of the statement, which for a message of a group also lets the next one in."""
+        return name if self.group is None else f"{name}_in_group"
 
     def _settle(self, outcome: Outcome) -> Any:
         if self.is_settled:
@@ -95,7 +100,7 @@ class _AckOfTest:
 
     def __init__(self, native: NativeOfTest) -> None:
         self._native = native
-        self.sql = _pgqrs.test_statement("ack")
+        self.sql = _pgqrs.test_statement(native.acknowledgement("ack"))
         self.parameters = (native.queue_id, native.id, native.token)
 
     def check(self, rows: list[int]) -> None:
@@ -121,6 +126,7 @@ def delivery(
     attempt: int = 1,
     max_attempts: int = 20,
     headers: Mapping[str, str] | None = None,
+    group: str | None = None,
     enqueued_at: datetime | None = None,
 ) -> Delivery[T]:
     """Makes a delivery without a database, for a handler's unit test.
@@ -134,6 +140,7 @@ def delivery(
         attempt: Which delivery of the message it is.
         max_attempts: After how many the message becomes a dead letter.
         headers: The message's headers.
+        group: The group that the message belongs to.
         enqueued_at: When it was sent, as an aware ``datetime``; by default now.
 
     Returns:
@@ -150,6 +157,7 @@ def delivery(
         _pgqrs.encode(payload),
         attempt=attempt,
         max_attempts=max_attempts,
+        group=group,
         headers=dict(_arguments.headers(headers)),
     )
     if enqueued_at is not None:

@@ -264,6 +264,7 @@ def _taken(
         native.attempt,
         native.max_attempts,
         native.snoozes,
+        native.group,
         native.enqueued_at,
         texts,
         native.raw_payload,
@@ -285,7 +286,7 @@ def _settled(native: NativeOfTest, outcome: Outcome) -> Steps[str]:
         yield "dead_letter", (*receipt, "attempts used up", outcome.reason)
         return "dead"
     if kind in ("done", "archive"):
-        yield "ack" if kind == "done" else "archive", receipt
+        yield native.acknowledgement("ack" if kind == "done" else "archive"), receipt
         return "done" if kind == "done" else "archived"
     if kind == "dead_letter":
         yield "dead_letter", (*receipt, outcome.reason or "", None)

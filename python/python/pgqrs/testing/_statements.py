@@ -29,7 +29,9 @@ def _types(name: str) -> Any:
             "list": [Text(), BigInteger()],
             "take": [Text(), BigInteger(), ARRAY(BigInteger()), Boolean()],
             "ack": receipt,
+            "ack_in_group": receipt,
             "archive": receipt,
+            "archive_in_group": receipt,
             "put_back": [*receipt, BigInteger(), Integer(), Integer(), Text()],
             "dead_letter": [*receipt, Text(), Text()],
         }
@@ -38,7 +40,9 @@ def _types(name: str) -> Any:
     return types
 
 
-_TYPES = {name: _types(name) for name in ("list", "take", "ack", "archive", "put_back", "dead_letter")}
+NAMES = ("list", "take", "ack", "ack_in_group", "archive", "archive_in_group", "put_back", "dead_letter")
+
+_TYPES = {name: _types(name) for name in NAMES}
 
 
 def is_async(connection: object) -> bool:
