@@ -57,7 +57,7 @@ async fn no_more_are_claimed_than_the_limit_says(pool: PgPool) -> TestResult {
     let mut held = claimed(&store).await?;
     assert_eq!(held.len(), 3);
     assert!(claimed(&elsewhere).await?.is_empty());
-    // Whatever ends a lease gives its slot back, at once.
+    // Each end of a lease returns its slot at once.
     for how in [
         "ack", "archive", "retry", "later", "dead", "cancel", "expired",
     ] {
