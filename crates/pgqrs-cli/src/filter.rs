@@ -49,7 +49,7 @@ impl Filter {
         self.header.is_none() && self.payload_at.is_none() && self.error.is_none()
     }
 
-    /// Refuses to search in the payloads of a sensitive queue: what is found tells what is in them.
+    /// Refuses to search in the payloads of a sensitive queue: a result reveals what is in them.
     pub(crate) async fn check(&self, admin: &Admin, queue: &str) -> Result<()> {
         if self.payload_at.is_some() && admin.queue(queue).await?.sensitive {
             let hidden = hidden(queue);

@@ -52,11 +52,11 @@ pub struct History(VecDeque<Arc<Point>>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Rates {
-    /// Those that came in: that were sent, or put back from the dead letters. `None` while it isn't known: soon after the
-    /// beginning, and while there are so many messages that they aren't counted to the last. What was cancelled, purged or
+    /// Those that came in: that were sent, or put back from the dead letters. `None` if it isn't known: before the
+    /// second heartbeat, and while the queue has more than 10,000 messages, which aren't counted. What was cancelled, purged or
     /// has expired isn't subtracted from it.
     pub in_per_minute: Option<u64>,
-    /// Those that its consumers were done with. `None` soon after the beginning.
+    /// Those that its consumers were done with. `None` before the second heartbeat.
     pub out_per_minute: Option<u64>,
 }
 

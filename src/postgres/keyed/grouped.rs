@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{error::Result, key::Key, message::Envelope, postgres::json::Json};
 
-/// The groups of a statement, in the order in which it locks them, and where the messages are in them.
+/// The groups of a statement, in the order in which it locks them, and the positions of their messages.
 #[derive(Default)]
 struct GroupColumns<'a> {
     keys: Vec<&'a str>,

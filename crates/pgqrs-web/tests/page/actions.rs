@@ -21,22 +21,12 @@ pub(crate) fn all(store: &Store) -> Router {
 
 /// Follows the button with this text, says why, and confirms.
 pub(crate) async fn act(browser: &Browser, button: &str, confirm: &str) -> TestResult {
-    browser
-        .client
-        .find(Locator::LinkText(button))
-        .await?
-        .click()
-        .await?;
+    browser.click(Locator::LinkText(button)).await?;
     browser.shows("h1", "?").await;
     let why = browser.client.find(Locator::Id("why")).await?;
     why.send_keys("a test").await?;
     let confirm = format!("//main//form//button[normalize-space()='{confirm}']");
-    browser
-        .client
-        .find(Locator::XPath(&confirm))
-        .await?
-        .click()
-        .await?;
+    browser.click(Locator::XPath(&confirm)).await?;
     browser.shows("h1", "Actions").await;
     Ok(())
 }
@@ -86,24 +76,14 @@ async fn each_action_asks_first_and_is_logged_with_who_and_why(pool: PgPool) -> 
     assert_eq!(place(9).await, None);
 
     go("/queues/emails/messages/10").await?;
-    browser
-        .client
-        .find(Locator::LinkText("Edit the payload"))
-        .await?
-        .click()
-        .await?;
+    browser.click(Locator::LinkText("Edit the payload")).await?;
     let payload = browser.client.find(Locator::Id("payload")).await?;
     payload.clear().await?;
     payload
         .send_keys(r#"{"to": "other@example.com", "big": 12345678901234567890}"#)
         .await?;
     browser.picture("edit", 1_280).await?;
-    browser
-        .client
-        .find(Locator::Css("main form button"))
-        .await?
-        .click()
-        .await?;
+    browser.click(Locator::Css("main form button")).await?;
     browser
         .shows("tbody tr:first-child", "Its payload is replaced")
         .await;
@@ -121,12 +101,7 @@ async fn each_action_asks_first_and_is_logged_with_who_and_why(pool: PgPool) -> 
         .oldest_first()
         .await?;
     go(&format!("/queues/reports/messages/{}", delayed.items[1].id)).await?;
-    browser
-        .client
-        .find(Locator::LinkText("Set the time"))
-        .await?
-        .click()
-        .await?;
+    browser.click(Locator::LinkText("Set the time")).await?;
     let due = delayed.items[1].visible_at.format("%Y-%m-%dT%H:%M:%S");
     let time = "return document.getElementById('time').value";
     assert_eq!(browser.run(time).await?, json!(due.to_string()));
@@ -136,12 +111,7 @@ async fn each_action_asks_first_and_is_logged_with_who_and_why(pool: PgPool) -> 
         .await?;
     assert!(browser.violations().await?.is_empty());
     browser.picture("time", 1_280).await?;
-    browser
-        .client
-        .find(Locator::Css("main form button"))
-        .await?
-        .click()
-        .await?;
+    browser.click(Locator::Css("main form button")).await?;
     browser
         .shows("tbody tr:first-child", "Its time is set")
         .await;

@@ -26,19 +26,11 @@ async fn all_that_match_are_changed_in_the_background_and_it_can_be_stopped(
     let expired = format!("{}/queues/invoices/dead?reason=expired", served.url);
     browser.client.goto(&expired).await?;
     browser
-        .client
-        .find(Locator::LinkText("Requeue all that match…"))
-        .await?
-        .click()
+        .click(Locator::LinkText("Requeue all that match…"))
         .await?;
     browser.shows("#count", "10,000").await;
     browser.picture("all-that-match", 1_280).await?;
-    browser
-        .client
-        .find(Locator::Css("main form button"))
-        .await?
-        .click()
-        .await?;
+    browser.click(Locator::Css("main form button")).await?;
     browser.shows("tbody tr:first-child", "Done: 10,000").await;
     assert_eq!(admin.queue_stats("invoices").await?.ready.value, 10_000);
     assert!(
@@ -57,31 +49,13 @@ async fn all_that_match_are_changed_in_the_background_and_it_can_be_stopped(
     let boom = format!("{}/queues/invoices/dead?reason=boom", served.url);
     browser.client.goto(&boom).await?;
     browser
-        .client
-        .find(Locator::LinkText("Delete all that match…"))
-        .await?
-        .click()
+        .click(Locator::LinkText("Delete all that match…"))
         .await?;
     browser.shows("#count", "10,000+").await;
-    browser
-        .client
-        .find(Locator::Css("main form button"))
-        .await?
-        .click()
-        .await?;
+    browser.click(Locator::Css("main form button")).await?;
     browser.shows("tbody tr:first-child", "9,000 so far").await;
-    browser
-        .client
-        .find(Locator::LinkText("Stop"))
-        .await?
-        .click()
-        .await?;
-    browser
-        .client
-        .find(Locator::Css("main form button"))
-        .await?
-        .click()
-        .await?;
+    browser.click(Locator::LinkText("Stop")).await?;
+    browser.click(Locator::Css("main form button")).await?;
     browser.shows("h1", "Actions").await;
     locking.rollback().await?;
     // The chunk that was held up is finished, and the others are left.
@@ -118,22 +92,12 @@ async fn messages_that_match_are_moved_run_and_cancelled_all_at_once(pool: PgPoo
         );
         browser.client.goto(&list).await?;
         let button = format!("{button} all that match…");
-        browser
-            .client
-            .find(Locator::LinkText(&button))
-            .await?
-            .click()
-            .await?;
+        browser.click(Locator::LinkText(&button)).await?;
         browser.shows("#count", count).await;
         Ok(())
     };
     let confirm = async |outcome: &str| -> TestResult {
-        browser
-            .client
-            .find(Locator::Css("main form button"))
-            .await?
-            .click()
-            .await?;
+        browser.click(Locator::Css("main form button")).await?;
         browser.shows("tbody tr:first-child", outcome).await;
         Ok(())
     };

@@ -21,12 +21,7 @@ async fn two_operators_at_once_see_what_the_other_has_done(pool: PgPool) -> Test
     let letter = format!("{}/queues/emails/messages/2", served.url);
     for browser in [&one, &other] {
         browser.client.goto(&letter).await?;
-        browser
-            .client
-            .find(Locator::LinkText("Requeue"))
-            .await?
-            .click()
-            .await?;
+        browser.click(Locator::LinkText("Requeue")).await?;
         browser.shows("h1", "Requeue?").await;
     }
     let confirm = "main form button";

@@ -135,6 +135,11 @@ fn is_installed(program: &str) -> bool {
 }
 
 impl Browser {
+    pub(crate) async fn click(&self, what: Locator<'_>) -> TestResult {
+        self.client.find(what).await?.click().await?;
+        Ok(())
+    }
+
     /// `None` if there is no Chromium; in CI that is a failure.
     pub(crate) async fn start() -> Option<Self> {
         Self::with(&json!({})).await

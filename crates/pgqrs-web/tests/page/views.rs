@@ -73,12 +73,7 @@ async fn it_follows_the_queue_until_it_is_paused(pool: PgPool) -> TestResult {
     send("invoices").await?;
     let ready = "tr:nth-child(2) td[data-label=ready]";
     browser.shows(ready, "1").await;
-    browser
-        .client
-        .find(Locator::Id("pause"))
-        .await?
-        .click()
-        .await?;
+    browser.click(Locator::Id("pause")).await?;
     assert_eq!(browser.text("#pause").await, "Paused");
     send("invoices").await?;
     // As long as three polls would take: nothing can be waited for, since nothing is to happen.
@@ -90,12 +85,7 @@ async fn it_follows_the_queue_until_it_is_paused(pool: PgPool) -> TestResult {
         .await?;
     assert_eq!(browser.run(fetched).await?, before);
     assert_eq!(browser.text(ready).await, "1");
-    browser
-        .client
-        .find(Locator::Id("pause"))
-        .await?
-        .click()
-        .await?;
+    browser.click(Locator::Id("pause")).await?;
     browser.shows(ready, "2").await;
     assert_eq!(
         browser.run("return window.sameDocument").await?,
@@ -168,22 +158,12 @@ async fn it_can_be_read_and_searched_without_javascript(pool: PgPool) -> TestRes
         "",
         "nothing that needs the script is shown"
     );
-    browser
-        .client
-        .find(Locator::Css("summary"))
-        .await?
-        .click()
-        .await?;
+    browser.click(Locator::Css("summary")).await?;
     let path = browser.client.find(Locator::Id("path")).await?;
     path.send_keys("to").await?;
     let value = browser.client.find(Locator::Id("value")).await?;
     value.send_keys("customer-9@example.com").await?;
-    browser
-        .client
-        .find(Locator::Css(".filter button"))
-        .await?
-        .click()
-        .await?;
+    browser.click(Locator::Css(".filter button")).await?;
     browser.shows("tbody", "welcome-9").await;
     assert!(!browser.text("tbody").await.contains("welcome-8"));
     browser.picture("without-javascript", 1_280).await?;
