@@ -88,10 +88,10 @@ enum Command {
     },
     /// Run the benchmarks, in a release build, against a new PostgreSQL with fsync on
     ///
-    /// Subjects: enqueue, once, payload, claim, lifecycle, drain, chunks, unique, latency, growth, pgbouncer, telemetry.
-    /// Defaults to all of these. The results are ratios to the limit, measured in the same run. `peers`, which has to be named,
-    /// measures other Rust libraries beside this one; its first build takes ten minutes. Figures, table and chart are written to
-    /// target/bench.
+    /// Subjects: enqueue, once, payload, claim, lifecycle, drain, chunks, unique, groups, schedules, latency, growth,
+    /// pgbouncer, telemetry. Defaults to all of these. The results are ratios to the limit, measured in the same run. `peers`,
+    /// which has to be named, measures other Rust libraries beside this one; its first build takes ten minutes. Figures, table
+    /// and chart are written to target/bench.
     #[command(args_conflicts_with_subcommands = true)]
     Bench {
         #[command(subcommand)]
