@@ -29,7 +29,6 @@
 //! [sending]: crate::guide::sending
 //! [consumers]: crate::guide::consumers
 //! [idempotent]: crate::guide::idempotent_handlers
-//! [order]: crate::guide::order
 //! [security]: crate::guide::security
 //! [poolers]: crate::guide::poolers
 //! [upgrading]: crate::guide::upgrading
@@ -42,7 +41,7 @@
 //! [page_image]: https://docs.rs/crate/pgqrs/latest/source/docs/page.png
 //! [queues]: crate::guide::queues
 //! [rolling-deploys]: crate::guide::rolling_deploys
-//! [schedules]: https://docs.rs/crate/pgqrs/latest/source/docs/schedules.md
+//! [schedules]: https://docs.rs/pgqrs/latest/pgqrs/guide/schedules/
 //! [schedules_example]: https://docs.rs/crate/pgqrs/latest/source/examples/schedules.rs
 //! [reliability]: crate::guide::reliability
 //! [handlers]: crate::guide::handlers
@@ -52,7 +51,8 @@
 //! [health_example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
 //! [telemetry]: crate::guide::telemetry
 //! [testing]: https://docs.rs/pgqrs/latest/pgqrs/guide/testing/
-//! [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
+//! [tuning]: crate::guide::tuning
+//! [benchmarks]: https://docs.rs/crate/pgqrs/latest/source/docs/benchmarks.md
 //! [command]: https://docs.rs/crate/pgqrs/latest/source/docs/command.md
 // The first definition of a link counts: those above lead to docs.rs, those of the README to the repository.
 #![doc = include_str!("../README.md")]
