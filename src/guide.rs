@@ -215,8 +215,16 @@ pub mod reliability {}
 #[doc = include_str!("../docs/guide/how-it-works.md")]
 pub mod how_it_works {}
 
+/// [around]: crate::guide::handlers#around-a-handler
+/// [consumers]: crate::guide::consumers#retries
+/// [groups]: crate::guide::groups
+/// [operating]: crate::guide::operating#what-to-watch
+/// [page]: https://docs.rs/crate/pgqrs/latest/source/docs/page.md
+/// [queues]: crate::guide::queues#settings
 /// [rolling-deploys]: crate::guide::rolling_deploys
+/// [sensitive]: crate::guide::queues#sensitive-payloads
 /// [tower]: https://docs.rs/crate/pgqrs/latest/source/examples/tower.rs
+/// [unique]: crate::guide::unique
 // The first definition of a link counts.
 #[cfg(all(feature = "schedules", feature = "testing"))]
 #[doc = include_str!("../docs/guide/coming-from.md")]
