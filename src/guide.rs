@@ -47,10 +47,11 @@ pub mod sending {}
 
 /// [handlers]: crate::guide::handlers
 /// [queue_options]: crate::QueueOptions
-/// [queues]: crate::guide::queues
+/// [queues-retention]: crate::guide::queues#retention
 /// [report]: crate::Report
 /// [retry]: crate::Run::retry
 /// [run]: crate::Run
+/// [tuning]: crate::guide::tuning
 // The first definition of a link counts.
 #[doc = include_str!("../docs/guide/consumers.md")]
 pub mod consumers {}
