@@ -51,6 +51,7 @@ pub mod sending {}
 /// [report]: crate::Report
 /// [retry]: crate::Run::retry
 /// [run]: crate::Run
+/// [service]: https://docs.rs/crate/pgqrs/latest/source/examples/service.rs
 /// [tuning]: crate::guide::tuning
 // The first definition of a link counts.
 #[doc = include_str!("../docs/guide/consumers.md")]
@@ -60,6 +61,7 @@ pub mod consumers {}
 /// [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin
 /// [queues-cancel]: crate::guide::queues#cancel
 /// [tower]: https://docs.rs/crate/pgqrs/latest/source/examples/tower.rs
+/// [tuning-connections]: crate::guide::tuning#connections
 // The first definition of a link counts.
 #[doc = include_str!("../docs/guide/handlers.md")]
 pub mod handlers {}
