@@ -34,7 +34,7 @@ pub mod compile_errors {}
 pub mod first_steps {}
 
 /// [aborted]: crate::Error::aborted_transaction
-/// [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin
+/// [drivers]: crate::Statement
 /// [groups]: crate::guide::groups
 /// [import]: crate::Import
 /// [reliability]: crate::guide::reliability
@@ -58,7 +58,7 @@ pub mod sending {}
 pub mod consumers {}
 
 /// [chunk]: crate::Chunk
-/// [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin
+/// [drivers]: crate::Delivery::ack_statement
 /// [queues-cancel]: crate::guide::queues#cancel
 /// [tower]: https://docs.rs/crate/pgqrs/latest/source/examples/tower.rs
 /// [tuning-connections]: crate::guide::tuning#connections
@@ -109,10 +109,10 @@ pub mod rolling_deploys {}
 /// [for_test]: crate::Delivery::for_test
 /// [groups]: crate::guide::groups
 /// [postgres]: crate::testing::postgres
-/// [python]: https://docs.rs/crate/pgqrs/latest/source/python/README.md
+/// [python]: https://docs.rs/crate/pgqrs/latest/source/docs/python.md
 /// [run_in_transaction]: crate::Consumer::run_in_transaction
 /// [schedules]: https://docs.rs/pgqrs/latest/pgqrs/guide/schedules/
-/// [shop]: https://docs.rs/crate/pgqrs/latest/source/examples/shop/tests/shop.rs
+/// [shop]: crate::testing
 // The first definition of a link counts.
 #[cfg(all(feature = "schedules", feature = "testing", unix))]
 #[doc = include_str!("../docs/guide/testing.md")]

@@ -14,7 +14,7 @@
 //! [worker_trait]: crate::Worker
 //! [admin]: crate::admin()
 //! [error]: crate::Error
-//! [python]: https://docs.rs/crate/pgqrs/latest/source/python/README.md
+//! [python]: https://docs.rs/crate/pgqrs/latest/source/docs/python.md
 //! [quickstart]: https://docs.rs/crate/pgqrs/latest/source/examples/quickstart.rs
 //! [service]: https://docs.rs/crate/pgqrs/latest/source/examples/service.rs
 //! [worker]: https://docs.rs/crate/pgqrs/latest/source/examples/worker.rs
@@ -24,7 +24,7 @@
 //! [rolling_deploy]: https://docs.rs/crate/pgqrs/latest/source/examples/rolling_deploy.rs
 //! [managed_producer]: https://docs.rs/crate/pgqrs/latest/source/examples/managed_producer.rs
 //! [observed_worker]: https://docs.rs/crate/pgqrs/latest/source/examples/observed_worker.rs
-//! [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin/
+//! [drivers]: crate::Statement
 //! [first-steps]: crate::guide::first_steps
 //! [sending]: crate::guide::sending
 //! [consumers]: crate::guide::consumers

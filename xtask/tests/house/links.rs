@@ -74,7 +74,7 @@ fn after<'text>(text: &'text str, prefix: &'text str) -> impl Iterator<Item = &'
     })
 }
 
-/// docs.rs shows the files of the crate's package, and no others.
+/// docs.rs shows the files of the crate's package, and no others. A folder with a manifest is a package of its own.
 #[test]
 fn links_to_files_on_docs_rs_are_in_the_package() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("it is there");
@@ -88,6 +88,11 @@ fn links_to_files_on_docs_rs_are_in_the_package() {
                 let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
                 let end = name.rsplit_once('.').map_or(name, |(_, end)| end);
                 let mut above = path.match_indices('/').map(|(at, _)| &path[..at]);
+                let is_apart = |folder: &str| root().join(folder).join("Cargo.toml").exists();
+                assert!(
+                    !above.clone().any(is_apart),
+                    "{page}: {path} is in another package"
+                );
                 manifest.contains(&format!("\"/{path}\""))
                     || manifest.contains(&format!("\"/{folder}/*.{end}\""))
                     || manifest.contains(&format!("\"/{path}/"))
@@ -105,9 +110,9 @@ fn links_into_the_guide_lead_to_pages_and_headings_that_exist() {
     let guide = fs::read_to_string(root().join("src/guide.rs")).expect("it is there");
     let page_of = |module: &str| {
         let (before, _) = guide.split_once(&format!("pub mod {module} "))?;
-        let (_, include) = before.rsplit_once("include_str!(\"../")?;
-        let (path, _) = include.split_once('"')?;
-        fs::read_to_string(root().join(path)).ok()
+        let mut included = before.rsplit("include_str!(\"../");
+        let path = included.find_map(|rest| Some(rest.split_once(".md\")")?.0))?;
+        fs::read_to_string(root().join(format!("{path}.md"))).ok()
     };
     let mut links = 0;
     for (page, text) in texts() {
