@@ -7,14 +7,13 @@
 //! | decide what is sent once, and what is handled in which order | [Unique messages](unique), [Order, limits, groups](groups) |
 //! | send at regular times | [Schedules](https://docs.rs/pgqrs/latest/pgqrs/guide/schedules/) |
 //! | test | [Testing](https://docs.rs/pgqrs/latest/pgqrs/guide/testing/) |
-//! | deploy | [Rolling deploys](rolling_deploys), [Upgrading], [Behind a pooler](poolers), [Security and roles](security) |
+//! | deploy | [Rolling deploys](rolling_deploys), [Upgrading](upgrading), [Behind a pooler](poolers), [Security and roles](security) |
 //! | operate | [Operating](operating), [Running a queue](queues), [Health](health), [Telemetry](telemetry), [Tuning](tuning) |
+//! | look at queues | [The command `pgqrs`](command), [The operators' page](page) |
 //! | rely on it | [Reliability](reliability), [How it works](how_it_works) |
 //! | compare | [Coming from River, Oban, Sidekiq, Celery, apalis, pgmq](https://docs.rs/pgqrs/latest/pgqrs/guide/coming_from/) |
 //! | look a type up | [Names](names) |
 //! | understand the compiler | [What doesn't compile](compile_errors) |
-//!
-//! [Upgrading]: upgrading
 
 #[expect(
     rustdoc::invalid_rust_codeblocks,
@@ -23,7 +22,7 @@
 #[doc = include_str!("../docs/compile-errors.md")]
 pub mod compile_errors {}
 
-/// [command]: https://docs.rs/crate/pgqrs/latest/source/docs/command.md
+/// [command]: crate::guide::command
 /// [consumers]: crate::guide::consumers
 /// [idempotent]: crate::guide::idempotent_handlers
 /// [rolling-deploys]: crate::guide::rolling_deploys
@@ -78,7 +77,7 @@ pub mod idempotent_handlers {}
 #[doc = include_str!("../docs/guide/unique.md")]
 pub mod unique {}
 
-/// [command-groups]: https://docs.rs/crate/pgqrs/latest/source/docs/command.md
+/// [command-groups]: crate::guide::command#groups
 /// [telemetry]: crate::guide::telemetry
 /// [unique]: crate::guide::unique
 // The first definition of a link counts.
@@ -131,14 +130,14 @@ pub mod testing {}
 pub mod operating {}
 
 /// [access]: crate::Access
-/// [command]: https://docs.rs/crate/pgqrs/latest/source/docs/command.md
+/// [command]: crate::guide::command
 /// [delivery_cancelled]: crate::Delivery::cancelled
 /// [delivery_is_cancelled]: crate::Delivery::is_cancelled
 /// [error_leaselost]: crate::Error::LeaseLost
 /// [error_queueclosed]: crate::Error::QueueClosed
 /// [handlers-chunks]: crate::guide::handlers#chunks
 /// [handlers-in-a-transaction]: crate::guide::handlers#in-a-transaction
-/// [page]: https://docs.rs/crate/pgqrs/latest/source/docs/page.md
+/// [page]: crate::guide::page
 /// [retrypolicy]: crate::RetryPolicy
 /// [run_cancel_grace]: crate::Run::cancel_grace
 /// [run_concurrency]: crate::Run::concurrency
@@ -151,6 +150,28 @@ pub mod operating {}
 // The first definition of a link counts.
 #[doc = include_str!("../docs/guide/queues.md")]
 pub mod queues {}
+
+/// [groups]: crate::guide::groups
+/// [health]: crate::guide::health
+/// [page]: crate::guide::page
+/// [page-actions]: crate::guide::page#actions
+/// [page-messages-per-minute]: crate::guide::page#messages-per-minute
+/// [queues-sensitive-payloads]: crate::guide::queues#sensitive-payloads
+// The first definition of a link counts.
+#[doc = include_str!("../docs/guide/command.md")]
+pub mod command {}
+
+/// [access]: crate::Access
+/// [command-what-happens-now]: crate::guide::command#what-happens-now
+/// [health]: crate::guide::health
+/// [image]: https://docs.rs/crate/pgqrs/latest/source/docs/page.png
+/// [info]: crate::MessageInfo
+/// [queued]: crate::QueuedMessage
+/// [telemetry]: crate::guide::telemetry
+// The first definition of a link counts.
+// Its examples are of another crate, which tests them.
+#[cfg_attr(not(doctest), doc = include_str!("../docs/guide/page.md"))]
+pub mod page {}
 
 /// [access]: crate::Access
 /// [example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
@@ -185,8 +206,8 @@ pub mod telemetry {}
 pub mod tuning {}
 
 /// [access]: crate::Access
-/// [command]: https://docs.rs/crate/pgqrs/latest/source/docs/command.md
-/// [page]: https://docs.rs/crate/pgqrs/latest/source/docs/page.md
+/// [command]: crate::guide::command
+/// [page]: crate::guide::page
 /// [queues]: crate::guide::queues
 // The first definition of a link counts.
 #[doc = include_str!("../docs/guide/security.md")]
@@ -222,7 +243,7 @@ pub mod how_it_works {}
 /// [consumers]: crate::guide::consumers#retries
 /// [groups]: crate::guide::groups
 /// [operating]: crate::guide::operating#what-to-watch
-/// [page]: https://docs.rs/crate/pgqrs/latest/source/docs/page.md
+/// [page]: crate::guide::page
 /// [queues]: crate::guide::queues#settings
 /// [rolling-deploys]: crate::guide::rolling_deploys
 /// [sensitive]: crate::guide::queues#sensitive-payloads

@@ -37,7 +37,7 @@
 //! [names]: crate::guide::names
 //! [compile-errors]: crate::guide::compile_errors
 //! [operating]: crate::guide::operating
-//! [page]: https://docs.rs/crate/pgqrs/latest/source/docs/page.md
+//! [page]: crate::guide::page
 //! [page_image]: https://docs.rs/crate/pgqrs/latest/source/docs/page.png
 //! [queues]: crate::guide::queues
 //! [rolling-deploys]: crate::guide::rolling_deploys
@@ -53,7 +53,7 @@
 //! [testing]: https://docs.rs/pgqrs/latest/pgqrs/guide/testing/
 //! [tuning]: crate::guide::tuning
 //! [benchmarks]: https://docs.rs/crate/pgqrs/latest/source/docs/benchmarks.md
-//! [command]: https://docs.rs/crate/pgqrs/latest/source/docs/command.md
+//! [command]: crate::guide::command
 // The first definition of a link counts: those above lead to docs.rs, those of the README to the repository.
 #![doc = include_str!("../README.md")]
 
