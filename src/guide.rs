@@ -237,6 +237,7 @@ pub mod reliability {}
 /// [tuning]: crate::guide::tuning
 // The first definition of a link counts.
 #[doc = include_str!("../docs/guide/how-it-works.md")]
+#[doc = include_str!("../docs/guide/how-it-works.html")]
 pub mod how_it_works {}
 
 /// [around]: crate::guide::handlers#around-a-handler
