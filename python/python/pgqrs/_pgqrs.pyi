@@ -327,6 +327,7 @@ class Admin:
         archive_on_ack: bool | None,
         archive_for: tuple[timedelta | None] | None,
         dead_letters_for: tuple[timedelta | None] | None,
+        sensitive: bool | None,
         limits: tuple[tuple[tuple[int, bool] | None] | None, tuple[int | None] | None],
     ) -> Any:
         """Changes a queue's settings. A duration is left as it is by `None`, and unset by a tuple with
