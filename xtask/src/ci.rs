@@ -68,7 +68,8 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
     step("documentation");
     let doc = ["doc", "--no-deps", "--document-private-items"];
     let doc_public = ["doc", "--package", "pgqrs", "--no-deps"];
-    for arguments in [&doc[..], &doc_public[..]] {
+    let as_on_docs_rs = [&doc_public[..], &["--features", "schedules,testing"]].concat();
+    for arguments in [&doc[..], &doc_public[..], &as_on_docs_rs[..]] {
         let mut command = cargo::command(arguments);
         cargo::finish(command.env("RUSTDOCFLAGS", "-D warnings"), arguments).await?;
     }
