@@ -77,6 +77,7 @@ pub mod idempotent_handlers {}
 #[doc = include_str!("../docs/guide/unique.md")]
 pub mod unique {}
 
+/// [benchmarks]: https://docs.rs/crate/pgqrs/latest/source/docs/benchmarks.md
 /// [command-groups]: crate::guide::command#groups
 /// [telemetry]: crate::guide::telemetry
 /// [unique]: crate::guide::unique
@@ -85,6 +86,7 @@ pub mod unique {}
 pub mod groups {}
 
 /// [admin]: crate::Admin
+/// [benchmarks]: https://docs.rs/crate/pgqrs/latest/source/docs/benchmarks.md
 /// [cron]: crate::cron!
 /// [cron_type]: crate::Cron
 /// [missed]: crate::Missed

@@ -173,6 +173,9 @@ class Consumer:
         chunk: tuple[int, timedelta] | None,
     ) -> None:
         """Starts receiving. Does nothing if it is running already, or has run."""
+    def ready(self) -> list[Delivery | Chunk | int]:
+        """The events that are there already. Waiting for the next ones takes longer than to handle a few, since it
+        needs another thread, which needs the interpreter."""
     def next(self) -> Any:
         """Returns the events since the last call: deliveries or chunks, and tickets of those that were abandoned.
         Empty at the end."""
