@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Fillfactor, MessageId, QueueOptions};
-use pyo3::{exceptions::PyValueError, prelude::*};
+use pgqrs::{MessageId, QueueOptions};
+use pyo3::prelude::*;
 
 use crate::{
     answer::Mode,
     group_admin::GroupAdmin,
     health::{health_row, stats_row},
     rows::{
-        Limits, archived_row, cancelled_name, counts, dead_row, filter, held_row, limits_options,
-        message_row, page, queue_row, rows, version, worker_row,
+        Limits, archived_row, cancelled_name, counts, dead_row, fillfactor, filter, held_row,
+        limits_options, message_row, page, queue_row, rows, version, worker_row,
     },
     schedule::{Schedule, change_name, with_upcoming},
     store::Store,
@@ -46,18 +46,7 @@ impl Admin {
     /// Sets how far inserts fill pages, in percent.
     fn set_fillfactor<'py>(&self, py: Python<'py>, percent: i64) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
-        let fillfactor = match percent {
-            50 => Fillfactor::Percent50,
-            60 => Fillfactor::Percent60,
-            70 => Fillfactor::Percent70,
-            80 => Fillfactor::Percent80,
-            90 => Fillfactor::Percent90,
-            100 => Fillfactor::Percent100,
-            other => {
-                let wrong = format!("percent: expected 50, 60, 70, 80, 90 or 100, not {other}");
-                return Err(PyValueError::new_err(wrong));
-            }
-        };
+        let fillfactor = fillfactor(percent)?;
         mode.answer(py, async move { admin.set_fillfactor(fillfactor).await })
     }
 

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use pgqrs::{
-    AfterDeadLetter, ArchivedMessage, Cancelled, DeadLetter, GroupInfo, GroupOrder, Groups,
-    HeldMessage, MessageId, Page, QueueInfo, QueueName, QueueOptions, QueuedMessage, Requeued,
-    SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
+    AfterDeadLetter, ArchivedMessage, Cancelled, DeadLetter, Fillfactor, GroupInfo, GroupOrder,
+    Groups, HeldMessage, MessageId, Page, QueueInfo, QueueName, QueueOptions, QueuedMessage,
+    Requeued, SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
 };
+use pyo3::{PyResult, exceptions::PyValueError};
 
 use crate::consumer::{priority_name, texts};
 
@@ -38,6 +39,22 @@ pub(crate) fn cancelled_name(cancelled: Cancelled) -> &'static str {
         Cancelled::Waiting => "waiting",
         Cancelled::Running => "running",
     }
+}
+
+/// How far inserts fill pages, in percent.
+pub(crate) fn fillfactor(percent: i64) -> PyResult<Fillfactor> {
+    Ok(match percent {
+        50 => Fillfactor::Percent50,
+        60 => Fillfactor::Percent60,
+        70 => Fillfactor::Percent70,
+        80 => Fillfactor::Percent80,
+        90 => Fillfactor::Percent90,
+        100 => Fillfactor::Percent100,
+        other => {
+            let wrong = format!("percent: expected 50, 60, 70, 80, 90 or 100, not {other}");
+            return Err(PyValueError::new_err(wrong));
+        }
+    })
 }
 
 pub(crate) type QueueRow = (
