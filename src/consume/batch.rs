@@ -347,7 +347,7 @@ async fn carry_out<'a>(connection: &mut PgConnection, batch: &'a Batch) -> Resul
                         settled.dead.push(failure);
                         &mut report.dead
                     }
-                    Then::Later => &mut report.snoozed,
+                    Then::Later | Then::SlowDown => &mut report.snoozed,
                     Then::Undecodable { .. } => &mut report.undecodable,
                     Then::Retry | Then::Dead(_) => &mut report.retried,
                 };

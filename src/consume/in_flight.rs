@@ -2,6 +2,7 @@
 //! takes its next delivery without a task switch.
 
 mod cancelled;
+mod slowed;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -64,6 +65,8 @@ struct State {
     /// Ready messages whose lease may have run out before a handler was free. Not to be started unless the lease can
     /// still be extended.
     expired: Vec<Ready>,
+    /// Not to be started, since a handler has slowed the queue down.
+    put_aside: Vec<Receipt>,
     /// Keyed by delivery, not by message: a message whose lease was lost can be delivered again while its first handler
     /// still runs, and the verdict of the first must not be taken for that of the second.
     running: Slab<Running>,
@@ -242,6 +245,10 @@ impl InFlight {
         let mut state = self.lock();
         if let Some(Running { lease, bytes, .. }) = state.running.try_remove(key) {
             state.bytes = state.bytes.saturating_sub(bytes);
+            if verdict.slows_down().is_some() && lease.slows_queue() {
+                state.put_aside();
+                self.changed.notify_one();
+            }
             state.finished.push(Finished {
                 lease,
                 verdict,
@@ -332,6 +339,7 @@ impl InFlight {
         let state = self.lock();
         state.ready.is_empty()
             && state.expired.is_empty()
+            && state.put_aside.is_empty()
             && state.running.is_empty()
             && state.finished.is_empty()
             && state.aborted.is_empty()

@@ -3,6 +3,7 @@
 
 mod deadlines;
 mod handlers;
+mod held;
 mod queries;
 
 use std::{
@@ -24,6 +25,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use self::held::Held;
 use super::{
     batch,
     claims::{AdaptiveLimit, Pace, Request},
@@ -118,7 +120,7 @@ pub(crate) async fn start(job: Job<impl Work>) -> Ended {
         queue,
         worker,
         is_suspended: false,
-        is_paused: false,
+        held: Held::new(),
         own: options,
         options,
         deadline,
@@ -189,8 +191,7 @@ struct RunLoop<W> {
     /// Of the last messages that were claimed.
     origin: Arc<Origin>,
     is_suspended: bool,
-    /// Whether the last claim has found the queue paused.
-    is_paused: bool,
+    held: Held,
     store: Store,
     /// As they were given.
     own: Options,
@@ -391,6 +392,8 @@ impl<W: Work> RunLoop<W> {
         for delivery in finished {
             self.on_finished(delivery);
         }
+        self.unsettled
+            .release_untouched(self.in_flight.take_put_aside());
         if let Some(ending) = &mut self.ending {
             ending.untouched.extend(self.in_flight.take_untouched());
             if self.claims == 0 || ending.release_at <= Instant::now() {
@@ -447,6 +450,13 @@ impl<W: Work> RunLoop<W> {
                 Failure::retry(receipt, wait(), reason)
             }
             Verdict::Returned(Outcome::Later(_)) => Failure::later(receipt, wait()),
+            Verdict::Returned(Outcome::SlowDown(_)) => {
+                let wait = wait();
+                if lease.slows_queue() {
+                    self.on_slowed_down(wait);
+                }
+                Failure::slow_down(receipt, wait)
+            }
             Verdict::Returned(Outcome::DeadLetter(reason)) => Failure::dead(receipt, reason),
             Verdict::Failed(failed) => Failure::retry(receipt, wait(), failed.text()),
             Verdict::Returned(Outcome::Undecodable(error)) | Verdict::Undecodable { error, .. } => {

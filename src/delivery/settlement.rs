@@ -134,6 +134,7 @@ pub(crate) enum Settlement {
     Archive,
     Retry(Duration),
     Later(Duration),
+    SlowDown(Duration),
     DeadLetter(String),
 }
 
@@ -181,12 +182,17 @@ impl Settlement {
         Visible::after(wait).map(|_| Self::Later(wait))
     }
 
+    pub(super) fn slow_down(wait: Duration) -> Result<Self> {
+        Visible::after(wait).map(|_| Self::SlowDown(wait))
+    }
+
     pub(super) fn verb(&self) -> &'static str {
         match self {
             Self::Ack => "ack",
             Self::Archive => "archive",
             Self::Retry(_) => "nack",
             Self::Later(_) => "later",
+            Self::SlowDown(_) => "slow_down",
             Self::DeadLetter(_) => "dead_letter",
         }
     }
@@ -218,6 +224,7 @@ impl Settlement {
             }
             Self::Retry(wait) => Failure::retry(receipt, *wait, ""),
             Self::Later(wait) => Failure::later(receipt, *wait),
+            Self::SlowDown(wait) => Failure::slow_down(receipt, *wait),
             Self::DeadLetter(reason) => Failure::dead(receipt, reason),
         };
         if receipt.is_grouped {
@@ -247,7 +254,7 @@ impl Settlement {
             (Outcome::AsAsked, Self::Retry(wait)) => {
                 telemetry::attempt_failed(subject, asked, Some(*wait));
             }
-            (Outcome::AsAsked, Self::Later(_)) => telemetry::snoozed(subject),
+            (Outcome::AsAsked, Self::Later(_) | Self::SlowDown(_)) => telemetry::snoozed(subject),
             (Outcome::AsAsked, _) => {}
         }
     }

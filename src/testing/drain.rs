@@ -353,6 +353,11 @@ async fn settle(
             drained.later.push(receipt.id);
             return Ok(None);
         }
+        Verdict::Returned(Outcome::SlowDown(_)) => {
+            failures::fail(connection, &[Failure::slow_down(receipt, wait)]).await?;
+            drained.later.push(receipt.id);
+            return Ok(None);
+        }
         // Nobody cancels a lease here.
         Verdict::Cancelled => return Ok(None),
         Verdict::Returned(Outcome::Retry(error) | Outcome::RetryIn(_, error)) => {

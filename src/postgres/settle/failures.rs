@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 
 use sqlx::PgConnection;
 
-use super::Columns;
+use super::{Columns, slow_down::slow_down};
 use crate::{
     error::Result,
     message::{Receipt, age, microseconds},
@@ -34,6 +34,8 @@ pub(crate) enum Then {
     Dead(String),
     /// It was put off: this delivery doesn't count as an attempt.
     Later,
+    /// It was put off, and its queue slowed down for as long: this delivery doesn't count as an attempt.
+    SlowDown,
     /// It doesn't decode: this delivery doesn't count as an attempt. It becomes a dead letter if it was first seen like
     /// that at least this long ago.
     Undecodable { dead_letter_after: Duration },
@@ -64,6 +66,11 @@ impl Failure {
         Self::new(receipt, delay, Then::Later)
     }
 
+    /// It is delivered again, this delivery doesn't count, and no other message of its queue is delivered before.
+    pub(crate) fn slow_down(receipt: Receipt, delay: Duration) -> Self {
+        Self::new(receipt, delay, Then::SlowDown)
+    }
+
     /// It doesn't decode.
     pub(crate) fn undecodable(receipt: Receipt, policy: UndecodablePolicy, error: &str) -> Self {
         let dead_letter_after = policy.dead_letter_after;
@@ -92,7 +99,7 @@ impl Failure {
         match &self.then {
             Then::Dead(reason) => reason,
             Then::Undecodable { .. } => UNDECODABLE,
-            Then::Retry | Then::Later => USED_UP,
+            Then::Retry | Then::Later | Then::SlowDown => USED_UP,
         }
     }
 
@@ -124,12 +131,22 @@ pub(crate) async fn fail<'a>(
     connection: &mut PgConnection,
     failures: &'a [Failure],
 ) -> Result<Vec<Failed<'a>>> {
-    let all: Vec<_> = failures.iter().collect();
-    let mut failed = put_back_or_dead_letter(connection, &all).await?;
-    if failed.len() < failures.len() {
-        let rest: Vec<_> = not_found(failures, &failed).collect();
-        failed.extend(put_back_or_dead_letter(connection, &rest).await?);
+    let (slowing, others): (Vec<_>, Vec<_>) =
+        (failures.iter()).partition(|failure| failure.then == Then::SlowDown);
+    let mut failed = if slowing.is_empty() {
+        Vec::new()
+    } else {
+        slow_down(connection, &slowing).await?
+    };
+    if others.is_empty() {
+        return Ok(failed);
     }
+    let mut done = put_back_or_dead_letter(connection, &others).await?;
+    if done.len() < others.len() {
+        let rest: Vec<_> = not_found(others, &done).collect();
+        done.extend(put_back_or_dead_letter(connection, &rest).await?);
+    }
+    failed.append(&mut done);
     Ok(failed)
 }
 
@@ -158,11 +175,11 @@ impl<'a> FailureColumns<'a> {
     pub(super) fn of(failures: &[&'a Failure]) -> Self {
         let failures = || failures.iter().copied();
         let reason = |failure: &'a Failure| match &failure.then {
-            Then::Retry | Then::Later => None,
+            Then::Retry | Then::Later | Then::SlowDown => None,
             Then::Dead(_) | Then::Undecodable { .. } => Some(failure.reason()),
         };
         let is_unused =
-            |failure: &Failure| matches!(failure.then, Then::Later | Then::Undecodable { .. });
+            |failure: &Failure| !matches!(failure.then, Then::Retry | Then::Dead(_));
         let dead_letter_after = |failure: &Failure| match failure.then {
             Then::Undecodable { dead_letter_after } => Some(age(dead_letter_after)),
             _ => None,

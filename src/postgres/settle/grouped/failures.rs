@@ -6,8 +6,9 @@ use sqlx::PgConnection;
 use crate::{
     error::Result,
     postgres::settle::{
-        failures::{Failed, Failure, FailureColumns, not_found},
+        failures::{Failed, Failure, FailureColumns, Then, not_found},
         lock_wait::LockWait,
+        slow_down::slow_down,
     },
 };
 
@@ -24,13 +25,27 @@ pub(crate) async fn fail<'a>(
     failures: &[&'a Failure],
     lock_wait: LockWait,
 ) -> Result<FailedOfGroups<'a>> {
-    let mut all = put_back_or_dead_letter(connection, failures, lock_wait).await?;
-    if all.failed.len() < failures.len() && lock_wait != LockWait::SkipLocked {
-        let rest: Vec<_> = not_found(failures.iter().copied(), &all.failed).collect();
-        let others = put_back_or_dead_letter(connection, &rest, lock_wait).await?;
-        all.failed.extend(others.failed);
-        all.is_next_ready |= others.is_next_ready;
+    let (slowing, others): (Vec<_>, Vec<_>) =
+        (failures.iter().copied()).partition(|failure| failure.then == Then::SlowDown);
+    let slowed = if slowing.is_empty() {
+        Vec::new()
+    } else {
+        slow_down(connection, &slowing).await?
+    };
+    if others.is_empty() {
+        return Ok(FailedOfGroups {
+            failed: slowed,
+            is_next_ready: false,
+        });
     }
+    let mut all = put_back_or_dead_letter(connection, &others, lock_wait).await?;
+    if all.failed.len() < others.len() && lock_wait != LockWait::SkipLocked {
+        let rest: Vec<_> = not_found(others, &all.failed).collect();
+        let missed = put_back_or_dead_letter(connection, &rest, lock_wait).await?;
+        all.failed.extend(missed.failed);
+        all.is_next_ready |= missed.is_next_ready;
+    }
+    all.failed.extend(slowed);
     Ok(all)
 }
 
