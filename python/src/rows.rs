@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use chrono::{DateTime, Utc};
 use pgqrs::{
     AfterDeadLetter, ArchivedMessage, Cancelled, DeadLetter, GroupInfo, GroupOrder, Groups,
-    HeldMessage, MessageId, Page, QueueInfo, QueueName, QueueOptions, QueuedMessage, Requeued,
-    SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
+    HeldMessage, MessageId, Page, QueueInfo, QueueName, QueueOptions, QueuedMessage, Rate,
+    Requeued, SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
 };
 
 use crate::consumer::{priority_name, texts};
@@ -54,7 +54,9 @@ pub(crate) type QueueRow = (
         Option<u32>,
         bool,
         Option<u32>,
+        Option<(u32, Duration)>,
         bool,
+        Option<DateTime<Utc>>,
         Option<DateTime<Utc>>,
         Option<DateTime<Utc>>,
     ),
@@ -78,20 +80,30 @@ pub(crate) fn queue_row(queue: QueueInfo) -> QueueRow {
                 .groups
                 .is_some_and(|groups| groups.after_dead_letter() == AfterDeadLetter::Stop),
             queue.max_running,
+            queue.rate.map(|rate| (rate.messages(), rate.per())),
             queue.is_paused,
             queue.paused_until.map(representable),
+            queue.slowed_until.map(representable),
             queue.closed_at,
         ),
     )
 }
 
-/// Changes of how a queue handles groups, and of how many of its messages run at a time.
-pub(crate) type Limits = (Option<(Option<(u32, bool)>,)>, Option<(Option<u32>,)>);
+/// Changes of how a queue handles groups, of how many of its messages run at a time, and of its rate.
+pub(crate) type Limits = (
+    Option<(Option<(u32, bool)>,)>,
+    Option<(Option<u32>,)>,
+    Option<(Option<(u32, Duration)>,)>,
+);
 
-pub(crate) fn limits_options((groups, running): Limits) -> QueueOptions {
+pub(crate) fn limits_options((groups, running, rate): Limits) -> QueueOptions {
     let groups = groups.map(|(groups,)| groups_options(groups));
     let running = running.map(|(most,)| QueueOptions::builder().max_running(most).build());
-    groups.into_iter().chain(running).collect()
+    let rate = rate.map(|(rate,)| {
+        let rate = rate.map(|(messages, per)| Rate::new(messages, per));
+        QueueOptions::builder().rate(rate).build()
+    });
+    groups.into_iter().chain(running).chain(rate).collect()
 }
 
 /// How a queue handles groups: how many of a group at a time, and whether a group stops after a dead letter.

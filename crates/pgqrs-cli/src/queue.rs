@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
-use pgqrs::{AfterDeadLetter, Groups, QueueInfo, QueueOptions, QueueStats};
+use pgqrs::{AfterDeadLetter, Groups, QueueInfo, QueueOptions, QueueStats, Rate};
 use serde_json::json;
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     queues::{Counted, state},
     session::{Session, place},
     table::facts,
-    times::{Limit, duration, limit, shown, spoken_if, time},
+    times::{Limit, duration, limit, shown, spoken, spoken_if, time},
 };
 
 #[derive(Subcommand)]
@@ -137,6 +137,27 @@ pub(crate) struct Settings {
     /// How many messages run at a time, over all consumers, or `none` [a new queue: none]
     #[arg(long, value_name = "NUMBER", value_parser = number)]
     max_running: Option<AtOnce>,
+    /// How many attempts start within a time, over all consumers, such as 100/1m, or `none` [a new queue: none]
+    #[arg(long, value_name = "NUMBER/DURATION", value_parser = rate)]
+    rate: Option<RateLimit>,
+}
+
+/// A rate, or none.
+#[derive(Debug, Clone, Copy)]
+struct RateLimit(Option<Rate>);
+
+/// `100/1m`, or `none`.
+fn rate(text: &str) -> std::result::Result<RateLimit, String> {
+    if text == "none" {
+        return Ok(RateLimit(None));
+    }
+    let parts = text.split_once('/');
+    let parsed = parts.and_then(|(messages, per)| {
+        Some(Rate::new(messages.trim().parse().ok()?, duration(per.trim()).ok()?))
+    });
+    parsed.map(|rate| RateLimit(Some(rate))).ok_or_else(|| {
+        "write a number of messages and a duration, such as 100/1m or 5/1s, or `none`".to_owned()
+    })
 }
 
 impl Settings {
@@ -171,6 +192,7 @@ impl Settings {
             }),
             self.max_running
                 .map(|AtOnce(most)| new().max_running(most).build()),
+            self.rate.map(|RateLimit(rate)| new().rate(rate).build()),
         ];
         let set: Vec<QueueOptions> = each.into_iter().flatten().collect();
         (!set.is_empty()).then(|| set.into_iter().collect())
@@ -373,6 +395,12 @@ fn settings_of(info: &QueueInfo) -> String {
             "max-running",
             info.max_running
                 .map_or("none".to_owned(), |most| most.to_string()),
+        ),
+        (
+            "rate",
+            info.rate.map_or("none".to_owned(), |rate| {
+                format!("{}/{}", rate.messages(), spoken(rate.per()))
+            }),
         ),
         ("created", shown(info.created_at)),
     ])

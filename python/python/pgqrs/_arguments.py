@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from pgqrs.listings import Rate
 from pgqrs.message import Message
 from pgqrs.queue import Priority, Queue
 
@@ -198,6 +199,17 @@ def integer_change(name: str, value: object) -> tuple[int | None] | None:
     if value is ...:
         return None
     return (None if value is None else integer(name, value, 1, 2**31 - 1),)
+
+
+def rate_change(value: object) -> tuple[tuple[int, timedelta] | None] | None:
+    """A change of a rate: nothing, none any more, or a rate."""
+    if value is ...:
+        return None
+    if value is None:
+        return (None,)
+    if not isinstance(value, Rate):
+        raise _wrong("rate", "a pgqrs.Rate", value)
+    return ((integer("messages", value.messages, 1, 2**31 - 1), duration("per", value.per)),)
 
 
 Key = tuple[str, str, str, "timedelta | None"]

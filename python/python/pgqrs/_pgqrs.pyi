@@ -270,6 +270,8 @@ class Delivery:
         """Fails this attempt: the message is retried after this delay, or by the consumer's policy."""
     def later(self, delay: timedelta) -> Any:
         """Puts the message off: it is delivered again after this delay, and no attempt is used."""
+    def slow_down(self, delay: timedelta) -> Any:
+        """Puts the message off, and slows its queue down."""
     def dead_letter(self, reason: str) -> Any:
         """Makes the message a dead letter."""
     def extend(self, lease: timedelta) -> Any:
@@ -327,7 +329,11 @@ class Admin:
         archive_on_ack: bool | None,
         archive_for: tuple[timedelta | None] | None,
         dead_letters_for: tuple[timedelta | None] | None,
-        limits: tuple[tuple[tuple[int, bool] | None] | None, tuple[int | None] | None],
+        limits: tuple[
+            tuple[tuple[int, bool] | None] | None,
+            tuple[int | None] | None,
+            tuple[tuple[int, timedelta] | None] | None,
+        ],
     ) -> Any:
         """Changes a queue's settings. A duration is left as it is by `None`, and unset by a tuple with
         `None`."""

@@ -33,6 +33,21 @@ class SchemaVersion:
 
 
 @dataclass(frozen=True)
+class Rate:
+    """How many attempts start within a time, on average: ``Rate(100, per=60)``.
+
+    What isn't used is saved up to one burst: what comes in a second, or in ``per`` if that is shorter, and at least one.
+    So at most ``messages`` and a burst less one start within ``per``, wherever it begins. For an even pace, write the
+    rate with one message: ``Rate(1, per=0.01)``.
+    """
+
+    messages: int
+    """How many messages, from 1."""
+    per: float | timedelta
+    """Within which time, in seconds or as a ``timedelta``: from a millisecond to 365 days."""
+
+
+@dataclass(frozen=True)
 class QueueInfo:
     """A queue, with its settings."""
 
@@ -60,16 +75,22 @@ class QueueInfo:
     """Whether a group waits for an operator after one of its messages became a dead letter."""
     max_running: int | None
     """How many of its messages are leased at a time, by all consumers together; ``None`` if there is no limit."""
+    rate: Rate | None
+    """How many attempts start within a time, by all consumers together; ``None`` if there is no limit."""
     is_paused: bool
     """Whether it is paused now, by the database's clock: nothing is claimed."""
     paused_until: datetime | None
     """When the pause ends; ``None`` if it isn't paused, or paused until it is resumed."""
+    slowed_until: datetime | None
+    """Until when nothing is claimed since a handler has slowed it down; ``None`` if none has."""
     closed_at: datetime | None
     """Since when it refuses sends; ``None`` if it accepts them."""
 
     @staticmethod
     def _of(row: tuple[Any, ...]) -> QueueInfo:
-        return QueueInfo(*row[:-1], *row[-1])
+        *limits, rate, is_paused, paused_until, slowed_until, closed_at = row[-1]
+        rate = None if rate is None else Rate(*rate)
+        return QueueInfo(*row[:-1], *limits, rate, is_paused, paused_until, slowed_until, closed_at)
 
 
 class Count(int):

@@ -7,7 +7,7 @@ from types import EllipsisType
 from typing import Any
 
 from pgqrs import _arguments, _pgqrs
-from pgqrs.listings import QueueInfo, QueueStats
+from pgqrs.listings import QueueInfo, QueueStats, Rate
 from pgqrs.queue import Queue
 
 
@@ -100,6 +100,7 @@ class QueueAdmin:
         groups_at_once: int | EllipsisType | None = ...,
         stops_after_dead_letter: bool = False,
         max_running: int | EllipsisType | None = ...,
+        rate: Rate | EllipsisType | None = ...,
     ) -> QueueInfo:
         """Changes settings of a queue; those that aren't passed stay as they are. Running consumers apply them from
         their next claim on. A lease, a wait and ``archive_on_ack`` take precedence over what consumers say; ``None``
@@ -123,6 +124,8 @@ class QueueAdmin:
                 messages became a dead letter.
             max_running: How many messages are leased at a time, by all consumers of all processes together, from 1; or
                 ``None``: no limit, as a new queue.
+            rate: How many attempts start within a time, by all consumers of all processes together; or ``None``: no
+                limit, as a new queue.
 
         Returns:
             The queue, with all of its settings.
@@ -130,7 +133,7 @@ class QueueAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
             LeaseOutOfRangeError: The lease is out of its limits.
-            InvalidSettingError: ``retry_max`` is shorter than ``retry_min``.
+            InvalidSettingError: ``retry_max`` is shorter than ``retry_min``, or the rate's time is out of its limits.
         """
         return QueueInfo._of(
             await self._native.configure_queue(
@@ -147,6 +150,7 @@ class QueueAdmin:
                 limits=(
                     _arguments.groups(groups_at_once, stops_after_dead_letter),
                     _arguments.integer_change("max_running", max_running),
+                    _arguments.rate_change(rate),
                 ),
             )
         )
