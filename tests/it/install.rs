@@ -11,13 +11,14 @@ use crate::{
     support::{self, TestResult, blocked_backend, until, url, with_queues},
 };
 
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "_sqlx_migrations",
     "archive",
     "dead_letters",
     "groups",
     "messages",
     "queues",
+    "rates",
     "schedules",
     "seen",
     "slots",
