@@ -67,6 +67,7 @@ pub mod idempotent_handlers {}
 pub mod names {}
 
 /// [groups]: crate::guide::groups
+/// [rates]: crate::guide::groups#a-rate-for-a-whole-queue
 // The first definition of a link counts.
 #[doc = include_str!("../docs/guide/order.md")]
 pub mod order {}
