@@ -46,8 +46,8 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// So many messages, from 1 to 2,147,483,647, within this time, from a millisecond to 365 days. Others are refused when
-    /// the rate is set, with [`Error::InvalidSetting`].
+    /// Lets `messages` attempts start within `per`: from 1 to 2,147,483,647, and from a millisecond to 365 days. Other values
+    /// are refused when the rate is set, with [`Error::InvalidSetting`].
     pub const fn new(messages: u32, per: Duration) -> Self {
         Self { messages, per }
     }
