@@ -34,9 +34,7 @@ async fn rated(pool: &PgPool, rate: Rate) -> pgqrs::Result<Store> {
 async fn configure(pool: &PgPool, rate: impl Into<Option<Rate>>) -> pgqrs::Result<QueueInfo> {
     let options = QueueOptions::builder().rate(rate).build();
     let owner = Store::from(pool.clone());
-    pgqrs::admin(&owner)
-        .configure_queue("tasks", options)
-        .await
+    pgqrs::admin(&owner).configure_queue("tasks", options).await
 }
 
 async fn claimed(store: &Store) -> pgqrs::Result<usize> {
@@ -73,7 +71,8 @@ async fn note_starts(pool: &PgPool) -> TestResult {
 
 /// The most attempts that have started within this time, wherever it begins.
 async fn most_within(pool: &PgPool, time: Duration) -> sqlx::Result<usize> {
-    let starts = "select (extract(epoch from drawn_at) * 1000000)::bigint from public.starts order by 1";
+    let starts =
+        "select (extract(epoch from drawn_at) * 1000000)::bigint from public.starts order by 1";
     let starts: Vec<i64> = sqlx::query_scalar(starts).fetch_all(pool).await?;
     let length = i64::try_from(time.as_micros()).expect("not long");
     let within = starts.iter().enumerate().map(|(first, start)| {
@@ -218,7 +217,10 @@ async fn a_rate_is_changed_and_removed_while_messages_are_claimed(pool: PgPool) 
         Rate::new(1 << 31, SECOND),
     ] {
         let refused = configure(&pool, wrong).await;
-        assert!(matches!(refused, Err(Error::InvalidSetting { .. })), "{wrong:?}");
+        assert!(
+            matches!(refused, Err(Error::InvalidSetting { .. })),
+            "{wrong:?}"
+        );
     }
     Ok(())
 }
@@ -256,7 +258,11 @@ async fn each_attempt_takes_a_token_and_a_message_that_is_over_takes_none(
     let first = one(&store).await?;
     let id = first.id();
     expire(&pool, id).await?;
-    assert_eq!(claimed(&store).await?, 0, "a delivery after a lost lease is an attempt");
+    assert_eq!(
+        claimed(&store).await?,
+        0,
+        "a delivery after a lost lease is an attempt"
+    );
     wait(&pool, HOUR).await?;
     let second = one(&store).await?;
     assert_eq!((second.id(), second.attempt()), (id, 2));

@@ -85,7 +85,10 @@ enum Claim {
         tokens: u8,
     },
     /// It has leased as many, and taken no token yet.
-    Leased { clock: u8, messages: u8 },
+    Leased {
+        clock: u8,
+        messages: u8,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -153,7 +153,10 @@ fn rate(text: &str) -> std::result::Result<RateLimit, String> {
     }
     let parts = text.split_once('/');
     let parsed = parts.and_then(|(messages, per)| {
-        Some(Rate::new(messages.trim().parse().ok()?, duration(per.trim()).ok()?))
+        Some(Rate::new(
+            messages.trim().parse().ok()?,
+            duration(per.trim()).ok()?,
+        ))
     });
     parsed.map(|rate| RateLimit(Some(rate))).ok_or_else(|| {
         "write a number of messages and a duration, such as 100/1m or 5/1s, or `none`".to_owned()

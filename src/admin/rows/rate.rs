@@ -109,7 +109,11 @@ mod tests {
             (u32::MAX, SHORTEST, u32::MAX),
             (7, Duration::ZERO, 1),
         ] {
-            assert_eq!(Rate::new(messages, per).burst(), burst, "{messages} per {per:?}");
+            assert_eq!(
+                Rate::new(messages, per).burst(),
+                burst,
+                "{messages} per {per:?}"
+            );
         }
     }
 

@@ -178,8 +178,7 @@ impl<'a> FailureColumns<'a> {
             Then::Retry | Then::Later | Then::SlowDown => None,
             Then::Dead(_) | Then::Undecodable { .. } => Some(failure.reason()),
         };
-        let is_unused =
-            |failure: &Failure| !matches!(failure.then, Then::Retry | Then::Dead(_));
+        let is_unused = |failure: &Failure| !matches!(failure.then, Then::Retry | Then::Dead(_));
         let dead_letter_after = |failure: &Failure| match failure.then {
             Then::Undecodable { dead_letter_after } => Some(age(dead_letter_after)),
             _ => None,

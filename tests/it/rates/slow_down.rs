@@ -107,7 +107,9 @@ async fn consumers_go_on_by_themselves_when_the_wait_is_over(pool: PgPool) -> Te
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
-async fn other_consumers_stop_too_and_put_back_what_they_have_claimed_ahead(pool: PgPool) -> TestResult {
+async fn other_consumers_stop_too_and_put_back_what_they_have_claimed_ahead(
+    pool: PgPool,
+) -> TestResult {
     let store = with_queues(&pool, &["tasks"]).await?;
     let elsewhere = connect(&pool).await?;
     send(&store, &[0; 60]).await?;
@@ -144,7 +146,9 @@ async fn other_consumers_stop_too_and_put_back_what_they_have_claimed_ahead(pool
         stats.expect("counted").leased == 0
     })
     .await;
-    let left = pgqrs::admin(&store).messages("tasks", Page::default()).await?;
+    let left = pgqrs::admin(&store)
+        .messages("tasks", Page::default())
+        .await?;
     assert!(!left.is_empty(), "it held 22 at most");
     assert!(left.iter().all(|message| message.attempt == 0));
     resume(&pool).await?;
@@ -245,11 +249,10 @@ async fn many_that_slow_the_queue_down_at_once_change_its_row_a_few_times(
     for task in tasks {
         task.await??;
     }
-    let same: i64 = sqlx::query_scalar(
-        "select count(*) - count(distinct slowed_until) from public.changes",
-    )
-    .fetch_one(&pool)
-    .await?;
+    let same: i64 =
+        sqlx::query_scalar("select count(*) - count(distinct slowed_until) from public.changes")
+            .fetch_one(&pool)
+            .await?;
     assert_eq!(same, 0, "each end of the wait is written once");
     Ok(())
 }

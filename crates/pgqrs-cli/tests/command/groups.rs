@@ -26,7 +26,10 @@ async fn groups_are_listed_stopped_limited_promoted_and_purged(pool: PgPool) -> 
     assert!(rated.contains("rate              100/1m\n"), "{rated}");
     let unlimited = run(&pool, &["queue", "set", "tasks", "--rate", "none"]).await;
     let unlimited = unlimited.done();
-    assert!(unlimited.contains("rate              none\n"), "{unlimited}");
+    assert!(
+        unlimited.contains("rate              none\n"),
+        "{unlimited}"
+    );
     assert!(set.contains("1, and stopped by dead letters"), "{set}");
     assert_eq!(run(&pool, &["groups", "tasks"]).await.done(), "no groups\n");
     for payload in ["1", "2", "3", "4"] {
