@@ -67,6 +67,8 @@ struct State {
     expired: Vec<Ready>,
     /// Not to be started, since a handler has slowed the queue down.
     put_aside: Vec<Receipt>,
+    /// When a handler has done so.
+    slowed_at: Option<Instant>,
     /// Keyed by delivery, not by message: a message whose lease was lost can be delivered again while its first handler
     /// still runs, and the verdict of the first must not be taken for that of the second.
     running: Slab<Running>,
@@ -170,11 +172,14 @@ impl InFlight {
         self.changed.notified().await;
     }
 
-    /// Adds claimed messages.
-    pub(super) fn add(&self, messages: Vec<Message>, until: Instant) {
+    /// Adds messages of a claim.
+    pub(super) fn add(&self, messages: Vec<Message>, sent: Instant, until: Instant) {
         let since = Instant::now();
         let is_expired = until <= since;
         let mut state = self.lock();
+        if state.is_slowed_since(sent) {
+            return state.put_aside_claimed(&messages);
+        }
         for message in messages {
             state.bytes += message.payload.len();
             let ready = Ready {
@@ -246,7 +251,7 @@ impl InFlight {
         if let Some(Running { lease, bytes, .. }) = state.running.try_remove(key) {
             state.bytes = state.bytes.saturating_sub(bytes);
             if verdict.slows_down().is_some() && lease.slows_queue() {
-                state.put_aside();
+                state.slow_down();
                 self.changed.notify_one();
             }
             state.finished.push(Finished {

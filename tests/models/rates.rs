@@ -47,9 +47,9 @@ const INTERVAL: u8 = 2;
 const PER: usize = (N * INTERVAL) as usize;
 /// Before it is raised, so that the arrival time is further ahead.
 const SLOW_INTERVAL: u8 = 6;
-const END: u8 = 9;
+const END: u8 = 8;
 /// How many attempts start in all.
-const MESSAGES: u8 = 6;
+const MESSAGES: u8 = 5;
 
 #[derive(Debug, Clone)]
 struct Protocol {

@@ -1,10 +1,28 @@
 //! Deliveries that aren't started since a handler has slowed their queue down.
 
+use tokio::time::Instant;
+
 use super::{InFlight, State};
-use crate::message::Receipt;
+use crate::message::{Message, Receipt};
 
 impl State {
-    pub(super) fn put_aside(&mut self) {
+    /// A handler has slowed the queue down: what none has started isn't started, nor what claims under way return.
+    pub(super) fn slow_down(&mut self) {
+        self.slowed_at = Some(Instant::now());
+        self.put_aside();
+    }
+
+    /// Whether a handler has slowed the queue down since a claim was sent.
+    pub(super) fn is_slowed_since(&self, sent: Instant) -> bool {
+        self.slowed_at.is_some_and(|at| sent <= at)
+    }
+
+    pub(super) fn put_aside_claimed(&mut self, messages: &[Message]) {
+        let receipts = messages.iter().map(Message::receipt);
+        self.put_aside.extend(receipts);
+    }
+
+    fn put_aside(&mut self) {
         for ready in self.ready.drain(..) {
             self.bytes = self.bytes.saturating_sub(ready.message.payload.len());
             self.put_aside.push(ready.message.receipt());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::RunLoop;
-use crate::{consume::handlers::Work, dequeue::Received, message::Receipt, telemetry};
+use crate::{consume::handlers::Work, dequeue::Received, telemetry};
 
 /// How often a consumer of a paused queue is woken at most.
 const PAUSED_INTERVAL: Duration = Duration::from_millis(100);
@@ -20,8 +20,6 @@ pub(super) struct Held {
     is_slowed: bool,
     /// Until then nothing is claimed, whatever wakes the loop.
     until: Instant,
-    /// When a handler of this loop has slowed the queue down. What was claimed before isn't started.
-    slowed_at: Option<Instant>,
 }
 
 impl Held {
@@ -30,7 +28,6 @@ impl Held {
             is_paused: false,
             is_slowed: false,
             until: Instant::now(),
-            slowed_at: None,
         }
     }
 }
@@ -50,12 +47,10 @@ impl<W: Work> RunLoop<W> {
         self.claim_at = wanted.max(self.held.until);
     }
 
-    /// A handler has slowed the queue down, for this time. The database says so once the message is settled; until then,
-    /// and for what was claimed before, this loop does.
+    /// A handler has slowed the queue down, for this time. The database says so once the message is settled, and until then
+    /// this loop does.
     pub(super) fn on_slowed_down(&mut self, wait: Duration) {
-        let now = Instant::now();
-        self.hold(now + wait.min(LONGEST_HOLD));
-        self.held.slowed_at = Some(now);
+        self.hold(Instant::now() + wait.min(LONGEST_HOLD));
     }
 
     /// Sets when to claim next. `is_all`: the last claim has returned all messages that were ready.
@@ -74,16 +69,6 @@ impl<W: Work> RunLoop<W> {
     fn hold(&mut self, until: Instant) {
         self.held.until = self.held.until.max(until);
         self.claim_at = self.claim_at.max(self.held.until);
-    }
-
-    /// Takes the messages out of a claim that was sent before a handler has slowed the queue down.
-    pub(super) fn take_slowed(&self, received: &mut Received) -> Vec<Receipt> {
-        let is_late = self.held.slowed_at.is_some_and(|at| received.sent <= at);
-        if !is_late {
-            return Vec::new();
-        }
-        let messages = received.claimed.messages.drain(..);
-        messages.map(|message| message.receipt()).collect()
     }
 
     /// Reports what has changed, as the last claim has found the queue.

@@ -274,7 +274,7 @@ impl<W: Work> RunLoop<W> {
         heartbeats.count_settled(self.worker, messages);
     }
 
-    fn on_claimed(&mut self, mut received: Received, requested: Request) {
+    fn on_claimed(&mut self, received: Received, requested: Request) {
         let (claimed, sent) = (&received.claimed, received.sent);
         self.backoff = MIN_BACKOFF;
         if self.is_suspended {
@@ -301,10 +301,9 @@ impl<W: Work> RunLoop<W> {
         // A claim that returned less than its limit has returned all messages that were ready.
         let is_all = !claimed.full && count < requested.messages;
         self.schedule_claim(&received, is_all);
-        let slowed = self.take_slowed(&mut received);
-        self.unsettled.release_untouched(slowed);
         let claimed = received.claimed;
-        self.in_flight.add(claimed.messages, sent + claimed.lease);
+        self.in_flight
+            .add(claimed.messages, sent, sent + claimed.lease);
     }
 
     /// Leases were cancelled, of this consumer or of others.
