@@ -1,6 +1,8 @@
 -- Why: the tokens of queues that limit how many attempts start within a time. A worker of a version without rates can't be
 -- running: there was none with this schema.
 
+set local lock_timeout = '2s';
+
 -- A row for each queue with a rate, by which its claims exclude each other: a bucket of tokens, one for each attempt, as the
 -- generic cell rate algorithm has it (ITU-T I.371). Tokens come at regular intervals of `per / n`. The bucket holds what
 -- comes in a second, or in `per` if that is shorter, and at least one.

@@ -11,7 +11,6 @@ pub(crate) mod each;
 pub(crate) mod failures;
 pub(crate) mod grouped;
 mod lock_wait;
-mod slow_down;
 pub(crate) mod statement;
 
 use std::{collections::HashSet, time::Duration};

@@ -1,11 +1,14 @@
 //! Deliveries that aren't done: failed attempts, messages that are put off, and payloads that don't decode. All of them
 //! go by one statement, which puts the message back or makes it a dead letter.
 
+mod slow_down;
+
 use std::{collections::HashSet, time::Duration};
 
 use sqlx::PgConnection;
 
-use super::{Columns, slow_down::slow_down};
+pub(super) use self::slow_down::slow_down;
+use super::Columns;
 use crate::{
     error::Result,
     message::{Receipt, age, microseconds},

@@ -6,9 +6,8 @@ use sqlx::PgConnection;
 use crate::{
     error::Result,
     postgres::settle::{
-        failures::{Failed, Failure, FailureColumns, Then, not_found},
+        failures::{Failed, Failure, FailureColumns, Then, not_found, slow_down},
         lock_wait::LockWait,
-        slow_down::slow_down,
     },
 };
 

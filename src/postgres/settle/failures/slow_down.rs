@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::failures::{Failed, Failure, FailureColumns, not_found};
+use super::{Failed, Failure, FailureColumns, not_found};
 use crate::error::Result;
 
 /// Puts messages of one queue back whose leases are still held, and slows the queue down for the longest of their waits,
