@@ -94,3 +94,97 @@ begin
     return ahead - (burst - greatest(burst / 10, 1)) * length / n;
 end
 $$;
+
+-- A row for each group that has drawn by a rate of late, or has a rate of its own. Whoever changes the arrival time holds the
+-- lock of the group's row in `pgqrs.groups`, which may be deleted meanwhile.
+create table pgqrs.group_rates (
+    queue_id integer not null
+        constraint group_rates_queue_id_fkey references pgqrs.queues on delete cascade,
+    key text collate "C" not null,
+    arrives_at timestamptz not null,
+    -- Takes precedence over the queue's, unless it is null.
+    rate_n integer,
+    rate_per interval constraint group_rates_rate_check
+        check ((rate_n is null) = (rate_per is null) and rate_n > 0 and rate_per > '0'),
+    constraint group_rates_pkey primary key (queue_id, key)
+) with (
+    fillfactor = 50,
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0,
+    vacuum_truncate = off
+);
+
+-- Draws places in time for messages of a group that are let in, or put back: moves its arrival time on by an interval for
+-- each. Returns when the first of them can start, and the interval after which each next one can; nulls if the group has no
+-- rate. The caller has locked the group.
+create function pgqrs.draw_of_group(
+    queue integer, group_key text,
+    -- The rate of the queue's groups.
+    queue_n integer, queue_per interval,
+    -- How many messages of the group are on their way at most.
+    at_once integer,
+    messages bigint,
+    -- Nothing starts for so long, if it isn't null: a handler has slowed the group down.
+    slowed_for interval default null,
+    out first_at timestamptz, out step interval
+)
+language plpgsql set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    n bigint;
+    length bigint;
+    burst bigint;
+    tolerance interval;
+begin
+    if messages < 1 then
+        return;
+    end if;
+    select r.rate_n, (extract(epoch from r.rate_per) * 1000000)::bigint into n, length
+    from pgqrs.group_rates r where r.queue_id = queue and r.key = group_key;
+    if n is null then
+        n := queue_n;
+        length := extract(epoch from queue_per) * 1000000;
+    end if;
+    if n is null then
+        return;
+    end if;
+    burst := greatest(n * least(length, 1000000) / length, 1);
+    -- In whole microseconds: rather too long than too short.
+    step := ((length + n - 1) / n) * interval '1 microsecond';
+    tolerance := (burst - 1) * step;
+    insert into pgqrs.group_rates as r (queue_id, key, arrives_at)
+    select queue, group_key, clock.now + coalesce(slowed_for + tolerance, '0') + messages * step
+    from clock_timestamp() as clock (now)
+    on conflict (queue_id, key) do update
+        set arrives_at = (
+            select greatest(
+                clock.now + coalesce(slowed_for + tolerance, '0'),
+                -- Further ahead it is only if the rate was lower before, or the clock has been set back; or after a slow-down.
+                least(r.arrives_at, clock.now + coalesce(slowed_for, '0') + (burst + at_once) * step)
+            ) + messages * step
+            from clock_timestamp() as clock (now)
+        )
+    returning r.arrives_at - messages * step - tolerance into first_at;
+end
+$$;
+
+-- When the next message of a queue becomes visible: in so many microseconds, or null if none waits for that.
+create function pgqrs.due_in(queue integer)
+returns bigint
+language sql set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off
+as $$
+    select (extract(epoch from least(min(next.visible_at), now() + interval '1 day') - now()) * 1000000)::bigint
+    from unnest(array[0, 1, 2, 3]::smallint[]) as level (priority)
+    cross join lateral (
+        select m.visible_at from pgqrs.messages m
+        -- As `messages_ready` has it, and no other index.
+        where m.queue_id + 0 = queue and m.priority = level.priority and m.priority >= 0
+            and m.visible_at > now() and m.visible_at < 'infinity'
+        order by m.visible_at, m.id
+        limit 1
+    ) next
+    having count(*) > 0
+$$;

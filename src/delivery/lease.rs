@@ -70,7 +70,7 @@ impl Lease {
 
     /// Whether a handler that slows down what handles its message slows the whole queue down.
     pub(crate) fn slows_queue(&self) -> bool {
-        true
+        !(self.receipt.is_grouped && self.subject.origin.settings.has_group_rates)
     }
 
     /// For events about it.

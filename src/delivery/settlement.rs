@@ -34,7 +34,8 @@ pub(crate) async fn settle_lease(
         let settlement = settlement?;
         lease.set_settling(true);
         // Others are ready only after the settlement of a message with a group, or of a queue that limits what runs.
-        let is_limited = subject.origin.settings.is_limited;
+        let settings = subject.origin.settings;
+        let is_limited = settings.is_limited || settings.has_group_rates && receipt.is_grouped;
         let (store, sent_to) = if receipt.is_grouped || is_limited {
             (on.store(), on.sent_to())
         } else {

@@ -28,6 +28,8 @@ pub(crate) struct QueueSettings {
     pub(crate) is_limited: bool,
     /// Whether it limits how many attempts start within a time.
     is_rated: bool,
+    /// Whether a group of it has a rate.
+    pub(crate) has_group_rates: bool,
 }
 
 impl QueueSettings {

@@ -72,6 +72,8 @@ pub(crate) struct Claimed {
     pub(crate) is_next_ready: bool,
     /// When the queue's rate lets the next messages be claimed; `None` if it does now, or if the queue has none.
     pub(crate) token_in: Option<Duration>,
+    /// When the next message becomes visible, if groups of the queue have rates.
+    pub(crate) due_in: Option<Duration>,
 }
 
 /// What the first row of a claim's result says.
@@ -100,6 +102,8 @@ struct Header {
 struct Limits {
     /// In how many microseconds there are tokens of its rate; `None` if there still are some.
     token_in: Option<u64>,
+    /// In how many microseconds the next message becomes visible, if groups have rates.
+    due_in: Option<u64>,
 }
 
 /// What few messages have. In an array: short, as it is for a claim's first row.
@@ -128,7 +132,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         with queue as materialized (
             -- A claim that a crash of the server undoes is only delivered again: no need to wait for the disk.
             select q.id, q.max_attempts, held.until as held_until, set_config('synchronous_commit', 'off', true),
-                q.max_running, q.rate_n, q.rate_per,
+                q.max_running, q.rate_n, q.rate_per, q.groups_rated,
                 greatest(
                     coalesce(q.lease, $3::bigint * interval '1 microsecond'), $11::bigint * interval '1 microsecond'
                 ) as lease,
@@ -146,20 +150,21 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                 -- Null for a queue without any, as most are.
                 case
                     when coalesce(q.lease, q.retry_min, q.retry_max, q.archive_for, q.dead_letters_for) is not null
-                        or q.archive_on_ack or held.until > now() or coalesce(q.max_running, q.rate_n) is not null
+                        or q.archive_on_ack or q.groups_rated or held.until > now() or coalesce(q.max_running, q.rate_n) is not null
                     then json_build_object(
                         'lease', (extract(epoch from q.lease) * 1000000)::bigint,
                         'retry_min', (extract(epoch from q.retry_min) * 1000000)::bigint,
                         'retry_max', (extract(epoch from q.retry_max) * 1000000)::bigint,
                         'archive_on_ack', q.archive_on_ack,
-                        'is_pruned', coalesce(q.archive_for, q.dead_letters_for) is not null,
+                        'is_pruned', coalesce(q.archive_for, q.dead_letters_for) is not null or q.groups_rated,
                         'is_paused', q.paused_until > now(),
                         'is_slowed', q.slowed_until > now(),
                         'held_for', case when held.until > now() then
                             (extract(epoch from least(held.until, now() + interval '1 day') - now()) * 1000000)::bigint
                         end,
                         'is_limited', q.max_running is not null,
-                        'is_rated', q.rate_n is not null
+                        'is_rated', q.rate_n is not null,
+                        'has_group_rates', q.groups_rated
                     )
                 end as settings
             from pgqrs.queues q
@@ -242,7 +247,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                 'found', counted.found,
                 'taken', counted.taken,
                 'limits', case
-                    when queue.free < 2147483647
+                    when queue.free < 2147483647 or queue.groups_rated
                     then json_build_object(
                         'slots', case
                             when queue.max_running is not null
@@ -253,7 +258,8 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                             then pgqrs.take_tokens(
                                 queue.id, queue.rate_n, queue.rate_per, (select count(*) from claimed)
                             )
-                        end
+                        end,
+                        'due_in', case when queue.groups_rated then pgqrs.due_in(queue.id) end
                     )
                 end,
                 'microseconds', extract(epoch from clock_timestamp() - statement_timestamp()) * 1000000
@@ -371,8 +377,11 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         stopped_by_bytes,
         left_over: left_over || failed,
         is_next_ready,
-        token_in: limits
+        token_in: (limits.as_ref())
             .and_then(|limits| limits.token_in)
+            .map(Duration::from_micros),
+        due_in: limits
+            .and_then(|limits| limits.due_in)
             .map(Duration::from_micros),
     })
 }

@@ -30,6 +30,8 @@ struct Row {
     dead_letters_for: Option<i64>,
     groups_at_once: Option<i32>,
     groups_stop: bool,
+    groups_rate_n: Option<i32>,
+    groups_rate_per: Option<i64>,
     max_running: Option<i32>,
     rate_n: Option<i32>,
     rate_per: Option<i64>,
@@ -64,6 +66,7 @@ impl TryFrom<Row> for QueueInfo {
                 } else {
                     AfterDeadLetter::Continue
                 },
+                rate: Rate::of_columns(row.groups_rate_n, row.groups_rate_per),
             }),
             max_running: row.max_running.map(i32::unsigned_abs),
             rate: Rate::of_columns(row.rate_n, row.rate_per),
@@ -109,7 +112,9 @@ async fn select(connection: &mut PgConnection, name: Option<&str>) -> Result<Vec
             archive_on_ack, sensitive,
             (extract(epoch from archive_for) * 1000000)::bigint as archive_for,
             (extract(epoch from dead_letters_for) * 1000000)::bigint as dead_letters_for,
-            groups_at_once, groups_stop, max_running, rate_n,
+            groups_at_once, groups_stop, groups_rate_n,
+            (extract(epoch from groups_rate_per) * 1000000)::bigint as groups_rate_per,
+            max_running, rate_n,
             (extract(epoch from rate_per) * 1000000)::bigint as rate_per,
             paused_until > statement_timestamp() as "is_paused!",
             case
@@ -152,6 +157,7 @@ pub(crate) async fn configure(
     let (sets_dead_letters_for, dead_letters_for) = change(options.dead_letters_for);
     let groups = options.groups.flatten();
     let rate = options.rate.flatten();
+    let groups_rate = groups.and_then(|groups| groups.rate);
     let stops = |groups: Groups| groups.after_dead_letter == AfterDeadLetter::Stop;
     let configured = sqlx::query!(
         "update pgqrs.queues
@@ -166,6 +172,12 @@ pub(crate) async fn configure(
                  case when $12 then $13::bigint * interval '1 microsecond' else dead_letters_for end,
              groups_at_once = case when $15 then $16 else groups_at_once end,
              groups_stop = case when $15 then coalesce($17, false) else groups_stop end,
+             groups_rate_n = case when $15 then $23 else groups_rate_n end,
+             groups_rate_per = case when $15 then $24::bigint * interval '1 microsecond' else groups_rate_per end,
+             groups_rated = $23::integer is not null or case when $15
+                 then exists (select from pgqrs.group_rates r where r.queue_id = id and r.rate_n is not null)
+                 else groups_rated
+             end,
              max_running = case when $18 then $19 else max_running end,
              rate_n = case when $20 then $21 else rate_n end,
              rate_per = case when $20 then $22::bigint * interval '1 microsecond' else rate_per end
@@ -192,6 +204,8 @@ pub(crate) async fn configure(
         options.rate.is_some(),
         rate.and_then(|rate| i32::try_from(rate.messages()).ok()),
         rate.map(|rate| microseconds(rate.per())),
+        groups_rate.and_then(|rate| i32::try_from(rate.messages()).ok()),
+        groups_rate.map(|rate| microseconds(rate.per())),
     )
     .execute(connection)
     .await?;

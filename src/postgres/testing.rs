@@ -262,6 +262,12 @@ pub(crate) async fn advance(connection: &mut PgConnection, by: Duration) -> Resu
              set paused_until = q.paused_until - $1 * interval '1 microsecond',
                  slowed_until = q.slowed_until - $1 * interval '1 microsecond'
              where q.ctid = any (array(select place from queues))
+         ), group_rates as materialized (
+             select r.ctid as place from pgqrs.group_rates r for update skip locked
+         ), moved_group_rates as (
+             update pgqrs.group_rates r
+             set arrives_at = r.arrives_at - $1 * interval '1 microsecond'
+             where r.ctid = any (array(select place from group_rates))
          ), moved_rates as (
              update pgqrs.rates r
              set arrives_at = r.arrives_at - $1 * interval '1 microsecond',

@@ -60,9 +60,9 @@ impl<W: Work> RunLoop<W> {
             self.hold(now + wait.min(poll_interval.max(LONGEST_HOLD)));
         } else if is_all && self.claim_at <= received.sent {
             // A wake-up may have arrived meanwhile, though.
-            let held_for = self.origin.settings.held_for();
-            let wait = held_for.map_or(poll_interval, |held_for| held_for.min(poll_interval));
-            self.claim_at = now + wait;
+            let waits = [self.origin.settings.held_for(), received.claimed.due_in];
+            let wait = waits.into_iter().flatten().min();
+            self.claim_at = now + wait.unwrap_or(poll_interval).min(poll_interval);
         }
     }
 

@@ -228,8 +228,9 @@ impl<W: Work> RunLoop<W> {
                     None => {
                         self.unsettled.settled();
                         self.backoff = MIN_BACKOFF;
-                        if self.origin.settings.is_limited {
-                            // Slots are free, for this consumer or for others.
+                        let settings = self.origin.settings;
+                        if settings.is_limited || settings.has_group_rates {
+                            // Slots are free, for this consumer or for others; or the next of a group is due soon.
                             self.store.notifier().wake(&self.queue);
                         }
                     }

@@ -8,7 +8,7 @@ use std::{collections::HashSet, time::Duration};
 use sqlx::PgConnection;
 
 pub(super) use self::slow_down::slow_down;
-use super::Columns;
+use super::{Columns, lock_wait::LockWait};
 use crate::{
     error::Result,
     message::{Receipt, age, microseconds},
@@ -139,7 +139,7 @@ pub(crate) async fn fail<'a>(
     let mut failed = if slowing.is_empty() {
         Vec::new()
     } else {
-        slow_down(connection, &slowing).await?
+        slow_down(connection, &slowing, LockWait::Unlimited).await?
     };
     if others.is_empty() {
         return Ok(failed);

@@ -1,20 +1,22 @@
-//! Deliveries that slow their queue down: the message is put off, and nothing is claimed from the queue for as long.
+//! Deliveries that slow their queue down, or their group if it has a rate: the message is put off, and nothing else of the
+//! queue, or of the group, starts for as long.
 
 use sqlx::PgConnection;
 
 use super::{Failed, Failure, FailureColumns, not_found};
-use crate::error::Result;
+use crate::{error::Result, postgres::settle::lock_wait::LockWait};
 
 /// Puts messages of one queue back whose leases are still held, and slows the queue down for the longest of their waits,
-/// also if no lease is held any more.
+/// also if no lease is held any more. A group with a rate is slowed down instead.
 pub(crate) async fn slow_down<'a>(
     connection: &mut PgConnection,
     failures: &[&'a Failure],
+    lock_wait: LockWait,
 ) -> Result<Vec<Failed<'a>>> {
-    let mut failed = put_off(connection, failures).await?;
-    if failed.len() < failures.len() {
+    let mut failed = put_off(connection, failures, lock_wait).await?;
+    if failed.len() < failures.len() && lock_wait != LockWait::SkipLocked {
         let rest: Vec<_> = not_found(failures.iter().copied(), &failed).collect();
-        failed.extend(put_off(connection, &rest).await?);
+        failed.extend(put_off(connection, &rest, lock_wait).await?);
     }
     Ok(failed)
 }
@@ -22,34 +24,55 @@ pub(crate) async fn slow_down<'a>(
 async fn put_off<'a>(
     connection: &mut PgConnection,
     failures: &[&'a Failure],
+    lock_wait: LockWait,
 ) -> Result<Vec<Failed<'a>>> {
     let columns = FailureColumns::of(failures);
     let numbers = sqlx::query_scalar!(
         r#"
-        with slowed as (
+        with held as materialized (
+            select failed.delay, failed.number, found.*, q.groups_rated and found.group_key is not null as is_rated,
+                q.groups_rate_n as n, q.groups_rate_per as per, coalesce(q.groups_at_once, 1) as at_once
+            from unnest($2::bigint[], $3::bigint[], $4::bigint[]) with ordinality as failed (id, token, delay, number)
+            join pgqrs.queues q on q.id = $1
+            left join lateral (
+                select m.ctid as place, m.id, m.group_key from pgqrs.messages m
+                where m.queue_id = $1 and m.id = failed.id and m.lease_token = failed.token
+                offset 0
+            ) found on true
+        ), locked as materialized (
+            select l.key
+            from pgqrs.lock_groups(
+                array(select $1::integer from held where is_rated), array(select group_key from held where is_rated), $5
+            ) l
+        ), drawn as materialized (
+            select h.number, d.first_at
+            from held h
+            cross join lateral pgqrs.draw_of_group(
+                $1, h.group_key, h.n, h.per, h.at_once, 1, h.delay * interval '1 microsecond'
+            ) d
+            where h.is_rated and h.group_key in (select locked.key from locked)
+        ), slowed as (
             update pgqrs.queues q
             set slowed_until = wanted.until
             from (
                 -- Up to a tenth of a second, so that waits that end at nearly the same time change the row once: each claim
                 -- and each send reads it.
                 select to_timestamp(
-                    ceil(extract(epoch from statement_timestamp() + max(delay) * interval '1 microsecond') * 10) / 10
+                    ceil(extract(epoch from statement_timestamp() + max(h.delay) * interval '1 microsecond') * 10) / 10
                 ) as until
-                from unnest($4::bigint[]) as delay
-                where delay > 0
+                from held h
+                left join drawn on drawn.number = h.number
+                -- A group without a rate has none to slow down.
+                where h.delay > 0
+                    and (h.is_rated is not true or drawn.first_at is null and h.group_key in (select locked.key from locked))
             ) wanted
             where q.id = $1 and q.slowed_until < wanted.until
-        ), held as materialized (
-            select found.place, failed.id, failed.delay, failed.number
-            from unnest($2::bigint[], $3::bigint[], $4::bigint[]) with ordinality as failed (id, token, delay, number)
-            cross join lateral (
-                select m.ctid as place from pgqrs.messages m
-                where m.queue_id = $1 and m.id = failed.id and m.lease_token = failed.token
-                offset 0
-            ) found
         )
         update pgqrs.messages m
-        set visible_at = statement_timestamp() + held.delay * interval '1 microsecond',
+        set visible_at = greatest(
+                statement_timestamp() + held.delay * interval '1 microsecond',
+                (select drawn.first_at from drawn where drawn.number = held.number)
+            ),
             lease_until = '-infinity',
             lease_token = 0,
             consumer_id = 0,
@@ -58,7 +81,10 @@ async fn put_off<'a>(
             undecodable_since = null
         from held
         -- An array and no join, whose plan could read the whole queue.
-        where m.ctid = any (array(select place from held)) and held.id = m.id
+        where m.ctid = any (array(
+                select h.place from held h where not h.is_rated or h.group_key in (select locked.key from locked)
+            ))
+            and held.id = m.id
             -- Again, for a version that another transaction has just made of it.
             and m.lease_token = any ($3)
         returning held.number as "number!"
@@ -67,6 +93,7 @@ async fn put_off<'a>(
         &columns.receipts.ids,
         &columns.receipts.tokens,
         &columns.delays,
+        lock_wait.milliseconds(),
     )
     .fetch_all(connection)
     .await?;

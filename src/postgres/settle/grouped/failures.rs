@@ -29,7 +29,7 @@ pub(crate) async fn fail<'a>(
     let slowed = if slowing.is_empty() {
         Vec::new()
     } else {
-        slow_down(connection, &slowing).await?
+        slow_down(connection, &slowing, lock_wait).await?
     };
     if others.is_empty() {
         return Ok(FailedOfGroups {
@@ -70,6 +70,8 @@ async fn put_back_or_dead_letter<'a>(
         ), held as materialized (
             select found.place, found.id, found.group_key, found.delay, found.error, found.is_unused, found.number,
                 found.dead_letter_after is not null as is_undecodable,
+                q.groups_rated as is_rated, q.groups_rate_n as n, q.groups_rate_per as per,
+                coalesce(q.groups_at_once, 1) as at_once,
                 coalesce(
                     case
                         when found.dead_letter_after is null
@@ -85,16 +87,24 @@ async fn put_back_or_dead_letter<'a>(
             from found
             join pgqrs.queues q on q.id = $1
         ), locked as materialized (
-            -- Only groups that a message leaves.
+            -- Only groups that a message leaves, or whose rate counts the next attempt.
             select l.key
             from pgqrs.lock_groups(
-                array(select $1::integer from held where reason is not null),
-                array(select group_key from held where reason is not null),
+                array(select $1::integer from held where reason is not null or is_rated),
+                array(select group_key from held where reason is not null or is_rated),
                 $9
             ) l
+        ), drawn as materialized (
+            select h.number, d.first_at
+            from held h
+            cross join lateral pgqrs.draw_of_group($1, h.group_key, h.n, h.per, h.at_once, 1) d
+            where h.is_rated and h.reason is null and h.group_key in (select locked.key from locked)
         ), put_back as (
             update pgqrs.messages m
-            set visible_at = statement_timestamp() + held.delay * interval '1 microsecond',
+            set visible_at = greatest(
+                    statement_timestamp() + held.delay * interval '1 microsecond',
+                    (select drawn.first_at from drawn where drawn.number = held.number)
+                ),
                 lease_until = '-infinity',
                 lease_token = 0,
                 consumer_id = 0,
@@ -110,7 +120,11 @@ async fn put_back_or_dead_letter<'a>(
                 last_error = coalesce(held.error, m.last_error)
             from held
             -- An array and no join, whose plan could read the whole queue.
-            where m.ctid = any (array(select place from held where reason is null)) and held.id = m.id
+            where m.ctid = any (array(
+                    select h.place from held h
+                    where h.reason is null and (not h.is_rated or h.group_key in (select locked.key from locked))
+                ))
+                and held.id = m.id
                 -- Again, for a version that another transaction has just made of it.
                 and m.lease_token = any ($3)
             returning held.number
