@@ -63,7 +63,8 @@ pub enum Outcome {
     /// The wait of the queue ends at a full tenth of a second. Of several waits the one that ends last counts;
     /// [`resume_queue`](crate::Admin::resume_queue) ends it early. What handlers have begun goes on. What was claimed ahead
     /// is made ready again: by this consumer at once, and by others with their next claim. A queue with a
-    /// [`Rate`](crate::Rate) then goes on without a burst.
+    /// [`Rate`](crate::Rate) then goes on without a burst. If groups of the queue have a rate, a message with a group slows its
+    /// group down, and not the queue.
     SlowDown(Duration),
     /// It can't be handled, for this reason: move it to the dead letters, even if attempts are left.
     DeadLetter(String),

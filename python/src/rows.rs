@@ -53,6 +53,7 @@ pub(crate) type QueueRow = (
     (
         Option<u32>,
         bool,
+        Option<(u32, Duration)>,
         Option<u32>,
         Option<(u32, Duration)>,
         bool,
@@ -79,6 +80,10 @@ pub(crate) fn queue_row(queue: QueueInfo) -> QueueRow {
             queue
                 .groups
                 .is_some_and(|groups| groups.after_dead_letter() == AfterDeadLetter::Stop),
+            queue
+                .groups
+                .and_then(|groups| groups.rate())
+                .map(|rate| (rate.messages(), rate.per())),
             queue.max_running,
             queue.rate.map(|rate| (rate.messages(), rate.per())),
             queue.is_paused,
@@ -89,9 +94,12 @@ pub(crate) fn queue_row(queue: QueueInfo) -> QueueRow {
     )
 }
 
+/// How many of a group at a time, whether a group stops after a dead letter, and its rate.
+type GroupSettings = (u32, bool, Option<(u32, Duration)>);
+
 /// Changes of how a queue handles groups, of how many of its messages run at a time, and of its rate.
 pub(crate) type Limits = (
-    Option<(Option<(u32, bool)>,)>,
+    Option<(Option<GroupSettings>,)>,
     Option<(Option<u32>,)>,
     Option<(Option<(u32, Duration)>,)>,
 );
@@ -106,9 +114,8 @@ pub(crate) fn limits_options((groups, running, rate): Limits) -> QueueOptions {
     groups.into_iter().chain(running).chain(rate).collect()
 }
 
-/// How a queue handles groups: how many of a group at a time, and whether a group stops after a dead letter.
-fn groups_options(groups: Option<(u32, bool)>) -> QueueOptions {
-    let groups = groups.map(|(at_once, stops)| {
+fn groups_options(groups: Option<GroupSettings>) -> QueueOptions {
+    let groups = groups.map(|(at_once, stops, rate)| {
         let after_dead_letter = if stops {
             AfterDeadLetter::Stop
         } else {
@@ -117,6 +124,7 @@ fn groups_options(groups: Option<(u32, bool)>) -> QueueOptions {
         Groups::builder()
             .at_once(at_once)
             .after_dead_letter(after_dead_letter)
+            .rate(rate.map(|(messages, per)| Rate::new(messages, per)))
             .build()
     });
     QueueOptions::builder().groups(groups).build()
@@ -231,6 +239,7 @@ pub(crate) type GroupRow = (
     u64,
     u64,
     Option<u32>,
+    Option<(u32, Duration)>,
     Option<DateTime<Utc>>,
     Option<i64>,
     Option<DateTime<Utc>>,
@@ -242,6 +251,7 @@ pub(crate) fn group_row(group: GroupInfo) -> GroupRow {
         group.live,
         group.parked,
         group.at_once,
+        group.rate.map(|rate| (rate.messages(), rate.per())),
         group.stopped_at,
         group.stopped_by.map(MessageId::get),
         group.oldest_parked,

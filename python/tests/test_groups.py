@@ -113,6 +113,13 @@ async def test_a_queue_limits_what_starts_within_a_time(store: pgqrs.Store) -> N
     assert (await admin.queue_stats("tasks")).leased == 0
     assert (await admin.configure_queue("tasks", max_attempts=3)).rate == rate
     assert (await admin.configure_queue("tasks", rate=None)).rate is None
+    await admin.configure_queue("tasks", groups_at_once=2, groups_rate=rate)
+    await admin.set_group_rate("tasks", "a", pgqrs.Rate(5, per=60))
+    group = await admin.group("tasks", "a")
+    assert group is not None and group.rate == pgqrs.Rate(5, per=timedelta(minutes=1))
+    assert (await admin.queue("tasks")).groups_rate == rate
+    with pytest.raises(TypeError, match="groups_at_once"):
+        await admin.configure_queue("tasks", groups_rate=rate)
     with pytest.raises(TypeError, match=r"pgqrs\.Rate"):
         await admin.configure_queue("tasks", rate=5)  # type: ignore[arg-type]
     with pytest.raises(pgqrs.InvalidSettingError):

@@ -11,10 +11,11 @@ use crate::{
     support::{self, TestResult, blocked_backend, until, url, with_queues},
 };
 
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "_sqlx_migrations",
     "archive",
     "dead_letters",
+    "group_rates",
     "groups",
     "messages",
     "queues",
@@ -376,6 +377,9 @@ async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult 
         "archive_pkey",
         "dead_letters_age",
         "dead_letters_pkey",
+        "group_rates_pkey",
+        "group_rates_queue_id_fkey",
+        "group_rates_rate_check",
         "groups_at_once_check",
         "groups_pkey",
         "groups_stopped",
@@ -391,6 +395,7 @@ async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult 
         "queues_archive_for_check",
         "queues_dead_letters_for_check",
         "queues_groups_at_once_check",
+        "queues_groups_rate_check",
         "queues_id_seq",
         "queues_lease_check",
         "queues_max_attempts_check",

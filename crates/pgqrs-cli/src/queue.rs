@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
-use pgqrs::{AfterDeadLetter, Groups, QueueInfo, QueueOptions, QueueStats, Rate};
+use pgqrs::{AfterDeadLetter, Groups, QueueInfo, QueueOptions, QueueStats};
 use serde_json::json;
 
 use crate::{
     confirm::{Bulk, Confirm},
     exit::Exit,
     failure::{Failure, Result},
-    groups::{AtOnce, number},
+    groups::{AtOnce, RateLimit, number, rate, rate_text},
     output::{counted, grouped},
     queues::{Counted, state},
     session::{Session, place},
     table::facts,
-    times::{Limit, duration, limit, shown, spoken, spoken_if, time},
+    times::{Limit, duration, limit, shown, spoken_if, time},
 };
 
 #[derive(Subcommand)]
@@ -134,33 +134,15 @@ pub(crate) struct Settings {
     /// With `--groups`, whether a group waits for an operator after one of its messages became a dead letter
     #[arg(long, requires = "groups")]
     stop_groups: bool,
+    /// With `--groups`, how many attempts of each group start within a time, such as 100/1m
+    #[arg(long, requires = "groups", value_name = "NUMBER/DURATION", value_parser = rate)]
+    groups_rate: Option<RateLimit>,
     /// How many messages run at a time, over all consumers, or `none` [a new queue: none]
     #[arg(long, value_name = "NUMBER", value_parser = number)]
     max_running: Option<AtOnce>,
     /// How many attempts start within a time, over all consumers, such as 100/1m, or `none` [a new queue: none]
     #[arg(long, value_name = "NUMBER/DURATION", value_parser = rate)]
     rate: Option<RateLimit>,
-}
-
-/// A rate, or none.
-#[derive(Debug, Clone, Copy)]
-struct RateLimit(Option<Rate>);
-
-/// `100/1m`, or `none`.
-fn rate(text: &str) -> std::result::Result<RateLimit, String> {
-    if text == "none" {
-        return Ok(RateLimit(None));
-    }
-    let parts = text.split_once('/');
-    let parsed = parts.and_then(|(messages, per)| {
-        Some(Rate::new(
-            messages.trim().parse().ok()?,
-            duration(per.trim()).ok()?,
-        ))
-    });
-    parsed.map(|rate| RateLimit(Some(rate))).ok_or_else(|| {
-        "write a number of messages and a duration, such as 100/1m or 5/1s, or `none`".to_owned()
-    })
 }
 
 impl Settings {
@@ -188,7 +170,8 @@ impl Settings {
                     } else {
                         AfterDeadLetter::Continue
                     };
-                    let groups = Groups::builder().at_once(at_once);
+                    let rate = self.groups_rate.and_then(|RateLimit(rate)| rate);
+                    let groups = Groups::builder().at_once(at_once).rate(rate);
                     groups.after_dead_letter(then).build()
                 });
                 new().groups(groups).build()
@@ -395,15 +378,17 @@ fn settings_of(info: &QueueInfo) -> String {
         ),
         ("groups", groups(info)),
         (
+            "groups-rate",
+            (info.groups.and_then(|groups| groups.rate())).map_or("none".to_owned(), rate_text),
+        ),
+        (
             "max-running",
             info.max_running
                 .map_or("none".to_owned(), |most| most.to_string()),
         ),
         (
             "rate",
-            info.rate.map_or("none".to_owned(), |rate| {
-                format!("{}/{}", rate.messages(), spoken(rate.per()))
-            }),
+            info.rate.map_or("none".to_owned(), rate_text),
         ),
         ("created", shown(info.created_at)),
     ])

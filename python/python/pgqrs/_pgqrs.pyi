@@ -330,7 +330,7 @@ class Admin:
         archive_for: tuple[timedelta | None] | None,
         dead_letters_for: tuple[timedelta | None] | None,
         limits: tuple[
-            tuple[tuple[int, bool] | None] | None,
+            tuple[tuple[int, bool, tuple[int, timedelta] | None] | None] | None,
             tuple[int | None] | None,
             tuple[tuple[int, timedelta] | None] | None,
         ],
@@ -467,6 +467,8 @@ class GroupAdmin:
         """Resumes a group."""
     def set_group_limit(self, queue: str, group: str, at_once: int | None) -> Any:
         """Sets a group's own limit."""
+    def set_group_rate(self, queue: str, group: str, rate: tuple[int, timedelta] | None) -> Any:
+        """Sets a group's own rate."""
     def purge_group(self, queue: str, group: str) -> Any:
         """Deletes what is parked of a group."""
 

@@ -47,6 +47,10 @@ class Rate:
     """Within which time, in seconds or as a ``timedelta``: from a millisecond to 365 days."""
 
 
+def _rate(row: tuple[int, timedelta] | None) -> Rate | None:
+    return None if row is None else Rate(*row)
+
+
 @dataclass(frozen=True)
 class QueueInfo:
     """A queue, with its settings."""
@@ -73,6 +77,8 @@ class QueueInfo:
     """How many messages of a group are on their way at a time; ``None`` if it takes no groups."""
     stops_after_dead_letter: bool
     """Whether a group waits for an operator after one of its messages became a dead letter."""
+    groups_rate: Rate | None
+    """How many attempts of each group start within a time; ``None`` if there is no limit."""
     max_running: int | None
     """How many of its messages are leased at a time, by all consumers together; ``None`` if there is no limit."""
     rate: Rate | None
@@ -88,9 +94,9 @@ class QueueInfo:
 
     @staticmethod
     def _of(row: tuple[Any, ...]) -> QueueInfo:
-        *limits, rate, is_paused, paused_until, slowed_until, closed_at = row[-1]
-        rate = None if rate is None else Rate(*rate)
-        return QueueInfo(*row[:-1], *limits, rate, is_paused, paused_until, slowed_until, closed_at)
+        at_once, stops, groups_rate, max_running, rate, *state = row[-1]
+        limits = at_once, stops, _rate(groups_rate), max_running, _rate(rate)
+        return QueueInfo(*row[:-1], *limits, *state)
 
 
 class Count(int):
@@ -251,12 +257,18 @@ class GroupInfo:
     """Messages that wait for those to be settled."""
     at_once: int | None
     """Its own limit, if it has one; otherwise that of its queue holds."""
+    rate: Rate | None
+    """Its own rate, if it has one; otherwise that of its queue's groups holds."""
     stopped_at: datetime | None
     """Since when it is stopped; ``None`` if it isn't."""
     stopped_by: int | None
     """The dead letter that has stopped it; ``None`` if an operator has."""
     oldest_parked: datetime | None
     """When the first of its parked messages was sent."""
+
+    @staticmethod
+    def _of(row: tuple[Any, ...]) -> GroupInfo:
+        return GroupInfo(*row[:4], _rate(row[4]), *row[5:])
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ class QueueAdmin:
         dead_letters_for: float | timedelta | EllipsisType | None = ...,
         groups_at_once: int | EllipsisType | None = ...,
         stops_after_dead_letter: bool = False,
+        groups_rate: Rate | None = None,
         max_running: int | EllipsisType | None = ...,
         rate: Rate | EllipsisType | None = ...,
     ) -> QueueInfo:
@@ -122,6 +123,8 @@ class QueueAdmin:
                 takes no messages of groups, as a new queue.
             stops_after_dead_letter: With ``groups_at_once``, whether a group waits for an operator after one of its
                 messages became a dead letter.
+            groups_rate: With ``groups_at_once``, how many attempts of each group start within a time; or ``None``: no
+                limit.
             max_running: How many messages are leased at a time, by all consumers of all processes together, from 1; or
                 ``None``: no limit, as a new queue.
             rate: How many attempts start within a time, by all consumers of all processes together; or ``None``: no
@@ -148,7 +151,7 @@ class QueueAdmin:
                 archive_for=_arguments.change("archive_for", archive_for),
                 dead_letters_for=_arguments.change("dead_letters_for", dead_letters_for),
                 limits=(
-                    _arguments.groups(groups_at_once, stops_after_dead_letter),
+                    _arguments.groups(groups_at_once, stops_after_dead_letter, groups_rate),
                     _arguments.integer_change("max_running", max_running),
                     _arguments.rate_change(rate),
                 ),

@@ -67,6 +67,17 @@ async fn groups_are_listed_stopped_limited_promoted_and_purged(pool: PgPool) -> 
         .await
         .fails(2);
 
+    let rated = run(&pool, &["group", "rate", "tasks", "a", "100/1m"])
+        .await
+        .done();
+    assert_eq!(rated, "group `a` of queue `tasks` is limited to 100/1m\n");
+    run(&pool, &["group", "rate", "tasks", "a", "none"])
+        .await
+        .done();
+    run(&pool, &["group", "rate", "tasks", "a", "fast"])
+        .await
+        .fails(2);
+
     run(&pool, &["group", "stop", "tasks", "a"]).await.done();
     let stopped = run(&pool, &["groups", "tasks", "--order", "stopped"])
         .await
