@@ -95,13 +95,15 @@ begin
 end
 $$;
 
--- A row for each group that has drawn by a rate of late, or has a rate of its own. Whoever changes the arrival time holds the
--- lock of the group's row in `pgqrs.groups`, which may be deleted meanwhile.
+-- A row for each group that has drawn by a rate of late, or has a rate of its own. A statement that changes the arrival time
+-- holds the lock of the group's row in `pgqrs.groups`, which may be deleted meanwhile.
 create table pgqrs.group_rates (
     queue_id integer not null
         constraint group_rates_queue_id_fkey references pgqrs.queues on delete cascade,
     key text collate "C" not null,
     arrives_at timestamptz not null,
+    -- Until then nothing starts that is let in, since a handler has asked for it.
+    slowed_until timestamptz not null default '-infinity',
     -- Takes precedence over the queue's, unless it is null.
     rate_n integer,
     rate_per interval constraint group_rates_rate_check
@@ -116,7 +118,7 @@ create table pgqrs.group_rates (
 );
 
 -- Draws places in time for messages of a group that are let in, or put back: moves its arrival time on by an interval for
--- each. Returns when the first of them can start, and the interval after which each next one can; nulls if the group has no
+-- each. Returns when the first of them can start, and after which interval each next one can; nulls if the group has no
 -- rate. The caller has locked the group.
 create function pgqrs.draw_of_group(
     queue integer, group_key text,
@@ -125,7 +127,7 @@ create function pgqrs.draw_of_group(
     -- How many messages of the group are on their way at most.
     at_once integer,
     messages bigint,
-    -- Nothing starts for so long, if it isn't null: a handler has slowed the group down.
+    -- How long nothing starts, if a handler has slowed the group down.
     slowed_for interval default null,
     out first_at timestamptz, out step interval
 )
@@ -154,23 +156,25 @@ begin
     -- In whole microseconds: rather too long than too short.
     step := ((length + n - 1) / n) * interval '1 microsecond';
     tolerance := (burst - 1) * step;
-    insert into pgqrs.group_rates as r (queue_id, key, arrives_at)
-    select queue, group_key, clock.now + coalesce(slowed_for + tolerance, '0') + messages * step
+    insert into pgqrs.group_rates as r (queue_id, key, slowed_until, arrives_at)
+    select queue, group_key, greatest('-infinity', clock.now + slowed_for),
+        greatest(clock.now, clock.now + slowed_for + tolerance) + messages * step
     from clock_timestamp() as clock (now)
     on conflict (queue_id, key) do update
-        set arrives_at = (
-            select greatest(
-                clock.now + coalesce(slowed_for + tolerance, '0'),
-                -- Further ahead it is only if the rate was lower before, or the clock has been set back; or after a slow-down.
-                least(r.arrives_at, clock.now + coalesce(slowed_for, '0') + (burst + at_once) * step)
-            ) + messages * step
+        set (slowed_until, arrives_at) = (
+            select slow.until,
+                -- Further ahead than all that is on its way it is only if the rate was lower before, or the clock has been
+                -- set back.
+                greatest(first.free_at, least(r.arrives_at, first.free_at + (burst + at_once) * step)) + messages * step
             from clock_timestamp() as clock (now)
+            cross join lateral (select greatest(r.slowed_until, clock.now + slowed_for) as until) slow
+            cross join lateral (select greatest(clock.now, slow.until + tolerance) as free_at) first
         )
     returning r.arrives_at - messages * step - tolerance into first_at;
 end
 $$;
 
--- When the next message of a queue becomes visible: in so many microseconds, or null if none waits for that.
+-- When the next message of a queue becomes visible: in how many microseconds, or null if none waits for that.
 create function pgqrs.due_in(queue integer)
 returns bigint
 language sql set search_path = pg_catalog, pg_temp

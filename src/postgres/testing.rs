@@ -266,7 +266,8 @@ pub(crate) async fn advance(connection: &mut PgConnection, by: Duration) -> Resu
              select r.ctid as place from pgqrs.group_rates r for update skip locked
          ), moved_group_rates as (
              update pgqrs.group_rates r
-             set arrives_at = r.arrives_at - $1 * interval '1 microsecond'
+             set arrives_at = r.arrives_at - $1 * interval '1 microsecond',
+                 slowed_until = r.slowed_until - $1 * interval '1 microsecond'
              where r.ctid = any (array(select place from group_rates))
          ), moved_rates as (
              update pgqrs.rates r
