@@ -7,7 +7,7 @@ use super::{Failed, Failure, FailureColumns, not_found};
 use crate::{error::Result, postgres::settle::lock_wait::LockWait};
 
 /// Puts messages of one queue back whose leases are still held, and slows the queue down for the longest of their waits,
-/// also if no lease is held any more. A group with a rate is slowed down instead.
+/// also if no lease is held any more. A group with a rate is slowed down instead, if the lease is held.
 pub(crate) async fn slow_down<'a>(
     connection: &mut PgConnection,
     failures: &[&'a Failure],
@@ -30,7 +30,9 @@ async fn put_off<'a>(
     let numbers = sqlx::query_scalar!(
         r#"
         with held as materialized (
-            select failed.delay, failed.number, found.*, q.groups_rated and found.group_key is not null as is_rated,
+            select failed.delay, failed.number, found.*,
+                -- Of a message that is gone the group isn't known.
+                q.groups_rated and (found.id is null or found.group_key is not null) as is_rated,
                 q.groups_rate_n as n, q.groups_rate_per as per, coalesce(q.groups_at_once, 1) as at_once
             from unnest($2::bigint[], $3::bigint[], $4::bigint[]) with ordinality as failed (id, token, delay, number)
             join pgqrs.queues q on q.id = $1
@@ -64,7 +66,7 @@ async fn put_off<'a>(
                 left join drawn on drawn.number = h.number
                 -- A group without a rate has none to slow down.
                 where h.delay > 0
-                    and (h.is_rated is not true or drawn.first_at is null and h.group_key in (select locked.key from locked))
+                    and (not h.is_rated or drawn.first_at is null and h.group_key in (select locked.key from locked))
             ) wanted
             where q.id = $1 and q.slowed_until < wanted.until
         )
