@@ -101,9 +101,10 @@ impl GroupAdmin {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
         let rate = rate.map(|(messages, per)| Rate::new(messages, per));
-        mode.answer(py, async move {
-            admin.set_group_rate(queue, group, rate).await
-        })
+        mode.answer(
+            py,
+            async move { admin.set_group_rate(queue, group, rate).await },
+        )
     }
 
     /// Deletes what is parked of a group.

@@ -154,7 +154,10 @@ pub(crate) fn rate(text: &str) -> std::result::Result<RateLimit, String> {
     }
     let parts = text.split_once('/');
     let parsed = parts.and_then(|(messages, per)| {
-        Some(Rate::new(messages.trim().parse().ok()?, duration(per.trim()).ok()?))
+        Some(Rate::new(
+            messages.trim().parse().ok()?,
+            duration(per.trim()).ok()?,
+        ))
     });
     parsed.map(|rate| RateLimit(Some(rate))).ok_or_else(|| {
         "write a number of messages and a duration, such as 100/1m or 5/1s, or `none`".to_owned()
@@ -163,7 +166,11 @@ pub(crate) fn rate(text: &str) -> std::result::Result<RateLimit, String> {
 
 /// As it can be passed back to an option: `100/1m`.
 pub(crate) fn rate_text(rate: Rate) -> String {
-    format!("{}/{}", rate.messages(), spoken(rate.per()).replace(' ', ""))
+    format!(
+        "{}/{}",
+        rate.messages(),
+        spoken(rate.per()).replace(' ', "")
+    )
 }
 
 impl Group {
@@ -227,9 +234,7 @@ impl Group {
                 name,
                 rate: RateLimit(rate),
             } => {
-                admin
-                    .set_group_rate(&name.queue, &name.group, rate)
-                    .await?;
+                admin.set_group_rate(&name.queue, &name.group, rate).await?;
                 let what = rate.map_or("as fast as its queue says".to_owned(), |rate| {
                     format!("limited to {}", rate_text(rate))
                 });

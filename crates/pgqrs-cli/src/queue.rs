@@ -386,10 +386,7 @@ fn settings_of(info: &QueueInfo) -> String {
             info.max_running
                 .map_or("none".to_owned(), |most| most.to_string()),
         ),
-        (
-            "rate",
-            info.rate.map_or("none".to_owned(), rate_text),
-        ),
+        ("rate", info.rate.map_or("none".to_owned(), rate_text)),
         ("created", shown(info.created_at)),
     ])
 }

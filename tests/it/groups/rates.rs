@@ -22,7 +22,9 @@ fn hourly() -> Rate {
 
 /// When its messages that are on their way can start, in their order.
 async fn starts(store: &Store) -> pgqrs::Result<Vec<DateTime<Utc>>> {
-    let messages = pgqrs::admin(store).messages("tasks", Page::default()).await?;
+    let messages = pgqrs::admin(store)
+        .messages("tasks", Page::default())
+        .await?;
     let live = messages.iter().filter(|message| !message.is_parked);
     Ok(live.map(|message| message.visible_at).collect())
 }
@@ -226,8 +228,13 @@ async fn a_message_slows_down_its_group_alone_if_groups_have_a_rate(pool: PgPool
     let mut deliveries = ready(&store).await?;
     assert_eq!(numbers(&deliveries), [1, 10]);
     deliveries.remove(0).slow_down(HOUR, &store).await?;
-    assert_eq!(pgqrs::admin(&store).queue("tasks").await?.slowed_until, None);
-    let a = pgqrs::admin(&store).messages("tasks", Page::default()).await?;
+    assert_eq!(
+        pgqrs::admin(&store).queue("tasks").await?.slowed_until,
+        None
+    );
+    let a = pgqrs::admin(&store)
+        .messages("tasks", Page::default())
+        .await?;
     assert!(a[0].visible_at >= before + HOUR);
     assert_eq!((a[0].attempt, a[0].snoozes), (0, 1));
     send(&store, "b", 11).await?;
@@ -241,9 +248,19 @@ async fn a_message_slows_down_its_group_alone_if_groups_have_a_rate(pool: PgPool
     assert_eq!(next.len(), 1);
     assert!(next[0] >= before + HOUR);
     // A message without a group slows the queue down.
-    pgqrs::enqueue().message(&1).to("tasks").execute(&store).await?;
+    pgqrs::enqueue()
+        .message(&1)
+        .to("tasks")
+        .execute(&store)
+        .await?;
     one(&store).await?.slow_down(HOUR, &store).await?;
-    assert!(pgqrs::admin(&store).queue("tasks").await?.slowed_until.is_some());
+    assert!(
+        pgqrs::admin(&store)
+            .queue("tasks")
+            .await?
+            .slowed_until
+            .is_some()
+    );
     Ok(())
 }
 
@@ -267,18 +284,23 @@ async fn what_is_known_of_idle_groups_is_deleted_by_consumers(pool: PgPool) -> T
             .fetch_all(&pool)
             .await
     };
-    until("their times are over, and a consumer has come by", async || {
-        let consumer = pgqrs::consumer("tasks").identity("host", 2);
-        let consumer = prepare(consumer).create(&store).await.expect("registered");
-        let running = start(consumer, handler);
-        until("it has begun", async || {
-            let workers = pgqrs::admin(&store).workers(&pgqrs::WorkerFilter::default()).await;
-            !workers.expect("listed").is_empty()
-        })
-        .await;
-        running.stop().await.expect("stopped");
-        left().await.expect("read") == ["own"]
-    })
+    until(
+        "their times are over, and a consumer has come by",
+        async || {
+            let consumer = pgqrs::consumer("tasks").identity("host", 2);
+            let consumer = prepare(consumer).create(&store).await.expect("registered");
+            let running = start(consumer, handler);
+            until("it has begun", async || {
+                let workers = pgqrs::admin(&store)
+                    .workers(&pgqrs::WorkerFilter::default())
+                    .await;
+                !workers.expect("listed").is_empty()
+            })
+            .await;
+            running.stop().await.expect("stopped");
+            left().await.expect("read") == ["own"]
+        },
+    )
     .await;
     Ok(())
 }
