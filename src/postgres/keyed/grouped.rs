@@ -137,9 +137,10 @@ pub(super) async fn write_grouped(
             -- Of groups with a rate, when the messages that are let in can start.
             select array_agg(d.first_at order by l.key) as first_at, array_agg(d.step order by l.key) as step
             from begun b
-            cross join (select l.*, row_number() over (order by l.key) as place from locked l) l
+            cross join unnest($20::text[], $21::integer[]) as w (key, messages)
+            join locked l on l.key = w.key
             cross join lateral pgqrs.draw_of_group(
-                b.queue_id, l.key, b.n, b.per, l.at_once, ($21::integer[])[l.place] - l.parked
+                b.queue_id, l.key, b.n, b.per, l.at_once, w.messages - l.parked
             ) d
             where b.rated
         ), counted as materialized (
