@@ -192,7 +192,9 @@ def groups(
     of_group = optional_rate("groups_rate", per_group)
     if at_once is ...:
         if of_group is not None:
-            raise TypeError("groups_rate: pass groups_at_once as well; all settings of groups are set together")
+            raise TypeError(
+                "groups_rate: pass groups_at_once as well; all settings of groups are set together"
+            )
         return None
     if at_once is None:
         return (None,)
