@@ -98,8 +98,8 @@ $$;
 -- A row for each group that has drawn by a rate of late, or has a rate of its own. A statement that changes the arrival time
 -- holds the lock of the group's row in `pgqrs.groups`, which may be deleted meanwhile.
 create table pgqrs.group_rates (
-    queue_id integer not null
-        constraint group_rates_queue_id_fkey references pgqrs.queues on delete cascade,
+    -- No foreign key: it would cost each send to a new group a lock.
+    queue_id integer not null,
     key text collate "C" not null,
     arrives_at timestamptz not null,
     -- Until then nothing starts that is let in, since a handler has asked for it.

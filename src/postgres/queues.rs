@@ -314,6 +314,8 @@ async fn delete_if_empty(connection: &mut PgConnection, name: &QueueName) -> Res
         ), ungrouped as (
             -- Groups without messages, for which an operator has set something.
             delete from pgqrs.groups g using held where g.queue_id = held.id and held.messages = 0
+        ), unrated as (
+            delete from pgqrs.group_rates r using held where r.queue_id = held.id and held.messages = 0
         ), unseen as (
             delete from pgqrs.seen s using held where s.queue_id = held.id and held.messages = 0
         ), orphaned as (

@@ -378,7 +378,6 @@ async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult 
         "dead_letters_age",
         "dead_letters_pkey",
         "group_rates_pkey",
-        "group_rates_queue_id_fkey",
         "group_rates_rate_check",
         "groups_at_once_check",
         "groups_pkey",

@@ -211,7 +211,12 @@ async fn a_group_has_a_rate_of_its_own_that_outlives_its_messages(pool: PgPool) 
         assert_eq!(number, super::number(&next) as u32);
         next.ack(&store).await?;
     }
-    let refused = admin.set_group_rate("tasks", "c", Rate::new(0, HOUR)).await;
+    admin.delete_queue("tasks").await?;
+    let left: i64 = sqlx::query_scalar("select count(*) from pgqrs.group_rates")
+        .fetch_one(&pool)
+        .await?;
+    assert_eq!(left, 0, "a queue is deleted with the rates of its groups");
+    let refused = admin.set_group_rate("absent", "c", Rate::new(0, HOUR)).await;
     assert!(matches!(refused, Err(Error::InvalidSetting { .. })));
     let absent = admin.set_group_rate("absent", "c", None).await;
     assert!(matches!(absent, Err(Error::QueueNotFound { .. })));
