@@ -12,7 +12,8 @@ use crate::{
     message::{Receipt, Visible},
     postgres::settle::{
         self,
-        failures::{self, Failed, Failure, USED_UP},
+        fail::fail,
+        failures::{Failed, Failure, USED_UP},
         grouped::{self, LockWait},
     },
     queue::QueueName,
@@ -236,7 +237,7 @@ impl Settlement {
             });
         }
         let failure = [failure];
-        let failed = failures::fail(connection, &failure).await?;
+        let failed = fail(connection, &failure).await?;
         Ok(Outcome::of(failed.first()).into())
     }
 

@@ -1,14 +1,11 @@
 //! Deliveries that aren't done: failed attempts, messages that are put off, and payloads that don't decode. All of them
-//! go by one statement, which puts the message back or makes it a dead letter.
-
-mod slow_down;
+//! go by one statement, which puts the message back or makes it a dead letter; but for those that slow their queue down.
 
 use std::{collections::HashSet, time::Duration};
 
 use sqlx::PgConnection;
 
-pub(super) use self::slow_down::slow_down;
-use super::{Columns, lock_wait::LockWait};
+use super::Columns;
 use crate::{
     error::Result,
     message::{Receipt, age, microseconds},
@@ -128,31 +125,6 @@ pub(crate) struct Failed<'a> {
     pub(crate) dead: bool,
 }
 
-/// Puts messages of one queue back whose leases are still held, or dead-letters them: if that was asked for, or if their
-/// attempts are used up, or if they don't decode and their time is over. Returns which of the two it was.
-pub(crate) async fn fail<'a>(
-    connection: &mut PgConnection,
-    failures: &'a [Failure],
-) -> Result<Vec<Failed<'a>>> {
-    let (slowing, others): (Vec<_>, Vec<_>) =
-        (failures.iter()).partition(|failure| failure.then == Then::SlowDown);
-    let mut failed = if slowing.is_empty() {
-        Vec::new()
-    } else {
-        slow_down(connection, &slowing, LockWait::Unlimited).await?
-    };
-    if others.is_empty() {
-        return Ok(failed);
-    }
-    let mut done = put_back_or_dead_letter(connection, &others).await?;
-    if done.len() < others.len() {
-        let rest: Vec<_> = not_found(others, &done).collect();
-        done.extend(put_back_or_dead_letter(connection, &rest).await?);
-    }
-    failed.append(&mut done);
-    Ok(failed)
-}
-
 /// Those whose leases weren't held any more.
 pub(crate) fn not_found<'a>(
     failures: impl IntoIterator<Item = &'a Failure>,
@@ -199,7 +171,9 @@ impl<'a> FailureColumns<'a> {
     }
 }
 
-async fn put_back_or_dead_letter<'a>(
+/// Puts messages of one queue back whose leases are still held, or dead-letters them: if that was asked for, or if their
+/// attempts are used up, or if they don't decode and their time is over. Returns which of the two it was.
+pub(super) async fn put_back_or_dead_letter<'a>(
     connection: &mut PgConnection,
     failures: &[&'a Failure],
 ) -> Result<Vec<Failed<'a>>> {

@@ -216,7 +216,9 @@ async fn a_group_has_a_rate_of_its_own_that_outlives_its_messages(pool: PgPool) 
         .fetch_one(&pool)
         .await?;
     assert_eq!(left, 0, "a queue is deleted with the rates of its groups");
-    let refused = admin.set_group_rate("absent", "c", Rate::new(0, HOUR)).await;
+    let refused = admin
+        .set_group_rate("absent", "c", Rate::new(0, HOUR))
+        .await;
     assert!(matches!(refused, Err(Error::InvalidSetting { .. })));
     let absent = admin.set_group_rate("absent", "c", None).await;
     assert!(matches!(absent, Err(Error::QueueNotFound { .. })));

@@ -6,8 +6,9 @@ use sqlx::PgConnection;
 use crate::{
     error::Result,
     postgres::settle::{
-        failures::{Failed, Failure, FailureColumns, Then, not_found, slow_down},
+        failures::{Failed, Failure, FailureColumns, Then, not_found},
         lock_wait::LockWait,
+        slow_down::slow_down,
     },
 };
 
@@ -18,7 +19,7 @@ pub(crate) struct FailedOfGroups<'a> {
     pub(crate) is_next_ready: bool,
 }
 
-/// As [`fail`](crate::postgres::settle::failures::fail), for messages with groups.
+/// As [`fail`](crate::postgres::settle::fail::fail), for messages with groups.
 pub(crate) async fn fail<'a>(
     connection: &mut PgConnection,
     failures: &[&'a Failure],

@@ -3,8 +3,11 @@
 
 use sqlx::PgConnection;
 
-use super::{Failed, Failure, FailureColumns, not_found};
-use crate::{error::Result, postgres::settle::lock_wait::LockWait};
+use super::{
+    failures::{Failed, Failure, FailureColumns, not_found},
+    lock_wait::LockWait,
+};
+use crate::error::Result;
 
 /// Puts messages of one queue back whose leases are still held, and slows the queue down for the longest of their waits,
 /// also if no lease is held any more. A group with a rate is slowed down instead, if the lease is held.
