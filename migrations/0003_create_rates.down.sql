@@ -1,5 +1,5 @@
--- Why: takes rates away. What claims of queues with a rate get meanwhile, and sends and settlements of groups with one, is the
--- error that the schema is not installed.
+-- Why: takes rates away. A running worker that claims then gets the error that the schema is older than it needs, until that is
+-- undone as a whole.
 
 -- Whoever uses the table meanwhile waits behind this one.
 set local lock_timeout = '2s';

@@ -7,7 +7,7 @@ use super::*;
 use crate::support::{
     age, connect,
     consumers::{Seen, drained, prepare, start},
-    expire, now,
+    expire, newcomer, now,
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -47,14 +47,14 @@ async fn messages_of_a_group_are_let_in_at_its_rate_and_others_beside_it(
     let starts = starts(&store).await?;
     assert!(starts[0] <= before + HOUR && starts[0] > before + HOUR / 2);
     age(&pool, second, HOUR).await?;
-    let next = one(&store).await?;
+    let next = one(&newcomer(&pool)).await?;
     assert_eq!(number(&next), 2);
     // So does one that is sent after all others are gone.
     next.ack(&store).await?;
     let third = send(&store, "a", 3).await?;
     assert!(ready(&store).await?.is_empty());
     age(&pool, third, 2 * HOUR).await?;
-    assert_eq!(numbers(&ready(&store).await?), [3]);
+    assert_eq!(numbers(&ready(&newcomer(&pool)).await?), [3]);
     assert_counted(&pool).await?;
     Ok(())
 }
@@ -70,12 +70,12 @@ async fn each_attempt_counts_and_a_message_that_is_put_back_waits_for_its_turn(
     let again = starts(&store).await?[0];
     assert!(again <= before + HOUR && again > before + HOUR / 2);
     age(&pool, id, HOUR).await?;
-    one(&store).await?.later(5 * HOUR, &store).await?;
+    one(&newcomer(&pool)).await?.later(5 * HOUR, &store).await?;
     let later = starts(&store).await?[0];
     assert!(later >= before + 5 * HOUR, "the longer wait counts");
     age(&pool, id, 5 * HOUR).await?;
     // A delivery after a lost lease isn't counted.
-    let lost = one(&store).await?;
+    let lost = one(&newcomer(&pool)).await?;
     expire(&pool, lost.id()).await?;
     assert_eq!(one(&store).await?.id(), id);
     Ok(())
