@@ -179,7 +179,7 @@ impl<'m> Rounds<'m> {
         Ok(done)
     }
 
-    /// Records a round that was measured elsewhere.
+    /// Records a round that was measured elsewhere; without a time if that has no meaning.
     pub(crate) fn add(
         &mut self,
         name: &str,
@@ -193,7 +193,9 @@ impl<'m> Rounds<'m> {
         if !counts {
             return;
         }
-        row.rounds.push(took.as_secs_f64() / messages as f64);
+        if took > Duration::ZERO {
+            row.rounds.push(took.as_secs_f64() / messages as f64);
+        }
         row.calls.extend(calls);
         row.messages += messages;
         if let Some(cost) = cost {
@@ -354,7 +356,7 @@ impl Table {
                 .max()
                 .unwrap_or(0)
         };
-        let mut text = format!("**{}** ({} rounds)\n\n", self.title, self.rounds);
+        let mut text = format!("**{}** ({})\n\n", self.title, many(self.rounds, "round"));
         for (n, line) in lines.iter().enumerate() {
             let cells: Vec<String> = kept
                 .iter()

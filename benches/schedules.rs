@@ -9,7 +9,7 @@ use crate::{
     figures::Samples,
     fresh,
     meter::Meter,
-    report::{Rounds, Table},
+    report::{Rounds, Table, many},
 };
 
 pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Table>> {
@@ -24,7 +24,7 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
             install(&store, count).await?;
             let before = meter.read().await?;
             let (samples, last) = lateness(&store, count).await?;
-            let name = format!("{count} schedules");
+            let name = many(count as usize, "schedule");
             let cost = before.until(&meter.read().await?);
             table.add(&name, count as usize, last, samples, Some(cost));
             clear(&store).await?;

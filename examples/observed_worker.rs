@@ -1,7 +1,7 @@
 //! A worker as an operator sees it: its log on stderr, its traces on stdout, and its metrics as a page for Prometheus.
 //!
 //! `DATABASE_URL=postgresql://… cargo run --example observed_worker`, and then `curl http://127.0.0.1:9187/metrics`.
-//! It runs until Ctrl-C or SIGTERM. The alerts and the dashboard in docs/operating.md are for this page.
+//! It runs until Ctrl-C or SIGTERM. The alerts and the dashboard in docs/guide/operating.md are for this page.
 
 use std::{env, error::Error, io, net::SocketAddr, time::Duration};
 

@@ -14,7 +14,7 @@
 //! [worker_trait]: crate::Worker
 //! [admin]: crate::admin()
 //! [error]: crate::Error
-//! [python]: https://docs.rs/crate/pgqrs/latest/source/python/README.md
+//! [python]: https://docs.rs/crate/pgqrs/latest/source/docs/python.md
 //! [quickstart]: https://docs.rs/crate/pgqrs/latest/source/examples/quickstart.rs
 //! [service]: https://docs.rs/crate/pgqrs/latest/source/examples/service.rs
 //! [worker]: https://docs.rs/crate/pgqrs/latest/source/examples/worker.rs
@@ -24,12 +24,11 @@
 //! [rolling_deploy]: https://docs.rs/crate/pgqrs/latest/source/examples/rolling_deploy.rs
 //! [managed_producer]: https://docs.rs/crate/pgqrs/latest/source/examples/managed_producer.rs
 //! [observed_worker]: https://docs.rs/crate/pgqrs/latest/source/examples/observed_worker.rs
-//! [drivers]: https://docs.rs/crate/pgqrs/latest/source/examples/drivers/src/bin/
+//! [drivers]: crate::Statement
 //! [first-steps]: crate::guide::first_steps
 //! [sending]: crate::guide::sending
 //! [consumers]: crate::guide::consumers
 //! [idempotent]: crate::guide::idempotent_handlers
-//! [order]: crate::guide::order
 //! [security]: crate::guide::security
 //! [poolers]: crate::guide::poolers
 //! [upgrading]: crate::guide::upgrading
@@ -38,11 +37,11 @@
 //! [names]: crate::guide::names
 //! [compile-errors]: crate::guide::compile_errors
 //! [operating]: crate::guide::operating
-//! [page]: https://docs.rs/crate/pgqrs/latest/source/docs/page.md
+//! [page]: crate::guide::page
 //! [page_image]: https://docs.rs/crate/pgqrs/latest/source/docs/page.png
 //! [queues]: crate::guide::queues
 //! [rolling-deploys]: crate::guide::rolling_deploys
-//! [schedules]: https://docs.rs/crate/pgqrs/latest/source/docs/schedules.md
+//! [schedules]: https://docs.rs/pgqrs/latest/pgqrs/guide/schedules/
 //! [schedules_example]: https://docs.rs/crate/pgqrs/latest/source/examples/schedules.rs
 //! [reliability]: crate::guide::reliability
 //! [handlers]: crate::guide::handlers
@@ -52,8 +51,9 @@
 //! [health_example]: https://docs.rs/crate/pgqrs/latest/source/examples/health.rs
 //! [telemetry]: crate::guide::telemetry
 //! [testing]: https://docs.rs/pgqrs/latest/pgqrs/guide/testing/
-//! [performance]: https://docs.rs/crate/pgqrs/latest/source/docs/performance.md
-//! [command]: https://docs.rs/crate/pgqrs/latest/source/docs/command.md
+//! [tuning]: crate::guide::tuning
+//! [benchmarks]: https://docs.rs/crate/pgqrs/latest/source/docs/benchmarks.md
+//! [command]: crate::guide::command
 // The first definition of a link counts: those above lead to docs.rs, those of the README to the repository.
 #![doc = include_str!("../README.md")]
 

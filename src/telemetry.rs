@@ -1,5 +1,5 @@
 //! What an operator sees of this crate: spans, events and metrics. Their names are defined here and nowhere else, and
-//! docs/telemetry.md lists them; payloads are never recorded.
+//! docs/guide/telemetry.md lists them; payloads are never recorded.
 
 mod fields;
 mod messages;

@@ -133,7 +133,8 @@ impl Admin {
 
     /// Changes a queue's settings. A duration is left as it is by `None`, and unset by a tuple with `None`.
     #[pyo3(signature = (
-        queue, *, max_attempts, lease, retry_min, retry_max, archive_on_ack, archive_for, dead_letters_for, limits
+        queue, *, max_attempts, lease, retry_min, retry_max, archive_on_ack, archive_for, dead_letters_for, sensitive,
+        limits
     ))]
     #[expect(clippy::too_many_arguments, reason = "callers pass them by name")]
     fn configure_queue<'py>(
@@ -147,6 +148,7 @@ impl Admin {
         archive_on_ack: Option<bool>,
         archive_for: Option<(Option<Duration>,)>,
         dead_letters_for: Option<(Option<Duration>,)>,
+        sensitive: Option<bool>,
         limits: Limits,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (mode, admin) = self.get(py)?;
@@ -158,6 +160,7 @@ impl Admin {
             archive_on_ack.map(|archive| QueueOptions::builder().archive_on_ack(archive).build()),
             archive_for.map(|time| QueueOptions::builder().archive_for(time.0).build()),
             dead_letters_for.map(|time| QueueOptions::builder().dead_letters_for(time.0).build()),
+            sensitive.map(|hidden| QueueOptions::builder().sensitive(hidden).build()),
             Some(limits_options(limits)),
         ];
         let options: QueueOptions = changes.into_iter().flatten().collect();

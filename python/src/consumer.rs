@@ -246,6 +246,22 @@ impl Consumer {
         })
     }
 
+    /// The events that are there already. Waiting for the next ones takes longer than to handle a few, since it needs
+    /// another thread, which needs the interpreter.
+    fn ready(&self, py: Python<'_>) -> PyResult<Vec<Event>> {
+        let mut events = Vec::new();
+        if let Some(running) = self.running(py)?
+            && let Ok(mut from) = running.events.try_lock()
+        {
+            while events.len() < AT_ONCE
+                && let Ok(event) = from.try_recv()
+            {
+                events.push(event);
+            }
+        }
+        Ok(events)
+    }
+
     /// Requests a graceful stop. Returns at once.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         self.held.get(py)?.stop();

@@ -51,6 +51,7 @@ pub(crate) type QueueRow = (
     Option<Duration>,
     Option<Duration>,
     (
+        bool,
         Option<u32>,
         bool,
         Option<(u32, Duration)>,
@@ -76,6 +77,7 @@ pub(crate) fn queue_row(queue: QueueInfo) -> QueueRow {
         queue.dead_letters_for,
         // Together, since a tuple has at most twelve elements.
         (
+            queue.sensitive,
             queue.groups.map(|groups| groups.at_once()),
             queue
                 .groups

@@ -58,7 +58,9 @@ async def test_settings_are_changed_one_by_one(store: pgqrs.Store) -> None:
         timedelta(hours=1),
     )
     assert (info.archive_on_ack, info.archive_for, info.dead_letters_for) == (True, timedelta(hours=1), None)
-    info = await admin.configure_queue("tasks", lease=None, dead_letters_for=60)
+    assert not info.sensitive
+    info = await admin.configure_queue("tasks", lease=None, dead_letters_for=60, sensitive=True)
+    assert info.sensitive
     assert (info.lease, info.retry_min, info.max_attempts) == (None, timedelta(seconds=1.5), 20)
     assert (info.archive_on_ack, info.dead_letters_for) == (True, timedelta(minutes=1))
     with pytest.raises(pgqrs.InvalidSettingError):

@@ -94,11 +94,11 @@ pub(crate) async fn start(job: Job<impl Work>) -> Ended {
     #[cfg(feature = "schedules")]
     let _firing = store.firing().join();
     let closed = store.pool().close_event();
-    let mut asked = stop.clone();
+    let (asked, mut graceful) = (stop.clone(), stop.clone());
     let graceful = async move {
         tokio::select! {
             () = &mut shutdown => {}
-            _ = asked.wait_for(|stop| *stop >= Stop::Graceful) => {}
+            _ = graceful.wait_for(|stop| *stop >= Stop::Graceful) => {}
         }
     };
     let abort = async move {
@@ -123,6 +123,7 @@ pub(crate) async fn start(job: Job<impl Work>) -> Ended {
         held: Held::new(),
         own: options,
         options,
+        asked,
         deadline,
         chunk: work.limits(),
         work: Arc::new(work),
@@ -197,6 +198,7 @@ struct RunLoop<W> {
     own: Options,
     /// With what the queue has set instead.
     options: Options,
+    asked: watch::Receiver<Stop>,
     deadline: Duration,
     chunk: ChunkLimits,
     work: Arc<W>,
@@ -292,6 +294,10 @@ impl<W: Work> RunLoop<W> {
             self.collect_finished();
             if self.is_over() {
                 break;
+            }
+            // A handler that stops its consumer expects that nothing is claimed any more.
+            if self.ending.is_none() && *self.asked.borrow() == Stop::Graceful {
+                self.end("stop requested");
             }
             self.abort_late_handlers();
             self.start_queries();

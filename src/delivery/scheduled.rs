@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::Delivery;
 
 impl<T, D> Delivery<T, D> {
-    /// Returns the time that a [schedule](https://docs.rs/crate/pgqrs/latest/source/docs/schedules.md) has sent the
+    /// Returns the time that a [schedule](https://docs.rs/pgqrs/latest/pgqrs/guide/schedules/) has sent the
     /// message for, the same at each attempt; `None` if none has sent it. It may be some time before
     /// [`enqueued_at`](Self::enqueued_at): if no process was running at that time, the next one sends the message.
     pub fn scheduled_for(&self) -> Option<DateTime<Utc>> {

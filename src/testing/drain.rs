@@ -50,9 +50,9 @@ const NO_TIMEOUT: Duration = LONGEST_LEASE;
 ///
 /// # Shape
 /// The handler is one of [`Consumer::run`](crate::Consumer::run); one of
-/// [`run_in_transaction`](crate::Consumer::run_in_transaction) is run by [`drain_in_transaction`]. What
-/// [`run_with`](crate::Consumer::run_with) takes is passed as `|delivery| handler(app.clone(), delivery)`. Runs on
-/// `&mut tx`, or on `&pool` for what was committed.
+/// [`run_in_transaction`](crate::Consumer::run_in_transaction) is run by
+/// [`drain_in_transaction`](crate::testing::drain_in_transaction). What [`run_with`](crate::Consumer::run_with) takes is
+/// passed as `|delivery| handler(app.clone(), delivery)`. Runs on `&mut tx`, or on `&pool` for what was committed.
 ///
 /// Messages are claimed one by one in the order of delivery, and settled before the next one is claimed, by the
 /// statements that consumers use. First, the queue's schedules are fired that are due. Messages that are sent meanwhile,
@@ -106,7 +106,7 @@ where
 }
 
 /// A drain that has not run yet: a call with options, which is awaited; made by [`drain`] and
-/// [`drain_in_transaction`].
+/// [`drain_in_transaction`](crate::testing::drain_in_transaction).
 #[must_use = "a drain does nothing until it is awaited: add `.await`"]
 pub struct Drain<'c> {
     settings: Settings,

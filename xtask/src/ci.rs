@@ -18,14 +18,11 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
     let clippy = ["clippy", "--all-targets", "--", "-D", "warnings"];
     cargo::run(&clippy, url).await?;
     step("features");
-    // The default features, those for telemetry, and `schedules` are those of all other steps, which so share what they
-    // build.
+    // Each without those that other steps build with, in as few runs as there are implementations of TLS to choose from.
     for features in [
         "",
-        "tls-native",
-        "tls-rustls-aws-lc",
-        "metrics",
-        "opentelemetry",
+        "tls-native metrics",
+        "tls-rustls-aws-lc opentelemetry",
         "schedules",
         "testing",
     ] {
@@ -71,7 +68,8 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
     step("documentation");
     let doc = ["doc", "--no-deps", "--document-private-items"];
     let doc_public = ["doc", "--package", "pgqrs", "--no-deps"];
-    for arguments in [&doc[..], &doc_public[..]] {
+    let as_on_docs_rs = [&doc_public[..], &["--features", "schedules,testing"]].concat();
+    for arguments in [&doc[..], &doc_public[..], &as_on_docs_rs[..]] {
         let mut command = cargo::command(arguments);
         cargo::finish(command.env("RUSTDOCFLAGS", "-D warnings"), arguments).await?;
     }

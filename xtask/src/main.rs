@@ -7,6 +7,7 @@ mod bench;
 mod cargo;
 mod ci;
 mod compile;
+mod drawings;
 mod drivers;
 mod matrix;
 mod migrate;
@@ -120,6 +121,8 @@ enum Command {
         #[arg(long, default_value_t = 3, requires = "adversary")]
         rounds: u32,
     },
+    /// Draw the Mermaid on the guide's pages, for rustdoc; needs npm and Chromium
+    Drawings,
     /// Run a PostgreSQL for development, under target/
     #[command(subcommand)]
     Db(Db),
@@ -209,6 +212,7 @@ async fn run() -> Result<()> {
         Command::Prepare { check, server } => {
             server::with(server.postgres, async |url| prepare::run(url, check).await).await
         }
+        Command::Drawings => drawings::run().await,
         Command::Db(Db::Start) => {
             println!("{}", server::start_for_development().await?);
             Ok(())

@@ -7,6 +7,8 @@ mod calls;
 mod guide;
 #[path = "house/imports.rs"]
 mod imports;
+#[path = "house/links.rs"]
+mod links;
 #[path = "house/options.rs"]
 mod options;
 #[path = "house/pages.rs"]

@@ -1,4 +1,4 @@
-//! The exit codes, which scripts rely on. docs/command.md and the help list them.
+//! The exit codes, which scripts rely on. docs/guide/command.md and the help list them.
 
 use std::process::ExitCode;
 

@@ -38,7 +38,7 @@ pub use settings::{Page, page, router};
 /// The examples of the pages, which are compiled with the documentation's.
 #[cfg(doctest)]
 mod pages {
-    #[doc = include_str!("../../../docs/page.md")]
+    #[doc = include_str!("../../../docs/guide/page.md")]
     struct Page;
     #[doc = include_str!("../README.md")]
     struct Readme;

@@ -22,6 +22,10 @@ def layered(
     return lambda delivery: around(delivery, handler)
 
 
+_TURNS = 20
+"""How many turns of the event loop go by at most, of some 10 microseconds each, before it sleeps until something comes."""
+
+
 class Work:
     """The handlers of a consumer that run. How many there may be is the loop's business."""
 
@@ -35,6 +39,7 @@ class Work:
         self._handler = handler
         self._decode = decode
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._ended = 0
         self.error: BaseException | None = None
         """What ends the run."""
 
@@ -52,6 +57,19 @@ class Work:
         task = _start_task(self._handle(event))
         self._tasks[ticket] = task
         task.add_done_callback(lambda _: self._tasks.pop(ticket, None))
+
+    async def events(self) -> list[Native | int]:
+        """The next events; none at the end. If handlers have ended in a turn of the event loop, the deliveries that follow
+        are there a moment later."""
+        self._ended = 0
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+            if events := self._native.ready():
+                return events
+            if not self._ended:
+                break
+        following: list[Native | int] = await self._native.next()
+        return following
 
     async def cancel(self) -> None:
         tasks = list(self._tasks.values())
@@ -88,6 +106,8 @@ class Work:
             # Raised out of a task, `SystemExit` and its like end the event loop in the middle of everything.
             exited(native)
             self._end(error)
+        finally:
+            self._ended += 1
 
     def _end(self, error: BaseException) -> None:
         """Ends the run at once; handlers are cancelled, and their messages released."""

@@ -173,6 +173,9 @@ class Consumer:
         chunk: tuple[int, timedelta] | None,
     ) -> None:
         """Starts receiving. Does nothing if it is running already, or has run."""
+    def ready(self) -> list[Delivery | Chunk | int]:
+        """The events that are there already. Waiting for the next ones takes longer than to handle a few, since it
+        needs another thread, which needs the interpreter."""
     def next(self) -> Any:
         """Returns the events since the last call: deliveries or chunks, and tickets of those that were abandoned.
         Empty at the end."""
@@ -329,11 +332,8 @@ class Admin:
         archive_on_ack: bool | None,
         archive_for: tuple[timedelta | None] | None,
         dead_letters_for: tuple[timedelta | None] | None,
-        limits: tuple[
-            tuple[tuple[int, bool, tuple[int, timedelta] | None] | None] | None,
-            tuple[int | None] | None,
-            tuple[tuple[int, timedelta] | None] | None,
-        ],
+        sensitive: bool | None,
+        limits: tuple[Any, Any, Any],
     ) -> Any:
         """Changes a queue's settings. A duration is left as it is by `None`, and unset by a tuple with
         `None`."""

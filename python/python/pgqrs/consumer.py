@@ -260,7 +260,7 @@ class Consumer(Generic[T]):
         self._start(settings)
         try:
             with _signals.stopping(self.stop):
-                while events := await self._native.next():
+                while events := await work.events():
                     for event in events:
                         work.take(event)
         except asyncio.CancelledError:

@@ -73,6 +73,8 @@ class QueueInfo:
     """How long archived messages are kept; ``None`` is for ever."""
     dead_letters_for: timedelta | None
     """How long dead letters are kept; ``None`` is for ever."""
+    sensitive: bool
+    """Whether the operators' page and the command hide its payloads."""
     groups_at_once: int | None
     """How many messages of a group are on their way at a time; ``None`` if it takes no groups."""
     stops_after_dead_letter: bool

@@ -369,10 +369,10 @@ fn the_report_puts_the_worst_first_and_names_what_to_do() {
     let health = Health::from(facts);
     assert_eq!(health.severity(), Some(Severity::Critical));
     let report = health.to_string();
-    let page = include_str!("../../../docs/health.md");
+    let page = include_str!("../../../docs/guide/health.md");
     assert!(
         page.contains(&format!("```text\n{report}\n```")),
-        "docs/health.md has another report than\n{report}"
+        "docs/guide/health.md has another report than\n{report}"
     );
 }
 

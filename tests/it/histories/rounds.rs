@@ -99,4 +99,4 @@ pub(super) async fn run_histories(
 }
 
 /// Chance alone leaves something rare out of one round, and not of all of them.
-const MOST_ROUNDS: usize = 4;
+const MOST_ROUNDS: usize = 8;

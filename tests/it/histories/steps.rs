@@ -241,6 +241,7 @@ fn on_many(queue: impl Strategy<Value = &'static str>) -> impl Strategy<Value = 
         ManyAct::Requeue,
         ManyAct::Requeue,
         ManyAct::DeleteDead,
+        ManyAct::DeleteDead,
     ]);
     (queue, vec(any::<Index>(), 1..10), act).prop_map(|(queue, which, act)| Call::OnMany {
         queue,

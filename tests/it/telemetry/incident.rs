@@ -1,4 +1,4 @@
-//! An incident: all that can go wrong with messages, a worker and the server. Its whole log is in docs/operating.md.
+//! An incident: all that can go wrong with messages, a worker and the server. Its whole log is in docs/guide/operating.md.
 
 use std::{collections::HashMap, env, fs, path::Path, process::Stdio, sync::Arc, time::Duration};
 
@@ -257,7 +257,7 @@ fn between(line: &str, before: &str, after: &str, new: &str) -> String {
 
 /// Compares the log with the one in the documentation, or replaces that one with `ACCEPT=1`.
 fn compare(log: &str) -> TestResult {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operating.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guide/operating.md");
     let text = fs::read_to_string(&page)?;
     let (head, rest) = text
         .split_once("<!-- the log -->\n\n```text\n")
@@ -272,7 +272,7 @@ fn compare(log: &str) -> TestResult {
     }
     assert_eq!(
         log, documented,
-        "docs/operating.md shows another log; to accept this one: `ACCEPT=1 cargo xtask test an_incident`"
+        "docs/guide/operating.md shows another log; to accept this one: `ACCEPT=1 cargo xtask test an_incident`"
     );
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! The promises of `docs/reliability.md`, each with its tests.
+//! The promises of `docs/guide/reliability.md`, each with its tests.
 
 use std::{fs, path::PathBuf};
 
 use crate::root;
 
-/// The tests that `docs/reliability.md` names: `module::test` of the integration tests or the models, where the module may
+/// The tests that `docs/guide/reliability.md` names: `module::test` of the integration tests or the models, where the module may
 /// be in another one; or the path of a file and a test in it, as in `src/retry.rs::jitter_only_shortens`.
 fn named_tests(text: &str) -> Vec<(String, String)> {
     let quoted = text.split('`').skip(1).step_by(2);
@@ -53,7 +53,7 @@ fn has_test(text: &str, test: &str) -> bool {
 
 #[test]
 fn each_promise_of_reliability_names_tests_that_exist() {
-    let path = "docs/reliability.md";
+    let path = "docs/guide/reliability.md";
     let text = fs::read_to_string(root().join(path)).expect("it is there");
     let (tables, _) = text.split_once("## Housekeeping").expect("it is there");
     let is_head = |line: &str| {

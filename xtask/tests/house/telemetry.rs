@@ -1,4 +1,4 @@
-//! docs/telemetry.md lists each span, event and metric of src/telemetry/, and nothing else.
+//! docs/guide/telemetry.md lists each span, event and metric of src/telemetry/, and nothing else.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ const COMMON: [&str; 5] = [
 const OTEL: [&str; 3] = ["otel.kind", "otel.name", "otel.status_code"];
 
 fn page() -> String {
-    std::fs::read_to_string(root().join("docs/telemetry.md")).expect("it is there")
+    std::fs::read_to_string(root().join("docs/guide/telemetry.md")).expect("it is there")
 }
 
 /// The rows of the table below a heading, as cells.
@@ -132,7 +132,7 @@ fn compare(what: &str, code: BTreeSet<Line>, page: BTreeSet<Line>, least: usize)
     };
     assert!(
         code == page,
-        "{what} that docs/telemetry.md doesn't list:\n{}\n\nand those that it lists, and that don't exist:\n{}",
+        "{what} that docs/guide/telemetry.md doesn't list:\n{}\n\nand those that it lists, and that don't exist:\n{}",
         show(code.difference(&page).collect()),
         show(page.difference(&code).collect()),
     );
@@ -326,7 +326,7 @@ fn alerts_and_dashboard_name_only_metrics_and_labels_that_exist() {
         }
     }
     let alerts = std::fs::read_to_string(root().join("docs/alerts.yml")).expect("it is there");
-    let operating = std::fs::read_to_string(root().join("docs/operating.md"));
+    let operating = std::fs::read_to_string(root().join("docs/guide/operating.md"));
     let operating = operating.expect("it is there");
     for alert in alerts
         .lines()

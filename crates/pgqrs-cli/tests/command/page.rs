@@ -1,4 +1,4 @@
-//! docs/command.md: its examples are run, one after the other, in a new database.
+//! docs/guide/command.md: its examples are run, one after the other, in a new database.
 
 use std::{env, path::Path};
 
@@ -8,7 +8,7 @@ use tokio::process::Command;
 use crate::support::{Run, TestResult, pgqrs, url};
 
 fn page() -> String {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/command.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/command.md");
     std::fs::read_to_string(page).expect("the page is there")
 }
 

@@ -15,10 +15,12 @@ impl History {
             ManyAct::Cancel | ManyAct::Reschedule(_) => self.world.known(),
             ManyAct::Requeue | ManyAct::DeleteDead => self.world.dead(),
         };
-        let of: Vec<_> = of.iter().filter(|(of, _)| *of == queue).collect();
-        if of.is_empty() {
+        // Of another queue, if this one has none.
+        let of_this = of.iter().find(|(of, _)| *of == queue);
+        let Some((queue, _)) = of_this.or(of.first()).copied() else {
             return Ok(());
-        }
+        };
+        let of: Vec<_> = of.iter().filter(|(of, _)| *of == queue).collect();
         // The same one several times, now and then.
         let ids: Vec<MessageId> = which.iter().map(|which| which.get(&of).1).collect();
         let returned = match act {
