@@ -25,12 +25,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::held::Held;
 use super::{
     batch,
     claims::{AdaptiveLimit, Pace, Request},
     extend::Extension,
     handlers::{Shared, Work},
+    held::Held,
     in_flight::{Aborted, ChunkLimits, Finished, InFlight},
     options::Options,
     settle::SettleQueue,

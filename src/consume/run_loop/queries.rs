@@ -367,7 +367,7 @@ impl<W: Work> RunLoop<W> {
     /// Applies what the queue has set, as the last claim has read it.
     fn apply_settings(&mut self) {
         let settings = self.origin.settings;
-        self.report_holds();
+        self.apply_holds();
         if self.prune_at.is_some() != settings.is_pruned {
             self.prune_at = settings.is_pruned.then(Instant::now);
         }

@@ -98,6 +98,7 @@ class QueueAdmin:
         archive_on_ack: bool | None = None,
         archive_for: float | timedelta | EllipsisType | None = ...,
         dead_letters_for: float | timedelta | EllipsisType | None = ...,
+        sensitive: bool | None = None,
         groups_at_once: int | EllipsisType | None = ...,
         stops_after_dead_letter: bool = False,
         groups_rate: Rate | None = None,
@@ -120,6 +121,7 @@ class QueueAdmin:
                 delete older ones.
             dead_letters_for: How long dead letters are kept; or ``None``, for ever. Running consumers of the queue
                 delete older ones.
+            sensitive: Whether the operators' page and the ``pgqrs`` command hide the payloads.
             groups_at_once: How many messages of a group are on their way at a time, from 1; or ``None``, so that the queue
                 takes no messages of groups, as a new queue.
             stops_after_dead_letter: With ``groups_at_once``, whether a group waits for an operator after one of its
@@ -151,6 +153,7 @@ class QueueAdmin:
                 else _arguments.flag("archive_on_ack", archive_on_ack),
                 archive_for=_arguments.change("archive_for", archive_for),
                 dead_letters_for=_arguments.change("dead_letters_for", dead_letters_for),
+                sensitive=None if sensitive is None else _arguments.flag("sensitive", sensitive),
                 limits=(
                     _arguments.groups(groups_at_once, stops_after_dead_letter, groups_rate),
                     _arguments.integer_change("max_running", max_running),
