@@ -67,8 +67,8 @@ struct State {
     expired: Vec<Ready>,
     /// Not to be started, since a handler has slowed the queue down.
     put_aside: Vec<Receipt>,
-    /// When a handler has done so.
-    slowed_at: Option<Instant>,
+    /// Claims that were sent before return nothing that is started, for the same reason.
+    slowed_until: Option<Instant>,
     /// Keyed by delivery, not by message: a message whose lease was lost can be delivered again while its first handler
     /// still runs, and the verdict of the first must not be taken for that of the second.
     running: Slab<Running>,
@@ -177,7 +177,7 @@ impl InFlight {
         let since = Instant::now();
         let is_expired = until <= since;
         let mut state = self.lock();
-        if state.is_slowed_since(sent) {
+        if state.is_slowed_at(sent) {
             return state.put_aside_claimed(&messages);
         }
         for message in messages {
@@ -250,8 +250,8 @@ impl InFlight {
         let mut state = self.lock();
         if let Some(Running { lease, bytes, .. }) = state.running.try_remove(key) {
             state.bytes = state.bytes.saturating_sub(bytes);
-            if verdict.slows_down().is_some() && lease.slows_queue() {
-                state.slow_down();
+            if let Some(wait) = verdict.slows_down().filter(|_| lease.slows_queue()) {
+                state.slow_down(wait);
                 self.changed.notify_one();
             }
             state.finished.push(Finished {

@@ -1,20 +1,27 @@
 //! Deliveries that aren't started since a handler has slowed their queue down.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{InFlight, State};
-use crate::message::{Message, Receipt};
+use crate::{
+    consume::held::LONGEST_HOLD,
+    message::{Message, Receipt},
+};
 
 impl State {
-    /// A handler has slowed the queue down: what none has started isn't started, nor what claims under way return.
-    pub(super) fn slow_down(&mut self) {
-        self.slowed_at = Some(Instant::now());
+    /// A handler has slowed the queue down: what none has started isn't started, nor what claims return that the loop starts
+    /// before it knows, and the database.
+    pub(super) fn slow_down(&mut self, wait: Duration) {
+        let until = Instant::now() + wait.min(LONGEST_HOLD);
+        self.slowed_until = self.slowed_until.max(Some(until));
         self.put_aside();
     }
 
-    /// Whether a handler has slowed the queue down since a claim was sent.
-    pub(super) fn is_slowed_since(&self, sent: Instant) -> bool {
-        self.slowed_at.is_some_and(|at| sent <= at)
+    /// Whether nothing is started of a claim that was sent at this time.
+    pub(super) fn is_slowed_at(&self, sent: Instant) -> bool {
+        self.slowed_until.is_some_and(|until| sent < until)
     }
 
     pub(super) fn put_aside_claimed(&mut self, messages: &[Message]) {
