@@ -7,6 +7,10 @@ grant select, update (visible_at, lease_until, lease_token, consumer_id, attempt
 grant select, update, delete on pgqrs.groups to :"role";
 -- To count what runs, for queues that limit it.
 grant select, insert, update, delete on pgqrs.slots to :"role";
+grant select, insert, update, delete on pgqrs.group_rates to :"role";
+-- The same for queues with a rate; and to slow a queue down.
+grant select, insert, update on pgqrs.rates to :"role";
+grant update (slowed_until) on pgqrs.queues to :"role";
 grant insert on pgqrs.archive, pgqrs.dead_letters to :"role";
 -- Both return the ids of what was moved there; and the dead letters of a queue are counted.
 grant select (id) on pgqrs.archive to :"role";

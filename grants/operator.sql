@@ -8,8 +8,8 @@ grant delete on pgqrs.dead_letters to :"role";
 grant insert on pgqrs.messages to :"role";
 grant update (visible_at, lease_until, lease_token, consumer_id, due_at) on pgqrs.messages to :"role";
 -- To stop and resume groups, and to set their limits.
-grant insert, update, delete on pgqrs.groups to :"role";
-grant update (paused_until, closed_at) on pgqrs.queues to :"role";
+grant insert, update, delete on pgqrs.groups, pgqrs.group_rates to :"role";
+grant update (paused_until, slowed_until, closed_at, groups_rated) on pgqrs.queues to :"role";
 grant update (status), delete on pgqrs.workers to :"role";
 -- Deletes only what is older than its queue keeps it.
 grant execute on function pgqrs.prune(text, integer) to :"role";

@@ -8,7 +8,7 @@ grant select (queue_id, id, unique_key, waiting_key, payload_hash, xmax) on pgqr
 grant update (unique_key, waiting_key) on pgqrs.messages to :"role";
 grant select, insert, update, delete on pgqrs.seen to :"role";
 -- To count messages of groups.
-grant select, insert, update on pgqrs.groups to :"role";
+grant select, insert, update on pgqrs.groups, pgqrs.group_rates to :"role";
 grant usage on sequence pgqrs.messages_id_seq to :"role";
 grant select, insert, update, delete on pgqrs.writers to :"role";
 grant insert, update (status, heartbeat_at, settled), delete on pgqrs.workers to :"role";

@@ -29,6 +29,17 @@ create table pgqrs.queues (
     groups_stop boolean not null default false,
     -- How many of its messages can be leased at a time, by all consumers together. Null: as many as they claim.
     max_running integer constraint queues_max_running_check check (max_running > 0),
+    -- How many attempts start within a time, by all consumers together. Null: as many as they claim.
+    rate_n integer,
+    rate_per interval constraint queues_rate_check
+        check ((rate_n is null) = (rate_per is null) and rate_n > 0 and rate_per > '0'),
+    -- The same for each group; and whether any group has a rate.
+    groups_rate_n integer,
+    groups_rate_per interval constraint queues_groups_rate_check
+        check ((groups_rate_n is null) = (groups_rate_per is null) and groups_rate_n > 0 and groups_rate_per > '0'),
+    groups_rated boolean not null default false,
+    -- Until then nothing is claimed, since a handler has asked for it.
+    slowed_until timestamptz not null default '-infinity',
     created_at timestamptz not null default now()
 );
 

@@ -115,7 +115,13 @@ declare
     settings_of integer;
     most integer;
     stops boolean;
+    rated boolean;
+    n integer;
+    per interval;
     places tid[];
+    -- By the group's rate, when the first of them can start, and how long after it each next one.
+    first_at timestamptz;
+    step interval;
     visible boolean;
     ready integer[];
     -- Not the statement's time, which is long past after a wait for a lock: every watermark may be past it.
@@ -131,7 +137,8 @@ begin
         order by 1
     loop
         if settings_of is distinct from gone.queue_id then
-            select q.id, coalesce(q.groups_at_once, 1), q.groups_stop into settings_of, most, stops
+            select q.id, coalesce(q.groups_at_once, 1), q.groups_stop, q.groups_rated, q.groups_rate_n, q.groups_rate_per
+            into settings_of, most, stops, rated, n, per
             from pgqrs.queues q where q.id = gone.queue_id;
         end if;
         select greatest(g.live - gone.live, 0) as live, greatest(g.parked - gone.parked, 0) as parked,
@@ -152,13 +159,25 @@ begin
                 order by m.group_place, m.id
                 limit coalesce(held.at_once, most) - held.live
             );
+            first_at := null;
+            if rated then
+                select d.first_at, d.step into first_at, step
+                from pgqrs.draw_of_group(
+                    gone.queue_id, gone.key, n, per, coalesce(held.at_once, most), cardinality(places)
+                ) d;
+            end if;
             with promoted as (
                 update pgqrs.messages m
-                set visible_at = greatest(m.due_at, promoted_at), due_at = null
+                set visible_at = greatest(
+                        m.due_at,
+                        promoted_at,
+                        case when first_at is not null then first_at + (array_position(places, m.ctid) - 1) * step end
+                    ),
+                    due_at = null
                 where m.ctid = any (places)
                 returning m.visible_at
             )
-            select bool_or(p.visible_at <= promoted_at) into visible from promoted p;
+            select bool_or(p.visible_at <= clock_timestamp()) into visible from promoted p;
             held.live := held.live + cardinality(places);
             held.parked := held.parked - cardinality(places);
             if visible and not gone.queue_id = any (coalesce(ready, '{}')) then

@@ -94,6 +94,11 @@ impl<T> Chunk<T> {
         self.settle(index, Outcome::Later(wait));
     }
 
+    /// Puts this message off, and slows its queue down: see [`Outcome::SlowDown`].
+    pub fn slow_down(&self, index: usize, wait: Duration) {
+        self.settle(index, Outcome::SlowDown(wait));
+    }
+
     /// Moves this message to the dead letters for this reason, even if attempts are left.
     pub fn dead_letter(&self, index: usize, reason: impl Into<String>) {
         self.settle(index, Outcome::DeadLetter(reason.into()));

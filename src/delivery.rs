@@ -11,6 +11,7 @@ pub(crate) mod lease;
 mod of_test;
 mod scheduled;
 pub(crate) mod settlement;
+mod slow_down;
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
@@ -32,8 +33,8 @@ use crate::{
 /// A leased message, with its payload decoded as `T`.
 ///
 /// It is settled by one of [`ack`](Self::ack), [`archive`](Self::archive), [`nack`](Self::nack),
-/// [`retry_in`](Self::retry_in), [`later`](Self::later) and [`dead_letter`](Self::dead_letter), on a store, or in the
-/// caller's transaction, with which it commits. Dropping it settles nothing: the message is delivered again within two seconds after its
+/// [`retry_in`](Self::retry_in), [`later`](Self::later), [`slow_down`](Self::slow_down) and
+/// [`dead_letter`](Self::dead_letter), on a store, or in the caller's transaction, with which it commits. Dropping it settles nothing: the message is delivered again within two seconds after its
 /// lease has run out.
 ///
 /// # Errors
@@ -204,8 +205,8 @@ impl<T, D> Delivery<T, D> {
         self.message.max_attempts
     }
 
-    /// Returns how often a handler has put the message off, by [`Outcome::Later`](crate::Outcome::Later) or
-    /// [`later`](Self::later).
+    /// Returns how often a handler has put the message off, by [`Outcome::Later`](crate::Outcome::Later),
+    /// [`Outcome::SlowDown`](crate::Outcome::SlowDown), or the methods of these names.
     pub fn snoozes(&self) -> u32 {
         self.message.snoozes
     }

@@ -171,6 +171,8 @@ impl<S> Dequeue<S> {
     /// Claims ready messages, and returns them in queue order: by priority, then by the time at which they became
     /// ready, then by id.
     ///
+    /// Of a queue with a `rate` or with `max_running`, it returns as many as those allow, which may be none.
+    ///
     /// Available once a queue is set. The claim is a transaction of its own, so it runs on a store and not in the
     /// caller's transaction.
     ///
@@ -324,9 +326,10 @@ async fn try_claim(store: &Store, request: &ClaimRequest) -> Result<Received> {
             took: claimed.took,
             full: claimed.full,
         };
-        // What became ready during a pause, or found no free slot, is behind the time that this claim has read up to.
+        // What became ready during a pause, or found no free slot and no token, is behind the time that this claim has read
+        // up to.
         let settings = claimed.origin.settings;
-        if claimed.left_over || settings.is_paused || settings.is_limited {
+        if claimed.left_over || settings.held_for().is_some() || settings.has_limits() {
             store.watermarks().fail(&request.queue);
         } else {
             store.watermarks().end(&request.queue, &reading, &found);

@@ -248,6 +248,7 @@ pub mod how_it_works {}
 /// [operating]: crate::guide::operating#what-to-watch
 /// [page]: crate::guide::page
 /// [queues]: crate::guide::queues#settings
+/// [rates]: crate::guide::groups#a-rate-for-a-whole-queue
 /// [rolling-deploys]: crate::guide::rolling_deploys
 /// [sensitive]: crate::guide::queues#sensitive-payloads
 /// [tower]: https://docs.rs/crate/pgqrs/latest/source/examples/tower.rs

@@ -56,6 +56,16 @@ pub enum Outcome {
     /// Not now: deliver it again after this wait, which is limited as above. No attempt is used, so a message that is
     /// always put off is delivered for ever: [`Delivery::snoozes`] returns how often it was.
     Later(Duration),
+    /// What the handler calls asks for a pause, as an HTTP server does that answers 429 with `Retry-After`: deliver the
+    /// message again after this wait, which is limited as above, and until then claim no other message of its queue, in any
+    /// process. No attempt is used; [`Delivery::snoozes`] counts it.
+    ///
+    /// The wait of the queue ends at a full tenth of a second. Of several waits the one that ends last counts;
+    /// [`resume_queue`](crate::Admin::resume_queue) ends it early. What handlers have begun goes on. What was claimed ahead
+    /// is made ready again: by this consumer at once, and by others with their next claim. A queue with a
+    /// [`Rate`](crate::Rate) then goes on without a burst. If groups of the queue have a rate, a message with a group slows its
+    /// group down, and not the queue.
+    SlowDown(Duration),
     /// It can't be handled, for this reason: move it to the dead letters, even if attempts are left.
     DeadLetter(String),
     /// The handler didn't start on it: make it ready again at once, as if it had not been delivered. No attempt is
@@ -189,7 +199,11 @@ impl Verdict {
     pub(crate) fn error_type(&self) -> Option<&'static str> {
         match self {
             Self::Returned(
-                Outcome::Done | Outcome::Archive | Outcome::Later(_) | Outcome::Release,
+                Outcome::Done
+                | Outcome::Archive
+                | Outcome::Later(_)
+                | Outcome::SlowDown(_)
+                | Outcome::Release,
             ) => None,
             Self::Returned(Outcome::Retry(_) | Outcome::RetryIn(..)) => Some("Retry"),
             Self::Returned(Outcome::DeadLetter(_)) => Some("DeadLetter"),
@@ -202,15 +216,23 @@ impl Verdict {
         }
     }
 
+    /// How long its queue, or its group, is slowed down, if it is.
+    pub(crate) fn slows_down(&self) -> Option<Duration> {
+        match self {
+            Self::Returned(Outcome::SlowDown(wait)) => Some(*wait),
+            _ => None,
+        }
+    }
+
     /// How long the message waits for its next attempt, if this one failed and wasn't the last.
     pub(crate) fn retry_in(&self, policy: &RetryPolicy, attempt: u32) -> Option<Duration> {
         match self {
             Self::Failed(_) | Self::Returned(Outcome::Retry(_)) => {
                 Some(policy.jittered(attempt, rand::random()))
             }
-            Self::Returned(Outcome::RetryIn(wait, _) | Outcome::Later(wait)) => {
-                Some((*wait).min(LONGEST_DELAY))
-            }
+            Self::Returned(
+                Outcome::RetryIn(wait, _) | Outcome::Later(wait) | Outcome::SlowDown(wait),
+            ) => Some((*wait).min(LONGEST_DELAY)),
             Self::Returned(_) | Self::Undecodable { .. } | Self::Cancelled => None,
         }
     }
@@ -228,7 +250,7 @@ impl Verdict {
                 };
                 telemetry::attempt_failed(subject, reason, retry_in);
             }
-            Self::Returned(Outcome::Later(_)) => telemetry::snoozed(subject),
+            Self::Returned(Outcome::Later(_) | Outcome::SlowDown(_)) => telemetry::snoozed(subject),
             // Its reason may quote the payload.
             Self::Returned(Outcome::Undecodable(_)) => {
                 telemetry::undecodable(subject, "the handler doesn't know such a payload");

@@ -169,6 +169,7 @@ pub use crate::{
             QueueOptions, QueueOptionsBuilder, QueueStats, QueuedMessage, Requeued, SchemaVersion,
             WorkerFilter, WorkerFilterBuilder, WorkerInfo,
             groups::{AfterDeadLetter, GroupInfo, GroupOrder, Groups, GroupsBuilder},
+            rate::Rate,
             search::{Cursor, DeadLetterReason, Found, MessageInfo, MessagePlace, MessageState},
         },
         search::{SearchDeadLetters, SearchMessages},

@@ -17,7 +17,8 @@ pub struct Report {
     pub archived: u64,
     /// Failed, and put back for another attempt.
     pub retried: u64,
-    /// Put off by their handlers, with [`Outcome::Later`](crate::Outcome::Later): no attempt was used.
+    /// Put off by their handlers, with [`Outcome::Later`](crate::Outcome::Later) or
+    /// [`Outcome::SlowDown`](crate::Outcome::SlowDown): no attempt was used.
     pub snoozed: u64,
     /// Whose payload didn't decode, and that were put back for a consumer of another version: no attempt was used.
     pub undecodable: u64,

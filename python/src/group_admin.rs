@@ -1,5 +1,8 @@
 //! What an operator does with groups, for Python's `Admin`.
 
+use std::time::Duration;
+
+use pgqrs::Rate;
 use pyo3::prelude::*;
 
 use crate::{
@@ -85,6 +88,23 @@ impl GroupAdmin {
         mode.answer(py, async move {
             admin.set_group_limit(queue, group, at_once).await
         })
+    }
+
+    /// Sets a group's own rate.
+    #[pyo3(signature = (queue, group, rate))]
+    fn set_group_rate<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        group: String,
+        rate: Option<(u32, Duration)>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        let rate = rate.map(|(messages, per)| Rate::new(messages, per));
+        mode.answer(
+            py,
+            async move { admin.set_group_rate(queue, group, rate).await },
+        )
     }
 
     /// Deletes what is parked of a group.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use chrono::{DateTime, Utc};
 use pgqrs::{
     AfterDeadLetter, ArchivedMessage, Cancelled, DeadLetter, Fillfactor, GroupInfo, GroupOrder,
-    Groups, HeldMessage, MessageId, Page, QueueInfo, QueueName, QueueOptions, QueuedMessage,
+    Groups, HeldMessage, MessageId, Page, QueueInfo, QueueName, QueueOptions, QueuedMessage, Rate,
     Requeued, SchemaVersion, WorkerFilter, WorkerId, WorkerInfo,
 };
 use pyo3::{PyResult, exceptions::PyValueError};
@@ -71,8 +71,11 @@ pub(crate) type QueueRow = (
         bool,
         Option<u32>,
         bool,
+        Option<(u32, Duration)>,
         Option<u32>,
+        Option<(u32, Duration)>,
         bool,
+        Option<DateTime<Utc>>,
         Option<DateTime<Utc>>,
         Option<DateTime<Utc>>,
     ),
@@ -96,26 +99,42 @@ pub(crate) fn queue_row(queue: QueueInfo) -> QueueRow {
             queue
                 .groups
                 .is_some_and(|groups| groups.after_dead_letter() == AfterDeadLetter::Stop),
+            queue
+                .groups
+                .and_then(|groups| groups.rate())
+                .map(|rate| (rate.messages(), rate.per())),
             queue.max_running,
+            queue.rate.map(|rate| (rate.messages(), rate.per())),
             queue.is_paused,
             queue.paused_until.map(representable),
+            queue.slowed_until.map(representable),
             queue.closed_at,
         ),
     )
 }
 
-/// Changes of how a queue handles groups, and of how many of its messages run at a time.
-pub(crate) type Limits = (Option<(Option<(u32, bool)>,)>, Option<(Option<u32>,)>);
+/// How many of a group at a time, whether a group stops after a dead letter, and its rate.
+type GroupSettings = (u32, bool, Option<(u32, Duration)>);
 
-pub(crate) fn limits_options((groups, running): Limits) -> QueueOptions {
+/// Changes of how a queue handles groups, of how many of its messages run at a time, and of its rate.
+pub(crate) type Limits = (
+    Option<(Option<GroupSettings>,)>,
+    Option<(Option<u32>,)>,
+    Option<(Option<(u32, Duration)>,)>,
+);
+
+pub(crate) fn limits_options((groups, running, rate): Limits) -> QueueOptions {
     let groups = groups.map(|(groups,)| groups_options(groups));
     let running = running.map(|(most,)| QueueOptions::builder().max_running(most).build());
-    groups.into_iter().chain(running).collect()
+    let rate = rate.map(|(rate,)| {
+        let rate = rate.map(|(messages, per)| Rate::new(messages, per));
+        QueueOptions::builder().rate(rate).build()
+    });
+    groups.into_iter().chain(running).chain(rate).collect()
 }
 
-/// How a queue handles groups: how many of a group at a time, and whether a group stops after a dead letter.
-fn groups_options(groups: Option<(u32, bool)>) -> QueueOptions {
-    let groups = groups.map(|(at_once, stops)| {
+fn groups_options(groups: Option<GroupSettings>) -> QueueOptions {
+    let groups = groups.map(|(at_once, stops, rate)| {
         let after_dead_letter = if stops {
             AfterDeadLetter::Stop
         } else {
@@ -124,6 +143,7 @@ fn groups_options(groups: Option<(u32, bool)>) -> QueueOptions {
         Groups::builder()
             .at_once(at_once)
             .after_dead_letter(after_dead_letter)
+            .rate(rate.map(|(messages, per)| Rate::new(messages, per)))
             .build()
     });
     QueueOptions::builder().groups(groups).build()
@@ -238,6 +258,7 @@ pub(crate) type GroupRow = (
     u64,
     u64,
     Option<u32>,
+    Option<(u32, Duration)>,
     Option<DateTime<Utc>>,
     Option<i64>,
     Option<DateTime<Utc>>,
@@ -249,6 +270,7 @@ pub(crate) fn group_row(group: GroupInfo) -> GroupRow {
         group.live,
         group.parked,
         group.at_once,
+        group.rate.map(|rate| (rate.messages(), rate.per())),
         group.stopped_at,
         group.stopped_by.map(MessageId::get),
         group.oldest_parked,

@@ -99,6 +99,56 @@ async def test_a_queue_limits_what_runs(store: pgqrs.Store) -> None:
     assert (await admin.configure_queue("tasks", max_running=None)).max_running is None
 
 
+async def test_a_queue_limits_what_starts_within_a_time(store: pgqrs.Store) -> None:
+    admin = store.admin()
+    rate = pgqrs.Rate(1, per=timedelta(hours=1))
+    queue = await admin.configure_queue("tasks", rate=rate)
+    assert (queue.rate, queue.max_running, queue.slowed_until) == (rate, None, None)
+    producer = await store.producer("tasks")
+    await producer.enqueue_batch(list(range(3)))
+    consumer = await store.consumer("tasks")
+    async for delivery in consumer:
+        await delivery.ack()
+        break
+    assert (await admin.queue_stats("tasks")).leased == 0
+    assert (await admin.configure_queue("tasks", max_attempts=3)).rate == rate
+    assert (await admin.configure_queue("tasks", rate=None)).rate is None
+    await admin.configure_queue("tasks", groups_at_once=2, groups_rate=rate)
+    await admin.set_group_rate("tasks", "a", pgqrs.Rate(5, per=60))
+    group = await admin.group("tasks", "a")
+    assert group is not None and group.rate == pgqrs.Rate(5, per=timedelta(minutes=1))
+    assert (await admin.queue("tasks")).groups_rate == rate
+    with pytest.raises(TypeError, match="groups_at_once"):
+        await admin.configure_queue("tasks", groups_rate=rate)
+    with pytest.raises(TypeError, match=r"pgqrs\.Rate"):
+        await admin.configure_queue("tasks", rate=5)  # type: ignore[arg-type]
+    with pytest.raises(pgqrs.InvalidSettingError):
+        await admin.configure_queue("tasks", rate=pgqrs.Rate(1, per=0))
+
+
+async def test_a_handler_slows_its_queue_down(store: pgqrs.Store) -> None:
+    admin = store.admin()
+    producer = await store.producer("tasks")
+    await producer.enqueue_batch(list(range(5)))
+
+    async def busy(_: pgqrs.Delivery) -> pgqrs.Outcome:
+        consumer.stop()
+        return pgqrs.Outcome.slow_down(timedelta(hours=1))
+
+    consumer = await store.consumer("tasks")
+    report = await consumer.run(busy, concurrency=1)
+    assert (report.snoozed, report.done, report.retried) == (1, 0, 0)
+    assert (await admin.queue("tasks")).slowed_until is not None
+    await admin.resume_queue("tasks")
+    assert (await admin.queue("tasks")).slowed_until is None
+    consumer = await store.consumer("tasks")
+    async for delivery in consumer:
+        await delivery.slow_down(3_600)
+        break
+    assert (await admin.queue("tasks")).slowed_until is not None
+    assert (await admin.queue_stats("tasks")).delayed == 2
+
+
 async def test_a_queue_without_groups_refuses_them(store: pgqrs.Store) -> None:
     producer = await store.producer("tasks")
     with pytest.raises(pgqrs.GroupsNotEnabledError, match="takes no messages of groups") as refused:

@@ -2,7 +2,10 @@
 
 use super::{
     Admin, found,
-    rows::groups::{GroupInfo, GroupOrder, check_at_once},
+    rows::{
+        groups::{GroupInfo, GroupOrder, check_at_once},
+        rate::Rate,
+    },
 };
 #[cfg(doc)]
 use crate::error::Error;
@@ -135,6 +138,26 @@ impl Admin {
             .await?;
         self.wake_promoted(set, &queue);
         found(set.map(|_| ()), queue)
+    }
+
+    /// Sets how many attempts of this group start within a time, whatever its queue says; `None` removes that. It counts for
+    /// messages that are let in from then on.
+    ///
+    /// # Errors
+    /// [`Error::QueueNotFound`]; [`Error::InvalidSetting`].
+    pub async fn set_group_rate(
+        &self,
+        queue: impl IntoQueue,
+        group: impl Into<String>,
+        rate: impl Into<Option<Rate>>,
+    ) -> Result<()> {
+        let (queue, group, rate) = (queue.into_name()?, group.into(), rate.into());
+        rate.map_or(Ok(()), |rate| rate.check())?;
+        let is_found = self
+            .store
+            .run(async |connection| groups::set_rate(connection, &queue, &group, rate).await)
+            .await?;
+        found(is_found.then_some(()), queue)
     }
 
     /// Deletes the parked messages of a group, and returns their number. Those that are on their way stay: see

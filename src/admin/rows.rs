@@ -4,6 +4,7 @@
 mod debug;
 pub(crate) mod groups;
 mod options;
+pub(crate) mod rate;
 #[cfg(feature = "schedules")]
 pub(crate) mod schedules;
 pub(crate) mod search;
@@ -14,10 +15,9 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use typed_builder::TypedBuilder;
 
-use self::groups::Groups;
+use self::{groups::Groups, rate::Rate};
 use crate::{
     count::Count,
-    error::{Error, Result},
     headers::Headers,
     lifecycle::{WorkerId, WorkerKind, WorkerStatus},
     message::{MessageId, Priority},
@@ -96,10 +96,14 @@ pub struct QueueInfo {
     pub groups: Option<Groups>,
     /// How many of its messages are leased at a time, by all consumers together; `None` if there is no limit.
     pub max_running: Option<u32>,
+    /// How many attempts start within a time, by all consumers together; `None` if there is no limit.
+    pub rate: Option<Rate>,
     /// Whether it is paused now, by the database's clock: nothing is claimed.
     pub is_paused: bool,
     /// When the pause ends; `None` if it isn't paused, or paused until it is resumed.
     pub paused_until: Option<DateTime<Utc>>,
+    /// Until when nothing is claimed since a handler has [slowed it down](crate::Outcome::SlowDown), by the database's clock.
+    pub slowed_until: Option<DateTime<Utc>>,
     /// Since when it refuses sends, by the database's clock; `None` if it accepts them.
     pub closed_at: Option<DateTime<Utc>>,
     /// When it was created, by the database's clock.
@@ -156,6 +160,7 @@ impl QueueStats {
 /// | `archive_for` | how long archived messages are kept | `None`: for ever |
 /// | `dead_letters_for` | how long dead letters are kept | `None`: for ever |
 /// | `max_running` | how many of its messages are leased at a time, over all processes | `None`: no limit |
+/// | `rate` | how many attempts start within a [time](Rate), over all processes | `None`: no limit |
 /// | `groups` | how messages of [groups](crate::Enqueue::group) are handled | `None`: it takes none |
 ///
 /// # Example
@@ -262,44 +267,14 @@ pub struct QueueOptions {
         )
     )]
     pub(crate) max_running: Option<Option<u32>>,
-}
-
-impl QueueOptions {
-    pub(crate) fn check(&self) -> Result<()> {
-        let (attempts, running) = (self.max_attempts, self.max_running.flatten());
-        for (setting, value) in [("max_attempts", attempts), ("max_running", running)] {
-            if value.is_some_and(|value| value == 0 || i32::try_from(value).is_err()) {
-                return Err(Error::InvalidSetting {
-                    setting,
-                    value: value.unwrap_or_default().to_string(),
-                    expected: "from 1 to 2147483647",
-                });
-            }
-        }
-        if let Some(groups) = self.groups.flatten() {
-            groups.check()?;
-        }
-        match (self.retry_min.flatten(), self.retry_max.flatten()) {
-            (Some(min), Some(max)) if max < min => Err(Self::retry_max_too_short(max)),
-            _ => Ok(()),
-        }
-    }
-
-    fn retry_max_too_short(max: Duration) -> Error {
-        Error::InvalidSetting {
-            setting: "retry_max",
-            value: format!("{max:?}"),
-            expected: "at least `retry_min`",
-        }
-    }
-
-    /// The error of the database's own check, if only one of the two was set, as one about the setting.
-    pub(crate) fn explain(&self, error: Error) -> Error {
-        match self.retry_max.or(self.retry_min).flatten() {
-            Some(wait) if error.is_retry_max_too_short() => Self::retry_max_too_short(wait),
-            _ => error,
-        }
-    }
+    #[builder(
+        default,
+        setter(
+            transform = |rate: impl Into<Option<Rate>>| Some(rate.into()),
+            doc = "How many attempts start within a time, by all consumers of all processes together; or `None`, which sets no limit. Consumers don't prefetch then."
+        )
+    )]
+    pub(crate) rate: Option<Option<Rate>>,
 }
 
 /// What a cancelled message was.

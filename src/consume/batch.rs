@@ -12,6 +12,7 @@ use crate::{
     message::{Origin, Receipt},
     postgres::settle::{
         self,
+        fail::fail,
         failures::{self, Failed, Failure, Then},
     },
     report::Report,
@@ -326,13 +327,13 @@ async fn carry_out<'a>(connection: &mut PgConnection, batch: &'a Batch) -> Resul
                 .iter()
                 .partition(|failure| failure.receipt.is_grouped);
             let (failed, blocked) = if in_groups.is_empty() {
-                (failures::fail(connection, failures).await?, Vec::new())
+                (fail(connection, failures).await?, Vec::new())
             } else {
                 let others: Vec<_> = others.into_iter().cloned().collect();
                 let failed = fail_with_groups(connection, &in_groups).await?;
                 settled.is_next_ready = failed.is_next_ready;
                 let mut all = failed.failed;
-                for failed in failures::fail(connection, &others).await? {
+                for failed in fail(connection, &others).await? {
                     let mut same = failures.iter();
                     let receipt = failed.failure.receipt;
                     if let Some(failure) = same.find(|one| one.receipt == receipt) {
@@ -347,7 +348,7 @@ async fn carry_out<'a>(connection: &mut PgConnection, batch: &'a Batch) -> Resul
                         settled.dead.push(failure);
                         &mut report.dead
                     }
-                    Then::Later => &mut report.snoozed,
+                    Then::Later | Then::SlowDown => &mut report.snoozed,
                     Then::Undecodable { .. } => &mut report.undecodable,
                     Then::Retry | Then::Dead(_) => &mut report.retried,
                 };

@@ -2,6 +2,7 @@
 //! takes its next delivery without a task switch.
 
 mod cancelled;
+mod slowed;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -64,6 +65,10 @@ struct State {
     /// Ready messages whose lease may have run out before a handler was free. Not to be started unless the lease can
     /// still be extended.
     expired: Vec<Ready>,
+    /// Not to be started, since a handler has slowed the queue down.
+    put_aside: Vec<Receipt>,
+    /// Claims that were sent before return nothing that is started, for the same reason.
+    slowed_until: Option<Instant>,
     /// Keyed by delivery, not by message: a message whose lease was lost can be delivered again while its first handler
     /// still runs, and the verdict of the first must not be taken for that of the second.
     running: Slab<Running>,
@@ -167,11 +172,14 @@ impl InFlight {
         self.changed.notified().await;
     }
 
-    /// Adds claimed messages.
-    pub(super) fn add(&self, messages: Vec<Message>, until: Instant) {
+    /// Adds messages of a claim.
+    pub(super) fn add(&self, messages: Vec<Message>, sent: Instant, until: Instant) {
         let since = Instant::now();
         let is_expired = until <= since;
         let mut state = self.lock();
+        if state.is_slowed_at(sent) {
+            return state.put_aside_claimed(&messages);
+        }
         for message in messages {
             state.bytes += message.payload.len();
             let ready = Ready {
@@ -242,6 +250,10 @@ impl InFlight {
         let mut state = self.lock();
         if let Some(Running { lease, bytes, .. }) = state.running.try_remove(key) {
             state.bytes = state.bytes.saturating_sub(bytes);
+            if let Some(wait) = verdict.slows_down().filter(|_| lease.slows_queue()) {
+                state.slow_down(wait);
+                self.changed.notify_one();
+            }
             state.finished.push(Finished {
                 lease,
                 verdict,
@@ -332,6 +344,7 @@ impl InFlight {
         let state = self.lock();
         state.ready.is_empty()
             && state.expired.is_empty()
+            && state.put_aside.is_empty()
             && state.running.is_empty()
             && state.finished.is_empty()
             && state.aborted.is_empty()

@@ -6,6 +6,7 @@ mod chunks;
 mod claims;
 mod extend;
 mod handlers;
+mod held;
 mod in_flight;
 mod options;
 mod retention;

@@ -1,5 +1,5 @@
-//! Deletes archived messages and dead letters that are older than their queue keeps them: in chunks, for a limited time,
-//! and from one process at a time.
+//! Deletes archived messages and dead letters that are older than their queue keeps them, and what is known of groups that
+//! have a rate and no messages: in chunks, for a limited time, and from one process at a time.
 
 use std::{
     sync::{
@@ -13,7 +13,10 @@ use tokio::time::Instant;
 
 use crate::{
     pool::STATEMENT_TIMEOUT,
-    postgres::retention::{self, Pruned},
+    postgres::{
+        groups,
+        retention::{self, Pruned},
+    },
     queue::QueueName,
     store::Store,
     telemetry,
@@ -37,6 +40,7 @@ pub(super) async fn prune(store: Store, queue: QueueName, stopping: Arc<AtomicBo
             let mut connection = store.connection().await?;
             connection
                 .within(STATEMENT_TIMEOUT, async |connection| {
+                    groups::forget_rates(connection, &queue, CHUNK).await?;
                     retention::prune(connection, &queue, CHUNK).await
                 })
                 .await

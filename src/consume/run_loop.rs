@@ -3,6 +3,7 @@
 
 mod deadlines;
 mod handlers;
+mod held;
 mod queries;
 
 use std::{
@@ -29,6 +30,7 @@ use super::{
     claims::{AdaptiveLimit, Pace, Request},
     extend::Extension,
     handlers::{Shared, Work},
+    held::Held,
     in_flight::{Aborted, ChunkLimits, Finished, InFlight},
     options::Options,
     settle::SettleQueue,
@@ -118,7 +120,7 @@ pub(crate) async fn start(job: Job<impl Work>) -> Ended {
         queue,
         worker,
         is_suspended: false,
-        is_paused: false,
+        held: Held::new(),
         own: options,
         options,
         asked,
@@ -190,8 +192,7 @@ struct RunLoop<W> {
     /// Of the last messages that were claimed.
     origin: Arc<Origin>,
     is_suspended: bool,
-    /// Whether the last claim has found the queue paused.
-    is_paused: bool,
+    held: Held,
     store: Store,
     /// As they were given.
     own: Options,
@@ -397,6 +398,8 @@ impl<W: Work> RunLoop<W> {
         for delivery in finished {
             self.on_finished(delivery);
         }
+        self.unsettled
+            .release_untouched(self.in_flight.take_put_aside());
         if let Some(ending) = &mut self.ending {
             ending.untouched.extend(self.in_flight.take_untouched());
             if self.claims == 0 || ending.release_at <= Instant::now() {
@@ -453,6 +456,13 @@ impl<W: Work> RunLoop<W> {
                 Failure::retry(receipt, wait(), reason)
             }
             Verdict::Returned(Outcome::Later(_)) => Failure::later(receipt, wait()),
+            Verdict::Returned(Outcome::SlowDown(_)) => {
+                let wait = wait();
+                if lease.slows_queue() {
+                    self.on_slowed_down(wait);
+                }
+                Failure::slow_down(receipt, wait)
+            }
             Verdict::Returned(Outcome::DeadLetter(reason)) => Failure::dead(receipt, reason),
             Verdict::Failed(failed) => Failure::retry(receipt, wait(), failed.text()),
             Verdict::Returned(Outcome::Undecodable(error)) | Verdict::Undecodable { error, .. } => {

@@ -68,6 +68,11 @@ impl Lease {
         self.receipt
     }
 
+    /// Whether a handler that slows down what handles its message slows the whole queue down.
+    pub(crate) fn slows_queue(&self) -> bool {
+        !(self.receipt.is_grouped && self.subject.origin.settings.has_group_rates)
+    }
+
     /// For events about it.
     pub(crate) fn subject(&self) -> &Subject {
         &self.subject

@@ -12,7 +12,8 @@ use crate::{
     message::{Receipt, Visible},
     postgres::settle::{
         self,
-        failures::{self, Failed, Failure, USED_UP},
+        fail::fail,
+        failures::{Failed, Failure, USED_UP},
         grouped::{self, LockWait},
     },
     queue::QueueName,
@@ -34,7 +35,8 @@ pub(crate) async fn settle_lease(
         let settlement = settlement?;
         lease.set_settling(true);
         // Others are ready only after the settlement of a message with a group, or of a queue that limits what runs.
-        let is_limited = subject.origin.settings.is_limited;
+        let settings = subject.origin.settings;
+        let is_limited = settings.is_limited || settings.has_group_rates && receipt.is_grouped;
         let (store, sent_to) = if receipt.is_grouped || is_limited {
             (on.store(), on.sent_to())
         } else {
@@ -134,6 +136,7 @@ pub(crate) enum Settlement {
     Archive,
     Retry(Duration),
     Later(Duration),
+    SlowDown(Duration),
     DeadLetter(String),
 }
 
@@ -181,12 +184,17 @@ impl Settlement {
         Visible::after(wait).map(|_| Self::Later(wait))
     }
 
+    pub(super) fn slow_down(wait: Duration) -> Result<Self> {
+        Visible::after(wait).map(|_| Self::SlowDown(wait))
+    }
+
     pub(super) fn verb(&self) -> &'static str {
         match self {
             Self::Ack => "ack",
             Self::Archive => "archive",
             Self::Retry(_) => "nack",
             Self::Later(_) => "later",
+            Self::SlowDown(_) => "slow_down",
             Self::DeadLetter(_) => "dead_letter",
         }
     }
@@ -218,6 +226,7 @@ impl Settlement {
             }
             Self::Retry(wait) => Failure::retry(receipt, *wait, ""),
             Self::Later(wait) => Failure::later(receipt, *wait),
+            Self::SlowDown(wait) => Failure::slow_down(receipt, *wait),
             Self::DeadLetter(reason) => Failure::dead(receipt, reason),
         };
         if receipt.is_grouped {
@@ -228,7 +237,7 @@ impl Settlement {
             });
         }
         let failure = [failure];
-        let failed = failures::fail(connection, &failure).await?;
+        let failed = fail(connection, &failure).await?;
         Ok(Outcome::of(failed.first()).into())
     }
 
@@ -247,7 +256,7 @@ impl Settlement {
             (Outcome::AsAsked, Self::Retry(wait)) => {
                 telemetry::attempt_failed(subject, asked, Some(*wait));
             }
-            (Outcome::AsAsked, Self::Later(_)) => telemetry::snoozed(subject),
+            (Outcome::AsAsked, Self::Later(_) | Self::SlowDown(_)) => telemetry::snoozed(subject),
             (Outcome::AsAsked, _) => {}
         }
     }

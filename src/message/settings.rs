@@ -20,14 +20,32 @@ pub(crate) struct QueueSettings {
     pub(crate) is_pruned: bool,
     /// Whether nothing can be claimed.
     pub(crate) is_paused: bool,
+    /// Whether a handler has slowed it down, so that nothing can be claimed for now.
+    pub(crate) is_slowed: bool,
+    /// How long nothing can be claimed; of more than a day, a day.
+    held_for: Option<u64>,
     /// Whether it limits how many of its messages run at a time.
     pub(crate) is_limited: bool,
+    /// Whether it limits how many attempts start within a time.
+    is_rated: bool,
+    /// Whether a group of it has a rate.
+    pub(crate) has_group_rates: bool,
 }
 
 impl QueueSettings {
     /// The lease of its messages.
     pub(crate) fn lease(&self, own: Duration) -> Duration {
         self.lease.map_or(own, Duration::from_micros)
+    }
+
+    /// How long nothing can be claimed, since it is paused or slowed down; `None` if it isn't.
+    pub(crate) fn held_for(&self) -> Option<Duration> {
+        self.held_for.map(Duration::from_micros)
+    }
+
+    /// Whether it limits how many of its messages can be claimed: those that run at a time, or start within a time.
+    pub(crate) fn has_limits(&self) -> bool {
+        self.is_limited || self.is_rated
     }
 
     /// How long its messages wait after a failed attempt.

@@ -70,6 +70,10 @@ pub(crate) struct Claimed {
     pub(crate) left_over: bool,
     /// Whether others of the groups of dead letters are ready now.
     pub(crate) is_next_ready: bool,
+    /// When the queue's rate lets the next messages be claimed; `None` if it does now, or if the queue has none.
+    pub(crate) token_in: Option<Duration>,
+    /// When the next message becomes visible, if groups of the queue have rates.
+    pub(crate) due_in: Option<Duration>,
 }
 
 /// What the first row of a claim's result says.
@@ -85,10 +89,21 @@ struct Header {
     redelivered: Option<HashMap<i64, i64>>,
     /// How many were ready, up to the limit.
     found: u32,
-    /// How many of those fit into the bytes.
+    /// How many of those fit into the bytes, and into the limits.
     taken: u32,
+    /// `None` if the queue has none.
+    limits: Option<Limits>,
     /// The duration of the search.
     microseconds: f64,
+}
+
+/// What a claim of a queue with limits has left of them.
+#[derive(Debug, Deserialize)]
+struct Limits {
+    /// In how many microseconds there are tokens of its rate; `None` if there still are some.
+    token_in: Option<u64>,
+    /// In how many microseconds the next message becomes visible, if groups have rates.
+    due_in: Option<u64>,
 }
 
 /// What few messages have. In an array: short, as it is for a claim's first row.
@@ -116,27 +131,44 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         r#"
         with queue as materialized (
             -- A claim that a crash of the server undoes is only delivered again: no need to wait for the disk.
-            select q.id, q.max_attempts, q.paused_until, set_config('synchronous_commit', 'off', true),
+            select q.id, q.max_attempts, held.until as held_until, set_config('synchronous_commit', 'off', true),
+                q.max_running, q.rate_n, q.rate_per, q.groups_rated,
                 greatest(
                     coalesce(q.lease, $3::bigint * interval '1 microsecond'), $11::bigint * interval '1 microsecond'
                 ) as lease,
                 -- How many can be claimed: without a limit, more than any claim asks for.
-                case when q.max_running is null then 2147483647 else pgqrs.free_slots(q.id, q.max_running) end as free,
+                case
+                    when coalesce(q.max_running, q.rate_n) is null then 2147483647
+                    when held.until > now() then 0
+                    else least(
+                        case when q.max_running is not null then pgqrs.free_slots(q.id, q.max_running) end,
+                        case when q.rate_n is not null
+                            then pgqrs.free_tokens(q.id, q.rate_n, q.rate_per, q.slowed_until)
+                        end
+                    )
+                end as free,
                 -- Null for a queue without any, as most are.
                 case
                     when coalesce(q.lease, q.retry_min, q.retry_max, q.archive_for, q.dead_letters_for) is not null
-                        or q.archive_on_ack or q.paused_until > now() or q.max_running is not null
+                        or q.archive_on_ack or q.groups_rated or held.until > now() or coalesce(q.max_running, q.rate_n) is not null
                     then json_build_object(
                         'lease', (extract(epoch from q.lease) * 1000000)::bigint,
                         'retry_min', (extract(epoch from q.retry_min) * 1000000)::bigint,
                         'retry_max', (extract(epoch from q.retry_max) * 1000000)::bigint,
                         'archive_on_ack', q.archive_on_ack,
-                        'is_pruned', coalesce(q.archive_for, q.dead_letters_for) is not null,
+                        'is_pruned', coalesce(q.archive_for, q.dead_letters_for) is not null or q.groups_rated,
                         'is_paused', q.paused_until > now(),
-                        'is_limited', q.max_running is not null
+                        'is_slowed', q.slowed_until > now(),
+                        'held_for', case when held.until > now() then
+                            (extract(epoch from least(held.until, now() + interval '1 day') - now()) * 1000000)::bigint
+                        end,
+                        'is_limited', q.max_running is not null,
+                        'is_rated', q.rate_n is not null,
+                        'has_group_rates', q.groups_rated
                     )
                 end as settings
             from pgqrs.queues q
+            cross join lateral (select greatest(q.paused_until, q.slowed_until) as until) held
             where q.name = $1
                 -- A suspended or stopped consumer finds no queue.
                 and ($5::bigint = 0 or exists (
@@ -163,7 +195,8 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                     end as own
                 from pgqrs.messages m
                 -- As `messages_ready` has it, and no other index.
-                where queue.paused_until <= now() and m.queue_id + 0 = queue.id and m.priority = level.priority and m.priority >= 0
+                where queue.held_until <= now() and queue.free > 0
+                    and m.queue_id + 0 = queue.id and m.priority = level.priority and m.priority >= 0
                     and (m.visible_at, m.id) > (coalesce(level.visible_at, '-infinity'), level.id)
                     -- The planner takes a comparison of rows for a third of the table, and a range for little of it:
                     -- without this one, it may prefer to sort.
@@ -213,9 +246,21 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
                 'redelivered', counted.redelivered,
                 'found', counted.found,
                 'taken', counted.taken,
-                'slots', case
-                    when queue.free < 2147483647
-                    then pgqrs.take_slots(queue.id, array(select id from claimed), $4)
+                'limits', case
+                    when queue.free < 2147483647 or queue.groups_rated
+                    then json_build_object(
+                        'slots', case
+                            when queue.max_running is not null
+                            then pgqrs.take_slots(queue.id, array(select id from claimed), $4)
+                        end,
+                        'token_in', case
+                            when queue.rate_n is not null
+                            then pgqrs.take_tokens(
+                                queue.id, queue.rate_n, queue.rate_per, (select count(*) from claimed)
+                            )
+                        end,
+                        'due_in', case when queue.groups_rated then pgqrs.due_in(queue.id) end
+                    )
                 end,
                 'microseconds', extract(epoch from clock_timestamp() - statement_timestamp()) * 1000000
             ) as "payload!: JsonText"
@@ -261,6 +306,7 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         redelivered,
         found,
         taken,
+        limits,
         microseconds,
     } = serde_json::from_str(&header.payload.0)
         .map_err(|error| Error::from(sqlx::Error::Decode(Box::new(error))))?;
@@ -311,9 +357,11 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         Err(error) if messages.is_empty() => return Err(error),
         dead_lettered => dead_lettered.unwrap_or_default(),
     };
-    // With a limit of what runs, there may be no free slot for the others.
-    let is_limited = origin.settings.is_limited;
+    // With a limit of the queue, there may be no free slot for the others, or no token.
+    let is_limited = origin.settings.has_limits();
     let stopped_by_bytes = found > taken && !is_limited;
+    // What is over took places within the limit, and there may be others behind it.
+    let is_cut_short = is_limited && !dead.is_empty() && !left_over && !failed;
     Ok(Claimed {
         messages,
         origin,
@@ -325,10 +373,16 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         lease: (lease_expires_at - now).to_std().unwrap_or_default(),
         now,
         took: Duration::try_from_secs_f64(microseconds / 1e6).unwrap_or_default(),
-        full: taken >= claim.limit || stopped_by_bytes,
+        full: taken >= claim.limit || stopped_by_bytes || is_cut_short,
         stopped_by_bytes,
         left_over: left_over || failed,
         is_next_ready,
+        token_in: (limits.as_ref())
+            .and_then(|limits| limits.token_in)
+            .map(Duration::from_micros),
+        due_in: limits
+            .and_then(|limits| limits.due_in)
+            .map(Duration::from_micros),
     })
 }
 

@@ -4,9 +4,12 @@
 use sqlx::PgConnection;
 
 use crate::{
-    admin::rows::groups::{GroupInfo, GroupOrder},
+    admin::rows::{
+        groups::{GroupInfo, GroupOrder},
+        rate::Rate,
+    },
     error::Result,
-    message::MessageId,
+    message::{MessageId, microseconds},
     queue::QueueName,
 };
 
@@ -20,11 +23,24 @@ pub(crate) async fn list(
 ) -> Result<Vec<GroupInfo>> {
     let rows = sqlx::query!(
         r#"
-        select g.key, g.live, g.parked, g.at_once, g.stopped_at, g.stopped_by, oldest.enqueued_at as "enqueued_at?"
+        select g.key as "key!", g.live as "live!", g.parked as "parked!", g.at_once as "at_once?",
+            g.stopped_at as "stopped_at?", g.stopped_by as "stopped_by?", g.rate_n as "rate_n?",
+            (extract(epoch from g.rate_per) * 1000000)::bigint as "rate_per?", oldest.enqueued_at as "enqueued_at?"
         from (
             select g.*, q.id
             from pgqrs.queues q
-            join pgqrs.groups g on g.queue_id = q.id
+            cross join lateral (
+                select g.*, r.rate_n, r.rate_per
+                from pgqrs.groups g
+                left join pgqrs.group_rates r on r.queue_id = g.queue_id and r.key = g.key
+                where g.queue_id = q.id
+                union all
+                -- Groups that have nothing but a rate of their own.
+                select r.queue_id, r.key, 0, 0, 0, null, null, null, r.rate_n, r.rate_per
+                from pgqrs.group_rates r
+                where r.queue_id = q.id and r.rate_n is not null
+                    and not exists (select from pgqrs.groups g where g.queue_id = r.queue_id and g.key = r.key)
+            ) g
             where q.name = $1 and ($2::text is null or g.key = $2) and (not $3 or g.stopped_at is not null)
             order by case when $3 then g.stopped_at end, case when not $3 and not $4 then -g.parked end, g.key
             -- By age, the oldest message of each is looked up first.
@@ -55,6 +71,7 @@ pub(crate) async fn list(
         live: u64::from(row.live.unsigned_abs()),
         parked: row.parked.unsigned_abs(),
         at_once: row.at_once.map(i32::unsigned_abs),
+        rate: Rate::of_columns(row.rate_n, row.rate_per),
         stopped_at: row.stopped_at,
         stopped_by: row.stopped_by.map(MessageId::from),
         oldest_parked: row.enqueued_at,
@@ -187,6 +204,62 @@ pub(crate) async fn set_at_once(
     Ok(set.map(|row| Promoted {
         is_next_ready: row.is_next_ready,
     }))
+}
+
+/// Sets a group's own rate, or removes it; `false` if there is no such queue.
+pub(crate) async fn set_rate(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    group: &str,
+    rate: Option<Rate>,
+) -> Result<bool> {
+    let set = sqlx::query_scalar!(
+        r#"
+        with queue as (
+            update pgqrs.queues
+            -- Stays so when a rate is removed: then sends and settlements look for one, until the queue is configured.
+            set groups_rated = groups_rated or $3::integer is not null
+            where name = $1
+            returning id
+        ), set as (
+            insert into pgqrs.group_rates as r (queue_id, key, arrives_at, rate_n, rate_per)
+            select id, $2, '-infinity', $3, $4::bigint * interval '1 microsecond' from queue
+            on conflict (queue_id, key) do update set rate_n = excluded.rate_n, rate_per = excluded.rate_per
+        )
+        select id from queue
+        "#,
+        queue.as_str(),
+        group,
+        rate.and_then(|rate| i32::try_from(rate.messages()).ok()),
+        rate.map(|rate| microseconds(rate.per())),
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(set.is_some())
+}
+
+/// Deletes what is known of groups of a queue whose rates hold nothing back any more, at most this number of them.
+pub(crate) async fn forget_rates(
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    limit: u32,
+) -> Result<u64> {
+    let forgotten = sqlx::query!(
+        "delete from pgqrs.group_rates r
+         where r.ctid = any (array(
+             select idle.ctid
+             from pgqrs.queues q
+             join pgqrs.group_rates idle on idle.queue_id = q.id
+             where q.name = $1 and q.groups_rated and idle.rate_n is null and idle.arrives_at < statement_timestamp()
+             limit $2
+             for update of idle skip locked
+         ))",
+        queue.as_str(),
+        i64::from(limit),
+    )
+    .execute(connection)
+    .await?;
+    Ok(forgotten.rows_affected())
 }
 
 /// Deletes the parked messages of a group, and returns how many; `None` if there is no such queue.

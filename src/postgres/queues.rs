@@ -9,9 +9,10 @@ use crate::{
     admin::rows::{
         QueueInfo, QueueOptions,
         groups::{AfterDeadLetter, Groups},
+        rate::Rate,
     },
     error::{Error, Result},
-    message::age,
+    message::{age, microseconds},
     postgres::session,
     queue::QueueName,
 };
@@ -29,9 +30,14 @@ struct Row {
     dead_letters_for: Option<i64>,
     groups_at_once: Option<i32>,
     groups_stop: bool,
+    groups_rate_n: Option<i32>,
+    groups_rate_per: Option<i64>,
     max_running: Option<i32>,
+    rate_n: Option<i32>,
+    rate_per: Option<i64>,
     is_paused: bool,
     paused_until: Option<DateTime<Utc>>,
+    slowed_until: Option<DateTime<Utc>>,
     closed_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
 }
@@ -60,10 +66,13 @@ impl TryFrom<Row> for QueueInfo {
                 } else {
                     AfterDeadLetter::Continue
                 },
+                rate: Rate::of_columns(row.groups_rate_n, row.groups_rate_per),
             }),
             max_running: row.max_running.map(i32::unsigned_abs),
+            rate: Rate::of_columns(row.rate_n, row.rate_per),
             is_paused: row.is_paused,
             paused_until: row.paused_until,
+            slowed_until: row.slowed_until,
             closed_at: row.closed_at,
             created_at: row.created_at,
         })
@@ -103,12 +112,16 @@ async fn select(connection: &mut PgConnection, name: Option<&str>) -> Result<Vec
             archive_on_ack, sensitive,
             (extract(epoch from archive_for) * 1000000)::bigint as archive_for,
             (extract(epoch from dead_letters_for) * 1000000)::bigint as dead_letters_for,
-            groups_at_once, groups_stop, max_running,
+            groups_at_once, groups_stop, groups_rate_n,
+            (extract(epoch from groups_rate_per) * 1000000)::bigint as groups_rate_per,
+            max_running, rate_n,
+            (extract(epoch from rate_per) * 1000000)::bigint as rate_per,
             paused_until > statement_timestamp() as "is_paused!",
             case
                 when paused_until > statement_timestamp() and paused_until < '262000-01-01 00:00+00'
                 then paused_until
             end as paused_until,
+            case when slowed_until > statement_timestamp() then slowed_until end as slowed_until,
             closed_at, created_at
         from pgqrs.queues
         where $1::text is null or name = $1
@@ -143,6 +156,8 @@ pub(crate) async fn configure(
     let (sets_archive_for, archive_for) = change(options.archive_for);
     let (sets_dead_letters_for, dead_letters_for) = change(options.dead_letters_for);
     let groups = options.groups.flatten();
+    let rate = options.rate.flatten();
+    let groups_rate = groups.and_then(|groups| groups.rate);
     let stops = |groups: Groups| groups.after_dead_letter == AfterDeadLetter::Stop;
     let configured = sqlx::query!(
         "update pgqrs.queues
@@ -157,7 +172,15 @@ pub(crate) async fn configure(
                  case when $12 then $13::bigint * interval '1 microsecond' else dead_letters_for end,
              groups_at_once = case when $15 then $16 else groups_at_once end,
              groups_stop = case when $15 then coalesce($17, false) else groups_stop end,
-             max_running = case when $18 then $19 else max_running end
+             groups_rate_n = case when $15 then $23 else groups_rate_n end,
+             groups_rate_per = case when $15 then $24::bigint * interval '1 microsecond' else groups_rate_per end,
+             groups_rated = $23::integer is not null or case when $15
+                 then exists (select from pgqrs.group_rates r where r.queue_id = id and r.rate_n is not null)
+                 else groups_rated
+             end,
+             max_running = case when $18 then $19 else max_running end,
+             rate_n = case when $20 then $21 else rate_n end,
+             rate_per = case when $20 then $22::bigint * interval '1 microsecond' else rate_per end
          where name = $1",
         name.as_str(),
         max_attempts,
@@ -178,6 +201,11 @@ pub(crate) async fn configure(
         groups.map(stops),
         options.max_running.is_some(),
         options.max_running.flatten().and_then(|most| i32::try_from(most).ok()),
+        options.rate.is_some(),
+        rate.and_then(|rate| i32::try_from(rate.messages()).ok()),
+        rate.map(|rate| microseconds(rate.per())),
+        groups_rate.and_then(|rate| i32::try_from(rate.messages()).ok()),
+        groups_rate.map(|rate| microseconds(rate.per())),
     )
     .execute(connection)
     .await?;
@@ -206,12 +234,15 @@ pub(crate) async fn pause(
     let paused = sqlx::query!(
         "update pgqrs.queues
          set paused_until = coalesce(
-             $2::timestamptz, case when $3::boolean then timestamptz 'infinity' else '-infinity' end
-         )
+                 $2::timestamptz, case when $3::boolean then timestamptz 'infinity' else '-infinity' end
+             ),
+             -- An operator's word counts more than that of a handler that has slowed the queue down.
+             slowed_until = case when $4 then '-infinity' else slowed_until end
          where name = $1",
         name.as_str(),
         until,
         matches!(pause, Pause::UntilResumed),
+        matches!(pause, Pause::Resumed),
     )
     .execute(connection)
     .await?;
@@ -283,6 +314,8 @@ async fn delete_if_empty(connection: &mut PgConnection, name: &QueueName) -> Res
         ), ungrouped as (
             -- Groups without messages, for which an operator has set something.
             delete from pgqrs.groups g using held where g.queue_id = held.id and held.messages = 0
+        ), unrated as (
+            delete from pgqrs.group_rates r using held where r.queue_id = held.id and held.messages = 0
         ), unseen as (
             delete from pgqrs.seen s using held where s.queue_id = held.id and held.messages = 0
         ), orphaned as (

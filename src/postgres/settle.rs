@@ -8,9 +8,11 @@
 //! messages are looked up a second time.
 
 pub(crate) mod each;
+pub(crate) mod fail;
 pub(crate) mod failures;
 pub(crate) mod grouped;
 mod lock_wait;
+mod slow_down;
 pub(crate) mod statement;
 
 use std::{collections::HashSet, time::Duration};

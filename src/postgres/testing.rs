@@ -236,8 +236,10 @@ pub(crate) async fn advance(connection: &mut PgConnection, by: Duration) -> Resu
              select s.ctid as place from pgqrs.schedules s for update skip locked
          ), queues as materialized (
              select q.ctid as place from pgqrs.queues q
-             where q.paused_until > statement_timestamp() and q.paused_until < 'infinity'
+             where greatest(q.paused_until, q.slowed_until) > statement_timestamp()
              for update skip locked
+         ), rates as materialized (
+             select r.ctid as place from pgqrs.rates r for update skip locked
          ), seen as materialized (
              select k.ctid as place from pgqrs.seen k for update skip locked
          ), moved_messages as (
@@ -257,8 +259,21 @@ pub(crate) async fn advance(connection: &mut PgConnection, by: Duration) -> Resu
              where s.ctid = any (array(select place from schedules))
          ), moved_queues as (
              update pgqrs.queues q
-             set paused_until = q.paused_until - $1 * interval '1 microsecond'
+             set paused_until = q.paused_until - $1 * interval '1 microsecond',
+                 slowed_until = q.slowed_until - $1 * interval '1 microsecond'
              where q.ctid = any (array(select place from queues))
+         ), group_rates as materialized (
+             select r.ctid as place from pgqrs.group_rates r for update skip locked
+         ), moved_group_rates as (
+             update pgqrs.group_rates r
+             set arrives_at = r.arrives_at - $1 * interval '1 microsecond',
+                 slowed_until = r.slowed_until - $1 * interval '1 microsecond'
+             where r.ctid = any (array(select place from group_rates))
+         ), moved_rates as (
+             update pgqrs.rates r
+             set arrives_at = r.arrives_at - $1 * interval '1 microsecond',
+                 asked_at = r.asked_at - $1 * interval '1 microsecond'
+             where r.ctid = any (array(select place from rates))
          )
          update pgqrs.seen k
          set until = k.until - $1 * interval '1 microsecond'

@@ -255,6 +255,21 @@ pub(crate) fn queue_paused(worker: WorkerId, queue: &QueueName, is_paused: bool)
     }
 }
 
+/// A handler has slowed a consumer's queue down, for this time; `None` if it isn't slowed down any more.
+pub(crate) fn queue_slowed(worker: WorkerId, queue: &QueueName, wait: Option<Duration>) {
+    if let Some(wait) = wait {
+        of_worker!(
+            info,
+            queue,
+            worker,
+            wait = %Compact(wait),
+            "queue slowed down by a handler: its consumers claim nothing until the wait is over",
+        );
+    } else {
+        of_worker!(info, queue, worker, "queue not slowed down any more");
+    }
+}
+
 /// A statement of a consumer failed, and will be retried.
 pub(crate) fn statement_failed(
     worker: WorkerId,

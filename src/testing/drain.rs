@@ -25,10 +25,7 @@ use crate::{
     handler::{Handling, IntoOutcome, IntoVerdict, Outcome, Verdict, decode, handle},
     postgres::{
         claim::{self, Claim},
-        settle::{
-            self,
-            failures::{self, Failure},
-        },
+        settle::{self, fail::fail, failures::Failure},
         testing,
     },
     queue::{IntoQueue, QueueName, Readable},
@@ -348,8 +345,9 @@ async fn settle(
             drained.later.push(receipt.id);
             return Ok(None);
         }
-        Verdict::Returned(Outcome::Later(_)) => {
-            failures::fail(connection, &[Failure::later(receipt, wait)]).await?;
+        // The others would wait, too; in a test, they are handled.
+        Verdict::Returned(Outcome::Later(_) | Outcome::SlowDown(_)) => {
+            fail(connection, &[Failure::later(receipt, wait)]).await?;
             drained.later.push(receipt.id);
             return Ok(None);
         }
@@ -369,7 +367,7 @@ async fn settle(
         }
     };
     let failures = [failure];
-    let settled = failures::fail(connection, &failures).await?;
+    let settled = fail(connection, &failures).await?;
     if settled.iter().any(|settled| settled.dead) {
         drained.dead.push(receipt.id);
     }

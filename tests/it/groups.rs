@@ -4,6 +4,7 @@ mod admin;
 mod at_once;
 mod open;
 mod order;
+mod rates;
 mod settled;
 mod typed;
 

@@ -30,6 +30,7 @@ mod payload;
 mod pgbouncer;
 mod plans;
 mod queues;
+mod rates;
 mod schedules;
 mod sends;
 mod specification;

@@ -1,7 +1,7 @@
 //! `groups`, `group …`: what is parked behind other messages of its group, and groups that are stopped.
 
 use clap::{Args, Subcommand, ValueEnum};
-use pgqrs::{GroupInfo, GroupOrder};
+use pgqrs::{GroupInfo, GroupOrder, Rate};
 use serde_json::json;
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     output::counted,
     session::{Session, place},
     table::{Column, facts, table},
-    times::shown_if,
+    times::{duration, shown_if, spoken},
 };
 
 #[derive(Args)]
@@ -100,6 +100,14 @@ pub(crate) enum Group {
         #[arg(value_name = "NUMBER", value_parser = number)]
         at_once: AtOnce,
     },
+    /// Set how many attempts of a group start within a time, in place of the rate of its queue's groups
+    Rate {
+        #[command(flatten)]
+        name: Name,
+        /// The rate, such as 100/1m, or `none`: its queue's
+        #[arg(value_name = "NUMBER/DURATION", value_parser = rate)]
+        rate: RateLimit,
+    },
     /// Let as many messages of all groups in as there is room for, such as after a limit was raised
     Promote {
         /// The queue
@@ -133,6 +141,36 @@ pub(crate) fn number(text: &str) -> std::result::Result<AtOnce, String> {
         Ok(number) if number > 0 => Ok(AtOnce(Some(number))),
         _ => Err("write a number from 1, or `none`".to_owned()),
     }
+}
+
+/// A rate, or none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RateLimit(pub(crate) Option<Rate>);
+
+/// `100/1m`, or `none`.
+pub(crate) fn rate(text: &str) -> std::result::Result<RateLimit, String> {
+    if text == "none" {
+        return Ok(RateLimit(None));
+    }
+    let parts = text.split_once('/');
+    let parsed = parts.and_then(|(messages, per)| {
+        Some(Rate::new(
+            messages.trim().parse().ok()?,
+            duration(per.trim()).ok()?,
+        ))
+    });
+    parsed.map(|rate| RateLimit(Some(rate))).ok_or_else(|| {
+        "write a number of messages and a duration, such as 100/1m or 5/1s, or `none`".to_owned()
+    })
+}
+
+/// As it can be passed back to an option: `100/1m`.
+pub(crate) fn rate_text(rate: Rate) -> String {
+    format!(
+        "{}/{}",
+        rate.messages(),
+        spoken(rate.per()).replace(' ', "")
+    )
 }
 
 impl Group {
@@ -189,6 +227,16 @@ impl Group {
                     .await?;
                 let what = at_once.map_or("limited as its queue says".to_owned(), |at_once| {
                     format!("limited to {}", counted(at_once.into(), "message"))
+                });
+                done(&name, &what)?;
+            }
+            Self::Rate {
+                name,
+                rate: RateLimit(rate),
+            } => {
+                admin.set_group_rate(&name.queue, &name.group, rate).await?;
+                let what = rate.map_or("as fast as its queue says".to_owned(), |rate| {
+                    format!("limited to {}", rate_text(rate))
                 });
                 done(&name, &what)?;
             }

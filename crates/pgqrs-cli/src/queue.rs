@@ -11,7 +11,7 @@ use crate::{
     confirm::{Bulk, Confirm},
     exit::Exit,
     failure::{Failure, Result},
-    groups::{AtOnce, number},
+    groups::{AtOnce, RateLimit, number, rate, rate_text},
     output::{counted, grouped},
     queues::{Counted, state},
     session::{Session, place},
@@ -134,9 +134,15 @@ pub(crate) struct Settings {
     /// With `--groups`, whether a group waits for an operator after one of its messages became a dead letter
     #[arg(long, requires = "groups")]
     stop_groups: bool,
+    /// With `--groups`, how many attempts of each group start within a time, such as 100/1m
+    #[arg(long, requires = "groups", value_name = "NUMBER/DURATION", value_parser = rate)]
+    groups_rate: Option<RateLimit>,
     /// How many messages run at a time, over all consumers, or `none` [a new queue: none]
     #[arg(long, value_name = "NUMBER", value_parser = number)]
     max_running: Option<AtOnce>,
+    /// How many attempts start within a time, over all consumers, such as 100/1m, or `none` [a new queue: none]
+    #[arg(long, value_name = "NUMBER/DURATION", value_parser = rate)]
+    rate: Option<RateLimit>,
 }
 
 impl Settings {
@@ -164,13 +170,15 @@ impl Settings {
                     } else {
                         AfterDeadLetter::Continue
                     };
-                    let groups = Groups::builder().at_once(at_once);
+                    let rate = self.groups_rate.and_then(|RateLimit(rate)| rate);
+                    let groups = Groups::builder().at_once(at_once).rate(rate);
                     groups.after_dead_letter(then).build()
                 });
                 new().groups(groups).build()
             }),
             self.max_running
                 .map(|AtOnce(most)| new().max_running(most).build()),
+            self.rate.map(|RateLimit(rate)| new().rate(rate).build()),
         ];
         let set: Vec<QueueOptions> = each.into_iter().flatten().collect();
         (!set.is_empty()).then(|| set.into_iter().collect())
@@ -370,10 +378,15 @@ fn settings_of(info: &QueueInfo) -> String {
         ),
         ("groups", groups(info)),
         (
+            "groups-rate",
+            (info.groups.and_then(|groups| groups.rate())).map_or("none".to_owned(), rate_text),
+        ),
+        (
             "max-running",
             info.max_running
                 .map_or("none".to_owned(), |most| most.to_string()),
         ),
+        ("rate", info.rate.map_or("none".to_owned(), rate_text)),
         ("created", shown(info.created_at)),
     ])
 }

@@ -115,6 +115,9 @@ pub(crate) fn state(queue: &QueueInfo) -> String {
         _ if queue.is_paused => states.push("paused".to_owned()),
         _ => {}
     }
+    if let Some(time) = queue.slowed_until {
+        states.push(format!("slowed down until {}", shown(time)));
+    }
     if queue.closed_at.is_some() {
         states.push("closed".to_owned());
     }

@@ -105,7 +105,7 @@ fn queue_head(asked: &Asked, info: &QueueInfo, stats: &QueueStats, here: &str) -
         div.head {
             h1 { (queue) }
             (badges(info))
-            (buttons(asked, &[if info.is_paused { Action::ResumeQueue } else { Action::PauseQueue }], &[("queue", queue)]))
+            (buttons(asked, &[if info.is_paused || info.slowed_until.is_some() { Action::ResumeQueue } else { Action::PauseQueue }], &[("queue", queue)]))
         }
         p.facts {
             @if let Some(oldest) = stats.oldest_ready {
@@ -115,6 +115,7 @@ fn queue_head(asked: &Asked, info: &QueueInfo, stats: &QueueStats, here: &str) -
             @if let Some(lease) = info.lease { "Leases of " (duration(lease)) ". " }
             @if info.archive_on_ack { "Acknowledged messages are archived. " }
             @if let Some(kept) = info.dead_letters_for { "Dead letters are kept for " (duration(kept)) ". " }
+            @if let Some(rate) = info.rate { "At most " (rate.messages()) " attempts start in " (duration(rate.per())) ". " }
             @if info.sensitive { "Payloads are hidden. " }
         }
         nav.tabs aria-label="Messages by state" {
@@ -143,6 +144,9 @@ fn badges(info: &QueueInfo) -> Markup {
                 "paused"
                 @if let Some(until) = info.paused_until { " until " (format::time(until)) }
             }
+        }
+        @if let Some(until) = info.slowed_until {
+            span.badge.warning { "slowed down until " (format::time(until)) }
         }
         @if info.closed_at.is_some() { span.badge.warning { "closed" } }
     }

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from pgqrs.listings import Rate
 from pgqrs.message import Message
 from pgqrs.queue import Priority, Queue
 
@@ -183,14 +184,21 @@ def headers(value: object) -> list[tuple[str, str]]:
     ]
 
 
-def groups(at_once: object, stops: object) -> tuple[tuple[int, bool] | None] | None:
-    """A change of how a queue handles groups: nothing, none any more, or a limit."""
+def groups(
+    at_once: object, stops: object, per_group: object
+) -> tuple[tuple[int, bool, tuple[int, timedelta] | None] | None] | None:
+    """A change of how a queue handles groups: nothing, none any more, or their settings."""
     stops = flag("stops_after_dead_letter", stops)
+    of_group = optional_rate("groups_rate", per_group)
     if at_once is ...:
+        if of_group is not None:
+            raise TypeError(
+                "groups_rate: pass groups_at_once as well; all settings of groups are set together"
+            )
         return None
     if at_once is None:
         return (None,)
-    return ((integer("groups_at_once", at_once, 1, 2**31 - 1), stops),)
+    return ((integer("groups_at_once", at_once, 1, 2**31 - 1), stops, of_group),)
 
 
 def integer_change(name: str, value: object) -> tuple[int | None] | None:
@@ -198,6 +206,19 @@ def integer_change(name: str, value: object) -> tuple[int | None] | None:
     if value is ...:
         return None
     return (None if value is None else integer(name, value, 1, 2**31 - 1),)
+
+
+def optional_rate(name: str, value: object) -> tuple[int, timedelta] | None:
+    if value is None:
+        return None
+    if not isinstance(value, Rate):
+        raise _wrong(name, "a pgqrs.Rate", value)
+    return integer("messages", value.messages, 1, 2**31 - 1), duration("per", value.per)
+
+
+def rate_change(value: object) -> tuple[tuple[int, timedelta] | None] | None:
+    """A change of a rate: nothing, none any more, or a rate."""
+    return None if value is ... else (optional_rate("rate", value),)
 
 
 Key = tuple[str, str, str, "timedelta | None"]

@@ -273,6 +273,8 @@ class Delivery:
         """Fails this attempt: the message is retried after this delay, or by the consumer's policy."""
     def later(self, delay: timedelta) -> Any:
         """Puts the message off: it is delivered again after this delay, and no attempt is used."""
+    def slow_down(self, delay: timedelta) -> Any:
+        """Puts the message off, and slows its queue down."""
     def dead_letter(self, reason: str) -> Any:
         """Makes the message a dead letter."""
     def extend(self, lease: timedelta) -> Any:
@@ -331,7 +333,7 @@ class Admin:
         archive_for: tuple[timedelta | None] | None,
         dead_letters_for: tuple[timedelta | None] | None,
         sensitive: bool | None,
-        limits: tuple[tuple[tuple[int, bool] | None] | None, tuple[int | None] | None],
+        limits: tuple[Any, Any, Any],
     ) -> Any:
         """Changes a queue's settings. A duration is left as it is by `None`, and unset by a tuple with
         `None`."""
@@ -465,6 +467,8 @@ class GroupAdmin:
         """Resumes a group."""
     def set_group_limit(self, queue: str, group: str, at_once: int | None) -> Any:
         """Sets a group's own limit."""
+    def set_group_rate(self, queue: str, group: str, rate: tuple[int, timedelta] | None) -> Any:
+        """Sets a group's own rate."""
     def purge_group(self, queue: str, group: str) -> Any:
         """Deletes what is parked of a group."""
 

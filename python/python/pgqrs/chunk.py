@@ -153,6 +153,19 @@ class Chunk(Sequence[ChunkMessage[T]], Generic[T]):
         """
         self.settle(index, Outcome.later(delay))
 
+    def slow_down(self, index: int, delay: float | timedelta) -> None:
+        """Puts this message off, and slows its queue down: see :meth:`Outcome.slow_down`.
+
+        Args:
+            index: Its index in the chunk.
+            delay: How long all of them wait, in seconds or as a ``timedelta``.
+
+        Raises:
+            IndexError: The chunk has no such message.
+            TypeError, ValueError: The delay isn't a number of seconds or a ``timedelta``, or is negative.
+        """
+        self.settle(index, Outcome.slow_down(delay))
+
     def dead_letter(self, index: int, reason: str) -> None:
         """Moves this message to the dead letters, even if attempts are left.
 

@@ -76,7 +76,8 @@ class Delivery(Generic[T]):
 
     @property
     def snoozes(self) -> int:
-        """How often a handler has put the message off, by :meth:`later` or :meth:`pgqrs.Outcome.later`."""
+        """How often a handler has put the message off, by :meth:`later`, :meth:`slow_down`, or those of
+        :class:`pgqrs.Outcome`."""
         return self._native.snoozes
 
     @property
@@ -196,6 +197,21 @@ class Delivery(Generic[T]):
             DelayTooLongError: The delay is beyond the calendar.
         """
         await self._native.later(_arguments.duration("delay", delay))
+
+    async def slow_down(self, delay: float | timedelta) -> None:
+        """Puts the message off, as :meth:`later` does, and slows its queue down: until then no process claims another
+        message of it. For what the handler calls and asks for a pause, as an HTTP server does that answers 429.
+
+        Args:
+            delay: How long all of them wait, in seconds or as a ``timedelta``.
+
+        Raises:
+            LeaseLostError: The message is gone, or went to another consumer. Only the queue was slowed down.
+            AlreadySettledError: The delivery is settled, or is being settled.
+            ConnectionLostError, ConnectError, AcquireTimeoutError: The call can be repeated.
+            DelayTooLongError: The delay is beyond the calendar.
+        """
+        await self._native.slow_down(_arguments.duration("delay", delay))
 
     async def dead_letter(self, reason: str) -> None:
         """Moves the message to the dead letters, even if attempts are left: for one that can't be handled.

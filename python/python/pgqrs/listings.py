@@ -33,6 +33,25 @@ class SchemaVersion:
 
 
 @dataclass(frozen=True)
+class Rate:
+    """How many attempts start within a time, on average: ``Rate(100, per=60)``.
+
+    What isn't used is saved up to one burst: what comes in a second, or in ``per`` if that is shorter, and at least one.
+    So at most ``messages`` and a burst less one start within ``per``, wherever it begins. For an even pace, write the
+    rate with one message: ``Rate(1, per=0.01)``.
+    """
+
+    messages: int
+    """How many messages, from 1."""
+    per: float | timedelta
+    """Within which time, in seconds or as a ``timedelta``: from a millisecond to 365 days."""
+
+
+def _rate(row: tuple[int, timedelta] | None) -> Rate | None:
+    return None if row is None else Rate(*row)
+
+
+@dataclass(frozen=True)
 class QueueInfo:
     """A queue, with its settings."""
 
@@ -60,18 +79,26 @@ class QueueInfo:
     """How many messages of a group are on their way at a time; ``None`` if it takes no groups."""
     stops_after_dead_letter: bool
     """Whether a group waits for an operator after one of its messages became a dead letter."""
+    groups_rate: Rate | None
+    """How many attempts of each group start within a time; ``None`` if there is no limit."""
     max_running: int | None
     """How many of its messages are leased at a time, by all consumers together; ``None`` if there is no limit."""
+    rate: Rate | None
+    """How many attempts start within a time, by all consumers together; ``None`` if there is no limit."""
     is_paused: bool
     """Whether it is paused now, by the database's clock: nothing is claimed."""
     paused_until: datetime | None
     """When the pause ends; ``None`` if it isn't paused, or paused until it is resumed."""
+    slowed_until: datetime | None
+    """Until when nothing is claimed since a handler has slowed it down; ``None`` if none has."""
     closed_at: datetime | None
     """Since when it refuses sends; ``None`` if it accepts them."""
 
     @staticmethod
     def _of(row: tuple[Any, ...]) -> QueueInfo:
-        return QueueInfo(*row[:-1], *row[-1])
+        at_once, stops, groups_rate, max_running, rate, *state = row[-1]
+        limits = at_once, stops, _rate(groups_rate), max_running, _rate(rate)
+        return QueueInfo(*row[:-1], *limits, *state)
 
 
 class Count(int):
@@ -232,12 +259,18 @@ class GroupInfo:
     """Messages that wait for those to be settled."""
     at_once: int | None
     """Its own limit, if it has one; otherwise that of its queue holds."""
+    rate: Rate | None
+    """Its own rate, if it has one; otherwise that of its queue's groups holds."""
     stopped_at: datetime | None
     """Since when it is stopped; ``None`` if it isn't."""
     stopped_by: int | None
     """The dead letter that has stopped it; ``None`` if an operator has."""
     oldest_parked: datetime | None
     """When the first of its parked messages was sent."""
+
+    @staticmethod
+    def _of(row: tuple[Any, ...]) -> GroupInfo:
+        return GroupInfo(*row[:4], _rate(row[4]), *row[5:])
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ class Outcome:
     """What a handler returns: how its message is settled. ``None`` is the same as ``Outcome.done()``."""
 
     kind: str
-    """``done``, ``archive``, ``retry``, ``later``, ``dead_letter``, ``release`` or ``undecodable``."""
+    """``done``, ``archive``, ``retry``, ``later``, ``slow_down``, ``dead_letter``, ``release`` or ``undecodable``."""
     delay: timedelta | None = None
-    """For ``retry`` and ``later``: how long the message waits; for ``retry`` it defaults to the ``retry`` of the run."""
+    """For ``retry``, ``later`` and ``slow_down``: how long the message waits; for ``retry`` it defaults to the ``retry`` of the run."""
     reason: str | None = None
     """For ``retry``, ``dead_letter`` and ``undecodable``: why."""
 
@@ -74,6 +74,25 @@ class Outcome:
             TypeError, ValueError: The delay isn't a number of seconds or a ``timedelta``, or is negative.
         """
         return Outcome("later", delay=_arguments.duration("delay", delay))
+
+    @staticmethod
+    def slow_down(delay: float | timedelta) -> Outcome:
+        """What the handler calls asks for a pause, as an HTTP server does that answers 429: the message is delivered again
+        after this wait, without using an attempt, and until then no process claims another message of its queue.
+
+        Of several waits the one that ends last counts; ``admin.resume_queue`` ends it early. What handlers have begun goes
+        on.
+
+        Args:
+            delay: How long all of them wait, in seconds or as a ``timedelta``.
+
+        Returns:
+            The outcome.
+
+        Raises:
+            TypeError, ValueError: The delay isn't a number of seconds or a ``timedelta``, or is negative.
+        """
+        return Outcome("slow_down", delay=_arguments.duration("delay", delay))
 
     @staticmethod
     def dead_letter(reason: str) -> Outcome:
@@ -200,7 +219,7 @@ class Report:
     retried: int = 0
     """Failed, and put back for another attempt."""
     snoozed: int = 0
-    """Put off by their handlers, with :meth:`Outcome.later`: no attempt was used."""
+    """Put off by their handlers, with :meth:`Outcome.later` or :meth:`Outcome.slow_down`: no attempt was used."""
     undecodable: int = 0
     """Whose payload doesn't have the queue's type, and that were put back for a consumer of another version: no attempt
     was used."""

@@ -214,6 +214,13 @@ impl Delivery {
         self.settle(py, move |delivery, store| delivery.try_later(delay, store))
     }
 
+    /// Puts the message off, and slows its queue down.
+    fn slow_down<'py>(&self, py: Python<'py>, delay: Duration) -> PyResult<Bound<'py, PyAny>> {
+        self.settle(py, move |delivery, store| {
+            delivery.try_slow_down(delay, store)
+        })
+    }
+
     /// Makes the message a dead letter.
     fn dead_letter<'py>(&self, py: Python<'py>, reason: String) -> PyResult<Bound<'py, PyAny>> {
         self.settle(py, move |delivery, store| {
@@ -392,6 +399,7 @@ pub(super) fn verdict_of(
         ("archive", _) => Ok(Outcome::Archive),
         ("retry", Some(delay)) => Ok(Outcome::RetryIn(delay, reason)),
         ("retry", None) => Ok(Outcome::Retry(reason)),
+        ("slow_down", delay) => Ok(Outcome::SlowDown(delay.unwrap_or_default())),
         ("later", delay) => Ok(Outcome::Later(delay.unwrap_or_default())),
         ("undecodable", _) => Ok(Outcome::Undecodable(reason)),
         ("dead_letter", _) => Ok(Outcome::DeadLetter(reason)),

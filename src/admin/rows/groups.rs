@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use typed_builder::TypedBuilder;
 
+use super::rate::Rate;
 use crate::{
     error::{Error, Result},
     message::MessageId,
@@ -15,6 +16,7 @@ use crate::{
 /// |---|---|---|
 /// | `at_once` | how many messages of a group are on their way at a time | 1 |
 /// | `after_dead_letter` | whether a group goes on after one of its messages became a dead letter | `Continue` |
+/// | `rate` | how many attempts of each group start within a time | `None`: no limit |
 ///
 /// # Example
 /// ```
@@ -43,6 +45,14 @@ pub struct Groups {
         )
     )]
     pub(crate) after_dead_letter: AfterDeadLetter,
+    #[builder(
+        default,
+        setter(
+            into,
+            doc = "How many attempts of each group start within a time, or `None`, which sets no limit; defaults to `None`. It spaces the times at which messages of a group become ready. Those that then had to wait for a consumer start as soon as there is one, at most `at_once` together."
+        )
+    )]
+    pub(crate) rate: Option<Rate>,
 }
 
 impl Default for Groups {
@@ -62,8 +72,14 @@ impl Groups {
         self.after_dead_letter
     }
 
+    /// Returns how many attempts of each group start within a time; `None` if there is no limit.
+    pub fn rate(&self) -> Option<Rate> {
+        self.rate
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
-        check_at_once(self.at_once).map(|_| ())
+        check_at_once(self.at_once)?;
+        self.rate.map_or(Ok(()), |rate| rate.check())
     }
 }
 
@@ -103,6 +119,8 @@ pub struct GroupInfo {
     pub parked: u64,
     /// How many messages are on their way at a time, if it has a limit of its own.
     pub at_once: Option<u32>,
+    /// How many of its attempts start within a time, if it has a rate of its own.
+    pub rate: Option<Rate>,
     /// Since when nothing is let in any more, by the database's clock; `None` if it isn't stopped.
     pub stopped_at: Option<DateTime<Utc>>,
     /// The dead letter that has stopped it; `None` if an operator has.

@@ -25,8 +25,6 @@ use crate::{
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// After a claim has timed out, as it may over a slow link, the time-out of the next one is doubled, up to this.
 const MAX_CLAIM_TIMEOUT: Duration = Duration::from_secs(120);
-/// How often a consumer of a paused queue is woken at most.
-const PAUSED_INTERVAL: Duration = Duration::from_millis(100);
 /// How long settlements wait whose groups other transactions have locked.
 const BLOCKED_INTERVAL: Duration = Duration::from_millis(50);
 /// Maximum number of notices that are kept while a claim is under way.
@@ -103,7 +101,7 @@ impl<W: Work> RunLoop<W> {
         Load {
             running: self.options.concurrency.saturating_mul(self.chunk.size),
             // A message that only waits for a handler would keep others from running elsewhere.
-            prefetch: if self.origin.settings.is_limited {
+            prefetch: if self.origin.settings.has_limits() {
                 0
             } else {
                 self.options.prefetch
@@ -230,8 +228,9 @@ impl<W: Work> RunLoop<W> {
                     None => {
                         self.unsettled.settled();
                         self.backoff = MIN_BACKOFF;
-                        if self.origin.settings.is_limited {
-                            // Slots are free, for this consumer or for others.
+                        let settings = self.origin.settings;
+                        if settings.is_limited || settings.has_group_rates {
+                            // Slots are free, for this consumer or for others; or the next of a group is due soon.
                             self.store.notifier().wake(&self.queue);
                         }
                     }
@@ -277,7 +276,7 @@ impl<W: Work> RunLoop<W> {
     }
 
     fn on_claimed(&mut self, received: Received, requested: Request) {
-        let Received { claimed, sent } = received;
+        let (claimed, sent) = (&received.claimed, received.sent);
         self.backoff = MIN_BACKOFF;
         if self.is_suspended {
             self.is_suspended = false;
@@ -302,11 +301,10 @@ impl<W: Work> RunLoop<W> {
         }
         // A claim that returned less than its limit has returned all messages that were ready.
         let is_all = !claimed.full && count < requested.messages;
-        // A wake-up may have arrived meanwhile, though.
-        if is_all && self.claim_at <= sent {
-            self.claim_at = now + self.options.poll_interval;
-        }
-        self.in_flight.add(claimed.messages, sent + claimed.lease);
+        self.schedule_claim(&received, is_all);
+        let claimed = received.claimed;
+        self.in_flight
+            .add(claimed.messages, sent, sent + claimed.lease);
     }
 
     /// Leases were cancelled, of this consumer or of others.
@@ -369,10 +367,7 @@ impl<W: Work> RunLoop<W> {
     /// Applies what the queue has set, as the last claim has read it.
     fn apply_settings(&mut self) {
         let settings = self.origin.settings;
-        if self.is_paused != settings.is_paused {
-            self.is_paused = settings.is_paused;
-            telemetry::queue_paused(self.worker, &self.queue, self.is_paused);
-        }
+        self.apply_holds();
         if self.prune_at.is_some() != settings.is_pruned {
             self.prune_at = settings.is_pruned.then(Instant::now);
         }
@@ -382,19 +377,6 @@ impl<W: Work> RunLoop<W> {
             self.claim_lease = lease;
             self.extend_at = self.extend_at.min(Instant::now() + lease / 3);
         }
-    }
-
-    /// A message was sent to the queue, or the queue was resumed.
-    pub(super) fn on_woken(&mut self) {
-        let now = Instant::now();
-        // Sends to a paused queue don't have it claimed from each time.
-        self.claim_at = if !self.is_paused {
-            now
-        } else if self.claim_at <= now {
-            now + PAUSED_INTERVAL
-        } else {
-            self.claim_at.min(now + PAUSED_INTERVAL)
-        };
     }
 
     fn on_claim_failed(&mut self, error: Error, requested: Request) {

@@ -70,7 +70,10 @@ pub(super) async fn write_grouped(
                 bool_and(q.id is not null) as known,
                 -- All envelopes have the same queue.
                 min(q.id) as queue_id,
-                min(q.groups_at_once) as at_once
+                min(q.groups_at_once) as at_once,
+                bool_or(q.groups_rated) as rated,
+                min(q.groups_rate_n) as n,
+                min(q.groups_rate_per) as per
             from unnest($4::text[], $5::timestamptz[], $6::timestamptz[], $7::bigint[], $8::bigint[])
                 with ordinality as e (queue, exactly, not_before, delay, producer, place)
             left join pgqrs.queues q
@@ -92,6 +95,9 @@ pub(super) async fn write_grouped(
                 e.visible_at,
                 e.queue_id,
                 e.at_once,
+                e.rated,
+                e.n,
+                e.per,
                 current_setting('lock_timeout') as lock_timeout,
                 set_config(
                     'lock_timeout',
@@ -126,7 +132,17 @@ pub(super) async fn write_grouped(
                         offset 0
                     ) room
                 )
-            returning key, parked, sent
+            returning key, parked, sent, coalesce(g.at_once, (select at_once from begun)) as at_once
+        ), drawn as materialized (
+            -- Of groups with a rate, when the messages that are let in can start.
+            select array_agg(d.first_at order by l.key) as first_at, array_agg(d.step order by l.key) as step
+            from begun b
+            cross join unnest($20::text[], $21::integer[]) as w (key, messages)
+            join locked l on l.key = w.key
+            cross join lateral pgqrs.draw_of_group(
+                b.queue_id, l.key, b.n, b.per, l.at_once, w.messages - l.parked
+            ) d
+            where b.rated
         ), counted as materialized (
             select array_agg(parked order by key) as parked, array_agg(sent order by key) as sent from locked
         ), stored as (
@@ -139,7 +155,10 @@ pub(super) async fn write_grouped(
                 m.queue_id,
                 m.id,
                 ($9::smallint[])[m.envelope],
-                case when m.is_parked then 'infinity' else m.visible_at end,
+                case
+                    when m.is_parked then 'infinity'
+                    else greatest(m.visible_at, m.first_at + (m.number - 1) * m.step)
+                end,
                 statement_timestamp(),
                 ($8::bigint[])[m.envelope],
                 m.max_attempts,
@@ -156,6 +175,8 @@ pub(super) async fn write_grouped(
                 select
                     l.*,
                     l.all_visible_at[l.envelope] as visible_at,
+                    d.first_at[l.in_group] as first_at,
+                    d.step[l.in_group] as step,
                     c.sent[l.in_group] - ($21::integer[])[l.in_group] + l.number as place,
                     -- Of the statement's messages the last ones are.
                     l.number > ($21::integer[])[l.in_group] - c.parked[l.in_group] as is_parked
@@ -176,6 +197,7 @@ pub(super) async fn write_grouped(
                     from begun
                 ) l
                 cross join counted c
+                cross join drawn d
             ) m
             returning 1
         ), advanced as (

@@ -1,5 +1,5 @@
 //! Deliveries that aren't done: failed attempts, messages that are put off, and payloads that don't decode. All of them
-//! go by one statement, which puts the message back or makes it a dead letter.
+//! go by one statement, which puts the message back or makes it a dead letter; but for those that slow their queue down.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -34,6 +34,8 @@ pub(crate) enum Then {
     Dead(String),
     /// It was put off: this delivery doesn't count as an attempt.
     Later,
+    /// It was put off, and its queue slowed down for as long: this delivery doesn't count as an attempt.
+    SlowDown,
     /// It doesn't decode: this delivery doesn't count as an attempt. It becomes a dead letter if it was first seen like
     /// that at least this long ago.
     Undecodable { dead_letter_after: Duration },
@@ -64,6 +66,11 @@ impl Failure {
         Self::new(receipt, delay, Then::Later)
     }
 
+    /// It is delivered again, this delivery doesn't count, and no other message of its queue is delivered before.
+    pub(crate) fn slow_down(receipt: Receipt, delay: Duration) -> Self {
+        Self::new(receipt, delay, Then::SlowDown)
+    }
+
     /// It doesn't decode.
     pub(crate) fn undecodable(receipt: Receipt, policy: UndecodablePolicy, error: &str) -> Self {
         let dead_letter_after = policy.dead_letter_after;
@@ -92,7 +99,7 @@ impl Failure {
         match &self.then {
             Then::Dead(reason) => reason,
             Then::Undecodable { .. } => UNDECODABLE,
-            Then::Retry | Then::Later => USED_UP,
+            Then::Retry | Then::Later | Then::SlowDown => USED_UP,
         }
     }
 
@@ -116,21 +123,6 @@ fn storable(text: &str) -> String {
 pub(crate) struct Failed<'a> {
     pub(crate) failure: &'a Failure,
     pub(crate) dead: bool,
-}
-
-/// Puts messages of one queue back whose leases are still held, or dead-letters them: if that was asked for, or if their
-/// attempts are used up, or if they don't decode and their time is over. Returns which of the two it was.
-pub(crate) async fn fail<'a>(
-    connection: &mut PgConnection,
-    failures: &'a [Failure],
-) -> Result<Vec<Failed<'a>>> {
-    let all: Vec<_> = failures.iter().collect();
-    let mut failed = put_back_or_dead_letter(connection, &all).await?;
-    if failed.len() < failures.len() {
-        let rest: Vec<_> = not_found(failures, &failed).collect();
-        failed.extend(put_back_or_dead_letter(connection, &rest).await?);
-    }
-    Ok(failed)
 }
 
 /// Those whose leases weren't held any more.
@@ -158,11 +150,10 @@ impl<'a> FailureColumns<'a> {
     pub(super) fn of(failures: &[&'a Failure]) -> Self {
         let failures = || failures.iter().copied();
         let reason = |failure: &'a Failure| match &failure.then {
-            Then::Retry | Then::Later => None,
+            Then::Retry | Then::Later | Then::SlowDown => None,
             Then::Dead(_) | Then::Undecodable { .. } => Some(failure.reason()),
         };
-        let is_unused =
-            |failure: &Failure| matches!(failure.then, Then::Later | Then::Undecodable { .. });
+        let is_unused = |failure: &Failure| !matches!(failure.then, Then::Retry | Then::Dead(_));
         let dead_letter_after = |failure: &Failure| match failure.then {
             Then::Undecodable { dead_letter_after } => Some(age(dead_letter_after)),
             _ => None,
@@ -180,7 +171,9 @@ impl<'a> FailureColumns<'a> {
     }
 }
 
-async fn put_back_or_dead_letter<'a>(
+/// Puts messages of one queue back whose leases are still held, or dead-letters them: if that was asked for, or if their
+/// attempts are used up, or if they don't decode and their time is over. Returns which of the two it was.
+pub(super) async fn put_back_or_dead_letter<'a>(
     connection: &mut PgConnection,
     failures: &[&'a Failure],
 ) -> Result<Vec<Failed<'a>>> {

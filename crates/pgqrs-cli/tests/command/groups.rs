@@ -21,6 +21,15 @@ async fn groups_are_listed_stopped_limited_promoted_and_purged(pool: PgPool) -> 
     let limited = run(&pool, &["queue", "set", "tasks", "--max-running", "9"]).await;
     let limited = limited.done();
     assert!(limited.contains("max-running       9\n"), "{limited}");
+    let rated = run(&pool, &["queue", "set", "tasks", "--rate", "100/1m"]).await;
+    let rated = rated.done();
+    assert!(rated.contains("rate              100/1m\n"), "{rated}");
+    let unlimited = run(&pool, &["queue", "set", "tasks", "--rate", "none"]).await;
+    let unlimited = unlimited.done();
+    assert!(
+        unlimited.contains("rate              none\n"),
+        "{unlimited}"
+    );
     assert!(set.contains("1, and stopped by dead letters"), "{set}");
     assert_eq!(run(&pool, &["groups", "tasks"]).await.done(), "no groups\n");
     for payload in ["1", "2", "3", "4"] {
@@ -55,6 +64,17 @@ async fn groups_are_listed_stopped_limited_promoted_and_purged(pool: PgPool) -> 
         .await
         .done();
     run(&pool, &["group", "limit", "tasks", "a", "0"])
+        .await
+        .fails(2);
+
+    let rated = run(&pool, &["group", "rate", "tasks", "a", "100/1m"])
+        .await
+        .done();
+    assert_eq!(rated, "group `a` of queue `tasks` is limited to 100/1m\n");
+    run(&pool, &["group", "rate", "tasks", "a", "none"])
+        .await
+        .done();
+    run(&pool, &["group", "rate", "tasks", "a", "fast"])
         .await
         .fails(2);
 

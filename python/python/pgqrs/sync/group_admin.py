@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from pgqrs import _arguments, _pgqrs
-from pgqrs.listings import GroupInfo, GroupOrder
+from pgqrs.listings import GroupInfo, GroupOrder, Rate
 from pgqrs.queue import Queue
 
 
@@ -36,7 +36,7 @@ class GroupAdmin:
             _arguments.one_of("order", order, ("parked", "oldest", "stopped")),
             _arguments.integer("limit", limit, 1, 2**31 - 1),
         )
-        return [GroupInfo(*row) for row in rows]
+        return [GroupInfo._of(row) for row in rows]
 
     def group(self, queue: str | Queue[Any], group: str) -> GroupInfo | None:
         """Looks up a group.
@@ -53,7 +53,7 @@ class GroupAdmin:
         """
         name, group = _arguments.queue_name(queue), _arguments.text("group", group)
         row = self._native.of_groups().group(name, group)
-        return None if row is None else GroupInfo(*row)
+        return None if row is None else GroupInfo._of(row)
 
     def promote_groups(self, queue: str | Queue[Any]) -> None:
         """Promotes as many parked messages of each group as there is room for, such as after the queue's limit was raised.
@@ -114,6 +114,25 @@ class GroupAdmin:
         limit = None if at_once is None else _arguments.integer("at_once", at_once, 1, 2**31 - 1)
         self._native.of_groups().set_group_limit(
             _arguments.queue_name(queue), _arguments.text("group", group), limit
+        )
+
+    def set_group_rate(self, queue: str | Queue[Any], group: str, rate: Rate | None) -> None:
+        """Sets how many attempts of this group start within a time, in place of the rate of its queue's groups. It outlives
+        the group's messages, and counts for messages that are let in from then on.
+
+        Args:
+            queue: Its queue's name, or the queue.
+            group: The group, which needn't have messages yet.
+            rate: The rate; or ``None``, so that its queue's holds again.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+            InvalidSettingError: The rate's time is out of its limits.
+        """
+        self._native.of_groups().set_group_rate(
+            _arguments.queue_name(queue),
+            _arguments.text("group", group),
+            _arguments.optional_rate("rate", rate),
         )
 
     def purge_group(self, queue: str | Queue[Any], group: str) -> int:

@@ -8,7 +8,7 @@ from types import EllipsisType
 from typing import Any
 
 from pgqrs import _arguments, _pgqrs
-from pgqrs.listings import QueueInfo, QueueStats
+from pgqrs.listings import QueueInfo, QueueStats, Rate
 from pgqrs.queue import Queue
 
 
@@ -101,7 +101,9 @@ class QueueAdmin:
         sensitive: bool | None = None,
         groups_at_once: int | EllipsisType | None = ...,
         stops_after_dead_letter: bool = False,
+        groups_rate: Rate | None = None,
         max_running: int | EllipsisType | None = ...,
+        rate: Rate | EllipsisType | None = ...,
     ) -> QueueInfo:
         """Changes settings of a queue; those that aren't passed stay as they are. Running consumers apply them from
         their next claim on. A lease, a wait and ``archive_on_ack`` take precedence over what consumers say; ``None``
@@ -124,8 +126,12 @@ class QueueAdmin:
                 takes no messages of groups, as a new queue.
             stops_after_dead_letter: With ``groups_at_once``, whether a group waits for an operator after one of its
                 messages became a dead letter.
+            groups_rate: With ``groups_at_once``, how many attempts of each group start within a time; or ``None``: no
+                limit.
             max_running: How many messages are leased at a time, by all consumers of all processes together, from 1; or
                 ``None``: no limit, as a new queue.
+            rate: How many attempts start within a time, by all consumers of all processes together; or ``None``: no
+                limit, as a new queue.
 
         Returns:
             The queue, with all of its settings.
@@ -133,7 +139,7 @@ class QueueAdmin:
         Raises:
             QueueNotFoundError: There is no such queue.
             LeaseOutOfRangeError: The lease is out of its limits.
-            InvalidSettingError: ``retry_max`` is shorter than ``retry_min``.
+            InvalidSettingError: ``retry_max`` is shorter than ``retry_min``, or the rate's time is out of its limits.
         """
         return QueueInfo._of(
             self._native.configure_queue(
@@ -149,8 +155,9 @@ class QueueAdmin:
                 dead_letters_for=_arguments.change("dead_letters_for", dead_letters_for),
                 sensitive=None if sensitive is None else _arguments.flag("sensitive", sensitive),
                 limits=(
-                    _arguments.groups(groups_at_once, stops_after_dead_letter),
+                    _arguments.groups(groups_at_once, stops_after_dead_letter, groups_rate),
                     _arguments.integer_change("max_running", max_running),
+                    _arguments.rate_change(rate),
                 ),
             )
         )

@@ -73,6 +73,9 @@ class NativeOfTest:
     def later(self, delay: timedelta) -> Any:
         return self._settle(Outcome.later(delay))
 
+    def slow_down(self, delay: timedelta) -> Any:
+        return self._settle(Outcome.slow_down(delay))
+
     def dead_letter(self, reason: str) -> Any:
         return self._settle(Outcome.dead_letter(reason))
 

@@ -292,6 +292,9 @@ def _settled(native: NativeOfTest, outcome: Outcome) -> Steps[str]:
         yield "dead_letter", (*receipt, outcome.reason or "", None)
         return "dead"
     returned = 0 if kind == "retry" else 1
-    snoozed = 1 if kind == "later" else 0
+    # The others would wait, too, for `slow_down`; in a test, they are handled.
+    snoozed = 1 if kind in ("later", "slow_down") else 0
     yield "put_back", (*receipt, delay // timedelta(microseconds=1), returned, snoozed, outcome.reason)
-    return {"retry": "retried", "later": "snoozed", "undecodable": "undecodable"}.get(kind, "released")
+    if snoozed:
+        return "snoozed"
+    return {"retry": "retried", "undecodable": "undecodable"}.get(kind, "released")

@@ -6,8 +6,9 @@ use sqlx::PgConnection;
 use crate::{
     error::Result,
     postgres::settle::{
-        failures::{Failed, Failure, FailureColumns, not_found},
+        failures::{Failed, Failure, FailureColumns, Then, not_found},
         lock_wait::LockWait,
+        slow_down::slow_down,
     },
 };
 
@@ -18,19 +19,33 @@ pub(crate) struct FailedOfGroups<'a> {
     pub(crate) is_next_ready: bool,
 }
 
-/// As [`fail`](crate::postgres::settle::failures::fail), for messages with groups.
+/// As [`fail`](crate::postgres::settle::fail::fail), for messages with groups.
 pub(crate) async fn fail<'a>(
     connection: &mut PgConnection,
     failures: &[&'a Failure],
     lock_wait: LockWait,
 ) -> Result<FailedOfGroups<'a>> {
-    let mut all = put_back_or_dead_letter(connection, failures, lock_wait).await?;
-    if all.failed.len() < failures.len() && lock_wait != LockWait::SkipLocked {
-        let rest: Vec<_> = not_found(failures.iter().copied(), &all.failed).collect();
-        let others = put_back_or_dead_letter(connection, &rest, lock_wait).await?;
-        all.failed.extend(others.failed);
-        all.is_next_ready |= others.is_next_ready;
+    let (slowing, others): (Vec<_>, Vec<_>) =
+        (failures.iter().copied()).partition(|failure| failure.then == Then::SlowDown);
+    let slowed = if slowing.is_empty() {
+        Vec::new()
+    } else {
+        slow_down(connection, &slowing, lock_wait).await?
+    };
+    if others.is_empty() {
+        return Ok(FailedOfGroups {
+            failed: slowed,
+            is_next_ready: false,
+        });
     }
+    let mut all = put_back_or_dead_letter(connection, &others, lock_wait).await?;
+    if all.failed.len() < others.len() && lock_wait != LockWait::SkipLocked {
+        let rest: Vec<_> = not_found(others, &all.failed).collect();
+        let missed = put_back_or_dead_letter(connection, &rest, lock_wait).await?;
+        all.failed.extend(missed.failed);
+        all.is_next_ready |= missed.is_next_ready;
+    }
+    all.failed.extend(slowed);
     Ok(all)
 }
 
@@ -56,6 +71,8 @@ async fn put_back_or_dead_letter<'a>(
         ), held as materialized (
             select found.place, found.id, found.group_key, found.delay, found.error, found.is_unused, found.number,
                 found.dead_letter_after is not null as is_undecodable,
+                q.groups_rated as is_rated, q.groups_rate_n as n, q.groups_rate_per as per,
+                coalesce(q.groups_at_once, 1) as at_once,
                 coalesce(
                     case
                         when found.dead_letter_after is null
@@ -71,16 +88,24 @@ async fn put_back_or_dead_letter<'a>(
             from found
             join pgqrs.queues q on q.id = $1
         ), locked as materialized (
-            -- Only groups that a message leaves.
+            -- Only groups that a message leaves, or whose rate counts the next attempt.
             select l.key
             from pgqrs.lock_groups(
-                array(select $1::integer from held where reason is not null),
-                array(select group_key from held where reason is not null),
+                array(select $1::integer from held where reason is not null or is_rated),
+                array(select group_key from held where reason is not null or is_rated),
                 $9
             ) l
+        ), drawn as materialized (
+            select h.number, d.first_at
+            from held h
+            cross join lateral pgqrs.draw_of_group($1, h.group_key, h.n, h.per, h.at_once, 1) d
+            where h.is_rated and h.reason is null and h.group_key in (select locked.key from locked)
         ), put_back as (
             update pgqrs.messages m
-            set visible_at = statement_timestamp() + held.delay * interval '1 microsecond',
+            set visible_at = greatest(
+                    statement_timestamp() + held.delay * interval '1 microsecond',
+                    (select drawn.first_at from drawn where drawn.number = held.number)
+                ),
                 lease_until = '-infinity',
                 lease_token = 0,
                 consumer_id = 0,
@@ -96,7 +121,11 @@ async fn put_back_or_dead_letter<'a>(
                 last_error = coalesce(held.error, m.last_error)
             from held
             -- An array and no join, whose plan could read the whole queue.
-            where m.ctid = any (array(select place from held where reason is null)) and held.id = m.id
+            where m.ctid = any (array(
+                    select h.place from held h
+                    where h.reason is null and (not h.is_rated or h.group_key in (select locked.key from locked))
+                ))
+                and held.id = m.id
                 -- Again, for a version that another transaction has just made of it.
                 and m.lease_token = any ($3)
             returning held.number
