@@ -96,9 +96,10 @@ class QueueInfo:
 
     @staticmethod
     def _of(row: tuple[Any, ...]) -> QueueInfo:
-        at_once, stops, groups_rate, max_running, rate, *state = row[-1]
-        limits = at_once, stops, _rate(groups_rate), max_running, _rate(rate)
-        return QueueInfo(*row[:-1], *limits, *state)
+        sensitive, at_once, stops, groups_rate, max_running, rate, *state = row[-1]
+        limits = [sensitive, at_once, stops, _rate(groups_rate), max_running, _rate(rate)]
+        fields: list[Any] = [*row[:-1], *limits, *state]
+        return QueueInfo(*fields)
 
 
 class Count(int):
@@ -270,7 +271,8 @@ class GroupInfo:
 
     @staticmethod
     def _of(row: tuple[Any, ...]) -> GroupInfo:
-        return GroupInfo(*row[:4], _rate(row[4]), *row[5:])
+        fields: list[Any] = [*row[:4], _rate(row[4]), *row[5:]]
+        return GroupInfo(*fields)
 
 
 @dataclass(frozen=True)
