@@ -107,7 +107,7 @@ mod tests {
             (5, Duration::from_millis(100), 5),
             (1, Duration::from_millis(10), 1),
             (u32::MAX, SHORTEST, u32::MAX),
-            (7, Duration::ZERO, 1),
+            (7, Duration::ZERO, 7),
         ] {
             assert_eq!(
                 Rate::new(messages, per).burst(),

@@ -179,8 +179,8 @@ async fn handlers_that_use_up_the_pool_lose_no_lease_and_their_worker_stays_aliv
     let events = Events::default();
     let subscriber = tracing::subscriber::set_default(events.clone());
     let seen = Seen::default();
-    // It counts as crashed two seconds after its last heartbeat.
-    let registered = || consumer().heartbeat_interval(Duration::from_millis(500));
+    // It counts as crashed four seconds after its last heartbeat, and they take six.
+    let registered = || consumer().heartbeat_interval(Duration::from_secs(1));
     let running = start(
         registered()
             .concurrency(HANDLERS)
