@@ -379,7 +379,7 @@ async fn behind_a_link_that_cuts_connections_all_is_settled_and_counted(
     send(&direct, &(0..MESSAGES).collect::<Vec<_>>()).await?;
     let (proxy, url) = Proxy::before(&pool).await?;
     // More than the longest statement, which is a claim.
-    proxy.cut_after(10_500);
+    proxy.cut_after(11_500);
     let seen = Seen::default();
     let mut running = Vec::new();
     for port in [3001, 3002] {

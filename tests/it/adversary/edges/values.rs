@@ -156,7 +156,7 @@ async fn a_lease_that_was_set_to_infinity_is_extended_and_settled(pool: PgPool) 
     let admin = pgqrs::admin(&store);
     let gate = gate();
     let steady = consumer()
-        .lease(Duration::from_secs(1))
+        .lease(Duration::from_secs(4))
         .create(&store)
         .await?;
     let worker = steady.id();
