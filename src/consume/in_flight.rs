@@ -274,8 +274,10 @@ impl InFlight {
         self.changed.notify_one();
     }
 
-    pub(super) fn take_finished(&self) -> Vec<Finished> {
-        mem::take(&mut self.lock().finished)
+    pub(super) fn take_finished(&self) -> (Vec<Finished>, Vec<Receipt>) {
+        let mut state = self.lock();
+        let to_release = mem::take(&mut state.put_aside);
+        (mem::take(&mut state.finished), to_release)
     }
 
     /// Removes messages that no handler has started.

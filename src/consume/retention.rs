@@ -22,7 +22,7 @@ use crate::{
     telemetry,
 };
 
-/// Maximum number of archived messages, and of dead letters, that one statement deletes.
+/// Maximum number of archived messages, of dead letters, and of groups' rates that one statement deletes.
 const CHUNK: u32 = 1_000;
 /// How long one round takes at most, apart from its last statement.
 const BUDGET: Duration = Duration::from_secs(5);
@@ -32,7 +32,12 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const SHORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Deletes what is over. Returns how long to wait until the next round.
-pub(super) async fn prune(store: Store, queue: QueueName, stopping: Arc<AtomicBool>) -> Duration {
+pub(super) async fn prune(
+    store: Store,
+    queue: QueueName,
+    has_group_rates: bool,
+    stopping: Arc<AtomicBool>,
+) -> Duration {
     let until = Instant::now() + BUDGET;
     let mut sum = Pruned::default();
     let wait = loop {
@@ -40,16 +45,21 @@ pub(super) async fn prune(store: Store, queue: QueueName, stopping: Arc<AtomicBo
             let mut connection = store.connection().await?;
             connection
                 .within(STATEMENT_TIMEOUT, async |connection| {
-                    groups::forget_rates(connection, &queue, CHUNK).await?;
-                    retention::prune(connection, &queue, CHUNK).await
+                    let forgotten = if has_group_rates {
+                        groups::forget_rates(connection, &queue, CHUNK).await?
+                    } else {
+                        0
+                    };
+                    let pruned = retention::prune(connection, &queue, CHUNK).await?;
+                    Ok((forgotten, pruned))
                 })
                 .await
         };
         match pruned.await {
-            Ok(pruned) => {
+            Ok((forgotten, pruned)) => {
                 sum.archived += pruned.archived;
                 sum.dead += pruned.dead;
-                if pruned.archived.max(pruned.dead) < u64::from(CHUNK) {
+                if pruned.archived.max(pruned.dead).max(forgotten) < u64::from(CHUNK) {
                     break INTERVAL;
                 }
             }

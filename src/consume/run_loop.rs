@@ -94,7 +94,7 @@ pub(crate) async fn start(job: Job<impl Work>) -> Ended {
     #[cfg(feature = "schedules")]
     let _firing = store.firing().join();
     let closed = store.pool().close_event();
-    let (asked, mut graceful) = (stop.clone(), stop.clone());
+    let (stop_requests, mut graceful) = (stop.clone(), stop.clone());
     let graceful = async move {
         tokio::select! {
             () = &mut shutdown => {}
@@ -123,7 +123,7 @@ pub(crate) async fn start(job: Job<impl Work>) -> Ended {
         held: Held::new(),
         own: options,
         options,
-        asked,
+        stop_requests,
         deadline,
         chunk: work.limits(),
         work: Arc::new(work),
@@ -198,7 +198,7 @@ struct RunLoop<W> {
     own: Options,
     /// With what the queue has set instead.
     options: Options,
-    asked: watch::Receiver<Stop>,
+    stop_requests: watch::Receiver<Stop>,
     deadline: Duration,
     chunk: ChunkLimits,
     work: Arc<W>,
@@ -296,7 +296,7 @@ impl<W: Work> RunLoop<W> {
                 break;
             }
             // A handler that stops its consumer expects that nothing is claimed any more.
-            if self.ending.is_none() && *self.asked.borrow() == Stop::Graceful {
+            if self.ending.is_none() && *self.stop_requests.borrow() == Stop::Graceful {
                 self.end("stop requested");
             }
             self.abort_late_handlers();
@@ -393,13 +393,12 @@ impl<W: Work> RunLoop<W> {
 
     /// Collects finished deliveries; during shutdown also those that won't be started or were aborted.
     fn collect_finished(&mut self) {
-        let finished = self.in_flight.take_finished();
+        let (finished, put_aside) = self.in_flight.take_finished();
         self.pace.handled(finished.len(), std::time::Instant::now());
         for delivery in finished {
             self.on_finished(delivery);
         }
-        self.unsettled
-            .release_untouched(self.in_flight.take_put_aside());
+        self.unsettled.release_untouched(put_aside);
         if let Some(ending) = &mut self.ending {
             ending.untouched.extend(self.in_flight.take_untouched());
             if self.claims == 0 || ending.release_at <= Instant::now() {

@@ -348,7 +348,7 @@ async fn a_consumer_claims_nothing_ahead_of_a_rate(pool: PgPool) -> TestResult {
             }
         }
     });
-    // With so many handled before, it would claim ahead.
+    // After so many were handled, a queue without a rate would have it claim ahead.
     send(&store, &[0; 20]).await?;
     gate.add_permits(10);
     until("ten are done", async || {

@@ -5,10 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{InFlight, State};
-use crate::{
-    consume::held::LONGEST_HOLD,
-    message::{Message, Receipt},
-};
+use crate::{consume::held::LONGEST_HOLD, message::Message};
 
 impl State {
     /// A handler has slowed the queue down: what none has started isn't started, nor what claims return that the loop starts
@@ -41,10 +38,5 @@ impl InFlight {
     /// Keeps what no handler has started from being started.
     pub(in crate::consume) fn put_aside(&self) {
         self.lock().put_aside();
-    }
-
-    /// Removes what was put aside, to be released.
-    pub(in crate::consume) fn take_put_aside(&self) -> Vec<Receipt> {
-        std::mem::take(&mut self.lock().put_aside)
     }
 }

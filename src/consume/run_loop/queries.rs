@@ -57,8 +57,10 @@ impl<W: Work> RunLoop<W> {
             self.is_pruning = true;
             let (store, queue) = (self.store.clone(), self.queue.clone());
             let is_stopping = Arc::clone(&self.is_stopping);
-            self.queries
-                .spawn(async move { Query::Prune(prune(store, queue, is_stopping).await) });
+            let has_group_rates = self.origin.settings.has_group_rates;
+            self.queries.spawn(async move {
+                Query::Prune(prune(store, queue, has_group_rates, is_stopping).await)
+            });
         }
         self.in_flight.notify_below(match self.claims {
             // Finished deliveries are to be settled at once.
