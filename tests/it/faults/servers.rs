@@ -105,6 +105,7 @@ async fn after_a_fail_over_that_lost_the_tail_what_is_under_way_is_stored_once()
     tail.push(support::warm(&other).await?);
     let third = pgqrs::connect(&url).await?;
     send_once(&third, "warm").await?;
+    support::connection_is_back(&third).await;
 
     let answered = count(&direct).await?;
 

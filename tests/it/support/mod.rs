@@ -73,11 +73,16 @@ pub(crate) async fn send<M: Serialize>(store: &Store, messages: &[M]) -> pgqrs::
 pub(crate) async fn warm(store: &Store) -> pgqrs::Result<MessageId> {
     let later = pgqrs::enqueue().message(&"warm").to("tasks").delay(3_600);
     let id = later.execute(store).await?[0];
+    connection_is_back(store).await;
+    Ok(id)
+}
+
+/// Waits until the only connection of a store is idle in its pool, which it is a little after the call's answer.
+pub(crate) async fn connection_is_back(store: &Store) {
     until("its connection is back", async || {
         store.pool().num_idle() == 1
     })
     .await;
-    Ok(id)
 }
 
 /// At most `limit` messages of `tasks`, under the usual lease.
