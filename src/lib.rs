@@ -150,7 +150,10 @@ pub mod state {
 
 #[cfg(feature = "schedules")]
 pub use crate::{
-    admin::rows::schedules::ScheduleInfo,
+    admin::rows::{
+        firings::{FiringOutcome, ScheduleFiring},
+        schedules::ScheduleInfo,
+    },
     cron::{Cron, InvalidCron},
     schedule::{
         Schedule, ScheduleChange, ScheduleSpec,

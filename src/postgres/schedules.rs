@@ -2,6 +2,7 @@
 //! following times; the statement that fires compares what was looked at with what is there.
 
 pub(crate) mod administer;
+pub(crate) mod history;
 
 use std::time::Duration;
 
@@ -443,10 +444,12 @@ pub(crate) async fn fire(
         .map(|(due, plan)| all_headers(due, plan))
         .collect();
     let headers: Vec<_> = headers.iter().map(|headers| Json(headers)).collect();
+    let times: Vec<_> = planned.iter().map(|(_, plan)| all_times(plan)).collect();
+    let times: Vec<_> = times.iter().map(|times| Json(times)).collect();
     let rows = sqlx::query!(
         r#"
         select schedule_id as "id!", fired_at as "at!", outcome as "outcome!"
-        from pgqrs.fire_schedules($1, $2, $3, $4, $5, $6)
+        from pgqrs.fire_schedules($1, $2, $3, $4, $5, $6, $7)
         "#,
         &ids,
         &versions,
@@ -454,6 +457,7 @@ pub(crate) async fn fire(
         &next_times,
         &last_times as &[Option<DateTime<Utc>>],
         &headers as &[Json<'_>],
+        &times as &[Json<'_>],
     )
     .fetch_all(connection)
     .await?;
@@ -482,6 +486,16 @@ fn all_headers(due: &Due, plan: &Plan) -> String {
     }
     all.push(']');
     all
+}
+
+/// The times of a plan, as a JSON array.
+fn all_times(plan: &Plan) -> String {
+    let times: Vec<_> = plan
+        .times
+        .iter()
+        .map(|time| format!("\"{}\"", time.to_rfc3339()))
+        .collect();
+    format!("[{}]", times.join(","))
 }
 
 /// Why schedules could not be installed.
