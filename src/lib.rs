@@ -176,6 +176,7 @@ pub use crate::{
             search::{Cursor, DeadLetterReason, Found, MessageInfo, MessagePlace, MessageState},
         },
         search::{SearchDeadLetters, SearchMessages},
+        watch::QueueWatch,
     },
     around::Next,
     chunk::Chunk,

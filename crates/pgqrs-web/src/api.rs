@@ -83,7 +83,12 @@ async fn answer(app: &App, asked: &Asked, parts: &[&str]) -> Result<Value, Probl
         ["v1", "schedules"] => of(&admin.schedules().await?),
         ["v1", "schedules", name] => {
             let schedule = admin.schedule(name).await?;
-            Ok(json!({ "schedule": of(&schedule)?, "next": of(&schedule.upcoming(10)?)? }))
+            let history = admin.schedule_history(name).await?;
+            Ok(json!({
+                "schedule": of(&schedule)?,
+                "next": of(&schedule.upcoming(10)?)?,
+                "history": of(&history)?,
+            }))
         }
         ["v1", "health"] => of(&admin.health().await?),
         _ => Err(Problem::NotFound),

@@ -373,6 +373,8 @@ class Admin:
         """Lists schedules, each after its next times."""
     def schedule(self, name: str) -> Any:
         """Returns a schedule, after its next times."""
+    def schedule_history(self, name: str) -> Any:
+        """Returns a schedule's last firings."""
     def set_schedule(self, schedule: Schedule) -> Any:
         """Installs or overwrites a schedule without an owner."""
     def pause_schedule(self, name: str) -> Any:
