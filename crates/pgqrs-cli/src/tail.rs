@@ -259,14 +259,12 @@ impl Tail {
     async fn look(&self, admin: &Admin, before: &Snapshot) -> pgqrs::Result<Look> {
         let mut now = before.next();
         let mut new = New::default();
-        if let Some(last) = before.last {
-            let after = before.overlap().unwrap_or(last);
+        if let Some(after) = before.overlap() {
             let messages =
                 pages(after, |page| admin.messages(&self.queue, page), |of| of.id).await?;
             for message in &messages.items {
                 // Whether its lease has run out, the search below tells.
                 now.add(message, message.lease_expires_at.is_some());
-                now.last = now.last.max(Some(message.id));
             }
             // After the messages: one that is on its way there is in either.
             let dead = pages(
@@ -279,13 +277,16 @@ impl Tail {
                 pages(after, |page| admin.archived(&self.queue, page), |of| of.id).await?;
             new.ends.extend(dead.items.iter().map(End::dead));
             new.ends.extend(archived.items.iter().map(End::archived));
+            if messages.is_cut {
+                now.first = messages.items.last().map(|last| last.id);
+            }
             let is_cut = messages.is_cut || dead.is_cut || archived.is_cut;
             new.known_after = (!is_cut).then_some(after);
         } else {
             for state in [MessageState::Ready, MessageState::Delayed] {
                 let newest = admin.search(&self.queue, state).limit(WINDOW).await?;
                 let ids = newest.items.iter().map(|message| message.id);
-                now.last = now.last.max(ids.max());
+                now.first = now.first.max(ids.max());
             }
         }
         for state in [MessageState::Ready, MessageState::Leased] {
@@ -298,7 +299,7 @@ impl Tail {
             }
         }
         // Of an empty queue, all messages are new.
-        now.last.get_or_insert(MessageId::from(0));
+        now.first.get_or_insert(MessageId::from(0));
         Ok(Look { now, new })
     }
 }

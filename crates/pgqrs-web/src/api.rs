@@ -59,6 +59,7 @@ async fn answer(app: &App, asked: &Asked, parts: &[&str]) -> Result<Value, Probl
             of(&views::messages::search(app, asked, queue).await?)
         }
         ["v1", "queues", queue, "dead"] => of(&views::dead::search(app, asked, queue).await?),
+        ["v1", "queues", queue, "groups"] => of(&views::groups::list(app, asked, queue).await?),
         ["v1", "queues", queue, "reasons"] => {
             of(&admin.dead_letter_reasons((*queue).to_owned()).await?)
         }

@@ -46,6 +46,15 @@ impl Tail {
         }
     }
 
+    async fn signal(&self, name: &str) -> TestResult {
+        let id = self.child.id().expect("it runs").to_string();
+        let kill = tokio::process::Command::new("kill")
+            .args([&format!("-{name}"), &id])
+            .status();
+        assert!(kill.await?.success());
+        Ok(())
+    }
+
     async fn next(&mut self) -> String {
         let line = timeout(Duration::from_secs(30), self.lines.next_line()).await;
         line.expect("an event")
@@ -159,29 +168,26 @@ async fn a_failed_attempt_has_its_error_and_its_next_time(pool: PgPool) -> TestR
     Ok(())
 }
 
-/// They are sent, claimed and settled in one transaction, so that no look can find them.
+/// It is stopped while they are sent, claimed and settled.
+#[cfg(unix)]
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn what_comes_and_goes_between_two_looks_is_found_where_it_went_or_counted(
     pool: PgPool,
 ) -> TestResult {
     let store = tasks(&pool).await?;
-    let mut tail = Tail::start(&pool, &["--interval", "200ms"]).await;
-    let mut transaction = pool.begin().await?;
+    let mut tail = Tail::start(&pool, &[]).await;
+    tail.signal("STOP").await?;
     for n in 0..3 {
         let message = pgqrs::enqueue().message(&n).to("tasks");
-        message.execute(&mut transaction).await?;
+        message.execute(&store).await?;
     }
-    let deliveries = pgqrs::dequeue()
-        .from("tasks")
-        .limit(3)
-        .execute(&mut transaction);
+    let deliveries = pgqrs::dequeue().from("tasks").limit(3).execute(&store);
     let [dead, archived, gone] = deliveries.await?.try_into().expect("all are ready");
     let ids = (dead.id(), archived.id());
-    dead.dead_letter("no such address", &mut transaction)
-        .await?;
-    archived.archive(&mut transaction).await?;
-    gone.ack(&mut transaction).await?;
-    transaction.commit().await?;
+    dead.dead_letter("no such address", &store).await?;
+    archived.archive(&store).await?;
+    gone.ack(&store).await?;
+    tail.signal("CONT").await?;
     let mut events = Vec::new();
     for _ in 0..4 {
         events.push(tail.event().await);
@@ -212,7 +218,6 @@ async fn what_comes_and_goes_between_two_looks_is_found_where_it_went_or_counted
         tail.event().await,
         "missed at least 2 messages, handled between two looks"
     );
-    drop(store);
     Ok(())
 }
 
@@ -322,11 +327,7 @@ async fn an_interrupt_ends_it_with_its_code_and_it_says_what_it_may_have_missed(
     sqlx::query("update pgqrs.workers set settled = 1239")
         .execute(&pool)
         .await?;
-    let id = tail.child.id().expect("it runs").to_string();
-    let kill = tokio::process::Command::new("kill")
-        .args(["-INT", &id])
-        .status();
-    assert!(kill.await?.success());
+    tail.signal("INT").await?;
     let ended = timeout(Duration::from_secs(30), tail.child.wait()).await??;
     assert_eq!(ended.code(), Some(130));
     let last = tail.notes.next_line().await?.unwrap_or_default();
