@@ -17,7 +17,9 @@ T = TypeVar("T")
 ScheduleChange = Literal["created", "replaced", "unchanged"]
 """What an installation has changed: ``unchanged`` if one of the same or a higher version was there."""
 
-FiringOutcome = Literal["ready", "delayed", "leased", "dead", "archived", "done", "unfinished", "queue closed"]
+FiringOutcome = Literal[
+    "ready", "delayed", "leased", "dead", "archived", "done", "unfinished", "queue closed"
+]
 """What became of a time at which a schedule was fired: see :class:`ScheduleFiring`."""
 
 
@@ -264,9 +266,9 @@ class ScheduleFiring:
     message: int | None
     """The id of the message that it sent; ``None`` if it sent none."""
     outcome: FiringOutcome
-    """What became of the message: it is ``"ready"``, ``"delayed"``, ``"leased"``, ``"dead"`` or ``"archived"``, or nowhere any
-    more: then it is ``"done"``, which is acknowledged, if nobody has cancelled or deleted it and it hasn't expired. If none was
-    sent: ``"unfinished"`` if another message had its key, or ``"queue closed"``."""
+    """What became of the message: it is ``"ready"``, ``"delayed"``, ``"leased"``, ``"dead"`` or ``"archived"``, or it
+    is nowhere any more: ``"done"``, which is acknowledged, if nobody has cancelled or deleted it and it hasn't
+    expired. If none was sent: ``"unfinished"`` if another message had its key, or ``"queue closed"``."""
 
 
 class Scheduler:
