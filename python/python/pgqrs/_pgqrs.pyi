@@ -1,5 +1,4 @@
-# The extension, which only this package uses; with the docstrings of `python/src`. Its methods return an awaitable,
-# or the value itself if the store was connected with `blocking=True`: hence `Any`, and callers annotate the types.
+# The extension, for this package alone. Methods return an awaitable, or a value with `blocking=True`: hence `Any`.
 
 from datetime import datetime, timedelta
 from typing import Any, final
@@ -498,5 +497,4 @@ class Statement:
     def parameters(self) -> tuple[str, int, datetime | None, int, int | None, list[str]]:
         """The values of the parameters."""
     def check(self, rows: list[int]) -> list[int]:
-        """Returns the ids of the messages, in their order, from the rows that the statement returned.
-        Raises if nothing was stored."""
+        """Returns the ids of the messages, in their order, from the rows that the statement returned."""

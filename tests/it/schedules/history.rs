@@ -114,7 +114,7 @@ async fn a_time_that_was_left_out_has_its_reason(pool: PgPool) -> TestResult {
     let first = fire(&pool, &store, "poll").await;
     pass(&pool, "poll", Duration::from_secs(1)).await?;
     let second = fire(&pool, &store, "poll").await;
-    // By hand it isn't fired, and the caller is told so.
+    // By hand it isn't fired either.
     assert_eq!(admin.fire_schedule("poll").await?, None);
     admin.close_queue("tasks").await?;
     let third = fire(&pool, &store, "poll").await;

@@ -151,7 +151,6 @@ fn history(asked: &Asked, firings: &[ScheduleFiring]) -> Markup {
             table {
                 thead { tr {
                     th scope="col" { "Time" }
-                    th scope="col" { "Fired" }
                     th scope="col" { "Late by" }
                     th scope="col" { "Message" }
                     th scope="col" { "Outcome" }
@@ -171,16 +170,15 @@ fn firing_row(asked: &Asked, firing: &ScheduleFiring) -> Markup {
             th scope="row" {
                 @match firing.scheduled_for {
                     Some(time) => (format::moment(time)),
-                    None => "by hand",
+                    None => { (format::moment(firing.fired_at)) " by hand" }
                 }
             }
-            td data-label="fired" { (format::time(firing.fired_at)) }
             td data-label="late by" { @match firing.lateness() {
                 Some(late) => (duration(late)),
                 None => (format::none()),
             } }
             td data-label="message" { (message(asked, firing)) }
-            td data-label="outcome" { (outcome(firing.outcome)) }
+            td data-label="outcome" { span { (outcome(firing.outcome)) } }
         }
     }
 }
@@ -201,10 +199,10 @@ fn outcome(outcome: FiringOutcome) -> Markup {
     match outcome {
         FiringOutcome::Dead => html! { span.badge.critical { (outcome) } },
         FiringOutcome::Unfinished => {
-            html! { span.badge.warning { "not sent: the last one is unfinished" } }
+            html! { span.badge.warning { "not sent" } " the last one is unfinished" }
         }
         FiringOutcome::QueueClosed => {
-            html! { span.badge.warning { "not sent: the queue was closed" } }
+            html! { span.badge.warning { "not sent" } " the queue was closed" }
         }
         _ => html! { (outcome) },
     }

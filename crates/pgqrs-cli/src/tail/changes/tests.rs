@@ -1,3 +1,5 @@
+//! What is an event, and what is looked up.
+
 use chrono::TimeDelta;
 
 use super::*;
