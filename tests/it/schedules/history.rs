@@ -28,7 +28,8 @@ async fn messages(
 ) -> sqlx::Result<Vec<(Option<DateTime<Utc>>, Option<MessageId>)>> {
     let rows: Vec<(DateTime<Utc>, i64)> = sqlx::query_as(
         r#"select (json ->> 'pgqrs-scheduled-for')::timestamptz, id
-           from pgqrs.messages, replace(headers::text, '\u0000', '0')::json json
+           from pgqrs.messages
+           cross join lateral (select replace(headers::text, '\u0000', '0')::json as json) h
            where json ->> 'pgqrs-schedule' = $1 order by 1 desc"#,
     )
     .bind(schedule)
