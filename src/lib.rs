@@ -115,6 +115,9 @@ mod transaction;
 mod watermark;
 mod worker;
 
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+#[doc(hidden)]
+pub use crate::telemetry::{Measurement, measure};
 #[doc(hidden)]
 pub use crate::test_statement::TestStatement;
 /// The version of chrono whose types this crate's API uses.

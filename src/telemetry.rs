@@ -20,6 +20,8 @@ mod value;
 mod workers;
 
 #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+pub use self::metrics::{Measurement, measure};
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
 pub(crate) use self::names::Id;
 #[cfg(feature = "schedules")]
 pub(crate) use self::schedules::*;

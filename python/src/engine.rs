@@ -107,8 +107,12 @@ pub(crate) fn end(py: Python<'_>) -> PyResult<()> {
         State::Running(process, running, events) if process == process::id() => {
             py.detach(|| running.shutdown_timeout(SHUTDOWN_TIMEOUT));
             events.log.close();
-            py.import(intern!(py, "pgqrs._logging"))?
-                .call_method0(intern!(py, "end"))?;
+            for module in [
+                intern!(py, "pgqrs._measuring"),
+                intern!(py, "pgqrs._logging"),
+            ] {
+                py.import(module)?.call_method0(intern!(py, "end"))?;
+            }
         }
         parents => mem::forget(parents),
     }

@@ -10,6 +10,7 @@ mod errors;
 mod group_admin;
 mod health;
 mod log;
+mod measure;
 mod process;
 mod producer;
 mod rows;
@@ -35,6 +36,9 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<statement::Statement>()?;
     module.add_class::<consumer::AckStatement>()?;
     module.add_class::<log::Log>()?;
+    module.add_class::<measure::Measurements>()?;
+    // Until the application has a meter.
+    pgqrs::measure(None);
     let end = wrap_pyfunction!(engine::end, module)?;
     module
         .py()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import psycopg
 import pytest
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -19,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import pgqrs
 import pgqrs.sync
 
-from .conftest import Database
+from .conftest import Database, until
 
 
 class Observed:
@@ -32,17 +33,21 @@ class Observed:
     def named(self, name: str) -> list[ReadableSpan]:
         return [span for span in self.spans.get_finished_spans() if span.name == name]
 
-    def measured(self, name: str) -> dict[tuple[str, ...], int]:
-        """How many, by queue and error."""
-        found: dict[tuple[str, ...], int] = {}
+    def all(self) -> list[Metric]:
         data = self.metrics.get_metrics_data()
-        for resource in data.resource_metrics if data is not None else ():
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    for point in metric.data.data_points if metric.name == name else ():
-                        labels: Any = point.attributes
-                        key = (labels["messaging.destination.name"], labels.get("error.type", ""))
-                        found[key] = getattr(point, "count", None) or getattr(point, "value", 0)
+        resources = data.resource_metrics if data is not None else ()
+        scopes = [scope for resource in resources for scope in resource.scope_metrics]
+        return [metric for scope in scopes for metric in scope.metrics]
+
+    def measured(self, name: str, by: str = "error.type") -> dict[tuple[str, ...], float]:
+        """How many, by queue or store, and by another attribute."""
+        found: dict[tuple[str, ...], float] = {}
+        for metric in self.all():
+            for point in metric.data.data_points if metric.name == name else ():
+                labels: Any = point.attributes
+                pool = labels.get("db.client.connection.pool.name", "")
+                key = (labels.get("messaging.destination.name", pool), labels.get(by, ""))
+                found[key] = getattr(point, "count", 0) or getattr(point, "value", 0)
         return found
 
 
@@ -167,6 +172,66 @@ def test_blocking_calls_handlers_and_chunks_have_spans_too(
     assert of(send)["messaging.batch.message_count"] == of(process)["messaging.batch.message_count"] == 2
     assert {link.context.span_id for link in process.links} == {send.context.span_id}
     assert observed.measured("messaging.client.consumed.messages") == {("tasks", ""): 3}
+
+
+async def test_what_becomes_of_messages_is_measured_and_what_stores_and_consumers_have(
+    database: Database, observed: Observed
+) -> None:
+    """Under the names that the Rust crate uses, with each of its metrics once."""
+    async with await pgqrs.connect(database.url, application_name="the application") as store:
+        measured = pgqrs.Queue("measured", str)
+        await store.queue(measured)
+        await store.admin().configure_queue("measured", max_attempts=2)
+        producer = await store.producer(measured)
+        await producer.enqueue_batch(["fails", "later", "hopeless"])
+        await (await store.producer("measured")).enqueue(7)
+        consumer = await store.consumer(measured)
+        postponed = False
+
+        async def handle(delivery: pgqrs.Delivery[str]) -> pgqrs.Outcome | None:
+            nonlocal postponed
+            if delivery.payload == "fails":
+                raise LookupError
+            if delivery.payload == "later" and not postponed:
+                postponed = True
+                return pgqrs.Outcome.later(0)
+            return pgqrs.Outcome.dead_letter("no use") if delivery.payload == "hopeless" else None
+
+        running = asyncio.create_task(
+            consumer.run(handle, retry=pgqrs.RetryPolicy.fixed(0), poll_interval=0.02)
+        )
+        await until(
+            "gauges are read", lambda: ("measured", "") in observed.measured("pgqrs.handlers.running")
+        )
+        await until("all is handled", lambda: database.count() == 1)
+        consumer.stop()
+        await running
+        # By its end, all is recorded.
+        counted = {
+            "pgqrs.message.retries": 1,
+            "pgqrs.message.snoozes": 1,
+            "pgqrs.message.undecodable": 1,
+            "pgqrs.message.dead_letters": 2,
+            "pgqrs.message.redeliveries": 0,
+            # One more, which Python could not decode.
+            "pgqrs.message.wait.duration": 6,
+            "messaging.client.sent.messages": 4,
+        }
+        assert {name: observed.measured(name)[("measured", "")] for name in counted} == counted
+        assert observed.measured("messaging.client.consumed.messages") == {
+            ("measured", ""): 2,
+            ("measured", "LookupError"): 2,
+            ("measured", "DeadLetter"): 1,
+        }
+        by_operation = observed.measured("messaging.client.operation.duration", "messaging.operation.name")
+        assert by_operation[("measured", "send")] == 2
+        assert by_operation.keys() >= {("measured", "receive"), ("measured", "send")}
+        names = [metric.name for metric in observed.all()]
+        assert sorted(set(names)) == sorted(names)
+        await until(
+            "the pool is read",
+            lambda: list(observed.measured("db.client.connection.max").values()) == [10],
+        )
 
 
 def test_a_send_in_a_transaction_of_ones_own_carries_the_current_context(

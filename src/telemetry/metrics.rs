@@ -3,6 +3,8 @@
 //! `metrics` and `opentelemetry`, nothing of this is compiled in.
 
 #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+mod binding;
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
 mod collector;
 #[cfg(feature = "metrics")]
 mod facade;
@@ -18,6 +20,8 @@ use std::time::Duration;
 use super::{names::Id, subject::Subject, timer::Timer, value::Value};
 use crate::{error::Error, message::Origin};
 
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+pub use self::binding::{Measurement, measure};
 #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
 pub(crate) use self::{
     collector::{MAX_SUBJECTS, OTHERS, watch},

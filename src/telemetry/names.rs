@@ -8,14 +8,8 @@ pub(super) const TARGET: &str = "pgqrs";
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     Counter,
-    /// With the upper bounds of its buckets, which only OpenTelemetry takes.
-    Histogram(
-        #[cfg_attr(
-            not(feature = "opentelemetry"),
-            expect(dead_code, reason = "the facade has no bounds")
-        )]
-        &'static [f64],
-    ),
+    /// With the upper bounds of its buckets, which the facade doesn't take.
+    Histogram(&'static [f64]),
     Gauge,
 }
 

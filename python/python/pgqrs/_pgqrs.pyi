@@ -3,27 +3,9 @@
 from datetime import datetime, timedelta
 from typing import Any, final
 
-__all__ = [
-    "AckStatement",
-    "Admin",
-    "Chunk",
-    "Consumer",
-    "Delivery",
-    "GroupAdmin",
-    "Log",
-    "Observer",
-    "Producer",
-    "Schedule",
-    "Scheduler",
-    "Statement",
-    "Store",
-    "__version__",
-    "check_queue_name",
-    "connect",
-    "encode",
-    "statement",
-    "test_statement",
-]
+__all__ = ["AckStatement", "Admin", "Chunk", "Consumer", "Delivery", "GroupAdmin", "Log", "Measurements"]
+__all__ += ["Observer", "Producer", "Schedule", "Scheduler", "Statement", "Store", "__version__"]
+__all__ += ["check_queue_name", "connect", "encode", "statement", "test_statement"]
 
 __version__: str
 
@@ -409,8 +391,23 @@ class Log:
     def limit(self, capacity: int) -> None:
         """Sets how many events can wait to be logged. Further ones are dropped, and counted."""
     def next(self) -> tuple[list[tuple[str, str, dict[str, Any]]], int] | None:
-        """Waits for events. Returns them as tuples of level, text and fields, with the number of those that were
-        dropped before them; `None` after the last ones."""
+        """Waits for events. Returns them, with the number of dropped ones; `None` after the last ones."""
+
+@final
+class Measurements:
+    """The measurements of this process."""
+    @staticmethod
+    def measure(on: bool) -> None:
+        """Begins to measure, or ends it at once, without a lock."""
+    @staticmethod
+    def next() -> list[tuple[str, str, str, str, list[float], dict[str, str], list[float]]] | None:
+        """Waits for measurements. Returns them; `None` after the last ones."""
+    @staticmethod
+    def wait(seconds: float) -> None:
+        """Waits until all of them are recorded, or for this many seconds."""
+    @staticmethod
+    def close() -> None:
+        """No more of them are to come."""
 
 @final
 class Observer:

@@ -39,26 +39,53 @@ def _tracer(provider: Any) -> Any:
     return provider.get_tracer("pgqrs", __version__)
 
 
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+"""Those that the conventions recommend for operations."""
+
+
 class Instruments:
-    """What is measured."""
+    """Of a meter. Those that are recorded here are attributes; the extension's are made as it names them."""
 
     def __init__(self, meter: Any) -> None:
-        self.operations = meter.create_histogram(
-            "messaging.client.operation.duration", unit="s", description="Duration of sends."
+        self._meter = meter
+        self._named: dict[str, Any] = {}
+        # What the extension, which is the other one to record it, says of it.
+        self.operations = self.named(
+            "messaging.client.operation.duration",
+            "histogram",
+            "s",
+            "Duration of sends, claims and settlements.",
+            _SECONDS,
         )
-        self.sent = meter.create_counter(
+        self.sent = self.named(
             "messaging.client.sent.messages",
-            unit="{message}",
-            description="Messages that were sent, or failed to be.",
+            "counter",
+            "{message}",
+            "Messages that were sent, or failed to be.",
         )
-        self.consumed = meter.create_counter(
+        self.consumed = self.named(
             "messaging.client.consumed.messages",
-            unit="{message}",
-            description="Messages that handlers were called with.",
+            "counter",
+            "{message}",
+            "Messages that handlers were called with, or that dequeues returned.",
         )
-        self.processed = meter.create_histogram(
-            "messaging.process.duration", unit="s", description="Duration of handlers."
+        self.processed = self.named(
+            "messaging.process.duration", "histogram", "s", "Duration of handlers.", _SECONDS
         )
+
+    def named(self, name: str, kind: str, unit: str, description: str, bounds: Sequence[float] = ()) -> Any:
+        """The instrument of a name, made at its first use; ``None`` if this OpenTelemetry has none of its kind."""
+        if name not in self._named:
+            create: Any = getattr(self._meter, f"create_{kind}", None)
+            options: dict[str, Any] = {"unit": unit, "description": description}
+            if kind == "histogram" and "explicit_bucket_boundaries_advisory" in _parameters(create):
+                options["explicit_bucket_boundaries_advisory"] = list(bounds)
+            self._named[name] = None if create is None else create(name, **options)
+        return self._named[name]
+
+
+def _parameters(function: Any) -> Sequence[str]:
+    return list(inspect.signature(function).parameters)
 
 
 def instruments() -> Instruments | None:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from pgqrs import _arguments, _pgqrs, _receiving, _signals, _telemetry
+from pgqrs import _arguments, _measuring, _pgqrs, _receiving, _signals, _telemetry
 from pgqrs._handling import Work, layered
 from pgqrs._receiving import Settings, decoded, decoded_chunk, give_back
 from pgqrs.chunk import Chunk
@@ -257,6 +257,7 @@ class Consumer(Generic[T]):
         return await self._receive(settings, work)
 
     async def _receive(self, settings: Settings, work: Work) -> Report:
+        _measuring.start()
         self._start(settings)
         try:
             with _signals.stopping(self.stop):
@@ -279,7 +280,10 @@ class Consumer(Generic[T]):
         if work.error is not None:
             await self._native.ended(_ENDING)
             raise work.error
-        return Report(**await self._native.report())
+        report = Report(**await self._native.report())
+        if _measuring.is_measuring():
+            await asyncio.to_thread(_measuring.flush)
+        return report
 
     def deliveries(
         self,

@@ -8,7 +8,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
-from pgqrs import _arguments, _pgqrs
+from pgqrs import _arguments, _measuring, _pgqrs
 from pgqrs._calling import Call, calling
 from pgqrs.admin import Admin
 from pgqrs.consumer import Consumer
@@ -64,6 +64,7 @@ async def connect(
         MigrateError, SchemaNewerError, PermissionDeniedError: The schema could not be installed.
         TypeError, ValueError: An argument is of the wrong type, or out of its range.
     """
+    _measuring.start()
     native: _pgqrs.Store = await _pgqrs.connect(
         _arguments.url("url", url),
         max_connections=_arguments.integer("max_connections", max_connections, 1, 2**32 - 1),

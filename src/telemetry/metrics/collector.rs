@@ -13,6 +13,7 @@ use std::{
 };
 
 use super::{
+    binding::{self, is_measuring},
     samples::{self, Sampled},
     series::{Measured, Series},
 };
@@ -100,11 +101,16 @@ fn collector() -> &'static Collector {
 }
 
 pub(super) fn record(values: &[Value<'_>]) {
-    collector().record(values);
+    if is_measuring() {
+        collector().record(values);
+    }
 }
 
 /// Reads the gauges of this one for as long as it is alive.
 pub(crate) fn watch(sampled: Weak<dyn Sampled>) {
+    if !is_measuring() {
+        return;
+    }
     samples::add(sampled);
     let collector = collector();
     // The thread holds this lock between looking whether there are any and waiting.
@@ -114,6 +120,9 @@ pub(crate) fn watch(sampled: Weak<dyn Sampled>) {
 
 /// Waits until what was measured before is passed on, or until its time is over.
 pub(super) async fn flush() {
+    if !is_measuring() {
+        return;
+    }
     let collector = collector();
     let before = {
         let mut state = collector.lock();
@@ -238,7 +247,8 @@ impl Collector {
             Kind::Histogram(_) => Measured::Values(values),
             Kind::Gauge => Measured::Last(values.last().copied().unwrap_or_default()),
         };
-        // Each by itself: what one of them does is no concern of the other.
+        // Each by itself: what one of them does is no concern of the others.
+        self.guarded(|| binding::emit(&series, &measured));
         #[cfg(feature = "metrics")]
         self.guarded(|| super::facade::emit(&series, &measured));
         #[cfg(feature = "opentelemetry")]

@@ -10,7 +10,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from pgqrs import _arguments, _pgqrs, _receiving, _signals, _telemetry
+from pgqrs import _arguments, _measuring, _pgqrs, _receiving, _signals, _telemetry
 from pgqrs._receiving import Native, Settings, decoded, decoded_chunk, give_back
 from pgqrs.chunk import Chunk
 from pgqrs.errors import NotSettledError, WorkerStoppedError
@@ -257,6 +257,7 @@ class Consumer(Generic[T]):
         return self._receive(settings, work)
 
     def _receive(self, settings: Settings, work: Work) -> Report:
+        _measuring.start()
         self._start(settings)
         ready: deque[Native] = deque()
         interrupt: KeyboardInterrupt | None = None
@@ -281,7 +282,9 @@ class Consumer(Generic[T]):
         if ended_by is not None:
             self._native.ended(_ENDING)
             raise ended_by
-        return Report(**self._native.report())
+        report = Report(**self._native.report())
+        _measuring.flush()
+        return report
 
     def deliveries(
         self,
