@@ -149,9 +149,11 @@ async def test_readme(store: pgqrs.Store, database: Database, capsys: pytest.Cap
 PARTS = {
     "shop/jobs.py": "examples/django/shop/jobs.py",
     "shop/views.py": "examples/django/shop/views.py",
-    "web_orders.py": "examples/python/web_orders.py",
 }
 """Blocks of files of examples, which have tests of their own."""
+
+TRIED = {"mysite/settings.py", "shop/tests.py", "web.py"}
+"""Blocks that `newcomer.py` runs."""
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -163,7 +165,7 @@ def test_parts_of_examples_are_what_the_examples_have(name: str) -> None:
 
 def test_the_tests_of_the_readme_pass(database: Database, tmp_path: Path) -> None:
     files = named("python/README.md")
-    assert set(files) == {"jobs.py", "test_jobs.py", *PARTS}
+    assert set(files) == {"jobs.py", "test_jobs.py", *PARTS, *TRIED}
     for name in ("jobs.py", "test_jobs.py"):
         (tmp_path / name).write_text(files[name])
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["pgqrs.testing.fixtures"]\n')

@@ -14,6 +14,7 @@ mod migrate;
 mod prepare;
 mod python;
 mod server;
+mod wheels;
 
 use std::process::ExitCode;
 
@@ -70,6 +71,15 @@ enum Command {
         /// Arguments for `pytest`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
+    },
+    /// Build the wheels and the source distribution of a release, and check them
+    ///
+    /// Leaves them in target/python/dist. Wheels for Linux are linked by Zig, so that they need no newer glibc than 2.17.
+    /// The one for this machine is tried in an empty virtual environment, as the README says.
+    Wheels {
+        /// Only for these architectures: x86_64, aarch64
+        #[arg(long, value_name = "ARCHITECTURE", value_delimiter = ',')]
+        only: Vec<String>,
     },
     /// Run everything that must hold before a change lands
     Ci {
@@ -196,6 +206,9 @@ async fn run() -> Result<()> {
         Command::Bench { run, .. } => run.run().await,
         Command::Python { arguments } => {
             server::with(None, async |url| python::test(&arguments, url, false).await).await
+        }
+        Command::Wheels { only } => {
+            server::with(None, async |url| wheels::release(&only, url).await).await
         }
         Command::Soak {
             adversary: true,

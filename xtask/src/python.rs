@@ -16,6 +16,7 @@ use tokio::process::Command;
 use crate::{
     cargo,
     server::{self, Purpose},
+    wheels,
 };
 
 /// Builds the package, runs its tests, and checks its types and its stubs.
@@ -33,6 +34,7 @@ pub(crate) async fn test(arguments: &[String], url: &str, in_ci: bool) -> Result
     finish(&mut pytest).await?;
     if arguments.is_empty() {
         check(&venv, in_ci).await?;
+        wheels::tried(&only_file(&built())?, url).await?;
     }
     Ok(())
 }
@@ -111,7 +113,7 @@ async fn check(venv: &Venv, in_ci: bool) -> Result<()> {
 
 /// The packages that would be uploaded to PyPI.
 async fn check_packages(venv: &Venv) -> Result<()> {
-    let (wheel, sdist) = (only_file(&wheels())?, only_file(&sdists())?);
+    let (wheel, sdist) = (only_file(&built())?, only_file(&sdists())?);
     finish(venv.command("abi3audit").arg("--strict").arg(&wheel)).await?;
     finish(
         venv.command("twine")
@@ -125,7 +127,7 @@ fn sdists() -> PathBuf {
     cargo::target().join("python").join("sdist")
 }
 
-fn wheels() -> PathBuf {
+fn built() -> PathBuf {
     cargo::target().join("python").join("wheels")
 }
 
@@ -154,18 +156,19 @@ pub(crate) async fn bench(quick: bool) -> Result<()> {
 }
 
 /// The oldest Python that works.
-const OLDEST: (u32, u32) = (3, 10);
+const OLDEST: [u32; 2] = [3, 10];
 
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     cargo::root().join("python")
 }
 
-/// A virtual environment with the package's test dependencies.
-struct Venv(PathBuf);
+/// A virtual environment.
+pub(crate) struct Venv(pub(crate) PathBuf);
 
 impl Venv {
-    async fn ready() -> Result<Self> {
-        let python = interpreter().await?;
+    /// The one with the package's test dependencies.
+    pub(crate) async fn ready() -> Result<Self> {
+        let python = Interpreter::default().await?;
         let venv = Self(cargo::target().join("python").join("venv"));
         let manifest = fs::read_to_string(folder().join("pyproject.toml"))?;
         // Everything that the environment depends on: reinstalling it takes a minute.
@@ -177,15 +180,16 @@ impl Venv {
         step("virtual environment");
         let _ = fs::remove_dir_all(&venv.0);
         finish(command(&python.program).args(["-m", "venv"]).arg(&venv.0)).await?;
-        let dependencies = test_dependencies(&manifest)?;
-        finish(
-            venv.command("python")
-                .args(["-m", "pip", "install", "--quiet"])
-                .args(dependencies),
-        )
-        .await?;
+        venv.pip(&extra("test")?).await?;
         fs::write(stamp, wanted)?;
         Ok(venv)
+    }
+
+    /// Installs packages.
+    pub(crate) async fn pip(&self, packages: &[String]) -> Result<()> {
+        let mut pip = self.command("python");
+        pip.args(["-m", "pip", "install", "--quiet"]).args(packages);
+        finish(&mut pip).await
     }
 
     /// Builds a wheel, and replaces the last one by it.
@@ -228,22 +232,22 @@ impl Venv {
     }
 
     async fn install_built(&self, build: &mut Command) -> Result<()> {
-        let _ = fs::remove_dir_all(wheels());
+        let _ = fs::remove_dir_all(built());
         build
             .arg("--out")
-            .arg(wheels())
+            .arg(built())
             .arg("--interpreter")
             .arg(self.0.join("bin/python"))
             .env("CARGO_TARGET_DIR", cargo::target());
         finish(build).await?;
         let mut install = self.command("python");
         install.args(["-m", "pip", "install", "--quiet", "--no-deps"]);
-        install.arg("--force-reinstall").arg(only_file(&wheels())?);
+        install.arg("--force-reinstall").arg(only_file(&built())?);
         finish(&mut install).await
     }
 
     /// A program of the environment, run in the package's folder.
-    fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let bin = self.0.join("bin");
         let mut command = command(bin.join(program));
         let path = env::var_os("PATH").unwrap_or_default();
@@ -258,58 +262,69 @@ impl Venv {
     }
 }
 
-struct Interpreter {
-    program: String,
-    version: String,
+pub(crate) struct Interpreter {
+    pub(crate) program: String,
+    pub(crate) version: String,
 }
 
-/// The interpreter that `PGQRS_PYTHON` names; defaults to `python3`.
-async fn interpreter() -> Result<Interpreter> {
-    let program = env::var("PGQRS_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let ask = "import sys; print(*sys.version_info[:3], sep='.')";
-    let output = command(&program).args(["-c", ask]).output().await;
-    let version = match output {
-        Ok(output) if output.status.success() => {
-            String::from_utf8(output.stdout)?.trim().to_owned()
-        }
-        _ => bail!(
-            "there is no `{program}`: install Python {}.{} or later with its `venv`, or name one in PGQRS_PYTHON; \
-             `cargo xtask ci --without-python` does without",
-            OLDEST.0,
-            OLDEST.1
-        ),
-    };
-    let mut numbers = version.split('.').map_while(|number| number.parse().ok());
-    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    ensure!(
-        found >= OLDEST,
-        "`{program}` is Python {version}, and the package needs {}.{} or later; name another in PGQRS_PYTHON",
-        OLDEST.0,
-        OLDEST.1
-    );
-    Ok(Interpreter { program, version })
+impl Interpreter {
+    /// The one that `PGQRS_PYTHON` names; defaults to `python3`.
+    pub(crate) async fn default() -> Result<Self> {
+        let program = env::var("PGQRS_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+        let Some(found) = Self::at(&program).await else {
+            bail!(
+                "there is no `{program}`: install Python {}.{} or later with its `venv`, or name one in PGQRS_PYTHON; \
+                 `cargo xtask ci --without-python` does without",
+                OLDEST[0],
+                OLDEST[1]
+            );
+        };
+        ensure!(
+            found.numbers() >= OLDEST.to_vec(),
+            "`{program}` is Python {}, and the package needs {}.{} or later; name another in PGQRS_PYTHON",
+            found.version,
+            OLDEST[0],
+            OLDEST[1]
+        );
+        Ok(found)
+    }
+
+    /// The interpreter that a program is; `None` if it is none.
+    pub(crate) async fn at(program: &str) -> Option<Self> {
+        let ask = "import sys; print(*sys.version_info[:3], sep='.')";
+        let output = command(program).args(["-c", ask]).output().await.ok()?;
+        let version = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        output.status.success().then(|| Self {
+            program: program.to_owned(),
+            version,
+        })
+    }
+
+    pub(crate) fn numbers(&self) -> Vec<u32> {
+        let numbers = self.version.split('.');
+        numbers.map_while(|number| number.parse().ok()).collect()
+    }
 }
 
-/// The requirements of the extra `test`: the package itself is installed as a wheel.
-fn test_dependencies(manifest: &str) -> Result<Vec<&str>> {
+/// The requirements of an extra of the package: the package itself is installed as a wheel.
+pub(crate) fn extra(name: &str) -> Result<Vec<String>> {
+    let manifest = fs::read_to_string(folder().join("pyproject.toml"))?;
     let (_, list) = manifest
-        .split_once("\ntest = [")
-        .context("pyproject.toml has no extra `test`")?;
+        .split_once(&format!("\n{name} = ["))
+        .with_context(|| format!("pyproject.toml has no extra `{name}`"))?;
     let (list, _) = list
         .split_once("\n]")
-        .context("the extra `test` has no end")?;
+        .with_context(|| format!("the extra `{name}` has no end"))?;
     Ok(list
         .lines()
         .filter_map(|line| {
-            line.trim()
-                .trim_end_matches(',')
-                .strip_prefix('"')?
-                .strip_suffix('"')
+            let quoted = line.trim().trim_end_matches(',').strip_prefix('"')?;
+            quoted.strip_suffix('"').map(str::to_owned)
         })
         .collect())
 }
 
-fn command(program: impl AsRef<OsStr>) -> Command {
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).kill_on_drop(true);
     // The variables that cargo sets for the package that it runs, which is xtask: build scripts would run again because
@@ -323,7 +338,7 @@ fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-async fn finish(command: &mut Command) -> Result<()> {
+pub(crate) async fn finish(command: &mut Command) -> Result<()> {
     let started = Instant::now();
     let program = command.as_std().get_program().to_owned();
     let program = Path::new(&program)
@@ -340,6 +355,6 @@ async fn finish(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-fn step(what: &str) {
+pub(crate) fn step(what: &str) {
     eprintln!("\n== python: {what}");
 }

@@ -329,6 +329,7 @@ fn every_command_explains_itself() {
         &["test"],
         &["matrix"],
         &["python"],
+        &["wheels"],
         &["ci"],
         &["prepare"],
         &["bench"],
