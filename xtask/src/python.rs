@@ -34,7 +34,7 @@ pub(crate) async fn test(arguments: &[String], url: &str, in_ci: bool) -> Result
     finish(&mut pytest).await?;
     if arguments.is_empty() {
         check(&venv, in_ci).await?;
-        wheels::tried(&only_file(&built())?, url).await?;
+        wheels::tried(&only_file(&built())?, &[], url).await?;
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ pub(crate) async fn release(only: &[String], url: &str) -> Result<()> {
             && (!cfg!(target_os = "linux") || path.to_string_lossy().contains(env::consts::ARCH))
     };
     if let Some(wheel) = packages.iter().find(is_of_this) {
-        tried(wheel, url).await?;
+        tried(wheel, &MORE_TESTS, url).await?;
     }
     for package in packages {
         let size = fs::metadata(&package)?.len();
@@ -144,16 +144,21 @@ const NEWCOMERS: [&str; 9] = [
     "uvicorn",
 ];
 
-/// What a newcomer does first, with the tests that need the latest Django.
-const TESTS: [&str; 4] = [
+/// What a newcomer does first, and what needs the latest Django.
+const TESTS: [&str; 2] = [
     "tests/newcomer.py",
-    "tests/test_readme.py",
-    "tests/test_fastapi.py",
     "tests/test_django.py::test_tasks_of_django_6_and_their_results",
+];
+/// All of the README and of what it links to. `cargo xtask python` runs these with the same wheel.
+const MORE_TESTS: [&str; 4] = [
+    "tests/test_django.py",
+    "tests/test_fastapi.py",
+    "tests/test_readme.py",
+    "tests/test_testing.py",
 ];
 
 /// Installs a wheel into an empty virtual environment, of the newest Python that is found, and follows the README there.
-pub(crate) async fn tried(wheel: &Path, url: &str) -> Result<()> {
+pub(crate) async fn tried(wheel: &Path, more: &[&str], url: &str) -> Result<()> {
     step("a newcomer's environment");
     let python = newest().await?;
     ensure!(
@@ -176,7 +181,10 @@ pub(crate) async fn tried(wheel: &Path, url: &str) -> Result<()> {
     wanted.push(wheel.display().to_string());
     venv.pip(&wanted).await?;
     let mut pytest = venv.command("pytest");
-    pytest.args(["-p", "no:cacheprovider"]).args(TESTS);
+    pytest
+        .args(["-p", "no:cacheprovider"])
+        .args(TESTS)
+        .args(more);
     finish(pytest.env("PGQRS_TEST_URL", url)).await
 }
 
