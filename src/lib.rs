@@ -117,7 +117,7 @@ mod worker;
 
 #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
 #[doc(hidden)]
-pub use crate::telemetry::{Measurement, measure};
+pub use crate::telemetry::metrics::binding::{Measurement, measure};
 #[doc(hidden)]
 pub use crate::test_statement::TestStatement;
 /// The version of chrono whose types this crate's API uses.

@@ -3,7 +3,7 @@
 
 mod fields;
 mod messages;
-mod metrics;
+pub(crate) mod metrics;
 #[cfg_attr(
     not(any(feature = "metrics", feature = "opentelemetry")),
     expect(dead_code, reason = "nobody asks for the metrics")
@@ -19,8 +19,6 @@ pub(crate) mod timer;
 mod value;
 mod workers;
 
-#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
-pub use self::metrics::{Measurement, measure};
 #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
 pub(crate) use self::names::Id;
 #[cfg(feature = "schedules")]

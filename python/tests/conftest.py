@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,3 +120,13 @@ async def until(what: str, holds: Callable[[], bool | Awaitable[bool]]) -> None:
             return
         assert asyncio.get_running_loop().time() < deadline, f"in vain: {what}"
         await asyncio.sleep(0.01)
+
+
+def line(printed: Iterable[str], text: str) -> str:
+    """The next line that has this text, of what a process prints."""
+    others: list[str] = []
+    for found in printed:
+        if text in found:
+            return found
+        others.append(found)
+    raise AssertionError(f"in vain: {text!r} in {''.join(others)!r}")

@@ -21,7 +21,7 @@ import pytest
 
 import pgqrs
 
-from .conftest import Database
+from .conftest import Database, line
 from .test_readme import CHECKOUT, blocks, named
 
 README = "python/README.md"
@@ -75,16 +75,6 @@ class Newcomer:
                 assert "Error" not in rest, rest
             finally:
                 process.kill()
-
-
-def line(printed: Any, text: str) -> str:
-    """The next line with this text."""
-    lines: list[str] = []
-    for line in printed:
-        lines.append(line)
-        if text in line:
-            return str(line)
-    raise AssertionError("".join(lines))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 import django
 import pytest
 
-from .conftest import Database, until
+from .conftest import Database, line, until
 
 PROJECT = Path(__file__).parents[2] / "examples" / "django"
 
@@ -87,17 +87,20 @@ def test_the_worker_handles_what_a_view_has_sent_restarts_on_changes_and_finishe
         text=True,
     ) as worker:
         assert worker.stdout is not None
-        assert worker.stdout.readline().startswith("handles confirmations")
-        assert run(migrated, "-c", PLACE, "ada") == "201\n"
-        assert worker.stdout.readline() == "confirmed ada\n"
-        jobs.write_text(jobs.read_text().replace('print("confirmed"', 'print("mailed"'))
-        assert worker.stdout.readline() == "queue `confirmations`: 1 done\n"
-        assert worker.stdout.readline().startswith("handles confirmations")
-        assert run(migrated, "-c", PLACE, "lin") == "201\n"
-        assert worker.stdout.readline() == "mailed lin\n"
-        worker.send_signal(signal.SIGTERM)
-        assert "queue `confirmations`: 1 done\n" in worker.stdout.read()
-        assert worker.wait(20) == 0
+        try:
+            line(worker.stdout, "handles confirmations")
+            assert run(migrated, "-c", PLACE, "ada") == "201\n"
+            line(worker.stdout, "confirmed ada\n")
+            jobs.write_text(jobs.read_text().replace('print("confirmed"', 'print("mailed"'))
+            line(worker.stdout, "queue `confirmations`: 1 done\n")
+            line(worker.stdout, "handles confirmations")
+            assert run(migrated, "-c", PLACE, "lin") == "201\n"
+            line(worker.stdout, "mailed lin\n")
+            worker.send_signal(signal.SIGTERM)
+            assert "queue `confirmations`: 1 done\n" in worker.stdout.read()
+            assert worker.wait(20) == 0
+        finally:
+            worker.kill()
     assert migrated.count() == 0
     assert migrated.rows("select is_mailed from shop_order") == [(True,), (True,)]
 
@@ -122,8 +125,11 @@ def test_tasks_of_django_6_and_their_results(bare: Database) -> None:
         def is_done() -> bool:
             return bare.rows("select status, return_value from pgqrs_result") == [("SUCCESSFUL", 5)]
 
-        asyncio.run(until("the task is done", is_done))
-        worker.terminate()
-        assert worker.wait(20) == 0
+        try:
+            asyncio.run(until("the task is done", is_done))
+            worker.terminate()
+            assert worker.wait(20) == 0
+        finally:
+            worker.kill()
     assert bare.rows("select id from pgqrs_result") == [(id,)]
     assert bare.count() == 0

@@ -3,7 +3,7 @@
 //! `metrics` and `opentelemetry`, nothing of this is compiled in.
 
 #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
-mod binding;
+pub(crate) mod binding;
 #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
 mod collector;
 #[cfg(feature = "metrics")]
@@ -20,8 +20,6 @@ use std::time::Duration;
 use super::{names::Id, subject::Subject, timer::Timer, value::Value};
 use crate::{error::Error, message::Origin};
 
-#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
-pub use self::binding::{Measurement, measure};
 #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
 pub(crate) use self::{
     collector::{MAX_SUBJECTS, OTHERS, watch},
