@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -264,13 +266,67 @@ async def test_a_malformed_context_is_no_parent(
 
 def test_without_a_tracer_nothing_of_it_is_imported(database: Database) -> None:
     program = (
-        "import sys, pgqrs.sync\n"
+        "import pathlib, sys, pgqrs.sync\n"
         "with pgqrs.sync.connect(sys.argv[1]) as store:\n"
         "    store.queue('tasks')\n"
         "    store.producer('tasks').enqueue(1)\n"
         "    delivery = next(store.consumer('tasks'))\n"
         "    assert delivery.headers == {}\n"
         "    delivery.ack()\n"
-        "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
+        "assert not [name for name in sys.modules if name.startswith('opentelemetry')]\n"
+        # Nor is anything measured. Where there is no such folder, nobody sees threads' names.
+        "names = [thread.read_text() for thread in pathlib.Path('/proc/self/task').glob('*/comm')]\n"
+        "assert 'pgqrs-metrics\\n' not in names, names"
     )
     subprocess.run([sys.executable, "-c", program, database.url], check=True, timeout=60)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_child_of_a_measured_process_works_and_measures_its_sends(database: Database) -> None:
+    program = """
+        import os, sys, traceback, warnings
+        import pgqrs.sync
+        from opentelemetry import metrics
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        reader = InMemoryMetricReader()
+        metrics.set_meter_provider(MeterProvider([reader]))
+
+        def work():
+            with pgqrs.sync.connect(sys.argv[1]) as store:
+                store.queue("tasks")
+                store.producer("tasks").enqueue(1)
+                consumer = store.consumer("tasks")
+                consumer.run(lambda delivery: consumer.stop())
+
+        def measured(name):
+            for scope in reader.get_metrics_data().resource_metrics[0].scope_metrics:
+                for metric in scope.metrics:
+                    for point in metric.data.data_points if metric.name == name else ():
+                        return getattr(point, "count", None) or point.value
+            return 0
+
+        for number in range(1, 6):
+            work()
+            assert measured("pgqrs.message.wait.duration") == number
+            child = os.fork()
+            if child == 0:
+                try:
+                    work()
+                    assert measured("messaging.client.sent.messages") == number + 1
+                    assert measured("pgqrs.message.wait.duration") == number
+                    os._exit(0)
+                except BaseException:
+                    traceback.print_exc()
+                os._exit(1)
+            assert os.waitpid(child, 0)[1] == 0
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), database.url],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
