@@ -199,6 +199,24 @@ def test_a_wrong_command_line_says_what_is_wrong(command: Command, monkeypatch: 
     assert unreachable.startswith("error: ")
 
 
+def test_what_is_missing_in_the_database_is_installed_by_a_command(
+    bare: Database, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error names a command, and not a call."""
+    monkeypatch.setenv("DATABASE_URL", bare.url)
+    command = Command(folder, bare, capsys)
+    command.write("jobs.py", APP)
+    missing = "error: pgqrs is not installed in this database; run `python -m pgqrs install"
+    assert missing + " jobs:app`\n" in command.run("worker", "jobs:app", code=1)[1]
+    assert command.run("queues", code=1)[1] == missing + "`\n"
+    command.run("install")
+    _, without_queues = command.run("worker", "jobs:app", "--queues", "tasks", code=3)
+    assert "queue `tasks` does not exist; create the queues of its app with" in without_queues
+    _, unknown = command.run("pause", "nowhere", code=3)
+    assert unknown == "error: queue `nowhere` does not exist; `python -m pgqrs queues` lists those that do\n"
+    assert "queue `tasks` is created" in command.run("install", "jobs:app")[0]
+
+
 def test_a_schema_is_installed_and_queues_are_looked_after(
     bare: Database, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,6 +50,11 @@ for customer in sys.argv[1:]:
 """
 
 
+def test_a_worker_before_migrate_says_so(bare: Database) -> None:
+    refused = run(bare, "manage.py", "pgqrs_worker", code=1)
+    assert "pgqrs is not installed in this database; run `manage.py migrate`" in refused
+
+
 def test_the_projects_own_tests_in_djangos_test_cases(bare: Database) -> None:
     assert "Ran 7 tests" in run(bare, "manage.py", "test")
 

@@ -14,7 +14,7 @@ from typing import Any
 from pgqrs import _operate, _reload
 from pgqrs._pgqrs import __version__
 from pgqrs.app import App
-from pgqrs.errors import ConnectError, Error, QueueNotFoundError
+from pgqrs.errors import ConnectError, Error, NotInstalledError, QueueNotFoundError, SchemaOutdatedError
 
 FAILED, WRONG_COMMAND, NOT_FOUND, UNREACHABLE = 1, 2, 3, 4
 """The codes of the Rust command ``pgqrs`` for the same failures."""
@@ -172,7 +172,14 @@ def main(command_line: Sequence[str] | None = None) -> int:
     except (Mistake, _operate.NoDatabase) as error:
         return _failed(WRONG_COMMAND, error)
     except QueueNotFoundError as error:
-        return _failed(NOT_FOUND, error)
+        # The remedies that errors name are those of a program.
+        remedy = f"create the queues of its app with `{_installs(arguments)}`"
+        if not hasattr(arguments, "app"):
+            remedy = "`python -m pgqrs queues` lists those that do"
+        return _failed(NOT_FOUND, f"queue `{error.queue}` does not exist; {remedy}")
+    except (NotInstalledError, SchemaOutdatedError) as error:
+        what, _, _ = str(error).partition(";")
+        return _failed(FAILED, f"{what}; run `{_installs(arguments)}`")
     except ConnectError as error:
         return _failed(UNREACHABLE, error)
     except (Error, ValueError) as error:
@@ -185,7 +192,12 @@ def main(command_line: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _failed(code: int, error: Exception) -> int:
+def _installs(arguments: argparse.Namespace) -> str:
+    """The command that creates the schema, and the queues of an app."""
+    return " ".join(["python -m pgqrs install", *filter(None, [getattr(arguments, "app", None)])])
+
+
+def _failed(code: int, error: Exception | str) -> int:
     print(f"error: {error}", file=sys.stderr)
     return code
 

@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from pgqrs import _reload
 from pgqrs.django import app
-from pgqrs.errors import Error
+from pgqrs.errors import Error, NotInstalledError, QueueNotFoundError, SchemaOutdatedError
 
 
 class Command(BaseCommand):
@@ -39,6 +39,9 @@ class Command(BaseCommand):
             self.stdout.write(f"handles {', '.join(selected)}; stop it with Ctrl-C")
             self.stdout.flush()
             reports = asyncio.run(app.run(queues))
+        except (NotInstalledError, SchemaOutdatedError, QueueNotFoundError) as error:
+            what, _, _ = str(error).partition(";")
+            raise CommandError(f"{what}; run `manage.py migrate`") from error
         except (Error, ValueError) as error:
             raise CommandError(str(error)) from error
         for name, report in reports.items():
