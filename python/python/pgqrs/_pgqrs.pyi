@@ -391,7 +391,8 @@ class Log:
     def limit(self, capacity: int) -> None:
         """Sets how many events can wait to be logged. Further ones are dropped, and counted."""
     def next(self) -> tuple[list[tuple[str, str, dict[str, Any]]], int] | None:
-        """Waits for events. Returns them, with the number of dropped ones; `None` after the last ones."""
+        """Waits for events. Returns them as tuples of level, text and fields, with the number of those that were
+        dropped before them; `None` after the last ones."""
 
 @final
 class Measurements:
@@ -401,7 +402,8 @@ class Measurements:
         """Begins to measure, or ends it at once, without a lock."""
     @staticmethod
     def next() -> list[tuple[str, str, str, str, list[float], dict[str, str], list[float]]] | None:
-        """Waits for measurements. Returns them; `None` after the last ones."""
+        """Waits for measurements. Returns each as a tuple of name, kind, unit, description, bounds, attributes and
+        values; `None` after the last ones."""
     @staticmethod
     def wait(seconds: float) -> None:
         """Waits until all of them are recorded, or for this many seconds."""
