@@ -16,7 +16,7 @@ mod python;
 mod server;
 mod wheels;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
@@ -80,6 +80,9 @@ enum Command {
         /// Only for these architectures: x86_64, aarch64
         #[arg(long, value_name = "ARCHITECTURE", value_delimiter = ',')]
         only: Vec<String>,
+        /// Build nothing, and try this wheel on this machine
+        #[arg(long, value_name = "WHEEL", conflicts_with = "only")]
+        r#try: Option<PathBuf>,
     },
     /// Run everything that must hold before a change lands
     Ci {
@@ -207,7 +210,10 @@ async fn run() -> Result<()> {
         Command::Python { arguments } => {
             server::with(None, async |url| python::test(&arguments, url, false).await).await
         }
-        Command::Wheels { only } => {
+        Command::Wheels {
+            r#try: Some(wheel), ..
+        } => server::with(None, async |url| wheels::tried_all(&wheel, url).await).await,
+        Command::Wheels { only, .. } => {
             server::with(None, async |url| wheels::release(&only, url).await).await
         }
         Command::Soak {

@@ -65,7 +65,7 @@ pub(crate) async fn release(only: &[String], url: &str) -> Result<()> {
             && (!cfg!(target_os = "linux") || path.to_string_lossy().contains(env::consts::ARCH))
     };
     if let Some(wheel) = packages.iter().find(is_of_this) {
-        tried(wheel, &MORE_TESTS, url).await?;
+        tried_all(wheel, url).await?;
     }
     for package in packages {
         let size = fs::metadata(&package)?.len();
@@ -156,6 +156,12 @@ const MORE_TESTS: [&str; 4] = [
     "tests/test_readme.py",
     "tests/test_testing.py",
 ];
+
+/// As [`tried`], with all tests of the README, and of what it links to.
+pub(crate) async fn tried_all(wheel: &Path, url: &str) -> Result<()> {
+    let wheel = fs::canonicalize(wheel).with_context(|| wheel.display().to_string())?;
+    tried(&wheel, &MORE_TESTS, url).await
+}
 
 /// Installs a wheel into an empty virtual environment, of the newest Python that is found, and follows the README there.
 pub(crate) async fn tried(wheel: &Path, more: &[&str], url: &str) -> Result<()> {
