@@ -208,7 +208,6 @@ async def test_what_becomes_of_messages_is_measured_and_what_stores_and_consumer
         await until("all is handled", lambda: database.count() == 1)
         consumer.stop()
         await running
-        # By its end, all is recorded.
         counted = {
             "pgqrs.message.retries": 1,
             "pgqrs.message.snoozes": 1,
@@ -219,7 +218,12 @@ async def test_what_becomes_of_messages_is_measured_and_what_stores_and_consumer
             "pgqrs.message.wait.duration": 6,
             "messaging.client.sent.messages": 4,
         }
-        assert {name: observed.measured(name)[("measured", "")] for name in counted} == counted
+
+        def found() -> dict[str, float | None]:
+            return {name: observed.measured(name).get(("measured", "")) for name in counted}
+
+        # By the end of the run, unless the machine is slow.
+        await until("all is recorded", lambda: found() == counted)
         assert observed.measured("messaging.client.consumed.messages") == {
             ("measured", ""): 2,
             ("measured", "LookupError"): 2,
@@ -232,7 +236,8 @@ async def test_what_becomes_of_messages_is_measured_and_what_stores_and_consumer
         assert sorted(set(names)) == sorted(names)
         await until(
             "the pool is read",
-            lambda: list(observed.measured("db.client.connection.max").values()) == [10],
+            # Stores of other tests may be alive.
+            lambda: sum(observed.measured("db.client.connection.max").values()) >= 10,
         )
 
 
@@ -284,7 +289,7 @@ def test_without_a_tracer_nothing_of_it_is_imported(database: Database) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_forked_child_of_a_measured_process_works_and_measures_its_sends(database: Database) -> None:
     program = """
-        import os, sys, traceback, warnings
+        import os, sys, threading, time, traceback, warnings
         import pgqrs.sync
         from opentelemetry import metrics
         from opentelemetry.sdk.metrics import MeterProvider
@@ -308,9 +313,15 @@ def test_a_forked_child_of_a_measured_process_works_and_measures_its_sends(datab
                         return getattr(point, "count", None) or point.value
             return 0
 
+        def until_measured(name, count):
+            deadline = time.monotonic() + 20
+            while measured(name) != count:
+                assert time.monotonic() < deadline, measured(name)
+                threading.Event().wait(0.01)
+
         for number in range(1, 6):
             work()
-            assert measured("pgqrs.message.wait.duration") == number
+            until_measured("pgqrs.message.wait.duration", number)
             child = os.fork()
             if child == 0:
                 try:
