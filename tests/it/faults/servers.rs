@@ -3,7 +3,7 @@
 use super::*;
 
 /// Past whatever is in between, and with all that a test needs.
-async fn installed(url: String) -> pgqrs::Result<Store> {
+pub(super) async fn installed(url: String) -> pgqrs::Result<Store> {
     let options = ConnectOptions::builder()
         .url(url)
         .install(true)
