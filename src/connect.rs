@@ -19,7 +19,10 @@ use typed_builder::TypedBuilder;
 use crate::{
     error::{Error, Result},
     pool::{self, Connections, LONG_STATEMENT_TIMEOUT, PING_TIMEOUT, no_answer},
-    postgres::{schema, session},
+    postgres::{
+        schema,
+        session::{self, Server},
+    },
     send::{SendOptions, Writer},
     store::{DEFAULT_RETRY_FOR, MAX_RETRY_FOR, PAYLOAD_LIMIT, Store, StoreOptions},
 };
@@ -162,29 +165,31 @@ impl Probe {
     async fn connect(options: &ConnectOptions) -> Result<Self> {
         let failed = |error| Error::Connect(Arc::new(error));
         if !options.pgbouncer {
-            let to = options.to_postgres(false)?;
+            let to = options.to_postgres(Server::Plain)?;
             match PgConnection::connect_with(&to).await {
                 Ok(mut connection) => {
                     // Unless the URL sets a mode of its own.
                     let brought = to.get_options().unwrap_or_default();
-                    let is_pooled = brought.contains("plan_cache_mode=force_generic_plan")
-                        && !session::has_generic_plans(&mut connection).await;
-                    let to = if is_pooled {
-                        options.to_postgres(true)?
+                    let server = if brought.contains(GENERIC_PLANS) {
+                        session::server(&mut connection).await
                     } else {
-                        to
+                        Server::Plain
+                    };
+                    let to = match server {
+                        Server::Plain => to,
+                        Server::Pooled | Server::Citus => options.to_postgres(server)?,
                     };
                     return Ok(Self {
                         connection,
                         to,
-                        is_pooled,
+                        is_pooled: server == Server::Pooled,
                     });
                 }
                 Err(error) if Error::is_refused_setting(&error) => {}
                 Err(error) => return Err(failed(error)),
             }
         }
-        let to = options.to_postgres(true)?;
+        let to = options.to_postgres(Server::Pooled)?;
         Ok(Self {
             connection: PgConnection::connect_with(&to).await.map_err(failed)?,
             to,
@@ -201,11 +206,16 @@ pub(crate) async fn migrate(to: &PgConnectOptions, connect_within: Duration) -> 
         .map_err(|_| no_answer())?
 }
 
+/// Not on Citus, which can't plan most statements on distributed tables without the values of their parameters: the
+/// application's own ones in `store.begin()`.
+const PLANS: &str = "plan_cache_mode";
+const GENERIC_PLANS: &str = "plan_cache_mode=force_generic_plan";
+
 /// Settings that the store's connections send at startup.
 const SETTINGS: [(&str, &str); 5] = [
     // Without it, `limit $n` is planned at every call, since the server expects a better plan. Also how a pooler is
-    // detected: see `session::has_generic_plans`.
-    ("plan_cache_mode", "force_generic_plan"),
+    // detected: see `session::server`.
+    (PLANS, "force_generic_plan"),
     // If the client's machine vanishes without closing its connections, the server would keep their sessions for two
     // hours, and in the middle of an answer, the locks of a claim for a quarter of an hour. The client's side needs no
     // such settings, which sqlx doesn't have: each statement has a time-out.
@@ -310,28 +320,30 @@ to none: `url` is used, or through a pooler there is no LISTEN."
 }
 
 impl ConnectOptions {
-    fn to_postgres(&self, is_pooled: bool) -> Result<PgConnectOptions> {
-        self.parse(&self.url, is_pooled)
+    fn to_postgres(&self, server: Server) -> Result<PgConnectOptions> {
+        self.parse(&self.url, server)
     }
 
     fn to_listen(&self) -> Result<Option<PgConnectOptions>> {
         let url = self.listen_url.as_ref();
-        url.map(|url| self.parse(url, false)).transpose()
+        url.map(|url| self.parse(url, Server::Plain)).transpose()
     }
 
-    fn parse(&self, url: &str, is_pooled: bool) -> Result<PgConnectOptions> {
+    fn parse(&self, url: &str, server: Server) -> Result<PgConnectOptions> {
         let to: PgConnectOptions = url
             .parse()
             .map_err(|error| Error::Connect(Arc::new(error)))?;
         let to = to.application_name(&self.application_name);
-        if is_pooled {
+        if server == Server::Pooled {
             // sqlx sets this one, for how floats are printed.
             return Ok(to.extra_float_digits(None));
         }
         // A setting in the URL takes precedence.
         let brought = to.get_options().unwrap_or_default().to_owned();
-        let own = SETTINGS.into_iter();
-        Ok(to.options(own.filter(|(name, _)| !brought.contains(name))))
+        let own = SETTINGS.into_iter().filter(|(name, _)| {
+            !brought.contains(name) && (server != Server::Citus || *name != PLANS)
+        });
+        Ok(to.options(own))
     }
 }
 

@@ -7,7 +7,7 @@
 //! | decide what is sent once, and what is handled in which order | [Unique messages](unique), [Order, limits, groups](groups) |
 //! | send at regular times | [Schedules](https://docs.rs/pgqrs/latest/pgqrs/guide/schedules/) |
 //! | test | [Testing](https://docs.rs/pgqrs/latest/pgqrs/guide/testing/) |
-//! | deploy | [Rolling deploys](rolling_deploys), [Upgrading](upgrading), [Behind a pooler](poolers), [Security and roles](security) |
+//! | deploy | [Rolling deploys](rolling_deploys), [Upgrading](upgrading), [Behind a pooler](poolers), [Security and roles](security), [When one PostgreSQL isn't enough](scaling) |
 //! | operate | [Operating](operating), [Running a queue](queues), [Health](health), [Telemetry](telemetry), [Tuning](tuning) |
 //! | look at queues | [The command `pgqrs`](command), [The operators' page](page) |
 //! | rely on it | [Reliability](reliability), [How it works](how_it_works) |
@@ -205,6 +205,7 @@ pub mod telemetry {}
 /// [health]: crate::guide::health
 /// [poolers]: crate::guide::poolers
 /// [reliability-housekeeping]: crate::guide::reliability#housekeeping
+/// [scaling]: crate::guide::scaling
 /// [telemetry]: crate::guide::telemetry#metrics
 // The first definition of a link counts.
 #[doc = include_str!("../docs/guide/tuning.md")]
@@ -223,6 +224,13 @@ pub mod security {}
 // The first definition of a link counts.
 #[doc = include_str!("../docs/guide/poolers.md")]
 pub mod poolers {}
+
+/// [decisions]: https://docs.rs/crate/pgqrs/latest/source/docs/decisions.md
+/// [example]: https://docs.rs/crate/pgqrs/latest/source/examples/several_databases.rs
+/// [tuning]: crate::guide::tuning#what-one-postgresql-can-handle
+// The first definition of a link counts.
+#[doc = include_str!("../docs/guide/scaling.md")]
+pub mod scaling {}
 
 /// [rolling-deploys]: crate::guide::rolling_deploys
 /// [security]: crate::guide::security

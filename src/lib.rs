@@ -32,6 +32,7 @@
 //! [security]: crate::guide::security
 //! [poolers]: crate::guide::poolers
 //! [upgrading]: crate::guide::upgrading
+//! [scaling]: crate::guide::scaling
 //! [coming-from]: https://docs.rs/pgqrs/latest/pgqrs/guide/coming_from/
 //! [how-it-works]: crate::guide::how_it_works
 //! [names]: crate::guide::names

@@ -37,9 +37,9 @@ use crate::{
 /// ```
 ///
 /// A pool of the application keeps its own settings. Those that [`connect`](fn@crate::connect) makes serve claims and
-/// single enqueues best: `plan_cache_mode = force_generic_plan`, and no ping before each use. They also let the server
-/// detect within about a minute that this machine has vanished: `tcp_keepalives_*` and `tcp_user_timeout`, unless the
-/// URL's `options` set them. Start from [`pool_options`](crate::pool_options()): a transaction that was left open on a
+/// single enqueues best: `plan_cache_mode = force_generic_plan`, except on Citus, and no ping before each use. They also
+/// let the server detect within about a minute that this machine has vanished: `tcp_keepalives_*` and `tcp_user_timeout`,
+/// unless the URL's `options` set them. Start from [`pool_options`](crate::pool_options()): a transaction that was left open on a
 /// connection of another pool takes along what the store does there next.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);

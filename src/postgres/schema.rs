@@ -131,7 +131,7 @@ async fn run(connection: &mut PgConnection) -> Result<()> {
             compiled,
         }),
         SchemaVersion::NotInstalled | SchemaVersion::Older { .. } => {
-            limit_waits(connection).await?;
+            prepare_session(connection).await?;
             MIGRATOR
                 .run_direct(None, connection, false)
                 .await
@@ -142,9 +142,15 @@ async fn run(connection: &mut PgConnection) -> Result<()> {
 
 /// Bounds each wait for a lock. Most such waits are for another installer. On a table that is in use, all later
 /// statements queue up behind the waiting one. Not set as a startup parameter: PgBouncer refuses those.
-async fn limit_waits(connection: &mut PgConnection) -> Result<()> {
-    sqlx::query!("select set_config('lock_timeout', '2s', false)")
-        .fetch_all(connection)
-        .await?;
+///
+/// On Citus, keeps the schema on the node that it is installed on: otherwise the coordinator creates parts of it on the
+/// others, and these can't be given one of their own. Elsewhere the setting is unknown, and has no effect.
+async fn prepare_session(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query!(
+        "select set_config('lock_timeout', '2s', false) as of_locks,
+             set_config('citus.enable_ddl_propagation', 'off', false) as of_nodes"
+    )
+    .fetch_all(connection)
+    .await?;
     Ok(())
 }

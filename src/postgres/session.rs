@@ -100,11 +100,28 @@ pub(crate) async fn search<T>(
     outcome
 }
 
-/// Whether the session has the `plan_cache_mode` that a store's connections set at start-up. If not, a pooler has
-/// ignored it. A session that can't be queried counts as one that has it.
-pub(crate) async fn has_generic_plans(connection: &mut PgConnection) -> bool {
-    let mode = sqlx::query_scalar!(r#"select current_setting('plan_cache_mode') as "mode!""#)
-        .fetch_one(connection)
-        .await;
-    mode.map_or(true, |mode| mode == "force_generic_plan")
+/// What a connection leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Server {
+    Plain,
+    /// A pooler such as PgBouncer.
+    Pooled,
+    /// The database has the extension Citus.
+    Citus,
+}
+
+/// What is at the other end of a session that has set `plan_cache_mode` at start-up, as a store's connections do. If it
+/// isn't set, a pooler has ignored it. A session that can't be queried counts as a plain one.
+pub(crate) async fn server(connection: &mut PgConnection) -> Server {
+    let found = sqlx::query!(
+        r#"select current_setting('plan_cache_mode') as "plans!",
+             exists (select from pg_extension where extname = 'citus') as "has_citus!""#
+    )
+    .fetch_one(connection)
+    .await;
+    match found {
+        Ok(found) if found.plans != "force_generic_plan" => Server::Pooled,
+        Ok(found) if found.has_citus => Server::Citus,
+        _ => Server::Plain,
+    }
 }

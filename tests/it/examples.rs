@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, env, net::TcpListener, path::PathBuf, process::Stdio};
 
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -32,8 +32,12 @@ fn a_program_that_was_not_built_is_named_with_what_builds_it() {
 }
 
 async fn prints_its_output(pool: &PgPool, example: &str, source: &str) -> TestResult {
+    prints_with("DATABASE_URL", &url(pool), example, source).await
+}
+
+async fn prints_with(variable: &str, value: &str, example: &str, source: &str) -> TestResult {
     let run = Command::new(compiled(example))
-        .env("DATABASE_URL", url(pool))
+        .env(variable, value)
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()
@@ -97,6 +101,34 @@ async fn schedules(pool: PgPool) -> TestResult {
 #[sqlx::test(migrations = false)]
 async fn groups(pool: PgPool) -> TestResult {
     prints_its_output(&pool, "groups", include_str!("../../examples/groups.rs")).await
+}
+
+/// Three databases: the test's own, and two beside it.
+#[sqlx::test(migrations = false)]
+async fn several_databases(pool: PgPool) -> TestResult {
+    // A test's own database has a name of the maximum length.
+    let others = ["b", "c"].map(|name| format!("place_{name}_{}", std::process::id()));
+    let mut urls = vec![url(&pool)];
+    for other in &others {
+        let create = AssertSqlSafe(format!("create database {other:?}"));
+        sqlx::query(create).execute(&pool).await?;
+        let mut url: url::Url = url(&pool).parse()?;
+        url.set_path(other);
+        urls.push(url.to_string());
+    }
+    let source = include_str!("../../examples/several_databases.rs");
+    let printed = prints_with(
+        "DATABASE_URLS",
+        &urls.join(" "),
+        "several_databases",
+        source,
+    )
+    .await;
+    for other in &others {
+        let drop = AssertSqlSafe(format!("drop database {other:?} with (force)"));
+        sqlx::query(drop).execute(&pool).await?;
+    }
+    printed
 }
 
 #[sqlx::test(migrations = false)]

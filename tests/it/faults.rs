@@ -3,6 +3,7 @@
 //! `PGQRS_SEED` makes the same draws again, and `PGQRS_FAULTS` asks for more of them.
 
 mod servers;
+mod standby;
 mod upgrades;
 
 use std::{

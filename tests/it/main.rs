@@ -6,6 +6,7 @@
 mod admin;
 mod adversary;
 mod cancel;
+mod citus;
 mod clock;
 mod consumer;
 mod delivery;

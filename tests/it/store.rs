@@ -179,9 +179,17 @@ async fn settings_are_brought_along_unless_a_pooler_would_refuse_them(pool: PgPo
     let options = "-c tcp_user_timeout=7000";
     own.query_pairs_mut().append_pair("options", options);
     let own = own.to_string();
+    // Citus can't plan statements on distributed tables without their parameters.
+    let has_citus = "select exists (select from pg_extension where extname = 'citus')";
+    let has_citus: bool = sqlx::query_scalar(has_citus).fetch_one(&pool).await?;
+    let direct = if has_citus {
+        "auto"
+    } else {
+        "force_generic_plan"
+    };
     for (url, pgbouncer, mode, user_timeout) in [
-        (&plain, false, "force_generic_plan", "30000"),
-        (&own, false, "force_generic_plan", "7000"),
+        (&plain, false, direct, "30000"),
+        (&own, false, direct, "7000"),
         (&plain, true, "auto", "0"),
     ] {
         let options = ConnectOptions::builder()

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use tokio::process::Command;
 
 use crate::{
-    cargo, drivers, matrix, prepare, python,
+    cargo, citus, drivers, matrix, prepare, python,
     server::{self, SUPPORTED},
 };
 
@@ -61,6 +61,8 @@ pub(crate) async fn all(without_python: bool, url: &str) -> Result<()> {
         .collect();
     step(&format!("integration tests on PostgreSQL {others:?}"));
     matrix::run(&others, &[]).await?;
+    step("some integration tests on Citus");
+    citus::test_if_there().await?;
     step("examples with other drivers");
     drivers::run(url).await?;
     step("the example of a service, with its tests");

@@ -6,6 +6,7 @@ mod adversary;
 mod bench;
 mod cargo;
 mod ci;
+mod citus;
 mod compile;
 mod drawings;
 mod drivers;
@@ -48,6 +49,12 @@ enum Command {
         /// Run only the tests of what such a role does, with no more privileges than its GRANTs
         #[arg(long)]
         access: Option<ci::Access>,
+        /// Run the integration tests on Citus
+        ///
+        /// In a PostgreSQL that PGQRS_CITUS names, the installed one if it has Citus, or a copy of that with the build
+        /// in ../shared/engines.
+        #[arg(long, conflicts_with_all = ["access", "postgres"])]
+        citus: bool,
         /// Arguments for `cargo nextest run`, or `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -189,12 +196,18 @@ async fn run() -> Result<()> {
             server,
             access: Some(access),
             arguments,
+            ..
         } => {
             server::with(server.postgres, async |url| {
                 ci::test_as(access, &arguments, url).await
             })
             .await
         }
+        Command::Test {
+            citus: true,
+            arguments,
+            ..
+        } => citus::test(&arguments).await,
         Command::Test {
             server, arguments, ..
         } => server::with(server.postgres, async |url| ci::test(&arguments, url).await).await,

@@ -143,6 +143,8 @@ pub(crate) enum Direction {
 /// up behind it. As in the crate's `install`.
 const RETRY_FOR: Duration = Duration::from_secs(30);
 const LOCK_TIMEOUT: &str = "set lock_timeout = '2s'";
+/// On Citus the schema stays on the node that it is installed on. Elsewhere this has no effect.
+const ON_ONE_NODE: &str = "set citus.enable_ddl_propagation = off";
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Uses connections of its own that are always closed: a run that fails keeps the migrator's lock until its connection
@@ -152,6 +154,7 @@ pub(crate) async fn migrate(url: &str, migrator: &Migrator, direction: Direction
     loop {
         let mut connection = connect(url).await?;
         connection.execute(LOCK_TIMEOUT).await?;
+        connection.execute(ON_ONE_NODE).await?;
         let outcome = match direction {
             Direction::Up(to) => migrator.run_direct(to, &mut connection, false).await,
             Direction::Down(to) => migrator.undo(&mut connection, to).await,
@@ -233,7 +236,10 @@ fn grants(access: &str, role: &str) -> Result<String> {
 /// What `up` does to an empty database, including the history, so that the crate sees the schema as installed.
 fn script(migrator: &Migrator) -> Result<String> {
     let mut script = String::from(
-        "begin;\n\ncreate schema if not exists pgqrs;\n\n\
+        "begin;\n\n\
+         -- On Citus the schema stays on the node that it is installed on. Elsewhere this has no effect.\n\
+         set local citus.enable_ddl_propagation = off;\n\n\
+         create schema if not exists pgqrs;\n\n\
          create table if not exists pgqrs._sqlx_migrations (\n    \
              version bigint primary key,\n    \
              description text not null,\n    \

@@ -61,6 +61,6 @@ pub(crate) async fn url_for_development() -> Result<String> {
         .context("no server for development is running: `cargo xtask db start`")
 }
 
-fn home() -> Result<Home> {
+pub(crate) fn home() -> Result<Home> {
     Home::new(&cargo::target().join("postgres"))
 }

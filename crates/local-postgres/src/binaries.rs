@@ -36,6 +36,7 @@ pub(super) fn binaries(major: Option<u32>, home: &Home) -> Result<PathBuf> {
 /// The installed binaries of a major version; of the first one found by default.
 pub(super) fn installed(major: Option<u32>, home: &Home) -> Option<PathBuf> {
     let mut folders: Vec<PathBuf> = Vec::new();
+    folders.extend(home.bin.clone());
     folders.extend(env::var_os("PGQRS_PG_BIN").map(PathBuf::from));
     folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
     for (parent, prefix, suffix) in [

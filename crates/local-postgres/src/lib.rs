@@ -30,12 +30,19 @@ pub enum Purpose {
     Tests,
     /// Durable commits, as on a production server.
     Benchmarks,
+    /// As `Tests`, with the library of the extension Citus.
+    TestsOnCitus,
 }
 
 impl Purpose {
     fn settings(self) -> &'static str {
         match self {
             Self::Tests => "-c fsync=off -c max_connections=200",
+            Self::TestsOnCitus => {
+                // It has a process for each database, and turns TLS on unless it is turned off here.
+                "-c fsync=off -c max_connections=200 -c shared_preload_libraries=citus -c max_worker_processes=100 \
+                 -c ssl=off -c citus.node_conninfo=sslmode=prefer"
+            }
             Self::Benchmarks => {
                 // The peers' pools open many connections; the other settings are those of a server with some memory.
                 "-c fsync=on -c shared_buffers=1GB -c max_wal_size=8GB -c checkpoint_timeout=1h -c max_connections=300"
@@ -48,6 +55,8 @@ impl Purpose {
 #[derive(Debug, Clone)]
 pub struct Home {
     folder: PathBuf,
+    /// Takes precedence over those that are found.
+    bin: Option<PathBuf>,
 }
 
 impl Home {
@@ -55,7 +64,23 @@ impl Home {
     /// this one.
     pub fn new(folder: &Path) -> Result<Self> {
         let folder = accessible(folder)?;
-        Ok(Self { folder })
+        Ok(Self { folder, bin: None })
+    }
+
+    /// Uses the binaries in this folder.
+    pub fn with_binaries(mut self, bin: PathBuf) -> Self {
+        self.bin = Some(bin);
+        self
+    }
+
+    /// The folder of the installed binaries of a major version; by default of the first one found.
+    pub fn installed(&self, major: Option<u32>) -> Option<PathBuf> {
+        installed(major, self)
+    }
+
+    /// The folder, which the server's user can access.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The major version that is installed on this machine.
@@ -327,7 +352,7 @@ impl Cluster<'_> {
         fs::write(self.bin_file(), bin.as_os_str().as_encoded_bytes())?;
         fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700))?;
         self.hand_over(&self.folder, owner.as_ref())?;
-        if matches!(purpose, Purpose::Tests) && self.is_temporary() {
+        if !matches!(purpose, Purpose::Benchmarks) && self.is_temporary() {
             self.keep_in_memory(owner.as_ref())?;
         }
         let data = self.data();

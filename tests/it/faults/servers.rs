@@ -3,7 +3,7 @@
 use super::*;
 
 /// Past whatever is in between, and with all that a test needs.
-async fn installed(url: String) -> pgqrs::Result<Store> {
+pub(super) async fn installed(url: String) -> pgqrs::Result<Store> {
     let options = ConnectOptions::builder()
         .url(url)
         .install(true)
@@ -104,7 +104,10 @@ async fn after_a_fail_over_that_lost_the_tail_what_is_under_way_is_stored_once()
     let other = pgqrs::connect(&url).await?;
     tail.push(support::warm(&other).await?);
     let third = pgqrs::connect(&url).await?;
-    send_once(&third, "warm").await?;
+    // Later, since of a ready message others would be notified, over another connection.
+    let warm = pgqrs::enqueue().message("warm").to("tasks").delay(3_600);
+    let hour = Duration::from_secs(3_600);
+    warm.once_within("warm", hour).execute(&third).await?;
     support::connection_is_back(&third).await;
 
     let answered = count(&direct).await?;

@@ -2,6 +2,7 @@
 //! which is moved by moving rows.
 
 pub(crate) mod access;
+pub(crate) mod citus;
 pub(crate) mod consumers;
 pub(crate) mod notes;
 pub(crate) mod pgbouncer;

@@ -58,12 +58,16 @@ impl Server {
         .fetch_one(&shared)
         .await?;
         shared.close().await;
-        let owner = fs::metadata(&data)?;
-        let server = Self::without_data(
-            bin.into(),
-            (owner.uid(), owner.gid()),
-            &place(Path::new(&data))?,
-        )?;
+        Self::of_binaries(bin.into(), Path::new(&data))
+    }
+
+    /// With binaries of its own, but the user and the place of the shared server with these data.
+    pub(super) fn of_binaries(
+        bin: PathBuf,
+        shared: &Path,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
+        let owner = fs::metadata(shared)?;
+        let server = Self::without_data(bin, (owner.uid(), owner.gid()), &place(shared)?)?;
         let data = server.data();
         server.run_own(
             "initdb",
