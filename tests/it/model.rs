@@ -7,6 +7,7 @@ mod groups;
 mod keys;
 mod lines;
 mod many;
+mod rates;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,10 +16,12 @@ use pgqrs::{MessageId, Priority, WorkerId, WorkerKind, WorkerStatus};
 use self::{
     groups::Member,
     keys::{Expiry, Key},
+    rates::{GroupRate, QueueRate},
 };
 pub(crate) use self::{
     keys::{Asks, KeyKind},
     lines::LINES,
+    rates::Bucket,
 };
 
 /// A wait, or a lease, that doesn't end by itself while a test runs.
@@ -35,6 +38,16 @@ pub(crate) enum Wait {
     Long,
 }
 
+impl Wait {
+    /// When it is over that begins with the call of this number.
+    fn from(self, time: usize) -> Visible {
+        match self {
+            Self::None => Visible::Since(time),
+            Self::Long => Visible::Later,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Settlement {
     Ack,
@@ -42,6 +55,7 @@ pub(crate) enum Settlement {
     Nack,
     RetryIn(Wait),
     Later(Wait),
+    SlowDown(Wait),
     DeadLetter,
 }
 
@@ -141,10 +155,14 @@ pub(crate) struct Queue {
     pub(crate) archive: BTreeMap<MessageId, Entry>,
     /// The last place of each group that has messages.
     groups: BTreeMap<usize, i64>,
+    /// When it was created.
+    created: usize,
+    rate: QueueRate,
+    group_rates: BTreeMap<usize, GroupRate>,
 }
 
 impl Queue {
-    fn new() -> Self {
+    fn new(created: usize) -> Self {
         Self {
             // What a new queue has.
             max_attempts: 20,
@@ -154,6 +172,9 @@ impl Queue {
             dead: BTreeMap::new(),
             archive: BTreeMap::new(),
             groups: BTreeMap::new(),
+            created,
+            rate: QueueRate::default(),
+            group_rates: BTreeMap::new(),
         }
     }
 
@@ -284,12 +305,20 @@ impl World {
             self.through(consumer)?;
         }
         let queue = self.queue(name)?;
-        if queue.is_paused {
-            self.happened("claimed from a paused queue", 1);
+        if queue.is_paused || queue.free() == 0 {
+            let what = if queue.is_paused {
+                "claimed from a paused queue"
+            } else if queue.rate.is_slowed {
+                "claimed from a queue that is slowed down"
+            } else {
+                "claimed without a token"
+            };
+            self.happened(what, 1);
             return Ok((Vec::new(), Vec::new(), false));
         }
-        let ready: Vec<_> = queue.ready().into_iter().take(limit).collect();
-        let full = ready.len() == limit;
+        let free = queue.free();
+        let ready: Vec<_> = queue.ready().into_iter().take(limit.min(free)).collect();
+        let mut full = ready.len() == limit;
         let (mut claimed, mut over) = (Vec::new(), Vec::new());
         for id in ready {
             let max_attempts = queue.max_attempts;
@@ -306,6 +335,10 @@ impl World {
             (entry.visible, entry.lease, entry.consumer) = (Visible::Later, Some(time), consumer);
             claimed.push((id, entry.attempt, entry.snoozes, entry.payload));
         }
+        // What is over has taken no token, which may be there for another.
+        full |= queue.has_rate() && !over.is_empty();
+        let tokens = usize::from(!claimed.is_empty() && queue.take_token());
+        self.happened("a token taken", tokens);
         let again = claimed.iter().filter(|(_, attempt, ..)| *attempt > 1);
         self.happened("delivered again", again.count());
         self.happened("several delivered at once", usize::from(claimed.len() > 1));
@@ -383,14 +416,16 @@ impl World {
     ) -> Returned {
         if !self.holds(queue, id, claim) {
             self.happened("settled too late", 1);
+            if settlement == Settlement::SlowDown(Wait::Long) {
+                self.slow_down_too_late(queue, claim);
+            }
             return Err("LeaseLost");
         }
         let queue = self.queue(queue)?;
-        let max_attempts = queue.max_attempts;
         let Some(entry) = queue.messages.get_mut(&id) else {
             return Err("LeaseLost");
         };
-        let used_up = entry.attempt >= entry.max_attempts.unwrap_or(max_attempts);
+        let used_up = entry.attempt >= entry.max_attempts.unwrap_or(queue.max_attempts);
         let mut what = "settled";
         match settlement {
             Settlement::Ack => drop(queue.messages.remove(&id)),
@@ -403,16 +438,20 @@ impl World {
                 queue.dead_letter(id, USED_UP);
                 what = "dead-lettered after a failure";
             }
-            Settlement::RetryIn(Wait::None) => entry.put_back(Visible::Since(time)),
-            Settlement::Nack | Settlement::RetryIn(Wait::Long) => entry.put_back(Visible::Later),
-            Settlement::Later(wait) => {
+            Settlement::Nack => queue.put_back(id, Visible::Later, false),
+            Settlement::RetryIn(wait) => queue.put_back(id, wait.from(time), false),
+            Settlement::Later(wait) | Settlement::SlowDown(wait) => {
                 entry.attempt -= 1;
                 entry.snoozes += 1;
-                entry.put_back(match wait {
-                    Wait::None => Visible::Since(time),
-                    Wait::Long => Visible::Later,
-                });
-                what = "put off";
+                let is_slowing =
+                    settlement == Settlement::SlowDown(wait) && wait == Wait::Long;
+                let slows_group = queue.slows_group(id);
+                queue.put_back(id, wait.from(time), is_slowing);
+                what = match (is_slowing, slows_group) {
+                    (false, _) => "put off",
+                    (true, false) => "a queue slowed down",
+                    (true, true) => "a group slowed down",
+                };
             }
         }
         self.happened(what, 1);
@@ -431,25 +470,27 @@ impl World {
         Ok(())
     }
 
-    /// All that is ready is handled by a consumer of its own, which ends then.
+    /// All that is ready is handled by a consumer of its own, which ends then; or one message.
     pub(crate) fn run(
         &mut self,
         time: usize,
         queue: &'static str,
         worker: WorkerId,
+        most: usize,
         verdict: impl Fn(usize) -> Settlement,
     ) -> Returned {
         self.register(WorkerKind::Consumer, queue, 0, Some(worker))?;
         loop {
-            let (claimed, _) = self.claim(time, queue, Some(worker), usize::MAX);
+            let (claimed, _) = self.claim(time, queue, Some(worker), most);
             let claimed = claimed?;
             for (id, .., payload) in &claimed {
                 self.settle(time, (queue, *id, time), verdict(*payload))?;
                 self.happened("handled by a loop", 1);
             }
             self.let_in(time);
+            let queue = self.queue(queue)?;
             // What was let in is handled too.
-            if self.queue(queue)?.ready().is_empty() || self.queue(queue)?.is_paused {
+            if most == 1 && !claimed.is_empty() || queue.ready().is_empty() || queue.free() == 0 {
                 break;
             }
         }

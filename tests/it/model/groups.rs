@@ -5,6 +5,9 @@ use super::*;
 /// What puts a dead letter in front of all that were never one.
 const FRONT: i64 = 1 << 62;
 
+/// What a settlement lets in is ready after what the call itself makes ready.
+const LET_IN: usize = 4;
+
 /// A message's place in its group.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Member {
@@ -17,6 +20,10 @@ pub(super) struct Member {
 impl Entry {
     pub(super) fn is_parked(&self) -> bool {
         self.group.is_some_and(|member| member.parked.is_some())
+    }
+
+    pub(super) fn group(&self) -> Option<usize> {
+        self.group.map(|member| member.group)
     }
 
     pub(super) fn in_group(&self) -> String {
@@ -73,14 +80,18 @@ impl Queue {
                 continue;
             }
             let next = self.members(*group).min();
-            if let Some((_, id, _)) = next
-                && let Some(entry) = self.messages.get_mut(&id)
+            let Some((_, id, _)) = next else {
+                continue;
+            };
+            let due = match self.messages.get(&id).and_then(|entry| entry.group?.parked) {
+                Some(Visible::Since(_)) => Visible::Since(time + LET_IN),
+                _ => Visible::Later,
+            };
+            let visible = self.draw(Some(*group), due, false);
+            if let Some(entry) = self.messages.get_mut(&id)
                 && let Some(member) = &mut entry.group
             {
-                entry.visible = match member.parked.take() {
-                    Some(Visible::Since(_)) => Visible::Since(time + 1),
-                    _ => Visible::Later,
-                };
+                (entry.visible, member.parked) = (visible, None);
                 let_in += 1;
             }
         }
@@ -103,7 +114,16 @@ impl World {
         let sent = queue.groups.entry(group).or_default();
         *sent += 1;
         let place = *sent;
+        let Some(wanted) = queue.messages.get(&id).map(|entry| entry.visible) else {
+            return Ok(());
+        };
+        let visible = if is_first {
+            queue.draw(Some(group), wanted, false)
+        } else {
+            wanted
+        };
         if let Some(entry) = queue.messages.get_mut(&id) {
+            entry.visible = visible;
             entry.group = Some(Member {
                 group,
                 place,
@@ -112,6 +132,8 @@ impl World {
             if !is_first {
                 entry.park();
                 self.happened("parked", 1);
+            } else if visible != wanted && visible == Visible::Later {
+                self.happened("held back by its group's rate", 1);
             }
         }
         Ok(())
