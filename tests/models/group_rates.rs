@@ -58,7 +58,7 @@ const PER: usize = (N * INTERVAL) as usize;
 const SLOW_INTERVAL: u8 = 6;
 const SHORT_PAUSE: u8 = 1;
 /// Longer than all that can be on its way takes.
-const LONG_PAUSE: u8 = 9;
+const LONG_PAUSE: u8 = 12;
 const MOST_AT_ONCE: usize = 2;
 
 #[derive(Debug, Clone)]
@@ -444,9 +444,12 @@ impl Model for Protocol {
             }),
             Property::always(PAUSED, |_, state: &State| !state.is_too_early),
             Property::always(SOON, |_, state: &State| !state.is_too_far),
-            Property::sometimes("all attempts have started", |_, state: &State| {
-                state.left == 0
-            }),
+            Property::sometimes(
+                "more attempts than a burst have started, or all",
+                |model: &Self, state: &State| {
+                    state.left == 0 || state.left + BURST < model.attempts
+                },
+            ),
             Property::sometimes(
                 "a message waits for its place",
                 |_, state: &State| {
@@ -476,7 +479,7 @@ const TWO: Protocol = Protocol {
 const RAISED: Protocol = Protocol {
     is_raised: true,
     end: 4,
-    attempts: 3,
+    attempts: 2,
     ..TWO
 };
 const SLOWED: Protocol = Protocol {

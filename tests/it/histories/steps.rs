@@ -344,7 +344,18 @@ pub(super) fn histories() -> impl Strategy<Value = Vec<Step>> {
         },
     ]
     .map(first);
-    vec(step, 30..60).prop_map(move |rest| beginning.iter().cloned().chain(rest).collect())
+    // From the beginning, for some of them: else few messages are sent while there is a rate.
+    let rates = vec(prop::bool::weighted(0.25), 2..=2);
+    (rates, vec(step, 30..60)).prop_map(move |(rates, rest)| {
+        let calls = [
+            Call::Rate(QUEUES[0], true),
+            Call::RateGroups(QUEUES[0], true),
+        ];
+        let rates = calls.into_iter().zip(rates);
+        let rates = rates.filter_map(|(call, is_set)| is_set.then(|| first(call)));
+        let beginning = beginning.iter().cloned().chain(rates);
+        beginning.chain(rest).collect()
+    })
 }
 
 /// What the loop's handler says of a payload.

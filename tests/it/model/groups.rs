@@ -67,14 +67,15 @@ impl Queue {
             .map(|(id, member)| (member.place, id, member.parked.is_some()))
     }
 
-    /// Lets the next ones in, and forgets groups without messages.
-    fn let_in(&mut self, time: usize) -> usize {
+    /// Lets the next ones in, and forgets groups without messages. Returns how many were let in, and how many of them a rate
+    /// holds back.
+    fn let_in(&mut self, time: usize) -> [usize; 2] {
         let groups: std::collections::BTreeSet<_> = self
             .messages
             .values()
             .filter_map(|entry| Some(entry.group?.group))
             .collect();
-        let mut let_in = 0;
+        let [mut let_in, mut held_back] = [0, 0];
         for group in &groups {
             if self.members(*group).any(|(.., is_parked)| !is_parked) {
                 continue;
@@ -88,6 +89,7 @@ impl Queue {
                 _ => Visible::Later,
             };
             let visible = self.draw(Some(*group), due, false);
+            held_back += usize::from(visible == Visible::Later && due != Visible::Later);
             if let Some(entry) = self.messages.get_mut(&id)
                 && let Some(member) = &mut entry.group
             {
@@ -96,7 +98,7 @@ impl Queue {
             }
         }
         self.groups.retain(|group, _| groups.contains(group));
-        let_in
+        [let_in, held_back]
     }
 }
 
@@ -141,9 +143,13 @@ impl World {
 
     /// After each call: wherever a group's message has gone, the next one is let in.
     pub(crate) fn let_in(&mut self, time: usize) {
-        let let_in = self.queues.values_mut().map(|queue| queue.let_in(time));
-        let let_in = let_in.sum();
-        self.happened("let in", let_in);
+        let counts: Vec<_> = (self.queues.values_mut())
+            .map(|queue| queue.let_in(time))
+            .collect();
+        for [let_in, held_back] in counts {
+            self.happened("let in", let_in);
+            self.happened("held back by its group's rate", held_back);
+        }
     }
 
     /// Each group of a queue, with how many are on their way and how many are parked.
