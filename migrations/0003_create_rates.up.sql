@@ -117,8 +117,8 @@ create table pgqrs.group_rates (
     vacuum_truncate = off
 );
 
--- Whether a group of a queue has a rate of its own, besides this one. It sees what was committed until it is called: also by
--- whoever has had the queue's row until the caller could change it.
+-- Whether a group of a queue other than this one has a rate of its own. It sees all that was committed before the call: also by
+-- a transaction for whose lock on the queue's row the caller has waited.
 create function pgqrs.is_group_rated(queue integer, besides text)
 returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp
