@@ -173,7 +173,7 @@ fn calls() -> impl Strategy<Value = Call> {
         3 => Just(Settlement::Nack),
         3 => wait().prop_map(Settlement::RetryIn),
         3 => wait().prop_map(Settlement::Later),
-        3 => wait().prop_map(Settlement::SlowDown),
+        5 => wait().prop_map(Settlement::SlowDown),
         4 => Just(Settlement::DeadLetter),
     ];
     let place = select(vec![Place::Queue, Place::DeadLetters, Place::Archive]);
@@ -201,7 +201,13 @@ fn calls() -> impl Strategy<Value = Call> {
         prop::bool::weighted(0.3),
         on(),
     );
+    // Of one queue, so that they meet, and its rates.
+    let send_grouped = (priority(), vec(0..2_usize, 1..4), on());
     prop_oneof![
+        8 => send_grouped.prop_map(|(priority, groups, on)| {
+            let messages = groups.into_iter().map(Asks::of_group).collect();
+            Call::SendEach { queue: QUEUES[0], priority, messages, delayed: false, on }
+        }),
         12 => send_each.prop_map(|(queue, priority, messages, delayed, on)| {
             Call::SendEach { queue, priority, messages, delayed, on }
         }),
@@ -345,13 +351,13 @@ pub(super) fn histories() -> impl Strategy<Value = Vec<Step>> {
     ]
     .map(first);
     // From the beginning, for some of them: else few messages are sent while there is a rate.
-    let rates = vec(prop::bool::weighted(0.25), 2..=2);
+    let rates = (prop::bool::weighted(0.2), prop::bool::weighted(0.4));
     (rates, vec(step, 30..60)).prop_map(move |(rates, rest)| {
         let calls = [
             Call::Rate(QUEUES[0], true),
             Call::RateGroups(QUEUES[0], true),
         ];
-        let rates = calls.into_iter().zip(rates);
+        let rates = calls.into_iter().zip([rates.0, rates.1]);
         let rates = rates.filter_map(|(call, is_set)| is_set.then(|| first(call)));
         let beginning = beginning.iter().cloned().chain(rates);
         beginning.chain(rest).collect()
