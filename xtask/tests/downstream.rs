@@ -3,8 +3,10 @@
 
 use std::{
     env, fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::SystemTime,
 };
 
 use sqlx::Connection as _;
@@ -73,9 +75,13 @@ impl Downstream {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))
             .parent()
             .expect("xtask lies in the checkout");
-        // What the dependencies compile to is kept for the next time.
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("downstream");
-        let folder = env::temp_dir().join(format!("pgqrs-downstream-{}", std::process::id()));
+        // Half of the dependencies are there already.
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
+        let target = target.expect("it lies below the target folder").to_owned();
+        // The same for each run, since the target folder keeps what is compiled in each folder.
+        let mut hasher = DefaultHasher::new();
+        root.hash(&mut hasher);
+        let folder = env::temp_dir().join(format!("pgqrs-downstream-{:x}", hasher.finish()));
         let _ = fs::remove_dir_all(&folder);
         let application = folder.join("application");
         fs::create_dir_all(application.join("src")).expect("a temporary folder can be written");
@@ -165,20 +171,20 @@ impl Downstream {
     }
 
     fn build(&self, database_url: Option<&str>) -> Output {
-        let in_application = || {
-            let mut cargo = cargo();
-            cargo
-                .current_dir(&self.application)
-                .env("CARGO_TARGET_DIR", &self.target);
-            cargo
-        };
         // Only a fresh compilation expands the statements again.
-        in_application()
-            .args(["clean", "--package", "pgqrs"])
-            .output()
-            .expect("cargo starts");
-        let mut build = in_application();
-        build.arg("build").env("CARGO_PROFILE_DEV_DEBUG", "0");
+        let source = fs::File::options()
+            .append(true)
+            .open(self.library.join("src/lib.rs"));
+        let source = source.expect("it is packaged");
+        source
+            .set_modified(SystemTime::now())
+            .expect("it can be touched");
+        let mut build = cargo();
+        build
+            .arg("build")
+            .current_dir(&self.application)
+            .env("CARGO_TARGET_DIR", &self.target)
+            .env("CARGO_PROFILE_DEV_DEBUG", "0");
         if let Some(url) = database_url {
             build.env("DATABASE_URL", url);
         }
