@@ -113,7 +113,8 @@ mod tests {
     #[test]
     fn messages_that_wait_for_a_rate_are_reported_once_until_none_does_and_not_too_often() {
         let (mut held, start) = (HeldByRate::default(), Instant::now());
-        let mut found = |seconds, waiting| held.found(waiting, start + Duration::from_secs(seconds));
+        let mut found =
+            |seconds, waiting| held.found(waiting, start + Duration::from_secs(seconds));
         assert_eq!(found(0, 0), None);
         assert_eq!(found(1, 7), Some(7));
         assert_eq!(found(2, 9), None);

@@ -140,10 +140,10 @@ impl History {
             let (way, limit) = (Way::Queue(queue), 10_000);
             let ends = self.world.slowed().contains(&Bucket::Queue(queue));
             let resume = ends.then_some(Call::Pause(queue, false));
-            for call in resume.into_iter().chain([
-                Call::Rate(queue, false),
-                Call::Claim { way, limit },
-            ]) {
+            for call in resume
+                .into_iter()
+                .chain([Call::Rate(queue, false), Call::Claim { way, limit }])
+            {
                 let (store, disruption) = (0, None);
                 self.step(Step {
                     store,

@@ -443,8 +443,7 @@ impl World {
             Settlement::Later(wait) | Settlement::SlowDown(wait) => {
                 entry.attempt -= 1;
                 entry.snoozes += 1;
-                let is_slowing =
-                    settlement == Settlement::SlowDown(wait) && wait == Wait::Long;
+                let is_slowing = settlement == Settlement::SlowDown(wait) && wait == Wait::Long;
                 let slows_group = queue.slows_group(id);
                 queue.put_back(id, wait.from(time), is_slowing);
                 what = match (is_slowing, slows_group) {

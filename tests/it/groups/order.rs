@@ -309,11 +309,10 @@ async fn batches_that_begin_the_same_groups_at_the_same_time_are_all_counted(
         .fetch_one(&pool)
         .await?;
     assert_eq!(groups, i64::try_from(4 * own + 3 * own)?);
-    let places: i64 = sqlx::query_scalar(
-        "select count(distinct (group_key, group_place)) from pgqrs.messages",
-    )
-    .fetch_one(&pool)
-    .await?;
+    let places: i64 =
+        sqlx::query_scalar("select count(distinct (group_key, group_place)) from pgqrs.messages")
+            .fetch_one(&pool)
+            .await?;
     assert_eq!(places, i64::try_from(4 * ROUNDS * GROUPS)?);
     drop(store);
     Ok(())

@@ -319,9 +319,11 @@ async fn a_queue_forgets_rates_of_groups_with_the_last_of_them(pool: PgPool) -> 
     let admin = pgqrs::admin(&owner);
     // Whether sends, settlements and claims look for rates, and of how many groups something is known.
     let known = async || -> sqlx::Result<(bool, i64)> {
-        sqlx::query_as("select groups_rated, (select count(*) from pgqrs.group_rates) from pgqrs.queues")
-            .fetch_one(&pool)
-            .await
+        sqlx::query_as(
+            "select groups_rated, (select count(*) from pgqrs.group_rates) from pgqrs.queues",
+        )
+        .fetch_one(&pool)
+        .await
     };
     admin.set_group_rate("tasks", "a", hourly()).await?;
     admin.set_group_rate("tasks", "b", hourly()).await?;

@@ -109,6 +109,17 @@ impl History {
         }
     }
 
+    /// One of a group, if there is one.
+    fn take_of_group(&mut self, which: Index) -> Option<Held> {
+        let deliveries = self.at_hand.iter().enumerate();
+        let of_groups = deliveries.filter(|(_, (_, _, delivery))| delivery.group().is_some());
+        let places: Vec<_> = of_groups.map(|(place, _)| place).collect();
+        if places.is_empty() {
+            return self.take(which);
+        }
+        Some(self.at_hand.swap_remove(*which.get(&places)))
+    }
+
     pub(super) async fn call(&mut self, store: &Store, call: Call) -> Checked {
         match call {
             Call::Send { .. } | Call::Import { .. } => self.call_sending(store, call).await,
@@ -267,7 +278,11 @@ impl History {
                 self.compare_all(returned, effect, true).await
             }
             Call::Settle(which, settlement, on) => {
-                let Some((queue, claim, delivery)) = self.take(which) else {
+                let taken = match settlement {
+                    Settlement::SlowDown(_) => self.take_of_group(which),
+                    _ => self.take(which),
+                };
+                let Some((queue, claim, delivery)) = taken else {
                     return Ok(());
                 };
                 let (id, attempt) = (delivery.id(), delivery.attempt());

@@ -251,9 +251,7 @@ fn calls() -> impl Strategy<Value = Call> {
     ]
 }
 
-fn about_rates(
-    queue: impl Strategy<Value = &'static str> + Clone,
-) -> impl Strategy<Value = Call> {
+fn about_rates(queue: impl Strategy<Value = &'static str> + Clone) -> impl Strategy<Value = Call> {
     let (is_set, which) = (|| prop::bool::weighted(0.4), any::<Index>);
     prop_oneof![
         2 => (queue.clone(), is_set()).prop_map(|(queue, is_set)| Call::Rate(queue, is_set)),

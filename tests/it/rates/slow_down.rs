@@ -317,6 +317,9 @@ async fn a_consumer_s_log_says_that_its_queue_is_slowed_down_and_when_it_is_not_
         wait.is_some_and(|wait| ["3600s", "1h"].contains(&wait) || wait.starts_with("3599")),
         "{lines:?}"
     );
-    assert_eq!(lines[1], format!("INFO  queue not slowed down any more {of}"));
+    assert_eq!(
+        lines[1],
+        format!("INFO  queue not slowed down any more {of}")
+    );
     Ok(())
 }

@@ -3,12 +3,7 @@
 use super::*;
 
 impl History {
-    pub(super) async fn run(
-        &mut self,
-        store: &Store,
-        queue: &'static str,
-        most: usize,
-    ) -> Checked {
+    pub(super) async fn run(&mut self, store: &Store, queue: &'static str, most: usize) -> Checked {
         let time = self.time;
         let consumer = match pgqrs::consumer(queue).create(store).await {
             Ok(consumer) => consumer,
