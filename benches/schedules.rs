@@ -94,7 +94,7 @@ async fn lateness(store: &Store, count: i64) -> Outcome<(Samples, Duration)> {
 }
 
 async fn clear(store: &Store) -> Outcome {
-    sqlx::raw_sql("truncate pgqrs.messages, pgqrs.schedules; checkpoint")
+    sqlx::raw_sql("truncate pgqrs.messages, pgqrs.schedules, pgqrs.firings; checkpoint")
         .execute(store.pool())
         .await?;
     Ok(())

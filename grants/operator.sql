@@ -14,5 +14,6 @@ grant update (status), delete on pgqrs.workers to :"role";
 -- Deletes only what is older than its queue keeps it.
 grant execute on function pgqrs.prune(text, integer) to :"role";
 -- To pause, resume and delete schedules, and to fire them.
-grant update (next_at, last_at, last_fired_at, paused_at), delete on pgqrs.schedules to :"role";
+grant update (next_at, last_at, last_fired_at, firings, paused_at), delete on pgqrs.schedules to :"role";
+grant insert, update on pgqrs.firings to :"role";
 grant execute on function pgqrs.fire_schedules to :"role";

@@ -14,4 +14,5 @@ grant select, insert, update, delete on pgqrs.writers to :"role";
 grant insert, update (status, heartbeat_at, settled), delete on pgqrs.workers to :"role";
 -- Schedules send messages.
 grant select, insert, update, delete on pgqrs.schedules to :"role";
+grant select, insert, update on pgqrs.firings to :"role";
 grant execute on function pgqrs.fire_schedules to :"role";

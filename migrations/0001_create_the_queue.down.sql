@@ -9,8 +9,6 @@ set local lock_timeout = '2s';
 drop function pgqrs.take_slots;
 drop function pgqrs.free_slots;
 drop table pgqrs.slots;
-drop function pgqrs.fire_schedules;
-drop table pgqrs.schedules;
 drop function pgqrs.prune(text, integer);
 drop table pgqrs.archive;
 drop table pgqrs.seen;

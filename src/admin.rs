@@ -12,6 +12,7 @@ pub(crate) mod rows;
 #[cfg(feature = "schedules")]
 mod schedules;
 pub(crate) mod search;
+pub(crate) mod watch;
 mod workers;
 
 use self::rows::{Fillfactor, SchemaVersion};

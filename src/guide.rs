@@ -86,10 +86,12 @@ pub mod unique {}
 pub mod groups {}
 
 /// [admin]: crate::Admin
+/// [archive]: crate::guide::queues#settings
 /// [benchmarks]: https://docs.rs/crate/pgqrs/latest/source/docs/benchmarks.md
 /// [cron]: crate::cron!
 /// [cron_type]: crate::Cron
 /// [missed]: crate::Missed
+/// [page]: crate::guide::page
 /// [schedule_type]: crate::Schedule
 /// [scheduler]: crate::Store::scheduler
 /// [telemetry]: crate::guide::telemetry#metrics
@@ -166,6 +168,7 @@ pub mod command {}
 /// [access]: crate::Access
 /// [command-what-happens-now]: crate::guide::command#what-happens-now
 /// [health]: crate::guide::health
+/// [history]: https://docs.rs/pgqrs/latest/pgqrs/guide/schedules/#operating
 /// [image]: https://docs.rs/crate/pgqrs/latest/source/docs/page.png
 /// [info]: crate::MessageInfo
 /// [queued]: crate::QueuedMessage

@@ -150,7 +150,10 @@ pub mod state {
 
 #[cfg(feature = "schedules")]
 pub use crate::{
-    admin::rows::schedules::ScheduleInfo,
+    admin::rows::{
+        firings::{FiringOutcome, ScheduleFiring},
+        schedules::ScheduleInfo,
+    },
     cron::{Cron, InvalidCron},
     schedule::{
         Schedule, ScheduleChange, ScheduleSpec,
@@ -173,6 +176,7 @@ pub use crate::{
             search::{Cursor, DeadLetterReason, Found, MessageInfo, MessagePlace, MessageState},
         },
         search::{SearchDeadLetters, SearchMessages},
+        watch::QueueWatch,
     },
     around::Next,
     chunk::Chunk,

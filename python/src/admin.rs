@@ -14,7 +14,7 @@ use crate::{
         Limits, archived_row, cancelled_name, counts, dead_row, fillfactor, filter, held_row,
         limits_options, message_row, page, queue_row, rows, version, worker_row,
     },
-    schedule::{Schedule, change_name, with_upcoming},
+    schedule::{Schedule, change_name, firing_row, with_upcoming},
     store::Store,
 };
 
@@ -372,6 +372,14 @@ impl Admin {
         let (mode, admin) = self.get(py)?;
         mode.answer(py, async move {
             Ok(with_upcoming(admin.schedule(&name).await?))
+        })
+    }
+
+    /// Returns a schedule's last firings.
+    fn schedule_history<'py>(&self, py: Python<'py>, name: String) -> PyResult<Bound<'py, PyAny>> {
+        let (mode, admin) = self.get(py)?;
+        mode.answer(py, async move {
+            Ok(rows(admin.schedule_history(&name).await?, firing_row))
         })
     }
 

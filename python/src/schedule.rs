@@ -4,7 +4,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
-use pgqrs::{Cron, Missed, ScheduleChange, ScheduleInfo, ScheduleSpec, ScheduleTime};
+use pgqrs::{
+    Cron, MessageId, Missed, ScheduleChange, ScheduleFiring, ScheduleInfo, ScheduleSpec,
+    ScheduleTime,
+};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
 use crate::{
@@ -184,6 +187,24 @@ fn schedule_row(schedule: ScheduleInfo) -> ScheduleRow {
             schedule.last_fired_at,
             schedule.paused_at,
         ),
+    )
+}
+
+pub(crate) type FiringRow = (
+    Option<DateTime<Utc>>,
+    DateTime<Utc>,
+    String,
+    Option<i64>,
+    String,
+);
+
+pub(crate) fn firing_row(firing: ScheduleFiring) -> FiringRow {
+    (
+        firing.scheduled_for,
+        firing.fired_at,
+        firing.queue.as_str().to_owned(),
+        firing.message.map(MessageId::get),
+        firing.outcome.to_string(),
     )
 }
 

@@ -107,9 +107,15 @@ async def test_a_schedule_is_paused_resumed_fired_and_deleted(store: pgqrs.Store
     assert await admin.fire_schedule("poll") is not None
     assert await admin.fire_schedule("poll") is None
     assert database.payloads() == ["[1]"]
+    (firing,) = await admin.schedule_history("poll")
+    assert (firing.scheduled_for, firing.queue, firing.outcome) == (None, "tasks", "ready")
+    database.change("delete from pgqrs.messages where id = %s", firing.message)
+    assert [firing.outcome for firing in await admin.schedule_history("poll")] == ["done"]
     await admin.resume_schedule("poll")
     assert (await admin.schedule("poll")).paused_at is None
     await admin.delete_schedule("poll")
+    with pytest.raises(pgqrs.ScheduleNotFoundError):
+        await admin.schedule_history("poll")
     with pytest.raises(pgqrs.ScheduleNotFoundError) as missing:
         await admin.schedule("poll")
     assert missing.value.schedule == "poll"
@@ -182,6 +188,7 @@ def test_the_same_without_await(sync_store: pgqrs.sync.Store, database: Database
     assert [info.name for info in admin.schedules()] == ["a", "b"]
     admin.pause_schedule("a")
     assert admin.fire_schedule("a") is not None and database.count() == 1
+    assert [firing.outcome for firing in admin.schedule_history("a")] == ["ready"]
     admin.resume_schedule("a")
     admin.delete_schedule("a")
     scheduler = sync_store.scheduler()

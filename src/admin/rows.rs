@@ -2,6 +2,8 @@
 //! workers.
 
 mod debug;
+#[cfg(feature = "schedules")]
+pub(crate) mod firings;
 pub(crate) mod groups;
 mod options;
 pub(crate) mod rate;

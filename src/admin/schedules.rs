@@ -1,12 +1,16 @@
 //! Schedules: list, install without an owner, pause, resume, fire now, delete.
 
-use super::{Admin, rows::schedules::ScheduleInfo};
+use super::{
+    Admin,
+    rows::{firings::ScheduleFiring, schedules::ScheduleInfo},
+};
 use crate::{
     error::{Error, Result},
     message::MessageId,
     postgres::schedules::{
         self,
         administer::{self, FiredNow},
+        history,
     },
     queue::QueueName,
     schedule::{ScheduleChange, ScheduleSpec, Settings, install},
@@ -34,6 +38,36 @@ impl Admin {
             .run(async |connection| administer::list(connection, Some(name)).await)
             .await?;
         found.pop().ok_or_else(|| not_found(name))
+    }
+
+    /// Returns the last firings of a schedule, the newest first, and what became of their messages: at most 100. A schedule
+    /// that is replaced keeps them; with the schedule they are deleted.
+    ///
+    /// # Errors
+    /// [`Error::ScheduleNotFound`].
+    ///
+    /// # Source
+    /// The table `pgqrs.firings`, which the statement that fires a schedule writes. What became of a message is looked up by
+    /// its id, in its queue, the dead letters and the archive.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # async fn example(store: pgqrs::Store) -> pgqrs::Result<()> {
+    /// for firing in pgqrs::admin(&store).schedule_history("daily-report").await? {
+    ///     println!("{:?}: message {:?} is {}", firing.scheduled_for, firing.message, firing.outcome);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn schedule_history(&self, name: &str) -> Result<Vec<ScheduleFiring>> {
+        let firings = self
+            .store
+            .run(async |connection| history::list(connection, name).await)
+            .await?;
+        if firings.is_empty() {
+            self.schedule(name).await?;
+        }
+        Ok(firings)
     }
 
     /// Installs a schedule, or overwrites the one of its name, whatever its version: for schedules that users of an

@@ -239,6 +239,12 @@ impl SearchMessages {
         self
     }
 
+    /// Only messages of this group.
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.filter.group = Some(group.into());
+        self
+    }
+
     /// Only messages whose last attempt failed with an error that contains this text.
     pub fn error(mut self, text: impl Into<String>) -> Self {
         self.filter.error = Some(text.into());
@@ -341,6 +347,12 @@ impl SearchDeadLetters {
         value: impl Into<String>,
     ) -> Self {
         self.filter.payload = Some((path.into_iter().map(Into::into).collect(), value.into()));
+        self
+    }
+
+    /// Only dead letters of this group.
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.filter.group = Some(group.into());
         self
     }
 

@@ -16,7 +16,10 @@ use super::shared::Shared;
 use crate::{
     error::{Error, Result},
     pool::{Connections, Notifier, StoreConnection},
-    postgres::schedules::{self, Due, Fired, Outcome},
+    postgres::schedules::{
+        self, Due,
+        firing::{self, Fired, Outcome},
+    },
     queue::QueueName,
     telemetry,
     timing::{self, Plan, ScheduleTime, Timing},
@@ -89,7 +92,7 @@ pub(super) async fn look_once(connections: &Connections) -> Result<()> {
         .within(STATEMENT_TIMEOUT, async |connection| {
             schedules::look(connection, 0, &[]).await?;
             // Nothing is fired, but the privilege is needed.
-            schedules::fire(connection, &[]).await
+            firing::fire(connection, &[]).await
         })
         .await?;
     Ok(())
@@ -288,7 +291,7 @@ async fn fire(connection: &mut StoreConnection, planned: &[(&Due, Plan)]) -> Res
     let planned: Vec<_> = planned.iter().map(|(due, plan)| (*due, plan)).collect();
     connection
         .within(STATEMENT_TIMEOUT, async |connection| {
-            schedules::fire(connection, &planned).await
+            firing::fire(connection, &planned).await
         })
         .await
 }

@@ -2,6 +2,8 @@
 //! following times; the statement that fires compares what was looked at with what is there.
 
 pub(crate) mod administer;
+pub(crate) mod firing;
+pub(crate) mod history;
 
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use crate::{
     message::{MessageOptions, NewMessage, Priority, microseconds},
     postgres::json::{Json, JsonText, headers},
     queue::QueueName,
-    timing::{Missed, Plan, ScheduleTime},
+    timing::{Missed, ScheduleTime},
 };
 
 /// A schedule on its way in.
@@ -404,84 +406,6 @@ pub(crate) async fn look(
         }
     }
     Ok(look)
-}
-
-/// A schedule that was fired: its time was moved on, and its messages were stored with that.
-#[derive(Debug)]
-pub(crate) struct Fired {
-    pub(crate) id: i64,
-    /// By the database's clock.
-    pub(crate) at: DateTime<Utc>,
-    pub(crate) outcome: Outcome,
-}
-
-/// What became of the messages of a schedule that was fired.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Sent,
-    /// There is a message with its key.
-    Unfinished,
-    /// Its queue takes no messages.
-    Closed,
-}
-
-/// Fires schedules that are due. Those that were fired, replaced, paused or deleted meanwhile are left out.
-pub(crate) async fn fire(
-    connection: &mut PgConnection,
-    planned: &[(&Due, &Plan)],
-) -> Result<Vec<Fired>> {
-    let ids: Vec<_> = planned.iter().map(|(due, _)| due.id).collect();
-    let versions: Vec<_> = planned.iter().map(|(due, _)| due.version).collect();
-    let due_times: Vec<_> = planned.iter().map(|(due, _)| due.next_at).collect();
-    let next_times: Vec<_> = planned.iter().map(|(_, plan)| plan.next_at).collect();
-    let last_times: Vec<_> = planned
-        .iter()
-        .map(|(_, plan)| plan.times.last().copied())
-        .collect();
-    let headers: Vec<_> = planned
-        .iter()
-        .map(|(due, plan)| all_headers(due, plan))
-        .collect();
-    let headers: Vec<_> = headers.iter().map(|headers| Json(headers)).collect();
-    let rows = sqlx::query!(
-        r#"
-        select schedule_id as "id!", fired_at as "at!", outcome as "outcome!"
-        from pgqrs.fire_schedules($1, $2, $3, $4, $5, $6)
-        "#,
-        &ids,
-        &versions,
-        &due_times,
-        &next_times,
-        &last_times as &[Option<DateTime<Utc>>],
-        &headers as &[Json<'_>],
-    )
-    .fetch_all(connection)
-    .await?;
-    let fired = rows.into_iter().map(|row| Fired {
-        id: row.id,
-        at: row.at,
-        outcome: match row.outcome.as_str() {
-            "unfinished" => Outcome::Unfinished,
-            "closed" => Outcome::Closed,
-            _ => Outcome::Sent,
-        },
-    });
-    Ok(fired.collect())
-}
-
-/// The headers of each message of a plan, as a JSON array.
-fn all_headers(due: &Due, plan: &Plan) -> String {
-    let mut all = String::from("[");
-    for (place, time) in plan.times.iter().enumerate() {
-        if place > 0 {
-            all.push(',');
-        }
-        // Those before the first one belong to it.
-        let missed = if place == 0 { plan.missed } else { 0 };
-        all.push_str(&due.headers.scheduled(&due.name, *time, missed));
-    }
-    all.push(']');
-    all
 }
 
 /// Why schedules could not be installed.

@@ -58,10 +58,11 @@ fn is_ours(refusal: &dyn DatabaseError) -> bool {
 
 /// The object of ours on which the role lacks a privilege.
 fn denied_object(refusal: &dyn DatabaseError) -> Option<String> {
-    const OURS: [&str; 11] = [
+    const OURS: [&str; 12] = [
         "archive",
         "dead_letters",
         "fire_schedules",
+        "firings",
         "messages",
         "messages_id_seq",
         "queues",

@@ -257,6 +257,12 @@ pub(crate) async fn advance(connection: &mut PgConnection, by: Duration) -> Resu
                  last_at = s.last_at - $1 * interval '1 microsecond',
                  last_fired_at = s.last_fired_at - $1 * interval '1 microsecond'
              where s.ctid = any (array(select place from schedules))
+         ), moved_firings as (
+             update pgqrs.firings f
+             set scheduled_for = f.scheduled_for - $1 * interval '1 microsecond',
+                 fired_at = f.fired_at - $1 * interval '1 microsecond'
+             from pgqrs.schedules s
+             where s.ctid = any (array(select place from schedules)) and f.schedule_id = s.id
          ), moved_queues as (
              update pgqrs.queues q
              set paused_until = q.paused_until - $1 * interval '1 microsecond',

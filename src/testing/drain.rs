@@ -34,7 +34,7 @@ use crate::{
 };
 #[cfg(feature = "schedules")]
 use crate::{
-    postgres::schedules::{self, Due},
+    postgres::schedules::{self, Due, firing},
     timing::{self, Plan, Timing},
 };
 
@@ -387,7 +387,7 @@ async fn fire(connection: &mut PgConnection, queue: &QueueName) -> Result<()> {
     }
     if !planned.is_empty() {
         let planned: Vec<_> = planned.iter().map(|(due, plan)| (*due, plan)).collect();
-        schedules::fire(connection, &planned).await?;
+        firing::fire(connection, &planned).await?;
     }
     Ok(())
 }

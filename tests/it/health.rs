@@ -97,6 +97,7 @@ async fn a_new_database_has_no_findings_and_all_facts(pool: PgPool) -> TestResul
             "_sqlx_migrations",
             "archive",
             "dead_letters",
+            "firings",
             "group_rates",
             "groups",
             "messages",

@@ -127,7 +127,7 @@ impl History {
     async fn check(mut self, steps: Vec<Step>) -> Checked<BTreeMap<&'static str, usize>> {
         // The case before may have left a server that is on its way.
         let empty = "truncate pgqrs.queues, pgqrs.messages, pgqrs.dead_letters, pgqrs.archive, pgqrs.workers,
-                     pgqrs.seen, pgqrs.schedules, pgqrs.groups, pgqrs.slots, pgqrs.rates, pgqrs.group_rates";
+                     pgqrs.seen, pgqrs.schedules, pgqrs.firings, pgqrs.groups, pgqrs.slots, pgqrs.rates, pgqrs.group_rates";
         until("the tables are empty", async || {
             sqlx::query(empty).execute(&self.direct).await.is_ok()
         })

@@ -11,10 +11,11 @@ use crate::{
     support::{self, TestResult, blocked_backend, until, url, with_queues},
 };
 
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "_sqlx_migrations",
     "archive",
     "dead_letters",
+    "firings",
     "group_rates",
     "groups",
     "messages",
@@ -377,6 +378,8 @@ async fn constraints_and_indexes_have_names_of_ours(pool: PgPool) -> TestResult 
         "archive_pkey",
         "dead_letters_age",
         "dead_letters_pkey",
+        "firings_pkey",
+        "firings_schedule_id_fkey",
         "group_rates_pkey",
         "group_rates_rate_check",
         "groups_at_once_check",

@@ -4,6 +4,7 @@
 
 mod admin;
 mod faults;
+mod history;
 mod missed;
 mod overlap;
 mod owners;

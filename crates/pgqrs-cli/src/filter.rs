@@ -12,6 +12,9 @@ use crate::{
 
 #[derive(Args, Clone)]
 pub(crate) struct Filter {
+    /// Only those of this group
+    #[arg(long)]
+    group: Option<String>,
     /// Only those with this header
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     header: Option<(String, String)>,
@@ -46,7 +49,10 @@ fn pair(text: &str) -> std::result::Result<(String, String), String> {
 
 impl Filter {
     pub(crate) fn is_empty(&self) -> bool {
-        self.header.is_none() && self.payload_at.is_none() && self.error.is_none()
+        self.group.is_none()
+            && self.header.is_none()
+            && self.payload_at.is_none()
+            && self.error.is_none()
     }
 
     /// Refuses to search in the payloads of a sensitive queue: a result reveals what is in them.
@@ -59,6 +65,9 @@ impl Filter {
     }
 
     pub(crate) fn messages(&self, mut search: SearchMessages) -> SearchMessages {
+        if let Some(group) = &self.group {
+            search = search.group(group);
+        }
         if let Some((name, value)) = &self.header {
             search = search.header(name, value);
         }
@@ -72,6 +81,9 @@ impl Filter {
     }
 
     pub(crate) fn dead_letters(&self, mut search: SearchDeadLetters) -> SearchDeadLetters {
+        if let Some(group) = &self.group {
+            search = search.group(group);
+        }
         if let Some((name, value)) = &self.header {
             search = search.header(name, value);
         }

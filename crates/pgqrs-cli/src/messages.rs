@@ -22,7 +22,7 @@ pub(crate) struct Messages {
     #[arg(long, value_enum, required_if_eq("oldest_first", "true"))]
     state: Option<State>,
     /// Only messages with this unique key
-    #[arg(long, conflicts_with_all = ["state", "header", "payload_at", "error", "after"])]
+    #[arg(long, conflicts_with_all = ["state", "group", "header", "payload_at", "error", "after"])]
     key: Option<String>,
     #[command(flatten)]
     filter: Filter,

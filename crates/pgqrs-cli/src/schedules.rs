@@ -1,7 +1,7 @@
 //! `schedules`, `schedule …`: what sends messages at regular times.
 
 use clap::{Args, Subcommand};
-use pgqrs::{ScheduleInfo, ScheduleTime};
+use pgqrs::{MessageId, ScheduleFiring, ScheduleInfo, ScheduleTime};
 use serde_json::json;
 
 use crate::{
@@ -50,6 +50,32 @@ fn time(schedule: &ScheduleInfo) -> String {
     }
 }
 
+/// The last firings, as a table.
+fn history(firings: &[ScheduleFiring]) -> String {
+    table(
+        [
+            Column::Text("LAST TIMES"),
+            Column::Text("LATE BY"),
+            Column::Number("MESSAGE"),
+            Column::Text("OUTCOME"),
+        ],
+        firings.iter().map(|firing| {
+            [
+                firing
+                    .scheduled_for
+                    .map_or_else(|| format!("{}, by hand", shown(firing.fired_at)), shown),
+                spoken_if(firing.lateness(), "-"),
+                firing
+                    .message
+                    .as_ref()
+                    .map_or_else(|| "-".to_owned(), MessageId::to_string),
+                firing.outcome.to_string(),
+            ]
+        }),
+        "not fired yet",
+    )
+}
+
 fn next(schedule: &ScheduleInfo) -> String {
     match schedule.paused_at {
         Some(since) => format!("paused since {}", shown(since)),
@@ -59,13 +85,19 @@ fn next(schedule: &ScheduleInfo) -> String {
 
 #[derive(Subcommand)]
 pub(crate) enum Schedule {
-    /// Show a schedule, with its next times
+    /// Show a schedule, with its next times, its last ones, and what became of their messages
+    ///
+    /// `done`: the message was acknowledged, if nobody has cancelled or deleted it and it hasn't expired. `unfinished`: none
+    /// was sent, since another message had its key.
     Show {
         #[command(flatten)]
         name: Name,
         /// How many of its next times to print
         #[arg(long, value_name = "NUMBER", default_value_t = 5)]
         next: usize,
+        /// How many of its last times to print, at most 100
+        #[arg(long, value_name = "NUMBER", default_value_t = 10)]
+        last: usize,
     },
     /// Send no messages until the schedule is resumed
     Pause(Name),
@@ -104,11 +136,15 @@ impl Schedule {
             Self::Show {
                 name: Name { name },
                 next: times,
+                last,
             } => {
                 let schedule = admin.schedule(&name).await?;
                 let upcoming = schedule.upcoming(times)?;
+                let mut firings = admin.schedule_history(&name).await?;
+                firings.truncate(last);
                 let mut result = as_json(&schedule);
                 result["upcoming"] = as_json(&upcoming);
+                result["history"] = as_json(&firings);
                 session.output.print(&result, || {
                     let about = facts([
                         ("queue", schedule.queue.to_string()),
@@ -122,7 +158,8 @@ impl Schedule {
                         ("lateness", spoken_if(schedule.lateness(), "-")),
                     ]);
                     let upcoming: Vec<String> = upcoming.iter().copied().map(shown).collect();
-                    format!("{about}\n\nnext times:\n  {}", upcoming.join("\n  "))
+                    let upcoming = format!("next times:\n  {}", upcoming.join("\n  "));
+                    format!("{about}\n\n{upcoming}\n\n{}", history(&firings))
                 })?;
             }
             Self::Pause(Name { name }) => {

@@ -59,6 +59,7 @@ async fn answer(app: &App, asked: &Asked, parts: &[&str]) -> Result<Value, Probl
             of(&views::messages::search(app, asked, queue).await?)
         }
         ["v1", "queues", queue, "dead"] => of(&views::dead::search(app, asked, queue).await?),
+        ["v1", "queues", queue, "groups"] => of(&views::groups::list(app, asked, queue).await?),
         ["v1", "queues", queue, "reasons"] => {
             of(&admin.dead_letter_reasons((*queue).to_owned()).await?)
         }
@@ -83,7 +84,12 @@ async fn answer(app: &App, asked: &Asked, parts: &[&str]) -> Result<Value, Probl
         ["v1", "schedules"] => of(&admin.schedules().await?),
         ["v1", "schedules", name] => {
             let schedule = admin.schedule(name).await?;
-            Ok(json!({ "schedule": of(&schedule)?, "next": of(&schedule.upcoming(10)?)? }))
+            let history = admin.schedule_history(name).await?;
+            Ok(json!({
+                "schedule": of(&schedule)?,
+                "next": of(&schedule.upcoming(10)?)?,
+                "history": of(&history)?,
+            }))
         }
         ["v1", "health"] => of(&admin.health().await?),
         _ => Err(Problem::NotFound),

@@ -1,7 +1,7 @@
 //! The views, and which one a path leads to.
 
 pub(crate) mod dead;
-mod groups;
+pub(crate) mod groups;
 mod health;
 mod message;
 pub(crate) mod messages;
@@ -165,6 +165,7 @@ fn find_form(asked: &Asked, queue: &str, text: &str) -> Markup {
 
 /// Conditions of a search, as they are typed in.
 struct Conditions<'a> {
+    group: &'a str,
     header: &'a str,
     path: &'a str,
     value: &'a str,
@@ -174,6 +175,7 @@ struct Conditions<'a> {
 impl<'a> Conditions<'a> {
     fn of(asked: &'a Asked) -> Self {
         Self {
+            group: asked.value("group"),
             header: asked.value("header"),
             path: asked.value("path"),
             value: asked.value("value"),
@@ -182,11 +184,14 @@ impl<'a> Conditions<'a> {
     }
 
     fn is_empty(&self) -> bool {
-        self.header.is_empty() && self.path.is_empty() && self.error.is_empty()
+        [self.group, self.header, self.path, self.error]
+            .iter()
+            .all(|text| text.is_empty())
     }
 
-    fn pairs(&self) -> [(&'static str, &'a str); 4] {
+    fn pairs(&self) -> [(&'static str, &'a str); 5] {
         [
+            ("group", self.group),
             ("header", self.header),
             ("path", self.path),
             ("value", self.value),
@@ -219,8 +224,12 @@ impl<'a> Conditions<'a> {
         Some(self.path.split('.').map(str::to_owned).collect())
     }
 
-    fn fields(&self, is_hidden: bool) -> Markup {
+    fn fields(&self, is_hidden: bool, has_groups: bool) -> Markup {
         html! {
+            @if has_groups || !self.group.is_empty() {
+                div { label for="group" { "Group" }
+                    input #group name="group" value=(self.group) spellcheck="false"; }
+            }
             div { label for="header" { "Header" }
                 input #header name="header" value=(self.header) placeholder="tenant: acme" spellcheck="false"; }
             @if !is_hidden {

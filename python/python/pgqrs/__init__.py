@@ -114,10 +114,12 @@ from pgqrs.outcome import Outcome, Report, RetryPolicy, UndecodablePolicy
 from pgqrs.producer import Producer
 from pgqrs.queue import Priority, PriorityName, Queue
 from pgqrs.schedule import (
+    FiringOutcome,
     Missed,
     Schedule,
     ScheduleChange,
     ScheduleChanges,
+    ScheduleFiring,
     ScheduleInfo,
     Scheduler,
 )
@@ -149,6 +151,7 @@ __all__ = [
     "Error",
     "Finding",
     "FindingKind",
+    "FiringOutcome",
     "ForkedError",
     "GroupInfo",
     "GroupOrder",
@@ -202,6 +205,7 @@ __all__ = [
     "Schedule",
     "ScheduleChange",
     "ScheduleChanges",
+    "ScheduleFiring",
     "ScheduleInfo",
     "ScheduleNotFoundError",
     "ScheduleTakenError",

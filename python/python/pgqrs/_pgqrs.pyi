@@ -1,5 +1,4 @@
-# The extension, which only this package uses; with the docstrings of `python/src`. Its methods return an awaitable,
-# or the value itself if the store was connected with `blocking=True`: hence `Any`, and callers annotate the types.
+# The extension, for this package alone. Methods return an awaitable, or a value with `blocking=True`: hence `Any`.
 
 from datetime import datetime, timedelta
 from typing import Any, final
@@ -373,6 +372,8 @@ class Admin:
         """Lists schedules, each after its next times."""
     def schedule(self, name: str) -> Any:
         """Returns a schedule, after its next times."""
+    def schedule_history(self, name: str) -> Any:
+        """Returns a schedule's last firings."""
     def set_schedule(self, schedule: Schedule) -> Any:
         """Installs or overwrites a schedule without an owner."""
     def pause_schedule(self, name: str) -> Any:
@@ -496,5 +497,4 @@ class Statement:
     def parameters(self) -> tuple[str, int, datetime | None, int, int | None, list[str]]:
         """The values of the parameters."""
     def check(self, rows: list[int]) -> list[int]:
-        """Returns the ids of the messages, in their order, from the rows that the statement returned.
-        Raises if nothing was stored."""
+        """Returns the ids of the messages, in their order, from the rows that the statement returned."""

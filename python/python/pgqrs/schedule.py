@@ -17,6 +17,11 @@ T = TypeVar("T")
 ScheduleChange = Literal["created", "replaced", "unchanged"]
 """What an installation has changed: ``unchanged`` if one of the same or a higher version was there."""
 
+FiringOutcome = Literal[
+    "ready", "delayed", "leased", "dead", "archived", "done", "unfinished", "queue closed"
+]
+"""What became of a time at which a schedule was fired: see :class:`ScheduleFiring`."""
+
 
 @dataclass(frozen=True)
 class Missed:
@@ -246,6 +251,24 @@ class ScheduleInfo:
             paused_at=paused_at,
             upcoming=upcoming,
         )
+
+
+@dataclass(frozen=True)
+class ScheduleFiring:
+    """A time at which a schedule was fired, and what became of its message."""
+
+    scheduled_for: datetime | None
+    """The time that it was for; ``None`` if it was fired by hand, beside its times."""
+    fired_at: datetime
+    """When it was fired, by the database's clock."""
+    queue: str
+    """The queue that the schedule sent to."""
+    message: int | None
+    """The id of the message that it sent; ``None`` if it sent none."""
+    outcome: FiringOutcome
+    """What became of the message: it is ``"ready"``, ``"delayed"``, ``"leased"``, ``"dead"`` or ``"archived"``, or it
+    is nowhere any more: ``"done"``, which is acknowledged, if nobody has cancelled or deleted it and it hasn't
+    expired. If none was sent: ``"unfinished"`` if another message had its key, or ``"queue closed"``."""
 
 
 class Scheduler:

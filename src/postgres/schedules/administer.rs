@@ -131,6 +131,8 @@ pub(crate) async fn fire_now(
             cross join pgqrs.schedules s
             join pgqrs.queues q on q.id = s.queue_id
             where s.name = $1 and s.version = $2
+            -- As what fires it at its times: the schedule first, and then the key.
+            for no key update of s
         ), stored as (
             insert into pgqrs.messages (
                 queue_id, priority, visible_at, enqueued_at, max_attempts, expires_at, drop_if_expired, unique_key,
@@ -156,6 +158,23 @@ pub(crate) async fn fire_now(
             ))
             on conflict do nothing
             returning id
+        ), counted as (
+            update pgqrs.schedules s
+            set firings = s.firings + 1
+            from found f
+            cross join stored t
+            where s.id = f.id
+            returning s.id, s.queue_id, s.firings, t.id as message_id
+        ), recorded as (
+            insert into pgqrs.firings as f (schedule_id, slot, queue_id, scheduled_for, fired_at, message_id, is_closed)
+            select c.id, (c.firings % 100)::smallint, c.queue_id, null, statement_timestamp(), c.message_id, false
+            from counted c
+            on conflict (schedule_id, slot) do update
+            set queue_id = excluded.queue_id,
+                scheduled_for = excluded.scheduled_for,
+                fired_at = excluded.fired_at,
+                message_id = excluded.message_id,
+                is_closed = excluded.is_closed
         )
         select f.is_closed as "is_closed!", s.id as "id?"
         from found f

@@ -55,6 +55,7 @@ pub(crate) async fn dead_letters(
                 ($5::text is null or d.reason = $5)
                     and ($6::text is null or d.unique_key = $6 or d.waiting_key = $6)
                     and ($7::text is null or strpos(d.last_error, $7) > 0)
+                    and ($12::text is null or d.group_key = $12)
                     and ($8::text is null or case
                         -- What can't be decoded, such as a zero, would be an error.
                         when strpos(d.headers::text, E'\\u') > 0
@@ -92,6 +93,7 @@ pub(crate) async fn dead_letters(
         wanted.filter.header_value(),
         wanted.filter.payload_path(),
         wanted.filter.payload_value(),
+        wanted.filter.group.as_deref(),
     )
     .fetch_all(connection)
     .await?;

@@ -189,6 +189,7 @@ pub(crate) async fn newest_first(
             select m.*, coalesce(
                 (m.lease_until > statement_timestamp()) = $3
                     and ($8::text is null or strpos(m.last_error, $8) > 0)
+                    and ($13::text is null or m.group_key = $13)
                     and ($9::text is null or case
                         -- What can't be decoded, such as a zero, would be an error.
                         when strpos(m.headers::text, E'\\u') > 0
@@ -227,6 +228,7 @@ pub(crate) async fn newest_first(
         wanted.filter.header_value(),
         wanted.filter.payload_path(),
         wanted.filter.payload_value(),
+        wanted.filter.group.as_deref(),
     )
     .fetch_all(connection)
     .await?;
@@ -337,6 +339,7 @@ pub(crate) async fn oldest_first(
             select m.*, coalesce(
                 (m.lease_until > statement_timestamp()) = $3
                     and ($8::text is null or strpos(m.last_error, $8) > 0)
+                    and ($13::text is null or m.group_key = $13)
                     and ($9::text is null or case
                         -- What can't be decoded, such as a zero, would be an error.
                         when strpos(m.headers::text, E'\\u') > 0
@@ -375,6 +378,7 @@ pub(crate) async fn oldest_first(
         wanted.filter.header_value(),
         wanted.filter.payload_path(),
         wanted.filter.payload_value(),
+        wanted.filter.group.as_deref(),
     )
     .fetch_all(connection)
     .await?;

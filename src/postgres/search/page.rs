@@ -12,6 +12,7 @@ pub(crate) struct Filter {
     pub(crate) header: Option<(String, String)>,
     pub(crate) payload: Option<(Vec<String>, String)>,
     pub(crate) error: Option<String>,
+    pub(crate) group: Option<String>,
 }
 
 impl Filter {

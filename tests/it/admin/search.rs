@@ -184,6 +184,52 @@ async fn messages_are_found_by_header_payload_and_error(pool: PgPool) -> TestRes
 
 /// A zero or half of a pair is JSON, but no text for PostgreSQL.
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn messages_and_dead_letters_are_found_by_their_group(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    let admin = pgqrs::admin(&store);
+    let groups = pgqrs::Groups::default();
+    let options = pgqrs::QueueOptions::builder().groups(groups).build();
+    admin.configure_queue("tasks", options).await?;
+    for group in ["a", "b"] {
+        let enqueue = pgqrs::enqueue().messages(&[1, 2, 3]).to("tasks");
+        enqueue.group(group).execute(&store).await?;
+    }
+    let plain = pgqrs::enqueue().message(&4).to("tasks");
+    plain.execute(&store).await?;
+    let found = async |state, is_oldest_first: bool| -> pgqrs::Result<Vec<Option<String>>> {
+        let search = admin.search("tasks", state).group("a");
+        let found = if is_oldest_first {
+            search.oldest_first().await?
+        } else {
+            search.await?
+        };
+        Ok(found
+            .items
+            .into_iter()
+            .map(|message| message.group)
+            .collect())
+    };
+    let a = || Some("a".to_owned());
+    for is_oldest_first in [false, true] {
+        assert_eq!(found(MessageState::Ready, is_oldest_first).await?, [a()]);
+        let parked = found(MessageState::Delayed, is_oldest_first).await?;
+        assert_eq!(parked, [a(), a()]);
+    }
+    for delivery in pgqrs::dequeue()
+        .from("tasks")
+        .limit(9)
+        .execute(&store)
+        .await?
+    {
+        delivery.dead_letter("no", &store).await?;
+    }
+    let dead = admin.search_dead_letters("tasks").group("a").await?;
+    let groups: Vec<_> = dead.items.into_iter().map(|letter| letter.group).collect();
+    assert_eq!(groups, [a()]);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_payload_that_postgresql_cannot_decode_spoils_no_search(pool: PgPool) -> TestResult {
     let store = with_queues(&pool, &["tasks"]).await?;
     let admin = pgqrs::admin(&store);

@@ -184,7 +184,8 @@ async fn what_was_planned_long_ago_changes_nothing(pool: PgPool) -> TestResult {
     let late = async |version: i32| {
         sqlx::query_scalar::<_, i64>(
             "select count(*) from pgqrs.fire_schedules(
-                 array[$1], array[$2], array[$3], array[$3 + interval '1 minute'], array[$3], array['[{}]'::json]
+                 array[$1], array[$2], array[$3], array[$3 + interval '1 minute'], array[$3], array['[{}]'::json],
+                 array[json_build_array($3::timestamptz)]
              )",
         )
         .bind(id)
@@ -214,7 +215,8 @@ async fn what_was_planned_long_ago_changes_nothing(pool: PgPool) -> TestResult {
     .await?;
     let early: i64 = sqlx::query_scalar(
         "select count(*) from pgqrs.fire_schedules(
-             array[$1], array[2], array[$2], array[$2 + interval '1 minute'], array[$2], array['[{}]'::json]
+             array[$1], array[2], array[$2], array[$2 + interval '1 minute'], array[$2], array['[{}]'::json],
+             array[json_build_array($2::timestamptz)]
          )",
     )
     .bind(id)

@@ -1,9 +1,12 @@
 //! What has happened between two looks at a queue: a comparison, without a database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use pgqrs::{MessageId, MessageInfo, MessagePlace, MessageState, QueuedMessage, WorkerId};
+use pgqrs::{
+    ArchivedMessage, DeadLetter, MessageId, MessageInfo, MessagePlace, MessageState, QueuedMessage,
+    WorkerId,
+};
 use serde::Serialize;
 
 use super::Kind;
@@ -61,8 +64,12 @@ impl Seen {
 #[derive(Debug, Clone)]
 pub(super) struct Snapshot {
     pub(super) messages: BTreeMap<MessageId, Seen>,
-    /// The highest id so far. Those of messages are drawn in order, and may be committed in another one.
-    pub(super) last: Option<MessageId>,
+    /// From which id on messages are new. Ids are drawn in order, and may be committed in another one.
+    pub(super) first: Option<MessageId>,
+    /// Those that were news, the newest ones: so that none is twice.
+    announced: BTreeSet<MessageId>,
+    /// What has no higher id is no news: it was forgotten.
+    floor: Option<MessageId>,
     /// What was sent before is no news.
     started: DateTime<Utc>,
     /// The last parked message that was looked up: they take turns.
@@ -71,6 +78,52 @@ pub(super) struct Snapshot {
 
 /// How many parked messages are kept in mind.
 const PARKED: usize = 1_000;
+/// How many messages that were news are kept in mind.
+const ANNOUNCED: usize = 20_000;
+/// From which of these on messages are looked at again: others with lower ids may be committed later.
+const OVERLAP: usize = 2_000;
+/// How many messages that are gone wait to be looked up.
+const WAITING: usize = 10_000;
+
+/// What was found of messages with the highest ids, besides those that are in the queue.
+#[derive(Debug, Default)]
+pub(super) struct New {
+    /// Those that have left it, and weren't deleted.
+    pub(super) ends: Vec<End>,
+    /// Of messages with higher ids, all that there are were found.
+    pub(super) known_after: Option<MessageId>,
+}
+
+/// A message that has left the queue.
+#[derive(Debug)]
+pub(super) struct End {
+    id: MessageId,
+    enqueued_at: DateTime<Utc>,
+    event: Event,
+}
+
+impl End {
+    pub(super) fn dead(letter: &DeadLetter) -> Self {
+        Self {
+            id: letter.id,
+            enqueued_at: letter.enqueued_at,
+            event: Event {
+                attempt: Some(letter.attempt),
+                reason: Some(letter.reason.clone()),
+                error: letter.last_error.clone(),
+                ..Event::new(letter.id, Kind::Dead)
+            },
+        }
+    }
+
+    pub(super) fn archived(message: &ArchivedMessage) -> Self {
+        Self {
+            id: message.id,
+            enqueued_at: message.enqueued_at,
+            event: Event::new(message.id, Kind::Archived),
+        }
+    }
+}
 
 /// Something that has happened to a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -122,7 +175,9 @@ impl Snapshot {
     pub(super) fn starting_at(started: DateTime<Utc>) -> Self {
         Self {
             messages: BTreeMap::new(),
-            last: None,
+            first: None,
+            announced: BTreeSet::new(),
+            floor: None,
             started,
             turn: None,
         }
@@ -137,20 +192,55 @@ impl Snapshot {
     }
 
     pub(super) fn add(&mut self, message: &QueuedMessage, is_leased: bool) {
-        self.last = self.last.max(Some(message.id));
         self.messages
             .insert(message.id, Seen::new(message, is_leased));
     }
 
+    /// From which id on messages are looked at again: one that was sent in a longer transaction has a lower id than others
+    /// that have been seen.
+    pub(super) fn overlap(&self) -> Option<MessageId> {
+        match self.announced.iter().rev().nth(OVERLAP) {
+            Some(last) => Some(*last),
+            None => self.first,
+        }
+    }
+
+    /// Whether a message is new. It is that once.
+    fn announce(&mut self, id: MessageId, enqueued_at: DateTime<Utc>) -> bool {
+        if enqueued_at < self.started || Some(id) <= self.floor {
+            return false;
+        }
+        let is_new = self.announced.insert(id);
+        if self.announced.len() > ANNOUNCED {
+            self.floor = self.announced.pop_first();
+        }
+        is_new
+    }
+
+    /// Whether a message that was looked at before has left the queue: all with such a high id would have been found.
+    fn is_gone(&self, id: MessageId, known_after: Option<MessageId>) -> bool {
+        known_after.is_some_and(|after| id > after) && !self.messages.contains_key(&id)
+    }
+
     /// Which of the messages of the look before have to be looked up, at most `limit`: those that aren't listed any more,
-    /// and then those that wait for their time, in turn. The others of these are kept as they were.
-    pub(super) fn carry_over(&mut self, before: &Self, limit: usize) -> Vec<MessageId> {
-        let missing = before
-            .messages
-            .iter()
-            .filter(|(id, _)| !self.messages.contains_key(id));
+    /// and then those that wait for their time, in turn. The others are kept as they were, without those that are known to be
+    /// gone.
+    pub(super) fn carry_over(
+        &mut self,
+        before: &Self,
+        limit: usize,
+        known_after: Option<MessageId>,
+    ) -> Vec<MessageId> {
+        let listed: BTreeSet<MessageId> = self.messages.keys().copied().collect();
+        let missing = before.messages.iter().filter(|(id, _)| {
+            !listed.contains(id) && known_after.is_none_or(|after| **id <= after)
+        });
         let (parked, gone): (Vec<_>, Vec<_>) = missing.partition(|(_, seen)| seen.is_parked);
-        let mut ids: Vec<MessageId> = gone.into_iter().map(|(id, _)| *id).take(limit).collect();
+        let mut gone = gone.into_iter();
+        let mut ids: Vec<MessageId> = gone.by_ref().take(limit).map(|(id, _)| *id).collect();
+        for (id, seen) in gone.take(WAITING) {
+            self.messages.insert(*id, seen.clone());
+        }
         let newest = &parked[parked.len().saturating_sub(PARKED)..];
         let turn = newest.partition_point(|(id, _)| Some(**id) <= before.turn);
         let in_turn = newest[turn..].iter().chain(&newest[..turn]);
@@ -165,11 +255,12 @@ impl Snapshot {
         ids
     }
 
-    /// What has happened until the other look. `fates` is what was found of messages that aren't among those that are
-    /// looked at any more.
+    /// What has happened until the other look, with what was found of the newest messages. `fates` is what was found of
+    /// messages that aren't among those that are looked at any more.
     pub(super) fn changes(
         &self,
-        now: &Self,
+        now: &mut Self,
+        new: New,
         fates: &[(MessageId, Option<MessageInfo>)],
     ) -> Vec<Event> {
         let mut events = Vec::new();
@@ -192,10 +283,26 @@ impl Snapshot {
                 _ => {}
             }
         }
-        for (id, seen) in &now.messages {
+        let mut ends: BTreeMap<_, _> = new.ends.into_iter().map(|end| (end.id, end)).collect();
+        for id in self.messages.keys() {
+            if now.is_gone(*id, new.known_after) {
+                let end = ends.remove(id).map(|end| end.event);
+                events.push(end.unwrap_or_else(|| Event::new(*id, Kind::Done)));
+            }
+        }
+        for (id, end) in ends {
+            // One that was in the queue a moment ago is found gone the next time.
+            let is_known = now.messages.contains_key(&id) || self.messages.contains_key(&id);
+            if !is_known && now.announce(id, end.enqueued_at) {
+                events.push(Event::new(id, Kind::Sent));
+                events.push(end.event);
+            }
+        }
+        let messages = std::mem::take(&mut now.messages);
+        for (id, seen) in &messages {
             match self.messages.get(id) {
                 None => {
-                    if seen.enqueued_at >= self.started && self.last < Some(*id) {
+                    if now.announce(*id, seen.enqueued_at) {
                         events.push(Event::new(*id, Kind::Sent));
                         // It was fast.
                         events.extend(failed(*id, seen, seen.attempt));
@@ -207,6 +314,7 @@ impl Snapshot {
                 Some(before) => events.extend(change(*id, before, seen)),
             }
         }
+        now.messages = messages;
         events
     }
 }
@@ -261,118 +369,4 @@ fn change(id: MessageId, before: &Seen, now: &Seen) -> Vec<Event> {
 }
 
 #[cfg(test)]
-mod tests {
-    use chrono::TimeDelta;
-
-    use super::*;
-
-    fn waiting() -> Seen {
-        Seen {
-            is_leased: false,
-            is_parked: false,
-            attempt: 0,
-            snoozes: 0,
-            consumer: None,
-            visible_at: DateTime::UNIX_EPOCH,
-            enqueued_at: DateTime::UNIX_EPOCH,
-            last_error: None,
-        }
-    }
-
-    fn kinds(before: Option<Seen>, now: Seen) -> Vec<Kind> {
-        let id = MessageId::from(7);
-        let mut first = Snapshot::starting_at(DateTime::UNIX_EPOCH);
-        let mut second = first.next();
-        first.messages.extend(before.map(|before| (id, before)));
-        second.messages.insert(id, now);
-        let events = first.changes(&second, &[]);
-        events.iter().map(|event| event.kind).collect()
-    }
-
-    #[test]
-    fn each_step_of_a_message_is_an_event() {
-        let leased = Seen {
-            is_leased: true,
-            attempt: 1,
-            consumer: Some(WorkerId::from(3)),
-            ..waiting()
-        };
-        let failed = Seen {
-            is_leased: false,
-            last_error: Some("no".to_owned()),
-            visible_at: DateTime::UNIX_EPOCH + TimeDelta::seconds(5),
-            ..leased.clone()
-        };
-        let again = Seen {
-            is_leased: true,
-            attempt: 2,
-            ..failed.clone()
-        };
-        let put_off = Seen {
-            is_leased: false,
-            snoozes: 1,
-            visible_at: DateTime::UNIX_EPOCH + TimeDelta::seconds(5),
-            ..leased.clone()
-        };
-        let released = Seen {
-            is_leased: false,
-            ..leased.clone()
-        };
-        assert_eq!(kinds(None, waiting()), [Kind::Sent]);
-        assert_eq!(kinds(None, leased.clone()), [Kind::Sent, Kind::Claimed]);
-        assert_eq!(kinds(Some(waiting()), leased.clone()), [Kind::Claimed]);
-        assert_eq!(kinds(Some(leased.clone()), leased.clone()), []);
-        assert_eq!(kinds(Some(leased.clone()), failed.clone()), [Kind::Failed]);
-        assert_eq!(kinds(Some(failed), again.clone()), [Kind::Claimed]);
-        assert_eq!(
-            kinds(Some(leased.clone()), again),
-            [Kind::Failed, Kind::Claimed]
-        );
-        assert_eq!(kinds(Some(leased.clone()), put_off), [Kind::Snoozed]);
-        assert_eq!(kinds(Some(leased), released), [Kind::Released]);
-    }
-
-    #[test]
-    fn what_was_sent_before_it_started_is_no_news() {
-        let mut before = Snapshot::starting_at(DateTime::UNIX_EPOCH + TimeDelta::seconds(1));
-        let mut now = before.next();
-        now.messages.insert(MessageId::from(7), waiting());
-        assert_eq!(before.changes(&now, &[]), []);
-        // And no message is sent twice.
-        before = Snapshot::starting_at(DateTime::UNIX_EPOCH);
-        before.last = Some(MessageId::from(7));
-        assert_eq!(before.changes(&now, &[]), []);
-    }
-
-    #[test]
-    fn messages_that_wait_are_looked_up_in_turn_after_those_that_vanished() {
-        let mut before = Snapshot::starting_at(DateTime::UNIX_EPOCH);
-        let parked = Seen {
-            is_parked: true,
-            ..waiting()
-        };
-        for id in 1..=5 {
-            before.messages.insert(MessageId::from(id), parked.clone());
-        }
-        before.messages.insert(MessageId::from(9), waiting());
-        let mut looked_up = Vec::new();
-        for _ in 0..3 {
-            let mut now = before.next();
-            let ids = now.carry_over(&before, 3);
-            looked_up.push(ids.iter().map(|id| id.get()).collect::<Vec<_>>());
-            for id in ids.into_iter().filter(|id| id.get() < 9) {
-                now.messages.insert(id, parked.clone());
-            }
-            before = now;
-        }
-        assert_eq!(looked_up, [vec![9, 1, 2], vec![3, 4, 5], vec![1, 2, 3]]);
-        assert_eq!(before.messages.len(), 5, "none is forgotten");
-    }
-
-    #[test]
-    fn a_message_that_is_nowhere_is_done() {
-        let before = Snapshot::starting_at(DateTime::UNIX_EPOCH);
-        let events = before.changes(&before.next(), &[(MessageId::from(7), None)]);
-        assert_eq!(events, [Event::new(MessageId::from(7), Kind::Done)]);
-    }
-}
+mod tests;

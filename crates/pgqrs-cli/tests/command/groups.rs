@@ -50,6 +50,14 @@ async fn groups_are_listed_stopped_limited_promoted_and_purged(pool: PgPool) -> 
         (&"b".into(), &0.into())
     );
 
+    for (group, state, count) in [("a", "delayed", 3), ("a", "ready", 1), ("b", "delayed", 0)] {
+        let search = [
+            "messages", "tasks", "--state", state, "--group", group, "--json",
+        ];
+        let found = run(&pool, &search).await.json();
+        let items = found["items"].as_array().map(Vec::len);
+        assert_eq!(items, Some(count), "{group} {state}: {found}");
+    }
     let limited = run(&pool, &["group", "limit", "tasks", "a", "2"])
         .await
         .done();

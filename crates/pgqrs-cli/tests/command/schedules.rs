@@ -5,6 +5,38 @@ use sqlx::PgPool;
 
 use crate::support::{TestResult, payloads, run, tasks};
 
+/// What was fired, and what became of it: also of what was acknowledged.
+async fn assert_history(pool: &PgPool, store: &pgqrs::Store) -> TestResult {
+    let shown = async || run(pool, &["schedule", "show", "daily-report", "--next", "0"]).await;
+    let line = async || {
+        let shown = shown().await.done();
+        let line = shown.lines().last().unwrap_or_default();
+        line.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert!(line().await.contains(", by hand - "), "{}", line().await);
+    assert!(line().await.ends_with(" ready"), "{}", line().await);
+    let mut deliveries = pgqrs::dequeue().from("tasks").execute(store).await?;
+    let delivery = deliveries.pop().expect("it was fired");
+    assert!(
+        line()
+            .await
+            .ends_with(&format!(" {} leased", delivery.id()))
+    );
+    delivery.ack(store).await?;
+    assert!(line().await.ends_with(" done"), "{}", line().await);
+    let last = ["schedule", "show", "daily-report", "--last", "0", "--json"];
+    assert_eq!(
+        run(pool, &last).await.json()["history"],
+        serde_json::json!([])
+    );
+    let all = run(pool, &["schedule", "show", "daily-report", "--json"]).await;
+    assert_eq!(all.json()["history"][0]["outcome"], "done");
+    Ok(())
+}
+
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_schedule_is_listed_shown_paused_fired_and_deleted(pool: PgPool) -> TestResult {
     let store = tasks(&pool).await?;
@@ -53,6 +85,8 @@ async fn a_schedule_is_listed_shown_paused_fired_and_deleted(pool: PgPool) -> Te
         "{fired}"
     );
     assert_eq!(payloads(&pool).await?, ["\"daily\""]);
+
+    assert_history(&pool, &store).await?;
 
     let asked = run(&pool, &["schedule", "delete", "daily-report"])
         .await

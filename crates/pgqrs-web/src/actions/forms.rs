@@ -266,10 +266,37 @@ fn time_of(message: &MessageInfo) -> String {
     }
 }
 
+/// What a message has to meet.
+fn conditions(target: &Target) -> impl Iterator<Item = (&'static str, &str)> {
+    const NAMES: [(&str, &str); 8] = [
+        ("state", "state"),
+        ("reason", "reason"),
+        ("key", "key"),
+        ("group", "group"),
+        ("header", "header"),
+        ("path", "path"),
+        ("value", "value"),
+        ("error", "error contains"),
+    ];
+    let given = NAMES
+        .iter()
+        .map(|(name, shown)| (*shown, target.value(name)));
+    given.filter(|(_, value)| !value.is_empty())
+}
+
 fn preview_of(asked: &Asked, target: &Target, preview: &bulk::Preview) -> Markup {
     let queue = target.value("queue");
     html! {
         p { "In queue " b { (queue) } ": " b #count { (preview.count) } " match now." }
+        // What is left out here matches, too.
+        p #conditions { "Conditions: "
+            @for (n, (name, value)) in conditions(target).enumerate() {
+                @if n > 0 { ", " }
+                (name) " " b { (value) }
+            }
+            @if conditions(target).next().is_none() { "none" }
+            "."
+        }
         @if !preview.sample.is_empty() {
             p { "Among them "
                 @for (n, id) in preview.sample.iter().enumerate() {

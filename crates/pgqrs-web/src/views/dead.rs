@@ -42,7 +42,7 @@ pub(super) async fn view(app: &App, asked: &Asked, queue: &str) -> Result<View, 
             form action=(asked.link(&["queues", &queue, "dead"])) {
                 input type="hidden" name="reason" value=(reason);
                 div { label for="key" { "Unique key" } input #key name="key" value=(key) spellcheck="false"; }
-                (conditions.fields(app.hides(&info)))
+                (conditions.fields(app.hides(&info), info.groups.is_some()))
             }
         }
         @if !reason.is_empty() {
@@ -80,6 +80,9 @@ pub(crate) fn wanted(app: &App, asked: &Asked, queue: &str, is_hidden: bool) -> 
     }
     if !asked.value("key").is_empty() {
         search = search.key(asked.value("key"));
+    }
+    if !conditions.group.is_empty() {
+        search = search.group(conditions.group);
     }
     if let Some((name, value)) = conditions.header() {
         search = search.header(name, value);

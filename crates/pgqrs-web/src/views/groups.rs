@@ -9,6 +9,7 @@ use crate::{
     app::App,
     format::{self, maybe_time, number},
     layout::View,
+    path,
     respond::Asked,
 };
 
@@ -21,15 +22,26 @@ const ORDERS: [(&str, &str); 3] = [
     ("stopped", "stopped"),
 ];
 
-pub(super) async fn view(app: &App, asked: &Asked, queue: &str) -> Result<View, Problem> {
-    let (order, chosen) = match asked.value("order") {
-        "oldest" => (GroupOrder::Oldest, "oldest"),
-        "stopped" => (GroupOrder::Stopped, "stopped"),
-        _ => (GroupOrder::Parked, "parked"),
+/// The groups that a request asks for.
+pub(crate) async fn list(app: &App, asked: &Asked, queue: &str) -> Result<Vec<GroupInfo>, Problem> {
+    let order = match chosen(asked) {
+        "oldest" => GroupOrder::Oldest,
+        "stopped" => GroupOrder::Stopped,
+        _ => GroupOrder::Parked,
     };
+    Ok(app.admin.groups(queue, order, MOST).await?)
+}
+
+fn chosen(asked: &Asked) -> &'static str {
+    let is_asked = |(name, _): &&(&str, &str)| *name == asked.value("order");
+    ORDERS.iter().find(is_asked).unwrap_or(&ORDERS[0]).0
+}
+
+pub(super) async fn view(app: &App, asked: &Asked, queue: &str) -> Result<View, Problem> {
+    let chosen = chosen(asked);
     let info = app.admin.queue(queue).await?;
     let stats = app.admin.queue_stats(queue).await?;
-    let groups = app.admin.groups(queue, order, MOST).await?;
+    let groups = list(app, asked, queue).await?;
     let at_once = info.groups.map(|groups| groups.at_once());
     let here = asked.link(&["queues", queue, "groups"]);
     let main = html! {
@@ -78,7 +90,7 @@ fn row(asked: &Asked, queue: &str, group: &GroupInfo) -> Markup {
     let on = [("queue", queue), ("group", group.group.as_str())];
     html! {
         tr {
-            th scope="row" { (group.group) }
+            th scope="row" { a href=(messages(asked, queue, group)) { (group.group) } }
             td.number data-label="on their way" { (number(group.live)) }
             td.number data-label="parked" { (number(group.parked)) }
             td.number data-label="limit of its own" {
@@ -89,6 +101,13 @@ fn row(asked: &Asked, queue: &str, group: &GroupInfo) -> Markup {
             td data-label="actions" { (buttons(asked, possible(group), &on)) }
         }
     }
+}
+
+/// Its messages: those that wait behind others, if there are any.
+fn messages(asked: &Asked, queue: &str, group: &GroupInfo) -> String {
+    let state = if group.parked > 0 { "delayed" } else { "ready" };
+    let query = path::query(&[("state", state), ("group", &group.group)]);
+    format!("{}{query}", asked.link(&["queues", queue]))
 }
 
 fn state(asked: &Asked, queue: &str, group: &GroupInfo) -> Markup {

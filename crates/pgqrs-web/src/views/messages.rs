@@ -47,7 +47,7 @@ pub(super) async fn view(app: &App, asked: &Asked, queue: &str) -> Result<View, 
             form action=(asked.link(&["queues", &queue])) {
                 input type="hidden" name="state" value=(state);
                 input type="hidden" name="order" value=(order);
-                (conditions.fields(app.hides(&info)))
+                (conditions.fields(app.hides(&info), info.groups.is_some()))
             }
         }
         p.order {
@@ -85,6 +85,9 @@ pub(crate) fn wanted(app: &App, asked: &Asked, queue: &str, is_hidden: bool) -> 
         search = search.oldest_first();
     }
     let conditions = Conditions::of(asked);
+    if !conditions.group.is_empty() {
+        search = search.group(conditions.group);
+    }
     if let Some((name, value)) = conditions.header() {
         search = search.header(name, value);
     }

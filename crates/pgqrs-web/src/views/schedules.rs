@@ -1,10 +1,7 @@
 //! Schedules, with what they have sent and their next times.
 
 use maud::{Markup, html};
-use pgqrs::{
-    ScheduleInfo, ScheduleTime,
-    chrono::{DateTime, Utc},
-};
+use pgqrs::{FiringOutcome, ScheduleFiring, ScheduleInfo, ScheduleTime};
 
 use super::Problem;
 use crate::{
@@ -104,6 +101,7 @@ pub(super) async fn view(app: &App, asked: &Asked, name: &str) -> Result<View, P
     let schedule = app.admin.schedule(name).await?;
     let queue = schedule.queue.as_str();
     let upcoming = schedule.upcoming(NEXT);
+    let firings = app.admin.schedule_history(name).await?;
     let main = html! {
         nav.crumbs aria-label="Path" { a href=(asked.link(&["schedules"])) { "Schedules" } }
         div.head {
@@ -122,11 +120,7 @@ pub(super) async fn view(app: &App, asked: &Asked, name: &str) -> Result<View, P
             div { dt { "Unique key" } dd { (format::maybe(schedule.unique_key.as_deref())) } }
         }
         h2 { "History" }
-        dl.facts {
-            div { dt { "Last time" } dd { (maybe_moment(schedule.last_at)) } }
-            div { dt { "Sent" } dd { (maybe_moment(schedule.last_fired_at)) } }
-            div { dt { "Late by" } dd { (late(&schedule)) } }
-        }
+        (history(asked, &firings))
         p { "Its messages that are still there: "
             @for (n, state) in ["ready", "delayed", "leased", "dead"].into_iter().enumerate() {
                 @if n > 0 { ", " }
@@ -147,6 +141,69 @@ pub(super) async fn view(app: &App, asked: &Asked, name: &str) -> Result<View, P
     })
 }
 
-fn maybe_moment(time: Option<DateTime<Utc>>) -> Markup {
-    time.map_or_else(format::none, format::moment)
+/// The last firings, the newest first, with what became of each.
+fn history(asked: &Asked, firings: &[ScheduleFiring]) -> Markup {
+    if firings.is_empty() {
+        return html! { p.empty { "Not fired yet." } };
+    }
+    html! {
+        div.wide tabindex="0" role="region" aria-label="History" {
+            table {
+                thead { tr {
+                    th scope="col" { "Time" }
+                    th scope="col" { "Late by" }
+                    th scope="col" { "Message" }
+                    th scope="col" { "Outcome" }
+                } }
+                tbody { @for firing in firings { (firing_row(asked, firing)) } }
+            }
+        }
+        p.faint {
+            "The last 100. Done: acknowledged, if nobody has cancelled or deleted it and it hasn't expired."
+        }
+    }
+}
+
+fn firing_row(asked: &Asked, firing: &ScheduleFiring) -> Markup {
+    html! {
+        tr {
+            th scope="row" {
+                @match firing.scheduled_for {
+                    Some(time) => (format::moment(time)),
+                    None => { (format::moment(firing.fired_at)) " by hand" }
+                }
+            }
+            td data-label="late by" { @match firing.lateness() {
+                Some(late) => (duration(late)),
+                None => (format::none()),
+            } }
+            td data-label="message" { (message(asked, firing)) }
+            td data-label="outcome" { span { (outcome(firing.outcome)) } }
+        }
+    }
+}
+
+/// The message of a firing, as a link if it is still somewhere.
+fn message(asked: &Asked, firing: &ScheduleFiring) -> Markup {
+    let Some(message) = firing.message else {
+        return format::none();
+    };
+    let id = message.to_string();
+    if firing.outcome == FiringOutcome::Done {
+        return html! { (id) };
+    }
+    html! { a href=(asked.link(&["queues", firing.queue.as_str(), "messages", &id])) { (id) } }
+}
+
+fn outcome(outcome: FiringOutcome) -> Markup {
+    match outcome {
+        FiringOutcome::Dead => html! { span.badge.critical { (outcome) } },
+        FiringOutcome::Unfinished => {
+            html! { span.badge.warning { "not sent" } " the last one is unfinished" }
+        }
+        FiringOutcome::QueueClosed => {
+            html! { span.badge.warning { "not sent" } " the queue was closed" }
+        }
+        _ => html! { (outcome) },
+    }
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use tower::ServiceExt;
 
-use crate::support::{Browser, TestResult, filled, serve};
+use crate::support::{Browser, TestResult, filled, serve, until};
 
 pub(crate) fn all(store: &Store) -> Router {
     let page = pgqrs_web::page(store).actions(|_, _| true);
@@ -170,6 +170,14 @@ async fn groups_are_shown_and_stopped_resumed_promoted_and_purged(pool: PgPool) 
     go("/queues/emails/groups").await?;
     browser.shows("tbody tr:first-child", group).await;
     browser.picture("groups", 1_280).await?;
+    browser.click(Locator::LinkText(group)).await?;
+    let rows = "return document.querySelectorAll('article tbody tr, main tbody tr').length";
+    until("only its parked messages", async || {
+        browser.run(rows).await.is_ok_and(|rows| rows == json!(2))
+    })
+    .await;
+    assert!(browser.violations().await?.is_empty());
+    go("/queues/emails/groups").await?;
     act(&browser, "Stop the group", "Stop the group").await?;
     browser.shows("tbody tr:first-child", "It is stopped").await;
     let found = admin.group("emails", group).await?.expect("it is there");

@@ -29,6 +29,7 @@ async fn all_that_match_are_changed_in_the_background_and_it_can_be_stopped(
         .click(Locator::LinkText("Requeue all that match…"))
         .await?;
     browser.shows("#count", "10,000").await;
+    browser.shows("#conditions", "reason expired").await;
     browser.picture("all-that-match", 1_280).await?;
     browser.click(Locator::Css("main form button")).await?;
     browser.shows("tbody tr:first-child", "Done: 10,000").await;

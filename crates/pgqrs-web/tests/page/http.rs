@@ -360,6 +360,25 @@ async fn the_same_is_there_as_json(pool: PgPool) -> TestResult {
             .map(Vec::len),
         Some(10)
     );
+    let history = json("/schedules/nightly-report").await?["history"].take();
+    let outcomes: Vec<_> = history
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|firing| firing["outcome"].as_str().unwrap_or_default())
+        .collect();
+    assert_eq!(
+        outcomes,
+        [
+            "done",
+            "dead",
+            "unfinished",
+            "done",
+            "queue_closed",
+            "done",
+            "done"
+        ]
+    );
     assert_eq!(
         json("/health").await?["role"].as_str().map(str::is_empty),
         Some(false)

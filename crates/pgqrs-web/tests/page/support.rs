@@ -87,6 +87,18 @@ pub(crate) async fn filled(pool: &PgPool) -> Result<Store, Box<dyn std::error::E
         .await?;
     admin.fire_schedule("reminders").await?;
     admin.pause_schedule("reminders").await?;
+    // A week of it, with one message that is dead, and some that are gone.
+    sqlx::query(
+        "insert into pgqrs.firings (schedule_id, slot, queue_id, scheduled_for, fired_at, message_id, is_closed)
+         select s.id, n, case n when 2 then e.id else s.queue_id end, date_trunc('hour', now()) - n * interval '1 day',
+             date_trunc('hour', now()) - n * interval '1 day' + interval '7 milliseconds',
+             case n when 2 then (select min(id) from pgqrs.dead_letters) when 3 then null when 5 then null else 1000000 - n end,
+             n = 5
+         from pgqrs.schedules s, pgqrs.queues e, generate_series(1, 7) n
+         where s.name = 'nightly-report' and e.name = 'emails'",
+    )
+    .execute(pool)
+    .await?;
     Ok(store)
 }
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from pgqrs import _arguments, _pgqrs
-from pgqrs.schedule import Schedule, ScheduleChange, ScheduleInfo
+from pgqrs.schedule import Schedule, ScheduleChange, ScheduleFiring, ScheduleInfo
 
 
 class ScheduleAdmin:
@@ -38,6 +38,21 @@ class ScheduleAdmin:
             ScheduleNotFoundError: There is no such schedule.
         """
         return ScheduleInfo._of(self._native.schedule(_arguments.text("name", name)))
+
+    def schedule_history(self, name: str) -> list[ScheduleFiring]:
+        """Returns the last firings of a schedule, and what became of their messages.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            At most 100, the newest first.
+
+        Raises:
+            ScheduleNotFoundError: There is no such schedule.
+        """
+        rows = self._native.schedule_history(_arguments.text("name", name))
+        return [ScheduleFiring(*row) for row in rows]
 
     def set_schedule(self, schedule: Schedule[Any]) -> ScheduleChange:
         """Installs a schedule, or overwrites the one of its name, whatever its version: for schedules that users of an
