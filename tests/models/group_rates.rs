@@ -23,9 +23,13 @@
 //! - Deliveries after a lost lease, which draw no place, and what an operator moves to another time.
 //! - Crashes of the server: a message and its place are undone together, or not at all.
 
+mod broken;
+mod variants;
+
 use stateright::{Model, Property};
 
-use crate::{breaks, holds};
+use self::variants::{ONE, RAISED, SLOWED, TWO};
+use crate::holds;
 
 /// A rule of the protocol, each of which can be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -461,42 +465,6 @@ impl Model for Protocol {
     }
 }
 
-const ONE: Protocol = Protocol {
-    without: None,
-    at_once: 1,
-    is_raised: false,
-    end: 6,
-    attempts: 5,
-    pauses: 0,
-};
-const TWO: Protocol = Protocol {
-    at_once: 2,
-    end: 3,
-    attempts: 6,
-    ..ONE
-};
-/// Few attempts show all that there is.
-const RAISED: Protocol = Protocol {
-    is_raised: true,
-    end: 3,
-    attempts: 2,
-    ..TWO
-};
-const SLOWED: Protocol = Protocol {
-    end: 1,
-    attempts: 2,
-    pauses: 2,
-    ..TWO
-};
-
-fn without(rule: Rule, variant: Protocol, promise: &'static str) {
-    let model = Protocol {
-        without: Some(rule),
-        ..variant
-    };
-    breaks(&format!("rates of groups without {rule:?}"), model, promise);
-}
-
 #[test]
 fn no_more_attempts_of_a_group_start_than_its_rate_allows_and_none_during_a_pause() {
     for (name, model) in [
@@ -507,44 +475,4 @@ fn no_more_attempts_of_a_group_start_than_its_rate_allows_and_none_during_a_paus
     ] {
         holds(&format!("rates of groups, {name}"), model);
     }
-}
-
-#[test]
-fn statements_that_draw_at_the_same_time_get_the_same_place() {
-    without(Rule::Lock, TWO, LIMITED);
-}
-
-#[test]
-fn statements_that_waited_for_the_lock_with_an_old_time_draw_places_that_are_past() {
-    without(Rule::ClockAfterTheLock, ONE, LIMITED);
-}
-
-#[test]
-fn a_process_that_crashes_before_the_arrival_time_is_moved_has_others_start_at_the_same_time() {
-    without(Rule::OneTransaction, ONE, LIMITED);
-}
-
-#[test]
-fn messages_that_are_put_back_without_another_place_start_too_often() {
-    without(Rule::DrawAgain, ONE, LIMITED);
-}
-
-#[test]
-fn places_that_are_saved_up_for_ever_start_too_many_at_once() {
-    without(Rule::SaveNoMoreThanABurst, ONE, LIMITED);
-}
-
-#[test]
-fn a_rate_of_a_group_that_is_raised_waits_for_the_old_one_s_time() {
-    without(Rule::NoFurtherThanOnTheWay, RAISED, SOON);
-}
-
-#[test]
-fn an_arrival_time_that_is_cut_forgets_a_pause_that_is_longer() {
-    without(Rule::KeepThePause, SLOWED, PAUSED);
-}
-
-#[test]
-fn a_short_pause_ends_a_longer_one() {
-    without(Rule::LongestPause, SLOWED, PAUSED);
 }
