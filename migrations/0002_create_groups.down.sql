@@ -8,5 +8,6 @@ set local lock_timeout = '2s';
 lock table pgqrs.messages;
 
 drop function pgqrs.settle_groups;
+drop function pgqrs.begin_groups;
 drop function pgqrs.lock_groups;
 drop table pgqrs.groups;

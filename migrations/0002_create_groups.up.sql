@@ -96,6 +96,39 @@ begin
 end
 $$;
 
+-- Begins groups with the messages that are sent to them, if none of them is there, and returns whether it has. The keys are in
+-- the order in which rows are locked. An insert that need not be ready for a conflict takes half the time of one that is.
+create function pgqrs.begin_groups(
+    queue integer, keys text[],
+    -- Of each group.
+    messages integer[],
+    -- How many of them are on their way.
+    at_once integer
+)
+returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan
+as $$
+begin
+    if exists (
+        select from unnest(keys) as wanted (key)
+        cross join lateral (
+            select from pgqrs.groups g where g.queue_id = queue and g.key = wanted.key
+            offset 0
+        ) found
+    ) then
+        return false;
+    end if;
+    insert into pgqrs.groups (queue_id, key, live, parked, sent)
+    select queue, w.key, least(w.messages, begin_groups.at_once), w.messages - least(w.messages, begin_groups.at_once), w.messages
+    from (select unnest(keys) as key, unnest(begin_groups.messages) as messages) w;
+    return true;
+exception when unique_violation then
+    -- Another transaction has begun one of them meanwhile. What was inserted before it is undone.
+    return false;
+end
+$$;
+
 -- Counts messages of groups that have gone, and promotes as many of those that are parked. The caller has locked the
 -- groups before, so that the statements in here see all that was parked by then. Returns the queues of the messages that
 -- are visible now.
@@ -134,7 +167,7 @@ begin
             min(u.id) filter (where u.gone = 'dead') as dead
         from unnest(queues, keys, ends, ids) as u (queue_id, key, gone, id)
         group by 1, 2
-        order by 1
+        order by 1, 2
     loop
         if settings_of is distinct from gone.queue_id then
             select q.id, coalesce(q.groups_at_once, 1), q.groups_stop, q.groups_rated, q.groups_rate_n, q.groups_rate_per

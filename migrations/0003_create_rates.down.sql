@@ -6,6 +6,7 @@ set local lock_timeout = '2s';
 
 drop function pgqrs.due_in;
 drop function pgqrs.draw_of_group;
+drop function pgqrs.is_group_rated;
 drop table pgqrs.group_rates;
 drop function pgqrs.take_tokens;
 drop function pgqrs.free_tokens;

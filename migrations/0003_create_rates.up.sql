@@ -117,6 +117,21 @@ create table pgqrs.group_rates (
     vacuum_truncate = off
 );
 
+-- Whether a group of a queue other than this one has a rate of its own. It sees all that was committed before the call: also by
+-- a transaction for whose lock on the queue's row the caller has waited.
+create function pgqrs.is_group_rated(queue integer, besides text)
+returns boolean
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return exists (
+        select from pgqrs.group_rates r
+        where r.queue_id = queue and r.rate_n is not null and r.key is distinct from besides
+    );
+end
+$$;
+
 -- Draws places in time for messages of a group that are let in, or put back: moves its arrival time on by an interval for
 -- each. Returns when the first of them can start, and after which interval each next one can; nulls if the group has no
 -- rate. The caller has locked the group.

@@ -298,6 +298,8 @@ impl<W: Work> RunLoop<W> {
             // A handler that stops its consumer expects that nothing is claimed any more.
             if self.ending.is_none() && *self.stop_requests.borrow() == Stop::Graceful {
                 self.end("stop requested");
+                // It may be over with that, and nothing else would wake the loop before the deadline.
+                continue;
             }
             self.abort_late_handlers();
             self.start_queries();

@@ -74,6 +74,8 @@ pub(crate) struct Claimed {
     pub(crate) token_in: Option<Duration>,
     /// When the next message becomes visible, if groups of the queue have rates.
     pub(crate) due_in: Option<Duration>,
+    /// How many of the messages that it has found wait for the queue's rate; `None` if it could not look for any.
+    pub(crate) held_back: Option<u32>,
 }
 
 /// What the first row of a claim's result says.
@@ -362,6 +364,14 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
     let stopped_by_bytes = found > taken && !is_limited;
     // What is over took places within the limit, and there may be others behind it.
     let is_cut_short = is_limited && !dead.is_empty() && !left_over && !failed;
+    let token_in = limits.as_ref().and_then(|limits| limits.token_in);
+    let held_back = match token_in {
+        _ if origin.settings.held_for().is_some() => None,
+        None => Some(0),
+        // Without a token it looks for no message.
+        Some(_) if found == 0 => None,
+        Some(_) => Some(found.saturating_sub(taken)),
+    };
     Ok(Claimed {
         messages,
         origin,
@@ -377,12 +387,11 @@ pub(crate) async fn claim(connection: &mut PgConnection, claim: &Claim<'_>) -> R
         stopped_by_bytes,
         left_over: left_over || failed,
         is_next_ready,
-        token_in: (limits.as_ref())
-            .and_then(|limits| limits.token_in)
-            .map(Duration::from_micros),
+        token_in: token_in.map(Duration::from_micros),
         due_in: limits
             .and_then(|limits| limits.due_in)
             .map(Duration::from_micros),
+        held_back,
     })
 }
 

@@ -217,14 +217,27 @@ pub(crate) async fn set_rate(
         r#"
         with queue as (
             update pgqrs.queues
-            -- Stays so when a rate is removed: then sends and settlements look for one, until the queue is configured.
-            set groups_rated = groups_rated or $3::integer is not null
+            set groups_rated = coalesce($3::integer, groups_rate_n) is not null or pgqrs.is_group_rated(id, $2)
             where name = $1
-            returning id
+            returning id, groups_rated
         ), set as (
             insert into pgqrs.group_rates as r (queue_id, key, arrives_at, rate_n, rate_per)
-            select id, $2, '-infinity', $3, $4::bigint * interval '1 microsecond' from queue
+            select id, $2, '-infinity', $3, $4::bigint * interval '1 microsecond' from queue where groups_rated
             on conflict (queue_id, key) do update set rate_n = excluded.rate_n, rate_per = excluded.rate_per
+        ), removed as (
+            delete from pgqrs.group_rates r
+            using queue
+            where not queue.groups_rated and r.queue_id = queue.id and r.key = $2
+        ), forgotten as (
+            -- It was the last one: what is known of groups holds nothing back any more.
+            delete from pgqrs.group_rates r
+            where r.ctid = any (array(
+                select others.ctid
+                from queue
+                join pgqrs.group_rates others on others.queue_id = queue.id and others.key <> $2
+                where not queue.groups_rated
+                for update of others skip locked
+            ))
         )
         select id from queue
         "#,

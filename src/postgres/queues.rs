@@ -159,8 +159,9 @@ pub(crate) async fn configure(
     let rate = options.rate.flatten();
     let groups_rate = groups.and_then(|groups| groups.rate);
     let stops = |groups: Groups| groups.after_dead_letter == AfterDeadLetter::Stop;
-    let configured = sqlx::query!(
-        "update pgqrs.queues
+    let configured = sqlx::query_scalar!(
+        "with configured as (
+         update pgqrs.queues
          set max_attempts = coalesce($2, max_attempts),
              lease = case when $3 then $4::bigint * interval '1 microsecond' else lease end,
              retry_min = case when $5 then $6::bigint * interval '1 microsecond' else retry_min end,
@@ -175,13 +176,26 @@ pub(crate) async fn configure(
              groups_rate_n = case when $15 then $23 else groups_rate_n end,
              groups_rate_per = case when $15 then $24::bigint * interval '1 microsecond' else groups_rate_per end,
              groups_rated = $23::integer is not null or case when $15
-                 then exists (select from pgqrs.group_rates r where r.queue_id = id and r.rate_n is not null)
+                 then pgqrs.is_group_rated(id, null)
                  else groups_rated
              end,
              max_running = case when $18 then $19 else max_running end,
              rate_n = case when $20 then $21 else rate_n end,
              rate_per = case when $20 then $22::bigint * interval '1 microsecond' else rate_per end
-         where name = $1",
+         where name = $1
+         returning id, groups_rated
+         ), forgotten as (
+             -- What is known of groups holds nothing back any more, if none has a rate.
+             delete from pgqrs.group_rates r
+             where r.ctid = any (array(
+                 select others.ctid
+                 from configured q
+                 join pgqrs.group_rates others on others.queue_id = q.id and others.rate_n is null
+                 where $15 and not q.groups_rated
+                 for update of others skip locked
+             ))
+         )
+         select id from configured",
         name.as_str(),
         max_attempts,
         sets_lease,
@@ -207,9 +221,9 @@ pub(crate) async fn configure(
         groups_rate.and_then(|rate| i32::try_from(rate.messages()).ok()),
         groups_rate.map(|rate| microseconds(rate.per())),
     )
-    .execute(connection)
+    .fetch_optional(connection)
     .await?;
-    Ok(configured.rows_affected() == 1)
+    Ok(configured.is_some())
 }
 
 /// Until when nothing is claimed from a queue.

@@ -270,6 +270,26 @@ pub(crate) fn queue_slowed(worker: WorkerId, queue: &QueueName, wait: Option<Dur
     }
 }
 
+/// As many ready messages, or more, wait for the rate of a consumer's queue; or none any more.
+pub(crate) fn waiting_for_rate(worker: WorkerId, queue: &QueueName, messages: u32) {
+    if messages > 0 {
+        of_worker!(
+            info,
+            queue,
+            worker,
+            at_least = messages,
+            "ready messages wait for the rate of their queue",
+        );
+    } else {
+        of_worker!(
+            info,
+            queue,
+            worker,
+            "no messages wait for the rate of their queue any more",
+        );
+    }
+}
+
 /// A statement of a consumer failed, and will be retried.
 pub(crate) fn statement_failed(
     worker: WorkerId,

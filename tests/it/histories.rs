@@ -22,13 +22,15 @@ use self::{
     steps::{Call, Disruption, Step, Way},
 };
 use crate::{
-    model::{LINES, Returned, World},
+    model::{Bucket, LINES, Returned, World},
     support::{TestResult, connect, proxy::Proxy, server::Server, until},
 };
 
 /// The last one is not there in the beginning.
 const QUEUES: [&str; 3] = ["tasks", "emails", "reports"];
 const STORES: usize = 3;
+/// What a call makes ready comes in this order: without a rate, by the rates of groups, what was let in, by these rates.
+const CALL: usize = 8;
 
 type Checked<T = ()> = Result<T, TestCaseError>;
 
@@ -135,23 +137,27 @@ impl History {
         }
         // All that is left, in order.
         for queue in QUEUES {
-            let way = Way::Queue(queue);
-            let limit = 10_000;
-            let (store, call) = (0, Call::Claim { way, limit });
-            let disruption = None;
-            self.step(Step {
-                store,
-                call,
-                disruption,
-            })
-            .await?;
+            let (way, limit) = (Way::Queue(queue), 10_000);
+            let ends = self.world.slowed().contains(&Bucket::Queue(queue));
+            let resume = ends.then_some(Call::Pause(queue, false));
+            for call in resume
+                .into_iter()
+                .chain([Call::Rate(queue, false), Call::Claim { way, limit }])
+            {
+                let (store, disruption) = (0, None);
+                self.step(Step {
+                    store,
+                    call,
+                    disruption,
+                })
+                .await?;
+            }
         }
         Ok(self.world.happened)
     }
 
     async fn step(&mut self, step: Step) -> Checked {
-        // What a settlement lets in is ready after what the call itself makes ready.
-        self.time += 2;
+        self.time += CALL;
         let Step {
             store,
             call,

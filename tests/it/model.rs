@@ -3,10 +3,12 @@
 //! something lets it come. A refused call returns the name of the error.
 
 mod administration;
+mod claims;
 mod groups;
 mod keys;
 mod lines;
 mod many;
+mod rates;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,10 +17,12 @@ use pgqrs::{MessageId, Priority, WorkerId, WorkerKind, WorkerStatus};
 use self::{
     groups::Member,
     keys::{Expiry, Key},
+    rates::{GroupRate, QueueRate},
 };
 pub(crate) use self::{
     keys::{Asks, KeyKind},
     lines::LINES,
+    rates::Bucket,
 };
 
 /// A wait, or a lease, that doesn't end by itself while a test runs.
@@ -35,6 +39,16 @@ pub(crate) enum Wait {
     Long,
 }
 
+impl Wait {
+    /// When it is over that begins with the call of this number.
+    fn from(self, time: usize) -> Visible {
+        match self {
+            Self::None => Visible::Since(time),
+            Self::Long => Visible::Later,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Settlement {
     Ack,
@@ -42,6 +56,7 @@ pub(crate) enum Settlement {
     Nack,
     RetryIn(Wait),
     Later(Wait),
+    SlowDown(Wait),
     DeadLetter,
 }
 
@@ -141,10 +156,14 @@ pub(crate) struct Queue {
     pub(crate) archive: BTreeMap<MessageId, Entry>,
     /// The last place of each group that has messages.
     groups: BTreeMap<usize, i64>,
+    /// When it was created.
+    created: usize,
+    rate: QueueRate,
+    group_rates: BTreeMap<usize, GroupRate>,
 }
 
 impl Queue {
-    fn new() -> Self {
+    fn new(created: usize) -> Self {
         Self {
             // What a new queue has.
             max_attempts: 20,
@@ -154,6 +173,9 @@ impl Queue {
             dead: BTreeMap::new(),
             archive: BTreeMap::new(),
             groups: BTreeMap::new(),
+            created,
+            rate: QueueRate::default(),
+            group_rates: BTreeMap::new(),
         }
     }
 
@@ -271,103 +293,6 @@ impl World {
         Ok(messages.iter().map(|(id, _)| *id).collect())
     }
 
-    /// What one claim returns, the state before it dead-letters what it has found used up, and whether it stopped at its
-    /// limit, which counts those too.
-    fn claim_once(
-        &mut self,
-        time: usize,
-        name: &str,
-        consumer: Option<WorkerId>,
-        limit: usize,
-    ) -> Returned<(Vec<Delivered>, Vec<Self>, bool)> {
-        if let Some(consumer) = consumer {
-            self.through(consumer)?;
-        }
-        let queue = self.queue(name)?;
-        if queue.is_paused {
-            self.happened("claimed from a paused queue", 1);
-            return Ok((Vec::new(), Vec::new(), false));
-        }
-        let ready: Vec<_> = queue.ready().into_iter().take(limit).collect();
-        let full = ready.len() == limit;
-        let (mut claimed, mut over) = (Vec::new(), Vec::new());
-        for id in ready {
-            let max_attempts = queue.max_attempts;
-            let Some(entry) = queue.messages.get_mut(&id) else {
-                continue;
-            };
-            // Its consumers crashed without a word, or there were none in time.
-            if let Some(why) = entry.is_over(max_attempts) {
-                over.push((id, why));
-                continue;
-            }
-            entry.attempt += 1;
-            entry.key = entry.key.filter(|key| !key.ends_with_a_claim());
-            (entry.visible, entry.lease, entry.consumer) = (Visible::Later, Some(time), consumer);
-            claimed.push((id, entry.attempt, entry.snoozes, entry.payload));
-        }
-        let again = claimed.iter().filter(|(_, attempt, ..)| *attempt > 1);
-        self.happened("delivered again", again.count());
-        self.happened("several delivered at once", usize::from(claimed.len() > 1));
-        let mut before = Vec::new();
-        // Those with groups are dead-lettered by a statement of their own, after the others.
-        over.sort_by_key(|(id, _)| self.is_member(name, *id));
-        let mut last = None;
-        let expired = over.iter().filter(|(_, why)| *why == EXPIRED).count();
-        self.happened("expired", expired);
-        self.happened("dead-lettered by a claim", over.len() - expired);
-        for (id, why) in over {
-            let is_member = self.is_member(name, id);
-            if last != Some(is_member) {
-                before.insert(0, self.clone());
-                last = Some(is_member);
-            }
-            let queue = self.queue(name)?;
-            if why == EXPIRED
-                && queue.messages[&id]
-                    .expiry
-                    .is_some_and(|expiry| expiry.drops)
-            {
-                queue.messages.remove(&id);
-            } else {
-                queue.dead_letter(id, why);
-            }
-        }
-        self.let_in(time);
-        Ok((claimed, before, full))
-    }
-
-    /// What a claim returns, in order; and the states between its statements, last first: it continues if one
-    /// returns nothing, since all that it claimed had their attempts used up.
-    pub(crate) fn claim(
-        &mut self,
-        time: usize,
-        queue: &str,
-        consumer: Option<WorkerId>,
-        limit: usize,
-    ) -> (Returned<Vec<Delivered>>, Vec<Self>) {
-        let mut between = Vec::new();
-        loop {
-            match self.claim_once(time, queue, consumer, limit) {
-                Ok((claimed, before, full)) => {
-                    between.splice(0..0, before);
-                    if !(claimed.is_empty() && full) {
-                        return (Ok(claimed), between);
-                    }
-                    between.insert(0, self.clone());
-                }
-                Err(refused) => return (Err(refused), between),
-            }
-        }
-    }
-
-    /// The messages that the claim at this time still holds.
-    pub(crate) fn claimed_at(&self, claim: usize) -> Vec<MessageId> {
-        let messages = self.queues.values().flat_map(|queue| &queue.messages);
-        let held = messages.filter(|(_, entry)| entry.lease == Some(claim));
-        held.map(|(id, _)| *id).collect()
-    }
-
     /// Whether the delivery of that claim still holds its message.
     pub(crate) fn holds(&self, queue: &str, id: MessageId, claim: usize) -> bool {
         let queue = self.queues.get(queue);
@@ -383,14 +308,16 @@ impl World {
     ) -> Returned {
         if !self.holds(queue, id, claim) {
             self.happened("settled too late", 1);
+            if settlement == Settlement::SlowDown(Wait::Long) {
+                self.slow_down_too_late(queue, claim);
+            }
             return Err("LeaseLost");
         }
         let queue = self.queue(queue)?;
-        let max_attempts = queue.max_attempts;
         let Some(entry) = queue.messages.get_mut(&id) else {
             return Err("LeaseLost");
         };
-        let used_up = entry.attempt >= entry.max_attempts.unwrap_or(max_attempts);
+        let used_up = entry.attempt >= entry.max_attempts.unwrap_or(queue.max_attempts);
         let mut what = "settled";
         match settlement {
             Settlement::Ack => drop(queue.messages.remove(&id)),
@@ -403,16 +330,19 @@ impl World {
                 queue.dead_letter(id, USED_UP);
                 what = "dead-lettered after a failure";
             }
-            Settlement::RetryIn(Wait::None) => entry.put_back(Visible::Since(time)),
-            Settlement::Nack | Settlement::RetryIn(Wait::Long) => entry.put_back(Visible::Later),
-            Settlement::Later(wait) => {
+            Settlement::Nack => queue.put_back(id, Visible::Later, false),
+            Settlement::RetryIn(wait) => queue.put_back(id, wait.from(time), false),
+            Settlement::Later(wait) | Settlement::SlowDown(wait) => {
                 entry.attempt -= 1;
                 entry.snoozes += 1;
-                entry.put_back(match wait {
-                    Wait::None => Visible::Since(time),
-                    Wait::Long => Visible::Later,
-                });
-                what = "put off";
+                let is_slowing = settlement == Settlement::SlowDown(wait) && wait == Wait::Long;
+                let slows_group = queue.slows_group(id);
+                queue.put_back(id, wait.from(time), is_slowing);
+                what = match (is_slowing, slows_group) {
+                    (false, _) => "put off",
+                    (true, false) => "a queue slowed down",
+                    (true, true) => "a group slowed down",
+                };
             }
         }
         self.happened(what, 1);
@@ -431,25 +361,27 @@ impl World {
         Ok(())
     }
 
-    /// All that is ready is handled by a consumer of its own, which ends then.
+    /// All that is ready is handled by a consumer of its own, which ends then; or one message.
     pub(crate) fn run(
         &mut self,
         time: usize,
         queue: &'static str,
         worker: WorkerId,
+        most: usize,
         verdict: impl Fn(usize) -> Settlement,
     ) -> Returned {
         self.register(WorkerKind::Consumer, queue, 0, Some(worker))?;
         loop {
-            let (claimed, _) = self.claim(time, queue, Some(worker), usize::MAX);
+            let (claimed, _) = self.claim(time, queue, Some(worker), most);
             let claimed = claimed?;
             for (id, .., payload) in &claimed {
                 self.settle(time, (queue, *id, time), verdict(*payload))?;
                 self.happened("handled by a loop", 1);
             }
             self.let_in(time);
+            let queue = self.queue(queue)?;
             // What was let in is handled too.
-            if self.queue(queue)?.ready().is_empty() || self.queue(queue)?.is_paused {
+            if most == 1 && !claimed.is_empty() || queue.ready().is_empty() || queue.free() == 0 {
                 break;
             }
         }

@@ -17,7 +17,9 @@ use sqlx::{AssertSqlSafe, PgPool};
 use crate::support::{
     TestResult, claim, connect,
     consumers::{Seen, consumer, drained, gate, pass, prepare, start},
-    count, database, expire, one, send, until, with_queues,
+    count, database, expire,
+    notes::Notes,
+    one, send, until, with_queues,
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -375,5 +377,37 @@ async fn a_queue_without_a_rate_has_no_bucket(pool: PgPool) -> TestResult {
         .fetch_one(&pool)
         .await?;
     assert_eq!(buckets, 0);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_consumer_s_log_says_that_messages_wait_for_the_rate_and_when_none_does(
+    pool: PgPool,
+) -> TestResult {
+    let store = rated(&pool, Rate::new(1, HOUR)).await?;
+    let (notes, _guard) = Notes::start();
+    let handler = async |_: Delivery<Value>| Outcome::Done;
+    send(&store, &[0; 3]).await?;
+    let consumer = consumer().concurrency(3).create(&store).await?;
+    let running = start(consumer, handler);
+    let worker = running.handle.id();
+    notes.until("wait for the rate", 1).await;
+    wait(&pool, HOUR).await?;
+    until("another one has started", async || {
+        count(&pool).await.expect("counted") == 1
+    })
+    .await;
+    wait(&pool, HOUR).await?;
+    drained(&pool).await;
+    notes.until("wait for the rate", 2).await;
+    running.stop().await?;
+    let of = format!("queue=\"tasks\" worker_id={worker}");
+    assert_eq!(
+        notes.lines("wait for the rate"),
+        [
+            format!("INFO  ready messages wait for the rate of their queue {of} at_least=2"),
+            format!("INFO  no messages wait for the rate of their queue any more {of}"),
+        ]
+    );
     Ok(())
 }

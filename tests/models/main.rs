@@ -1,12 +1,14 @@
 //! The protocols on which the crate's promises rest, searched exhaustively with `stateright`: [`writer`] stores sent
 //! messages exactly once, [`lease`] delivers stored messages until they are settled, [`watermark`] finds them,
-//! [`groups`] lets few of a group in at a time, [`slots`] limits what runs, [`rates`] what starts within a time, and [`schedule`] sends a message for each time of a schedule.
+//! [`groups`] lets few of a group in at a time, [`slots`] limits what runs, [`rates`] what starts within a time, and
+//! [`group_rates`] what of a group does, and [`schedule`] sends a message for each time of a schedule.
 //!
 //! A model is a small state machine with everything that matters of the real one: in each state every step that the
 //! rules allow may be the next, faults included, and the search visits every reachable state. Each rule can be left
 //! out, and a test for each shows what then fails. The models share no code with the crate: they are linked by the
 //! rules, which have names in each model, and by the tests against a real server.
 
+mod group_rates;
 mod groups;
 mod lease;
 mod rates;

@@ -24,6 +24,8 @@ impl<W: Work> RunLoop<W> {
 
     /// Sets when to claim next. `is_all`: the last claim has returned all messages that were ready.
     pub(super) fn schedule_claim(&mut self, received: &Received, is_all: bool) {
+        let waiting = received.claimed.held_back;
+        self.held.found_waiting(waiting, self.worker, &self.queue);
         let poll_interval = self.options.poll_interval;
         if let Some(wait) = received.claimed.token_in {
             let wait = wait.min(poll_interval.max(LONGEST_HOLD));

@@ -45,6 +45,11 @@ impl<'a> GroupColumns<'a> {
     }
 }
 
+/// A column that few batches have: an array of nulls costs the server as much as one of values.
+fn unless_all_null<T>(column: &[Option<T>]) -> Option<&[Option<T>]> {
+    column.iter().any(Option::is_some).then_some(column)
+}
+
 /// Stores messages of groups. All of them go to one queue.
 pub(super) async fn write_grouped(
     connection: &mut PgConnection,
@@ -110,11 +115,21 @@ pub(super) async fn write_grouped(
                 ) as limited
             from envelopes e
             where e.known and ($1::bigint is null or exists (select from writer))
+        ), started as materialized (
+            -- Many groups are mostly new ones, which a function inserts in half the time. Few aren't worth its call.
+            select case
+                when cardinality($20::text[]) >= 16
+                then pgqrs.begin_groups(queue_id, $20::text[], $21::integer[], at_once)
+                else false
+            end as are_new
+            from begun
         ), locked as (
             insert into pgqrs.groups as g (queue_id, key, live, parked, sent)
             select queue_id, key, least(messages, at_once), messages - least(messages, at_once), messages
             from (
-                select queue_id, at_once, unnest($20::text[]) as key, unnest($21::integer[]) as messages from begun
+                select queue_id, at_once, unnest($20::text[]) as key, unnest($21::integer[]) as messages
+                from begun
+                where not (select are_new from started)
             ) w
             -- Each statement locks its groups in the same order: no two wait for each other.
             order by queue_id, key collate "C"
@@ -133,18 +148,33 @@ pub(super) async fn write_grouped(
                     ) room
                 )
             returning key, parked, sent, coalesce(g.at_once, (select at_once from begun)) as at_once
+        ), counted as materialized (
+            -- In the order of the keys, as the arrays of the groups are.
+            select
+                case
+                    when s.are_new
+                    then array(select w.messages - least(w.messages, b.at_once) from unnest($21::integer[]) as w (messages))::bigint[]
+                    else l.parked
+                end as parked,
+                case when s.are_new then $21::bigint[] else l.sent end as sent,
+                case when s.are_new then array_fill(b.at_once, array[cardinality($20::text[])]) else l.at_once end as at_once
+            from begun b
+            cross join started s
+            cross join (
+                select array_agg(parked) as parked, array_agg(sent) as sent, array_agg(at_once) as at_once
+                from (select * from locked order by key) l
+            ) l
         ), drawn as materialized (
             -- Of groups with a rate, when the messages that are let in can start.
-            select array_agg(d.first_at order by l.key) as first_at, array_agg(d.step order by l.key) as step
+            select array_agg(d.first_at order by w.number) as first_at, array_agg(d.step order by w.number) as step
             from begun b
-            cross join unnest($20::text[], $21::integer[]) as w (key, messages)
-            join locked l on l.key = w.key
+            cross join counted c
+            cross join unnest($20::text[], $21::integer[], c.parked, c.at_once) with ordinality
+                as w (key, messages, parked, at_once, number)
             cross join lateral pgqrs.draw_of_group(
-                b.queue_id, l.key, b.n, b.per, l.at_once, w.messages - l.parked
+                b.queue_id, w.key, b.n, b.per, w.at_once, w.messages - w.parked
             ) d
             where b.rated
-        ), counted as materialized (
-            select array_agg(parked order by key) as parked, array_agg(sent order by key) as sent from locked
         ), stored as (
             insert into pgqrs.messages (
                 queue_id, id, priority, visible_at, enqueued_at, producer_id, max_attempts, expires_at,
@@ -199,7 +229,6 @@ pub(super) async fn write_grouped(
                 cross join counted c
                 cross join drawn d
             ) m
-            returning 1
         ), advanced as (
             update pgqrs.writers w
             set sequence = $2,
@@ -213,8 +242,8 @@ pub(super) async fn write_grouped(
         select
             exists (select from begun) as "is_stored!",
             e.queue_ids as "queue_ids!: Vec<Option<i32>>",
-            -- In the caller's own transaction the setting would last on. All is stored once the messages are counted.
-            case when (select count(*) from stored) >= 0 then (
+            -- In the caller's own transaction the setting would last on. All groups are locked once they are counted.
+            case when (select cardinality(parked) from counted) > 0 and (select count(*) from drawn) > 0 then (
                 select set_config('lock_timeout', lock_timeout, true) from begun
             ) end as restored
         from envelopes e
@@ -230,11 +259,11 @@ pub(super) async fn write_grouped(
         &of_envelopes.priorities,
         &columns.ids,
         &columns.envelopes,
-        &columns.headers as &[Option<Json<'_>>],
+        unless_all_null(&columns.headers) as Option<&[Option<Json<'_>>]>,
         &columns.payloads as &[Json<'_>],
-        &columns.max_attempts as &[Option<i32>],
-        &columns.expires_in as &[Option<i64>],
-        &columns.drop_if_expired as &[Option<bool>],
+        unless_all_null(&columns.max_attempts) as Option<&[Option<i32>]>,
+        unless_all_null(&columns.expires_in) as Option<&[Option<i64>]>,
+        unless_all_null(&columns.drop_if_expired) as Option<&[Option<bool>]>,
         &columns.groups as &[&str],
         &groups.group,
         &groups.number,

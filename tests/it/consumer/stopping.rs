@@ -156,3 +156,32 @@ async fn a_signal_stops_all_runs_of_a_process_that_wait_for_it(pool: PgPool) -> 
     assert_eq!(workers, 0);
     Ok(())
 }
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_consumer_that_its_last_handler_stops_ends_at_once(pool: PgPool) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    // Whether the loop hears of the stop first, or of the handler's end.
+    for _ in 0..20 {
+        let enqueue = pgqrs::enqueue().message(&0).to("tasks");
+        enqueue.execute(&store).await?;
+        let consumer = pgqrs::consumer("tasks").create(&store).await?;
+        let (handle, settles) = (consumer.handle(), store.clone());
+        let run = consumer
+            .run(move |delivery: Delivery<Value>| {
+                let (handle, store) = (handle.clone(), settles.clone());
+                async move {
+                    delivery.ack(&store).await.expect("its lease is held");
+                    handle.stop();
+                    Outcome::Done
+                }
+            })
+            .concurrency(1)
+            .prefetch(0)
+            .poll_interval(Duration::from_secs(3_600))
+            .shutdown_deadline(Duration::from_secs(3_600));
+        let run = tokio::spawn(run);
+        until("it has ended", async || run.is_finished()).await;
+        assert_eq!(run.await??.done, 1);
+    }
+    Ok(())
+}

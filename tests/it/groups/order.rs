@@ -267,3 +267,53 @@ async fn a_long_line_is_worked_off_in_order(pool: PgPool) -> TestResult {
     assert!(handled.iter().copied().eq(0..700));
     Ok(())
 }
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn batches_that_begin_the_same_groups_at_the_same_time_are_all_counted(
+    pool: PgPool,
+) -> TestResult {
+    const ROUNDS: usize = 25;
+    const GROUPS: usize = 40;
+    let store = with_groups(&pool, at_once(1)).await?;
+    let mut tasks = JoinSet::new();
+    for sender in 0..4 {
+        let store = crate::support::connect(&pool).await?;
+        tasks.spawn(async move {
+            for round in 0..ROUNDS {
+                // Each has groups of its own among them, before and after those of others.
+                let groups = (0..GROUPS).map(|n| match n % 4 {
+                    0 => format!("{round}-{n:02}-{sender}"),
+                    _ => format!("{round}-{n:02}"),
+                });
+                let messages = groups.map(|group| pgqrs::message(&sender).group(group));
+                let batch = pgqrs::enqueue().to("tasks").batch(messages);
+                // In a caller's transaction, too: it goes on after the groups were found to be begun.
+                if round % 5 == 4 {
+                    let mut tx = store.begin().await?;
+                    batch.execute(&mut tx).await?;
+                    tx.commit().await?;
+                } else {
+                    batch.execute(&store).await?;
+                }
+            }
+            Ok::<_, Error>(())
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        task??;
+    }
+    assert_counted(&pool).await?;
+    let own = ROUNDS * GROUPS / 4;
+    assert_eq!(count(&pool).await?, i64::try_from(4 * ROUNDS * GROUPS)?);
+    let groups: i64 = sqlx::query_scalar("select count(*) from pgqrs.groups")
+        .fetch_one(&pool)
+        .await?;
+    assert_eq!(groups, i64::try_from(4 * own + 3 * own)?);
+    let places: i64 =
+        sqlx::query_scalar("select count(distinct (group_key, group_place)) from pgqrs.messages")
+            .fetch_one(&pool)
+            .await?;
+    assert_eq!(places, i64::try_from(4 * ROUNDS * GROUPS)?);
+    drop(store);
+    Ok(())
+}

@@ -311,3 +311,78 @@ async fn what_is_known_of_idle_groups_is_deleted_by_consumers(pool: PgPool) -> T
     .await;
     Ok(())
 }
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_queue_forgets_rates_of_groups_with_the_last_of_them(pool: PgPool) -> TestResult {
+    let store = with_groups(&pool, at_once(1)).await?;
+    let owner = Store::from(pool.clone());
+    let admin = pgqrs::admin(&owner);
+    // Whether sends, settlements and claims look for rates, and of how many groups something is known.
+    let known = async || -> sqlx::Result<(bool, i64)> {
+        sqlx::query_as(
+            "select groups_rated, (select count(*) from pgqrs.group_rates) from pgqrs.queues",
+        )
+        .fetch_one(&pool)
+        .await
+    };
+    admin.set_group_rate("tasks", "a", hourly()).await?;
+    admin.set_group_rate("tasks", "b", hourly()).await?;
+    for group in ["a", "b", "c"] {
+        send(&store, group, 1).await?;
+    }
+    assert_eq!(known().await?, (true, 2));
+    // While another group has one, what the first one has drawn counts.
+    admin.set_group_rate("tasks", "a", None).await?;
+    assert_eq!(known().await?, (true, 2));
+    admin.set_group_rate("tasks", "b", None).await?;
+    assert_eq!(known().await?, (false, 0));
+    // A group that has none.
+    admin.set_group_rate("tasks", "d", None).await?;
+    assert_eq!(known().await?, (false, 0));
+    // The queue's own one is left, and goes by the queue's settings.
+    configure(&pool, rated(1, hourly())).await?;
+    admin.set_group_rate("tasks", "a", hourly()).await?;
+    send(&store, "e", 1).await?;
+    admin.set_group_rate("tasks", "a", None).await?;
+    assert_eq!(known().await?, (true, 2));
+    configure(&pool, at_once(1)).await?;
+    assert_eq!(known().await?, (false, 0));
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn rates_of_groups_that_are_set_and_removed_at_the_same_time_are_all_known(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_groups(&pool, at_once(1)).await?;
+    for round in 0..10 {
+        let mut tasks = Vec::new();
+        for group in ["a", "b", "c", "d"] {
+            let owner = Store::from(pool.clone());
+            tasks.push(tokio::spawn(async move {
+                let admin = pgqrs::admin(&owner);
+                for is_set in [true, false, true, false] {
+                    let rate = is_set.then(hourly);
+                    admin.set_group_rate("tasks", group, rate).await?;
+                }
+                // One of them stays, another one in each round.
+                let stays = ["a", "b", "c", "d"][round % 4] == group;
+                admin
+                    .set_group_rate("tasks", group, stays.then(hourly))
+                    .await
+            }));
+        }
+        for task in tasks {
+            task.await??;
+        }
+        let (is_rated, rates): (bool, i64) = sqlx::query_as(
+            "select groups_rated, (select count(*) from pgqrs.group_rates where rate_n is not null)
+             from pgqrs.queues",
+        )
+        .fetch_one(&pool)
+        .await?;
+        assert_eq!((is_rated, rates), (true, 1), "in round {round}");
+    }
+    drop(store);
+    Ok(())
+}

@@ -3,6 +3,7 @@
 mod administration;
 mod keys;
 mod many;
+mod rates;
 mod running;
 mod statements;
 
@@ -27,11 +28,11 @@ use sqlx::{Postgres, Transaction};
 
 use self::statements::{Sending, end, settle};
 use super::{
-    Base, Checked, Held, History, QUEUES, failed,
-    steps::{By, Call, ManyAct, On, Way, outcome, verdict},
+    Base, CALL, Checked, Held, History, QUEUES, failed,
+    steps::{By, Call, ManyAct, On, Way, outcome, slowing_outcome, slowing_verdict, verdict},
 };
 use crate::{
-    model::{Envelope, LONG, Place, Settlement, Transition, Wait, World},
+    model::{Bucket, Envelope, LONG, Place, Settlement, Transition, Wait, World},
     support::{expire, until_within},
 };
 
@@ -108,6 +109,17 @@ impl History {
         }
     }
 
+    /// One of a group, if there is one.
+    fn take_of_group(&mut self, which: Index) -> Option<Held> {
+        let deliveries = self.at_hand.iter().enumerate();
+        let of_groups = deliveries.filter(|(_, (_, _, delivery))| delivery.group().is_some());
+        let places: Vec<_> = of_groups.map(|(place, _)| place).collect();
+        if places.is_empty() {
+            return self.take(which);
+        }
+        Some(self.at_hand.swap_remove(*which.get(&places)))
+    }
+
     pub(super) async fn call(&mut self, store: &Store, call: Call) -> Checked {
         match call {
             Call::Send { .. } | Call::Import { .. } => self.call_sending(store, call).await,
@@ -122,7 +134,13 @@ impl History {
             | Call::Extend(_)
             | Call::Forget(_)
             | Call::TimePasses(_)
-            | Call::Run(_) => self.call_receiving(store, call).await,
+            | Call::Run(_)
+            | Call::RunOne(_) => self.call_receiving(store, call).await,
+            Call::Rate(..)
+            | Call::RateGroups(..)
+            | Call::RateGroup(..)
+            | Call::TokenComes(_)
+            | Call::SlowDownEnds(_) => self.call_about_rates(store, call).await,
             Call::Register(..)
             | Call::Change(..)
             | Call::Beat(_)
@@ -213,7 +231,7 @@ impl History {
                     let (chunk, rest) = left.split_at(chunk);
                     self.compare_send(envelope, chunk.to_vec(), returned, On::Store)
                         .await?;
-                    self.time += 2;
+                    self.time += CALL;
                     left = rest;
                     if over {
                         return Ok(());
@@ -260,7 +278,11 @@ impl History {
                 self.compare_all(returned, effect, true).await
             }
             Call::Settle(which, settlement, on) => {
-                let Some((queue, claim, delivery)) = self.take(which) else {
+                let taken = match settlement {
+                    Settlement::SlowDown(_) => self.take_of_group(which),
+                    _ => self.take(which),
+                };
+                let Some((queue, claim, delivery)) = taken else {
                     return Ok(());
                 };
                 let (id, attempt) = (delivery.id(), delivery.attempt());
@@ -313,9 +335,11 @@ impl History {
                     self.at_hand.push((queue, claim, delivery));
                 }
                 let leased = (queue, id, claim);
+                // A transaction isn't committed after an error, either.
+                let is_in_transaction = matches!(on, On::Commit | On::Rollback);
                 let effect = |world: &mut World| {
                     let expected = world.clone().settle(time, leased, settlement);
-                    if rolled_back {
+                    if rolled_back || is_in_transaction && expected.is_err() {
                         expected
                     } else {
                         world.settle(time, leased, settlement)
@@ -434,7 +458,8 @@ impl History {
                 })
                 .await
             }
-            Call::Run(queue) => self.run(store, queue).await,
+            Call::Run(queue) => self.run(store, queue, usize::MAX).await,
+            Call::RunOne(queue) => self.run(store, queue, 1).await,
             _ => Ok(()),
         }
     }

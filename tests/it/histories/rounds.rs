@@ -11,7 +11,7 @@ use super::{
     steps::{Step, histories},
 };
 
-pub(super) const USUAL: [&str; 19] = [
+pub(super) const USUAL: [&str; 25] = [
     "returned",
     "refused",
     "settled",
@@ -31,6 +31,12 @@ pub(super) const USUAL: [&str; 19] = [
     "expired",
     "parked",
     "let in",
+    "a token taken",
+    "claimed without a token",
+    "held back by its group's rate",
+    "a queue slowed down",
+    "a group slowed down",
+    "a slow-down ended",
 ];
 
 /// `PROPTEST_CASES` says how many, `cases` by default; without it, there are more rounds of as many until all

@@ -66,6 +66,15 @@ pub(super) enum Call {
     TimePasses(Index),
     /// A consumer's loop, until there is nothing ready any more.
     Run(&'static str),
+    /// The same, for one message, whose handler may ask for a pause.
+    RunOne(&'static str),
+    /// Sets a queue's rate, or removes it.
+    Rate(&'static str, bool),
+    RateGroups(&'static str, bool),
+    RateGroup(&'static str, usize, bool),
+    /// A rate lets another attempt start.
+    TokenComes(Index),
+    SlowDownEnds(Index),
     Cancel(Index, bool),
     Pause(&'static str, bool),
     Close(&'static str, bool),
@@ -164,6 +173,7 @@ fn calls() -> impl Strategy<Value = Call> {
         3 => Just(Settlement::Nack),
         3 => wait().prop_map(Settlement::RetryIn),
         3 => wait().prop_map(Settlement::Later),
+        5 => wait().prop_map(Settlement::SlowDown),
         4 => Just(Settlement::DeadLetter),
     ];
     let place = select(vec![Place::Queue, Place::DeadLetters, Place::Archive]);
@@ -191,7 +201,13 @@ fn calls() -> impl Strategy<Value = Call> {
         prop::bool::weighted(0.3),
         on(),
     );
+    // Of one queue, so that they meet, and its rates.
+    let send_grouped = (priority(), vec(0..2_usize, 1..4), on());
     prop_oneof![
+        8 => send_grouped.prop_map(|(priority, groups, on)| {
+            let messages = groups.into_iter().map(Asks::of_group).collect();
+            Call::SendEach { queue: QUEUES[0], priority, messages, delayed: false, on }
+        }),
         12 => send_each.prop_map(|(queue, priority, messages, delayed, on)| {
             Call::SendEach { queue, priority, messages, delayed, on }
         }),
@@ -210,6 +226,8 @@ fn calls() -> impl Strategy<Value = Call> {
         1 => which().prop_map(Call::Forget),
         14 => which().prop_map(Call::TimePasses),
         2 => queue().prop_map(Call::Run),
+        3 => queue().prop_map(Call::RunOne),
+        10 => about_rates(queue()),
         4 => (which(), any::<bool>()).prop_map(|(which, archive)| Call::Cancel(which, archive)),
         2 => (queue(), prop::bool::weighted(0.3)).prop_map(|(queue, pauses)| Call::Pause(queue, pauses)),
         2 => (queue(), prop::bool::weighted(0.3)).prop_map(|(queue, closes)| Call::Close(queue, closes)),
@@ -230,6 +248,17 @@ fn calls() -> impl Strategy<Value = Call> {
         1 => which().prop_map(Call::RemoveWorker),
         1 => Just(Call::RemoveEndedWorkers),
         3 => which().prop_map(Call::Release),
+    ]
+}
+
+fn about_rates(queue: impl Strategy<Value = &'static str> + Clone) -> impl Strategy<Value = Call> {
+    let (is_set, which) = (|| prop::bool::weighted(0.4), any::<Index>);
+    prop_oneof![
+        2 => (queue.clone(), is_set()).prop_map(|(queue, is_set)| Call::Rate(queue, is_set)),
+        2 => (queue.clone(), is_set()).prop_map(|(queue, is_set)| Call::RateGroups(queue, is_set)),
+        3 => (queue, 0..2_usize, is_set()).prop_map(|(queue, group, is_set)| Call::RateGroup(queue, group, is_set)),
+        6 => which().prop_map(Call::TokenComes),
+        6 => which().prop_map(Call::SlowDownEnds),
     ]
 }
 
@@ -319,7 +348,18 @@ pub(super) fn histories() -> impl Strategy<Value = Vec<Step>> {
         },
     ]
     .map(first);
-    vec(step, 30..60).prop_map(move |rest| beginning.iter().cloned().chain(rest).collect())
+    // From the beginning, for some of them: else few messages are sent while there is a rate.
+    let rates = (prop::bool::weighted(0.2), prop::bool::weighted(0.4));
+    (rates, vec(step, 30..60)).prop_map(move |(rates, rest)| {
+        let calls = [
+            Call::Rate(QUEUES[0], true),
+            Call::RateGroups(QUEUES[0], true),
+        ];
+        let rates = calls.into_iter().zip([rates.0, rates.1]);
+        let rates = rates.filter_map(|(call, is_set)| is_set.then(|| first(call)));
+        let beginning = beginning.iter().cloned().chain(rates);
+        beginning.chain(rest).collect()
+    })
 }
 
 /// What the loop's handler says of a payload.
@@ -333,12 +373,29 @@ pub(super) fn verdict(payload: usize) -> Settlement {
     }
 }
 
+/// The same, of a loop for one message: more of them ask for a pause.
+pub(super) fn slowing_verdict(payload: usize) -> Settlement {
+    match payload % 3 {
+        0 => Settlement::SlowDown(Wait::Long),
+        _ => verdict(payload),
+    }
+}
+
 pub(super) fn outcome(payload: usize) -> Outcome {
-    match verdict(payload) {
+    as_outcome(verdict(payload))
+}
+
+pub(super) fn slowing_outcome(payload: usize) -> Outcome {
+    as_outcome(slowing_verdict(payload))
+}
+
+fn as_outcome(verdict: Settlement) -> Outcome {
+    match verdict {
         Settlement::Ack => Outcome::Done,
         Settlement::Archive => Outcome::Archive,
         Settlement::RetryIn(_) | Settlement::Nack => Outcome::RetryIn(LONG, "again".to_owned()),
         Settlement::Later(_) => Outcome::Later(LONG),
+        Settlement::SlowDown(_) => Outcome::SlowDown(LONG),
         Settlement::DeadLetter => Outcome::DeadLetter("a reason".to_owned()),
     }
 }

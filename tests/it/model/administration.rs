@@ -49,7 +49,10 @@ impl World {
     }
 
     pub(crate) fn pause(&mut self, queue: &str, is_paused: bool) -> Returned {
-        self.queue(queue)?.is_paused = is_paused;
+        let queue = self.queue(queue)?;
+        queue.is_paused = is_paused;
+        // An operator's word counts more than that of a handler.
+        queue.rate.is_slowed &= is_paused;
         Ok(())
     }
 
@@ -123,11 +126,11 @@ impl World {
         Ok(purged as u64)
     }
 
-    pub(crate) fn create_queue(&mut self, queue: &'static str) -> Returned {
+    pub(crate) fn create_queue(&mut self, time: usize, queue: &'static str) -> Returned {
         if self.queues.contains_key(queue) {
             return Err("QueueExists");
         }
-        self.queues.insert(queue, Queue::new());
+        self.queues.insert(queue, Queue::new(time));
         Ok(())
     }
 

@@ -5,6 +5,9 @@ use super::*;
 /// What puts a dead letter in front of all that were never one.
 const FRONT: i64 = 1 << 62;
 
+/// What a settlement lets in is ready after what the call itself makes ready.
+const LET_IN: usize = 4;
+
 /// A message's place in its group.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Member {
@@ -17,6 +20,10 @@ pub(super) struct Member {
 impl Entry {
     pub(super) fn is_parked(&self) -> bool {
         self.group.is_some_and(|member| member.parked.is_some())
+    }
+
+    pub(super) fn group(&self) -> Option<usize> {
+        self.group.map(|member| member.group)
     }
 
     pub(super) fn in_group(&self) -> String {
@@ -60,32 +67,38 @@ impl Queue {
             .map(|(id, member)| (member.place, id, member.parked.is_some()))
     }
 
-    /// Lets the next ones in, and forgets groups without messages.
-    fn let_in(&mut self, time: usize) -> usize {
+    /// Lets the next ones in, and forgets groups without messages. Returns how many were let in, and how many of them a rate
+    /// holds back.
+    fn let_in(&mut self, time: usize) -> [usize; 2] {
         let groups: std::collections::BTreeSet<_> = self
             .messages
             .values()
             .filter_map(|entry| Some(entry.group?.group))
             .collect();
-        let mut let_in = 0;
+        let [mut let_in, mut held_back] = [0, 0];
         for group in &groups {
             if self.members(*group).any(|(.., is_parked)| !is_parked) {
                 continue;
             }
             let next = self.members(*group).min();
-            if let Some((_, id, _)) = next
-                && let Some(entry) = self.messages.get_mut(&id)
+            let Some((_, id, _)) = next else {
+                continue;
+            };
+            let due = match self.messages.get(&id).and_then(|entry| entry.group?.parked) {
+                Some(Visible::Since(_)) => Visible::Since(time + LET_IN),
+                _ => Visible::Later,
+            };
+            let visible = self.draw(Some(*group), due, false);
+            held_back += usize::from(visible == Visible::Later && due != Visible::Later);
+            if let Some(entry) = self.messages.get_mut(&id)
                 && let Some(member) = &mut entry.group
             {
-                entry.visible = match member.parked.take() {
-                    Some(Visible::Since(_)) => Visible::Since(time + 1),
-                    _ => Visible::Later,
-                };
+                (entry.visible, member.parked) = (visible, None);
                 let_in += 1;
             }
         }
         self.groups.retain(|group, _| groups.contains(group));
-        let_in
+        [let_in, held_back]
     }
 }
 
@@ -103,7 +116,16 @@ impl World {
         let sent = queue.groups.entry(group).or_default();
         *sent += 1;
         let place = *sent;
+        let Some(wanted) = queue.messages.get(&id).map(|entry| entry.visible) else {
+            return Ok(());
+        };
+        let visible = if is_first {
+            queue.draw(Some(group), wanted, false)
+        } else {
+            wanted
+        };
         if let Some(entry) = queue.messages.get_mut(&id) {
+            entry.visible = visible;
             entry.group = Some(Member {
                 group,
                 place,
@@ -112,6 +134,8 @@ impl World {
             if !is_first {
                 entry.park();
                 self.happened("parked", 1);
+            } else if visible != wanted && visible == Visible::Later {
+                self.happened("held back by its group's rate", 1);
             }
         }
         Ok(())
@@ -119,9 +143,13 @@ impl World {
 
     /// After each call: wherever a group's message has gone, the next one is let in.
     pub(crate) fn let_in(&mut self, time: usize) {
-        let let_in = self.queues.values_mut().map(|queue| queue.let_in(time));
-        let let_in = let_in.sum();
-        self.happened("let in", let_in);
+        let counts: Vec<_> = (self.queues.values_mut())
+            .map(|queue| queue.let_in(time))
+            .collect();
+        for [let_in, held_back] in counts {
+            self.happened("let in", let_in);
+            self.happened("held back by its group's rate", held_back);
+        }
     }
 
     /// Each group of a queue, with how many are on their way and how many are parked.

@@ -57,6 +57,16 @@ impl Asks {
         }
     }
 
+    /// A message of a group, with nothing else.
+    pub(crate) fn of_group(group: usize) -> Self {
+        Self {
+            key: None,
+            group: Some(group),
+            max_attempts: None,
+            expires: None,
+        }
+    }
+
     fn expiry(self) -> Option<Expiry> {
         self.expires.map(|drops| Expiry {
             drops,

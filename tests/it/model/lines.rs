@@ -52,6 +52,7 @@ impl World {
             lines.push(format!("worker {id} {kind} {queue} {status}"));
         }
         lines.extend(self.group_lines());
+        lines.extend(self.rate_lines());
         lines.sort_unstable();
         lines
     }
@@ -90,6 +91,15 @@ pub(crate) const LINES: &str = r#"
             where s.until > clock_timestamp()
         union all select concat_ws(' ', 'group', coalesce(q.name, 'nowhere'), g.key, g.live, g.parked)
             from pgqrs.groups g left join pgqrs.queues q on q.id = g.queue_id
+        union all select concat_ws(' ', 'rate', q.name, q.rate_n is not null, r.arrives_at > clock_timestamp() is true,
+                q.slowed_until > clock_timestamp(), q.groups_rated)
+            from pgqrs.queues q left join pgqrs.rates r on r.queue_id = q.id
+            where q.rate_n is not null or r.arrives_at > clock_timestamp() or q.slowed_until > clock_timestamp()
+                or q.groups_rated
+        union all select concat_ws(' ', 'group-rate', coalesce(q.name, 'nowhere'), r.key, r.rate_n is not null,
+                r.arrives_at > clock_timestamp(), r.slowed_until > clock_timestamp())
+            from pgqrs.group_rates r left join pgqrs.queues q on q.id = r.queue_id
+            where r.rate_n is not null or greatest(r.arrives_at, r.slowed_until) > clock_timestamp()
         union all select concat_ws(' ', 'worker', w.id, kind, coalesce(q.name, 'nowhere'), status)
             from pgqrs.workers w left join pgqrs.queues q on q.id = w.queue_id
     ) as lines

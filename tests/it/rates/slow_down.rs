@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use pgqrs::{Page, RetryPolicy};
 
 use super::*;
-use crate::support::now;
+use crate::support::{notes::Notes, now};
 
 /// Until when nothing is claimed.
 async fn slowed_until(store: &Store) -> pgqrs::Result<Option<DateTime<Utc>>> {
@@ -278,5 +278,48 @@ async fn messages_of_a_chunk_slow_the_queue_down_by_their_index(pool: PgPool) ->
     .await;
     let report = running.stop().await?;
     assert_eq!((report.done, report.snoozed), (2, 1));
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_consumer_s_log_says_that_its_queue_is_slowed_down_and_when_it_is_not_any_more(
+    pool: PgPool,
+) -> TestResult {
+    let store = with_queues(&pool, &["tasks"]).await?;
+    let (notes, _guard) = Notes::start();
+    let slowed = Arc::new(AtomicBool::new(false));
+    let handler = {
+        let slowed = Arc::clone(&slowed);
+        move |_: Delivery<Value>| {
+            std::future::ready(if slowed.swap(true, Ordering::SeqCst) {
+                Outcome::Done
+            } else {
+                Outcome::SlowDown(HOUR)
+            })
+        }
+    };
+    let running = start(consumer().create(&store).await?, handler);
+    let worker = running.handle.id();
+    send(&store, &[0; 3]).await?;
+    notes.until("queue slowed down", 1).await;
+    // It goes on claiming, and says no more.
+    wait_over(&pool).await?;
+    notes.until("not slowed down", 1).await;
+    running.stop().await?;
+    let lines = notes.lines("slowed down");
+    let of = format!("queue=\"tasks\" worker_id={worker}");
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    let start = format!(
+        "INFO  queue slowed down by a handler: its consumers claim nothing until the wait is over {of} wait="
+    );
+    let wait = lines[0].strip_prefix(&start);
+    assert!(
+        wait.is_some_and(|wait| ["3600s", "1h"].contains(&wait) || wait.starts_with("3599")),
+        "{lines:?}"
+    );
+    assert_eq!(
+        lines[1],
+        format!("INFO  queue not slowed down any more {of}")
+    );
     Ok(())
 }

@@ -77,13 +77,13 @@ impl History {
             }
             Call::CreateQueue(queue) => {
                 let returned = admin.create_queue(queue).await;
-                self.compare(returned.map(drop), |world| world.create_queue(queue))
+                self.compare(returned.map(drop), |world| world.create_queue(time, queue))
                     .await
             }
             Call::EnsureQueue(queue) => {
                 let returned = store.queue(queue).await;
                 self.compare(returned.map(drop), |world| {
-                    let _ = world.create_queue(queue);
+                    let _ = world.create_queue(time, queue);
                     Ok(())
                 })
                 .await

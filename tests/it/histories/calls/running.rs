@@ -1,9 +1,9 @@
-//! A run of a consumer, until there is nothing left for it.
+//! A run of a consumer, until there is nothing left for it, or for one message.
 
 use super::*;
 
 impl History {
-    pub(super) async fn run(&mut self, store: &Store, queue: &'static str) -> Checked {
+    pub(super) async fn run(&mut self, store: &Store, queue: &'static str, most: usize) -> Checked {
         let time = self.time;
         let consumer = match pgqrs::consumer(queue).create(store).await {
             Ok(consumer) => consumer,
@@ -15,18 +15,35 @@ impl History {
         };
         let (handle, worker) = (consumer.handle(), consumer.id());
         let handled = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&handled);
+        let (counter, first) = (Arc::clone(&handled), handle.clone());
         let run = consumer.run(move |delivery: Delivery<Value>| {
             counter.fetch_add(1, Ordering::SeqCst);
-            std::future::ready(outcome(payload_of(&delivery)))
+            let payload = payload_of(&delivery);
+            std::future::ready(if most == 1 {
+                first.stop();
+                slowing_outcome(payload)
+            } else {
+                outcome(payload)
+            })
         });
-        let run = tokio::spawn(run.lease(LONG).poll_interval(Duration::from_millis(5)));
+        let mut run = run.lease(LONG).poll_interval(Duration::from_millis(5));
+        if most == 1 {
+            run = run.concurrency(1).prefetch(0);
+        }
+        let run = tokio::spawn(run.into_future());
         let direct = &self.direct;
         let over = until_within(Duration::from_secs(30), async || {
+            if run.is_finished() {
+                return true;
+            }
             let left: Result<i64, _> = sqlx::query_scalar(
                 "select count(*) from pgqrs.messages m join pgqrs.queues q on q.id = m.queue_id
                  where q.name = $1 and (
-                     q.paused_until <= now() and greatest(m.visible_at, m.lease_until) <= now()
+                     greatest(q.paused_until, q.slowed_until, m.visible_at, m.lease_until) <= now()
+                         and not exists (
+                             select from pgqrs.rates r
+                             where r.queue_id = q.id and q.rate_n is not null and r.arrives_at > now()
+                         )
                      or m.consumer_id = $2
                  )",
             )
@@ -44,7 +61,8 @@ impl History {
         // Its last word is that it has ended, which can fail as well as any other call.
         let mut after = self.world.clone();
         let before = after.happened.get("handled by a loop").copied();
-        let expected = after.run(time, queue, worker, verdict);
+        let verdict = if most == 1 { slowing_verdict } else { verdict };
+        let expected = after.run(time, queue, worker, most, verdict);
         let now = after.happened.get("handled by a loop").copied();
         prop_assert_eq!(handled, now.unwrap_or(0) - before.unwrap_or(0));
         let mut still_ready = after.clone();

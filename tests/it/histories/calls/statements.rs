@@ -43,6 +43,8 @@ pub(super) async fn settle<E: Executor>(
         Settlement::RetryIn(Wait::Long) => delivery.try_retry_in(LONG, on).await,
         Settlement::Later(Wait::None) => delivery.try_later(Duration::ZERO, on).await,
         Settlement::Later(Wait::Long) => delivery.try_later(LONG, on).await,
+        Settlement::SlowDown(Wait::None) => delivery.try_slow_down(Duration::ZERO, on).await,
+        Settlement::SlowDown(Wait::Long) => delivery.try_slow_down(LONG, on).await,
         Settlement::DeadLetter => delivery.try_dead_letter("a reason", on).await,
     }
 }
