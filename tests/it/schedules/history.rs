@@ -21,7 +21,7 @@ async fn outcomes(store: &Store, schedule: &str) -> pgqrs::Result<Vec<FiringOutc
     Ok(history.iter().map(|firing| firing.outcome).collect())
 }
 
-/// The times and the ids of a schedule's messages, as their headers have them: the newest first.
+/// The times and the ids of a schedule's messages, as their headers have them: the last one sent first.
 async fn messages(
     pool: &PgPool,
     schedule: &str,
@@ -30,7 +30,7 @@ async fn messages(
         r#"select (json ->> 'pgqrs-scheduled-for')::timestamptz, id
            from pgqrs.messages
            cross join lateral (select replace(headers::text, '\u0000', '0')::json as json) h
-           where json ->> 'pgqrs-schedule' = $1 order by 1 desc"#,
+           where json ->> 'pgqrs-schedule' = $1 order by id desc"#,
     )
     .bind(schedule)
     .fetch_all(pool)

@@ -46,11 +46,14 @@
     const types = active && active.closest("main") && /^(INPUT|TEXTAREA|SELECT)$/.test(active.tagName);
     return types || String(getSelection()).length > 0;
   };
+  const focusable = (main) => [...main.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")];
+  // What has neither an id nor a link is recognized by its place.
   const sameIn = (main, element) => {
-    if (!element || !element.closest("main")) return null;
+    const old = element && element.closest("main");
+    if (!old) return null;
     if (element.id) return main.querySelector(`#${CSS.escape(element.id)}`);
     const link = element.getAttribute("href");
-    return link ? main.querySelector(`[href="${CSS.escape(link)}"]`) : null;
+    return link ? main.querySelector(`[href="${CSS.escape(link)}"]`) : focusable(main)[focusable(old).indexOf(element)];
   };
   const replace = (text) => {
     const next = new DOMParser().parseFromString(text, "text/html");

@@ -129,14 +129,17 @@ async fn it_is_used_with_the_keyboard_alone(pool: PgPool) -> TestResult {
     press(&format!("welcome-11{enter}")).await?;
     browser.shows("h2", "Message 12").await;
     browser.shows("pre", "customer-11@example.com").await;
-    // What has the focus keeps it when the view is replaced.
-    let link = "document.querySelector('.tabs a:nth-child(2)').focus()";
-    browser.run(link).await?;
-    let message = pgqrs::enqueue().message(&1).to("emails").delay(60);
-    message.execute(&store).await?;
-    browser.shows(".tabs a:nth-child(2)", "1").await;
-    let focused = "return document.activeElement.matches('.tabs a:nth-child(2)')";
-    assert_eq!(browser.run(focused).await?, json!(true));
+    // What has the focus keeps it when the view is replaced: a link, and what has neither a link nor an id.
+    for (n, what) in [(1, ".tabs a:nth-child(2)"), (2, "[tabindex='0']")] {
+        browser
+            .run(&format!("document.querySelector(\"{what}\").focus()"))
+            .await?;
+        let message = pgqrs::enqueue().message(&1).to("emails").delay(60);
+        message.execute(&store).await?;
+        browser.shows(".tabs a:nth-child(2)", &n.to_string()).await;
+        let focused = format!("return document.activeElement.matches(\"{what}\")");
+        assert_eq!(browser.run(&focused).await?, json!(true), "{what}");
+    }
     browser.close().await
 }
 
