@@ -98,7 +98,16 @@ fn compile(misuses: &[Misuse], with_wrong: bool) -> BTreeMap<String, Errors> {
     // The versions that the crate is tested with.
     fs::copy(root().join("Cargo.lock"), package.join("Cargo.lock")).expect("copied");
 
-    let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // Those of this package, because of which some build scripts would run again, and what depends on them be compiled
+    // again.
+    for (variable, _) in env::vars_os() {
+        let name = variable.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&variable);
+        }
+    }
+    let output = cargo
         .args([
             "check",
             "--bins",

@@ -221,5 +221,12 @@ fn cargo() -> Command {
     for variable in ours {
         cargo.env_remove(variable);
     }
+    // Those of xtask, because of which some build scripts would run again, and what depends on them be compiled again.
+    for (variable, _) in env::vars_os() {
+        let name = variable.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&variable);
+        }
+    }
     cargo
 }

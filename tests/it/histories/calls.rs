@@ -415,15 +415,19 @@ impl History {
                 if commits && returned.is_ok() {
                     prop_assert_eq!(&ids, &stored);
                 }
+                // What the acknowledgement lets in comes before what is sent after it.
+                self.time += CALL;
+                let later = self.time;
                 let effect = |world: &mut World| {
                     let mut elsewhere = world.clone();
                     elsewhere.settle(time, leased, Settlement::Ack)?;
+                    elsewhere.let_in(time);
                     let sent: Vec<_> = stored
                         .iter()
                         .copied()
                         .zip(payloads.iter().copied())
                         .collect();
-                    elsewhere.send(time, &envelope, &sent)?;
+                    elsewhere.send(later, &envelope, &sent)?;
                     if commits {
                         *world = elsewhere;
                     }
