@@ -496,4 +496,5 @@ class Statement:
     def parameters(self) -> tuple[str, int, datetime | None, int, int | None, list[str]]:
         """The values of the parameters."""
     def check(self, rows: list[int]) -> list[int]:
-        """Returns the ids of the messages, in their order, from the rows that the statement returned."""
+        """Returns the ids of the messages, in their order, from the rows that the statement returned.
+        Raises if nothing was stored."""
