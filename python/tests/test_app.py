@@ -170,7 +170,8 @@ async def test_a_second_signal_cancels_handlers_and_releases_their_messages(
     assert not cancelled.is_set()
     os.kill(os.getpid(), signal.SIGINT)
     reports = await asyncio.wait_for(running, 20)
-    assert cancelled.is_set() and reports["tasks"].released == 1
+    # Twice if a claim was under way that found it again.
+    assert cancelled.is_set() and reports["tasks"].released in (1, 2)
     assert database.rows("select attempt from pgqrs.messages") == [(0,)]
 
 
