@@ -350,7 +350,7 @@ async fn a_consumer_claims_nothing_ahead_of_a_rate(pool: PgPool) -> TestResult {
             }
         }
     });
-    // After so many were handled, a queue without a rate would have it claim ahead.
+    // After this number of messages, a consumer of a queue without a rate would claim ahead.
     send(&store, &[0; 20]).await?;
     gate.add_permits(10);
     until("ten are done", async || {
