@@ -1,13 +1,17 @@
 //! The one error type of this crate. A variant exists only if a caller would act on it; a mistake that the types rule
 //! out has none.
 
+mod no_host;
 mod remedy;
 mod variants;
 
 use std::{io, sync::Arc, time::Duration};
 
-pub(crate) use self::remedy::GENERAL_REMEDY;
 use self::remedy::{permission_remedy, tls_remedy};
+pub(crate) use self::{
+    no_host::{NoHost, Unsuitable},
+    remedy::GENERAL_REMEDY,
+};
 #[cfg(feature = "schedules")]
 use crate::cron::InvalidCron;
 use crate::{
@@ -404,6 +408,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// Why none of the hosts of a URL was taken, if that is the reason.
+    pub(crate) fn no_host(&self) -> Option<&NoHost> {
+        match self {
+            Self::Connect(source) => match &**source {
+                sqlx::Error::Io(error) => NoHost::of(error),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Names the role of the connection that the error came from.
     pub(crate) fn of_role(mut self, name: impl FnOnce() -> String) -> Self {
         if let Self::PermissionDenied { role, .. } = &mut self {
@@ -433,6 +448,7 @@ fn connect_remedy(error: &sqlx::Error) -> &'static str {
     match error {
         sqlx::Error::Database(refusal) => Error::login_remedy(refusal.as_ref()),
         sqlx::Error::Tls(error) => tls_remedy(&error.to_string()),
+        sqlx::Error::Io(error) if let Some(none) = NoHost::of(error) => none.remedy(),
         sqlx::Error::Io(error) => match error.kind() {
             // rustls reports certificates that it doesn't accept as such.
             io::ErrorKind::InvalidData => tls_remedy(&error.to_string()),
