@@ -11,7 +11,7 @@ use super::{
 use crate::support::{chain, notes::Notes};
 
 /// A primary and its standby, by turns.
-struct Cluster {
+pub(super) struct Cluster {
     servers: [Arc<Server>; 2],
     /// The place of the primary.
     primary: usize,
@@ -31,7 +31,7 @@ async fn beside(
 impl Cluster {
     /// With the queue `tasks`, and a log of all that is ever stored. If it is synchronous, each commit waits for a
     /// standby, also after a promotion.
-    async fn start(is_synchronous: bool) -> Result<Self, Box<dyn std::error::Error>> {
+    pub(super) async fn start(is_synchronous: bool) -> Result<Self, Box<dyn std::error::Error>> {
         let primary = Server::start().await?;
         direct(&primary).await?.close().await;
         if is_synchronous {
@@ -61,17 +61,17 @@ impl Cluster {
         url(&[first.port(), second.port()], "")
     }
 
-    async fn store(&self) -> pgqrs::Result<Store> {
+    pub(super) async fn store(&self) -> pgqrs::Result<Store> {
         pgqrs::connect(&self.url()).await
     }
 
     /// Past the stores.
-    async fn direct(&self) -> Result<PgPool, Box<dyn std::error::Error>> {
+    pub(super) async fn direct(&self) -> Result<PgPool, Box<dyn std::error::Error>> {
         Ok(PgPool::connect(&self.primary().url()).await?)
     }
 
     /// The primary crashes, and the standby is promoted.
-    async fn fail_over(&mut self) -> TestResult {
+    pub(super) async fn fail_over(&mut self) -> TestResult {
         beside(self.primary(), |primary| primary.down("immediate")).await?;
         self.promote().await
     }
@@ -83,7 +83,7 @@ impl Cluster {
     }
 
     /// The former primary, which is down, becomes the standby.
-    async fn rebuild(&self) -> TestResult {
+    pub(super) async fn rebuild(&self) -> TestResult {
         let primary = Arc::clone(self.primary());
         beside(self.standby(), move |standby| {
             standby.follow(&primary, primary.port())?;
@@ -109,7 +109,7 @@ fn port_of(store: &Store) -> u16 {
     store.pool().connect_options().get_port()
 }
 
-async fn logged(direct: &PgPool) -> sqlx::Result<Vec<String>> {
+pub(super) async fn logged(direct: &PgPool) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar("select payload from public.log")
         .fetch_all(direct)
         .await
@@ -428,149 +428,5 @@ async fn a_primary_that_becomes_read_only_is_left_for_the_one_that_is_promoted()
     assert_eq!(after, before, "{} was written to", old.port());
     on_old.close().await;
     direct.close().await;
-    Ok(())
-}
-
-/// How often the primary crashes and the standby is promoted, under load. `PGQRS_FAILOVERS` asks for more.
-fn fail_overs() -> u64 {
-    number("PGQRS_FAILOVERS", 2)
-}
-
-/// What the rounds of [`crashes`] have left.
-struct Rounds {
-    ledger: Arc<Ledger>,
-    direct: PgPool,
-    seed: u64,
-    _cluster: Cluster,
-}
-
-/// One crash and promotion after another, while messages are sent and handled. After each, the former primary becomes
-/// the standby.
-async fn crashes(is_synchronous: bool) -> Result<Rounds, Box<dyn std::error::Error>> {
-    let seed = number("PGQRS_SEED", rand::random::<u32>().into());
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut cluster = Cluster::start(is_synchronous).await?;
-    let ledger = Arc::new(Ledger::default());
-    let (mut senders, mut consumers) = (JoinSet::new(), JoinSet::new());
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    for sender in 0..6 {
-        let store = cluster.store().await?;
-        let random = StdRng::seed_from_u64(seed ^ (sender + 1));
-        senders.spawn(send(store, sender, Arc::clone(&ledger), random));
-    }
-    for _ in 0..2 {
-        let store = cluster.store().await?;
-        consumers.spawn(consume(store, Arc::clone(&ledger), stopped.clone()));
-    }
-    for round in 1..=fail_overs() {
-        let enough = ledger.sent.load(Ordering::Relaxed) + random.random_range(200..1_500);
-        until("messages are sent", async || {
-            ledger.sent.load(Ordering::Relaxed) >= enough
-        })
-        .await;
-        cluster.fail_over().await?;
-        cluster.rebuild().await?;
-        let sent = ledger.sent.load(Ordering::Relaxed);
-        eprintln!(
-            "{round} of {} fail-overs, {sent} messages sent",
-            fail_overs()
-        );
-    }
-    ledger.over.store(true, Ordering::Relaxed);
-    let calls = async { while senders.join_next().await.is_some() {} };
-    timeout(Duration::from_secs(60), calls)
-        .await
-        .map_err(|_| format!("a send hangs; seed {seed}"))?;
-    let direct = cluster.direct().await?;
-    let drained = until_within(Duration::from_secs(60), async || {
-        count(&direct).await.is_ok_and(|left| left == 0)
-    });
-    assert!(drained.await, "messages are left; seed {seed}");
-    stop.send(true)?;
-    while let Some(ended) = timeout(Duration::from_secs(60), consumers.join_next()).await? {
-        ended?.map_err(|error| format!("a consumer ended: {error}; seed {seed}"))?;
-    }
-    Ok(Rounds {
-        ledger,
-        direct,
-        seed,
-        _cluster: cluster,
-    })
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn with_synchronous_standbys_one_fail_over_after_another_loses_nothing() -> TestResult {
-    let rounds = crashes(true).await?;
-    let summary = check(&rounds.ledger, &rounds.direct)
-        .await
-        .map_err(|why| format!("{why}; seed {}", rounds.seed))?;
-    eprintln!("{} fail-overs: {summary}", fail_overs());
-    rounds.direct.close().await;
-    Ok(())
-}
-
-/// What was acknowledged and had not reached the standby is lost, and counted here. Nothing is stored twice, and whatever
-/// is left is handled.
-#[tokio::test(flavor = "multi_thread")]
-async fn with_asynchronous_standbys_a_fail_over_loses_at_most_what_had_not_been_replicated()
--> TestResult {
-    let rounds = crashes(false).await?;
-    let log = logged(&rounds.direct).await?;
-    let stored: HashSet<_> = log.iter().map(String::as_str).collect();
-    assert_eq!(
-        stored.len(),
-        log.len(),
-        "a message is stored twice; seed {}",
-        rounds.seed
-    );
-    let handled = rounds
-        .ledger
-        .handled
-        .lock()
-        .expect("no panic while it is held");
-    let handled: HashSet<_> = handled
-        .iter()
-        .map(|(_, payload)| payload.as_str())
-        .collect();
-    assert!(
-        stored.iter().all(|payload| handled.contains(payload)),
-        "seed {}",
-        rounds.seed
-    );
-    let (mut acknowledged, mut lost) = (0, 0);
-    let calls = rounds
-        .ledger
-        .calls
-        .lock()
-        .expect("no panic while it is held");
-    for Call { payloads, returned } in calls.iter() {
-        let found = payloads
-            .iter()
-            .filter(|payload| stored.contains(payload.as_str()))
-            .count();
-        match returned {
-            Returned::Stored(_) => {
-                // A statement is lost whole.
-                assert!([0, payloads.len()].contains(&found) || payloads.len() > 1_000);
-                acknowledged += payloads.len();
-                lost += payloads.len() - found;
-            }
-            Returned::Refused(why) => {
-                assert_eq!(found, 0, "refused with {why}; seed {}", rounds.seed)
-            }
-            Returned::Duplicate(_) | Returned::Unknown(_) => {}
-        }
-    }
-    drop(calls);
-    eprintln!(
-        "{} fail-overs: {acknowledged} messages acknowledged, {lost} of them lost",
-        fail_overs()
-    );
-    assert!(
-        lost < acknowledged / 2,
-        "{lost} of {acknowledged}; seed {}",
-        rounds.seed
-    );
-    rounds.direct.close().await;
     Ok(())
 }
