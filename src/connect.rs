@@ -36,7 +36,8 @@ use crate::{
 /// Connects to a database with the default [`ConnectOptions`].
 ///
 /// # Errors
-/// [`Error::Connect`] if the server can't be reached or refuses the login. A server that can't be reached is reported
+/// [`Error::Connect`] if the server can't be reached or refuses the login, with the reason of each host if the URL names
+/// several; and for a `target_session_attrs` by which a store couldn't write. A server that can't be reached is reported
 /// at once, not after the pool's time-out.
 ///
 /// # Example
@@ -274,7 +275,11 @@ const SETTINGS: [(&str, &str); 5] = [
 pub struct ConnectOptions {
     #[builder(setter(
         into,
-        doc = "`postgresql://user:password@host:port/database?sslmode=…`, as libpq accepts it."
+        doc = "`postgresql://user:password@host:port/database?sslmode=…`, as libpq accepts it.
+
+It can name several hosts, as in `postgresql://one:5432,two:5432/mydb`: the store is connected to the one that accepts
+writes, and follows the primary in a fail-over. `target_session_attrs` can be `read-write`, which is the default with several
+hosts, `primary`, or `any`, which is the default with one."
     ))]
     url: String,
     #[builder(
@@ -338,7 +343,7 @@ consumers poll, unless `listen_url` is set.
         setter(
             into,
             strip_option,
-            doc = "A URL of the same server that leads past the pooler, for LISTEN: consumers behind PgBouncer are then woken by what
+            doc = "A URL of the same server that leads past the pooler, with one host or several, for LISTEN: consumers behind PgBouncer are then woken by what
 other processes enqueue, and don't have to poll for it. Takes one connection, while a consumer runs. Defaults
 to none: `url` is used, or through a pooler there is no LISTEN."
         )

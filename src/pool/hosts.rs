@@ -64,6 +64,7 @@ pub(crate) struct Hosts {
 struct State {
     /// The place of the host that the store is connected to.
     current: usize,
+    /// When the pools were led there.
     since: Instant,
     /// The newest timeline that there was.
     newest: Option<Timeline>,
@@ -248,7 +249,6 @@ impl Hosts {
         }
         let from = server_name(&self.each[state.current]);
         state.current = place;
-        state.since = Instant::now();
         Some(Moved {
             from,
             to: server_name(&self.each[place]),
@@ -257,6 +257,7 @@ impl Hosts {
 
     /// After the pools have the new host: whoever waits for the old one starts again.
     pub(super) fn announce_move(&self) {
+        self.lock().since = Instant::now();
         self.moves.send_modify(|moves| *moves += 1);
     }
 }

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use pgqrs::ConnectOptions;
 
 use super::{
-    standby::{replicates, wait_for_standbys},
+    standby::{change, replicates, wait_for_standbys},
     *,
 };
 use crate::support::{chain, notes::Notes};
@@ -388,12 +388,8 @@ async fn a_primary_that_becomes_read_only_is_left_for_the_one_that_is_promoted()
     let senders = Senders::start(&store, 4);
     senders.until_more(20).await;
     let on_old = cluster.direct().await?;
-    for statement in [
-        "alter system set default_transaction_read_only = on",
-        "select pg_reload_conf()",
-    ] {
-        sqlx::raw_sql(statement).execute(&on_old).await?;
-    }
+    let read_only = "alter system set default_transaction_read_only = on";
+    change(cluster.primary(), read_only).await?;
     until("it is read-only", async || {
         let read_only = "select current_setting('default_transaction_read_only') = 'on'";
         let read_only: Result<bool, _> = sqlx::query_scalar(read_only).fetch_one(&on_old).await;
@@ -427,6 +423,40 @@ async fn a_primary_that_becomes_read_only_is_left_for_the_one_that_is_promoted()
     let after: HashSet<_> = logged(&on_old).await?.into_iter().collect();
     assert_eq!(after, before, "{} was written to", old.port());
     on_old.close().await;
+    direct.close().await;
+    Ok(())
+}
+
+/// As after a power cut, or if a network drops packets: nothing is refused, and nothing is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_does_not_answer_any_more_is_left_for_the_one_that_is_promoted() -> TestResult
+{
+    let mut cluster = Cluster::start(true).await?;
+    let old = Proxy::start("127.0.0.1", cluster.primary().port()).await?;
+    let new = Proxy::start("127.0.0.1", cluster.standby().port()).await?;
+    let options = ConnectOptions::builder()
+        .url(url(&[old.port(), new.port()], ""))
+        // A third of it is the time-out of a statement.
+        .retry_for(Duration::from_secs(9));
+    let store = pgqrs::connect_with(options.build()).await?;
+    let senders = Senders::start(&store, 4);
+    senders.until_more(20).await;
+    old.swallow();
+    cluster.promote().await?;
+    // It has no standby to wait for.
+    change(
+        cluster.primary(),
+        "alter system reset synchronous_standby_names",
+    )
+    .await?;
+    senders.until_more(20).await;
+    let acknowledged = senders.stop().await.map_err(|error| error.to_string())?;
+    assert_eq!(port_of(&store), new.port());
+    let direct = cluster.direct().await?;
+    let stored = logged(&direct).await?;
+    let once: HashSet<_> = stored.iter().collect();
+    assert_eq!(once.len(), stored.len(), "a message is stored twice");
+    assert_eq!(once, acknowledged.iter().collect());
     direct.close().await;
     Ok(())
 }

@@ -28,10 +28,13 @@ pub(super) async fn replicates(primary: &Server, synchronous: bool) -> TestResul
 
 /// From now on each commit waits for a standby. Copies of the server will do so too, once they are promoted.
 pub(super) async fn wait_for_standbys(primary: &Server) -> TestResult {
-    let direct = PgPool::connect(&primary.url()).await?;
-    sqlx::raw_sql("alter system set synchronous_standby_names = '*'")
-        .execute(&direct)
-        .await?;
+    change(primary, "alter system set synchronous_standby_names = '*'").await
+}
+
+/// Changes a setting of a server.
+pub(super) async fn change(server: &Server, statement: &'static str) -> TestResult {
+    let direct = PgPool::connect(&server.url()).await?;
+    sqlx::raw_sql(statement).execute(&direct).await?;
     sqlx::raw_sql("select pg_reload_conf()")
         .execute(&direct)
         .await?;
