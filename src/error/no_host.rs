@@ -49,11 +49,11 @@ impl NoHost {
     }
 
     pub(crate) fn remedy(&self) -> &'static str {
-        let remedies = self.hosts.iter().map(|(_, reason)| match reason {
+        let mut remedies = self.hosts.iter().map(|(_, reason)| match reason {
             Unsuitable::Failed(error) => connect_remedy(error),
             _ => GENERAL_REMEDY,
         });
-        let special = remedies.filter(|remedy| *remedy != GENERAL_REMEDY).next();
+        let special = remedies.find(|remedy| *remedy != GENERAL_REMEDY);
         let is_up = |reason: &Unsuitable| {
             !matches!(reason, Unsuitable::Failed(_) | Unsuitable::NoAnswer { .. })
         };

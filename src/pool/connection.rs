@@ -15,7 +15,7 @@ use sqlx::{
 };
 use tokio::{
     runtime::Handle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
@@ -186,7 +186,8 @@ impl Connections {
         let before = self.0.server.outages();
         let acquired = match &self.0.hosts {
             None => self.acquired(acquire()).await,
-            Some(hosts) => self.acquired_of(hosts, acquire).await,
+            // Boxed: it is large, and would be part of every call.
+            Some(hosts) => Box::pin(self.acquired_of(hosts, acquire)).await,
         };
         let explain = |error| {
             let options = self.0.pool.connect_options();
@@ -228,6 +229,7 @@ impl Connections {
         A: Future<Output = Result<PoolConnection<Postgres>>>,
     {
         let after = self.acquire_timeout();
+        let ends_at = Instant::now() + after;
         let mut moves = hosts.moves();
         let mut acquiring = pin!(acquire());
         let is_away = self.0.server.outage() != 0;
@@ -264,12 +266,12 @@ impl Connections {
                 acquiring.set(acquire());
             }
         };
-        timeout(after, searched)
+        timeout_at(ends_at, searched)
             .await
             .unwrap_or(Err(Error::AcquireTimeout { after }))
     }
 
-    /// Ends never: the caller's connection is there, or its time is over.
+    /// Never ends: the caller waits for its connection meanwhile.
     async fn search_until_found(&self) {
         while !self.probe(Suspicion::Wait).await {
             sleep(SEARCH_INTERVAL).await;
