@@ -204,7 +204,7 @@ impl Probe {
         });
         let chosen = first_suitable(attempts).await.map_err(|reasons| {
             let named = hosts.iter().map(pool::server_name);
-            NoHost::new(named.zip(reasons).collect()).into_error()
+            Error::of_hosts(NoHost::new(named.zip(reasons).collect()))
         })?;
         let Candidate {
             connection: (connection, server),

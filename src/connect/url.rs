@@ -112,8 +112,8 @@ impl<'a> Parts<'a> {
 
     /// The last one, as with libpq.
     fn attributes(&self) -> Result<Option<SessionAttributes>, InvalidUrl> {
-        let values = self.parameters.iter().filter_map(|one| one.split_once('='));
-        let value = values.filter(|(name, _)| *name == ATTRIBUTES).next_back();
+        let mut values = self.parameters.iter().filter_map(|one| one.split_once('='));
+        let value = values.rfind(|(name, _)| *name == ATTRIBUTES);
         match value.map(|(_, value)| value) {
             None => Ok(None),
             Some("any") => Ok(Some(SessionAttributes::Any)),

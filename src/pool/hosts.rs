@@ -158,7 +158,7 @@ impl Hosts {
         if self.each.len() == 1 && self.attributes == SessionAttributes::Any {
             return Ok(self.options(0));
         }
-        let chosen = self.search(true).await.map_err(NoHost::into_error)?;
+        let chosen = self.search(true).await.map_err(Error::of_hosts)?;
         self.move_to(chosen.place);
         Ok(self.options(chosen.place))
     }
@@ -226,7 +226,7 @@ impl Hosts {
             .unwrap_or(Err(Unsuitable::NoAnswer { within }))
     }
 
-    /// A primary that another one has replaced, and that nobody has told.
+    /// Refuses a primary that another one has replaced, and that still accepts writes.
     fn refuse_former(&self, timeline: Option<Timeline>) -> Result<(), Unsuitable> {
         match (timeline, self.lock().newest) {
             (Some(timeline), Some(newest))
@@ -255,7 +255,7 @@ impl Hosts {
         })
     }
 
-    /// After the pools have the new host: whoever waits for the old one starts again.
+    /// After the pools have the new host: calls that wait for the old one start again.
     pub(super) fn announce_move(&self) {
         self.lock().since = Instant::now();
         self.moves.send_modify(|moves| *moves += 1);

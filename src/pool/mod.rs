@@ -4,6 +4,7 @@ mod connection;
 mod heartbeat;
 mod hosts;
 mod notify;
+mod search;
 mod server;
 
 pub(crate) use connection::{

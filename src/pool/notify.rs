@@ -18,7 +18,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::connection::{Connections, StoreConnection, Suspicion};
+use super::{
+    connection::{Connections, StoreConnection},
+    search::Suspicion,
+};
 use crate::{
     error::Result, message::cancel_notice::CancelNotice, postgres::messages, queue::QueueName,
     telemetry,

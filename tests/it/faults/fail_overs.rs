@@ -91,61 +91,55 @@ async fn with_asynchronous_standbys_a_fail_over_loses_at_most_what_had_not_been_
 -> TestResult {
     let rounds = crashes(false).await?;
     let log = logged(&rounds.direct).await?;
-    let stored: HashSet<_> = log.iter().map(String::as_str).collect();
-    assert_eq!(
-        stored.len(),
-        log.len(),
-        "a message is stored twice; seed {}",
-        rounds.seed
-    );
-    let handled = rounds
-        .ledger
-        .handled
-        .lock()
-        .expect("no panic while it is held");
-    let handled: HashSet<_> = handled
-        .iter()
-        .map(|(_, payload)| payload.as_str())
-        .collect();
-    assert!(
-        stored.iter().all(|payload| handled.contains(payload)),
-        "seed {}",
-        rounds.seed
-    );
-    let (mut acknowledged, mut lost) = (0, 0);
-    let calls = rounds
-        .ledger
-        .calls
-        .lock()
-        .expect("no panic while it is held");
-    for Call { payloads, returned } in calls.iter() {
-        let found = payloads
-            .iter()
-            .filter(|payload| stored.contains(payload.as_str()))
-            .count();
-        match returned {
-            Returned::Stored(_) => {
-                // A statement is lost whole.
-                assert!([0, payloads.len()].contains(&found));
-                acknowledged += payloads.len();
-                lost += payloads.len() - found;
-            }
-            Returned::Refused(why) => {
-                assert_eq!(found, 0, "refused with {why}; seed {}", rounds.seed)
-            }
-            Returned::Duplicate(_) | Returned::Unknown(_) => {}
-        }
-    }
-    drop(calls);
+    rounds.direct.close().await;
+    let seed = rounds.seed;
+    let lost = Lost::count(&rounds.ledger, &log).map_err(|why| format!("{why}; seed {seed}"))?;
+    let Lost { acknowledged, lost } = lost;
     eprintln!(
         "{} fail-overs: {acknowledged} messages acknowledged, {lost} of them lost",
         fail_overs()
     );
     assert!(
         lost < acknowledged / 2,
-        "{lost} of {acknowledged}; seed {}",
-        rounds.seed
+        "{lost} of {acknowledged}; seed {seed}"
     );
-    rounds.direct.close().await;
     Ok(())
+}
+
+/// How many messages were acknowledged, and how many of these are lost.
+struct Lost {
+    acknowledged: usize,
+    lost: usize,
+}
+
+impl Lost {
+    fn count(ledger: &Ledger, log: &[String]) -> Result<Self, String> {
+        let stored: HashSet<_> = log.iter().map(String::as_str).collect();
+        if stored.len() < log.len() {
+            return Err("a message is stored twice".to_owned());
+        }
+        let handled = ledger.handled.lock().expect("no panic while it is held");
+        let handled: HashSet<_> = handled.iter().map(|(_, payload)| &**payload).collect();
+        if let Some(payload) = stored.difference(&handled).next() {
+            return Err(format!("{payload} was never handled"));
+        }
+        let (mut acknowledged, mut lost) = (0, 0);
+        let calls = ledger.calls.lock().expect("no panic while it is held");
+        for Call { payloads, returned } in calls.iter() {
+            let is_stored = |payload: &&String| stored.contains(payload.as_str());
+            let found = payloads.iter().filter(is_stored).count();
+            match returned {
+                Returned::Stored(_) if found == 0 || found == payloads.len() => {
+                    acknowledged += payloads.len();
+                    lost += payloads.len() - found;
+                }
+                Returned::Stored(_) => return Err(format!("a part is lost of {payloads:?}")),
+                Returned::Refused(why) if found > 0 => {
+                    return Err(format!("refused with {why}, and stored: {payloads:?}"));
+                }
+                _ => {}
+            }
+        }
+        Ok(Self { acknowledged, lost })
+    }
 }

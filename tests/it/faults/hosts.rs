@@ -334,7 +334,7 @@ async fn a_former_primary_that_comes_back_is_not_written_to() -> TestResult {
     let new = cluster.primary().port();
     assert_eq!(port_of(&store), new);
 
-    // Nobody has told it that it isn't the primary any more.
+    // It doesn't know that another one is the primary.
     beside(&old, Server::up).await?;
     let direct = cluster.direct().await?;
     for n in 0..5 {

@@ -145,8 +145,8 @@ impl Server {
         })
     }
 
-    /// A standby with a copy of all that this server has, which must be down. It isn't up yet, and unless it is told how to
-    /// replicate, it will learn of nothing that this one does from now on.
+    /// A standby with a copy of all that this server has, which must be down. It isn't up yet, and will learn of nothing that this
+    /// one does from now on, unless it is configured to replicate.
     pub(crate) fn copied_standby(&self) -> Result<Self, Box<dyn std::error::Error>> {
         let standby = self.sibling()?;
         standby.copy(self)?;
