@@ -1,3 +1,5 @@
+//! What an error says if a URL leads to no host.
+
 use super::*;
 
 fn no_host(reasons: impl IntoIterator<Item = Unsuitable>) -> Error {

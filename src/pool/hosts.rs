@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::server::{PING_TIMEOUT, server_name};
+use super::server::{Moved, PING_TIMEOUT, server_name};
 use crate::{
     error::{Error, NoHost, Result, Unsuitable},
     postgres::session::{self, Timeline},
@@ -68,12 +68,6 @@ struct State {
     since: Instant,
     /// The newest timeline that there was.
     newest: Option<Timeline>,
-}
-
-/// A move from one host to another, by their names.
-pub(super) struct Moved {
-    pub(super) from: String,
-    pub(super) to: String,
 }
 
 impl SessionAttributes {

@@ -11,7 +11,6 @@ use std::{
 
 use sqlx::postgres::PgConnectOptions;
 
-use super::hosts::Moved;
 use crate::{error::Error, telemetry};
 
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -48,6 +47,12 @@ struct State {
 pub(super) struct Outages {
     now: u64,
     all: u64,
+}
+
+/// A move from one host to another, by their names.
+pub(super) struct Moved {
+    pub(super) from: String,
+    pub(super) to: String,
 }
 
 struct Away {
