@@ -463,7 +463,7 @@ impl Report {
 }
 
 /// The order of the subjects in the report.
-pub(crate) const SUBJECTS: [&str; 16] = [
+pub(crate) const SUBJECTS: [&str; 17] = [
     "machine",
     "enqueue",
     "once",
@@ -479,6 +479,7 @@ pub(crate) const SUBJECTS: [&str; 16] = [
     "pgbouncer",
     "schedules",
     "telemetry",
+    "citus",
     "peers",
 ];
 
