@@ -46,6 +46,7 @@ __all__ = [
     "QueueNotFoundError",
     "ScheduleNotFoundError",
     "ScheduleTakenError",
+    "SchemaDistributedError",
     "SchemaNewerError",
     "SchemaOutdatedError",
     "SerializeError",
@@ -114,6 +115,13 @@ class SchemaNewerError(Error):
         "the pgqrs schema of this database is version {installed}, and this version of the package knows up to "
         "{compiled}; upgrade the package"
     )
+
+
+class SchemaDistributedError(Error):
+    """Citus manages tables of the schema, and refuses most statements on them. The message has the remedy."""
+
+    tables: list[str]
+    """Their names, without the schema's."""
 
 
 class MigrateError(Error):
