@@ -190,14 +190,14 @@ async fn numbers_on(node: &PgPool) -> Outcome<Vec<i64>> {
     .await?)
 }
 
-/// As [`Rounds::measure`], with the cost of several servers.
+/// As [`Rounds::measure`], with the cost of several servers. Returns that of each, the first with the client's.
 async fn measure(
     table: &mut Rounds<'_>,
     row: &str,
     messages: usize,
     meters: &[&Meter],
     work: impl AsyncFnOnce(&mut Samples) -> Outcome,
-) -> Outcome {
+) -> Outcome<Vec<Cost>> {
     let mut calls = Samples::default();
     let mut before = Vec::new();
     for meter in meters {
@@ -206,22 +206,19 @@ async fn measure(
     let started = Instant::now();
     work(&mut calls).await?;
     let took = started.elapsed();
-    let mut cost = Cost::default();
-    for (n, (meter, before)) in meters.iter().zip(&before).enumerate() {
-        let of_server = before.until(&meter.read().await?);
+    let mut costs = Vec::new();
+    let mut all = Cost::default();
+    for (meter, before) in meters.iter().zip(&before) {
+        let mut cost = before.until(&meter.read().await?);
         // Each reading has all of this process's time.
-        let client = if n == 0 {
-            of_server.client
-        } else {
-            Duration::ZERO
-        };
-        cost += Cost {
-            client,
-            ..of_server
-        };
+        if !costs.is_empty() {
+            cost.client = Duration::ZERO;
+        }
+        costs.push(cost);
+        all += cost;
     }
-    table.add(row, messages, took, calls, Some(cost));
-    Ok(())
+    table.add(row, messages, took, calls, Some(all));
+    Ok(costs)
 }
 
 /// Each send goes to the next store and the next queue in turn.
@@ -324,6 +321,9 @@ async fn fill(store: &Store, queues: usize, each: usize) -> Outcome {
 
 const ANOTHER_NODE: &str = "Citus, the row on another node, one phase";
 const TWO_PHASES: &str = "Citus, the row on another node, two phases";
+/// What of it the coordinator does, which decides how many nodes it is enough for.
+const ANOTHER_NODES_SHARE: &str = "the coordinator's part of one phase";
+const TWO_PHASES_SHARE: &str = "the coordinator's part of two phases";
 const SAME_NODE: &str = "Citus, the row on the store's node";
 
 /// A message and a row, whose keys are the same for all.
@@ -353,7 +353,18 @@ async fn transactions(servers: &Servers<'_>, n: usize, quick: bool) -> Outcome<T
                 PLAIN => &[servers.plain_meter][..],
                 _ => &nodes,
             };
-            measure(&mut table, row, n * each, meters, work).await?;
+            let costs = measure(&mut table, row, n * each, meters, work).await?;
+            let share = match row {
+                ANOTHER_NODE => ANOTHER_NODES_SHARE,
+                TWO_PHASES => TWO_PHASES_SHARE,
+                _ => continue,
+            };
+            let coordinator = costs.first().map(|cost| Cost {
+                client: Duration::ZERO,
+                ..*cost
+            });
+            let (none, calls) = (Duration::ZERO, Samples::default());
+            table.add(share, n * each, none, calls, coordinator);
         }
         servers.clear().await?;
     }

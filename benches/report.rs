@@ -457,6 +457,9 @@ impl Report {
         for (what, fact) in &self.facts {
             text += &format!("| {what} | {fact} |\n");
         }
+        if !self.facts.is_empty() && !self.tables.is_empty() {
+            text.push('\n');
+        }
         let tables: Vec<String> = self.tables.iter().map(Table::markdown).collect();
         text + &tables.join("\n")
     }

@@ -137,7 +137,8 @@ async fn tables_that_citus_manages_are_reported_and_can_be_made_local_again() ->
         matches!(&found, SchemaVersion::Distributed { tables, .. } if *tables == managed),
         "{found:?}"
     );
-    let refused = support::send(&broken, &[2]).await.unwrap_err();
+    let claim_of_one = pgqrs::dequeue().from("tasks").execute(&broken);
+    let refused = claim_of_one.await.unwrap_err();
     assert!(matches!(refused, Error::Database(_)), "{refused:?}");
     let refused = store(&cluster.coordinator).await.unwrap_err();
     assert!(
