@@ -52,7 +52,7 @@ pub(crate) async fn release(only: &[String], url: &str) -> Result<()> {
     }
     step("source distribution");
     let mut sdist = venv.command("maturin");
-    finish(sdist.args(["sdist", "--quiet", "--out"]).arg(&out)).await?;
+    finish(sdist.args(["sdist", "--out"]).arg(&out)).await?;
     step("packages");
     let packages = files(&out)?;
     let mut twine = venv.command("twine");
