@@ -6,7 +6,7 @@ mod variants;
 
 use std::{io, sync::Arc, time::Duration};
 
-pub(crate) use self::remedy::GENERAL_REMEDY;
+pub(crate) use self::remedy::{DISTRIBUTED_REMEDY, GENERAL_REMEDY, qualified};
 use self::remedy::{permission_remedy, tls_remedy};
 #[cfg(feature = "schedules")]
 use crate::cron::InvalidCron;
@@ -66,6 +66,18 @@ pub enum Error {
         installed: i64,
         /// The newest version that this build of the crate knows.
         compiled: i64,
+    },
+
+    /// Citus manages tables of the schema: they were distributed, made reference tables, or added to its metadata. It
+    /// refuses most of this crate's statements on them. [`install`](crate::Admin::install) changes nothing.
+    #[error(
+        "Citus manages {}, and refuses most statements of pgqrs there; {}",
+        qualified(tables),
+        DISTRIBUTED_REMEDY
+    )]
+    SchemaDistributed {
+        /// The tables, without the schema's name.
+        tables: Vec<String>,
     },
 
     /// A migration failed or doesn't match what was applied before.
