@@ -29,7 +29,7 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
         fill(&store, messages).await?;
         table
             .measure(OURS, messages, async |_| {
-                work::drain(&store, messages).await
+                work::drain(&store, "drain", messages).await
             })
             .await?;
     }

@@ -154,7 +154,7 @@ async fn draining(meter: &Meter, store: &Store, quick: bool) -> Outcome<Table> {
                     .await?;
                 sqlx::query("checkpoint").execute(store.pool()).await?;
             }
-            let work = async |_: &mut Samples| work::drain(store, messages).await;
+            let work = async |_: &mut Samples| work::drain(store, "drain", messages).await;
             table.measure(how, messages, work).await?;
         }
     }

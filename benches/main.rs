@@ -3,6 +3,7 @@
 
 mod chart;
 mod chunks;
+mod citus;
 mod claim;
 mod drain;
 mod enqueue;
@@ -54,7 +55,11 @@ async fn main() -> Outcome {
         return Err(format!("{unknown} is none of {}", SUBJECTS.join(", ")).into());
     }
     let mut meter = Meter::new(&url).await?;
-    machine::report(&mut meter, quick).await?.write()?;
+    let machine = machine::report(&mut meter, quick).await?;
+    if let ["citus"] = subjects[..] {
+        return citus::report(&url, &meter, machine, quick).await;
+    }
+    machine.write()?;
     for subject in SUBJECTS {
         if !subjects.is_empty() && !subjects.contains(&subject) {
             continue;
@@ -76,7 +81,7 @@ async fn main() -> Outcome {
             "pgbouncer" => pgbouncer::run(&url, &meter, quick).await?,
             "schedules" => schedules::run(&url, &meter, quick).await?,
             "telemetry" => telemetry::run(&url, &meter, quick).await?,
-            // The machine was reported already, and the peers are a separate program.
+            // The machine was reported already, Citus has a run of its own, and the peers are a separate program.
             _ => continue,
         };
         report.write()?;

@@ -88,7 +88,7 @@ pub(crate) async fn run(url: &str, meter: &Meter, quick: bool) -> Outcome<Vec<Ta
         for (name, store) in &stores {
             fill(&direct, messages).await?;
             // Fails unless each message was acknowledged.
-            let work = async |_: &mut _| work::drain(store, messages).await;
+            let work = async |_: &mut _| work::drain(store, "drain", messages).await;
             table.measure(name, messages, work).await?;
         }
     }

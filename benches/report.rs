@@ -457,13 +457,16 @@ impl Report {
         for (what, fact) in &self.facts {
             text += &format!("| {what} | {fact} |\n");
         }
+        if !self.facts.is_empty() && !self.tables.is_empty() {
+            text.push('\n');
+        }
         let tables: Vec<String> = self.tables.iter().map(Table::markdown).collect();
         text + &tables.join("\n")
     }
 }
 
 /// The order of the subjects in the report.
-pub(crate) const SUBJECTS: [&str; 16] = [
+pub(crate) const SUBJECTS: [&str; 17] = [
     "machine",
     "enqueue",
     "once",
@@ -479,6 +482,7 @@ pub(crate) const SUBJECTS: [&str; 16] = [
     "pgbouncer",
     "schedules",
     "telemetry",
+    "citus",
     "peers",
 ];
 

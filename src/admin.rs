@@ -79,6 +79,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::SchemaNewer`] if a newer version of the crate has upgraded the schema, which is left as it is.
+    /// [`Error::SchemaDistributed`] if Citus manages tables of the schema.
     /// [`Error::Migrate`] if the role may not create a schema, or a migration fails; then that migration is rolled
     /// back. It is retryable if a lock was not obtained in time.
     ///

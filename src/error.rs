@@ -12,7 +12,7 @@ use self::remedy::{permission_remedy, tls_remedy};
 pub(crate) use self::{
     chain::error_chain,
     no_host::{NoHost, Unsuitable},
-    remedy::GENERAL_REMEDY,
+    remedy::{DISTRIBUTED_REMEDY, GENERAL_REMEDY, qualified},
 };
 #[cfg(feature = "schedules")]
 use crate::cron::InvalidCron;
@@ -72,6 +72,18 @@ pub enum Error {
         installed: i64,
         /// The newest version that this build of the crate knows.
         compiled: i64,
+    },
+
+    /// Citus manages tables of the schema: they were distributed, made reference tables, or added to its metadata. It
+    /// refuses most of this crate's statements on them. [`install`](crate::Admin::install) changes nothing.
+    #[error(
+        "Citus manages {}, and refuses most statements of pgqrs there; {}",
+        qualified(tables),
+        DISTRIBUTED_REMEDY
+    )]
+    SchemaDistributed {
+        /// The tables, without the schema's name.
+        tables: Vec<String>,
     },
 
     /// A migration failed or doesn't match what was applied before.

@@ -228,12 +228,14 @@ pub mod poolers {}
 
 /// [decisions]: https://docs.rs/crate/pgqrs/latest/source/docs/decisions.md
 /// [example]: https://docs.rs/crate/pgqrs/latest/source/examples/several_databases.rs
+/// [security]: crate::guide::security
 /// [tuning]: crate::guide::tuning#what-one-postgresql-can-handle
 // The first definition of a link counts.
 #[doc = include_str!("../docs/guide/scaling.md")]
 pub mod scaling {}
 
 /// [rolling-deploys]: crate::guide::rolling_deploys
+/// [scaling-if-they-are-distributed]: crate::guide::scaling#if-they-are-distributed-all-the-same
 /// [security]: crate::guide::security
 /// [standby]: crate::guide::scaling#a-standby
 // The first definition of a link counts.

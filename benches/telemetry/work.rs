@@ -29,7 +29,7 @@ pub(crate) async fn serve() -> Outcome {
         let started = Instant::now();
         match work {
             "send" => send(&store, messages).await?,
-            "drain" => drain(&store, messages).await?,
+            "drain" => drain(&store, "drain", messages).await?,
             unknown => return Err(format!("{unknown} is unknown").into()),
         }
         println!("{}", started.elapsed().as_nanos());
@@ -46,9 +46,9 @@ async fn send(store: &Store, messages: usize) -> Outcome {
     Ok(())
 }
 
-/// Runs a consumer of the queue `drain`, whose handler does nothing, until it has handled all messages.
-pub(crate) async fn drain(store: &Store, messages: usize) -> Outcome {
-    let consumer = pgqrs::consumer("drain").create(store).await?;
+/// Runs a consumer of the queue, whose handler does nothing, until it has handled all messages.
+pub(crate) async fn drain(store: &Store, queue: &str, messages: usize) -> Outcome {
+    let consumer = pgqrs::consumer(queue).create(store).await?;
     let (handled, all) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let run = consumer.run({
         let all = Arc::clone(&all);

@@ -110,6 +110,10 @@ fn describe(error: &Error, fields: &Bound<'_, PyDict>) -> PyResult<&'static str>
             set("compiled", compiled)?;
             "SchemaNewer"
         }
+        Error::SchemaDistributed { tables } => {
+            set("tables", tables)?;
+            "SchemaDistributed"
+        }
         Error::Migrate(_) => "Migrate",
         Error::PermissionDenied { role, object, .. } => {
             set("role", role)?;

@@ -16,21 +16,31 @@ pub(crate) fn rows<T, R>(found: Vec<T>, row: fn(T) -> R) -> Vec<R> {
     found.into_iter().map(row).collect()
 }
 
-pub(crate) type VersionRow = (&'static str, Option<i64>, Option<i64>);
+pub(crate) type VersionRow = (&'static str, Option<i64>, Option<i64>, bool, Vec<String>);
 
 pub(crate) fn version(version: SchemaVersion) -> VersionRow {
+    let none = Vec::new();
     match version {
-        SchemaVersion::NotInstalled => ("not_installed", None, None),
-        SchemaVersion::UpToDate { installed } => ("up_to_date", Some(installed), Some(installed)),
+        SchemaVersion::NotInstalled => ("not_installed", None, None, false, none),
+        SchemaVersion::UpToDate {
+            installed,
+            on_citus,
+        } => {
+            let version = Some(installed);
+            ("up_to_date", version, version, on_citus, none)
+        }
         SchemaVersion::Older {
             installed,
             compiled,
-        } => ("older", Some(installed), Some(compiled)),
+        } => ("older", Some(installed), Some(compiled), false, none),
         SchemaVersion::Newer {
             installed,
             compiled,
-        } => ("newer", Some(installed), Some(compiled)),
-        _ => ("unknown", None, None),
+        } => ("newer", Some(installed), Some(compiled), false, none),
+        SchemaVersion::Distributed { installed, tables } => {
+            ("distributed", Some(installed), None, true, tables)
+        }
+        _ => ("unknown", None, None, false, none),
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How the database's schema compares with the one that this build of the crate requires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub enum SchemaVersion {
     /// The schema isn't installed.
@@ -43,6 +43,8 @@ pub enum SchemaVersion {
     UpToDate {
         /// The version in the database and of this build.
         installed: i64,
+        /// Whether the database is on a node of Citus. The tables of queues are local to it.
+        on_citus: bool,
     },
     /// A newer version of the crate has upgraded it.
     Newer {
@@ -50,6 +52,15 @@ pub enum SchemaVersion {
         installed: i64,
         /// The version of this build.
         compiled: i64,
+    },
+    /// Citus manages tables of the schema, whatever its version: they were distributed, made reference tables, or added to
+    /// its metadata. Citus refuses most of this crate's statements on them.
+    /// [`Error::SchemaDistributed`](crate::Error::SchemaDistributed) has the remedy.
+    Distributed {
+        /// The version in the database.
+        installed: i64,
+        /// Their names, without the schema's.
+        tables: Vec<String>,
     },
 }
 

@@ -10,6 +10,18 @@ pub(super) fn permission_remedy(role: Option<&str>, object: &str) -> String {
     )
 }
 
+/// `pgqrs.messages, pgqrs.queues`.
+pub(crate) fn qualified(tables: &[String]) -> String {
+    let names: Vec<_> = tables
+        .iter()
+        .map(|table| format!("pgqrs.{table}"))
+        .collect();
+    names.join(", ")
+}
+
+/// What to do about tables that Citus manages. It doesn't turn one with an identity column into a local one again.
+pub(crate) const DISTRIBUTED_REMEDY: &str = "stop what uses them, save what they hold with `pg_dump --data-only --schema=pgqrs --exclude-table=pgqrs._sqlx_migrations`, run `drop schema pgqrs cascade`, install it again, and load what was saved";
+
 pub(crate) const GENERAL_REMEDY: &str =
     "check the URL, and that the server runs and accepts connections";
 

@@ -35,6 +35,7 @@ variants! {
     NotInstalled,
     SchemaOutdated,
     SchemaNewer { installed, compiled },
+    SchemaDistributed { tables },
     Migrate(source),
     PermissionDenied { role, object, source },
     QueueNotFound { queue },

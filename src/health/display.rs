@@ -6,7 +6,7 @@ use super::{
     ConnectionUse, Finding, FindingKind, Health, HealthPart, HorizonHolder, HorizonSource,
     QueueHealth, Severity, StaleWorker, TableHealth,
 };
-use crate::{admin::rows::SchemaVersion, count::grouped};
+use crate::{admin::rows::SchemaVersion, count::grouped, error::qualified};
 
 impl Health {
     /// How many findings there are of each severity, such as `2 critical, 1 warning`.
@@ -105,7 +105,7 @@ impl fmt::Display for Finding {
             }
             FindingKind::Backlog(queue) => queue.fmt(f),
             FindingKind::MissedHeartbeats(stale) => stale.fmt(f),
-            FindingKind::Schema { version } => schema(*version, f),
+            FindingKind::Schema { version } => schema(version, f),
             FindingKind::ConnectionsShort(connections) => connections.fmt(f),
             FindingKind::Wraparound { transactions } => write!(
                 f,
@@ -243,10 +243,10 @@ impl fmt::Display for ConnectionUse {
     }
 }
 
-fn schema(version: SchemaVersion, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn schema(version: &SchemaVersion, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match version {
         SchemaVersion::NotInstalled => f.write_str("pgqrs is not installed in this database"),
-        SchemaVersion::UpToDate { installed } => write!(f, "the schema is version {installed}"),
+        SchemaVersion::UpToDate { installed, .. } => write!(f, "the schema is version {installed}"),
         SchemaVersion::Older {
             installed,
             compiled,
@@ -260,6 +260,11 @@ fn schema(version: SchemaVersion, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         } => write!(
             f,
             "the schema is version {installed}, and this program knows up to {compiled}: it goes on unless the newer one has removed something"
+        ),
+        SchemaVersion::Distributed { tables, .. } => write!(
+            f,
+            "Citus manages {}, and refuses most statements of this program",
+            qualified(tables)
         ),
     }
 }

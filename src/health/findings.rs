@@ -7,7 +7,7 @@ use super::{
     ConnectionUse, Facts, Finding, FindingKind, Health, HealthPart, HorizonHolder, HorizonSource,
     Part, QueueHealth, Severity, StaleWorker, TableHealth,
 };
-use crate::admin::rows::SchemaVersion;
+use crate::{admin::rows::SchemaVersion, error::DISTRIBUTED_REMEDY};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -66,7 +66,7 @@ fn find(facts: &Facts) -> Vec<Finding> {
         findings.extend(dead_rows(table, is_held));
     }
     if let Part::Read(version) = &facts.schema {
-        findings.extend(schema(*version));
+        findings.extend(schema(version));
     }
     if let Part::Read(queues) = &facts.queues {
         findings.extend(queues.iter().filter_map(backlog));
@@ -217,7 +217,7 @@ fn dead_rows(table: &TableHealth, is_held: bool) -> Option<Finding> {
     })
 }
 
-fn schema(version: SchemaVersion) -> Option<Finding> {
+fn schema(version: &SchemaVersion) -> Option<Finding> {
     let install = "as the schema's owner, call `pgqrs::admin(&store).install()`, or run `cargo xtask migrate --url …`";
     let (severity, remedy) = match version {
         SchemaVersion::UpToDate { .. } => return None,
@@ -227,10 +227,13 @@ fn schema(version: SchemaVersion) -> Option<Finding> {
             Severity::Info,
             "upgrade pgqrs in this program when it suits you",
         ),
+        SchemaVersion::Distributed { .. } => (Severity::Critical, DISTRIBUTED_REMEDY),
     };
     Some(Finding {
         severity,
-        kind: FindingKind::Schema { version },
+        kind: FindingKind::Schema {
+            version: version.clone(),
+        },
         remedy: remedy.to_owned(),
     })
 }

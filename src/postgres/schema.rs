@@ -2,6 +2,7 @@
 //! `pgqrs._sqlx_migrations`, separate from the application's own `_sqlx_migrations`.
 
 use std::{
+    cmp::Ordering,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -40,24 +41,51 @@ fn compiled() -> i64 {
 }
 
 pub(crate) async fn version(connection: &mut PgConnection) -> Result<SchemaVersion> {
-    let applied =
-        sqlx::query_scalar!("select max(version) from pgqrs._sqlx_migrations where success")
-            .fetch_one(connection)
-            .await
-            .map_err(Error::from);
+    let found = sqlx::query!(
+        r#"
+        select
+            (select max(version) from pgqrs._sqlx_migrations where success) as installed,
+            exists (select from pg_extension where extname = 'citus') as "on_citus!",
+            -- Each table that Citus manages has this trigger. Its own catalog, `pg_dist_partition`, doesn't exist elsewhere,
+            -- and couldn't be named here.
+            array(
+                select relname::text
+                from pg_trigger
+                join pg_class on pg_class.oid = tgrelid
+                join pg_proc on pg_proc.oid = tgfoid
+                where relnamespace = to_regnamespace('pgqrs') and proname = 'citus_truncate_trigger'
+                order by relname
+            ) as "distributed!"
+        "#
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(Error::from);
+    let found = match found {
+        Err(Error::NotInstalled) => return Ok(SchemaVersion::NotInstalled),
+        found => found?,
+    };
+    let Some(installed) = found.installed else {
+        return Ok(SchemaVersion::NotInstalled);
+    };
+    if !found.distributed.is_empty() {
+        let tables = found.distributed;
+        return Ok(SchemaVersion::Distributed { installed, tables });
+    }
     let compiled = compiled();
-    Ok(match applied {
-        Err(Error::NotInstalled) | Ok(None) => SchemaVersion::NotInstalled,
-        Err(error) => return Err(error),
-        Ok(Some(installed)) if installed < compiled => SchemaVersion::Older {
+    Ok(match installed.cmp(&compiled) {
+        Ordering::Less => SchemaVersion::Older {
             installed,
             compiled,
         },
-        Ok(Some(installed)) if installed > compiled => SchemaVersion::Newer {
+        Ordering::Equal => SchemaVersion::UpToDate {
+            installed,
+            on_citus: found.on_citus,
+        },
+        Ordering::Greater => SchemaVersion::Newer {
             installed,
             compiled,
         },
-        Ok(Some(installed)) => SchemaVersion::UpToDate { installed },
     })
 }
 
@@ -130,6 +158,7 @@ async fn run(connection: &mut PgConnection) -> Result<()> {
             installed,
             compiled,
         }),
+        SchemaVersion::Distributed { tables, .. } => Err(Error::SchemaDistributed { tables }),
         SchemaVersion::NotInstalled | SchemaVersion::Older { .. } => {
             prepare_session(connection).await?;
             MIGRATOR

@@ -30,6 +30,8 @@ struct Columns {
     queue_id: Option<i32>,
     ids: Vec<i64>,
     tokens: Vec<i64>,
+    /// Each token once. The server compares one by one, and messages of a claim have the same.
+    distinct_tokens: Vec<i64>,
 }
 
 impl<'a> FromIterator<&'a Receipt> for Columns {
@@ -38,12 +40,16 @@ impl<'a> FromIterator<&'a Receipt> for Columns {
             queue_id: None,
             ids: Vec::new(),
             tokens: Vec::new(),
+            distinct_tokens: Vec::new(),
         };
         for receipt in receipts {
             columns.queue_id = Some(receipt.queue_id);
             columns.ids.push(receipt.id.get());
             columns.tokens.push(receipt.token);
         }
+        columns.distinct_tokens.clone_from(&columns.tokens);
+        columns.distinct_tokens.sort_unstable();
+        columns.distinct_tokens.dedup();
         columns
     }
 }
@@ -122,10 +128,11 @@ async fn delete(connection: &mut PgConnection, columns: &Columns) -> Result<u64>
              ) held
          ))
              -- Again, for a version that another transaction has just made of it.
-             and m.lease_token = any ($3)",
+             and m.lease_token = any ($4)",
         columns.queue_id,
         &columns.ids,
         &columns.tokens,
+        &columns.distinct_tokens,
     )
     .execute(connection)
     .await?;
@@ -158,7 +165,7 @@ async fn move_to_archive(
                  ) held
              ))
                  -- Again, for a version that another transaction has just made of it.
-                 and m.lease_token = any ($3)
+                 and m.lease_token = any ($4)
              returning m.*
          )
          insert into pgqrs.archive (
@@ -172,6 +179,7 @@ async fn move_to_archive(
         columns.queue_id,
         &columns.ids,
         &columns.tokens,
+        &columns.distinct_tokens,
     )
     .fetch_all(connection)
     .await?;
@@ -289,11 +297,12 @@ async fn make_ready(
              ) held
          ))
              -- Again, for a version that another transaction has just made of it.
-             and m.lease_token = any ($3)",
+             and m.lease_token = any ($5)",
         columns.queue_id,
         &columns.ids,
         &columns.tokens,
         i32::from(untouched),
+        &columns.distinct_tokens,
     )
     .execute(connection)
     .await?;

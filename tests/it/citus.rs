@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use pgqrs::{ConnectOptions, Delivery, Store, Transaction, Unchecked};
+use pgqrs::{
+    ConnectOptions, Delivery, Error, FindingKind, SchemaVersion, Severity, Store, Transaction,
+    Unchecked,
+};
 use serde_json::Value;
 use sqlx::{Executor as _, PgConnection, PgPool};
 use tokio::task::JoinSet;
@@ -108,6 +111,66 @@ async fn each_node_can_have_queues_of_its_own_beside_distributed_tables() -> Tes
         assert_eq!(count(store.pool()).await?, 10);
     }
     assert_eq!(numbers(&direct, "orders").await?, Vec::from_iter(0..30));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_citus_manages_are_reported_and_can_be_made_local_again() -> TestResult {
+    let Some(cluster) = Cluster::start().await? else {
+        return Ok(());
+    };
+    let broken = store(&cluster.coordinator).await?;
+    let admin = pgqrs::admin(&broken);
+    let is_local = |version: &SchemaVersion| matches!(version, SchemaVersion::UpToDate { on_citus, .. } if *on_citus);
+    assert!(is_local(&admin.verify().await?));
+    support::send(&broken, &[1]).await?;
+    let direct = PgPool::connect(&cluster.coordinator.url()).await?;
+    for statement in [
+        "select citus_add_local_table_to_metadata('pgqrs.archive')",
+        "select create_reference_table('pgqrs.messages')",
+    ] {
+        direct.execute(statement).await?;
+    }
+    let managed = ["archive", "messages"];
+    let found = admin.verify().await?;
+    assert!(
+        matches!(&found, SchemaVersion::Distributed { tables, .. } if *tables == managed),
+        "{found:?}"
+    );
+    let claim_of_one = pgqrs::dequeue().from("tasks").execute(&broken);
+    let refused = claim_of_one.await.unwrap_err();
+    assert!(matches!(refused, Error::Database(_)), "{refused:?}");
+    let refused = store(&cluster.coordinator).await.unwrap_err();
+    assert!(
+        matches!(&refused, Error::SchemaDistributed { tables } if *tables == managed),
+        "{refused:?}"
+    );
+    let health = admin.health().await?;
+    assert!(health.findings.iter().any(|finding| {
+        finding.severity == Severity::Critical && matches!(finding.kind, FindingKind::Schema { .. })
+    }));
+
+    // As a dump would save and load them.
+    for statement in [
+        "create table saved_queues as table pgqrs.queues",
+        "create table saved_messages as table pgqrs.messages",
+        "drop schema pgqrs cascade",
+    ] {
+        direct.execute(statement).await?;
+    }
+    admin.install().await?;
+    for statement in [
+        "insert into pgqrs.queues overriding system value table saved_queues",
+        "insert into pgqrs.messages overriding system value table saved_messages",
+    ] {
+        direct.execute(statement).await?;
+    }
+    let whole = store(&cluster.coordinator).await?;
+    assert!(is_local(&pgqrs::admin(&whole).verify().await?));
+    let [delivery] = &claim(&whole).await[..] else {
+        panic!("the message is there");
+    };
+    assert_eq!(delivery.payload()?, 1);
     Ok(())
 }
 

@@ -2,11 +2,11 @@
 
 use std::{fs, path::PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 
 use crate::{
-    ServerVersion, cargo, compile, python,
+    ServerVersion, cargo, citus, compile, python,
     server::{self, Purpose},
 };
 
@@ -40,6 +40,8 @@ pub(crate) struct Run {
 }
 
 const PEERS: &str = "peers";
+/// The subject that has servers of its own.
+const CITUS: &str = "citus";
 /// The subject that measures the library also as it is without its features.
 const TELEMETRY: &str = "telemetry";
 
@@ -63,23 +65,27 @@ impl Run {
             accept,
             server: ServerVersion { postgres },
         } = self;
-        let with_peers = subjects.iter().any(|subject| subject == PEERS);
+        let is_named = |name: &str| subjects.iter().any(|subject| subject == name);
+        let (with_peers, with_citus) = (is_named(PEERS), is_named(CITUS));
         let own: Vec<&str> = subjects
             .iter()
             .map(String::as_str)
-            .filter(|subject| *subject != PEERS)
+            .filter(|subject| ![PEERS, CITUS].contains(subject))
             .collect();
-        if !own.is_empty() || !(with_peers || accept) {
+        let program = Program { quick, unoptimised };
+        if !own.is_empty() || !(with_peers || with_citus || accept) {
             if own.is_empty() || own.contains(&TELEMETRY) {
                 plain().await?;
             }
-            let profile = if unoptimised { "dev" } else { "bench" };
-            let bench = ["bench", "--bench", "bench", "--profile", profile];
-            let build = [&bench[..], &["--no-run"]].concat();
-            let mut run = [&bench[..], &["--"]].concat();
-            run.extend(own);
-            run.extend(quick.then_some("--quick"));
+            let (build, run) = program.commands(&own);
             measure(&build, &run, postgres).await?;
+        }
+        if with_citus {
+            ensure!(
+                postgres.is_none(),
+                "`citus` is measured on the PostgreSQL that has it, which PGQRS_CITUS names"
+            );
+            on_citus(program).await?;
         }
         if with_peers {
             peers(quick, postgres).await?;
@@ -96,21 +102,59 @@ fn output() -> PathBuf {
     cargo::target().join("bench")
 }
 
+/// The program of all subjects but the peers.
+struct Program {
+    quick: bool,
+    unoptimised: bool,
+}
+
+impl Program {
+    /// The arguments of cargo to build it, and to run it.
+    fn commands<'a>(&self, subjects: &[&'a str]) -> (Vec<&'a str>, Vec<&'a str>) {
+        let profile = if self.unoptimised { "dev" } else { "bench" };
+        let bench = ["bench", "--bench", "bench", "--profile", profile];
+        let mut run = [&bench[..], &["--"]].concat();
+        run.extend(subjects);
+        run.extend(self.quick.then_some("--quick"));
+        ([&bench[..], &["--no-run"]].concat(), run)
+    }
+}
+
 async fn measure(build: &[&str], run: &[&str], major: Option<u32>) -> Result<()> {
-    // Nothing else should be running during the measurement, least of all a compiler.
-    let mut command = cargo::command(build);
-    command.env("CARGO_TARGET_DIR", cargo::target());
-    cargo::finish(&mut command, build).await?;
+    finish_build(build).await?;
     server::with_new(Purpose::Benchmarks, major, async |url| {
-        let mut command = cargo::command(run);
-        command
-            .env("DATABASE_URL", url)
-            .env("CARGO_TARGET_DIR", cargo::target())
-            .env("PGQRS_BENCH_PLAIN", cargo::target().join("plain/plain"))
-            .env("PGQRS_BENCH_OUTPUT", output());
-        cargo::finish(&mut command, run).await
+        cargo::finish(&mut measuring(run, url), run).await
     })
     .await
+}
+
+/// Beside a PostgreSQL of the same version without the extension.
+async fn on_citus(program: Program) -> Result<()> {
+    let (build, run) = program.commands(&[CITUS]);
+    citus::bench(async |servers| {
+        finish_build(&build).await?;
+        let mut command = measuring(&run, servers.plain);
+        command.env("PGQRS_BENCH_CITUS", servers.nodes.join(" "));
+        cargo::finish(&mut command, &run).await
+    })
+    .await
+}
+
+/// Nothing else should be running during the measurement, least of all a compiler.
+async fn finish_build(build: &[&str]) -> Result<()> {
+    let mut command = cargo::command(build);
+    command.env("CARGO_TARGET_DIR", cargo::target());
+    cargo::finish(&mut command, build).await
+}
+
+fn measuring(run: &[&str], url: &str) -> tokio::process::Command {
+    let mut command = cargo::command(run);
+    command
+        .env("DATABASE_URL", url)
+        .env("CARGO_TARGET_DIR", cargo::target())
+        .env("PGQRS_BENCH_PLAIN", cargo::target().join("plain/plain"))
+        .env("PGQRS_BENCH_OUTPUT", output());
+    command
 }
 
 /// Builds the package that uses the library without its features for telemetry. It has a lock file of its own, as the

@@ -1,4 +1,5 @@
-//! The tests on Citus: the integration suite on a coordinator, and the tests that start clusters of their own.
+//! Citus: the integration suite on a coordinator, the tests that start clusters of their own, and the servers of the
+//! benchmark.
 
 use std::{
     env, fs,
@@ -7,7 +8,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use sqlx::{Connection, Executor, PgConnection};
+use local_postgres::Server;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use crate::{
     cargo, ci,
@@ -17,15 +19,17 @@ use crate::{
 /// The only major version for which there is a build of Citus beside the checkout.
 const MAJOR: u32 = 15;
 
+/// What makes the commands below run, if there is none.
+fn remedy() -> String {
+    format!(
+        "there is no Citus: install it for the PostgreSQL that `initdb` belongs to, or set PGQRS_CITUS to the folder of \
+         the binaries of a PostgreSQL that has it; a build for PostgreSQL {MAJOR} is also looked for in ../shared/engines"
+    )
+}
+
 /// Runs the integration tests on a server on which each test's database has the extension.
 pub(crate) async fn test(arguments: &[String]) -> Result<()> {
-    let bin = binaries()?.with_context(|| {
-        format!(
-            "there is no Citus: install it for the PostgreSQL that `initdb` belongs to, or set PGQRS_CITUS to the \
-             folder of the binaries of a PostgreSQL that has it; a build for PostgreSQL {MAJOR} is also looked for in \
-             ../shared/engines"
-        )
-    })?;
+    let bin = binaries()?.with_context(remedy)?;
     ci::build_tests().await?;
     let home = server::home()?.with_binaries(bin.clone());
     let tests = async |server: local_postgres::Server<'_>| {
@@ -62,14 +66,86 @@ pub(crate) async fn test_if_there() -> Result<()> {
     }
     let mut arguments = vec!["--".to_owned()];
     arguments.extend(IN_CI.map(str::to_owned));
-    match test(&arguments).await {
-        // Built for another minor version.
+    unless_of_another_version(test(&arguments).await)
+}
+
+/// A build of Citus for another minor version of the server is as good as none.
+fn unless_of_another_version(outcome: Result<()>) -> Result<()> {
+    match outcome {
         Err(error) if format!("{error:#}").contains("could not load library") => {
             eprintln!("left out: {error:#}");
             Ok(())
         }
         outcome => outcome,
     }
+}
+
+/// The servers of the benchmark, all of the same binaries.
+pub(crate) struct Servers<'a> {
+    /// The URL of a server without the extension.
+    pub(crate) plain: &'a str,
+    /// The URLs of a cluster's nodes, the coordinator first.
+    pub(crate) nodes: [String; 3],
+}
+
+/// Runs a function with servers for the benchmark. If there is no usable Citus, prints why, and doesn't run it.
+pub(crate) async fn bench(work: impl AsyncFnOnce(Servers<'_>) -> Result<()>) -> Result<()> {
+    let Some(bin) = binaries()? else {
+        eprintln!("left out: {}", remedy());
+        return Ok(());
+    };
+    let home = server::home()?.with_binaries(bin);
+    let node = Purpose::BenchmarksOnCitus;
+    let purposes = [Purpose::Benchmarks, node, node, node];
+    let with_servers = async |[plain, nodes @ ..]: [Server<'_>; 4]| {
+        let nodes = join(nodes.map(|node| node.url)).await?;
+        let plain = plain.url;
+        work(Servers { plain, nodes }).await
+    };
+    unless_of_another_version(home.with_several(purposes, None, with_servers).await)
+}
+
+/// Makes a cluster of three servers, and returns their URLs. Its nodes log in at each other by the coordinator's
+/// password, which they are given for that.
+async fn join(nodes: [&str; 3]) -> Result<[String; 3]> {
+    let (password, _) = address(nodes[0])?;
+    let mut ports = [0; 3];
+    for (port, node) in ports.iter_mut().zip(nodes) {
+        let mut direct = PgConnection::connect(node).await?;
+        let prepare = format!(
+            "create extension citus;
+             alter role postgres password '{password}';
+             insert into pg_dist_authinfo values (0, 'postgres', 'password={password}')"
+        );
+        let prepare = sqlx::raw_sql(AssertSqlSafe(prepare));
+        prepare.execute(&mut direct).await?;
+        direct.close().await?;
+        (_, *port) = address(node)?;
+    }
+    let urls =
+        ports.map(|port| format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres"));
+    let mut direct = PgConnection::connect(&urls[0]).await?;
+    for (n, port) in ports.into_iter().enumerate() {
+        let function = match n {
+            0 => "citus_set_coordinator_host",
+            _ => "citus_add_node",
+        };
+        let add = format!("select {function}('127.0.0.1', {port})");
+        direct.execute(AssertSqlSafe(add)).await?;
+    }
+    direct.close().await?;
+    Ok(urls)
+}
+
+/// The password and the port of a server that `local_postgres` has started.
+fn address(url: &str) -> Result<(&str, u16)> {
+    let parts = || {
+        let (_, login) = url.split_once("//postgres:")?;
+        let (password, place) = login.split_once('@')?;
+        let (_, port) = place.strip_suffix("/postgres")?.split_once(':')?;
+        Some((password, port.parse().ok()?))
+    };
+    parts().context("a URL with a password and a port")
 }
 
 /// The tests' databases are copies of this one.

@@ -111,8 +111,9 @@ enum Command {
     ///
     /// Subjects: enqueue, once, payload, claim, lifecycle, drain, chunks, unique, groups, schedules, latency, growth,
     /// pgbouncer, telemetry. Defaults to all of these. The results are ratios to the limit, measured in the same run. `peers`,
-    /// which has to be named, measures other Rust libraries beside this one; its first build takes ten minutes. Figures, table
-    /// and chart are written to target/bench.
+    /// which has to be named, measures other Rust libraries beside this one; its first build takes ten minutes. `citus`, which
+    /// has to be named too, measures a cluster on this machine beside a PostgreSQL of the same version, if there is a Citus.
+    /// Figures, table and chart are written to target/bench.
     #[command(args_conflicts_with_subcommands = true)]
     Bench {
         #[command(subcommand)]

@@ -95,6 +95,7 @@ pub(crate) async fn run(command: Command) -> Result<()> {
         }
         Command::Status(database) => {
             let applied = database.applied().await?;
+            ensure_local(&mut connect(&database.url()?).await?).await?;
             for migration in ups(&migrator().await?) {
                 let state = match applied
                     .iter()
@@ -155,6 +156,7 @@ pub(crate) async fn migrate(url: &str, migrator: &Migrator, direction: Direction
         let mut connection = connect(url).await?;
         connection.execute(LOCK_TIMEOUT).await?;
         connection.execute(ON_ONE_NODE).await?;
+        ensure_local(&mut connection).await?;
         let outcome = match direction {
             Direction::Up(to) => migrator.run_direct(to, &mut connection, false).await,
             Direction::Down(to) => migrator.undo(&mut connection, to).await,
@@ -166,6 +168,26 @@ pub(crate) async fn migrate(url: &str, migrator: &Migrator, direction: Direction
             }
             outcome => return outcome.context("the migration failed, and was undone"),
         }
+    }
+}
+
+/// Citus refuses most statements on tables that it manages, those of migrations too.
+async fn ensure_local(connection: &mut PgConnection) -> Result<()> {
+    let managed: Option<String> = sqlx::query_scalar(
+        "select string_agg('pgqrs.' || relname, ', ' order by relname)
+         from pg_trigger
+         join pg_class on pg_class.oid = tgrelid
+         join pg_proc on pg_proc.oid = tgfoid
+         where relnamespace = to_regnamespace('pgqrs') and proname = 'citus_truncate_trigger'",
+    )
+    .fetch_one(connection)
+    .await?;
+    match managed {
+        Some(tables) => bail!(
+            "Citus manages {tables}, and refuses most statements on them; docs/guide/scaling.md says how to make them \
+             local to this node again"
+        ),
+        None => Ok(()),
     }
 }
 

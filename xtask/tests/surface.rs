@@ -47,7 +47,7 @@ fn the_public_surface_is_the_one_that_was_reviewed() {
 /// Each variant of `Error`, and why no type can rule it out. What a type can rule out has no variant here:
 /// an enqueue without a message or a target, a second one of either, the wrong payload for a queue, a
 /// delivery settled twice, a negative delay, a priority that doesn't exist. Those are under `tests/ui`.
-const UNAVOIDABLE: [(&str, &str); 40] = [
+const UNAVOIDABLE: [(&str, &str); 41] = [
     (
         "NotInstalled",
         "the schema is in the database, which others change",
@@ -58,6 +58,10 @@ const UNAVOIDABLE: [(&str, &str); 40] = [
     ),
     (
         "SchemaNewer",
+        "the schema is in the database, which others change",
+    ),
+    (
+        "SchemaDistributed",
         "the schema is in the database, which others change",
     ),
     ("Migrate", "the server refuses, for reasons of its own"),

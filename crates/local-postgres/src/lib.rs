@@ -3,6 +3,7 @@
 //! since PostgreSQL refuses root.
 
 mod binaries;
+mod purpose;
 mod shared;
 
 use std::{
@@ -18,38 +19,10 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::binaries::{binaries, installed, major_of};
-pub use self::shared::default_folder;
+pub use self::{purpose::Purpose, shared::default_folder};
 
 /// The supported major versions, oldest first.
 pub const SUPPORTED: [u32; 5] = [14, 15, 16, 17, 18];
-
-/// The purpose of a new server.
-#[derive(Debug, Clone, Copy)]
-pub enum Purpose {
-    /// Without durability: its data needn't survive a crash.
-    Tests,
-    /// Durable commits, as on a production server.
-    Benchmarks,
-    /// As `Tests`, with the library of the extension Citus.
-    TestsOnCitus,
-}
-
-impl Purpose {
-    fn settings(self) -> &'static str {
-        match self {
-            Self::Tests => "-c fsync=off -c max_connections=200",
-            Self::TestsOnCitus => {
-                // It has a process for each database, and turns TLS on unless it is turned off here.
-                "-c fsync=off -c max_connections=200 -c shared_preload_libraries=citus -c max_worker_processes=100 \
-                 -c ssl=off -c citus.node_conninfo=sslmode=prefer"
-            }
-            Self::Benchmarks => {
-                // The peers' pools open many connections; the other settings are those of a server with some memory.
-                "-c fsync=on -c shared_buffers=1GB -c max_wal_size=8GB -c checkpoint_timeout=1h -c max_connections=300"
-            }
-        }
-    }
-}
 
 /// The folder of clusters, of which each is a server's, and of PostgreSQL's binaries that were downloaded.
 #[derive(Debug, Clone)]
@@ -115,29 +88,56 @@ impl Home {
         major: Option<u32>,
         work: impl AsyncFnOnce(Server<'_>) -> Result<()>,
     ) -> Result<()> {
+        let with_it = async |[server]: [Server<'_>; 1]| work(server).await;
+        self.with_several([purpose], major, with_it).await
+    }
+
+    /// Runs a function with several new servers of one major version, in the order of their purposes, as
+    /// [`with_new`](Self::with_new) does with one.
+    ///
+    /// # Errors
+    /// As `with_new`.
+    pub async fn with_several<const N: usize>(
+        &self,
+        purposes: [Purpose; N],
+        major: Option<u32>,
+        work: impl AsyncFnOnce([Server<'_>; N]) -> Result<()>,
+    ) -> Result<()> {
         // From here on, a signal is handled only once there is something to clean up.
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         sweep(self);
-        // A server of another version may be running for the same command.
-        let count = STARTED.fetch_add(1, Ordering::Relaxed);
-        let cluster = self.cluster(&format!("{TEMPORARY}{}-{count}", process::id()));
-        let outcome = match cluster.start(purpose, major).await {
-            Ok(url) => {
-                let url_file = cluster.url_file();
-                let server = Server {
-                    url: &url,
-                    url_file: &url_file,
-                };
+        let clusters = purposes.map(|purpose| {
+            // A server of another version may be running for the same command.
+            let count = STARTED.fetch_add(1, Ordering::Relaxed);
+            let cluster = self.cluster(&format!("{TEMPORARY}{}-{count}", process::id()));
+            (purpose, cluster)
+        });
+        let starting = async {
+            let mut up = Vec::new();
+            for (purpose, cluster) in &clusters {
+                let url = cluster.start(*purpose, major).await?;
+                up.push((url, cluster.url_file()));
+            }
+            Ok(up)
+        };
+        let outcome = match starting.await {
+            Ok(up) => {
+                let servers = std::array::from_fn(|n| {
+                    let (url, url_file) = &up[n];
+                    Server { url, url_file }
+                });
                 tokio::select! {
-                    outcome = work(server) => outcome,
+                    outcome = work(servers) => outcome,
                     _ = interrupt.recv() => Err(Interrupted("interrupted").into()),
                     _ = terminate.recv() => Err(Interrupted("terminated").into()),
                 }
             }
             Err(error) => Err(error),
         };
-        cluster.remove();
+        for (_, cluster) in &clusters {
+            cluster.remove();
+        }
         outcome
     }
 
@@ -352,7 +352,7 @@ impl Cluster<'_> {
         fs::write(self.bin_file(), bin.as_os_str().as_encoded_bytes())?;
         fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700))?;
         self.hand_over(&self.folder, owner.as_ref())?;
-        if !matches!(purpose, Purpose::Benchmarks) && self.is_temporary() {
+        if !purpose.is_durable() && self.is_temporary() {
             self.keep_in_memory(owner.as_ref())?;
         }
         let data = self.data();
@@ -390,7 +390,7 @@ impl Cluster<'_> {
             "-c listen_addresses=127.0.0.1".to_owned(),
             format!("-c unix_socket_directories='{}'", self.socket_folder()),
             "-c unix_socket_permissions=0700".to_owned(),
-            purpose.settings().to_owned(),
+            purpose.settings(),
         ]
         .join(" ");
         let log = self.folder.join("log");

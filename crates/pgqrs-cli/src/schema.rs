@@ -46,7 +46,7 @@ impl Migrate {
         }
         if self.sql {
             let mut script = String::new();
-            for migration in pending(version) {
+            for migration in pending(&version) {
                 let (version, description) = (migration.version, &migration.description);
                 let sql = migration.sql.as_str();
                 writeln!(script, "-- {version:04} {description}\n\n{sql}").expect("it is memory");
@@ -61,7 +61,7 @@ impl Migrate {
 async fn upgrade(session: &Session, store: &pgqrs::Store, dry_run: bool) -> Result<Exit> {
     let admin = pgqrs::admin(store);
     let before = admin.verify().await?;
-    let pending = pending(before);
+    let pending = pending(&before);
     if dry_run {
         let migrations: Vec<_> = pending
             .iter()
@@ -85,9 +85,9 @@ async fn upgrade(session: &Session, store: &pgqrs::Store, dry_run: bool) -> Resu
     }
     admin.install().await?;
     let after = admin.verify().await?;
-    let result = json!({"installed": installed(after), "applied": pending.len()});
+    let result = json!({"installed": installed(&after), "applied": pending.len()});
     session.output.print(&result, || {
-        let version = installed(after).unwrap_or_default();
+        let version = installed(&after).unwrap_or_default();
         if pending.is_empty() {
             format!(
                 "the schema of {} is up to date: version {version}",
@@ -105,7 +105,7 @@ async fn upgrade(session: &Session, store: &pgqrs::Store, dry_run: bool) -> Resu
 }
 
 /// The migrations that are newer than a schema, oldest first.
-fn pending(version: SchemaVersion) -> Vec<&'static Migration> {
+fn pending(version: &SchemaVersion) -> Vec<&'static Migration> {
     let installed = installed(version).unwrap_or_default();
     MIGRATOR
         .iter()
@@ -114,19 +114,23 @@ fn pending(version: SchemaVersion) -> Vec<&'static Migration> {
         .collect()
 }
 
-fn installed(version: SchemaVersion) -> Option<i64> {
-    match version {
+fn installed(version: &SchemaVersion) -> Option<i64> {
+    match *version {
         SchemaVersion::Older { installed, .. }
-        | SchemaVersion::UpToDate { installed }
-        | SchemaVersion::Newer { installed, .. } => Some(installed),
+        | SchemaVersion::UpToDate { installed, .. }
+        | SchemaVersion::Newer { installed, .. }
+        | SchemaVersion::Distributed { installed, .. } => Some(installed),
         _ => None,
     }
 }
 
+/// Of a schema of which Citus manages tables. It doesn't turn those back that have identity columns.
+const MAKE_LOCAL: &str = "save their rows with `pg_dump --data-only --schema=pgqrs --exclude-table=pgqrs._sqlx_migrations`, run `drop schema pgqrs cascade` and `pgqrs install`, and load the rows";
+
 pub(crate) async fn verify(session: &Session) -> Result<Exit> {
     let version = session.admin().await?.verify().await?;
     let newest = MIGRATOR.iter().map(|migration| migration.version).max();
-    let (state, remedy) = match version {
+    let (state, remedy) = match &version {
         SchemaVersion::UpToDate { .. } => ("up to date", None),
         SchemaVersion::NotInstalled => ("not installed", Some("run `pgqrs install`")),
         SchemaVersion::Older { .. } => ("older than this command", Some("run `pgqrs migrate`")),
@@ -134,6 +138,7 @@ pub(crate) async fn verify(session: &Session) -> Result<Exit> {
             "newer than this command",
             Some("install a newer `pgqrs`; this one works unless the schema has lost something"),
         ),
+        SchemaVersion::Distributed { .. } => ("managed by Citus", Some(MAKE_LOCAL)),
         _ => {
             return Err(Failure::new(
                 Exit::Failed,
@@ -141,22 +146,34 @@ pub(crate) async fn verify(session: &Session) -> Result<Exit> {
             ));
         }
     };
+    let (on_citus, tables) = match &version {
+        SchemaVersion::UpToDate { on_citus, .. } => (*on_citus, &[][..]),
+        SchemaVersion::Distributed { tables, .. } => (true, &tables[..]),
+        _ => (false, &[][..]),
+    };
     let result = json!({
         "state": state,
-        "installed": installed(version),
+        "installed": installed(&version),
         "compiled": newest,
+        "on_citus": on_citus,
+        "distributed": tables,
         "remedy": remedy,
     });
     session.output.print(&result, || {
-        let numbers = match installed(version) {
+        let numbers = match installed(&version) {
             Some(installed) => format!(
                 ": version {installed}, and this command was built for {}",
                 newest.unwrap_or_default()
             ),
             None => String::new(),
         };
+        let place = match tables {
+            [] if on_citus => "; its tables are local to this node of Citus".to_owned(),
+            [] => String::new(),
+            tables => format!("; these tables are not local: {}", tables.join(", ")),
+        };
         let remedy = remedy.map_or(String::new(), |remedy| format!("; {remedy}"));
-        format!("the schema is {state}{numbers}{remedy}")
+        format!("the schema is {state}{numbers}{place}{remedy}")
     })?;
     Ok(match remedy {
         None => Exit::Done,

@@ -40,6 +40,7 @@ class Admin(QueueAdmin, GroupAdmin, WorkerAdmin, ScheduleAdmin):
 
         Raises:
             SchemaNewerError: A newer version of the package has upgraded it.
+            SchemaDistributedError: Citus manages tables of it.
             MigrateError: A migration failed, or doesn't match what was applied before.
         """
         await self._native.install()

@@ -1,8 +1,8 @@
 """Errors: one class for each variant of the Rust crate's ``Error``, named after it.
 
-All of them are :class:`Error`, and are in :mod:`pgqrs` too. Their fields are attributes. Nothing was stored
-if a call raises one of them, unless the class says otherwise. A mistake in a call itself, such as a
-string instead of a number, is a ``TypeError`` or a ``ValueError`` that names the argument.
+All of them are :class:`Error`, and are in :mod:`pgqrs` too. Their fields are attributes. Nothing was stored if a call
+raises one of them, unless the class says otherwise. A mistake in a call itself, such as a string instead of a number,
+is a ``TypeError`` or a ``ValueError`` that names the argument.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ __all__ = [
     "QueueNotFoundError",
     "ScheduleNotFoundError",
     "ScheduleTakenError",
+    "SchemaDistributedError",
     "SchemaNewerError",
     "SchemaOutdatedError",
     "SerializeError",
@@ -60,8 +61,7 @@ class Error(Exception):
     """Why a call failed."""
 
     retryable: bool
-    """Whether the same call can succeed if it is repeated: the reason lies in the connection, the load or
-    a conflict with another transaction, and not in the arguments."""
+    """Whether the same call can succeed if it is repeated: the reason is the connection, the load or another transaction."""
 
     _message: ClassVar[str | None] = None
     """The text that names Python's calls, if the Rust crate's names Rust's."""
@@ -114,6 +114,13 @@ class SchemaNewerError(Error):
         "the pgqrs schema of this database is version {installed}, and this version of the package knows up to "
         "{compiled}; upgrade the package"
     )
+
+
+class SchemaDistributedError(Error):
+    """Citus manages tables of the schema, and refuses most statements on them. The message has the remedy."""
+
+    tables: list[str]
+    """Their names, without the schema's."""
 
 
 class MigrateError(Error):
@@ -290,16 +297,14 @@ class InvalidKeyError(Error):
 
 
 class KeyHeldError(Error):
-    """Another open transaction has stored a message with the same key, and was waited for in vain. Nothing was stored, and
-    the call can be retried."""
+    """Another open transaction has stored the same key, and was waited for in vain. The call can be retried."""
 
     queue: str
     """The queue."""
 
 
 class GroupsNotEnabledError(Error):
-    """The queue takes no messages of groups: ``admin().configure_queue(queue, groups_at_once=1)`` has it take them. Nothing was
-    stored."""
+    """The queue takes no messages of groups: ``admin().configure_queue(queue, groups_at_once=1)`` has it take them."""
 
     queue: str
     """The queue."""
@@ -395,14 +400,11 @@ class LeaseOutOfRangeError(Error):
     longest: float
     """The longest one, in seconds."""
 
-    _message = (
-        "a lease lasts {shortest:g} to {longest:g} seconds, not {lease:g}; extend it if the work takes longer"
-    )
+    _message = "a lease lasts {shortest:g} to {longest:g} s, not {lease:g}; extend it if work takes longer"
 
 
 class LeaseLostError(Error):
-    """The delivery no longer holds its message, so nothing was changed. Either the lease ran out and the
-    message was or will be delivered again, or the message is gone: settled elsewhere, or purged."""
+    """The delivery no longer holds its message: the lease ran out, or the message is gone. Nothing was changed."""
 
     message: int
     """The message."""
@@ -434,8 +436,7 @@ class ConnectError(Error):
 
 
 class ConnectionLostError(Error):
-    """The connection broke while the call was under way. A statement whose answer was lost may or may not have
-    been carried out."""
+    """The connection broke during the call. A statement whose answer was lost may or may not have taken effect."""
 
 
 class NotStoredError(Error):
@@ -451,8 +452,7 @@ class NotStoredError(Error):
 
 
 class OutcomeUnknownError(Error):
-    """The time for a send ran out before its outcome was known: the messages are stored,
-    each once, or they are not, and will not be."""
+    """The time for a send ran out before its outcome was known: the messages are stored once, or they never will be."""
 
     ids: list[int]
     """The ids that the messages have if they are stored, in their order."""

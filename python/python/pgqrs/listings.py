@@ -24,12 +24,18 @@ Cancelled = Literal["waiting", "running"]
 class SchemaVersion:
     """How the database's schema compares with the one that this version of the package requires."""
 
-    state: Literal["not_installed", "older", "up_to_date", "newer"]
-    """``older``: ``install`` would upgrade it. ``newer``: a newer version of the package has upgraded it."""
+    state: Literal["not_installed", "older", "up_to_date", "newer", "distributed"]
+    """``older``: ``install`` would upgrade it. ``newer``: a newer version of the package has upgraded it.
+    ``distributed``: Citus manages tables of it, and refuses most statements on them; ``install`` says what to do."""
     installed: int | None
     """The version in the database."""
     compiled: int | None
     """The version of this build."""
+    on_citus: bool = False
+    """Whether the database is on a node of Citus, if that was found out: with ``up_to_date``, whose tables are local to
+    the node, and with ``distributed``."""
+    tables: list[str] = field(default_factory=list)
+    """With ``distributed``: the tables, without the schema's name."""
 
 
 @dataclass(frozen=True)

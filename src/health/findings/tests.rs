@@ -31,7 +31,10 @@ fn healthy() -> Facts {
             limit: 97,
         }),
         tables: vec![table()],
-        schema: Part::Read(SchemaVersion::UpToDate { installed: 1 }),
+        schema: Part::Read(SchemaVersion::UpToDate {
+            installed: 1,
+            on_citus: false,
+        }),
         queues: Part::Read(vec![queue(SECOND)]),
         workers: Part::Read(Vec::new()),
     }
@@ -282,6 +285,13 @@ fn a_schema_of_another_version_is_a_finding() {
             compiled
         }),
         [(Severity::Info, "schema")]
+    );
+    assert_eq!(
+        schema(SchemaVersion::Distributed {
+            installed,
+            tables: vec!["messages".to_owned()]
+        }),
+        [(Severity::Critical, "schema")]
     );
 }
 

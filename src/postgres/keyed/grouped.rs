@@ -118,7 +118,7 @@ pub(super) async fn write_grouped(
         ), started as materialized (
             -- Many groups are mostly new ones, which a function inserts in half the time. Few aren't worth its call.
             select case
-                when cardinality($20::text[]) >= 16
+                when cardinality($20::text[]) >= 64
                 then pgqrs.begin_groups(queue_id, $20::text[], $21::integer[], at_once)
                 else false
             end as are_new

@@ -20,7 +20,12 @@ async fn delete_each(
     connection: &mut PgConnection,
     receipts: &[Receipt],
 ) -> Result<Vec<MessageId>> {
-    let Columns { ids, tokens, .. } = receipts.iter().collect();
+    let Columns {
+        ids,
+        tokens,
+        distinct_tokens,
+        ..
+    } = receipts.iter().collect();
     let queues: Vec<_> = receipts.iter().map(|receipt| receipt.queue_id).collect();
     let deleted = sqlx::query_scalar!(
         "delete from pgqrs.messages m
@@ -34,11 +39,12 @@ async fn delete_each(
              ) held
          ))
              -- Again, for a version that another transaction has just made of it.
-             and m.lease_token = any ($3)
+             and m.lease_token = any ($4)
          returning m.id",
         &queues,
         &ids,
         &tokens,
+        &distinct_tokens,
     )
     .fetch_all(connection)
     .await?;
@@ -64,7 +70,12 @@ async fn delete_or_archive_each(
     receipts: &[Receipt],
     archiving: &[i32],
 ) -> Result<Vec<MessageId>> {
-    let Columns { ids, tokens, .. } = receipts.iter().collect();
+    let Columns {
+        ids,
+        tokens,
+        distinct_tokens,
+        ..
+    } = receipts.iter().collect();
     let queues: Vec<_> = receipts.iter().map(|receipt| receipt.queue_id).collect();
     let settled = sqlx::query_scalar!(
         "with done as (
@@ -79,7 +90,7 @@ async fn delete_or_archive_each(
                  ) held
              ))
                  -- Again, for a version that another transaction has just made of it.
-                 and m.lease_token = any ($3)
+                 and m.lease_token = any ($5)
              returning m.*
          ), archived as (
              insert into pgqrs.archive (
@@ -96,6 +107,7 @@ async fn delete_or_archive_each(
         &ids,
         &tokens,
         archiving,
+        &distinct_tokens,
     )
     .fetch_all(connection)
     .await?;

@@ -50,7 +50,12 @@ async fn delete_or_archive(
     archiving: &[i32],
     lock_wait: LockWait,
 ) -> Result<SettledOfGroups> {
-    let Columns { ids, tokens, .. } = receipts.iter().collect();
+    let Columns {
+        ids,
+        tokens,
+        distinct_tokens,
+        ..
+    } = receipts.iter().collect();
     let queues: Vec<_> = receipts.iter().map(|receipt| receipt.queue_id).collect();
     let row = sqlx::query!(
         r#"
@@ -74,7 +79,7 @@ async fn delete_or_archive(
                 where (found.queue_id, found.group_key) in (select locked.queue_id, locked.key from locked)
             ))
                 -- Again, for a version that another transaction has just made of it.
-                and m.lease_token = any ($3)
+                and m.lease_token = any ($6)
             returning m.*
         ), archived as (
             insert into pgqrs.archive (
@@ -114,6 +119,7 @@ async fn delete_or_archive(
         &tokens,
         archiving,
         lock_wait.milliseconds(),
+        &distinct_tokens,
     )
     .fetch_one(connection)
     .await?;
@@ -197,6 +203,7 @@ pub(crate) async fn still_held(
         queue_id,
         ids,
         tokens,
+        ..
     } = receipts.iter().collect();
     let held = sqlx::query_scalar!(
         r#"

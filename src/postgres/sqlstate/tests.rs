@@ -89,6 +89,12 @@ fn every_variant() -> Vec<(Error, bool)> {
             },
             false,
         ),
+        (
+            Error::SchemaDistributed {
+                tables: vec!["messages".to_owned()],
+            },
+            false,
+        ),
         // Waiting for another installer, or for a transaction on a table that is to change, timed out.
         (migrate(MigrateError::Execute(refused("55P03"))), true),
         (

@@ -273,7 +273,7 @@ async fn batches_that_begin_the_same_groups_at_the_same_time_are_all_counted(
     pool: PgPool,
 ) -> TestResult {
     const ROUNDS: usize = 25;
-    const GROUPS: usize = 40;
+    const GROUPS: usize = 80;
     let store = with_groups(&pool, at_once(1)).await?;
     let mut tasks = JoinSet::new();
     for sender in 0..4 {

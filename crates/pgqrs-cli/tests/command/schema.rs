@@ -26,7 +26,37 @@ async fn a_schema_is_installed_once_and_verified(pool: PgPool) -> TestResult {
     let verified = run(&pool, &["verify", "--json"]).await;
     assert_eq!(verified.code, 0);
     assert_eq!(verified.json()["state"], "up to date");
+    assert_eq!(verified.json()["on_citus"], false);
     assert_eq!(verified.json()["installed"], again.json()["installed"]);
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn tables_that_are_not_local_are_reported(pool: PgPool) -> TestResult {
+    // As Citus marks the tables that it manages.
+    sqlx::raw_sql(
+        "create function citus_truncate_trigger() returns trigger language plpgsql as 'begin return null; end';
+         create trigger truncate_trigger_1 after truncate on pgqrs.messages
+         execute function citus_truncate_trigger();",
+    )
+    .execute(&pool)
+    .await?;
+    let verified = run(&pool, &["verify"]).await;
+    assert_eq!(verified.code, 5);
+    assert!(
+        verified
+            .out
+            .starts_with("the schema is managed by Citus: version "),
+        "{verified:?}"
+    );
+    for part in ["these tables are not local: messages; ", "`pg_dump "] {
+        assert!(verified.out.contains(part), "{verified:?}");
+    }
+    let refused = run(&pool, &["install"]).await.fails(1);
+    assert!(
+        refused.starts_with("error: Citus manages pgqrs.messages, "),
+        "{refused}"
+    );
     Ok(())
 }
 
