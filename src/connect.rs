@@ -1,5 +1,7 @@
 //! `connect()` and its options.
 
+mod url;
+
 use std::{
     fmt,
     sync::{
@@ -16,9 +18,13 @@ use sqlx::{
 use tokio::time::timeout;
 use typed_builder::TypedBuilder;
 
+use self::url::ParsedUrl;
 use crate::{
-    error::{Error, Result},
-    pool::{self, Connections, LONG_STATEMENT_TIMEOUT, PING_TIMEOUT, no_answer},
+    error::{Error, NoHost, Result, Unsuitable},
+    pool::{
+        self, Candidate, Connections, Hosts, LONG_STATEMENT_TIMEOUT, PING_TIMEOUT,
+        SessionAttributes, first_suitable, no_answer,
+    },
     postgres::{
         schema,
         session::{self, Server},
@@ -30,7 +36,8 @@ use crate::{
 /// Connects to a database with the default [`ConnectOptions`].
 ///
 /// # Errors
-/// [`Error::Connect`] if the server can't be reached or refuses the login. A server that can't be reached is reported
+/// [`Error::Connect`] if the server can't be reached or refuses the login, with the reason of each host if the URL names
+/// several; and for a `target_session_attrs` by which a store couldn't write. A server that can't be reached is reported
 /// at once, not after the pool's time-out.
 ///
 /// # Example
@@ -64,18 +71,15 @@ pub async fn connect(url: &str) -> Result<Store> {
 /// # }
 /// ```
 pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
-    let listen = options.to_listen()?;
-    // The pool would wait for a server that can't be reached until its time-out. One connection outside of the pool
-    // fails at once, with the reason.
+    let listen = options.listen_hosts()?;
+    // The pool would wait for a server that can't be reached until its time-out. Connections outside of the pool
+    // fail at once, with the reason.
     let Probe {
         mut connection,
         to,
+        hosts,
         is_pooled,
-    } = timeout(options.acquire_timeout, Probe::connect(&options))
-        .await
-        .map_err(|_| Error::AcquireTimeout {
-            after: options.acquire_timeout,
-        })??;
+    } = Probe::connect(&options).await?;
     let can_listen = listen.is_some() || !is_pooled;
     if options.install {
         migrate(&to, options.acquire_timeout).await?;
@@ -92,12 +96,16 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
     let (server, first) = first.ok().and_then(Result::ok).unwrap_or_default();
     let server = Arc::new(AtomicI64::new(server));
     let connected = Arc::clone(&server);
-    let pool = pool::pool_options()
+    let hosts_of_pool = hosts.clone();
+    let pool = pool::pool_options_for(hosts.clone())
         .max_connections(options.max_connections)
         .acquire_timeout(options.acquire_timeout)
         .after_connect(move |connection, _| {
-            let connected = Arc::clone(&connected);
+            let (connected, hosts) = (Arc::clone(&connected), hosts_of_pool.clone());
             Box::pin(async move {
+                if let Some(hosts) = hosts {
+                    hosts.admit(connection).await?;
+                }
                 // Not worth failing a connection: without the start time, ids that were drawn ahead are drawn again.
                 let now = schema::started_at(connection).await.unwrap_or_default();
                 connected.store(now, Ordering::Relaxed);
@@ -115,7 +123,7 @@ pub async fn connect_with(options: ConnectOptions) -> Result<Store> {
         coalesce: options.coalesce,
     };
     Ok(Store::new(
-        Connections::new(pool).listening_at(listen),
+        Connections::to_hosts(pool, hosts, listen),
         StoreOptions {
             sending,
             payload_limit: options.payload_limit,
@@ -153,47 +161,67 @@ pub fn pool_options() -> PgPoolOptions {
 /// The first connection, and what it detected.
 struct Probe {
     connection: PgConnection,
-    /// The options of all further connections.
+    /// The options of all further connections, to this host.
     to: PgConnectOptions,
+    /// If the URL names several, or asks for attributes of the session.
+    hosts: Option<Arc<Hosts>>,
     /// Whether a pooler such as PgBouncer is in between.
     is_pooled: bool,
 }
 
 impl Probe {
-    /// A pooler refuses the settings that a connection sends at startup, or, if it is configured to, ignores them:
-    /// either way it is detected.
     async fn connect(options: &ConnectOptions) -> Result<Self> {
-        let failed = |error| Error::Connect(Arc::new(error));
-        if !options.pgbouncer {
-            let to = options.to_postgres(Server::Plain)?;
-            match PgConnection::connect_with(&to).await {
-                Ok(mut connection) => {
-                    // Unless the URL sets a mode of its own.
-                    let brought = to.get_options().unwrap_or_default();
-                    let server = if brought.contains(GENERIC_PLANS) {
-                        session::server(&mut connection).await
-                    } else {
-                        Server::Plain
-                    };
-                    let to = match server {
-                        Server::Plain => to,
-                        Server::Pooled | Server::Citus => options.to_postgres(server)?,
-                    };
-                    return Ok(Self {
-                        connection,
-                        to,
-                        is_pooled: server == Server::Pooled,
-                    });
-                }
-                Err(error) if Error::is_refused_setting(&error) => {}
-                Err(error) => return Err(failed(error)),
-            }
+        let ParsedUrl { hosts, attributes } = url::parse(&options.url)?;
+        let within = options.acquire_timeout;
+        if let ([host], SessionAttributes::Any) = (&*hosts, attributes) {
+            let reached = timeout(within, options.reach(host.clone())).await;
+            let reached = reached.map_err(|_| Error::AcquireTimeout { after: within })?;
+            let (connection, server) = reached.map_err(|error| Error::Connect(Arc::new(error)))?;
+            return Ok(Self {
+                connection,
+                to: options.complete(host.clone(), server),
+                hosts: None,
+                is_pooled: server == Server::Pooled,
+            });
         }
-        let to = options.to_postgres(Server::Pooled)?;
+        let attempts = hosts.iter().map(|host| {
+            let (options, host) = (options.clone(), host.clone());
+            async move {
+                let reaching = async {
+                    let reached = options.reach(host).await;
+                    let (mut connection, server) =
+                        reached.map_err(|error| Unsuitable::Failed(Arc::new(error)))?;
+                    let timeline = attributes.check(&mut connection).await?;
+                    Ok(Candidate {
+                        connection: (connection, server),
+                        timeline,
+                    })
+                };
+                timeout(within, reaching)
+                    .await
+                    .unwrap_or(Err(Unsuitable::NoAnswer { within }))
+            }
+        });
+        let chosen = first_suitable(attempts).await.map_err(|reasons| {
+            let named = hosts.iter().map(pool::server_name);
+            Error::of_hosts(NoHost::new(named.zip(reasons).collect()))
+        })?;
+        let Candidate {
+            connection: (connection, server),
+            timeline,
+        } = chosen.candidate;
+        let complete = |host| options.complete(host, server);
+        let each: Vec<_> = hosts.into_iter().map(complete).collect();
         Ok(Self {
-            connection: PgConnection::connect_with(&to).await.map_err(failed)?,
-            to,
-            is_pooled: true,
+            connection,
+            to: each[chosen.place].clone(),
+            hosts: Some(Arc::new(Hosts::new(
+                each,
+                attributes,
+                chosen.place,
+                timeline,
+            ))),
+            is_pooled: server == Server::Pooled,
         })
     }
 }
@@ -247,7 +275,11 @@ const SETTINGS: [(&str, &str); 5] = [
 pub struct ConnectOptions {
     #[builder(setter(
         into,
-        doc = "`postgresql://user:password@host:port/database?sslmode=…`, as libpq accepts it."
+        doc = "`postgresql://user:password@host:port/database?sslmode=…`, as libpq accepts it.
+
+It can name several hosts, as in `postgresql://one:5432,two:5432/mydb`: the store is connected to the one that accepts
+writes, and follows the primary in a fail-over. `target_session_attrs` can be `read-write`, which is the default with several
+hosts, `primary`, or `any`, which is the default with one."
     ))]
     url: String,
     #[builder(
@@ -311,7 +343,7 @@ consumers poll, unless `listen_url` is set.
         setter(
             into,
             strip_option,
-            doc = "A URL of the same server that leads past the pooler, for LISTEN: consumers behind PgBouncer are then woken by what
+            doc = "A URL of the same server that leads past the pooler, with one host or several, for LISTEN: consumers behind PgBouncer are then woken by what
 other processes enqueue, and don't have to poll for it. Takes one connection, while a consumer runs. Defaults
 to none: `url` is used, or through a pooler there is no LISTEN."
         )
@@ -320,30 +352,53 @@ to none: `url` is used, or through a pooler there is no LISTEN."
 }
 
 impl ConnectOptions {
-    fn to_postgres(&self, server: Server) -> Result<PgConnectOptions> {
-        self.parse(&self.url, server)
+    /// Makes the first connection to a host. A pooler refuses the settings that a connection sends at startup, or, if it is
+    /// configured to, ignores them: either way it is detected.
+    async fn reach(&self, host: PgConnectOptions) -> sqlx::Result<(PgConnection, Server)> {
+        if !self.pgbouncer {
+            let to = self.complete(host.clone(), Server::Plain);
+            match PgConnection::connect_with(&to).await {
+                Ok(mut connection) => {
+                    // Unless the URL sets a mode of its own.
+                    let brought = to.get_options().unwrap_or_default();
+                    let server = if brought.contains(GENERIC_PLANS) {
+                        session::server(&mut connection).await
+                    } else {
+                        Server::Plain
+                    };
+                    return Ok((connection, server));
+                }
+                Err(error) if Error::is_refused_setting(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let to = self.complete(host, Server::Pooled);
+        Ok((PgConnection::connect_with(&to).await?, Server::Pooled))
     }
 
-    fn to_listen(&self) -> Result<Option<PgConnectOptions>> {
-        let url = self.listen_url.as_ref();
-        url.map(|url| self.parse(url, Server::Plain)).transpose()
+    fn listen_hosts(&self) -> Result<Option<Arc<Hosts>>> {
+        let Some(url) = &self.listen_url else {
+            return Ok(None);
+        };
+        let ParsedUrl { hosts, attributes } = url::parse(url)?;
+        let complete = |host| self.complete(host, Server::Plain);
+        let each = hosts.into_iter().map(complete).collect();
+        Ok(Some(Arc::new(Hosts::new(each, attributes, 0, None))))
     }
 
-    fn parse(&self, url: &str, server: Server) -> Result<PgConnectOptions> {
-        let to: PgConnectOptions = url
-            .parse()
-            .map_err(|error| Error::Connect(Arc::new(error)))?;
-        let to = to.application_name(&self.application_name);
+    /// Adds the settings of a store's connections.
+    fn complete(&self, host: PgConnectOptions, server: Server) -> PgConnectOptions {
+        let to = host.application_name(&self.application_name);
         if server == Server::Pooled {
             // sqlx sets this one, for how floats are printed.
-            return Ok(to.extra_float_digits(None));
+            return to.extra_float_digits(None);
         }
         // A setting in the URL takes precedence.
         let brought = to.get_options().unwrap_or_default().to_owned();
         let own = SETTINGS.into_iter().filter(|(name, _)| {
             !brought.contains(name) && (server != Server::Citus || *name != PLANS)
         });
-        Ok(to.options(own))
+        to.options(own)
     }
 }
 

@@ -1,13 +1,19 @@
 //! The one error type of this crate. A variant exists only if a caller would act on it; a mistake that the types rule
 //! out has none.
 
+mod chain;
+mod no_host;
 mod remedy;
 mod variants;
 
 use std::{io, sync::Arc, time::Duration};
 
-pub(crate) use self::remedy::{DISTRIBUTED_REMEDY, GENERAL_REMEDY, qualified};
 use self::remedy::{permission_remedy, tls_remedy};
+pub(crate) use self::{
+    chain::error_chain,
+    no_host::{NoHost, Unsuitable},
+    remedy::{DISTRIBUTED_REMEDY, GENERAL_REMEDY, qualified},
+};
 #[cfg(feature = "schedules")]
 use crate::cron::InvalidCron;
 use crate::{
@@ -416,6 +422,32 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error if none of the hosts of a URL can be taken.
+    pub(crate) fn of_hosts(none: NoHost) -> Self {
+        let is_transient = none.reasons().any(|reason| match reason {
+            Unsuitable::Failed(error) => Self::Connect(Arc::clone(error)).is_retryable(),
+            _ => true,
+        });
+        let kind = if is_transient {
+            io::ErrorKind::NotConnected
+        } else {
+            io::ErrorKind::InvalidInput
+        };
+        let error = io::Error::new(kind, none);
+        Self::Connect(Arc::new(sqlx::Error::Io(error)))
+    }
+
+    /// Why none of the hosts of a URL was taken, if that is the reason.
+    pub(crate) fn no_host(&self) -> Option<&NoHost> {
+        match self {
+            Self::Connect(source) => match &**source {
+                sqlx::Error::Io(error) => NoHost::of(error),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Names the role of the connection that the error came from.
     pub(crate) fn of_role(mut self, name: impl FnOnce() -> String) -> Self {
         if let Self::PermissionDenied { role, .. } = &mut self {
@@ -425,26 +457,12 @@ impl Error {
     }
 }
 
-/// An error with all of its sources, in one line: each once, if an error repeats its source's text.
-pub(crate) fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.ends_with(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        source = error.source();
-    }
-    text
-}
-
 /// The remedy for a connection that could not be made.
 fn connect_remedy(error: &sqlx::Error) -> &'static str {
     match error {
         sqlx::Error::Database(refusal) => Error::login_remedy(refusal.as_ref()),
         sqlx::Error::Tls(error) => tls_remedy(&error.to_string()),
+        sqlx::Error::Io(error) if let Some(none) = NoHost::of(error) => hosts_remedy(none),
         sqlx::Error::Io(error) => match error.kind() {
             // rustls reports certificates that it doesn't accept as such.
             io::ErrorKind::InvalidData => tls_remedy(&error.to_string()),
@@ -456,3 +474,21 @@ fn connect_remedy(error: &sqlx::Error) -> &'static str {
         _ => GENERAL_REMEDY,
     }
 }
+
+/// The remedy if none of the hosts of a URL can be taken: that for the first with a special one.
+fn hosts_remedy(none: &NoHost) -> &'static str {
+    let mut remedies = none.reasons().map(|reason| match reason {
+        Unsuitable::Failed(error) => connect_remedy(error),
+        _ => GENERAL_REMEDY,
+    });
+    match remedies.find(|remedy| *remedy != GENERAL_REMEDY) {
+        Some(remedy) => remedy,
+        None if none.reasons().any(Unsuitable::has_answered) => {
+            "none of the URL's hosts accepts writes: promote a standby, or add the primary to the URL"
+        }
+        None => "check the URL, and that one of its hosts runs and accepts connections",
+    }
+}
+
+#[cfg(test)]
+mod tests;

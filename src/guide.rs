@@ -128,6 +128,7 @@ pub mod testing {}
 /// [health]: crate::guide::health
 /// [observing]: crate::guide::health#observing
 /// [rolling-deploys]: crate::guide::rolling_deploys
+/// [standby]: crate::guide::scaling#a-standby
 /// [telemetry]: crate::guide::telemetry
 // The first definition of a link counts.
 #[doc = include_str!("../docs/guide/operating.md")]
@@ -236,6 +237,7 @@ pub mod scaling {}
 /// [rolling-deploys]: crate::guide::rolling_deploys
 /// [scaling-if-they-are-distributed]: crate::guide::scaling#if-they-are-distributed-all-the-same
 /// [security]: crate::guide::security
+/// [standby]: crate::guide::scaling#a-standby
 // The first definition of a link counts.
 #[doc = include_str!("../docs/guide/upgrading.md")]
 pub mod upgrading {}

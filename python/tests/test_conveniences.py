@@ -83,6 +83,29 @@ async def test_urls_of_other_libraries_are_understood(store: pgqrs.Store, databa
             assert repr(same) == repr(store)
 
 
+async def test_a_url_can_name_several_hosts(store: pgqrs.Store, database: Database) -> None:
+    parts = urlsplit(database.url)
+    login, database_name = parts.netloc.rpartition("@")[0], parts.path.lstrip("/")
+    # Nothing listens at port 1.
+    hosts = f"127.0.0.1:1,{parts.hostname}:{parts.port}"
+    pairs = f"user={parts.username} password={parts.password} dbname={database_name}"
+    for url in (
+        f"postgresql://{login}@{hosts}/{database_name}?target_session_attrs=read-write",
+        f"host=127.0.0.1,{parts.hostname} port=1,{parts.port} {pairs}",
+    ):
+        async with pgqrs.connect(url) as same:
+            assert (await same.queue("tasks")).name == "tasks"
+            assert repr(same) == f"<Store {hosts}/{database_name}>"
+    for url, message in {
+        f"postgresql://{login}@{hosts}/{database_name}?target_session_attrs=standby": "`read-write` or `primary`",
+        f"postgresql://{login}@127.0.0.1:1,127.0.0.1:2/{database_name}": f"127.0.0.1:2/{database_name}: ",
+        f"host=a,b,c port=1,2 {pairs}": "3 hosts or ports are listed in one place, and 2 in another",
+    }.items():
+        with pytest.raises(pgqrs.ConnectError, match=re.escape(message)) as refused:
+            await pgqrs.connect(url)
+        assert str(parts.password) not in str(refused.value)
+
+
 async def test_other_databases_urls_are_refused_with_their_scheme() -> None:
     for url, message in {
         "mysql://root@localhost/mydb": "its scheme is `mysql`",

@@ -18,15 +18,16 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::server::{PING_TIMEOUT, ServerState, no_answer};
+use super::{
+    hosts::Hosts,
+    server::{self, PING_TIMEOUT, ServerState, moved_on, no_answer},
+};
 use crate::error::{Error, Result};
 
 /// Default statement time-out.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time-out of statements on very many rows.
 pub(crate) const LONG_STATEMENT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
-/// A wait for a connection that is longer than this has a reason: the server is away, or the pool too small.
-const SUSPICIOUS_WAIT: Duration = Duration::from_secs(1);
 /// How long a connection can be idle before it is pinged ahead of its next use.
 const TRUSTED_IDLE: Duration = Duration::from_secs(5);
 /// Minimum pool size at which idle writers and the notifier may keep a connection.
@@ -41,13 +42,18 @@ const RESERVE_IDLE: Duration = Duration::from_secs(30);
 
 /// The connections of a store: its pool, and a reserve that the application can't use up.
 #[derive(Debug, Clone)]
-pub(crate) struct Connections {
-    pool: PgPool,
+pub(crate) struct Connections(pub(super) Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) pool: PgPool,
     /// Created on first use, since that needs a runtime.
-    reserve: Arc<OnceLock<PgPool>>,
-    /// Options of connections for LISTEN, if they differ from the pool's.
-    listen: Option<Arc<PgConnectOptions>>,
-    server: Arc<ServerState>,
+    reserve: OnceLock<PgPool>,
+    /// If the URL names several hosts, or asks for attributes of the session.
+    pub(super) hosts: Option<Arc<Hosts>>,
+    /// Where connections for LISTEN lead, if not where the pool's do.
+    listen: Option<Arc<Hosts>>,
+    pub(super) server: ServerState,
 }
 
 tokio::task_local! {
@@ -57,11 +63,21 @@ tokio::task_local! {
 
 /// The settings of a store's own pool, whatever its size.
 pub(crate) fn pool_options() -> PgPoolOptions {
+    pool_options_for(None)
+}
+
+/// Connections to a host that the store has left are closed at their next use.
+pub(crate) fn pool_options_for(hosts: Option<Arc<Hosts>>) -> PgPoolOptions {
     PgPoolOptions::new()
         // A ping before every statement is too slow; ping only connections that may have broken while they were idle.
         .test_before_acquire(false)
-        .before_acquire(|connection, meta| {
+        .before_acquire(move |connection, meta| {
+            let hosts = hosts.as_ref();
+            let is_left = hosts.is_some_and(|hosts| hosts.have_moved_since(meta.age));
             Box::pin(async move {
+                if is_left {
+                    return Ok(false);
+                }
                 if meta.idle_for < TRUSTED_IDLE {
                     return Ok(true);
                 }
@@ -89,35 +105,42 @@ async fn end_transaction(connection: &mut PgConnection) -> sqlx::Result<()> {
 
 impl Connections {
     pub(crate) fn new(pool: PgPool) -> Self {
-        Self {
+        Self::to_hosts(pool, None, None)
+    }
+
+    /// The pool leads to the current one of the hosts. LISTEN uses others, if there are any.
+    pub(crate) fn to_hosts(
+        pool: PgPool,
+        hosts: Option<Arc<Hosts>>,
+        listen: Option<Arc<Hosts>>,
+    ) -> Self {
+        Self(Arc::new(Inner {
             pool,
-            reserve: Arc::default(),
-            listen: None,
-            server: Arc::default(),
+            reserve: OnceLock::new(),
+            hosts,
+            listen,
+            server: ServerState::default(),
+        }))
+    }
+
+    /// Where a connection for LISTEN leads.
+    pub(super) async fn listen_options(&self) -> Result<PgConnectOptions> {
+        match &self.0.listen {
+            None => Ok((*self.0.pool.connect_options()).clone()),
+            Some(hosts) => hosts.choose().await,
         }
     }
 
-    /// LISTEN uses these options instead of the pool's.
-    pub(crate) fn listening_at(mut self, options: Option<PgConnectOptions>) -> Self {
-        self.listen = options.map(Arc::new);
-        self
-    }
-
-    pub(crate) fn listen_options(&self) -> Arc<PgConnectOptions> {
-        let own = self.listen.as_ref().map(Arc::clone);
-        own.unwrap_or_else(|| self.pool.connect_options())
-    }
-
     pub(crate) fn pool(&self) -> &PgPool {
-        &self.pool
+        &self.0.pool
     }
 
     pub(crate) fn max_connections(&self) -> u32 {
-        self.pool.options().get_max_connections()
+        self.0.pool.options().get_max_connections()
     }
 
     pub(crate) fn acquire_timeout(&self) -> Duration {
-        self.pool.options().get_acquire_timeout()
+        self.0.pool.options().get_acquire_timeout()
     }
 
     /// Whether the pool is large enough for a connection to be kept between two uses.
@@ -127,88 +150,68 @@ impl Connections {
 
     /// Where the server is, for metrics.
     pub(crate) fn server_name(&self) -> String {
-        super::server::name(&self.pool.connect_options())
+        server::server_name(&self.0.pool.connect_options())
     }
 
     #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
     pub(crate) fn is_server_away(&self) -> bool {
-        self.server.outage() != 0
+        self.0.server.outage() != 0
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.pool.is_closed()
+        self.0.pool.is_closed()
     }
 
     /// A connection from the pool.
     pub(crate) async fn acquire(&self) -> Result<StoreConnection> {
-        Ok(self.of_store(self.acquire_for_caller().await?))
+        let moves = self.moves();
+        Ok(self.of_store(self.acquire_for_caller().await?, moves))
     }
 
     /// The same, for the application's own statements.
     pub(crate) async fn acquire_for_caller(&self) -> Result<PoolConnection<Postgres>> {
-        self.explained(acquire(&self.pool)).await
-    }
-
-    /// Waits for a connection. If that takes long, finds out whether the server is away or the pool too small, which the
-    /// pool doesn't say.
-    async fn explained(
-        &self,
-        acquiring: impl Future<Output = Result<PoolConnection<Postgres>>>,
-    ) -> Result<PoolConnection<Postgres>> {
-        let mut acquiring = pin!(acquiring);
-        let before = self.server.outages();
-        let suspicious = SUSPICIOUS_WAIT.min(self.acquire_timeout() / 2);
-        let acquired = match timeout(suspicious, acquiring.as_mut()).await {
-            Ok(acquired) => acquired,
-            Err(_) => {
-                // Boxed: it is large, and would be part of every call.
-                let probing = Box::pin(self.server.probe(self.pool.connect_options(), None));
-                tokio::select! {
-                    biased;
-                    acquired = acquiring.as_mut() => acquired,
-                    () = probing => acquiring.await,
-                }
-            }
-        };
-        let explain = |error| {
-            let options = self.pool.connect_options();
-            self.server.explain(&options, error, before)
-        };
-        acquired.map_err(explain)
+        self.explained(|| acquire(&self.0.pool)).await
     }
 
     /// A connection for lease extensions, settlements and heartbeats: from the pool, or from the reserve while all of
     /// the pool's are in use, for example by handlers.
     pub(crate) async fn acquire_reserved(&self) -> Result<StoreConnection> {
-        let reserve = async {
-            sleep(RESERVE_AFTER).await;
-            acquire(self.reserve()).await
-        };
-        let connection = async {
+        let moves = self.moves();
+        let connection = async || {
+            let reserve = async {
+                sleep(RESERVE_AFTER).await;
+                acquire(self.reserve()).await
+            };
             tokio::select! {
                 biased;
-                connection = acquire(&self.pool) => connection,
+                connection = acquire(&self.0.pool) => connection,
                 connection = reserve => connection,
             }
         };
-        Ok(self.of_store(self.explained(connection).await?))
+        Ok(self.of_store(self.explained(connection).await?, moves))
     }
 
-    fn of_store(&self, connection: PoolConnection<Postgres>) -> StoreConnection {
-        let server = Arc::clone(&self.server);
-        StoreConnection::new(connection, self.pool.connect_options(), server)
+    fn of_store(&self, connection: PoolConnection<Postgres>, moves: u64) -> StoreConnection {
+        StoreConnection {
+            connection: Some(connection),
+            connections: self.clone(),
+            moves,
+            is_answered: true,
+            acquired: Instant::now(),
+        }
     }
 
     /// The reserve, which is closed when the pool is.
-    fn reserve(&self) -> &PgPool {
-        self.reserve.get_or_init(|| {
-            let options = self.pool.options().clone();
+    pub(super) fn reserve(&self) -> &PgPool {
+        let pool = &self.0.pool;
+        self.0.reserve.get_or_init(|| {
+            let options = pool.options().clone();
             let reserve = options
                 .min_connections(0)
                 .max_connections(RESERVE)
                 .idle_timeout(RESERVE_IDLE)
-                .connect_lazy_with((*self.pool.connect_options()).clone());
-            let (closed, closing) = (self.pool.close_event(), reserve.clone());
+                .connect_lazy_with((*pool.connect_options()).clone());
+            let (closed, closing) = (pool.close_event(), reserve.clone());
             tokio::spawn(async move {
                 closed.await;
                 closing.close().await;
@@ -233,26 +236,17 @@ pub(crate) async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>> {
 /// and the connection would occupy its place in the pool until then.
 pub(crate) struct StoreConnection {
     connection: Option<PoolConnection<Postgres>>,
-    /// For the role's name in errors.
-    options: Arc<PgConnectOptions>,
-    server: Arc<ServerState>,
+    connections: Connections,
+    /// How often the store had moved to another host before.
+    moves: u64,
     is_answered: bool,
     acquired: Instant,
 }
 
 impl StoreConnection {
-    fn new(
-        connection: PoolConnection<Postgres>,
-        options: Arc<PgConnectOptions>,
-        server: Arc<ServerState>,
-    ) -> Self {
-        Self {
-            connection: Some(connection),
-            options,
-            server,
-            is_answered: true,
-            acquired: Instant::now(),
-        }
+    /// Whether it leads to a host that the store has left.
+    pub(crate) fn is_left(&self) -> bool {
+        self.moves != self.connections.moves()
     }
 
     /// Time since it was acquired from the pool.
@@ -270,19 +264,36 @@ impl StoreConnection {
             return Err(no_answer());
         };
         self.is_answered = false;
-        let outage = self.server.outage();
-        let outcome = answer_within(limit, statements(connection)).await;
-        let outcome = outcome.unwrap_or_else(|| Err(no_answer()));
+        let connections = &self.connections;
+        let server = &connections.0.server;
+        let outage = server.outage();
+        let outcome = tokio::select! {
+            biased;
+            outcome = answer_within(limit, statements(connection)) => outcome.unwrap_or_else(|| Err(no_answer())),
+            () = connections.moved(self.moves) => return Err(moved_on()),
+        };
         match &outcome {
             Err(error @ Error::ConnectionLost(_)) => {
-                self.server.connection_lost(&self.options, error);
+                connections.connection_lost(error);
                 return outcome;
             }
-            _ => self.server.answered(outage),
+            _ => server.answered(outage),
         }
         // A server that is read-only is a standby by now: another connection may lead to its successor.
-        self.is_answered = !outcome.as_ref().is_err_and(Error::is_read_only);
-        outcome.map_err(|error| error.of_role(|| self.options.get_username().to_owned()))
+        let is_read_only = outcome.as_ref().is_err_and(Error::is_read_only);
+        if is_read_only {
+            connections.became_read_only();
+        }
+        self.is_answered = !is_read_only;
+        let role = || {
+            connections
+                .0
+                .pool
+                .connect_options()
+                .get_username()
+                .to_owned()
+        };
+        outcome.map_err(|error| error.of_role(role))
     }
 }
 
@@ -293,7 +304,7 @@ impl Drop for StoreConnection {
         };
         match Handle::try_current() {
             // The pool pings returned connections, and for a vanished server would wait until TCP gives up.
-            Ok(runtime) if self.is_answered => {
+            Ok(runtime) if self.is_answered && !self.is_left() => {
                 let returned = timeout(PING_TIMEOUT, connection.return_to_pool());
                 runtime.spawn(OUTSIDE_TRANSACTIONS.scope((), returned));
             }

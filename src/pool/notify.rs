@@ -18,7 +18,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::connection::Connections;
+use super::{
+    connection::{Connections, StoreConnection},
+    search::Suspicion,
+};
 use crate::{
     error::Result, message::cancel_notice::CancelNotice, postgres::messages, queue::QueueName,
     telemetry,
@@ -36,6 +39,8 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A listener that receives nothing for this long checks its connection.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// Pause between two searches for the host to listen at, if the URL names several.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Shared by all clones of a store.
 #[derive(Debug, Clone)]
@@ -239,11 +244,11 @@ impl Notifier {
 
 async fn notify_loop(shared: Arc<Shared>, connections: Connections) {
     // Kept from one NOTIFY to the next.
-    let mut kept = None;
+    let mut kept: Option<StoreConnection> = None;
     while let Some(queues) = shared.take_pending() {
         let notified = async {
             let mut connection = match kept.take() {
-                Some(connection) if !connections.is_closed() => connection,
+                Some(connection) if !connections.is_closed() && !connection.is_left() => connection,
                 _ => connections.acquire().await?,
             };
             connection
@@ -265,7 +270,12 @@ async fn notify_loop(shared: Arc<Shared>, connections: Connections) {
 async fn listen_loop(shared: Arc<Shared>, connections: Connections) {
     let mut backoff = NOTIFY_INTERVAL;
     while shared.has_subscriptions() {
-        match listen(&connections).await {
+        let moves = connections.moves();
+        let listening = tokio::select! {
+            listening = listen(&connections) => listening,
+            () = connections.moved(moves) => continue,
+        };
+        match listening {
             Ok(mut listener) => {
                 backoff = NOTIFY_INTERVAL;
                 // For messages that were enqueued before this process listened.
@@ -273,6 +283,7 @@ async fn listen_loop(shared: Arc<Shared>, connections: Connections) {
                 loop {
                     let received = tokio::select! {
                         received = timeout(LISTEN_TIMEOUT, listener.try_recv()) => received,
+                        () = connections.moved(moves) => break,
                         () = shared.unsubscribed.notified() => {
                             if shared.has_subscriptions() {
                                 continue;
@@ -303,6 +314,12 @@ async fn listen_loop(shared: Arc<Shared>, connections: Connections) {
         }
         sleep(backoff).await;
         backoff = (backoff * 2).min(MAX_BACKOFF);
+        if connections.has_several_hosts() {
+            // In an idle process, nothing else searches.
+            while !connections.probe(Suspicion::Changed).await && shared.has_subscriptions() {
+                sleep(SEARCH_INTERVAL).await;
+            }
+        }
     }
 }
 
@@ -311,8 +328,10 @@ async fn listen(connections: &Connections) -> Result<PgListener> {
     let alone = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(STATEMENT_TIMEOUT)
-        .connect_lazy_with((*connections.listen_options()).clone());
+        .connect_lazy_with(connections.listen_options().await?);
     let mut listener = PgListener::connect_with(&alone).await?;
+    // The next connection is made here, perhaps to another host.
+    listener.eager_reconnect(false);
     listener.listen_all([CHANNEL, CANCELLED]).await?;
     Ok(listener)
 }

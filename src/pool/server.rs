@@ -9,8 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{ConnectOptions as _, Connection, postgres::PgConnectOptions};
-use tokio::{runtime::Handle, time::timeout};
+use sqlx::postgres::PgConnectOptions;
 
 use crate::{error::Error, telemetry};
 
@@ -50,6 +49,12 @@ pub(super) struct Outages {
     all: u64,
 }
 
+/// A move from one host to another, by their names.
+pub(super) struct Moved {
+    pub(super) from: String,
+    pub(super) to: String,
+}
+
 struct Away {
     since: Instant,
     server: String,
@@ -80,34 +85,34 @@ impl ServerState {
         if outage == 0 || self.outage() != outage {
             return;
         }
-        let over = {
-            let mut state = self.lock();
-            // Another call may have reported the next outage meanwhile.
-            if self.outage() != outage {
-                return;
-            }
-            self.outage.store(0, Ordering::Relaxed);
-            state.back_at = Some(Instant::now());
-            state.away.take()
-        };
-        if let Some(away) = over {
+        if let Some(away) = self.end(outage) {
             telemetry::server_back(&away.server, away.since);
         }
     }
 
-    /// A connection broke, or a statement was not answered in time. Whether that is an outage, a new connection tells.
-    pub(super) fn connection_lost(
-        self: &Arc<Self>,
-        options: &Arc<PgConnectOptions>,
-        error: &Error,
-    ) {
-        if self.outage() != 0 {
-            return self.failed(options, error);
+    /// The store has moved to another server, which ends an outage of the one that it has left.
+    pub(super) fn moved(&self, outage: u64, moved: &Moved) {
+        let away = self.end(outage);
+        telemetry::server_changed(&moved.from, &moved.to, away.map(|away| away.since));
+    }
+
+    /// Connections that break soon after it are left over.
+    fn end(&self, outage: u64) -> Option<Away> {
+        let mut state = self.lock();
+        // Another call may have reported the next outage meanwhile.
+        if self.outage() != outage {
+            return None;
         }
-        if let Ok(runtime) = Handle::try_current() {
-            let (server, options) = (Arc::clone(self), Arc::clone(options));
-            let lost = Some(error.clone());
-            runtime.spawn(async move { server.probe(options, lost).await });
+        self.outage.store(0, Ordering::Relaxed);
+        state.back_at = Some(Instant::now());
+        state.away.take()
+    }
+
+    /// A connection broke, although the server can be reached.
+    pub(super) fn lost_one(&self, options: &PgConnectOptions, error: &Error) {
+        let back_at = self.lock().back_at;
+        if back_at.is_none_or(|at| at.elapsed() >= LEFT_OVER) {
+            telemetry::connection_lost(&server_name(options), error);
         }
     }
 
@@ -115,9 +120,14 @@ impl ServerState {
     pub(super) fn failed(&self, options: &PgConnectOptions, error: &Error) {
         let now = Instant::now();
         let mut state = self.lock();
-        state.last_error = Some(error.clone());
+        // One of a search says more than that of a single host.
+        let is_of_search = |error: &Error| error.no_host().is_some();
+        let last_of_search = state.last_error.as_ref().filter(|last| is_of_search(last));
+        if state.away.is_none() || last_of_search.is_none() || is_of_search(error) {
+            state.last_error = Some(error.clone());
+        }
         let Some(away) = &mut state.away else {
-            let server = name(options);
+            let server = server_name(options);
             state.away = Some(Away {
                 since: now,
                 server: server.clone(),
@@ -166,32 +176,15 @@ impl ServerState {
         error
     }
 
-    /// Finds out whether the server can be reached: makes a connection outside of the pool, unless another call is doing
-    /// so. `lost` is the error of a connection that broke.
-    pub(super) async fn probe(&self, options: Arc<PgConnectOptions>, lost: Option<Error>) {
-        if self.is_probing.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let _guard = Probing(&self.is_probing);
-        let outage = self.outage();
-        match timeout(PING_TIMEOUT, options.connect()).await {
-            Ok(Ok(connection)) => {
-                self.answered(outage);
-                let back_at = self.lock().back_at;
-                let is_left_over = back_at.is_some_and(|at| at.elapsed() < LEFT_OVER);
-                if let Some(error) = lost.filter(|_| outage == 0 && !is_left_over) {
-                    telemetry::connection_lost(&name(&options), &error);
-                }
-                let _ = timeout(PING_TIMEOUT, connection.close()).await;
-            }
-            Ok(Err(error)) => self.failed(&options, &Error::Connect(Arc::new(error))),
-            Err(_) => self.failed(&options, &no_answer()),
-        }
+    /// Returns `None` if another call is finding out whether the server can be reached.
+    pub(super) fn begin_probe(&self) -> Option<Probing<'_>> {
+        let is_free = !self.is_probing.swap(true, Ordering::Relaxed);
+        is_free.then(|| Probing(&self.is_probing))
     }
 }
 
 /// Whatever ends a probe, the next one can begin.
-struct Probing<'a>(&'a AtomicBool);
+pub(super) struct Probing<'a>(&'a AtomicBool);
 
 impl Drop for Probing<'_> {
     fn drop(&mut self) {
@@ -200,7 +193,7 @@ impl Drop for Probing<'_> {
 }
 
 /// Host, port and database, for events.
-pub(super) fn name(options: &PgConnectOptions) -> String {
+pub(crate) fn server_name(options: &PgConnectOptions) -> String {
     let database = options
         .get_database()
         .unwrap_or_else(|| options.get_username());
@@ -221,6 +214,14 @@ impl fmt::Debug for ServerState {
 /// The error if the server did not answer in time.
 pub(crate) fn no_answer() -> Error {
     broken(io::ErrorKind::TimedOut, "the server did not answer")
+}
+
+/// The error if the store has moved to another host before there was an answer.
+pub(super) fn moved_on() -> Error {
+    broken(
+        io::ErrorKind::ConnectionReset,
+        "the store has moved to another host of its URL",
+    )
 }
 
 /// The error if the runtime that ran the call has ended, and its tasks with it.

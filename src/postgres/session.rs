@@ -125,3 +125,47 @@ pub(crate) async fn server(connection: &mut PgConnection) -> Server {
         _ => Server::Plain,
     }
 }
+
+/// Whether a session can write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Writability {
+    pub(crate) is_standby: bool,
+    pub(crate) is_read_only: bool,
+}
+
+pub(crate) async fn writability(connection: &mut PgConnection) -> Result<Writability> {
+    let found = sqlx::query!(
+        r#"select pg_is_in_recovery() as "is_standby!",
+             current_setting('transaction_read_only') = 'on' as "is_read_only!""#
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(Writability {
+        is_standby: found.is_standby,
+        is_read_only: found.is_read_only,
+    })
+}
+
+/// Which history of which database cluster a primary writes: each promotion begins another one, with a higher number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Timeline {
+    /// Shared by a primary and its standbys.
+    pub(crate) system: i64,
+    pub(crate) number: i32,
+}
+
+/// That of a primary. A standby, and a service that doesn't show its log, return an error.
+pub(crate) async fn timeline(connection: &mut PgConnection) -> Result<Timeline> {
+    let found = sqlx::query!(
+        // The timeline is the first part of a log file's name. `pg_control_checkpoint` learns of a promotion later.
+        r#"select system_identifier as "system!",
+             ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int as "number!"
+         from pg_control_system()"#
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(Timeline {
+        system: found.system,
+        number: found.number,
+    })
+}

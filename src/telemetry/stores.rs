@@ -1,6 +1,9 @@
 //! Events about a store: its server, its sends, and what it does in the background.
 
-use std::{io, time::Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use tracing::{debug, info, warn};
 
@@ -50,6 +53,18 @@ pub(crate) fn server_still_away(server: &str, since: Instant, error: &Error) {
 /// It can be reached again.
 pub(crate) fn server_back(server: &str, since: Instant) {
     info!(target: TARGET, server, "server is back after {}", Seconds(since.elapsed()));
+}
+
+/// A store whose URL names several hosts goes on with another one. `since` is when an outage of the other began.
+pub(crate) fn server_changed(previous: &str, server: &str, since: Option<Instant>) {
+    let away = since.map_or_else(Duration::default, |since| since.elapsed());
+    info!(
+        target: TARGET,
+        server,
+        previous,
+        "server changed after {}",
+        Seconds(away),
+    );
 }
 
 /// Heartbeats could not be sent, and will be retried.

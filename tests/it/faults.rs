@@ -2,6 +2,8 @@
 //! what was refused is not, and what was stored is handled. Faults are drawn from a seed, which is printed;
 //! `PGQRS_SEED` makes the same draws again, and `PGQRS_FAULTS` asks for more of them.
 
+mod fail_overs;
+mod hosts;
 mod servers;
 mod standby;
 mod upgrades;

@@ -260,15 +260,29 @@ pub(crate) async fn has_nextest() -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Runs the test of faults alone, and prints its output.
-pub(crate) async fn soak(faults: u64, seed: Option<u64>, url: &str) -> Result<()> {
-    let test = "faults::whatever_breaks_what_is_acknowledged_is_stored_once_and_handled";
+/// What a soak does again and again, and how often.
+pub(crate) enum Soak {
+    Faults(u64),
+    FailOvers(u64),
+}
+
+/// Runs the tests of faults, or of fail-overs, alone, and prints their output.
+pub(crate) async fn soak(soak: Soak, seed: Option<u64>, url: &str) -> Result<()> {
+    let (test, variable, many) = match soak {
+        Soak::Faults(many) => (
+            "faults::whatever_breaks_what_is_acknowledged_is_stored_once_and_handled",
+            "PGQRS_FAULTS",
+            many,
+        ),
+        Soak::FailOvers(many) => ("faults::fail_overs::", "PGQRS_FAILOVERS", many),
+    };
     build_tests().await?;
-    let arguments = ["test", "--test", "it", test, "--", "--nocapture"];
+    let alone = ["--nocapture", "--test-threads", "1"];
+    let arguments = [&["test", "--test", "it", test, "--"], &alone[..]].concat();
     let mut command = cargo::command(&arguments);
     command
         .env("DATABASE_URL", url)
-        .env("PGQRS_FAULTS", faults.to_string());
+        .env(variable, many.to_string());
     if let Some(seed) = seed {
         command.env("PGQRS_SEED", seed.to_string());
     }

@@ -123,8 +123,9 @@ enum Command {
     },
     /// Break connections, servers and processes while messages are sent and handled, and check the ledger of messages
     ///
-    /// Runs the test of faults with this number of faults, about twenty a second. With `--adversary`, runs the tests
-    /// under tests/it/adversary instead, and prints a table of what was tried.
+    /// Runs the test of faults with this number of faults, about twenty a second. With `--failovers`, runs those of a
+    /// primary and its standby instead, with synchronous and with asynchronous replication, about three seconds for each
+    /// fail-over. With `--adversary`, runs the tests under tests/it/adversary, and prints a table of what was tried.
     Soak {
         /// Number of faults
         #[arg(long, default_value_t = 10_000)]
@@ -132,8 +133,11 @@ enum Command {
         /// Draw the same faults again: the seed that an earlier run has printed
         #[arg(long)]
         seed: Option<u64>,
+        /// Number of crashes of a primary, after each of which its standby is promoted
+        #[arg(long, value_name = "NUMBER", conflicts_with = "faults")]
+        failovers: Option<u64>,
         /// Hostile locks, links, handlers, roles and processes, one after the other
-        #[arg(long, conflicts_with_all = ["faults", "seed"])]
+        #[arg(long, conflicts_with_all = ["faults", "seed", "failovers"])]
         adversary: bool,
         /// Scale of each, relative to the tests
         #[arg(long, default_value_t = 10, requires = "adversary")]
@@ -236,8 +240,17 @@ async fn run() -> Result<()> {
             rounds,
             ..
         } => server::with(None, async |url| adversary::run(scale, rounds, url).await).await,
-        Command::Soak { faults, seed, .. } => {
-            server::with(None, async |url| ci::soak(faults, seed, url).await).await
+        Command::Soak {
+            faults,
+            seed,
+            failovers,
+            ..
+        } => {
+            let soak = match failovers {
+                Some(failovers) => ci::Soak::FailOvers(failovers),
+                None => ci::Soak::Faults(faults),
+            };
+            server::with(None, async |url| ci::soak(soak, seed, url).await).await
         }
         Command::Ci { without_python } => {
             server::with(None, async |url| ci::all(without_python, url).await).await

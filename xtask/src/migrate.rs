@@ -2,7 +2,7 @@
 
 use std::{env, fmt::Write, fs, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use sqlx::{
     Connection, Executor, PgConnection,
@@ -215,6 +215,12 @@ fn ups(migrator: &Migrator) -> impl Iterator<Item = &Migration> {
 }
 
 async fn connect(url: &str) -> Result<PgConnection> {
+    let after_login = url.split(['/', '?', '#']).nth(2).unwrap_or_default();
+    let hosts = after_login.rsplit('@').next().unwrap_or_default();
+    ensure!(
+        !hosts.contains(','),
+        "the URL names several hosts: name the primary alone, or use `pgqrs install`, which finds it"
+    );
     PgConnection::connect(url)
         .await
         .context("can't connect to the database")

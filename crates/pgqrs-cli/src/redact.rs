@@ -74,6 +74,10 @@ mod tests {
                 "a postgres://u@h/db, b x://y:***@w",
             ),
             ("postgres://h:5432/db", "postgres://h:5432/db"),
+            (
+                "postgres://u:se,cret@h:1,i:2/db",
+                "postgres://u:***@h:1,i:2/db",
+            ),
             ("no url: a@b", "no url: a@b"),
         ] {
             assert_eq!(without_passwords(text), shown);

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 from pgqrs.listings import Rate
 from pgqrs.message import Message
@@ -61,21 +61,32 @@ def _of_pairs(name: str, pairs: str) -> str:
     host = values.pop("host", "") or values.get("hostaddr", "") or "localhost"
     values.pop("hostaddr", None)
     user, password = values.pop("user", ""), values.pop("password", "")
-    database, port = values.pop("dbname", user), values.pop("port", "")
-    if host.startswith("/"):
-        values["host"], host = host, "localhost"
-    elif ":" in host:
-        host = f"[{host}]"
+    database = values.pop("dbname", user)
+    return url_of(host, values.pop("port", ""), user, password, database, values)
+
+
+def url_of(host: str, port: str, user: str, password: str, database: str, parameters: dict[str, str]) -> str:
+    """A URL. As with libpq, ``host`` and ``port`` can be lists, and a host the folder of a socket."""
+    hosts, ports = host.split(","), port.split(",")
+    if len(ports) == 1:
+        ports *= len(hosts)
+    if len(ports) != len(hosts) or any(one.startswith("/") for one in hosts):
+        parameters = {**parameters, "host": host, **({"port": port} if port else {})}
+        hosts, ports = ["localhost"], [""]
     login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
-    where = f"{login}{'@' if login else ''}{host}{f':{port}' if port else ''}/{quote(database, safe='')}"
-    return f"postgresql://{where}{f'?{urlencode(values)}' if values else ''}"
+    where = ",".join(
+        (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+        for host, port in zip(hosts, ports, strict=True)
+    )
+    query = f"?{urlencode(parameters)}" if parameters else ""
+    return f"postgresql://{login}{'@' if login else ''}{where}/{quote(database, safe='')}{query}"
 
 
 def place(value: str) -> str:
-    """Host and database of a URL, without the login."""
-    parts = urlsplit(url("url", value))
-    host = parts.netloc.rpartition("@")[2]
-    return f"{host}{parts.path}"
+    """Hosts and database of a URL, without the login."""
+    rest = re.split("[?#]", url("url", value).partition("://")[2], maxsplit=1)[0]
+    authority, slash, database = rest.partition("/")
+    return authority.rpartition("@")[2] + slash + database
 
 
 def flag(name: str, value: object) -> bool:

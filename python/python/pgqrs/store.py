@@ -42,7 +42,10 @@ async def connect(
 
     Args:
         url: ``postgresql://user:password@host:port/database``. What SQLAlchemy calls ``postgresql+asyncpg://`` is
-            understood too, and so are libpq's pairs: ``host=localhost dbname=mydb``.
+            understood too, and so are libpq's pairs: ``host=localhost dbname=mydb``. With several hosts, as in
+            ``postgresql://one:5432,two:5432/mydb``, the store is connected to the one that accepts writes, and follows
+            the primary in a fail-over. ``target_session_attrs`` can be ``read-write``, ``primary`` or ``any``, and
+            defaults to the first of these.
         max_connections: The most connections that the store opens.
         install: Whether to create or upgrade the schema ``pgqrs``, which needs the privilege to do so.
         acquire_timeout: How long a call waits for a connection, in seconds or as a ``timedelta``.

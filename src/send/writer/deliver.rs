@@ -256,6 +256,7 @@ impl Writer {
             return Err(Error::Closed);
         }
         if let Some(kept) = kept
+            && !kept.is_left()
             && (connections.can_keep() || kept.held_for() < MAX_HOLD)
         {
             return Ok(kept);

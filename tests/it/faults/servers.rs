@@ -88,7 +88,7 @@ async fn after_a_fail_over_that_lost_the_tail_what_is_under_way_is_stored_once()
     let (kept, _) = send_once(&store, "kept").await?;
     expected.insert(kept.get(), json!("kept").to_string());
     old.down("fast")?;
-    let new = old.standby()?;
+    let new = old.copied_standby()?;
     old.up()?;
     let direct = PgPool::connect(&old.url()).await?;
     // The new one goes on from here, or a little later, since the log is some values ahead.

@@ -12,36 +12,49 @@ struct Pair {
     clients: Proxy,
 }
 
+/// Waits until a standby replicates.
+pub(super) async fn replicates(primary: &Server, synchronous: bool) -> TestResult {
+    let direct = PgPool::connect(&primary.url()).await?;
+    let wanted = if synchronous { "sync" } else { "async" };
+    until("the standby replicates", async || {
+        let state = "select sync_state from pg_stat_replication where state = 'streaming'";
+        let state: Result<String, _> = sqlx::query_scalar(state).fetch_one(&direct).await;
+        state.is_ok_and(|state| state == wanted)
+    })
+    .await;
+    direct.close().await;
+    Ok(())
+}
+
+/// From now on each commit waits for a standby. Copies of the server will do so too, once they are promoted.
+pub(super) async fn wait_for_standbys(primary: &Server) -> TestResult {
+    change(primary, "alter system set synchronous_standby_names = '*'").await
+}
+
+/// Changes a setting of a server.
+pub(super) async fn change(server: &Server, statement: &'static str) -> TestResult {
+    let direct = PgPool::connect(&server.url()).await?;
+    sqlx::raw_sql(statement).execute(&direct).await?;
+    sqlx::raw_sql("select pg_reload_conf()")
+        .execute(&direct)
+        .await?;
+    direct.close().await;
+    Ok(())
+}
+
 impl Pair {
     /// With the queue `tasks`. The standby is up to date.
     async fn start(synchronous: bool) -> Result<Self, Box<dyn std::error::Error>> {
         let primary = Server::start().await?;
         servers::installed(primary.url()).await?;
-        primary.down("fast")?;
-        let standby = primary.standby()?;
         let link = Proxy::start("127.0.0.1", primary.port()).await?;
-        let admitted = "host all all 127.0.0.1/32 trust\n";
-        let settings = format!(
-            "primary_conninfo = 'host=127.0.0.1 port={} user=postgres application_name=standby'\n",
-            link.port()
-        );
-        standby.configure(&settings, admitted)?;
-        if synchronous {
-            primary.set("synchronous_standby_names=standby".to_owned());
-        }
-        // Up to date once it is connected, whether or not anything is written meanwhile.
-        primary.up()?;
+        let standby = primary.standby(link.port())?;
         standby.up()?;
+        if synchronous {
+            wait_for_standbys(&primary).await?;
+        }
+        replicates(&primary, synchronous).await?;
         let clients = Proxy::start("127.0.0.1", primary.port()).await?;
-        let direct = PgPool::connect(&primary.url()).await?;
-        let wanted = if synchronous { "sync" } else { "async" };
-        until("the standby replicates", async || {
-            let state = "select sync_state from pg_stat_replication where state = 'streaming'";
-            let state: Result<String, _> = sqlx::query_scalar(state).fetch_one(&direct).await;
-            state.is_ok_and(|state| state == wanted)
-        })
-        .await;
-        direct.close().await;
         Ok(Self {
             primary,
             standby,

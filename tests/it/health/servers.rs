@@ -61,7 +61,7 @@ async fn a_prepared_transaction_a_slot_and_a_standby_are_found() -> TestResult {
 
     pool.close().await;
     primary.down("fast")?;
-    let standby = primary.standby()?;
+    let standby = primary.copied_standby()?;
     standby.set("max_prepared_transactions=5".to_owned());
     standby.set("hot_standby_feedback=on".to_owned());
     standby.set("wal_receiver_status_interval=1s".to_owned());

@@ -145,15 +145,53 @@ impl Server {
         })
     }
 
-    /// A standby with all that this server has, which must be down. It isn't up yet, and will learn of nothing
-    /// that this one does from now on.
-    pub(crate) fn standby(&self) -> Result<Self, Box<dyn std::error::Error>> {
-        let place = self.folder.parent().ok_or("a folder without a parent")?;
-        let standby = Self::without_data(self.bin.clone(), self.owner, place)?;
-        standby.run("cp".as_ref(), &["-R", &self.data(), &standby.data()])?;
-        let signal = format!("{}/standby.signal", standby.data());
-        standby.run("touch".as_ref(), &[&signal])?;
+    /// A standby with a copy of all that this server has, which must be down. It isn't up yet, and will learn of nothing that this
+    /// one does from now on, unless it is configured to replicate.
+    pub(crate) fn copied_standby(&self) -> Result<Self, Box<dyn std::error::Error>> {
+        let standby = self.sibling()?;
+        standby.copy(self)?;
         Ok(standby)
+    }
+
+    /// A standby of this server, which must be up, that replicates through this port. It isn't up yet.
+    pub(crate) fn standby(&self, port: u16) -> Result<Self, Box<dyn std::error::Error>> {
+        let standby = self.sibling()?;
+        standby.follow(self, port)?;
+        Ok(standby)
+    }
+
+    /// This server, which must be down, becomes a standby of that one, with a new copy of its data. It isn't up yet.
+    pub(crate) fn follow(&self, primary: &Self, port: u16) -> TestResult {
+        let data = self.data();
+        if Path::new(&data).exists() {
+            fs::remove_dir_all(&data)?;
+        }
+        let to = format!("host=127.0.0.1 port={port} user=postgres application_name=standby");
+        if self.bin.join("pg_basebackup").exists() {
+            let arguments = ["-R", "-X", "stream", "-c", "fast", "--no-sync"];
+            let arguments = [&["-D", &data, "-d", &to], &arguments[..]].concat();
+            return self.run_own("pg_basebackup", &arguments);
+        }
+        // npm's packages of PostgreSQL don't have it.
+        primary.down("fast")?;
+        self.copy(primary)?;
+        primary.up()?;
+        let mut file = fs::File::options()
+            .append(true)
+            .open(Path::new(&data).join("postgresql.conf"))?;
+        file.write_all(format!("primary_conninfo = '{to}'\n").as_bytes())?;
+        Ok(())
+    }
+
+    fn sibling(&self) -> Result<Self, Box<dyn std::error::Error>> {
+        let place = self.folder.parent().ok_or("a folder without a parent")?;
+        Self::without_data(self.bin.clone(), self.owner, place)
+    }
+
+    fn copy(&self, primary: &Self) -> TestResult {
+        self.run("cp".as_ref(), &["-R", &primary.data(), &self.data()])?;
+        let signal = format!("{}/standby.signal", self.data());
+        self.run("touch".as_ref(), &[&signal])
     }
 
     /// From now on it can write.

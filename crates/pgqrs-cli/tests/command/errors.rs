@@ -111,6 +111,26 @@ async fn an_error_is_json_too_if_that_was_asked_for(pool: PgPool) -> TestResult 
 }
 
 #[sqlx::test(migrator = "pgqrs::MIGRATOR")]
+async fn a_url_can_name_several_hosts(pool: PgPool) -> TestResult {
+    let url = crate::support::url(&pool);
+    let (login, rest) = url.split_once('@').ok_or("a URL with a login")?;
+    // Nothing listens at port 1.
+    let several = format!("{login}@127.0.0.1:1,{rest}");
+    run_at(&several, &["verify"]).await.done();
+    let refused = run_at(
+        &format!("{several}&target_session_attrs=standby"),
+        &["verify"],
+    )
+    .await;
+    let refused = refused.fails(4);
+    assert!(
+        refused.contains("must be `read-write` or `primary`"),
+        "{refused}"
+    );
+    Ok(())
+}
+
+#[sqlx::test(migrator = "pgqrs::MIGRATOR")]
 async fn a_missing_privilege_is_named_with_the_command_that_prints_the_grants(
     pool: PgPool,
 ) -> TestResult {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote, urlencode
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+
+from pgqrs import _arguments
 
 
 def options() -> dict[str, Any]:
@@ -36,14 +37,8 @@ def connection(using: str | None = None) -> Any:
 def url(using: str | None = None) -> str:
     """Its URL: of the test database, while tests run."""
     of: dict[str, Any] = connection(using).settings_dict
-    parameters: dict[str, str] = {}
-    host = of.get("HOST") or ""
-    if host.startswith("/"):
-        parameters["host"], host = host, "localhost"
-    known = ("sslmode", "sslrootcert", "sslcert", "sslkey")
-    parameters.update({name: str(of["OPTIONS"][name]) for name in known if name in of.get("OPTIONS", {})})
+    known = ("sslmode", "sslrootcert", "sslcert", "sslkey", "target_session_attrs")
+    parameters = {name: str(of["OPTIONS"][name]) for name in known if name in of.get("OPTIONS", {})}
+    host, port = of.get("HOST") or "localhost", str(of.get("PORT") or "")
     user, password = of.get("USER") or "", of.get("PASSWORD") or ""
-    login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
-    port = f":{of['PORT']}" if of.get("PORT") else ""
-    query = f"?{urlencode(parameters)}" if parameters else ""
-    return f"postgresql://{login}{'@' if login else ''}{host or 'localhost'}{port}/{quote(of['NAME'], safe='')}{query}"
+    return _arguments.url_of(host, port, user, password, of["NAME"], parameters)
