@@ -263,7 +263,8 @@ pub(crate) async fn forget_rates(
              select idle.ctid
              from pgqrs.queues q
              join pgqrs.group_rates idle on idle.queue_id = q.id
-             where q.name = $1 and q.groups_rated and idle.rate_n is null and idle.arrives_at < statement_timestamp()
+             where q.name = $1 and q.groups_rated and idle.rate_n is null
+                 and greatest(idle.arrives_at, idle.slowed_until) < statement_timestamp()
              limit $2
              for update of idle skip locked
          ))",

@@ -352,8 +352,9 @@ async fn take_turns(pool: PgPool, max_connections: u32) -> TestResult {
         handled.load(Ordering::Relaxed) >= HANDLED
     })
     .await;
-    assert!(senders.sent() >= HANDLED);
+    // A message may be handled before its sender knows that it is stored.
     senders.stop().await?;
+    assert!(senders.sent() >= HANDLED);
     assert_eq!(senders.refused(), 0);
     let report = running.stop().await?;
     assert_eq!((report.lost, report.unknown), (0, 0), "{report:?}");
